@@ -1,0 +1,1 @@
+//! Adapters: the two seams' implementations. They never import each other.

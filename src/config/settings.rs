@@ -1,0 +1,272 @@
+//! What a supervisor and its pools are told: plain values, already checked. Text becomes these in the rest of
+//! this module; a library user builds them through [`Pool`](crate::Pool).
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use crate::decide::{Policy, PoolName, QueueName, Scaling};
+
+/// The whole configuration of a daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The broker.
+    pub broker: BrokerSettings,
+    /// Health, metrics, API, and the command line's way in.
+    pub http: HttpSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// JSON-lines file of metric events.
+    pub events_file: Option<PathBuf>,
+    /// The pools, in the order of the file.
+    pub pools: Vec<PoolConfig>,
+}
+
+/// A pool of the configuration file: its settings, and the kind of runner that the file names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    /// The pool.
+    pub pool: PoolSettings,
+    /// What its jobs run on.
+    pub runner: RunnerSettings,
+}
+
+/// A URL that may hold a password. Shows itself without one, in Debug and Display alike.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// Takes the text as it is; a configuration checks it, a connection refuses it.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The text with its credentials. For connecting, never for showing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A text that does not parse could have its password anywhere, so nothing of it is shown.
+        match url::Url::parse(&self.0) {
+            Ok(mut url) if url.has_host() => {
+                if url.password().is_some() {
+                    let _ = url.set_password(Some("***"));
+                }
+                url.set_query(None);
+                url.set_fragment(None);
+                f.write_str(url.as_str())
+            }
+            _ => f.write_str("<unreadable url>"),
+        }
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BrokerUrl({self})")
+    }
+}
+
+/// How to reach the broker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerSettings {
+    /// `amqp://` or `amqps://`.
+    pub url: BrokerUrl,
+    /// Certificates, where the broker's are not in the system's store or it wants one of ours.
+    pub tls: TlsSettings,
+}
+
+/// PEM files for TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, for brokers that ask for one.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
+/// The daemon's ways in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// TCP address; `None` for none.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Unix socket of the command line.
+    pub socket: PathBuf,
+    /// Instance lock and recordings.
+    pub state_dir: PathBuf,
+    /// File with the token that browsers and remote callers show to steer.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Logs of the daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A pool: one queue, its policy, and what becomes of its jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSettings {
+    /// Its name.
+    pub name: PoolName,
+    /// The queue it consumes.
+    pub queue: QueueName,
+    /// Whether to declare the queue.
+    pub declare: Declare,
+    /// Deliveries that each worker may hold: 1 or more.
+    pub prefetch: u16,
+    /// Time between two readings of the queue's depth.
+    pub poll_interval: Duration,
+    /// How long a queue is empty before all workers drain.
+    pub drain_after: DrainAfter,
+    /// Workers, with their runners, kept on an empty queue.
+    pub keep_warm: u32,
+    /// Whether scaling down may stop running jobs.
+    pub preempt: bool,
+    /// How long a drain waits for running jobs.
+    pub shutdown_grace: Duration,
+    /// Longest that a delivery is held unsettled. Below the broker's own consumer timeout.
+    pub ack_deadline: Duration,
+    /// How many workers a demand deserves.
+    pub policy: Policy,
+    /// How fast the number may move.
+    pub scaling: Scaling,
+    /// What becomes of jobs that fail.
+    pub retry: RetrySettings,
+}
+
+impl PoolSettings {
+    /// A pool on the queue of its own name, with the defaults of the configuration file.
+    pub fn new(name: impl Into<PoolName>) -> Self {
+        let name = name.into();
+        Self {
+            queue: QueueName::from(name.as_str()),
+            name,
+            declare: Declare::No,
+            prefetch: 1,
+            poll_interval: Duration::from_millis(500),
+            drain_after: DrainAfter::default(),
+            keep_warm: 0,
+            preempt: false,
+            shutdown_grace: Duration::from_secs(30),
+            ack_deadline: Duration::from_secs(30 * 60),
+            policy: Policy::default(),
+            scaling: Scaling::default(),
+            retry: RetrySettings::default(),
+        }
+    }
+}
+
+/// Whether a pool declares its queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Declare {
+    /// Someone else does; until then the pool waits.
+    #[default]
+    No,
+    /// As a durable classic queue.
+    Classic,
+    /// As a quorum queue whose dead letters go to `<queue>.dead`.
+    Quorum,
+}
+
+/// How long a queue is empty before its workers drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainAfter {
+    /// This long without a ready message or a delivery. Zero is literal.
+    After(Duration),
+    /// Never: the policy alone decides.
+    Never,
+}
+
+impl Default for DrainAfter {
+    fn default() -> Self {
+        Self::After(Duration::from_secs(5))
+    }
+}
+
+/// What becomes of jobs that fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Attempts before a job is dead-lettered: 1 or more.
+    pub max_attempts: u32,
+    /// First level of the backoff. Doubled for each further attempt, up to `backoff_max`.
+    pub backoff: Duration,
+    /// Last level.
+    pub backoff_max: Duration,
+    /// Where dead letters go.
+    pub dead_letter: DeadLetter,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            dead_letter: DeadLetter::Queue,
+        }
+    }
+}
+
+/// Where dead letters go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeadLetter {
+    /// As a confirmed copy to `<queue>.dead`.
+    #[default]
+    Queue,
+    /// By a plain `basic.reject`: wherever the queue's own dead-letter exchange says, and lost where it has none.
+    Broker,
+}
+
+/// A kind of runner, as the configuration file names it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum RunnerSettings {
+    /// A process for each job.
+    Exec(ExecSettings),
+}
+
+/// A process for each job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSettings {
+    /// Program and arguments: never a shell line, never with anything of a message in it.
+    pub command: Vec<String>,
+    /// How long a job may run.
+    pub timeout: Duration,
+    /// Time between TERM and KILL.
+    pub kill_grace: Duration,
+    /// Variables for the job, besides the job's own.
+    pub env: BTreeMap<String, String>,
+    /// Variables of the supervisor's environment that the job is given too.
+    pub env_pass: Vec<String>,
+    /// Directory that the job starts in; `None` is the supervisor's own.
+    pub working_dir: Option<PathBuf>,
+}
+
+impl ExecSettings {
+    /// The command with the defaults of the configuration file.
+    pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            timeout: Duration::from_secs(300),
+            kill_grace: Duration::from_secs(10),
+            env: BTreeMap::new(),
+            env_pass: Vec::new(),
+            working_dir: None,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Policies: how many workers a demand deserves, and why.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+/// A pure function from demand to a number of workers, with the bounds it lives in.
+///
+/// Demand is in jobs: messages ready in the queue plus deliveries that our live workers hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The function.
+    #[serde(flatten)]
+    pub kind: PolicyKind,
+    /// Floor from the first work until the queue is empty.
+    pub min_active: u32,
+    /// Most workers of this pool, whatever the demand. One daemon's: several on one queue add up.
+    pub max: u32,
+}
+
+/// The function of a [`Policy`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// The same number for every demand.
+    Fixed {
+        /// Workers.
+        workers: u32,
+    },
+    /// One worker for each so many jobs of demand, rounded up.
+    Backlog {
+        /// Jobs of demand that deserve one worker.
+        jobs_per_worker: NonZeroU32,
+    },
+    /// A staircase: the last step whose demand is reached gives the number; below the first step, none.
+    Steps {
+        /// Steps, by rising demand.
+        steps: Vec<Step>,
+    },
+}
+
+/// One step of a staircase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u32)", into = "(u64, u32)")]
+pub struct Step {
+    /// Jobs of demand from which it holds.
+    pub demand: u64,
+    /// Workers.
+    pub workers: u32,
+}
+
+impl From<(u64, u32)> for Step {
+    fn from((demand, workers): (u64, u32)) -> Self {
+        Self { demand, workers }
+    }
+}
+
+impl From<Step> for (u64, u32) {
+    fn from(step: Step) -> Self {
+        (step.demand, step.workers)
+    }
+}
+
+/// Most workers of a pool where nothing else is said.
+pub const DEFAULT_MAX: u32 = 50;
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::backlog(10)
+    }
+}
+
+impl Policy {
+    /// The same number of workers for every demand.
+    pub fn fixed(workers: u32) -> Self {
+        Self::new(PolicyKind::Fixed { workers })
+    }
+
+    /// One worker for each `jobs_per_worker` jobs of demand, rounded up.
+    ///
+    /// # Panics
+    /// Where `jobs_per_worker` is 0.
+    pub fn backlog(jobs_per_worker: u32) -> Self {
+        Self::new(PolicyKind::Backlog {
+            jobs_per_worker: NonZeroU32::new(jobs_per_worker)
+                .expect("jobs_per_worker is at least 1"),
+        })
+    }
+
+    /// A staircase of `(demand, workers)`. Sorted by demand here.
+    pub fn steps(steps: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        let mut steps: Vec<Step> = steps.into_iter().map(Step::from).collect();
+        steps.sort_by_key(|step| step.demand);
+        Self::new(PolicyKind::Steps { steps })
+    }
+
+    /// A policy of this kind with its default bounds: a floor of 1, and a ceiling that does not cut what the
+    /// kind itself names.
+    pub fn new(kind: PolicyKind) -> Self {
+        let max = match &kind {
+            PolicyKind::Fixed { workers } => *workers,
+            PolicyKind::Backlog { .. } => DEFAULT_MAX,
+            PolicyKind::Steps { steps } => steps.iter().map(|step| step.workers).max().unwrap_or(0),
+        };
+        Self {
+            min_active: max.min(1),
+            kind,
+            max,
+        }
+    }
+
+    /// The same with this ceiling. Lowers the floor where it would be above.
+    #[must_use]
+    pub fn max(mut self, workers: u32) -> Self {
+        self.max = workers;
+        self.min_active = self.min_active.min(workers);
+        self
+    }
+
+    /// The same with this floor, which holds from the first work until the queue is empty. Raises the ceiling
+    /// where it would be below.
+    #[must_use]
+    pub fn min_active(mut self, workers: u32) -> Self {
+        self.min_active = workers;
+        self.max = self.max.max(workers);
+        self
+    }
+
+    /// Workers that `demand` jobs deserve, before any bound.
+    pub fn workers_for(&self, demand: u64) -> u32 {
+        match &self.kind {
+            PolicyKind::Fixed { workers } => *workers,
+            PolicyKind::Backlog { jobs_per_worker } => {
+                let workers = demand.div_ceil(u64::from(jobs_per_worker.get()));
+                u32::try_from(workers).unwrap_or(u32::MAX)
+            }
+            PolicyKind::Steps { steps } => steps
+                .iter()
+                .take_while(|step| step.demand <= demand)
+                .last()
+                .map_or(0, |step| step.workers),
+        }
+    }
+
+    /// The calculation behind [`workers_for`](Self::workers_for), in words.
+    pub fn reason_for(&self, demand: u64) -> String {
+        match &self.kind {
+            PolicyKind::Fixed { workers } => format!("fixed at {workers}"),
+            PolicyKind::Backlog { jobs_per_worker } => {
+                format!("{demand} jobs of demand, one worker for each {jobs_per_worker}")
+            }
+            PolicyKind::Steps { steps } => {
+                match steps.iter().rfind(|step| step.demand <= demand) {
+                    Some(step) => format!(
+                        "{demand} jobs of demand reach the step [{}, {}]",
+                        step.demand, step.workers
+                    ),
+                    None => format!("{demand} jobs of demand reach no step"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! tidegate: a worker pool that rises and falls with a RabbitMQ queue.
+
+pub mod adapters;
+pub mod config;
+pub mod decide;
+pub mod queue;
+pub mod runner;
+
+pub use config::PoolSettings as Pool;

@@ -1,0 +1,93 @@
+//! A delivery: one handing-over of a message, settled exactly once.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{Message, SettleError};
+
+/// How an adapter settles one delivery. Consumed by the act, so a delivery cannot be settled twice.
+#[async_trait]
+pub trait Settle: Send {
+    /// Tells the broker that the work is done.
+    async fn ack(self: Box<Self>) -> Result<(), SettleError>;
+    /// Puts the message back in its queue.
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError>;
+    /// Refuses the message: the broker dead-letters it where the queue says so, and drops it otherwise.
+    async fn reject(self: Box<Self>) -> Result<(), SettleError>;
+    /// Gives the message back without waiting, from a `Drop`. Must not block.
+    fn abandon(self: Box<Self>);
+}
+
+/// A message in our hands, which must be settled.
+///
+/// Each settling method consumes the delivery. **On drop** a delivery that was not settled is given back to
+/// its queue, so that a panic or a cancelled future loses nothing.
+#[must_use = "a delivery that is dropped is given back to the queue"]
+pub struct Delivery {
+    message: Arc<Message>,
+    settle: Option<Box<dyn Settle>>,
+}
+
+impl Delivery {
+    /// A delivery of `message` that is settled through `settle`.
+    pub fn new(message: Message, settle: Box<dyn Settle>) -> Self {
+        Self {
+            message: Arc::new(message),
+            settle: Some(settle),
+        }
+    }
+
+    /// The message. Shared, so that a job can hold it while the delivery waits to be settled.
+    pub fn message(&self) -> &Arc<Message> {
+        &self.message
+    }
+
+    /// Tells the broker that the work is done.
+    ///
+    /// # Errors
+    /// The settlement was lost: the channel is gone, and the broker delivers the message again.
+    ///
+    /// # Cancel-safety
+    /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
+    pub async fn ack(mut self) -> Result<(), SettleError> {
+        self.take().ack().await
+    }
+
+    /// Gives the message back to its queue. Errors and cancel-safety as for [`ack`](Self::ack).
+    pub async fn requeue(mut self) -> Result<(), SettleError> {
+        self.take().requeue().await
+    }
+
+    /// Refuses the message, which the broker dead-letters or drops. Errors and cancel-safety as for
+    /// [`ack`](Self::ack).
+    pub async fn reject(mut self) -> Result<(), SettleError> {
+        self.take().reject().await
+    }
+
+    fn take(&mut self) -> Box<dyn Settle> {
+        self.settle
+            .take()
+            .expect("a delivery is settled by value, so only once")
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(settle) = self.settle.take() {
+            settle.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    // The payload is others' data and stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("routing_key", &self.message.routing_key)
+            .field("redelivered", &self.message.redelivered)
+            .field("bytes", &self.message.body.len())
+            .field("settled", &self.settle.is_none())
+            .finish()
+    }
+}

@@ -1,0 +1,150 @@
+//! The queue seam: what a pool needs of a broker, and nothing else.
+//!
+//! Two adapters implement it: [`amqp`](crate::adapters::amqp) for RabbitMQ and
+//! [`memory`](crate::adapters::memory) for tests, doc tests and simulation. One conformance suite runs against
+//! both. This module holds no adapter's types and does no I/O.
+
+mod delivery;
+mod error;
+mod message;
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+pub use self::{
+    delivery::{Delivery, Settle},
+    error::{QueueError, QueueErrorKind, SettleError},
+    message::{HeaderValue, Headers, Message, Outgoing, Properties},
+};
+use crate::decide::QueueName;
+
+/// What a probe saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// Messages ready for delivery. Never includes unacknowledged ones.
+    pub ready: u64,
+    /// Consumers that the broker knows of on this queue, ours and others'.
+    pub consumers: u32,
+}
+
+/// A queue's type, where we declare it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueueKind {
+    /// One node's queue.
+    Classic,
+    /// Replicated queue with a delivery count.
+    Quorum,
+}
+
+/// A queue to be declared. Always durable, never exclusive, never auto-delete, never expiring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Its name.
+    pub name: QueueName,
+    /// Its type.
+    pub kind: QueueKind,
+    /// Queue that its dead letters go to through the default exchange. On a quorum queue the broker transfers
+    /// them at least once, which needs publishes to be rejected on overflow: the adapter declares both.
+    pub dead_letter_to: Option<QueueName>,
+    /// Time after which a message leaves it.
+    pub message_ttl: Option<Duration>,
+}
+
+/// What a consumer is to be.
+#[derive(Debug, Clone)]
+pub struct ConsumeRequest {
+    /// The queue.
+    pub queue: QueueName,
+    /// Deliveries that the broker may have outstanding on this consumer. At least 1.
+    pub prefetch: u16,
+    /// Consumer tag: unique, and names pool and worker for whoever looks at the broker.
+    pub tag: String,
+}
+
+/// The driver's link to the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Connectivity {
+    /// No connection was made yet, and none has failed.
+    Connecting,
+    /// Connected.
+    Connected,
+    /// Not connected; a new attempt follows with backoff.
+    Disconnected {
+        /// Why, without any credential.
+        error: String,
+    },
+}
+
+/// A link to a broker.
+///
+/// Implementations reconnect by themselves, with jittered exponential backoff. An operation that meets a lost
+/// connection fails at once with [`QueueErrorKind::Disconnected`] and never queues up behind the reconnection.
+#[async_trait]
+pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
+    /// Reads the depth of `queue` without touching it.
+    ///
+    /// # Errors
+    /// [`NotFound`](QueueErrorKind::NotFound) where there is no such queue.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError>;
+
+    /// Makes sure that the queue is there: looks passively first and declares only what is missing, so that a
+    /// queue which an operator declared in another way is taken as it is.
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError>;
+
+    /// Deletes a queue, with all that is in it. For demos and tests, which leave nothing behind.
+    async fn delete(&self, queue: &QueueName) -> Result<(), QueueError>;
+
+    /// Opens a consumer with a channel of its own. Returns once the broker has confirmed it.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: a channel that was being opened is closed.
+    async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError>;
+
+    /// Publishes, `mandatory` and confirmed: when this returns `Ok`, the broker has the message in a queue.
+    ///
+    /// # Errors
+    /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),
+    /// [`Blocked`](QueueErrorKind::Blocked), [`TooLarge`](QueueErrorKind::TooLarge), and what a connection can
+    /// meet. After an error the message may still have arrived: only `Ok` is certain.
+    ///
+    /// # Cancel-safety
+    /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
+    async fn publish(&self, message: Outgoing) -> Result<(), QueueError>;
+
+    /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
+    fn header_limit(&self) -> usize;
+
+    /// The link's state. Written by the driver, read by pools and by readiness.
+    fn connectivity(&self) -> watch::Receiver<Connectivity>;
+
+    /// Closes all connections. Deliveries that are not settled return to their queues.
+    async fn close(&self);
+}
+
+/// An open consumer: a stream of deliveries.
+///
+/// **On drop** the consumer's channel is closed without waiting, and what it had buffered goes back.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery. `None` is the end: after [`cancel`](Self::cancel) the expected one, otherwise the
+    /// broker's own cancel (queue deleted, node lost). An error is the loss of the channel or connection and is
+    /// followed by `None`.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>>;
+
+    /// Asks the broker for no more deliveries, and waits until it confirms. Deliveries that were buffered by
+    /// then still come from [`poll_next`](Self::poll_next), and then `None`.
+    async fn cancel(&mut self) -> Result<(), QueueError>;
+
+    /// Closes the channel, after everything was settled.
+    async fn close(self: Box<Self>);
+}

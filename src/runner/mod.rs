@@ -1,0 +1,116 @@
+//! The runner seam: what executes jobs.
+//!
+//! A [`RunnerManager`] brings runners of one kind up and cleans up after them; a [`Runner`] runs one job at a
+//! time. The pool owns the runners and counts them; a manager owns only what is outside the process. Kinds live
+//! in [`adapters`](crate::adapters); users bring their own by implementing the two traits.
+
+mod job;
+mod report;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    job::Job,
+    report::{Failure, FailureKind, JobEnd, Outcome, RunReport, StartError},
+};
+use crate::decide::{PoolName, RunnerId};
+
+/// Brings runners of one kind up, and cleans up what they leave behind.
+///
+/// # Guarantees
+/// The pool calls [`create`](Self::create) only when no idle runner waits, hands each runner one job at a time,
+/// and ends every runner through [`delete`](Self::delete) or [`flush`](Self::flush), unless the runner has
+/// already said that it cannot be reused.
+#[async_trait]
+pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
+    /// The kind's name: a metric label, so one of a few constants.
+    fn kind(&self) -> &'static str;
+
+    /// Brings one runner up, ready for a job.
+    ///
+    /// # Errors
+    /// Nothing could be started. The pool backs off; the job that wanted the runner is given back.
+    ///
+    /// # Cancel-safety
+    /// Must be cancel-safe: a dropped future leaves no runner behind.
+    async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError>;
+
+    /// What this manager can see outside the process that belongs to the pool, other than the runners that the
+    /// pool holds: runners left by a supervisor that died. Kinds that leave nothing behind have nothing to list.
+    async fn list(&self) -> Vec<StrayRunner> {
+        Vec::new()
+    }
+
+    /// Collects what [`list`](Self::list) would name. The first step of every reconcile, so cheap when there is
+    /// nothing to do.
+    async fn cleanup(&self) -> CleanupReport {
+        CleanupReport::default()
+    }
+
+    /// Ends one idle runner.
+    async fn delete(&self, runner: Box<dyn Runner>) {
+        runner.stop().await;
+    }
+
+    /// Ends all of these idle runners, at the same time where the kind allows it.
+    async fn flush(&self, runners: Vec<Box<dyn Runner>>) {
+        futures_util::future::join_all(runners.into_iter().map(|runner| self.delete(runner))).await;
+    }
+}
+
+/// What a runner is created for.
+#[derive(Debug, Clone)]
+pub struct CreateRunner {
+    /// Its id in the pool.
+    pub id: RunnerId,
+    /// The pool.
+    pub pool: PoolName,
+}
+
+/// A runner that no pool of this process holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StrayRunner {
+    /// What it is called where it lives (a container's id, a process id).
+    pub name: String,
+}
+
+/// What a cleanup did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CleanupReport {
+    /// Runners left by a supervisor that died, now removed.
+    pub orphans: u32,
+}
+
+/// Executes jobs, one at a time.
+///
+/// **On drop** a runner leaves nothing running.
+#[async_trait]
+pub trait Runner: Send {
+    /// Runs one job to its end. Never panics for what a job does.
+    ///
+    /// # Cancel-safety
+    /// A dropped future ends the job at once (a process group is killed), and the runner must not be used again.
+    async fn run(&mut self, job: &Job, control: JobControl) -> RunReport;
+
+    /// Whether an idle runner is still good for a job. Looked at in each reconcile; must not block.
+    fn is_alive(&mut self) -> bool {
+        true
+    }
+
+    /// Ends the runner politely, within a bound of its own, and then by force.
+    async fn stop(self: Box<Self>);
+}
+
+/// How the supervisor ends a job that runs.
+#[derive(Debug, Clone, Default)]
+pub struct JobControl {
+    /// Ends it with grace: TERM to the process group and, after `kill_grace`, KILL; the cancellation token of a
+    /// handler. The job is reported as [`JobEnd::Stopped`] unless it ends well by itself.
+    pub stop: CancellationToken,
+    /// Ends it now: KILL.
+    pub kill: CancellationToken,
+}
