@@ -150,15 +150,13 @@ impl Policy {
             PolicyKind::Backlog { jobs_per_worker } => {
                 format!("{demand} jobs of demand, one worker for each {jobs_per_worker}")
             }
-            PolicyKind::Steps { steps } => {
-                match steps.iter().rfind(|step| step.demand <= demand) {
-                    Some(step) => format!(
-                        "{demand} jobs of demand reach the step [{}, {}]",
-                        step.demand, step.workers
-                    ),
-                    None => format!("{demand} jobs of demand reach no step"),
-                }
-            }
+            PolicyKind::Steps { steps } => match steps.iter().rfind(|step| step.demand <= demand) {
+                Some(step) => format!(
+                    "{demand} jobs of demand reach the step [{}, {}]",
+                    step.demand, step.workers
+                ),
+                None => format!("{demand} jobs of demand reach no step"),
+            },
         }
     }
 }

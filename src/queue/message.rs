@@ -106,7 +106,10 @@ impl From<bool> for HeaderValue {
 
 /// The basic properties of a message, without its headers. `None` is "not set by the publisher".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are AMQP 0-9-1's basic properties, by their own names")]
+#[expect(
+    missing_docs,
+    reason = "the fields are AMQP 0-9-1's basic properties, by their own names"
+)]
 pub struct Properties {
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,

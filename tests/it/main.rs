@@ -1,1 +1,12 @@
-//! Tests that need the outside world.
+//! Tests that need the outside world: a broker, child processes, the built program.
+//!
+//! One binary, because it links once and its tests share private brokers (`support::broker`).
+
+mod support;
+
+mod amqp_broker;
+mod cli;
+mod daemon;
+mod exec_runner;
+mod queue_conformance;
+mod settlement;
