@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+pub use crate::decide::DrainAfter;
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
 /// The whole configuration of a daemon.
@@ -181,21 +182,6 @@ pub enum Declare {
     Classic,
     /// As a quorum queue whose dead letters go to `<queue>.dead`.
     Quorum,
-}
-
-/// How long a queue is empty before its workers drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainAfter {
-    /// This long without a ready message or a delivery. Zero is literal.
-    After(Duration),
-    /// Never: the policy alone decides.
-    Never,
-}
-
-impl Default for DrainAfter {
-    fn default() -> Self {
-        Self::After(Duration::from_secs(5))
-    }
 }
 
 /// What becomes of jobs that fail.
