@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod config;
 pub mod decide;
 pub mod queue;
+pub mod run;
 pub mod runner;
 
 pub use config::PoolSettings as Pool;
