@@ -6,5 +6,6 @@ pub mod decide;
 pub mod queue;
 pub mod run;
 pub mod runner;
+pub mod settle;
 
 pub use config::PoolSettings as Pool;
