@@ -29,6 +29,8 @@ pub struct Observation {
 /// What a probe came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
+    /// None was made for this reconcile: what the last one said still stands.
+    Held,
     /// The broker answered.
     Answered {
         /// Messages ready.
@@ -98,10 +100,11 @@ pub(super) enum Believed {
 }
 
 impl Observation {
-    /// Whether the probe's answer can be believed. Zero from a broker that does not see all of our own consumers
+    /// What the probe's answer is worth, after `last`. Zero from a broker that does not see all of our own consumers
     /// is not an empty queue: a quorum queue without a leader answers 0 messages and 0 consumers.
-    pub(super) fn believed(&self) -> Believed {
+    pub(super) fn believed(&self, last: &Believed) -> Believed {
         match &self.probe {
+            Probe::Held => last.clone(),
             Probe::Answered {
                 ready: 0,
                 consumers,

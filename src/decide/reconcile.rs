@@ -92,6 +92,8 @@ pub struct Reconciler {
     pin: Option<u32>,
     stabiliser: Stabiliser,
     reading: Option<Reading>,
+    /// What the last probe's answer was worth.
+    believed: Believed,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
     expected: u32,
@@ -105,6 +107,7 @@ impl Reconciler {
             pin: None,
             stabiliser: Stabiliser::default(),
             reading: None,
+            believed: Believed::Stale(String::from("no probe has come back yet")),
             last_work: None,
             expected: 0,
         }
@@ -148,7 +151,7 @@ impl Reconciler {
     /// clock, and never waits.
     pub fn reconcile(&mut self, observation: &Observation, census: &Census) -> Reconciliation {
         let counts = census.counts();
-        let believed = observation.believed();
+        let believed = observation.believed(&self.believed);
         self.take_in(observation, &believed);
 
         let inputs = self.inputs(observation, &believed, counts);
@@ -180,6 +183,7 @@ impl Reconciler {
     /// Remembers what the observation says of the queue.
     fn take_in(&mut self, observation: &Observation, believed: &Believed) {
         match believed {
+            _ if observation.probe == Probe::Held => {}
             Believed::Fresh(ready) => {
                 self.reading = Some(Reading {
                     at: observation.at,
@@ -198,6 +202,7 @@ impl Reconciler {
             Believed::Stale(_) => {}
         }
         self.last_work = self.last_work.max(observation.last_taken);
+        self.believed = believed.clone();
     }
 
     fn inputs(&self, observation: &Observation, believed: &Believed, census: Counts) -> Inputs {

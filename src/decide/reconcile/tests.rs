@@ -203,6 +203,20 @@ fn a_zero_from_a_broker_that_does_not_see_our_consumers_is_stale_not_empty() {
 }
 
 #[test]
+fn a_reconcile_without_a_probe_stands_on_the_last_reading_and_does_not_make_it_younger() {
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    let held = Observation {
+        probe: Probe::Held,
+        ..seen(4, 0, &census)
+    };
+    let decision = reconciler.reconcile(&held, &census).decision;
+    assert_eq!((decision.expected, decision.won), (3, Rule::Policy));
+    assert_eq!(decision.inputs.age, Some(Duration::from_secs(3)));
+}
+
+#[test]
 fn a_missing_queue_expects_nothing_and_starts_afresh() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
     let census = census(3, 0);
