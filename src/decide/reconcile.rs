@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Plan,
-    Policy, Reading, Rule, Scaling, Term, observe::Believed, plan::plan, stabiliser::Stabiliser,
+    Policy, Probe, Reading, Rule, Scaling, Term, observe::Believed, plan::plan,
+    stabiliser::Stabiliser,
 };
 
 /// What a pool's size is decided by. Replaced whole when the configuration changes.
