@@ -1,8 +1,28 @@
 //! Configuration: from a TOML file and the environment to checked settings, with all problems at once.
+//!
+//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
+//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`, `runner`); `schema` is the machine behind
+//! those calls, and [`reference()`] prints what they declare.
+mod broker;
+mod daemon;
+mod file;
+mod machine;
+mod policy;
+mod pools;
+mod problem;
+mod runner;
+mod schema;
 mod settings;
 
-pub use self::settings::{
-    BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
-    LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
-    TlsSettings,
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    file::{Loaded, Source, Surroundings, find, load, parse, reference},
+    problem::{NotFound, Place, Problem, Problems},
+    settings::{
+        BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
+        LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
+        TlsSettings,
+    },
 };
