@@ -7,5 +7,6 @@ pub mod queue;
 pub mod run;
 pub mod runner;
 pub mod settle;
+pub mod surface;
 
 pub use config::PoolSettings as Pool;
