@@ -7,7 +7,7 @@
 mod job;
 mod report;
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,9 @@ pub use self::{
     report::{Failure, FailureKind, JobEnd, Outcome, RunReport, StartError},
 };
 use crate::decide::{PoolName, RunnerId};
+
+/// Any error of a user's own code.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Brings runners of one kind up, and cleans up what they leave behind.
 ///
