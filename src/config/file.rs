@@ -60,18 +60,23 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub fn of_process() -> Self {
-        // A relative path here is an accident, says the XDG base directory specification, to be ignored.
+        // A relative path here is an accident, to be ignored (XDG base directory specification).
         let path = |name| {
+            let path = PathBuf::from(env::var_os(name)?);
+            Some(path).filter(|path| path.is_absolute())
+        };
+        // systemd separates several directories with colons; the first is ours.
+        let first = |name| {
             let value = env::var_os(name)?;
-            // systemd separates several directories with colons; the first is ours.
-            let first = env::split_paths(&value).next()?;
-            Some(first).filter(|path| path.is_absolute())
+            env::split_paths(&value)
+                .next()
+                .filter(|path| path.is_absolute())
         };
         Self {
             amqp_url: env::var_os("AMQP_URL").map(|url| url.to_string_lossy().into_owned()),
-            runtime_directory: path("RUNTIME_DIRECTORY"),
+            runtime_directory: first("RUNTIME_DIRECTORY"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
-            state_directory: path("STATE_DIRECTORY"),
+            state_directory: first("STATE_DIRECTORY"),
             xdg_state_home: path("XDG_STATE_HOME"),
             home: path("HOME"),
             uid: nix::unistd::Uid::effective().as_raw(),
@@ -154,7 +159,7 @@ pub fn find(explicit: Option<&Path>) -> Result<Source, NotFound> {
     )
 }
 
-fn find_among(
+pub(super) fn find_among(
     explicit: Option<&Path>,
     variable: Option<OsString>,
     candidates: &[&Path],
@@ -186,15 +191,11 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
         };
         Problems::new(vec![Problem::new(place, "", found, fix)])
     };
-    let bytes = read_file(&source.file).map_err(|error| {
-        refuse(
-            error.to_string(),
-            "name a configuration file that can be read",
-        )
-    })?;
+    let bytes = read_file(&source.file)
+        .map_err(|error| refuse(why(&error), "name a configuration file that can be read"))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let found = format!(
-            "a byte that is not UTF-8, at offset {}",
+            "a byte that is not UTF-8 at offset {}",
             error.utf8_error().valid_up_to()
         );
         refuse(found, "write the file as UTF-8")
@@ -268,6 +269,16 @@ fn read(
     })
 }
 
+/// What stood in the way of reading a file.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
+        io::ErrorKind::IsADirectory => "a directory".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
@@ -285,9 +296,7 @@ fn environment() -> (Vec<(String, String)>, Vec<Problem>) {
         match value.into_string() {
             Ok(value) => variables.push((name, value)),
             Err(_) if name.starts_with("TIDEGATE_") && name.contains("__") => {
-                let place = Place::Variable {
-                    variable: name.into(),
-                };
+                let place = Place::Variable { variable: name };
                 problems.push(Problem::new(
                     place,
                     "",

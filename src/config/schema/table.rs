@@ -263,6 +263,13 @@ impl<'d, 'v> Table<'d, 'v> {
         match self.take_variable(is_name) {
             Some(index) => self.read_variable(path, kind, index),
             None => match in_file {
+                Some(item) if is_wreckage(item) => Key {
+                    value: None,
+                    path,
+                    place: self.scope.place.clone(),
+                    given: Given::Badly,
+                    found: "nothing".to_owned(),
+                },
                 Some(item) => self.read_item(path, kind, item, None),
                 None => Key {
                     value: None,
@@ -373,6 +380,7 @@ impl<'d, 'v> Table<'d, 'v> {
             place = self.document.place_of(key.span());
             match item.get_ref() {
                 DeValue::Table(table) => file = Some(table),
+                _ if is_wreckage(item) => {}
                 // An array of tables, most likely, from a header with one bracket too many.
                 other => {
                     let fix = format!("write a table: [{path}]");
@@ -466,6 +474,11 @@ impl fmt::Debug for Table<'_, '_> {
             .field("path", &self.scope.path)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the parser put this in the place of a value that it could not read: a problem of its own already.
+fn is_wreckage(item: &Item<'_>) -> bool {
+    item.span() == (0..0)
 }
 
 /// A key below a table, quoted where TOML wants it quoted.
