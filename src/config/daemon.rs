@@ -7,9 +7,8 @@ use std::{
 };
 
 use super::{
-    HttpSettings, LogFormat, LogSettings, Settings,
+    HttpSettings, LogFormat, LogSettings, Settings, Surroundings,
     broker::broker,
-    file::{Surroundings, why},
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table},
@@ -126,5 +125,15 @@ pub(super) fn read_text(
             ));
             None
         }
+    }
+}
+
+/// What stood in the way of reading a file.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
+        io::ErrorKind::IsADirectory => "a directory".to_owned(),
+        kind => kind.to_string(),
     }
 }

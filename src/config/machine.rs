@@ -10,15 +10,26 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    ExecSettings, RunnerSettings, Settings,
-    problem::{Place, Problem},
+    ExecSettings, Loaded, RunnerSettings, Settings,
+    problem::{Place, Problem, Problems},
 };
 
 /// Where a program is looked for without any PATH.
 const FALLBACK_PATH: &str = "/bin:/usr/bin";
 
+impl Loaded {
+    /// What this machine does not have for these settings: a program that is not there, or cannot be run. Looks at
+    /// the file system, and never runs anything.
+    ///
+    /// Not part of loading, for a daemon starts all the same: a pool whose runners cannot start backs off until
+    /// they can.
+    pub fn inspect_machine(&self) -> Problems {
+        Problems::new(inspect(&self.settings, &|key| self.place(key)))
+    }
+}
+
 /// What is missing here. `place_of` tells where a key was given.
-pub(super) fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
+fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
         let RunnerSettings::Exec(exec) = &config.runner;

@@ -391,3 +391,21 @@ fn control_characters_of_a_value_are_escaped_and_long_ones_are_cut() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn a_line_that_is_not_toml_is_one_problem() {
+    assert_eq!(
+        pool_lines("prefetch = \"1\" 2"),
+        ["tidegate.toml:2:16: found unexpected key or value, write newline, `#`"]
+    );
+}
+
+#[test]
+fn a_duration_beyond_all_clocks_is_refused_like_any_other() {
+    // The second overflows the parser's own arithmetic.
+    for text in ["99999999y", "18446744073709551615s 1000000000ns"] {
+        let lines = pool_lines(&format!("drain_after = \"{text}\""));
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("write a duration"), "{lines:?}");
+    }
+}
