@@ -44,13 +44,18 @@ impl BrokerUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether the text can be shown without its password, and so be taken apart as it was meant.
+    pub(super) fn is_readable(&self) -> bool {
+        url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
+    }
 }
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A text that does not parse could have its password anywhere, so nothing of it is shown.
         match url::Url::parse(&self.0) {
-            Ok(mut url) if url.has_host() => {
+            Ok(mut url) if is_split_as_meant(&url) => {
                 if url.password().is_some() {
                     let _ = url.set_password(Some("***"));
                 }
@@ -61,6 +66,13 @@ impl fmt::Display for BrokerUrl {
             _ => f.write_str("<unreadable url>"),
         }
     }
+}
+
+/// Whether host and credentials are where the parser thinks. An `@` behind the host means that a `/`, `?` or `#`
+/// in a password was taken for the end of it, and what looks like a port is the password's start.
+fn is_split_as_meant(url: &url::Url) -> bool {
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+    has_host && !url[url::Position::AfterPort..].contains('@')
 }
 
 impl fmt::Debug for BrokerUrl {
@@ -227,7 +239,7 @@ pub enum RunnerSettings {
 }
 
 /// A process for each job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExecSettings {
     /// Program and arguments: never a shell line, never with anything of a message in it.
     pub command: Vec<String>,
@@ -254,5 +266,19 @@ impl ExecSettings {
             env_pass: Vec::new(),
             working_dir: None,
         }
+    }
+}
+
+impl fmt::Debug for ExecSettings {
+    // Variables are where jobs' passwords are, so only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecSettings")
+            .field("command", &self.command)
+            .field("timeout", &self.timeout)
+            .field("kill_grace", &self.kill_grace)
+            .field("env", &self.env.keys())
+            .field("env_pass", &self.env_pass)
+            .field("working_dir", &self.working_dir)
+            .finish()
     }
 }
