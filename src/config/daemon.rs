@@ -7,9 +7,8 @@ use std::{
 };
 
 use super::{
-    HttpSettings, LogFormat, LogSettings, Settings,
+    HttpSettings, LogFormat, LogSettings, Settings, Surroundings,
     broker::broker,
-    file::Surroundings,
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table},
@@ -116,12 +115,7 @@ pub(super) fn read_text(
     match (inputs.read_file)(path) {
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => {
-            let why = match error.kind() {
-                io::ErrorKind::NotFound => "no such file".to_owned(),
-                io::ErrorKind::PermissionDenied => "may not read it".to_owned(),
-                _ => error.to_string(),
-            };
-            let found = format!("{:?} ({why})", path.to_string_lossy());
+            let found = format!("{:?} ({})", path.to_string_lossy(), why(&error));
             let fix = "write the path of a file that can be read";
             table.problem(Problem::new(
                 key.place.clone(),
@@ -131,5 +125,15 @@ pub(super) fn read_text(
             ));
             None
         }
+    }
+}
+
+/// What stood in the way of reading a file.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
+        io::ErrorKind::IsADirectory => "a directory".to_owned(),
+        kind => kind.to_string(),
     }
 }

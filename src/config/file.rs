@@ -9,11 +9,10 @@ use std::{
 };
 
 use super::{
-    Settings,
-    daemon::{self, Inputs},
-    machine,
+    Loaded, Surroundings,
+    daemon::why,
+    parse,
     problem::{NotFound, Place, Problem, Problems},
-    schema::{Document, Finished},
 };
 
 /// Most that is read of any file. Nothing that a configuration is or names comes near.
@@ -38,108 +37,6 @@ impl From<PathBuf> for Source {
     }
 }
 
-/// What the machine says about itself, for defaults. A value, so that reading a configuration stays pure.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Surroundings {
-    /// `$AMQP_URL`: the broker where the configuration names none.
-    pub amqp_url: Option<String>,
-    /// `$RUNTIME_DIRECTORY`, from systemd.
-    pub runtime_directory: Option<PathBuf>,
-    /// `$XDG_RUNTIME_DIR`.
-    pub xdg_runtime_dir: Option<PathBuf>,
-    /// `$STATE_DIRECTORY`, from systemd.
-    pub state_directory: Option<PathBuf>,
-    /// `$XDG_STATE_HOME`.
-    pub xdg_state_home: Option<PathBuf>,
-    /// `$HOME`.
-    pub home: Option<PathBuf>,
-    /// Our user's id.
-    pub uid: u32,
-}
-
-impl Surroundings {
-    /// Those of this process.
-    pub fn of_process() -> Self {
-        // A relative path here is an accident, says the XDG base directory specification, to be ignored.
-        let path = |name| {
-            let value = env::var_os(name)?;
-            // systemd separates several directories with colons; the first is ours.
-            let first = env::split_paths(&value).next()?;
-            Some(first).filter(|path| path.is_absolute())
-        };
-        Self {
-            amqp_url: env::var_os("AMQP_URL").map(|url| url.to_string_lossy().into_owned()),
-            runtime_directory: path("RUNTIME_DIRECTORY"),
-            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
-            state_directory: path("STATE_DIRECTORY"),
-            xdg_state_home: path("XDG_STATE_HOME"),
-            home: path("HOME"),
-            uid: nix::unistd::Uid::effective().as_raw(),
-        }
-    }
-
-    /// The command line's socket, where the configuration names none.
-    pub(super) fn socket(&self) -> PathBuf {
-        let directory = match (&self.runtime_directory, &self.xdg_runtime_dir) {
-            (Some(directory), _) => directory.clone(),
-            (None, Some(directory)) => directory.join("tidegate"),
-            (None, None) if self.uid == 0 => "/run/tidegate".into(),
-            // Whoever listens there must make sure that the directory is its own.
-            (None, None) => format!("/tmp/tidegate-{}", self.uid).into(),
-        };
-        directory.join("tidegate.sock")
-    }
-
-    /// Lock and recordings, where the configuration names no directory.
-    pub(super) fn state_dir(&self) -> PathBuf {
-        match (&self.state_directory, &self.xdg_state_home, &self.home) {
-            (Some(directory), _, _) => directory.clone(),
-            (None, Some(directory), _) => directory.join("tidegate"),
-            (None, None, Some(home)) => home.join(".local/state/tidegate"),
-            (None, None, None) if self.uid == 0 => "/var/lib/tidegate".into(),
-            (None, None, None) => format!("/tmp/tidegate-{}", self.uid).into(),
-        }
-    }
-}
-
-impl std::fmt::Debug for Surroundings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Surroundings")
-            .field("socket", &self.socket())
-            .field("state_dir", &self.state_dir())
-            .field("uid", &self.uid)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A configuration without a problem.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Loaded {
-    /// What it says.
-    pub settings: Settings,
-    /// What is no error, but hardly meant.
-    pub warnings: Vec<Problem>,
-    origin: Place,
-    places: std::collections::BTreeMap<String, Place>,
-}
-
-impl Loaded {
-    /// What this machine does not have for these settings: a program that is not there, or cannot be run. Looks at
-    /// the file system, and never runs anything.
-    ///
-    /// Not part of loading, for a daemon starts all the same: a pool whose runners cannot start backs off until
-    /// they can.
-    pub fn inspect_machine(&self) -> Problems {
-        Problems::new(machine::inspect(&self.settings, &|key| self.place(key)))
-    }
-
-    /// Where a key was given: `pools.thumbnails.runner.command`. The file where it was not.
-    pub fn place(&self, key: &str) -> Place {
-        self.places.get(key).unwrap_or(&self.origin).clone()
-    }
-}
-
 /// Finds the configuration file: `explicit`, else `$TIDEGATE_CONFIG`, else `./tidegate.toml`, else
 /// `/etc/tidegate/tidegate.toml`. One that is named is taken as it is, for [`load`] to say what is wrong with it.
 ///
@@ -154,7 +51,7 @@ pub fn find(explicit: Option<&Path>) -> Result<Source, NotFound> {
     )
 }
 
-fn find_among(
+pub(super) fn find_among(
     explicit: Option<&Path>,
     variable: Option<OsString>,
     candidates: &[&Path],
@@ -186,15 +83,11 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
         };
         Problems::new(vec![Problem::new(place, "", found, fix)])
     };
-    let bytes = read_file(&source.file).map_err(|error| {
-        refuse(
-            error.to_string(),
-            "name a configuration file that can be read",
-        )
-    })?;
+    let bytes = read_file(&source.file)
+        .map_err(|error| refuse(why(&error), "name a configuration file that can be read"))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let found = format!(
-            "a byte that is not UTF-8, at offset {}",
+            "a byte that is not UTF-8 at offset {}",
             error.utf8_error().valid_up_to()
         );
         refuse(found, "write the file as UTF-8")
@@ -217,57 +110,6 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     }
 }
 
-/// Reads a configuration from its text. Does no I/O of its own: `read_file` stands for the files that keys name.
-///
-/// `origin` is what messages call the file. Of `environment`, the variables that stand for keys are used.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn parse(
-    text: &str,
-    origin: &str,
-    environment: &[(String, String)],
-    surroundings: &Surroundings,
-    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> Result<Loaded, Problems> {
-    let (settings, finished) = read(text, origin, environment, surroundings, read_file);
-    match finished.problems.is_empty() {
-        true => Ok(Loaded {
-            settings,
-            warnings: Problems::new(finished.warnings).into_vec(),
-            origin: Place::File {
-                file: origin.into(),
-            },
-            places: finished.places,
-        }),
-        false => Err(Problems::new(finished.problems)),
-    }
-}
-
-/// A configuration file of all keys with their docs and defaults. Itself a good configuration.
-pub fn reference() -> String {
-    let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
-    let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let (_, finished) = read(example, "", &[], &Surroundings::default(), &nothing);
-    finished.reference
-}
-
-fn read(
-    text: &str,
-    origin: &str,
-    environment: &[(String, String)],
-    surroundings: &Surroundings,
-    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> (Settings, Finished) {
-    let inputs = Inputs {
-        surroundings,
-        read_file,
-    };
-    Document::read(text, origin, environment, |root| {
-        daemon::settings(root, &inputs)
-    })
-}
-
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
@@ -285,9 +127,7 @@ fn environment() -> (Vec<(String, String)>, Vec<Problem>) {
         match value.into_string() {
             Ok(value) => variables.push((name, value)),
             Err(_) if name.starts_with("TIDEGATE_") && name.contains("__") => {
-                let place = Place::Variable {
-                    variable: name.into(),
-                };
+                let place = Place::Variable { variable: name };
                 problems.push(Problem::new(
                     place,
                     "",

@@ -10,15 +10,26 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    ExecSettings, RunnerSettings, Settings,
-    problem::{Place, Problem},
+    ExecSettings, Loaded, RunnerSettings, Settings,
+    problem::{Place, Problem, Problems},
 };
 
 /// Where a program is looked for without any PATH.
 const FALLBACK_PATH: &str = "/bin:/usr/bin";
 
+impl Loaded {
+    /// What this machine does not have for these settings: a program that is not there, or cannot be run. Looks at
+    /// the file system, and never runs anything.
+    ///
+    /// Not part of loading, for a daemon starts all the same: a pool whose runners cannot start backs off until
+    /// they can.
+    pub fn inspect_machine(&self) -> Problems {
+        Problems::new(inspect(&self.settings, &|key| self.place(key)))
+    }
+}
+
 /// What is missing here. `place_of` tells where a key was given.
-pub(super) fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
+fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
         let RunnerSettings::Exec(exec) = &config.runner;
@@ -46,25 +57,25 @@ pub(super) fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> 
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unusable {
-    NotThere,
-    NotInPath,
-    NotExecutable,
+    Absent,
+    OutsidePath,
+    WithoutPermission,
 }
 
 impl Unusable {
     fn found(self) -> &'static str {
         match self {
-            Self::NotThere => "which is not there",
-            Self::NotInPath => "which is not in PATH",
-            Self::NotExecutable => "which is not executable",
+            Self::Absent => "which is not there",
+            Self::OutsidePath => "which is not in PATH",
+            Self::WithoutPermission => "which is not executable",
         }
     }
 
     fn fix(self) -> &'static str {
         match self {
-            Self::NotThere => "write the path of a program",
-            Self::NotInPath => "install it, or write its full path",
-            Self::NotExecutable => "write a program, or make it executable (chmod +x)",
+            Self::Absent => "write the path of a program",
+            Self::OutsidePath => "install it, or write its full path",
+            Self::WithoutPermission => "write a program, or make it executable (chmod +x)",
         }
     }
 }
@@ -73,15 +84,15 @@ impl Unusable {
 /// directory, without one in the job's own PATH.
 fn find_program(exec: &ExecSettings) -> Result<PathBuf, Unusable> {
     let Some(program) = exec.command.first() else {
-        return Err(Unusable::NotThere);
+        return Err(Unusable::Absent);
     };
     let base = exec.working_dir.clone().unwrap_or_default();
     if program.contains('/') {
         let path = base.join(program);
         return match is_executable(&path) {
             true => Ok(path),
-            false if path.exists() => Err(Unusable::NotExecutable),
-            false => Err(Unusable::NotThere),
+            false if path.exists() => Err(Unusable::WithoutPermission),
+            false => Err(Unusable::Absent),
         };
     }
     let search = match exec.env.get("PATH") {
@@ -93,8 +104,8 @@ fn find_program(exec: &ExecSettings) -> Result<PathBuf, Unusable> {
         .collect();
     match candidates.iter().find(|path| is_executable(path)) {
         Some(path) => Ok(path.clone()),
-        None if candidates.iter().any(|path| path.is_file()) => Err(Unusable::NotExecutable),
-        None => Err(Unusable::NotInPath),
+        None if candidates.iter().any(|path| path.is_file()) => Err(Unusable::WithoutPermission),
+        None => Err(Unusable::OutsidePath),
     }
 }
 

@@ -7,22 +7,26 @@ mod broker;
 mod daemon;
 mod file;
 mod machine;
+mod parse;
 mod policy;
 mod pools;
 mod problem;
 mod runner;
 mod schema;
 mod settings;
+mod surroundings;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    file::{Loaded, Source, Surroundings, find, load, parse, reference},
+    file::{Source, find, load},
+    parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     settings::{
         BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
         LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
         TlsSettings,
     },
+    surroundings::Surroundings,
 };

@@ -24,6 +24,9 @@ impl Named {
     }
 }
 
+/// More workers than any one machine, and than any broker, has room for. A bound that a slip of the keyboard meets.
+pub(super) const MOST_WORKERS: u32 = 1_000_000;
+
 /// Reads a pool's policy. The ceiling comes back as a key, for other keys are bounded by it.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let mut table = pool.table(
@@ -44,10 +47,15 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let jobs_per_worker = table.key(
         "jobs_per_worker",
         "Of `backlog`: jobs of demand that deserve one worker.",
-        Whole(1..=u32::MAX),
+        Whole(1..=1_000_000_000),
         10,
     );
-    let workers = table.optional("workers", "Of `fixed`: workers.", Whole(1..=u32::MAX), "5");
+    let workers = table.optional(
+        "workers",
+        "Of `fixed`: workers.",
+        Whole(1..=MOST_WORKERS),
+        "5",
+    );
     let steps = table.optional(
         "steps",
         "Of `steps`: from this demand on, so many workers. Below the first, none.",
@@ -88,13 +96,13 @@ fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Poli
         "max",
         "Most workers of this pool, whatever the demand. When absent, 50 for `backlog`, and what `workers` or the \
          highest step says. One daemon's: several on one queue add up.",
-        Whole(1..=u32::MAX),
+        Whole(1..=MOST_WORKERS),
         "50",
     );
     let min_active = table.optional(
         "min_active",
         "Workers from the first work until the queue is empty, at least. When absent, 1.",
-        Whole(0..=u32::MAX),
+        Whole(0..=MOST_WORKERS),
         "1",
     );
     let ceiling = max.value.unwrap_or(policy.max);
@@ -183,12 +191,14 @@ impl Kind for Staircase {
 }
 
 fn step(item: &Item<'_>) -> Option<Step> {
-    let pair = item.get_ref().as_array()?;
-    let [demand, workers] = [pair.get(0)?, pair.get(1)?];
-    let is_pair = pair.len() == 2;
-    let demand = Whole(0..=u64::from(u32::MAX)).within(demand)?;
-    let workers = Whole(0..=u32::MAX).within(workers)?;
-    is_pair.then_some(Step { demand, workers })
+    let mut pair = item.get_ref().as_array()?.iter();
+    let (Some(demand), Some(workers), None) = (pair.next(), pair.next(), pair.next()) else {
+        return None;
+    };
+    Some(Step {
+        demand: Whole(0..=u64::from(u32::MAX)).within(demand)?,
+        workers: Whole(0..=MOST_WORKERS).within(workers)?,
+    })
 }
 
 /// Reads how fast a pool may move.
@@ -198,7 +208,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     let up_step = table.key(
         "up_step",
         "At most so many workers more per reconcile.",
-        Whole(1..=u32::MAX),
+        Whole(1..=MOST_WORKERS),
         default.up_step,
     );
     let down_window = table.key(
@@ -210,7 +220,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     let down_step = table.key(
         "down_step",
         "At most so many workers fewer per reconcile.",
-        Whole(1..=u32::MAX),
+        Whole(1..=MOST_WORKERS),
         default.down_step,
     );
     Scaling {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
-    policy::{policy, scaling},
+    policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
     runner::runner,
     schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
@@ -75,7 +75,7 @@ fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
     let keep_warm = table.key(
         "keep_warm",
         "Workers, with their runners, kept on an empty queue.",
-        Whole(0..=u32::MAX),
+        Whole(0..=MOST_WORKERS),
         default.keep_warm,
     );
     let preempt = table.key(
@@ -137,7 +137,7 @@ fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
     let max_attempts = table.key(
         "max_attempts",
         "Attempts before a job is dead-lettered.",
-        Whole(1..=u32::MAX),
+        Whole(1..=1_000_000),
         default.max_attempts,
     );
     let at_least = Span::from(Duration::from_millis(1));

@@ -133,3 +133,35 @@ fn pidfd(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
     let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
     AsyncFd::with_interest(fd, Interest::READABLE).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_the_whole_group_also_where_there_is_no_pidfd() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 1000 & exit 3"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut process, mut pipes) = Process::spawn(&mut command).expect("a shell");
+        process.exit = None;
+        process.exited().await;
+        // Held open by the grandchild for as long as it lives.
+        pipes
+            .stdout
+            .read_to_end(&mut Vec::new())
+            .await
+            .expect("an end");
+        // The id may be a stranger's by now.
+        assert!(matches!(process.state, State::Reaped(_)));
+        process.signal(Signal::SIGKILL);
+        assert_eq!(process.finish().and_then(|status| status.code()), Some(3));
+    }
+}

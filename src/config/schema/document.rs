@@ -102,7 +102,7 @@ impl<'v> Document<'v> {
             ignored: BTreeSet::new(),
             places: BTreeMap::new(),
         };
-        let syntax: Vec<_> = errors.iter().map(|e| document.not_toml(e)).collect();
+        let syntax = document.not_toml(&errors);
         let value = read(&mut document.root_table());
         unknown::report(&mut document);
         (value, document.finish(syntax))
@@ -144,17 +144,26 @@ impl<'v> Document<'v> {
         self.missing.push(problem);
     }
 
-    fn not_toml(&mut self, error: &toml::de::Error) -> Problem {
-        let place = self.place_of(error.span().unwrap_or(0..0));
-        if let Place::Line { line, .. } = place {
-            self.broken_lines.push(line);
+    /// What the parser says, the first of each line: the rest of a line follows from it.
+    fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for error in errors {
+            let place = self.place_of(error.span().unwrap_or(0..0));
+            if let Place::Line { line, .. } = place {
+                if self.broken_lines.contains(&line) {
+                    continue;
+                }
+                self.broken_lines.push(line);
+            }
+            // Only the parser's own words: what it shows of the text could hold a credential.
+            let (found, fix) = match error.message().split_once(", expected ") {
+                Some((found, "nothing")) => (found, "remove it".to_owned()),
+                Some((found, expected)) => (found, format!("write {expected}")),
+                None => (error.message(), "write it as TOML has it".to_owned()),
+            };
+            problems.push(Problem::new(place, "", found, fix));
         }
-        // Only the parser's own words: what it shows of the text could hold a credential.
-        let (found, fix) = match error.message().split_once(", expected ") {
-            Some((found, expected)) => (found, format!("write {expected}")),
-            None => (error.message(), "write it as TOML has it".to_owned()),
-        };
-        Problem::new(place, "", found, fix)
+        problems
     }
 
     fn finish(mut self, syntax: Vec<Problem>) -> Finished {

@@ -377,5 +377,7 @@ pub(in crate::config) fn quoted(text: &str) -> String {
 fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration)
         .to_string()
+        .replace("days", "d")
+        .replace("day", "d")
         .replace(' ', "")
 }

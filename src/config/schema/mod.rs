@@ -10,6 +10,7 @@
 
 mod document;
 mod found;
+mod key;
 mod kinds;
 mod reference;
 mod table;
@@ -19,8 +20,10 @@ mod variables;
 pub(super) use self::{
     document::{Document, Finished},
     found::{Item, Spot},
+    key::{Given, Key},
     kinds::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Span, Text, Texts, Whole, quoted,
     },
-    table::{Given, Key, Spelling, Table},
+    table::Table,
+    variables::Spelling,
 };

@@ -8,8 +8,9 @@ use super::{
     super::problem::{Place, Problem},
     document::{Described, Document, Written},
     found::{Item, Spot, shown},
+    key::{Given, Key},
     kinds::Kind,
-    variables::fold,
+    variables::{Spelling, fold},
 };
 
 /// What belongs to one table: its part of the file, and the variables that lead into it.
@@ -27,51 +28,6 @@ pub(super) struct Scope<'v> {
 pub(in crate::config) struct Table<'d, 'v> {
     document: &'d mut Document<'v>,
     scope: Scope<'v>,
-}
-
-/// A key's value, and enough of its origin to say later what is wrong with it in the light of others.
-#[derive(Debug, Clone)]
-pub(in crate::config) struct Key<T> {
-    /// What was given, or else the default.
-    pub(in crate::config) value: T,
-    /// The key with all its tables.
-    pub(in crate::config) path: String,
-    /// Where it was given; where it is not, its table.
-    pub(in crate::config) place: Place,
-    pub(in crate::config) given: Given,
-    found: String,
-}
-
-/// Whether a key was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Given {
-    Well,
-    /// A problem is noted already, so what depends on this value is not worth a further one.
-    Badly,
-    Not,
-}
-
-impl<T> Key<T> {
-    /// Whether the value can be trusted: given well, or the default.
-    pub(in crate::config) fn is_sound(&self) -> bool {
-        self.given != Given::Badly
-    }
-
-    /// Whether there is anything, good or bad.
-    pub(in crate::config) fn is_given(&self) -> bool {
-        self.given != Given::Not
-    }
-
-    /// Another value at the same place.
-    pub(in crate::config) fn with<U>(self, value: U, given: Given) -> Key<U> {
-        Key {
-            value,
-            path: self.path,
-            place: self.place,
-            given,
-            found: self.found,
-        }
-    }
 }
 
 impl<'d, 'v> Table<'d, 'v> {
@@ -263,6 +219,13 @@ impl<'d, 'v> Table<'d, 'v> {
         match self.take_variable(is_name) {
             Some(index) => self.read_variable(path, kind, index),
             None => match in_file {
+                Some(item) if is_wreckage(item) => Key {
+                    value: None,
+                    path,
+                    place: self.scope.place.clone(),
+                    given: Given::Badly,
+                    found: "nothing".to_owned(),
+                },
                 Some(item) => self.read_item(path, kind, item, None),
                 None => Key {
                     value: None,
@@ -373,6 +336,7 @@ impl<'d, 'v> Table<'d, 'v> {
             place = self.document.place_of(key.span());
             match item.get_ref() {
                 DeValue::Table(table) => file = Some(table),
+                _ if is_wreckage(item) => {}
                 // An array of tables, most likely, from a header with one bracket too many.
                 other => {
                     let fix = format!("write a table: [{path}]");
@@ -415,57 +379,17 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 }
 
-/// How a name that is the user's own is spelled in a variable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Spelling {
-    /// In any case, and `_` for `-`.
-    Folded,
-    /// As it is.
-    Exact,
-}
-
-impl Spelling {
-    /// A folded name is a table's, so a key follows it; an exact one is a key itself.
-    fn fits_depth(self, levels: usize) -> bool {
-        match self {
-            Self::Folded => levels > 1,
-            Self::Exact => levels == 1,
-        }
-    }
-
-    fn matches(self, segment: &str, name: &str) -> bool {
-        match self {
-            Self::Folded => fold(segment) == fold(name),
-            Self::Exact => segment == name,
-        }
-    }
-
-    fn name_of(self, segment: &str) -> String {
-        match self {
-            Self::Folded => segment.to_ascii_lowercase(),
-            Self::Exact => segment.to_owned(),
-        }
-    }
-}
-
-impl<T> Key<Option<T>> {
-    fn map<U>(self, absent: U, given: impl FnOnce(T) -> U) -> Key<U> {
-        Key {
-            value: self.value.map_or(absent, given),
-            path: self.path,
-            place: self.place,
-            given: self.given,
-            found: self.found,
-        }
-    }
-}
-
 impl fmt::Debug for Table<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")
             .field("path", &self.scope.path)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the parser put this in the place of a value that it could not read: a problem of its own already.
+fn is_wreckage(item: &Item<'_>) -> bool {
+    item.span() == (0..0)
 }
 
 /// A key below a table, quoted where TOML wants it quoted.

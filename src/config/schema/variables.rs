@@ -34,6 +34,39 @@ pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
 }
 
 /// The spelling in which a variable's name and a key meet: a variable has neither lower case nor hyphens.
-pub(in crate::config) fn fold(name: &str) -> String {
+pub(super) fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
+}
+
+/// How a name that is the user's own is spelled in a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Spelling {
+    /// In any case, and `_` for `-`.
+    Folded,
+    /// As it is.
+    Exact,
+}
+
+impl Spelling {
+    /// A folded name is a table's, so a key follows it; an exact one is a key itself.
+    pub(super) fn fits_depth(self, levels: usize) -> bool {
+        match self {
+            Self::Folded => levels > 1,
+            Self::Exact => levels == 1,
+        }
+    }
+
+    pub(super) fn matches(self, segment: &str, name: &str) -> bool {
+        match self {
+            Self::Folded => fold(segment) == fold(name),
+            Self::Exact => segment == name,
+        }
+    }
+
+    pub(super) fn name_of(self, segment: &str) -> String {
+        match self {
+            Self::Folded => segment.to_ascii_lowercase(),
+            Self::Exact => segment.to_owned(),
+        }
+    }
 }

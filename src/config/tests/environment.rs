@@ -1,3 +1,5 @@
+//! Variables that stand for keys.
+
 use super::{POOL, given};
 use crate::{
     config::{ExecSettings, RunnerSettings},

@@ -1,6 +1,7 @@
 //! The module as its users see it: text in, settings or problems out.
 
 mod environment;
+mod files;
 mod problems;
 mod properties;
 mod secrets;

@@ -1,3 +1,5 @@
+//! What is said of bad configurations. The text is a part of the product, hence snapshots.
+
 use super::{POOL, given};
 
 /// The problems of one pool's tables, after which the smallest runner follows.
@@ -87,7 +89,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "keep_warm = -1",
-            "2:13: pools.thumbnails.keep_warm: found -1, write a whole number from 0 to 4294967295",
+            "2:13: pools.thumbnails.keep_warm: found -1, write a whole number from 0 to 1000000",
         ),
         (
             "keep_warm = 51",
@@ -95,7 +97,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "poll_interval = \"9ms\"",
-            "2:17: pools.thumbnails.poll_interval: found \"9ms\", write a duration from \"10ms\" to \"28days\"",
+            "2:17: pools.thumbnails.poll_interval: found \"9ms\", write a duration from \"10ms\" to \"28d\"",
         ),
         (
             "poll_interval = \"-5s\"",
@@ -111,7 +113,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "ack_deadline = \"0s\"",
-            "2:16: pools.thumbnails.ack_deadline: found \"0s\", write a duration from \"1s\" to \"28days\"",
+            "2:16: pools.thumbnails.ack_deadline: found \"0s\", write a duration from \"1s\" to \"28d\"",
         ),
         (
             "declare = \"yes\"",
@@ -131,7 +133,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy.max = 0",
-            "2:14: pools.thumbnails.policy.max: found 0, write a whole number from 1 to 4294967295",
+            "2:14: pools.thumbnails.policy.max: found 0, write a whole number from 1 to 1000000",
         ),
         (
             "policy.min_active = 51",
@@ -139,7 +141,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy.jobs_per_worker = 0",
-            "2:26: pools.thumbnails.policy.jobs_per_worker: found 0, write a whole number from 1 to 4294967295",
+            "2:26: pools.thumbnails.policy.jobs_per_worker: found 0, write a whole number from 1 to 1000000000",
         ),
         (
             "policy.kind = \"fixed\"",
@@ -155,15 +157,15 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "scaling.up_step = 0",
-            "2:19: pools.thumbnails.scaling.up_step: found 0, write a whole number from 1 to 4294967295",
+            "2:19: pools.thumbnails.scaling.up_step: found 0, write a whole number from 1 to 1000000",
         ),
         (
             "scaling.down_step = 0",
-            "2:21: pools.thumbnails.scaling.down_step: found 0, write a whole number from 1 to 4294967295",
+            "2:21: pools.thumbnails.scaling.down_step: found 0, write a whole number from 1 to 1000000",
         ),
         (
             "retry.max_attempts = 0",
-            "2:22: pools.thumbnails.retry.max_attempts: found 0, write a whole number from 1 to 4294967295",
+            "2:22: pools.thumbnails.retry.max_attempts: found 0, write a whole number from 1 to 1000000",
         ),
         (
             "retry.backoff = \"6m\"",
@@ -175,7 +177,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "retry.backoff = \"0s\"",
-            "2:17: pools.thumbnails.retry.backoff: found \"0s\", write a duration from \"1ms\" to \"28days\"",
+            "2:17: pools.thumbnails.retry.backoff: found \"0s\", write a duration from \"1ms\" to \"28d\"",
         ),
         (
             "ack_deadline = \"1m\"",
@@ -207,7 +209,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "kind = \"exec\"",
-            "1:8: pools.a.runner.command: found nothing, write command = [\"python3\", \"thumb.py\"]",
+            "1:10: pools.a.runner.command: found nothing, write command = [\"python3\", \"thumb.py\"]",
         ),
         (
             "command = []",
@@ -231,7 +233,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\ntimeout = \"0s\"",
-            "3:11: pools.a.runner.timeout: found \"0s\", write a duration from \"1ms\" to \"28days\"",
+            "3:11: pools.a.runner.timeout: found \"0s\", write a duration from \"1ms\" to \"28d\"",
         ),
         (
             "command = [\"a\"]\ntimeout = \"31m\"",
@@ -357,14 +359,14 @@ fn certificates_go_with_tls_and_in_pairs() {
     assert_eq!(
         lines("broker = { url = \"amqps://h\", tls.cert = \"cert\" }"),
         [
-            "tidegate.toml:1:44: broker.tls.cert: found \"cert\", write key with it: the certificate's private key"
+            "tidegate.toml:1:42: broker.tls.cert: found \"cert\", write key with it: the certificate's private key"
         ]
     );
     assert_eq!(
         lines("broker = { url = \"amqps://h\", tls.key = \"key\" }"),
         [
-            "tidegate.toml:1:43: broker.tls.key: found \"key\" (no such file), write the path of a file that can be read",
-            "tidegate.toml:1:43: broker.tls.key: found \"key\", write cert with it: the key's certificate",
+            "tidegate.toml:1:41: broker.tls.key: found \"key\" (no such file), write the path of a file that can be read",
+            "tidegate.toml:1:41: broker.tls.key: found \"key\", write cert with it: the key's certificate",
         ]
     );
 }
@@ -388,4 +390,22 @@ fn control_characters_of_a_value_are_escaped_and_long_ones_are_cut() {
         lines[0].len() < 250 && lines[0].contains("...\""),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_line_that_is_not_toml_is_one_problem() {
+    assert_eq!(
+        pool_lines("prefetch = \"1\" 2"),
+        ["tidegate.toml:2:16: found unexpected key or value, write newline, `#`"]
+    );
+}
+
+#[test]
+fn a_duration_beyond_all_clocks_is_refused_like_any_other() {
+    // The second overflows the parser's own arithmetic.
+    for text in ["99999999y", "18446744073709551615s 1000000000ns"] {
+        let lines = pool_lines(&format!("drain_after = \"{text}\""));
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("write a duration"), "{lines:?}");
+    }
 }

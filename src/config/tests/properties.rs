@@ -1,3 +1,5 @@
+//! Whatever is written, nothing panics and nothing wrong goes unsaid.
+
 use proptest::{prelude::*, sample::subsequence};
 
 use super::given;

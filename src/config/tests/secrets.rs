@@ -1,3 +1,5 @@
+//! No credential in anything that a person or a log can see, and the URLs that hold them.
+
 use super::{POOL, given};
 use crate::config::{BrokerUrl, TlsSettings};
 
@@ -97,7 +99,7 @@ fn a_bad_amqp_url_names_the_variable() {
     let lines = given(POOL).amqp_url("http://a:b@c").lines();
     assert_eq!(
         lines,
-        ["AMQP_URL: broker.url: found http://a:***@c, write amqp://..., or amqps://... for TLS"]
+        ["AMQP_URL: broker.url: found http://a:***@c/, write amqp://..., or amqps://... for TLS"]
     );
 }
 

@@ -1,3 +1,5 @@
+//! Good configurations, and the reference page that is one.
+
 use std::time::Duration;
 
 use super::{POOL, given};

@@ -1,11 +1,7 @@
 //! A witness of what a job does: a FIFO that the job writes to and holds open. Lines are its events, and the end
 //! of the file is the event that nothing of the job, down to the last grandchild, runs any more.
 
-use std::{
-    future::Future,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{future::Future, path::Path, time::Duration};
 
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
@@ -43,14 +39,9 @@ impl Witness {
         }
     }
 
-    /// A folder for what the job writes.
+    /// A folder for what the job writes, with the FIFO as its `witness`.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// The FIFO, for the job to open.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("witness")
     }
 
     /// The next line that the job writes.
