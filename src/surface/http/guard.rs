@@ -132,7 +132,9 @@ impl Guard {
     }
 
     fn is_ours(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
         if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
             return !self.is_loopback || address.to_canonical().is_loopback();
         }
@@ -235,7 +237,12 @@ mod tests {
     #[test]
     fn knows_elsewhere_the_names_that_nobody_can_register() {
         let guard = guard(EVERYWHERE, None);
-        for host in ["tidegate:8672", "192.0.2.7:8672", "[2001:db8::1]", "db7.example.net"] {
+        for host in [
+            "tidegate:8672",
+            "192.0.2.7:8672",
+            "[2001:db8::1]",
+            "db7.example.net",
+        ] {
             assert_eq!(get(&guard, host, "/metrics"), None, "{host}");
         }
         let refusal = get(&guard, "evil.example", "/metrics");
@@ -258,7 +265,12 @@ mod tests {
         for path in OPEN {
             assert_eq!(get(&guard, "192.0.2.7", path), None, "{path}");
         }
-        for path in ["/api/v1/pools", "/", "/metrics/", "/healthz/../api/v1/pools"] {
+        for path in [
+            "/api/v1/pools",
+            "/",
+            "/metrics/",
+            "/healthz/../api/v1/pools",
+        ] {
             let refusal = get(&guard, "192.0.2.7", path);
             assert_eq!(refusal, Some(Refusal::Unauthorized), "{path}");
         }

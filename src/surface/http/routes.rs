@@ -101,7 +101,11 @@ async fn readyz(State(api): State<Api>) -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], api.prometheus.render()).into_response()
+    (
+        [(header::CONTENT_TYPE, METRICS_TYPE)],
+        api.prometheus.render(),
+    )
+        .into_response()
 }
 
 async fn pools(State(api): State<Api>) -> Json<Vec<PoolStatus>> {

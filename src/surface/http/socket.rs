@@ -131,7 +131,9 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), InstanceError> 
     distrust(directory)?;
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(failed(io::Error::other("there is a file that is no socket")));
+            return Err(failed(io::Error::other(
+                "there is a file that is no socket",
+            )));
         }
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => {

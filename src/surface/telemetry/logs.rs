@@ -86,9 +86,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogsEr
 
 fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    let is_privy = SEES_CREDENTIALS
-        .iter()
-        .any(|name| target.starts_with(name));
+    let is_privy = SEES_CREDENTIALS.iter().any(|name| target.starts_with(name));
     !is_privy || *metadata.level() <= Level::WARN
 }
 
