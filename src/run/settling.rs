@@ -34,6 +34,16 @@ pub(crate) struct HoldUntil<'a> {
     pub(crate) kill: &'a CancellationToken,
 }
 
+/// How carrying a verdict out came out.
+#[must_use = "a delivery that is still held must be given back"]
+pub(crate) enum Settled {
+    /// The delivery is settled, or its settlement was lost.
+    As(Settlement),
+    /// Its copy could not be published for as long as it could be held. Whoever has its consumer gives it back,
+    /// once nothing more can come to that consumer: else it would come straight back.
+    StillHeld(Delivery),
+}
+
 /// Carries `verdict` out, counts it, and says how the delivery was settled.
 ///
 /// # Cancel-safety
@@ -45,11 +55,13 @@ pub(crate) async fn settle(
     history: History,
     verdict: Verdict,
     hold: HoldUntil<'_>,
-) -> Settlement {
-    let settlement = carry_out(shared, settings, delivery, history, verdict, hold).await;
-    shared.metrics.settled(settlement);
-    shared.totals.count(settlement);
-    settlement
+) -> Settled {
+    let settled = carry_out(shared, settings, delivery, history, verdict, hold).await;
+    if let Settled::As(settlement) = settled {
+        shared.metrics.settled(settlement);
+        shared.totals.count(settlement);
+    }
+    settled
 }
 
 async fn carry_out(
@@ -59,7 +71,7 @@ async fn carry_out(
     history: History,
     verdict: Verdict,
     hold: HoldUntil<'_>,
-) -> Settlement {
+) -> Settled {
     let queue = &settings.queue;
     let copies = || Copies {
         pool: shared.name.clone(),
@@ -109,7 +121,7 @@ async fn carry_out(
     };
     match publish(shared, spec.as_ref(), copy, &hold).await {
         Ok(()) => settled(delivery.ack().await, settlement, shared),
-        Err(GaveUp) => settled(delivery.requeue().await, Settlement::Requeue, shared),
+        Err(GaveUp) => Settled::StillHeld(delivery),
     }
 }
 
@@ -123,9 +135,9 @@ fn log_death(shared: &Shared, death: &Death, what: &'static str) {
     );
 }
 
-fn settled(result: Result<(), SettleError>, settlement: Settlement, shared: &Shared) -> Settlement {
+fn settled(result: Result<(), SettleError>, settlement: Settlement, shared: &Shared) -> Settled {
     match result {
-        Ok(()) => settlement,
+        Ok(()) => Settled::As(settlement),
         Err(error) => {
             warn!(
                 pool = %shared.name,
@@ -133,7 +145,7 @@ fn settled(result: Result<(), SettleError>, settlement: Settlement, shared: &Sha
                 error = error.source.as_ref().map(tracing::field::display),
                 "settlement lost: the channel is gone, so the broker delivers the message again"
             );
-            Settlement::Lost
+            Settled::As(Settlement::Lost)
         }
     }
 }
