@@ -11,7 +11,7 @@ use super::{
     broker::broker,
     pools::pools,
     problem::Problem,
-    schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table},
+    schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table, shown_text},
 };
 
 /// Longest path that the kernel takes for a Unix socket (`sun_path` less its closing zero).
@@ -115,7 +115,7 @@ pub(super) fn read_text(
     match (inputs.read_file)(path) {
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => {
-            let found = format!("{:?} ({})", path.to_string_lossy(), why(&error));
+            let found = format!("{} ({})", shown_text(&path.to_string_lossy()), why(&error));
             let fix = "write the path of a file that can be read";
             table.problem(Problem::new(
                 key.place.clone(),

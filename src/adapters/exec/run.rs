@@ -43,6 +43,7 @@ pub(super) async fn run(
         Ok(started) => started,
         Err(error) => return JobEnd::NotStarted(error),
     };
+    control.started.notify();
     let Pipes {
         stdin,
         stdout,

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use toml::{Spanned, de::DeValue};
 
-use super::super::problem::{Place, Problem};
+use super::super::{
+    BrokerUrl,
+    problem::{Place, Problem},
+};
 
 /// A value with its position.
 pub(in crate::config) type Item<'v> = Spanned<DeValue<'v>>;
@@ -51,7 +54,7 @@ impl Spot<'_> {
 /// A value as a message shows it: cut to one short line, control characters escaped.
 pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => format!("{:?}", cut(text)),
+        DeValue::String(text) => shown_text(text),
         DeValue::Integer(number) => cut(&number.to_string()),
         DeValue::Float(number) => cut(number.as_str()),
         DeValue::Boolean(flag) => flag.to_string(),
@@ -59,7 +62,19 @@ pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-fn type_name(value: &DeValue<'_>) -> &'static str {
+/// The same of a text. A URL with credentials may stand at any key, by mistake: its password is left out.
+pub(in crate::config) fn shown_text(text: &str) -> String {
+    match may_hold_credentials(text) {
+        true => cut(&BrokerUrl::new(text).to_string()),
+        false => format!("{:?}", cut(text)),
+    }
+}
+
+pub(super) fn may_hold_credentials(text: &str) -> bool {
+    text.contains(':') && text.contains('@')
+}
+
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use toml::de::DeValue;
 
-use super::found::{Item, Spot};
+use super::found::{Item, Spot, may_hold_credentials};
 
 /// What a key takes.
 pub(in crate::config) trait Kind {
@@ -301,7 +301,11 @@ impl Kind for Texts {
             DeValue::String(text) => {
                 // Words as the writer most likely meant them; a shell's quoting is not ours to guess at.
                 let words: Vec<_> = text.split_whitespace().map(quoted).collect();
-                spot.wrong(item, format!("write an array: [{}]", words.join(", ")));
+                let fix = match may_hold_credentials(text) {
+                    true => format!("write {}", self.wants),
+                    false => format!("write an array: [{}]", words.join(", ")),
+                };
+                spot.wrong(item, fix);
                 return None;
             }
             _ => {

@@ -19,7 +19,7 @@ mod variables;
 
 pub(super) use self::{
     document::{Document, Finished},
-    found::{Item, Spot},
+    found::{Item, Spot, shown_text},
     key::{Given, Key},
     kinds::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Span, Text, Texts, Whole, quoted,

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     super::problem::{Place, Problem},
     document::{Described, Document, Written},
-    found::{Item, Spot, shown},
+    found::{Item, Spot, shown, type_name},
     key::{Given, Key},
     kinds::Kind,
     variables::{Spelling, fold},
@@ -160,6 +160,11 @@ impl<'d, 'v> Table<'d, 'v> {
     /// Notes that something which must be in this table is not.
     pub(in crate::config) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
         let place = self.scope.place.clone();
+        let fix = match place {
+            // Most likely a slip in the variable's name, which made a table that nobody meant.
+            Place::Variable { .. } => format!("{}, or name a table that the file has", fix.into()),
+            _ => fix.into(),
+        };
         let problem = Problem::new(place, key, "nothing", fix);
         self.document.is_missing(problem);
     }
@@ -341,7 +346,7 @@ impl<'d, 'v> Table<'d, 'v> {
                 other => {
                     let fix = format!("write a table: [{path}]");
                     let place = self.document.place_of(item.span());
-                    self.problem(Problem::new(place, path.clone(), shown(other), fix));
+                    self.problem(Problem::new(place, path.clone(), type_name(other), fix));
                 }
             }
         } else if let Some(&index) = variables.first() {

@@ -61,8 +61,7 @@ fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d 
     nearest(name, siblings).or_else(|| {
         known().find(|path| {
             let (parent, last) = split(path);
-            let related =
-                parent.is_empty() || parent.starts_with(table) || table.starts_with(parent);
+            let related = is_within(parent, table) || is_within(table, parent);
             last == fold(name) && related
         })
     })
@@ -78,7 +77,7 @@ fn in_variables(document: &Document<'_>, problems: &mut Vec<Problem>) {
         let is_ignored = document
             .ignored
             .iter()
-            .any(|table| fold(&path).starts_with(&fold(table)));
+            .any(|table| is_within(&fold(&path), &fold(table)));
         if is_ignored {
             continue;
         }
@@ -123,6 +122,12 @@ fn nearest<'c>(
         .filter(|(_, likeness)| *likeness >= ALIKE)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(path, _)| path)
+}
+
+/// Whether a path is that of this table or of something in it.
+fn is_within(path: &str, table: &str) -> bool {
+    let below = path.strip_prefix(table);
+    table.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn split(path: &str) -> (&str, &str) {

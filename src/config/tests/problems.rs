@@ -333,7 +333,7 @@ fn what_should_be_a_table_and_is_not_is_one_problem() {
     assert_eq!(
         pool_lines("policy = 3"),
         [
-            "tidegate.toml:2:10: pools.thumbnails.policy: found 3, write a table: [pools.thumbnails.policy]"
+            "tidegate.toml:2:10: pools.thumbnails.policy: found a whole number, write a table: [pools.thumbnails.policy]"
         ]
     );
     assert_eq!(

@@ -60,6 +60,27 @@ fn no_problem_of_a_url_shows_its_password_wherever_it_came_from() {
 }
 
 #[test]
+fn a_url_at_the_wrong_key_does_not_show_its_password_either() {
+    for line in [
+        "broker = URL",
+        "broker.url_file = URL",
+        "broker.tls.ca = URL",
+        "broker.uri = URL",
+        "http = { listen = URL, token_file = URL }",
+        "pools.a = { queue = URL, declare = URL, prefetch = URL, drain_after = URL, preempt = URL }",
+        "pools.a.policy.steps = URL",
+        "pools.a.runner = { command = URL, env_pass = [URL, 3], env = URL }",
+        "pools.a.runner = { command = [URL], kind = URL, timeout = URL, env.A = [URL] }",
+    ] {
+        for url in ["amqp://guest:hunter2@localhost", "guest:hunter2@localhost"] {
+            let text = line.replace("URL", &format!("\"{url}\""));
+            let shown = given(&text).problems().to_string();
+            assert!(!has_credential(&shown), "{shown}");
+        }
+    }
+}
+
+#[test]
 fn settings_show_neither_passwords_nor_the_values_of_jobs_variables() {
     let text = format!(
         "broker.url = \"amqps://guest:hunter2@host/\"\n{POOL}env = {{ PASSWORD = \"hunter2\" }}\n"

@@ -137,6 +137,59 @@ fn every_key_of_the_file_reaches_its_setting() {
     assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(exec));
 }
 
+/// What the documentation shows, with the comments that carry keys taken off.
+const DOCUMENTED: &str = r#"
+[broker]
+url = "amqp://guest:guest@localhost:5672/%2f"   # AMQP_URL when absent; amqps:// for TLS, [broker.tls] ca, cert, key
+
+[http]
+listen = "127.0.0.1:8672"       # health, metrics, API, dashboard; "off" for none
+token_file = "token"            # for browsers and remote callers that steer
+socket = "/run/t.sock"   # the command line's way in: mode 0600, peer's user checked; default in $RUNTIME_DIRECTORY, else XDG's
+state_dir = "/var/lib/t" # instance lock, recordings; default $STATE_DIRECTORY, else XDG's; a stale socket or lock is taken over
+
+[pools.thumbnails]
+queue = "thumbnails"
+declare = "no"                  # no | classic | quorum
+prefetch = 1
+poll_interval = "500ms"
+drain_after = "5s"              # how long empty before all workers drain; "0s" at once, "never"
+keep_warm = 0                   # workers (with their runners) kept on an empty queue
+preempt = false                 # true: scaling down may stop running jobs (they are given back)
+shutdown_grace = "30s"
+
+[pools.thumbnails.policy]
+kind = "backlog"                # fixed {workers} | backlog {jobs_per_worker} | steps {steps = [[1, 1], [100, 10]]}
+jobs_per_worker = 10            # one worker for each 10 jobs of demand, rounded up
+min_active = 1                  # floor from the first work until the queue is empty
+max = 50
+
+[pools.thumbnails.scaling]
+up_step = 100                   # at most this many workers more per reconcile
+down_window = "10s"             # scale down to the highest recommendation within this window
+down_step = 100
+
+[pools.thumbnails.runner]
+kind = "exec"                   # exec | warm | container
+command = ["python3", "thumb.py"]
+timeout = "5m"                  # then TERM to the process group, then KILL after `kill_grace`
+kill_grace = "10s"
+
+[pools.thumbnails.retry]
+max_attempts = 5
+backoff = "1s"                  # doubled each time, with jitter, up to
+backoff_max = "5m"
+dead_letter = "queue"           # queue (<queue>.dead) | broker
+"#;
+
+#[test]
+fn the_documented_example_says_what_the_defaults_are() {
+    let settings = given(DOCUMENTED).file("token", "t0ken").loaded().settings;
+    assert_eq!(settings.pools[0].pool, PoolSettings::new("thumbnails"));
+    let command = ExecSettings::new(["python3", "thumb.py"]);
+    assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(command));
+}
+
 #[test]
 fn pools_stay_in_the_order_of_the_file() {
     let settings = given(WHOLE)
