@@ -20,9 +20,9 @@ pub use self::output::{Exit, Failure};
 use super::{
     app::{self, Ending},
     demo,
-    telemetry::logs,
+    telemetry::logs::{self, Verbosity},
 };
-use crate::config;
+use crate::config::{self, LogFormat};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -51,7 +51,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Run(args) => run(cli, args),
         Command::Check(args) => check::check(cli, args),
-        Command::Demo => block_on(demo::run())?,
+        Command::Demo => demo(),
         Command::Status(args) => block_on(status::status(cli, args))?,
         Command::Explain(args) => block_on(explain::explain(cli, args))?,
         Command::Completions { shell } => {
@@ -74,16 +74,25 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     let format = args
         .log_format
         .map_or(loaded.settings.log.format, Into::into);
-    logs::init(format).map_err(|error| {
-        let hint =
-            "TIDEGATE_LOG wants a level (debug) or a list of them (info,tidegate::run=debug)";
-        Failure::new(Exit::BadConfiguration, error).hint(hint)
-    })?;
+    init_logs(format, Verbosity::Normal)?;
     let options = app::Options { loaded, source };
     match block_on(app::run(options))?? {
         Ending::Clean => Ok(Exit::Ok),
         Ending::GivenBack(_) => Ok(Exit::GivenBack),
     }
+}
+
+fn demo() -> Result<Exit, Failure> {
+    init_logs(LogFormat::Human, Verbosity::Quiet)?;
+    block_on(demo::run())?
+}
+
+fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
+    logs::init(format, verbosity).map_err(|error| {
+        let hint =
+            "TIDEGATE_LOG wants a level (debug) or a list of them (info,tidegate::run=debug)";
+        Failure::new(Exit::BadConfiguration, error).hint(hint)
+    })
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

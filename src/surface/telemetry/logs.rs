@@ -20,8 +20,23 @@ use crate::config::LogFormat;
 /// Variables that may hold the filter, by precedence.
 const VARIABLES: [&str; 2] = ["TIDEGATE_LOG", "RUST_LOG"];
 
-/// Ours at `info`; of others only what someone should know.
-const DEFAULT_FILTER: &str = "warn,tidegate=info";
+/// How much is logged where the environment does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Ours at `info`; of others only what someone should know.
+    Normal,
+    /// Only what someone should know.
+    Quiet,
+}
+
+impl Verbosity {
+    fn filter(self) -> &'static str {
+        match self {
+            Self::Normal => "warn,tidegate=info",
+            Self::Quiet => "warn",
+        }
+    }
+}
 
 /// Crates that see credentials on their way to the broker.
 const SEES_CREDENTIALS: [&str; 3] = ["lapin", "amq_protocol", "async_rs"];
@@ -48,8 +63,9 @@ pub enum LogsError {
 ///
 /// # Errors
 /// The filter in the environment cannot be read, or a subscriber is there already.
-pub fn init(format: LogFormat) -> Result<(), LogsError> {
-    let filter = filter(|variable| std::env::var(variable).ok())?.and(filter_fn(keeps_secrets));
+pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
+    let filter = filter(|variable| std::env::var(variable).ok(), fallback)?;
+    let filter = filter.and(filter_fn(keeps_secrets));
     let layer = match format {
         LogFormat::Human => fmt::layer()
             .with_writer(io::stderr)
@@ -72,12 +88,15 @@ pub fn init(format: LogFormat) -> Result<(), LogsError> {
         .map_err(LogsError::Install)
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogsError> {
+fn filter(
+    variable: impl Fn(&str) -> Option<String>,
+    fallback: Verbosity,
+) -> Result<EnvFilter, LogsError> {
     let named = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, variable(name).filter(|text| !text.is_empty())?)));
     match named {
-        None => Ok(EnvFilter::new(DEFAULT_FILTER)),
+        None => Ok(EnvFilter::new(fallback.filter())),
         Some((variable, text)) => {
             EnvFilter::try_new(text).map_err(|source| LogsError::Filter { variable, source })
         }
@@ -104,10 +123,11 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        filter(|name| {
+        let variable = |name: &str| {
             let found = pairs.iter().find(|(candidate, _)| candidate == name);
             found.map(|(_, value)| value.clone())
-        })
+        };
+        filter(variable, Verbosity::Normal)
     }
 
     #[test]

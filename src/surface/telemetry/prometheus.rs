@@ -77,6 +77,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 }
 
 fn describe() {
+    crate::run::metrics::describe();
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is its label.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
