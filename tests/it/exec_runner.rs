@@ -495,29 +495,23 @@ async fn leaves_the_headers_out_where_the_system_has_no_room_for_them() {
 #[tokio::test]
 async fn starts_in_its_working_directory_under_its_own_name() {
     let mut witness = Witness::new();
-    fs::create_dir(witness.folder().join("inside")).expect("a folder");
-    file(
-        &witness.folder().join("inside/where"),
-        0o755,
-        "#!/bin/sh\npwd >place\necho \"$0\" >>place\n",
-    );
-    let mut settings = script(&witness, "exec ./where");
-    settings.working_dir = Some(witness.folder().join("inside"));
+    let inside = witness.folder().join("inside");
+    fs::create_dir(&inside).expect("a folder");
+    let text = "pwd >place; tr '\\0' '\\n' </proc/$$/cmdline | head -n 1 >name";
+    let mut settings = script(&witness, text);
+    settings.working_dir = Some(inside.clone());
     let end = run(settings.clone(), Message::default(), JobControl::default()).await;
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
     witness.gone().await;
-    let inside = witness.folder().join("inside");
-    let place = fs::read_to_string(inside.join("place")).expect("a place");
-    assert_eq!(
-        place,
-        format!(
-            "{}\n./where\n",
-            inside.canonicalize().expect("a path").display()
-        )
-    );
+    let read = |name: &str| fs::read_to_string(inside.join(name)).expect("a file");
+    let place = inside.canonicalize().expect("a path");
+    assert_eq!(read("place"), format!("{}\n", place.display()));
+    // Not the path at which it was found: programs such as busybox go by the name.
+    assert_eq!(read("name"), "sh\n");
 
     // A command that is a relative path is found from there too.
-    settings.command = vec!["./where".into()];
+    file(&inside.join("here"), 0o755, "#!/bin/sh\nexit 0\n");
+    settings.command = vec!["./here".into()];
     let end = run(settings, Message::default(), JobControl::default()).await;
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
