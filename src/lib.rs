@@ -4,6 +4,8 @@ pub mod adapters;
 pub mod config;
 pub mod decide;
 pub mod queue;
+pub mod run;
 pub mod runner;
+pub mod settle;
 
 pub use config::PoolSettings as Pool;

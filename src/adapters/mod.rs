@@ -1,1 +1,4 @@
 //! Adapters: the two seams' implementations. They never import each other.
+
+pub mod exec;
+pub mod handler;

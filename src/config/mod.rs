@@ -1,8 +1,32 @@
 //! Configuration: from a TOML file and the environment to checked settings, with all problems at once.
+//!
+//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
+//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`, `runner`); `schema` is the machine behind
+//! those calls, and [`reference()`] prints what they declare.
+mod broker;
+mod daemon;
+mod file;
+mod machine;
+mod parse;
+mod policy;
+mod pools;
+mod problem;
+mod runner;
+mod schema;
 mod settings;
+mod surroundings;
 
-pub use self::settings::{
-    BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
-    LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
-    TlsSettings,
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    file::{Source, find, load},
+    parse::{Loaded, parse, reference},
+    problem::{NotFound, Place, Problem, Problems},
+    settings::{
+        BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
+        LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
+        TlsSettings,
+    },
+    surroundings::Surroundings,
 };

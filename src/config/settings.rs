@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+pub use crate::decide::DrainAfter;
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
 /// The whole configuration of a daemon.
@@ -43,13 +44,18 @@ impl BrokerUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether the text can be shown without its password, and so be taken apart as it was meant.
+    pub(super) fn is_readable(&self) -> bool {
+        url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
+    }
 }
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A text that does not parse could have its password anywhere, so nothing of it is shown.
         match url::Url::parse(&self.0) {
-            Ok(mut url) if url.has_host() => {
+            Ok(mut url) if is_split_as_meant(&url) => {
                 if url.password().is_some() {
                     let _ = url.set_password(Some("***"));
                 }
@@ -60,6 +66,13 @@ impl fmt::Display for BrokerUrl {
             _ => f.write_str("<unreadable url>"),
         }
     }
+}
+
+/// Whether host and credentials are where the parser thinks. An `@` behind the host means that a `/`, `?` or `#`
+/// in a password was taken for the end of it, and what looks like a port is the password's start.
+fn is_split_as_meant(url: &url::Url) -> bool {
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+    has_host && !url[url::Position::AfterPort..].contains('@')
 }
 
 impl fmt::Debug for BrokerUrl {
@@ -183,21 +196,6 @@ pub enum Declare {
     Quorum,
 }
 
-/// How long a queue is empty before its workers drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainAfter {
-    /// This long without a ready message or a delivery. Zero is literal.
-    After(Duration),
-    /// Never: the policy alone decides.
-    Never,
-}
-
-impl Default for DrainAfter {
-    fn default() -> Self {
-        Self::After(Duration::from_secs(5))
-    }
-}
-
 /// What becomes of jobs that fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySettings {
@@ -241,7 +239,7 @@ pub enum RunnerSettings {
 }
 
 /// A process for each job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExecSettings {
     /// Program and arguments: never a shell line, never with anything of a message in it.
     pub command: Vec<String>,
@@ -268,5 +266,19 @@ impl ExecSettings {
             env_pass: Vec::new(),
             working_dir: None,
         }
+    }
+}
+
+impl fmt::Debug for ExecSettings {
+    // Variables are where jobs' passwords are, so only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecSettings")
+            .field("command", &self.command)
+            .field("timeout", &self.timeout)
+            .field("kill_grace", &self.kill_grace)
+            .field("env", &self.env.keys())
+            .field("env_pass", &self.env_pass)
+            .field("working_dir", &self.working_dir)
+            .finish()
     }
 }

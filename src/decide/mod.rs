@@ -1,10 +1,25 @@
-//! Decide: everything that is a pure function.
+//! Decide: how many workers there should be, why, and what to do about it.
+//!
+//! Everything here is a pure function of its arguments. `now` is an argument, an [`Observation`] goes in, a
+//! [`Plan`] and the [`Decision`] behind it come out. No tokio, no client library, no clock: so the same code
+//! decides, answers `explain`, can be run over a recorded trace, and is tested without a runtime.
+
+mod census;
 mod model;
+mod observe;
+mod plan;
 mod policy;
+mod reconcile;
+mod record;
 mod stabiliser;
 
 pub use self::{
+    census::{Census, CensusWorker, Counts, Phase},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
+    observe::{DrainAfter, Intake, Observation, Probe, Reading},
+    plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
+    reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
+    record::{Decision, Inputs, Rule, Term},
     stabiliser::Scaling,
 };

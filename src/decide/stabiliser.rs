@@ -1,8 +1,10 @@
 //! The stabiliser: how fast the number of workers may move.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use super::Moment;
 
 /// How fast a pool may grow and shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,159 @@ impl Default for Scaling {
             up_step: 100,
             down_window: Duration::from_secs(10),
             down_step: 100,
+        }
+    }
+}
+
+/// Remembers recommendations, so that a dip in demand does not throw workers away.
+///
+/// Growth is immediate but for `up_step`; shrinking follows the highest recommendation of the last
+/// `down_window`. This is the scale-down stabilisation window of Kubernetes' horizontal pod autoscaler.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stabiliser {
+    /// Recommendations that may still be the highest of some window: by rising time and falling number. Each
+    /// newcomer removes the lower ones before it, so its length is bounded by the distinct numbers in a window.
+    peaks: VecDeque<(Moment, u32)>,
+}
+
+/// What the stabiliser made of a recommendation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stabilised {
+    /// The highest recommendation within the window, where it holds a lower one up.
+    pub(super) window: Option<u32>,
+    /// The result.
+    pub(super) workers: u32,
+}
+
+impl Stabiliser {
+    /// Takes a recommendation in, and says how far `current` may move towards it now.
+    pub(super) fn stabilise(
+        &mut self,
+        now: Moment,
+        recommended: u32,
+        current: u32,
+        scaling: &Scaling,
+    ) -> Stabilised {
+        while self
+            .peaks
+            .back()
+            .is_some_and(|&(_, peak)| peak <= recommended)
+        {
+            self.peaks.pop_back();
+        }
+        self.peaks.push_back((now, recommended));
+        while self
+            .peaks
+            .front()
+            .is_some_and(|&(at, _)| now.since(at) > scaling.down_window)
+        {
+            self.peaks.pop_front();
+        }
+
+        if recommended >= current {
+            return Stabilised {
+                window: None,
+                workers: recommended.min(current.saturating_add(scaling.up_step)),
+            };
+        }
+        let highest = self.peaks.front().map_or(recommended, |&(_, peak)| peak);
+        let target = highest.min(current);
+        Stabilised {
+            window: (target > recommended).then_some(highest),
+            workers: target.max(current.saturating_sub(scaling.down_step)),
+        }
+    }
+
+    /// Forgets every recommendation.
+    pub(super) fn clear(&mut self) {
+        self.peaks.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::after_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn shrinks_to_the_highest_recommendation_within_the_window() {
+        let scaling = Scaling::default();
+        let mut stabiliser = Stabiliser::default();
+        let mut current = 0;
+        let mut seen = Vec::new();
+        for (second, recommended) in [
+            (0, 10),
+            (4, 3),
+            (8, 6),
+            (10, 2),
+            (11, 2),
+            (18, 2),
+            (19, 2),
+            (30, 0),
+        ] {
+            current = stabiliser
+                .stabilise(at(second), recommended, current, &scaling)
+                .workers;
+            seen.push(current);
+        }
+        assert_eq!(seen, [10, 10, 10, 10, 6, 6, 2, 0]);
+    }
+
+    #[test]
+    fn steps_bound_each_move_both_ways() {
+        let scaling = Scaling {
+            up_step: 3,
+            down_window: Duration::ZERO,
+            down_step: 2,
+        };
+        let mut stabiliser = Stabiliser::default();
+        let mut current = 0;
+        let mut seen = Vec::new();
+        for (second, recommended) in [(0, 8), (1, 8), (2, 8), (3, 1), (4, 1), (5, 1), (6, 1)] {
+            current = stabiliser
+                .stabilise(at(second), recommended, current, &scaling)
+                .workers;
+            seen.push(current);
+        }
+        assert_eq!(seen, [3, 6, 8, 6, 4, 2, 1]);
+    }
+
+    #[test]
+    fn a_cleared_history_holds_nothing_up() {
+        let mut stabiliser = Stabiliser::default();
+        let scaling = Scaling::default();
+        let _ = stabiliser.stabilise(at(0), 10, 0, &scaling);
+        stabiliser.clear();
+        assert_eq!(stabiliser.stabilise(at(1), 1, 10, &scaling).workers, 1);
+    }
+
+    proptest! {
+        /// The short list of peaks says the same as the whole history would.
+        #[test]
+        fn remembering_peaks_equals_remembering_everything(
+            recommendations in proptest::collection::vec((0u64..4, 0u32..20), 1..60),
+        ) {
+            let scaling = Scaling { up_step: 7, down_window: Duration::from_secs(5), down_step: 4 };
+            let mut stabiliser = Stabiliser::default();
+            let (mut now, mut current) = (0, 0);
+            let mut history = Vec::new();
+            for (wait, recommended) in recommendations {
+                now += wait;
+                history.push((now, recommended));
+                let highest = history.iter().filter(|(t, _)| now - t <= 5).map(|(_, r)| *r).max().unwrap();
+                let naive = if recommended >= current {
+                    recommended.min(current + 7)
+                } else {
+                    highest.min(current).max(current.saturating_sub(4))
+                };
+                current = stabiliser.stabilise(at(now), recommended, current, &scaling).workers;
+                prop_assert_eq!(current, naive);
+            }
         }
     }
 }

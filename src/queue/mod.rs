@@ -7,6 +7,7 @@
 mod delivery;
 mod error;
 mod message;
+mod size;
 
 use std::{
     fmt,
@@ -21,6 +22,7 @@ pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
     message::{HeaderValue, Headers, Message, Outgoing, Properties},
+    size::header_size,
 };
 use crate::decide::QueueName;
 

@@ -7,7 +7,7 @@
 mod job;
 mod report;
 
-use std::fmt;
+use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,9 @@ pub use self::{
     report::{Failure, FailureKind, JobEnd, Outcome, RunReport, StartError},
 };
 use crate::decide::{PoolName, RunnerId};
+
+/// Any error of a user's own code.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Brings runners of one kind up, and cleans up what they leave behind.
 ///
@@ -105,7 +108,7 @@ pub trait Runner: Send {
     async fn stop(self: Box<Self>);
 }
 
-/// How the supervisor ends a job that runs.
+/// The supervisor's side of a running job: how it ends one, and how it learns that one has started.
 #[derive(Debug, Clone, Default)]
 pub struct JobControl {
     /// Ends it with grace: TERM to the process group and, after `kill_grace`, KILL; the cancellation token of a
@@ -113,4 +116,31 @@ pub struct JobControl {
     pub stop: CancellationToken,
     /// Ends it now: KILL.
     pub kill: CancellationToken,
+    /// Told by the runner once the job's process, or whatever stands for one, runs: so that a pool which was
+    /// backing off knows that runners start again, without waiting for a long job's end.
+    pub started: OnStart,
+}
+
+/// What is to be done once a job has started.
+#[derive(Clone, Default)]
+pub struct OnStart(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl OnStart {
+    /// Calls `action`, which must not block.
+    pub fn new(action: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self(Some(action))
+    }
+
+    /// Says that the job has started. Cheap, and harmless when said twice.
+    pub fn notify(&self) {
+        if let Some(action) = &self.0 {
+            action();
+        }
+    }
+}
+
+impl fmt::Debug for OnStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnStart").field(&self.0.is_some()).finish()
+    }
 }

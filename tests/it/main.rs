@@ -9,4 +9,5 @@ mod cli;
 mod daemon;
 mod exec_runner;
 mod queue_conformance;
+mod runner_conformance;
 mod settlement;

@@ -1,0 +1,182 @@
+//! What a job's end says: exit codes and signals to [`JobEnd`]. Pure.
+
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use super::course::Cause;
+use crate::runner::{Failure, FailureKind, JobEnd};
+
+const EXIT_REJECT: i32 = 65;
+const EXIT_RETRY: i32 = 75;
+const EXIT_CANNOT_EXECUTE: i32 = 126;
+const EXIT_NOT_FOUND: i32 = 127;
+
+/// What became of a job that was started.
+///
+/// `status` is `None` where the process could not be made to end; `stderr_tail` is the last that it wrote there.
+pub(super) fn job_end(
+    status: Option<ExitStatus>,
+    cause: Option<Cause>,
+    timeout: Duration,
+    stderr_tail: Option<String>,
+) -> JobEnd {
+    let by_itself = status.and_then(|status| status.code());
+    match (cause, by_itself) {
+        // Whatever follows: a job that counts as done after its timeout would make the timeout a matter of luck.
+        (Some(Cause::Timeout), _) => JobEnd::Failed(Failure {
+            kind: FailureKind::Timeout,
+            message: format!(
+                "ran longer than its timeout of {}",
+                humantime::format_duration(timeout)
+            ),
+            stderr_tail,
+        }),
+        (_, Some(0)) => JobEnd::Done { reply: None },
+        (_, Some(EXIT_REJECT)) => JobEnd::Rejected {
+            reason: rejection(stderr_tail.as_deref()),
+        },
+        (_, Some(EXIT_RETRY)) => JobEnd::Retry { after: None },
+        (Some(Cause::Stop), _) => JobEnd::Stopped,
+        (None, Some(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND))) => {
+            JobEnd::WrapperFailed(Failure {
+                kind: FailureKind::Exit(code),
+                message: format!(
+                    "exit code {code}: a wrapper started, but its command {}",
+                    if code == EXIT_NOT_FOUND {
+                        "was not found"
+                    } else {
+                        "could not be run"
+                    }
+                ),
+                stderr_tail,
+            })
+        }
+        (None, Some(code)) => JobEnd::Failed(Failure {
+            kind: FailureKind::Exit(code),
+            message: format!("exit code {code}"),
+            stderr_tail,
+        }),
+        (None, None) => JobEnd::Failed(match status.and_then(|status| status.signal()) {
+            Some(signal) => Failure {
+                kind: FailureKind::Signal(signal),
+                message: format!("ended by {}", signal_name(signal)),
+                stderr_tail,
+            },
+            None => Failure {
+                kind: FailureKind::RunnerLost,
+                message: "its exit code was lost".to_owned(),
+                stderr_tail,
+            },
+        }),
+    }
+}
+
+/// A job that refuses itself says why on its last line, where it says anything.
+fn rejection(stderr_tail: Option<&str>) -> String {
+    let last_line = stderr_tail.and_then(|tail| {
+        tail.lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+    });
+    match last_line {
+        Some(line) => format!("refused by the job (exit code {EXIT_REJECT}): {line}"),
+        None => format!("refused by the job (exit code {EXIT_REJECT})"),
+    }
+}
+
+fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => format!("{signal} (signal {number})"),
+        // A real-time signal has no name of its own.
+        Err(_) => format!("signal {number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(90);
+
+    fn end(wait_status: i32, cause: Option<Cause>) -> String {
+        let end = job_end(
+            Some(ExitStatus::from_raw(wait_status)),
+            cause,
+            TIMEOUT,
+            None,
+        );
+        match end {
+            JobEnd::Done { .. } => "done".into(),
+            JobEnd::Retry { after: None } => "retry".into(),
+            JobEnd::Rejected { reason } => format!("rejected: {reason}"),
+            JobEnd::Failed(failure) => format!("failed: {:?}: {}", failure.kind, failure.message),
+            JobEnd::WrapperFailed(failure) => format!("wrapper: {:?}", failure.kind),
+            JobEnd::Stopped => "stopped".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_each_end_as_the_contract_has_it() {
+        let exit = |code: i32| code << 8;
+        let table = [
+            (exit(0), None, "done"),
+            (
+                exit(65),
+                None,
+                "rejected: refused by the job (exit code 65)",
+            ),
+            (exit(75), None, "retry"),
+            (exit(126), None, "wrapper: Exit(126)"),
+            (exit(127), None, "wrapper: Exit(127)"),
+            (exit(1), None, "failed: Exit(1): exit code 1"),
+            (exit(255), None, "failed: Exit(255): exit code 255"),
+            (9, None, "failed: Signal(9): ended by SIGKILL (signal 9)"),
+            // With a core dump.
+            (
+                11 | 0x80,
+                None,
+                "failed: Signal(11): ended by SIGSEGV (signal 11)",
+            ),
+            (40, None, "failed: Signal(40): ended by signal 40"),
+            (exit(0), Some(Cause::Stop), "done"),
+            (
+                exit(65),
+                Some(Cause::Stop),
+                "rejected: refused by the job (exit code 65)",
+            ),
+            (exit(75), Some(Cause::Stop), "retry"),
+            (exit(1), Some(Cause::Stop), "stopped"),
+            (exit(127), Some(Cause::Stop), "stopped"),
+            (15, Some(Cause::Stop), "stopped"),
+            (
+                exit(0),
+                Some(Cause::Timeout),
+                "failed: Timeout: ran longer than its timeout of 1m 30s",
+            ),
+            (
+                exit(65),
+                Some(Cause::Timeout),
+                "failed: Timeout: ran longer than its timeout of 1m 30s",
+            ),
+            (
+                9,
+                Some(Cause::Timeout),
+                "failed: Timeout: ran longer than its timeout of 1m 30s",
+            ),
+        ];
+        for (status, cause, expected) in table {
+            assert_eq!(end(status, cause), expected, "{status} {cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_refuses_itself_says_why_on_its_last_line() {
+        assert_eq!(
+            rejection(Some("reading\nno such image \n\n")),
+            "refused by the job (exit code 65): no such image"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The `exec` runner: a process for each job.
+//!
+//! Owns the child processes of its jobs, from spawning to reaping: their process group, their environment, the
+//! three pipes, and the reading of their exit codes. It settles nothing and decides no retry: it reports.
+//!
+//! # A job, as its process sees it
+//! The body on standard input, byte for byte, then end of file. Nothing of the message is ever part of a command
+//! line. The environment is cleared but for `PATH`, `HOME`, `LANG`, `TZ` and what the pool lists, and then has
+//! `TIDEGATE_POOL`, `TIDEGATE_QUEUE`, `TIDEGATE_JOB_ID`, `TIDEGATE_ATTEMPT` (1 first), `TIDEGATE_REDELIVERED`
+//! (`true` or `false`), `TIDEGATE_ROUTING_KEY`, `TIDEGATE_CONTENT_TYPE`, `TIDEGATE_CORRELATION_ID` (both empty
+//! where the message has none) and `TIDEGATE_HEADERS` (a JSON object; see below). What would take these beyond
+//! 64 KiB together is left out, and then `TIDEGATE_TRUNCATED` is `1`. A NUL becomes U+FFFD.
+//!
+//! # What its exit says
+//! 0 is done, 65 refuses the job, 75 asks for it later, 126 and 127 say that a wrapper found no command; any
+//! other code, and a signal, is a failure.
+//!
+//! # How it ends
+//! At its timeout, and when the supervisor stops it, TERM goes to its process group, and KILL after `kill_grace`.
+//! A job is over when its first process has exited and both output pipes are at their end; what is left of the
+//! group is killed then, or a second after the exit, when the pipes are closed whoever still holds them. A
+//! process that left the group (`setsid`) holds no worker, but is not killed.
+//!
+//! # `TIDEGATE_HEADERS`
+//! Text and numbers are themselves; timestamps are whole seconds since the epoch; decimals are strings, so that
+//! no digit is lost; bytes, and text that is not UTF-8, are `{"base64": "..."}`; lists and tables are arrays and
+//! objects, down to 16 levels; what JSON has no word for (void, infinite, not a number, deeper) is `null`.
+
+mod course;
+mod environment;
+mod escape;
+mod exit;
+mod header_json;
+mod manager;
+mod output;
+mod process;
+mod run;
+mod start;
+
+pub use self::manager::ExecManager;

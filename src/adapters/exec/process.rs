@@ -1,0 +1,167 @@
+//! One child process in a process group of its own: spawned, signalled and reaped by id, never `waitpid(-1)`.
+//!
+//! A group's id is that of its leader, and the system may hand it to a stranger as soon as the leader is reaped
+//! and the group is empty. So the leader's exit is *seen* through a pidfd, which leaves it a zombie, and it is
+//! reaped only after the last signal to its group.
+
+use std::{io, os::fd::OwnedFd, process::ExitStatus};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+};
+
+/// A child and its group. **On drop** the whole group is killed, and the child is reaped in the background.
+pub(super) struct Process {
+    child: Child,
+    pid: Pid,
+    /// Readable once the child has exited. `None` where there is no pidfd to be had (Linux before 5.3, or no
+    /// file descriptor left): then it is reaped as it exits.
+    exit: Option<AsyncFd<OwnedFd>>,
+    state: State,
+}
+
+/// Whether the child's id is still ours to signal.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// It runs, or is a zombie.
+    Ours,
+    /// It was reaped, and its id may be a stranger's. `None` where its status was lost.
+    Reaped(Option<ExitStatus>),
+}
+
+/// Our ends of the three pipes.
+pub(super) struct Pipes {
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+    pub(super) stderr: ChildStderr,
+}
+
+impl Process {
+    /// Spawns `command`, whose three standard streams must be pipes, as the leader of a new group.
+    pub(super) fn spawn(command: &mut Command) -> io::Result<(Self, Pipes)> {
+        let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+        let id = child
+            .id()
+            .expect("a child that was never waited for has an id");
+        let pid = Pid::from_raw(id.cast_signed());
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("the three streams are pipes");
+        };
+        let process = Self {
+            child,
+            pid,
+            exit: pidfd(pid),
+            state: State::Ours,
+        };
+        Ok((
+            process,
+            Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// Waits until the child has exited.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub(super) async fn exited(&mut self) {
+        // An error says that the runtime is going down; then the other way in takes the zombie with it.
+        if let Some(exit) = &self.exit
+            && exit.readable().await.is_ok()
+        {
+            return;
+        }
+        self.state = State::Reaped(self.child.wait().await.ok());
+        // The group's id was safe until now. Left-overs lose the second that they have elsewhere.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+    }
+
+    /// Sends a signal to the whole group, as long as its id is certainly ours.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let State::Reaped(_) = self.state {
+            return;
+        }
+        // A leader may move itself to another group; then its own id is what is left to us.
+        if killpg(self.pid, signal) == Err(Errno::ESRCH) {
+            let _ = kill(self.pid, signal);
+        }
+        if signal == Signal::SIGTERM {
+            // One that was stopped (SIGSTOP) would not see the TERM before the KILL comes.
+            let _ = killpg(self.pid, Signal::SIGCONT);
+        }
+    }
+
+    /// Kills what is left of the group and reaps the child. `None` where it would not die: it is then reaped in
+    /// the background, whenever it does.
+    pub(super) fn finish(mut self) -> Option<ExitStatus> {
+        self.signal(Signal::SIGKILL);
+        match self.state {
+            State::Reaped(status) => status,
+            State::Ours => {
+                let status = self.child.try_wait().ok().flatten()?;
+                self.state = State::Reaped(Some(status));
+                Some(status)
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Before the child's own drop, which may reap it.
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe for the sake of types that may change their descriptor; an `OwnedFd` cannot"
+)]
+fn pidfd(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw())?;
+    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
+    AsyncFd::with_interest(fd, Interest::READABLE).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_the_whole_group_also_where_there_is_no_pidfd() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 1000 & exit 3"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut process, mut pipes) = Process::spawn(&mut command).expect("a shell");
+        process.exit = None;
+        process.exited().await;
+        // Held open by the grandchild for as long as it lives.
+        pipes
+            .stdout
+            .read_to_end(&mut Vec::new())
+            .await
+            .expect("an end");
+        // The id may be a stranger's by now.
+        assert!(matches!(process.state, State::Reaped(_)));
+        process.signal(Signal::SIGKILL);
+        assert_eq!(process.finish().and_then(|status| status.code()), Some(3));
+    }
+}

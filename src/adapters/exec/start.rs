@@ -1,0 +1,125 @@
+//! Why a process could not be started, in words that say what to mend.
+
+use std::{
+    borrow::Cow,
+    ffi::OsStr,
+    fs,
+    io::{self, Read},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::errno::Errno;
+
+use crate::runner::StartError;
+
+/// The program's file, found as a shell would: a name without a slash is looked for along `path`.
+///
+/// The search is ours because the standard library gives up the fast way to spawn (`posix_spawn`) where it has
+/// to search a `PATH` that is not its own. What is not found stays a name, and the system says what is wrong.
+pub(super) fn locate<'a>(program: &'a str, path: Option<&OsStr>) -> Cow<'a, Path> {
+    if !program.contains('/')
+        && let Some(path) = path
+    {
+        for folder in path.as_bytes().split(|byte| *byte == b':') {
+            let folder = Path::new(OsStr::from_bytes(folder));
+            // A relative one depends on a folder that is not ours yet; finding such a one is left to the system.
+            if !folder.is_absolute() {
+                break;
+            }
+            let file = folder.join(program);
+            if is_executable(&file) {
+                return file.into();
+            }
+        }
+    }
+    Path::new(program).into()
+}
+
+fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Explains `error`, which starting `file` (as `program` in the pool's command) in `working_dir` met.
+pub(super) fn start_error(
+    program: &str,
+    file: &Path,
+    working_dir: Option<&Path>,
+    error: io::Error,
+) -> StartError {
+    let cause = explain(file, working_dir, &error);
+    StartError {
+        what: match cause {
+            Some(cause) => format!("{program}: {cause}"),
+            None => program.to_owned(),
+        },
+        source: Some(error.into()),
+    }
+}
+
+fn explain(
+    file: &Path,
+    working_dir: Option<&Path>,
+    error: &io::Error,
+) -> Option<Cow<'static, str>> {
+    // The system's answer is the same for the folder and for the program.
+    if let Some(folder) = working_dir {
+        let shown = folder.display();
+        match fs::metadata(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Some(format!("its working directory {shown} does not exist").into());
+            }
+            Err(_) => {
+                return Some(format!("its working directory {shown} cannot be reached").into());
+            }
+            Ok(found) if !found.is_dir() => {
+                return Some(format!("its working directory {shown} is not a directory").into());
+            }
+            Ok(_) => {}
+        }
+    }
+    let on_disk = working_dir.map_or_else(|| file.to_owned(), |folder| folder.join(file));
+    Some(match error.raw_os_error().map(Errno::from_raw)? {
+        Errno::ENOENT if !file.as_os_str().as_bytes().contains(&b'/') => {
+            "no such program in PATH".into()
+        }
+        Errno::ENOENT if on_disk.exists() => match interpreter(&on_disk) {
+            Some(interpreter) => {
+                format!("its interpreter {} does not exist", interpreter.display()).into()
+            }
+            None => "the loader that it was linked for does not exist".into(),
+        },
+        Errno::ENOENT => "no such file".into(),
+        Errno::ENOTDIR => "a part of its path is not a directory".into(),
+        Errno::EACCES if on_disk.is_dir() => "is a directory".into(),
+        Errno::EACCES if is_executable(&on_disk) => match interpreter(&on_disk) {
+            Some(interpreter) => {
+                format!("its interpreter {} may not be run", interpreter.display()).into()
+            }
+            None => "may not be run by this user, from this place".into(),
+        },
+        Errno::EACCES => "is not executable".into(),
+        Errno::ENOEXEC => {
+            "is no program that this system can run (a script without a `#!` line?)".into()
+        }
+        Errno::ETXTBSY => "is being written to".into(),
+        Errno::ELOOP => "too many symbolic links".into(),
+        Errno::EAGAIN => "the limit of processes is reached".into(),
+        Errno::ENOMEM => "not enough memory".into(),
+        Errno::EMFILE | Errno::ENFILE => "the limit of open files is reached".into(),
+        Errno::E2BIG => "its arguments and environment are too large".into(),
+        _ => return None,
+    })
+}
+
+/// What the file's `#!` line names, where it has one.
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    let mut start = [0; 256];
+    let length = fs::File::open(file).ok()?.read(&mut start).ok()?;
+    let line = start[..length]
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let name = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
+}

@@ -1,0 +1,211 @@
+//! The `[broker]` table: where the broker is, and how to trust it.
+
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use super::{
+    BrokerSettings, BrokerUrl, TlsSettings,
+    daemon::{Inputs, read_text},
+    problem::{Place, Problem},
+    schema::{FilePath, Given, Item, Key, Kind, Spot, Table, quoted},
+};
+
+const DEFAULT_URL: &str = "amqp://guest:guest@localhost:5672/%2f";
+const SHAPE: &str = "write amqp://USER:PASSWORD@HOST:5672/VHOST, with / @ : ? # % in user, password and vhost as \
+                     %2f %40 %3a %3f %23 %25";
+
+/// Reads the table.
+pub(super) fn broker(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> BrokerSettings {
+    let mut table = root.table("broker", "Where the broker is.");
+    let url = table.optional(
+        "url",
+        "The broker, `amqps://` for TLS. AMQP_URL when absent, and without that a broker on this machine.",
+        AnyUrl,
+        &quoted(DEFAULT_URL),
+    );
+    let url_file = table.optional(
+        "url_file",
+        "A file with the URL, for a password that should not be in this one. Instead of `url`.",
+        FilePath,
+        "\"/run/secrets/amqp-url\"",
+    );
+    let (url, is_sound) = chosen_url(&mut table, &url, &url_file, inputs);
+
+    let mut tls = table.table("tls", "Certificates, for `amqps://`.");
+    let is_plain = is_sound && url.expose().trim().starts_with("amqp:");
+    let tls = tls_settings(&mut tls, is_plain, inputs);
+    BrokerSettings { url, tls }
+}
+
+/// The URL that counts, and whether it is one. A variable wins over the file, also where one has the URL and the
+/// other names a file with it.
+fn chosen_url(
+    table: &mut Table<'_, '_>,
+    url: &Key<Option<BrokerUrl>>,
+    url_file: &Key<Option<std::path::PathBuf>>,
+    inputs: &Inputs<'_>,
+) -> (BrokerUrl, bool) {
+    let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
+    let both = url.given != Given::Not && url_file.given != Given::Not;
+    if both && is_variable(&url.place) == is_variable(&url_file.place) {
+        table.refuse(url_file, "remove it, or remove url");
+    }
+    let fallback = || (BrokerUrl::new(DEFAULT_URL), false);
+    let takes_file = url_file.given != Given::Not
+        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)));
+    if takes_file {
+        let Some(text) = read_text(table, url_file, inputs) else {
+            return fallback();
+        };
+        let place = url_file.place.clone();
+        return checked(table, text.trim(), place, &url_file.path)
+            .map_or_else(fallback, |url| (url, true));
+    }
+    if let Some(value) = &url.value {
+        warn_of_empty_vhost(table, value, url.place.clone(), &url.path);
+        return (value.clone(), true);
+    }
+    if url.given == Given::Badly {
+        return fallback();
+    }
+    match inputs.surroundings.amqp_url.as_deref() {
+        None | Some("") => (BrokerUrl::new(DEFAULT_URL), true),
+        Some(text) => {
+            let place = Place::Variable {
+                variable: "AMQP_URL".into(),
+            };
+            checked(table, text, place, &url.path).map_or_else(fallback, |url| (url, true))
+        }
+    }
+}
+
+fn checked(table: &mut Table<'_, '_>, text: &str, place: Place, key: &str) -> Option<BrokerUrl> {
+    let url = BrokerUrl::new(text);
+    match check(text) {
+        Ok(()) => {
+            warn_of_empty_vhost(table, &url, place, key);
+            Some(url)
+        }
+        Err(fix) => {
+            table.problem(Problem::new(place, key, url.to_string(), fix));
+            None
+        }
+    }
+}
+
+/// A slash with nothing behind it is the vhost without a name, which hardly any broker has.
+fn warn_of_empty_vhost(table: &mut Table<'_, '_>, url: &BrokerUrl, place: Place, key: &str) {
+    if Url::parse(url.expose()).is_ok_and(|url| url.path() == "/") {
+        let fix = "write %2f after the last / for the default vhost";
+        table.warn(Problem::new(place, key, url.to_string(), fix));
+    }
+}
+
+fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) -> TlsSettings {
+    let ca = table.optional(
+        "ca",
+        "PEM file of authorities to trust besides the system's.",
+        FilePath,
+        "\"/etc/tidegate/ca.pem\"",
+    );
+    let cert = table.optional(
+        "cert",
+        "PEM file of our certificate, for a broker that asks for one.",
+        FilePath,
+        "\"/etc/tidegate/client.pem\"",
+    );
+    let key = table.optional(
+        "key",
+        "PEM file of its private key.",
+        FilePath,
+        "\"/etc/tidegate/client-key.pem\"",
+    );
+    for file in [&ca, &cert, &key] {
+        read_text(table, file, inputs);
+        if is_plain && file.given == Given::Well {
+            table.refuse(file, "remove it, or write amqps:// in broker.url");
+        }
+    }
+    match (cert.given, key.given) {
+        (Given::Well, Given::Not) => {
+            table.refuse(&cert, "write key with it: the certificate's private key")
+        }
+        (Given::Not, Given::Well) => {
+            table.refuse(&key, "write cert with it: the key's certificate")
+        }
+        _ => {}
+    }
+    TlsSettings {
+        ca: ca.value,
+        cert: cert.value,
+        key: key.value,
+    }
+}
+
+/// The URL of a broker. What is wrong with one is said without its credentials.
+#[derive(Debug)]
+struct AnyUrl;
+
+impl Kind for AnyUrl {
+    type Value = BrokerUrl;
+    const IS_TEXT: bool = true;
+    const IS_SECRET: bool = true;
+
+    fn wants(&self) -> String {
+        "a URL".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<BrokerUrl> {
+        let Some(text) = item.get_ref().as_str() else {
+            spot.wrong(item, SHAPE);
+            return None;
+        };
+        let url = BrokerUrl::new(text);
+        match check(text) {
+            Ok(()) => Some(url),
+            Err(fix) => {
+                spot.wrong_shown_as(item, url.to_string(), fix);
+                None
+            }
+        }
+    }
+
+    fn toml(&self, value: &BrokerUrl) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+/// Whether an AMQP client will make of this text what its writer meant.
+///
+/// # Errors
+/// What to write instead. Never has anything of `text` in it.
+fn check(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|_| SHAPE)?;
+    if !matches!(url.scheme(), "amqp" | "amqps") {
+        return Err("write amqp://..., or amqps://... for TLS".to_owned());
+    }
+    if !BrokerUrl::new(text).is_readable() {
+        return Err(SHAPE.to_owned());
+    }
+    // The client takes such a host for none, and connects to this machine without a word.
+    if let Some(Host::Ipv6(_)) = url.host() {
+        return Err("write the host's name or its IPv4 address".to_owned());
+    }
+    let parts = [url.username(), url.password().unwrap_or(""), url.path()];
+    let is_utf8 = |part: &str| percent_decode_str(part).decode_utf8().is_ok();
+    if !parts.into_iter().all(is_utf8) {
+        return Err("percent-encode user, password and vhost as UTF-8".to_owned());
+    }
+    for (name, value) in url.query_pairs() {
+        let limit = match name.as_ref() {
+            "heartbeat" | "channel_max" => u64::from(u16::MAX),
+            "frame_max" => u64::from(u32::MAX),
+            "connection_timeout" => u64::MAX,
+            _ => continue,
+        };
+        if !value.parse().is_ok_and(|number: u64| number <= limit) {
+            return Err(format!("write {name}=NUMBER, a whole number up to {limit}"));
+        }
+    }
+    Ok(())
+}

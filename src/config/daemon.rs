@@ -1,0 +1,139 @@
+//! The whole configuration, and the tables that are the daemon's own.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    HttpSettings, LogFormat, LogSettings, Settings, Surroundings,
+    broker::broker,
+    pools::pools,
+    problem::Problem,
+    schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table, shown_text},
+};
+
+/// Longest path that the kernel takes for a Unix socket (`sun_path` less its closing zero).
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// What a configuration depends on besides its text.
+pub(super) struct Inputs<'i> {
+    pub(super) surroundings: &'i Surroundings,
+    pub(super) read_file: &'i dyn Fn(&Path) -> io::Result<Vec<u8>>,
+}
+
+/// Reads all of it. Keys outside tables come first, for the reference page is a file too.
+pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Settings {
+    let events_file = root.optional(
+        "events_file",
+        "File that metric events are appended to, one JSON object a line.",
+        FilePath,
+        "\"/var/log/tidegate/events.jsonl\"",
+    );
+    Settings {
+        broker: broker(root, inputs),
+        http: http(root, inputs),
+        log: log(root),
+        events_file: events_file.value,
+        pools: pools(root),
+    }
+}
+
+fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
+    let mut table = root.table(
+        "http",
+        "Health, metrics, API, and the command line's way in.",
+    );
+    let listen = table.key(
+        "listen",
+        "Address of health, metrics and API.",
+        OrWord(ADDRESS, "off"),
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8672))),
+    );
+    let token_file = table.optional(
+        "token_file",
+        "File with the token that browsers and remote callers show to steer.",
+        FilePath,
+        "\"/etc/tidegate/token\"",
+    );
+    if read_text(&mut table, &token_file, inputs).is_some_and(|token| token.trim().is_empty()) {
+        table.refuse(&token_file, "write a token into that file: it is empty");
+    }
+    let socket = table.optional(
+        "socket",
+        "Unix socket of the command line. When absent, `tidegate.sock` in $RUNTIME_DIRECTORY, else in \
+         $XDG_RUNTIME_DIR/tidegate.",
+        FilePath,
+        "\"/run/tidegate/tidegate.sock\"",
+    );
+    let state_dir = table.optional(
+        "state_dir",
+        "Directory of the instance lock and of recordings. When absent, $STATE_DIRECTORY, else \
+         $XDG_STATE_HOME/tidegate.",
+        FilePath,
+        "\"/var/lib/tidegate\"",
+    );
+    let path = (socket.value.clone()).unwrap_or_else(|| inputs.surroundings.socket());
+    if socket.is_sound() && path.as_os_str().len() > SOCKET_PATH_BYTES {
+        table.problem(Problem::new(
+            socket.place.clone(),
+            socket.path.clone(),
+            format!("a path of {} bytes", path.as_os_str().len()),
+            format!("write a path of at most {SOCKET_PATH_BYTES} bytes"),
+        ));
+    }
+    HttpSettings {
+        listen: listen.value,
+        socket: path,
+        state_dir: (state_dir.value).unwrap_or_else(|| inputs.surroundings.state_dir()),
+        token_file: token_file.value,
+    }
+}
+
+fn log(root: &mut Table<'_, '_>) -> LogSettings {
+    let mut table = root.table("log", "Logs, on standard error.");
+    let format = table.key(
+        "format",
+        "How a line looks: for people, or one JSON object.",
+        Choice(&[("human", LogFormat::Human), ("json", LogFormat::Json)]),
+        LogFormat::default(),
+    );
+    LogSettings {
+        format: format.value,
+    }
+}
+
+/// The text of the file that a key names; `None` where it names none or, with a problem noted, one that cannot be
+/// read. Bytes that are no text become replacement characters: a certificate may be anything.
+pub(super) fn read_text(
+    table: &mut Table<'_, '_>,
+    key: &Key<Option<PathBuf>>,
+    inputs: &Inputs<'_>,
+) -> Option<String> {
+    let path = key.value.as_deref()?;
+    match (inputs.read_file)(path) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            let found = format!("{} ({})", shown_text(&path.to_string_lossy()), why(&error));
+            let fix = "write the path of a file that can be read";
+            table.problem(Problem::new(
+                key.place.clone(),
+                key.path.clone(),
+                found,
+                fix,
+            ));
+            None
+        }
+    }
+}
+
+/// What stood in the way of reading a file.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
+        io::ErrorKind::IsADirectory => "a directory".to_owned(),
+        kind => kind.to_string(),
+    }
+}

@@ -1,0 +1,142 @@
+//! The thin layer of I/O: which file, its text, the environment around it, and the files that it names.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Loaded, Surroundings,
+    daemon::why,
+    parse,
+    problem::{NotFound, Place, Problem, Problems},
+};
+
+/// Most that is read of any file. Nothing that a configuration is or names comes near.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Where a configuration comes from. Kept by the daemon, so that it can read the same one again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    file: PathBuf,
+}
+
+impl Source {
+    /// The file, as it was named.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
+impl From<PathBuf> for Source {
+    fn from(file: PathBuf) -> Self {
+        Self { file }
+    }
+}
+
+/// Finds the configuration file: `explicit`, else `$TIDEGATE_CONFIG`, else `./tidegate.toml`, else
+/// `/etc/tidegate/tidegate.toml`. One that is named is taken as it is, for [`load`] to say what is wrong with it.
+///
+/// # Errors
+/// None is named and none is there.
+pub fn find(explicit: Option<&Path>) -> Result<Source, NotFound> {
+    let candidates = ["tidegate.toml", "/etc/tidegate/tidegate.toml"];
+    find_among(
+        explicit,
+        env::var_os("TIDEGATE_CONFIG"),
+        &candidates.map(Path::new),
+    )
+}
+
+pub(super) fn find_among(
+    explicit: Option<&Path>,
+    variable: Option<OsString>,
+    candidates: &[&Path],
+) -> Result<Source, NotFound> {
+    let named = explicit
+        .map(Path::to_owned)
+        .or_else(|| variable.filter(|path| !path.is_empty()).map(PathBuf::from));
+    if let Some(file) = named {
+        return Ok(file.into());
+    }
+    candidates
+        .iter()
+        .find(|path| path.is_file())
+        .map(|path| path.to_path_buf().into())
+        .ok_or_else(|| NotFound {
+            tried: candidates.iter().map(|path| path.to_path_buf()).collect(),
+        })
+}
+
+/// Reads a configuration: its file, the environment of this process, and the files that it names.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(source: &Source) -> Result<Loaded, Problems> {
+    let origin = source.file.to_string_lossy();
+    let refuse = |found: String, fix: &str| {
+        let place = Place::File {
+            file: origin.as_ref().into(),
+        };
+        Problems::new(vec![Problem::new(place, "", found, fix)])
+    };
+    let bytes = read_file(&source.file)
+        .map_err(|error| refuse(why(&error), "name a configuration file that can be read"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let found = format!(
+            "a byte that is not UTF-8 at offset {}",
+            error.utf8_error().valid_up_to()
+        );
+        refuse(found, "write the file as UTF-8")
+    })?;
+    let (environment, unreadable) = environment();
+    match parse(
+        &text,
+        &origin,
+        &environment,
+        &Surroundings::of_process(),
+        &read_file,
+    ) {
+        result if unreadable.is_empty() => result,
+        Ok(_) => Err(Problems::new(unreadable)),
+        Err(problems) => {
+            let mut problems = problems.into_vec();
+            problems.extend(unreadable);
+            Err(Problems::new(problems))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The environment's text, and the variables of ours that are none.
+fn environment() -> (Vec<(String, String)>, Vec<Problem>) {
+    let mut variables = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("TIDEGATE_") && name.contains("__") => {
+                let place = Place::Variable { variable: name };
+                problems.push(Problem::new(
+                    place,
+                    "",
+                    "bytes that are not UTF-8",
+                    "write it as UTF-8",
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    (variables, problems)
+}

@@ -1,0 +1,231 @@
+//! The `policy` and `scaling` tables of a pool.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use toml::de::DeValue;
+
+use super::schema::{Choice, Given, Item, Key, Kind, Span, Spot, Table, Whole};
+use crate::decide::{Policy, PolicyKind, Scaling, Step};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Fixed,
+    Backlog,
+    Steps,
+}
+
+impl Named {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Backlog => "backlog",
+            Self::Steps => "steps",
+        }
+    }
+}
+
+/// More workers than any one machine, and than any broker, has room for. A bound that a slip of the keyboard meets.
+pub(super) const MOST_WORKERS: u32 = 1_000_000;
+
+/// Reads a pool's policy. The ceiling comes back as a key, for other keys are bounded by it.
+pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
+    let mut table = pool.table(
+        "policy",
+        "How many workers a demand deserves. Demand is the jobs ready in the queue and those that our workers hold.",
+    );
+    let named = table.key(
+        "kind",
+        "`fixed`: always `workers`. `backlog`: one worker for each `jobs_per_worker` jobs of demand, rounded up. \
+         `steps`: a staircase.",
+        Choice(&[
+            ("fixed", Named::Fixed),
+            ("backlog", Named::Backlog),
+            ("steps", Named::Steps),
+        ]),
+        Named::Backlog,
+    );
+    let jobs_per_worker = table.key(
+        "jobs_per_worker",
+        "Of `backlog`: jobs of demand that deserve one worker.",
+        Whole(1..=1_000_000_000),
+        10,
+    );
+    let workers = table.optional(
+        "workers",
+        "Of `fixed`: workers.",
+        Whole(1..=MOST_WORKERS),
+        "5",
+    );
+    let steps = table.optional(
+        "steps",
+        "Of `steps`: from this demand on, so many workers. Below the first, none.",
+        Staircase,
+        "[[1, 1], [100, 10]]",
+    );
+    refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, Named::Backlog);
+    refuse_of_other_kinds(&mut table, &named, &workers, Named::Fixed);
+    refuse_of_other_kinds(&mut table, &named, &steps, Named::Steps);
+    for (kind, given, name, example) in [
+        (Named::Fixed, workers.given, "workers", "5"),
+        (Named::Steps, steps.given, "steps", "[[1, 1], [100, 10]]"),
+    ] {
+        if named.is_sound() && named.value == kind && given == Given::Not {
+            let key = format!("{}.{name}", table.path());
+            table.missing(key, format!("write {name} = {example}"));
+        }
+    }
+
+    let kind = match named.value {
+        Named::Fixed => PolicyKind::Fixed {
+            workers: workers.value.unwrap_or(1),
+        },
+        Named::Steps => PolicyKind::Steps {
+            steps: steps.value.clone().unwrap_or_default(),
+        },
+        Named::Backlog => PolicyKind::Backlog {
+            jobs_per_worker: NonZeroU32::new(jobs_per_worker.value).unwrap_or(NonZeroU32::MIN),
+        },
+    };
+    let is_sound = named.is_sound() && workers.is_sound() && steps.is_sound();
+    bounds(&mut table, Policy::new(kind), is_sound)
+}
+
+/// The policy within the bounds that are given.
+fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
+    let max = table.optional(
+        "max",
+        "Most workers of this pool, whatever the demand. When absent, 50 for `backlog`, and what `workers` or the \
+         highest step says. One daemon's: several on one queue add up.",
+        Whole(1..=MOST_WORKERS),
+        "50",
+    );
+    let min_active = table.optional(
+        "min_active",
+        "Workers from the first work until the queue is empty, at least. When absent, 1.",
+        Whole(0..=MOST_WORKERS),
+        "1",
+    );
+    let ceiling = max.value.unwrap_or(policy.max);
+    let is_known = is_sound && max.is_sound();
+    let floor = min_active.value.unwrap_or(policy.min_active.min(ceiling));
+    if is_known && floor > ceiling {
+        table.refuse(
+            &min_active,
+            format!("write at most max, which is {ceiling}, or raise max"),
+        );
+    }
+    let given = match (is_known, max.given) {
+        (false, _) => Given::Badly,
+        (true, given) => given,
+    };
+    let policy = Policy {
+        kind: policy.kind,
+        min_active: floor.min(ceiling),
+        max: ceiling,
+    };
+    max.with(policy, given)
+}
+
+fn refuse_of_other_kinds<T>(
+    table: &mut Table<'_, '_>,
+    named: &Key<Named>,
+    key: &Key<T>,
+    belongs_to: Named,
+) {
+    if named.is_sound() && named.value != belongs_to && key.given != Given::Not {
+        let (is, other) = (named.value.as_str(), belongs_to.as_str());
+        let fix = format!("remove it, or write kind = \"{other}\": it means nothing to \"{is}\"");
+        table.refuse(key, fix);
+    }
+}
+
+/// Steps of a staircase: `[[1, 1], [100, 10]]`.
+#[derive(Debug)]
+struct Staircase;
+
+impl Kind for Staircase {
+    type Value = Vec<Step>;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        "[demand, workers] pairs by rising demand".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Vec<Step>> {
+        let DeValue::Array(items) = item.get_ref() else {
+            spot.wrong(item, "write [demand, workers] pairs: [[1, 1], [100, 10]]");
+            return None;
+        };
+        let mut steps: Vec<Step> = Vec::new();
+        let mut are_all_read = true;
+        for item in items.iter() {
+            let Some(step) = step(item) else {
+                spot.wrong(item, "write a pair of whole numbers: [demand, workers]");
+                are_all_read = false;
+                continue;
+            };
+            if let Some(last) = steps.last().filter(|last| last.demand >= step.demand) {
+                let found = format!("[{}, {}]", step.demand, step.workers);
+                let fix = format!("write a demand above {}, the step's before", last.demand);
+                spot.wrong_shown_as(item, found, fix);
+            }
+            steps.push(step);
+        }
+        if are_all_read && steps.iter().all(|step| step.workers == 0) {
+            spot.wrong_shown_as(
+                item,
+                "no step with a worker",
+                "write at least one: [[1, 1]]",
+            );
+        }
+        Some(steps)
+    }
+
+    fn toml(&self, steps: &Vec<Step>) -> String {
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|step| format!("[{}, {}]", step.demand, step.workers))
+            .collect();
+        format!("[{}]", steps.join(", "))
+    }
+}
+
+fn step(item: &Item<'_>) -> Option<Step> {
+    let mut pair = item.get_ref().as_array()?.iter();
+    let (Some(demand), Some(workers), None) = (pair.next(), pair.next(), pair.next()) else {
+        return None;
+    };
+    Some(Step {
+        demand: Whole(0..=u64::from(u32::MAX)).within(demand)?,
+        workers: Whole(0..=MOST_WORKERS).within(workers)?,
+    })
+}
+
+/// Reads how fast a pool may move.
+pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
+    let default = Scaling::default();
+    let mut table = pool.table("scaling", "How fast the number of workers may move.");
+    let up_step = table.key(
+        "up_step",
+        "At most so many workers more per reconcile.",
+        Whole(1..=MOST_WORKERS),
+        default.up_step,
+    );
+    let down_window = table.key(
+        "down_window",
+        "Scale down to the highest recommendation within this window.",
+        Span::from(Duration::ZERO),
+        default.down_window,
+    );
+    let down_step = table.key(
+        "down_step",
+        "At most so many workers fewer per reconcile.",
+        Whole(1..=MOST_WORKERS),
+        default.down_step,
+    );
+    Scaling {
+        up_step: up_step.value,
+        down_window: down_window.value,
+        down_step: down_step.value,
+    }
+}

@@ -1,0 +1,280 @@
+//! The `[pools.NAME]` tables, and what pools must not be to each other.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    policy::{MOST_WORKERS, policy, scaling},
+    problem::{Place, Problem},
+    runner::runner,
+    schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
+};
+use crate::decide::QueueName;
+
+/// Bytes that AMQP has for a queue's name.
+const NAME_BYTES: usize = 255;
+/// A pool's name is a metric label and a word of the command line.
+const POOL_NAME_BYTES: usize = 64;
+
+/// Reads all pools.
+pub(super) fn pools(root: &mut Table<'_, '_>) -> Vec<PoolConfig> {
+    let mut table = root.table(
+        "pools",
+        "One table for each pool: a queue, its policy and its runner.",
+    );
+    let names = table.names(Spelling::Folded);
+    if names.is_empty() {
+        table.missing(
+            "pools",
+            "write a pool: [pools.NAME], and [pools.NAME.runner] with its command",
+        );
+    }
+    let pools: Vec<_> = names.iter().map(|name| pool(&mut table, name)).collect();
+    refuse_shared_queues(&mut table, &pools);
+    warn_of_derived_queues(&mut table, &pools);
+    pools.into_iter().map(|(config, _)| config).collect()
+}
+
+/// Reads one pool. Its queue comes back as a key too, to be held against the other pools'.
+fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
+    let default = PoolSettings::new(name);
+    let mut table = pools.table(name, "A pool. Its name is yours to choose.");
+    check_name(&mut table, name);
+    let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
+    let declare = table.key(
+        "declare",
+        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits.",
+        Choice(&[
+            ("no", Declare::No),
+            ("classic", Declare::Classic),
+            ("quorum", Declare::Quorum),
+        ]),
+        default.declare,
+    );
+    let prefetch = table.key(
+        "prefetch",
+        "Deliveries that each worker may hold.",
+        Whole(1..=u16::MAX),
+        default.prefetch,
+    );
+    let poll_interval = table.key(
+        "poll_interval",
+        "Time between two readings of the queue's depth.",
+        Span::from(Duration::from_millis(10)),
+        default.poll_interval,
+    );
+    let drain_after = table.key(
+        "drain_after",
+        "How long the queue is empty before all workers drain. \"0s\" is at once.",
+        OrWord(Span::from(Duration::ZERO), "never"),
+        match default.drain_after {
+            DrainAfter::After(time) => Some(time),
+            DrainAfter::Never => None,
+        },
+    );
+    let keep_warm = table.key(
+        "keep_warm",
+        "Workers, with their runners, kept on an empty queue.",
+        Whole(0..=MOST_WORKERS),
+        default.keep_warm,
+    );
+    let preempt = table.key(
+        "preempt",
+        "Whether scaling down may stop running jobs. They are given back.",
+        Flag,
+        default.preempt,
+    );
+    let shutdown_grace = table.key(
+        "shutdown_grace",
+        "How long a drain waits for running jobs.",
+        Span::from(Duration::ZERO),
+        default.shutdown_grace,
+    );
+    let ack_deadline = table.key(
+        "ack_deadline",
+        "Longest that a delivery is held unsettled. At most the broker's own consumer timeout, 30 minutes as it \
+         comes: past that the broker cuts the channel, and runs the job again elsewhere.",
+        Span::from(Duration::from_secs(1)),
+        default.ack_deadline,
+    );
+    let policy = policy(&mut table);
+    let scaling = scaling(&mut table);
+    let (runner, timeout) = runner(&mut table);
+    let retry = retry(&mut table);
+
+    if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {
+        let max = policy.value.max;
+        table.refuse(
+            &keep_warm,
+            format!("write at most policy.max, which is {max}, or raise policy.max"),
+        );
+    }
+    refuse_outliving_jobs(&mut table, &timeout, &ack_deadline);
+    refuse_long_name(&mut table, &queue, &retry);
+    let pool = PoolSettings {
+        name: default.name,
+        queue: queue.value.clone(),
+        declare: declare.value,
+        prefetch: prefetch.value,
+        poll_interval: poll_interval.value,
+        drain_after: drain_after
+            .value
+            .map_or(DrainAfter::Never, DrainAfter::After),
+        keep_warm: keep_warm.value,
+        preempt: preempt.value,
+        shutdown_grace: shutdown_grace.value,
+        ack_deadline: ack_deadline.value,
+        policy: policy.value,
+        scaling,
+        retry,
+    };
+    (PoolConfig { pool, runner }, queue)
+}
+
+fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
+    let default = RetrySettings::default();
+    let mut table = pool.table("retry", "What becomes of jobs that fail.");
+    let max_attempts = table.key(
+        "max_attempts",
+        "Attempts before a job is dead-lettered.",
+        Whole(1..=1_000_000),
+        default.max_attempts,
+    );
+    let at_least = Span::from(Duration::from_millis(1));
+    let backoff = table.key(
+        "backoff",
+        "Time before the second attempt. Doubled for each further one, with jitter.",
+        at_least,
+        default.backoff,
+    );
+    let at_least = Span::from(Duration::from_millis(1));
+    let backoff_max = table.key(
+        "backoff_max",
+        "Longest time between two attempts.",
+        at_least,
+        default.backoff_max,
+    );
+    let dead_letter = table.key(
+        "dead_letter",
+        "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: rejected, and lost where \
+         the queue has no dead-letter exchange.",
+        Choice(&[("queue", DeadLetter::Queue), ("broker", DeadLetter::Broker)]),
+        default.dead_letter,
+    );
+    if backoff.is_sound() && backoff_max.is_sound() && backoff.value > backoff_max.value {
+        match backoff.is_given() {
+            true => table.refuse(&backoff, "write at most backoff_max, or raise backoff_max"),
+            false => table.refuse(&backoff_max, "write at least backoff, or lower backoff"),
+        }
+    }
+    RetrySettings {
+        max_attempts: max_attempts.value,
+        backoff: backoff.value,
+        backoff_max: backoff_max.value,
+        dead_letter: dead_letter.value,
+    }
+}
+
+const QUEUE: Text<QueueName> = Text {
+    wants: "a queue's name",
+    parse: |text| match text {
+        "" => Err("write the queue's name".to_owned()),
+        text if text.starts_with("amq.") => {
+            Err("write another name: amq. is the broker's own prefix".to_owned())
+        }
+        text if text.len() > NAME_BYTES => Err(format!("write at most {NAME_BYTES} bytes")),
+        text => Ok(text.into()),
+    },
+    show: QueueName::to_string,
+};
+
+fn check_name(table: &mut Table<'_, '_>, name: &str) {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(1..=POOL_NAME_BYTES).contains(&name.len()) || !name.chars().all(is_word) {
+        table.problem(Problem::new(
+            table.place().clone(),
+            table.path(),
+            format!("the name {name:?}"),
+            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name as queue"),
+        ));
+    }
+}
+
+/// A job that outlives the deadline loses its delivery while it still runs, and is run twice.
+fn refuse_outliving_jobs(
+    table: &mut Table<'_, '_>,
+    timeout: &Key<Duration>,
+    ack_deadline: &Key<Duration>,
+) {
+    if !timeout.is_sound() || !ack_deadline.is_sound() || timeout.value <= ack_deadline.value {
+        return;
+    }
+    match timeout.is_given() {
+        true => table.refuse(
+            timeout,
+            "write at most ack_deadline, or raise ack_deadline and the broker's consumer timeout",
+        ),
+        false => table.refuse(
+            ack_deadline,
+            "write at least runner.timeout, or lower runner.timeout",
+        ),
+    }
+}
+
+/// The retry queues' names must fit too. The longest is the last level's.
+fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &RetrySettings) {
+    let suffix = format!(".retry.{}", retry.backoff_max.as_millis());
+    let room = NAME_BYTES - suffix.len();
+    if queue.is_sound() && queue.value.as_str().len() > room {
+        table.refuse(
+            queue,
+            format!("write at most {room} bytes: <queue>{suffix} must fit in {NAME_BYTES}"),
+        );
+    }
+}
+
+fn refuse_shared_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
+    let mut first: BTreeMap<&QueueName, (&PoolConfig, &Place)> = BTreeMap::new();
+    for (config, queue) in pools.iter().filter(|(_, queue)| queue.is_sound()) {
+        let Some((other, place)) = first.get(&queue.value) else {
+            first.insert(&queue.value, (config, &queue.place));
+            continue;
+        };
+        let (name, other) = (&config.pool.name, &other.pool.name);
+        table.problem(Problem::new(
+            queue.place.clone(),
+            queue.path.clone(),
+            format!(
+                "{:?}, the queue of pool {other} too ({place})",
+                queue.value.as_str()
+            ),
+            format!("give {name} a queue of its own, or make one pool of {other} and {name}"),
+        ));
+    }
+}
+
+/// A pool on another's dead letters may be meant; on its retry queues it hardly is. Both are worth a word.
+fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
+    for (_, queue) in pools.iter().filter(|(_, queue)| queue.given == Given::Well) {
+        for (owner, _) in pools {
+            let Some(suffix) = queue.value.as_str().strip_prefix(owner.pool.queue.as_str()) else {
+                continue;
+            };
+            let owner = &owner.pool.name;
+            let (what, fix) = match suffix {
+                ".dead" => ("dead letters", "make sure that it is meant"),
+                _ if suffix.starts_with(".retry.") => ("retries in waiting", "write another queue"),
+                _ => continue,
+            };
+            table.warn(Problem::new(
+                queue.place.clone(),
+                queue.path.clone(),
+                format!(
+                    "{:?}, where pool {owner} keeps its {what}",
+                    queue.value.as_str()
+                ),
+                fix,
+            ));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What is wrong with a configuration: where, at which key, what was found, and what to write instead.
+//!
+//! Nothing here stops at the first problem, and nothing here shows a credential: whoever makes a problem hands in
+//! the text to show.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+use thiserror::Error;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Place {
+    /// The file as a whole: what is wrong is that something is not in it.
+    File {
+        /// The file, as it was named.
+        file: String,
+    },
+    /// A position in the file.
+    Line {
+        /// The file, as it was named.
+        file: String,
+        /// Line: 1 is the first.
+        line: usize,
+        /// Column in characters: 1 is the first.
+        column: usize,
+    },
+    /// An environment variable.
+    Variable {
+        /// Its name.
+        variable: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file } => f.write_str(file),
+            Self::Line { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::Variable { variable } => f.write_str(variable),
+        }
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Problem {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The key with all its tables: `pools.thumbnails.policy.max`. Empty where the text is not even TOML.
+    pub key: String,
+    /// What is there. Without credentials, and with control characters escaped.
+    pub found: String,
+    /// What to write instead, as a command to the reader.
+    pub fix: String,
+}
+
+impl Problem {
+    pub(super) fn new(
+        place: Place,
+        key: impl Into<String>,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            place,
+            key: key.into(),
+            found: found.into(),
+            fix: fix.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "found {}, {}", self.found, self.fix)
+    }
+}
+
+/// All that is wrong with a configuration, in the order of the file and then of the variables.
+///
+/// `Display` has one problem a line and, last, how many they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
+#[serde(transparent)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by(|a, b| (&a.place, &a.key).cmp(&(&b.place, &b.key)));
+        Self(problems)
+    }
+
+    /// Each problem.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none. Never so in an error.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems themselves.
+    pub fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.0 {
+            writeln!(f, "{problem}")?;
+        }
+        match self.0.len() {
+            1 => f.write_str("1 problem"),
+            count => write!(f, "{count} problems"),
+        }
+    }
+}
+
+/// No configuration file was found.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("find a configuration file: none of {} is there", list(.tried))]
+#[non_exhaustive]
+pub struct NotFound {
+    /// The places that were looked at, in order.
+    pub tried: Vec<PathBuf>,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
+}

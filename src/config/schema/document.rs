@@ -1,0 +1,187 @@
+//! The document that is being read, and what the reading leaves behind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use toml::{Spanned, de::DeTable};
+
+use super::{
+    super::problem::{Place, Problem},
+    table::{Scope, Table},
+    unknown,
+    variables::{self, Variable},
+};
+
+/// A file's text and the variables beside it, read together.
+pub(in crate::config) struct Document<'v> {
+    file: String,
+    root: &'v Spanned<DeTable<'v>>,
+    /// Lines that are not TOML. What else seems wrong there is only wreckage of that.
+    broken_lines: Vec<usize>,
+    line_starts: Vec<usize>,
+    text: &'v str,
+    pub(super) variables: Vec<Variable<'v>>,
+    /// Which of `variables` some key has taken.
+    pub(super) used: Vec<bool>,
+    pub(super) problems: Vec<Problem>,
+    /// Problems that say "this is missing": not to be believed of a file whose text is broken.
+    missing: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) described: Vec<Described>,
+    /// Full keys that were asked for.
+    pub(super) asked: BTreeSet<String>,
+    /// Tables that were opened.
+    pub(super) opened: BTreeSet<String>,
+    /// Tables whose other keys are not worth a problem, for one that says more is noted.
+    pub(super) ignored: BTreeSet<String>,
+    pub(super) places: BTreeMap<String, Place>,
+}
+
+/// What was asked for: a line of the reference page.
+#[derive(Debug, Clone)]
+pub(super) enum Described {
+    Section {
+        path: String,
+        doc: &'static str,
+    },
+    Key {
+        table: String,
+        name: &'static str,
+        doc: &'static str,
+        wants: String,
+        /// The value when absent, as TOML; for a key that is simply not there, an example.
+        value: Written,
+    },
+}
+
+/// How the reference page writes a key.
+#[derive(Debug, Clone)]
+pub(super) enum Written {
+    Default(String),
+    Example(String),
+    Required(String),
+}
+
+/// What reading a document leaves behind.
+pub(in crate::config) struct Finished {
+    pub(in crate::config) problems: Vec<Problem>,
+    pub(in crate::config) warnings: Vec<Problem>,
+    /// Where each key that was given stands.
+    pub(in crate::config) places: BTreeMap<String, Place>,
+    pub(in crate::config) reference: String,
+}
+
+impl<'v> Document<'v> {
+    /// Reads a document with `read`, and hands back what that made of it.
+    pub(in crate::config) fn read<T>(
+        text: &str,
+        file: &str,
+        environment: &[(String, String)],
+        read: impl FnOnce(&mut Table<'_, '_>) -> T,
+    ) -> (T, Finished) {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let variables = variables::variables(environment);
+        let mut document = Document {
+            file: file.into(),
+            root: &root,
+            broken_lines: Vec::new(),
+            line_starts: std::iter::once(0)
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+                .collect(),
+            text,
+            used: vec![false; variables.len()],
+            variables,
+            problems: Vec::new(),
+            missing: Vec::new(),
+            warnings: Vec::new(),
+            described: Vec::new(),
+            asked: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            ignored: BTreeSet::new(),
+            places: BTreeMap::new(),
+        };
+        let syntax = document.not_toml(&errors);
+        let value = read(&mut document.root_table());
+        unknown::report(&mut document);
+        (value, document.finish(syntax))
+    }
+
+    fn root_table(&mut self) -> Table<'_, 'v> {
+        let scope = Scope {
+            path: String::new(),
+            place: Place::File {
+                file: self.file.clone(),
+            },
+            file: Some(self.root.get_ref()),
+            variables: (0..self.variables.len()).collect(),
+            depth: 0,
+        };
+        Table::new(self, scope)
+    }
+
+    /// The file's own table.
+    pub(super) fn root(&self) -> &'v DeTable<'v> {
+        self.root.get_ref()
+    }
+
+    /// Where this piece of the file's text is.
+    pub(super) fn place_of(&self, span: Range<usize>) -> Place {
+        let start = span.start.min(self.text.len());
+        let line = self.line_starts.partition_point(|&at| at <= start);
+        let line_start = self.line_starts[line - 1];
+        let before = self.text.get(line_start..start).unwrap_or_default();
+        Place::Line {
+            file: self.file.clone(),
+            line,
+            column: before.chars().count() + 1,
+        }
+    }
+
+    /// Notes a key that must be there and is not.
+    pub(super) fn is_missing(&mut self, problem: Problem) {
+        self.missing.push(problem);
+    }
+
+    /// What the parser says, the first of each line: the rest of a line follows from it.
+    fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for error in errors {
+            let place = self.place_of(error.span().unwrap_or(0..0));
+            if let Place::Line { line, .. } = place {
+                if self.broken_lines.contains(&line) {
+                    continue;
+                }
+                self.broken_lines.push(line);
+            }
+            // Only the parser's own words: what it shows of the text could hold a credential.
+            let (found, fix) = match error.message().split_once(", expected ") {
+                Some((found, "nothing")) => (found, "remove it".to_owned()),
+                Some((found, expected)) => (found, format!("write {expected}")),
+                None => (error.message(), "write it as TOML has it".to_owned()),
+            };
+            problems.push(Problem::new(place, "", found, fix));
+        }
+        problems
+    }
+
+    fn finish(mut self, syntax: Vec<Problem>) -> Finished {
+        if syntax.is_empty() {
+            self.problems.append(&mut self.missing);
+        } else {
+            let broken = &self.broken_lines;
+            self.problems.retain(|problem| match &problem.place {
+                Place::Line { line, .. } => !broken.contains(line),
+                _ => true,
+            });
+            self.problems.extend(syntax);
+        }
+        Finished {
+            reference: super::reference::page(&self.described),
+            problems: self.problems,
+            warnings: self.warnings,
+            places: self.places,
+        }
+    }
+}

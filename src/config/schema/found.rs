@@ -1,0 +1,95 @@
+//! A value as it was found, and how it is shown to the person who wrote it.
+
+use std::ops::Range;
+
+use toml::{Spanned, de::DeValue};
+
+use super::super::{
+    BrokerUrl,
+    problem::{Place, Problem},
+};
+
+/// A value with its position.
+pub(in crate::config) type Item<'v> = Spanned<DeValue<'v>>;
+
+/// Longest piece of a value that a message repeats.
+const SHOWN_CHARS: usize = 60;
+
+/// Where a value stands, for the kind that reads it: takes its problems.
+pub(in crate::config) struct Spot<'s> {
+    pub(super) key: &'s str,
+    pub(super) place_of: &'s dyn Fn(Range<usize>) -> Place,
+    /// Whether a value here may hold a credential, so that no message repeats it.
+    pub(super) secret: bool,
+    pub(super) problems: &'s mut Vec<Problem>,
+}
+
+impl Spot<'_> {
+    /// Notes that `item` is wrong.
+    pub(in crate::config) fn wrong(&mut self, item: &Item<'_>, fix: impl Into<String>) {
+        let found = if self.secret {
+            type_name(item.get_ref()).to_owned()
+        } else {
+            shown(item.get_ref())
+        };
+        self.wrong_shown_as(item, found, fix);
+    }
+
+    /// The same where the value's own text would not do.
+    pub(in crate::config) fn wrong_shown_as(
+        &mut self,
+        item: &Item<'_>,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.problems.push(Problem::new(
+            (self.place_of)(item.span()),
+            self.key,
+            found,
+            fix,
+        ));
+    }
+}
+
+/// A value as a message shows it: cut to one short line, control characters escaped.
+pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => shown_text(text),
+        DeValue::Integer(number) => cut(&number.to_string()),
+        DeValue::Float(number) => cut(number.as_str()),
+        DeValue::Boolean(flag) => flag.to_string(),
+        other => type_name(other).to_owned(),
+    }
+}
+
+/// The same of a text. A URL with credentials may stand at any key, by mistake: its password is left out.
+pub(in crate::config) fn shown_text(text: &str) -> String {
+    match may_hold_credentials(text) {
+        true => cut(&BrokerUrl::new(text).to_string()),
+        false => format!("{:?}", cut(text)),
+    }
+}
+
+pub(super) fn may_hold_credentials(text: &str) -> bool {
+    text.contains(':') && text.contains('@')
+}
+
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(items) if items.is_empty() => "an empty array",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,61 @@
+//! A key that was read.
+
+use super::super::problem::Place;
+
+/// A key's value, and enough of its origin to say later what is wrong with it in the light of others.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Key<T> {
+    /// What was given, or else the default.
+    pub(in crate::config) value: T,
+    /// The key with all its tables.
+    pub(in crate::config) path: String,
+    /// Where it was given; where it is not, its table.
+    pub(in crate::config) place: Place,
+    pub(in crate::config) given: Given,
+    pub(super) found: String,
+}
+
+/// Whether a key was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Given {
+    Well,
+    /// A problem is noted already, so what depends on this value is not worth a further one.
+    Badly,
+    Not,
+}
+
+impl<T> Key<T> {
+    /// Whether the value can be trusted: given well, or the default.
+    pub(in crate::config) fn is_sound(&self) -> bool {
+        self.given != Given::Badly
+    }
+
+    /// Whether there is anything, good or bad.
+    pub(in crate::config) fn is_given(&self) -> bool {
+        self.given != Given::Not
+    }
+
+    /// Another value at the same place.
+    pub(in crate::config) fn with<U>(self, value: U, given: Given) -> Key<U> {
+        Key {
+            value,
+            path: self.path,
+            place: self.place,
+            given,
+            found: self.found,
+        }
+    }
+}
+
+impl<T> Key<Option<T>> {
+    /// The value, or `absent` where there is none to trust.
+    pub(super) fn map<U>(self, absent: U, given: impl FnOnce(T) -> U) -> Key<U> {
+        Key {
+            value: self.value.map_or(absent, given),
+            path: self.path,
+            place: self.place,
+            given: self.given,
+            found: self.found,
+        }
+    }
+}

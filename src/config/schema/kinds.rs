@@ -1,0 +1,387 @@
+//! Kinds of value: what a key takes, read and written.
+
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use toml::de::DeValue;
+
+use super::found::{Item, Spot, may_hold_credentials};
+
+/// What a key takes.
+pub(in crate::config) trait Kind {
+    /// What it becomes.
+    type Value;
+    /// Whether it is a string in TOML, so that a variable's text is taken as it is.
+    const IS_TEXT: bool;
+    /// Whether it may hold a credential, so that no message repeats it.
+    const IS_SECRET: bool = false;
+
+    /// What to write, after "write" or "takes".
+    fn wants(&self) -> String;
+
+    /// The value; or `None`, and the problem at its spot.
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value>;
+
+    /// The value as TOML.
+    fn toml(&self, value: &Self::Value) -> String;
+}
+
+/// A whole number within bounds.
+#[derive(Debug)]
+pub(in crate::config) struct Whole<T>(pub(in crate::config) RangeInclusive<T>);
+
+impl<T> Whole<T>
+where
+    T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
+{
+    /// The number, or `None` where it is none of these bounds.
+    pub(in crate::config) fn within(&self, item: &Item<'_>) -> Option<T> {
+        let number = item.get_ref().as_integer()?;
+        let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
+        let bounds = (*self.0.start()).into()..=(*self.0.end()).into();
+        match bounds.contains(&number) {
+            true => T::try_from(number).ok(),
+            false => None,
+        }
+    }
+}
+
+impl<T> Kind for Whole<T>
+where
+    T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
+{
+    type Value = T;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        format!("a whole number from {} to {}", self.0.start(), self.0.end())
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+        let number = self.within(item);
+        if number.is_none() {
+            spot.wrong(item, format!("write {}", self.wants()));
+        }
+        number
+    }
+
+    fn toml(&self, value: &T) -> String {
+        value.to_string()
+    }
+}
+
+/// `true` or `false`.
+#[derive(Debug)]
+pub(in crate::config) struct Flag;
+
+impl Kind for Flag {
+    type Value = bool;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<bool> {
+        let flag = item.get_ref().as_bool();
+        if flag.is_none() {
+            spot.wrong(item, "write true or false, without quotes");
+        }
+        flag
+    }
+
+    fn toml(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A string that becomes something. The function says what to write where it cannot.
+#[derive(Debug)]
+pub(in crate::config) struct Text<T> {
+    pub(in crate::config) wants: &'static str,
+    pub(in crate::config) parse: fn(&str) -> Result<T, String>,
+    pub(in crate::config) show: fn(&T) -> String,
+}
+
+impl<T> Kind for Text<T> {
+    type Value = T;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        self.wants.to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+        let Some(text) = item.get_ref().as_str() else {
+            spot.wrong(item, format!("write {} in quotes", self.wants));
+            return None;
+        };
+        match (self.parse)(text) {
+            Ok(value) => Some(value),
+            Err(fix) => {
+                spot.wrong(item, fix);
+                None
+            }
+        }
+    }
+
+    fn toml(&self, value: &T) -> String {
+        quoted(&(self.show)(value))
+    }
+}
+
+/// One of a few words.
+#[derive(Debug)]
+pub(in crate::config) struct Choice<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
+
+impl<T: Copy + PartialEq> Kind for Choice<T> {
+    type Value = T;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        let words: Vec<_> = self.0.iter().map(|(word, _)| quoted(word)).collect();
+        match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.join(""),
+        }
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+        let text = item.get_ref().as_str();
+        let chosen = self.0.iter().find(|(word, _)| Some(*word) == text);
+        if chosen.is_none() {
+            spot.wrong(item, format!("write {}", self.wants()));
+        }
+        chosen.map(|(_, value)| *value)
+    }
+
+    fn toml(&self, value: &T) -> String {
+        let word = self.0.iter().find(|(_, v)| v == value);
+        quoted(word.map_or("", |(word, _)| word))
+    }
+}
+
+/// A length of time within bounds.
+#[derive(Debug)]
+pub(in crate::config) struct Span(pub(in crate::config) RangeInclusive<Duration>);
+
+impl Span {
+    /// No timer of ours or of the broker's is sure to hold longer.
+    pub(in crate::config) const LONGEST: Duration = Duration::from_secs(28 * 24 * 60 * 60);
+
+    /// At least this long.
+    pub(in crate::config) fn from(shortest: Duration) -> Self {
+        Self(shortest..=Self::LONGEST)
+    }
+
+    /// The time that `text` says. `None` where it says none, or one beyond all sense.
+    fn parse(text: &str) -> Option<Duration> {
+        // humantime panics where seconds and nanoseconds together overflow: nothing as long gets there.
+        let is_sane = text.len() <= 40
+            && text
+                .split(|c: char| !c.is_ascii_digit())
+                .all(|d| d.len() <= 9);
+        // A bare 0 has no unit either, though humantime takes it.
+        match is_sane && text.trim() != "0" {
+            true => humantime::parse_duration(text).ok(),
+            false => None,
+        }
+    }
+}
+
+impl Kind for Span {
+    type Value = Duration;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        let (shortest, longest) = (duration_text(*self.0.start()), duration_text(*self.0.end()));
+        format!(
+            "a duration from {} to {}",
+            quoted(&shortest),
+            quoted(&longest)
+        )
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Duration> {
+        let value = item.get_ref();
+        let bare_number = match value {
+            DeValue::Integer(number) => Some(number.as_str()),
+            DeValue::Float(number) => Some(number.as_str()),
+            DeValue::String(text) => Some(text.trim()),
+            _ => None,
+        }
+        .filter(|text| {
+            !text.is_empty() && text.len() < 10 && text.chars().all(|c| c.is_ascii_digit())
+        });
+        let duration = value.as_str().and_then(Self::parse);
+        let fix = match (duration, bare_number) {
+            (Some(duration), _) if self.0.contains(&duration) => return Some(duration),
+            (None, Some(number)) => {
+                format!("write it with its unit: \"{number}ms\", \"{number}s\" or \"{number}m\"")
+            }
+            (None, None) => "write a duration such as \"500ms\", \"5s\" or \"1h30m\"".to_owned(),
+            (Some(_), _) => format!("write {}", self.wants()),
+        };
+        spot.wrong(item, fix);
+        None
+    }
+
+    fn toml(&self, value: &Duration) -> String {
+        quoted(&duration_text(*value))
+    }
+}
+
+/// A kind, or one word that stands for "none".
+#[derive(Debug)]
+pub(in crate::config) struct OrWord<K>(pub(in crate::config) K, pub(in crate::config) &'static str);
+
+impl<K: Kind> Kind for OrWord<K> {
+    type Value = Option<K::Value>;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        format!("{}, or {}", self.0.wants(), quoted(self.1))
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value> {
+        match item.get_ref().as_str() {
+            Some(text) if text == self.1 => Some(None),
+            _ => self.0.read(item, spot).map(Some),
+        }
+    }
+
+    fn toml(&self, value: &Self::Value) -> String {
+        match value {
+            Some(value) => self.0.toml(value),
+            None => quoted(self.1),
+        }
+    }
+}
+
+/// A kind whose values no message repeats.
+#[derive(Debug)]
+pub(in crate::config) struct Secret<K>(pub(in crate::config) K);
+
+impl<K: Kind> Kind for Secret<K> {
+    type Value = K::Value;
+    const IS_TEXT: bool = K::IS_TEXT;
+    const IS_SECRET: bool = true;
+
+    fn wants(&self) -> String {
+        self.0.wants()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<K::Value> {
+        self.0.read(item, spot)
+    }
+
+    fn toml(&self, value: &K::Value) -> String {
+        self.0.toml(value)
+    }
+}
+
+/// An array of strings, each checked.
+#[derive(Debug)]
+pub(in crate::config) struct Texts {
+    pub(in crate::config) wants: &'static str,
+    /// What to write instead of this one, where it will not do.
+    pub(in crate::config) check: fn(&str) -> Result<(), String>,
+}
+
+impl Kind for Texts {
+    type Value = Vec<String>;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        self.wants.to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Vec<String>> {
+        let items = match item.get_ref() {
+            DeValue::Array(items) => items,
+            DeValue::String(text) => {
+                // Words as the writer most likely meant them; a shell's quoting is not ours to guess at.
+                let words: Vec<_> = text.split_whitespace().map(quoted).collect();
+                let fix = match may_hold_credentials(text) {
+                    true => format!("write {}", self.wants),
+                    false => format!("write an array: [{}]", words.join(", ")),
+                };
+                spot.wrong(item, fix);
+                return None;
+            }
+            _ => {
+                spot.wrong(item, format!("write {}", self.wants));
+                return None;
+            }
+        };
+        let mut texts = Vec::new();
+        for item in items.iter() {
+            match item
+                .get_ref()
+                .as_str()
+                .map(|text| (text, (self.check)(text)))
+            {
+                Some((text, Ok(()))) => texts.push(text.to_owned()),
+                Some((_, Err(fix))) => spot.wrong(item, fix),
+                None => spot.wrong(item, "write each item as a string, in quotes"),
+            }
+        }
+        Some(texts)
+    }
+
+    fn toml(&self, value: &Vec<String>) -> String {
+        let texts: Vec<_> = value.iter().map(|text| quoted(text)).collect();
+        format!("[{}]", texts.join(", "))
+    }
+}
+
+/// A path. Not looked at here.
+#[derive(Debug)]
+pub(in crate::config) struct FilePath;
+
+impl Kind for FilePath {
+    type Value = PathBuf;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        "a path".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<PathBuf> {
+        match item.get_ref().as_str() {
+            Some(text) if !text.is_empty() && !text.contains('\0') => Some(text.into()),
+            _ => {
+                spot.wrong(item, "write a path in quotes");
+                None
+            }
+        }
+    }
+
+    fn toml(&self, value: &PathBuf) -> String {
+        quoted(&value.to_string_lossy())
+    }
+}
+
+/// An address and port to listen at.
+pub(in crate::config) const ADDRESS: Text<SocketAddr> = Text {
+    wants: "an address with a port",
+    parse: |text| {
+        text.parse().map_err(|_| {
+            "write an address with a port, such as \"127.0.0.1:8672\" or \"[::1]:8672\"".to_owned()
+        })
+    },
+    show: SocketAddr::to_string,
+};
+
+/// A string as TOML.
+pub(in crate::config) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A duration as the file has it: `1h30m`.
+fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration)
+        .to_string()
+        .replace("days", "d")
+        .replace("day", "d")
+        .replace(' ', "")
+}

@@ -1,0 +1,63 @@
+//! The reference page: every key that was asked for, as a file that says what it is.
+
+use std::fmt::Write;
+
+use super::document::{Described, Written};
+
+const WIDTH: usize = 96;
+
+/// A TOML file of all keys with their docs. Keys without a default are there as comments.
+pub(super) fn page(described: &[Described]) -> String {
+    let mut page = String::new();
+    keys_of(&mut page, described, "");
+    for entry in described {
+        if let Described::Section { path, doc } = entry {
+            page.push('\n');
+            comment(&mut page, doc);
+            let _ = writeln!(page, "[{path}]");
+            keys_of(&mut page, described, path);
+        }
+    }
+    page
+}
+
+fn keys_of(page: &mut String, described: &[Described], path: &str) {
+    for entry in described {
+        let Described::Key {
+            table,
+            name,
+            doc,
+            wants,
+            value,
+        } = entry
+        else {
+            continue;
+        };
+        if table != path {
+            continue;
+        }
+        match wants.as_str() {
+            "" => comment(page, doc),
+            wants => comment(page, &format!("{doc} Takes {wants}.")),
+        }
+        let _ = match value {
+            Written::Default(value) | Written::Required(value) => {
+                writeln!(page, "{name} = {value}")
+            }
+            Written::Example(value) => writeln!(page, "# {name} = {value}"),
+        };
+    }
+}
+
+fn comment(page: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            let _ = writeln!(page, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(page, "{line}");
+}

@@ -1,0 +1,411 @@
+//! A table of the configuration, from the file and the variables at once.
+
+use std::fmt;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    super::problem::{Place, Problem},
+    document::{Described, Document, Written},
+    found::{Item, Spot, shown, type_name},
+    key::{Given, Key},
+    kinds::Kind,
+    variables::{Spelling, fold},
+};
+
+/// What belongs to one table: its part of the file, and the variables that lead into it.
+pub(super) struct Scope<'v> {
+    pub(super) path: String,
+    pub(super) place: Place,
+    pub(super) file: Option<&'v DeTable<'v>>,
+    /// Indexes of the document's variables whose paths start with this table's.
+    pub(super) variables: Vec<usize>,
+    /// Levels of this table's path.
+    pub(super) depth: usize,
+}
+
+/// A table to ask for keys.
+pub(in crate::config) struct Table<'d, 'v> {
+    document: &'d mut Document<'v>,
+    scope: Scope<'v>,
+}
+
+impl<'d, 'v> Table<'d, 'v> {
+    pub(super) fn new(document: &'d mut Document<'v>, scope: Scope<'v>) -> Self {
+        Self { document, scope }
+    }
+
+    /// Where the table stands.
+    pub(in crate::config) fn place(&self) -> &Place {
+        &self.scope.place
+    }
+
+    /// The table's own name, with all tables around it.
+    pub(in crate::config) fn path(&self) -> &str {
+        &self.scope.path
+    }
+
+    /// A key that is `default` when absent.
+    pub(in crate::config) fn key<K: Kind>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        kind: K,
+        default: K::Value,
+    ) -> Key<K::Value> {
+        let written = Written::Default(kind.toml(&default));
+        self.ask(name, doc, &kind, written)
+            .map(default, |value| value)
+    }
+
+    /// A key that need not be there. `example` is for the reference page.
+    pub(in crate::config) fn optional<K: Kind>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        kind: K,
+        example: &str,
+    ) -> Key<Option<K::Value>> {
+        let written = Written::Example(example.to_owned());
+        self.ask(name, doc, &kind, written).map(None, Some)
+    }
+
+    /// A key that must be there. The value is `stand_in` where it is not.
+    pub(in crate::config) fn required<K: Kind>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        kind: K,
+        stand_in: K::Value,
+        example: &str,
+    ) -> Key<K::Value> {
+        let written = Written::Required(example.to_owned());
+        let key = self.ask(name, doc, &kind, written);
+        if key.given == Given::Not {
+            self.missing(key.path.clone(), format!("write {name} = {example}"));
+        }
+        key.map(stand_in, |value| value)
+    }
+
+    /// A table within this one.
+    pub(in crate::config) fn table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
+        let scope = self.inner_scope(name, |segment| fold(segment) == fold(name));
+        self.document.opened.insert(scope.path.clone());
+        self.document.described.push(Described::Section {
+            path: scope.path.clone(),
+            doc,
+        });
+        Table::new(self.document, scope)
+    }
+
+    /// The names that this table's file part has, in the order of the file, and then those that only variables
+    /// have. For tables whose keys are the user's own.
+    pub(in crate::config) fn names(&mut self, spelling: Spelling) -> Vec<String> {
+        let mut in_file: Vec<_> = self.scope.file.into_iter().flatten().collect();
+        in_file.sort_by_key(|(name, _)| name.span().start);
+        let mut names: Vec<String> = in_file
+            .iter()
+            .map(|(name, _)| name.get_ref().to_string())
+            .collect();
+        let from_file = names.len();
+        for index in self.scope.variables.clone() {
+            let below = &self.document.variables[index].path[self.scope.depth..];
+            let segment = below[0];
+            if segment.is_empty() || !spelling.fits_depth(below.len()) {
+                continue;
+            }
+            let matching = names[..from_file]
+                .iter()
+                .filter(|name| spelling.matches(segment, name))
+                .count();
+            match matching {
+                0 => {
+                    let name = spelling.name_of(segment);
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                1 => {}
+                _ => self.ambiguous(index, &names[..from_file], spelling),
+            }
+        }
+        names
+    }
+
+    /// A value whose key is the user's own: an entry of a map.
+    pub(in crate::config) fn entry<K: Kind>(
+        &mut self,
+        name: &str,
+        kind: &K,
+    ) -> Key<Option<K::Value>> {
+        self.look_up(name, kind, |segment| segment == name)
+            .map(None, Some)
+    }
+
+    /// Says what this table as a whole is, for the reference page: a table whose keys are the user's own.
+    pub(in crate::config) fn describe_entries(
+        &mut self,
+        doc: &'static str,
+        example: (&'static str, &str),
+    ) {
+        self.document.described.push(Described::Key {
+            table: self.scope.path.clone(),
+            name: example.0,
+            doc,
+            wants: String::new(),
+            value: Written::Example(example.1.to_owned()),
+        });
+    }
+
+    /// Notes that something which must be in this table is not.
+    pub(in crate::config) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
+        let place = self.scope.place.clone();
+        let fix = match place {
+            // Most likely a slip in the variable's name, which made a table that nobody meant.
+            Place::Variable { .. } => format!("{}, or name a table that the file has", fix.into()),
+            _ => fix.into(),
+        };
+        let problem = Problem::new(place, key, "nothing", fix);
+        self.document.is_missing(problem);
+    }
+
+    /// Notes that a key which was read well is wrong in the light of others.
+    pub(in crate::config) fn refuse<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
+        self.problem(Problem::new(
+            key.place.clone(),
+            key.path.clone(),
+            key.found.clone(),
+            fix,
+        ));
+    }
+
+    /// Leaves this table's unknown keys alone: a problem that says more is noted.
+    pub(in crate::config) fn ignore_the_rest(&mut self) {
+        self.document.ignored.insert(self.scope.path.clone());
+    }
+
+    /// Notes a problem.
+    pub(in crate::config) fn problem(&mut self, problem: Problem) {
+        self.document.problems.push(problem);
+    }
+
+    /// Notes what is no error, but hardly meant.
+    pub(in crate::config) fn warn(&mut self, warning: Problem) {
+        self.document.warnings.push(warning);
+    }
+
+    fn ask<K: Kind>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        kind: &K,
+        value: Written,
+    ) -> Key<Option<K::Value>> {
+        self.document.described.push(Described::Key {
+            table: self.scope.path.clone(),
+            name,
+            doc,
+            wants: kind.wants(),
+            value,
+        });
+        self.look_up(name, kind, |segment| fold(segment) == name)
+    }
+
+    /// A variable wins over the file: it is nearer to whoever starts the daemon.
+    fn look_up<K: Kind>(
+        &mut self,
+        name: &str,
+        kind: &K,
+        is_name: impl Fn(&str) -> bool,
+    ) -> Key<Option<K::Value>> {
+        let path = join(&self.scope.path, name);
+        self.document.asked.insert(path.clone());
+        let in_file = self.scope.file.and_then(|table| table.get(name));
+        match self.take_variable(is_name) {
+            Some(index) => self.read_variable(path, kind, index),
+            None => match in_file {
+                Some(item) if is_wreckage(item) => Key {
+                    value: None,
+                    path,
+                    place: self.scope.place.clone(),
+                    given: Given::Badly,
+                    found: "nothing".to_owned(),
+                },
+                Some(item) => self.read_item(path, kind, item, None),
+                None => Key {
+                    value: None,
+                    path,
+                    place: self.scope.place.clone(),
+                    given: Given::Not,
+                    found: "nothing".to_owned(),
+                },
+            },
+        }
+    }
+
+    fn read_variable<K: Kind>(
+        &mut self,
+        path: String,
+        kind: &K,
+        index: usize,
+    ) -> Key<Option<K::Value>> {
+        let variable = &self.document.variables[index];
+        let place = Place::Variable {
+            variable: variable.name.clone(),
+        };
+        let text = variable.text;
+        // A string needs no quotes in a variable. Anything else is written as in the file; what is not TOML is
+        // left a string, for the kind to refuse by its own words.
+        let as_toml = match K::IS_TEXT {
+            true => None,
+            false => DeValue::parse(text).ok(),
+        };
+        let item =
+            as_toml.unwrap_or_else(|| Item::new(0..text.len(), DeValue::String(text.into())));
+        self.read_item(path, kind, &item, Some(place))
+    }
+
+    fn read_item<K: Kind>(
+        &mut self,
+        path: String,
+        kind: &K,
+        item: &Item<'_>,
+        variable: Option<Place>,
+    ) -> Key<Option<K::Value>> {
+        let mut problems = Vec::new();
+        let document = &*self.document;
+        let place_of = |span| match &variable {
+            Some(place) => place.clone(),
+            None => document.place_of(span),
+        };
+        let value = kind.read(
+            item,
+            &mut Spot {
+                key: &path,
+                place_of: &place_of,
+                secret: K::IS_SECRET,
+                problems: &mut problems,
+            },
+        );
+        let place = place_of(item.span());
+        let given = match problems.is_empty() {
+            true => Given::Well,
+            false => Given::Badly,
+        };
+        self.document.problems.append(&mut problems);
+        self.document.places.insert(path.clone(), place.clone());
+        Key {
+            // A value with a problem is not used, even where something could be made of it.
+            value: value.filter(|_| given == Given::Well),
+            path,
+            place,
+            given,
+            found: match K::IS_SECRET {
+                true => "a value".to_owned(),
+                false => shown(item.get_ref()),
+            },
+        }
+    }
+
+    /// The last variable that stands for exactly this key. All of them are used up: `..__URL` and `..__url` are
+    /// two spellings of one key.
+    fn take_variable(&mut self, is_name: impl Fn(&str) -> bool) -> Option<usize> {
+        let depth = self.scope.depth;
+        let mut taken = None;
+        for &index in &self.scope.variables {
+            let path = &self.document.variables[index].path;
+            if path.len() == depth + 1 && is_name(path[depth]) {
+                self.document.used[index] = true;
+                taken = Some(index);
+            }
+        }
+        taken
+    }
+
+    fn inner_scope(&mut self, name: &str, is_name: impl Fn(&str) -> bool) -> Scope<'v> {
+        let path = join(&self.scope.path, name);
+        let depth = self.scope.depth + 1;
+        let variables: Vec<usize> = self
+            .scope
+            .variables
+            .iter()
+            .copied()
+            .filter(|&index| {
+                let path = &self.document.variables[index].path;
+                path.len() > depth && is_name(path[depth - 1])
+            })
+            .collect();
+        let mut place = self.scope.place.clone();
+        let mut file = None;
+        if let Some((key, item)) = self.scope.file.and_then(|t| t.get_key_value(name)) {
+            place = self.document.place_of(key.span());
+            match item.get_ref() {
+                DeValue::Table(table) => file = Some(table),
+                _ if is_wreckage(item) => {}
+                // An array of tables, most likely, from a header with one bracket too many.
+                other => {
+                    let fix = format!("write a table: [{path}]");
+                    let place = self.document.place_of(item.span());
+                    self.problem(Problem::new(place, path.clone(), type_name(other), fix));
+                }
+            }
+        } else if let Some(&index) = variables.first() {
+            place = Place::Variable {
+                variable: self.document.variables[index].name.clone(),
+            };
+        }
+        Scope {
+            path,
+            place,
+            file,
+            variables,
+            depth,
+        }
+    }
+
+    fn ambiguous(&mut self, index: usize, names: &[String], spelling: Spelling) {
+        self.document.used[index] = true;
+        let variable = &self.document.variables[index];
+        let segment = variable.path[self.scope.depth];
+        let candidates: Vec<_> = names
+            .iter()
+            .filter(|name| spelling.matches(segment, name))
+            .map(String::as_str)
+            .collect();
+        let problem = Problem::new(
+            Place::Variable {
+                variable: variable.name.clone(),
+            },
+            join(&self.scope.path, &fold(segment)),
+            format!("a name that fits {}", candidates.join(" and ")),
+            "set it in the file, or rename one of them",
+        );
+        self.problem(problem);
+    }
+}
+
+impl fmt::Debug for Table<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("path", &self.scope.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the parser put this in the place of a value that it could not read: a problem of its own already.
+fn is_wreckage(item: &Item<'_>) -> bool {
+    item.span() == (0..0)
+}
+
+/// A key below a table, quoted where TOML wants it quoted.
+pub(super) fn join(table: &str, name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let name = match !name.is_empty() && name.chars().all(is_bare) {
+        true => name.to_owned(),
+        false => format!("{name:?}"),
+    };
+    match table {
+        "" => name,
+        table => format!("{table}.{name}"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Environment variables that stand for keys: `TIDEGATE_BROKER__URL`.
+
+const PREFIX: &str = "TIDEGATE_";
+const BETWEEN_LEVELS: &str = "__";
+
+/// A variable that stands for a key.
+#[derive(Debug)]
+pub(super) struct Variable<'v> {
+    pub(super) name: String,
+    /// Levels of the key, as they are spelled in the name.
+    pub(super) path: Vec<&'v str>,
+    pub(super) text: &'v str,
+}
+
+/// The variables that stand for keys. Those without two underscores are not ours to judge: jobs see `TIDEGATE_*` of
+/// their own, and a supervisor may well run as a job. A key outside all tables is `TIDEGATE__EVENTS_FILE`.
+pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
+    environment
+        .iter()
+        .filter_map(|(name, text)| {
+            let path = name.strip_prefix(PREFIX)?;
+            let path = match path.strip_prefix('_') {
+                Some(path) => path,
+                None if path.contains(BETWEEN_LEVELS) => path,
+                None => return None,
+            };
+            Some(Variable {
+                name: name.as_str().into(),
+                path: path.split(BETWEEN_LEVELS).collect(),
+                text,
+            })
+        })
+        .collect()
+}
+
+/// The spelling in which a variable's name and a key meet: a variable has neither lower case nor hyphens.
+pub(super) fn fold(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
+}
+
+/// How a name that is the user's own is spelled in a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Spelling {
+    /// In any case, and `_` for `-`.
+    Folded,
+    /// As it is.
+    Exact,
+}
+
+impl Spelling {
+    /// A folded name is a table's, so a key follows it; an exact one is a key itself.
+    pub(super) fn fits_depth(self, levels: usize) -> bool {
+        match self {
+            Self::Folded => levels > 1,
+            Self::Exact => levels == 1,
+        }
+    }
+
+    pub(super) fn matches(self, segment: &str, name: &str) -> bool {
+        match self {
+            Self::Folded => fold(segment) == fold(name),
+            Self::Exact => segment == name,
+        }
+    }
+
+    pub(super) fn name_of(self, segment: &str) -> String {
+        match self {
+            Self::Folded => segment.to_ascii_lowercase(),
+            Self::Exact => segment.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the machine says about itself, for the defaults of a configuration.
+
+use std::{env, fmt, path::PathBuf};
+
+/// What the machine says about itself, for defaults. A value, so that reading a configuration stays pure.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `$AMQP_URL`: the broker where the configuration names none.
+    pub amqp_url: Option<String>,
+    /// `$RUNTIME_DIRECTORY`, from systemd.
+    pub runtime_directory: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub xdg_runtime_dir: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`, from systemd.
+    pub state_directory: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`.
+    pub xdg_state_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+    /// Our user's id.
+    pub uid: u32,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        // A relative path here is an accident, to be ignored (XDG base directory specification).
+        let path = |name| {
+            let path = PathBuf::from(env::var_os(name)?);
+            Some(path).filter(|path| path.is_absolute())
+        };
+        // systemd separates several directories with colons; the first is ours.
+        let first = |name| {
+            let value = env::var_os(name)?;
+            env::split_paths(&value)
+                .next()
+                .filter(|path| path.is_absolute())
+        };
+        Self {
+            amqp_url: env::var_os("AMQP_URL").map(|url| url.to_string_lossy().into_owned()),
+            runtime_directory: first("RUNTIME_DIRECTORY"),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            state_directory: first("STATE_DIRECTORY"),
+            xdg_state_home: path("XDG_STATE_HOME"),
+            home: path("HOME"),
+            uid: nix::unistd::Uid::effective().as_raw(),
+        }
+    }
+
+    /// The command line's socket, where the configuration names none.
+    pub(super) fn socket(&self) -> PathBuf {
+        let directory = match (&self.runtime_directory, &self.xdg_runtime_dir) {
+            (Some(directory), _) => directory.clone(),
+            (None, Some(directory)) => directory.join("tidegate"),
+            (None, None) if self.uid == 0 => "/run/tidegate".into(),
+            // Whoever listens there must make sure that the directory is its own.
+            (None, None) => format!("/tmp/tidegate-{}", self.uid).into(),
+        };
+        directory.join("tidegate.sock")
+    }
+
+    /// Lock and recordings, where the configuration names no directory.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        match (&self.state_directory, &self.xdg_state_home, &self.home) {
+            (Some(directory), _, _) => directory.clone(),
+            (None, Some(directory), _) => directory.join("tidegate"),
+            (None, None, Some(home)) => home.join(".local/state/tidegate"),
+            (None, None, None) if self.uid == 0 => "/var/lib/tidegate".into(),
+            (None, None, None) => format!("/tmp/tidegate-{}", self.uid).into(),
+        }
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("socket", &self.socket())
+            .field("state_dir", &self.state_dir())
+            .field("uid", &self.uid)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,110 @@
+//! The thin layer of I/O, on real files.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::given;
+use crate::config::{Source, file::find_among, load};
+
+fn write(directory: &tempfile::TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_file_that_is_named_goes_before_those_that_are_looked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let there = write(&directory, "there.toml", "");
+    let absent = directory.path().join("absent.toml");
+    let found = |explicit: Option<&str>, variable: Option<&str>| {
+        let source = find_among(
+            explicit.map(Path::new),
+            variable.map(Into::into),
+            &[&absent, &there],
+        );
+        source.unwrap().file().to_owned()
+    };
+    assert_eq!(found(Some("a"), Some("b")), Path::new("a"));
+    assert_eq!(found(None, Some("b")), Path::new("b"));
+    assert_eq!(found(None, Some("")), there);
+    assert_eq!(found(None, None), there);
+}
+
+#[test]
+fn where_no_file_is_the_error_names_what_was_tried() {
+    let candidates = ["/nowhere/a.toml", "/nowhere/b.toml"].map(Path::new);
+    let error = find_among(None, None, &candidates).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml is there"
+    );
+}
+
+#[test]
+fn a_file_is_loaded_with_the_files_that_it_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = write(&directory, "url", "amqp://user:secret@host/%2f\n");
+    let text = format!(
+        "broker.url_file = {:?}\npools.a.runner.command = [\"true\"]\n",
+        url
+    );
+    let file = write(&directory, "tidegate.toml", text);
+    let loaded = load(&Source::from(file)).unwrap();
+    assert_eq!(
+        loaded.settings.broker.url.expose(),
+        "amqp://user:secret@host/%2f"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let directory = tempfile::tempdir().unwrap();
+    let binary = write(&directory, "binary", b"a\xff");
+    let shown = |path: &Path| {
+        let problems = load(&Source::from(path.to_owned())).unwrap_err();
+        problems
+            .to_string()
+            .replace(&directory.path().display().to_string(), "")
+    };
+    assert_eq!(
+        shown(&directory.path().join("absent")),
+        "/absent: found no such file, name a configuration file that can be read\n1 problem"
+    );
+    assert_eq!(
+        shown(&binary),
+        "/binary: found a byte that is not UTF-8 at offset 1, write the file as UTF-8\n1 problem"
+    );
+    assert_eq!(
+        shown(directory.path()),
+        ": found a directory, name a configuration file that can be read\n1 problem"
+    );
+}
+
+#[test]
+fn programs_and_directories_that_are_not_there_are_found_before_a_job_needs_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = write(&directory, "plain", "");
+    let program = write(&directory, "program", "");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let here = directory.path().display();
+    let text = format!(
+        r#"
+pools.in_path.runner.command = ["sh"]
+pools.absent.runner.command = ["tidegate-no-such-program"]
+pools.slash.runner.command = ["/nowhere/program"]
+pools.plain.runner.command = ["{plain}"]
+pools.directory.runner.command = ["{here}"]
+pools.relative.runner = {{ command = ["./program"], working_dir = "{here}" }}
+pools.own_path.runner = {{ command = ["program"], env.PATH = "{here}" }}
+pools.plain_in_path.runner = {{ command = ["plain"], env.PATH = "{here}" }}
+pools.nowhere.runner = {{ command = ["sh"], working_dir = "/nowhere" }}
+"#,
+        plain = plain.display()
+    );
+    let problems = given(&text).loaded().inspect_machine().to_string();
+    insta::assert_snapshot!(problems.replace(&here.to_string(), "HERE"));
+}

@@ -1,0 +1,411 @@
+//! What is said of bad configurations. The text is a part of the product, hence snapshots.
+
+use super::{POOL, given};
+
+/// The problems of one pool's tables, after which the smallest runner follows.
+fn pool_lines(text: &str) -> Vec<String> {
+    given(&format!("[pools.thumbnails]\n{text}\n{POOL}")).lines()
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text = r#"
+[broker]
+url = "http://guest:hunter2@localhost"
+hots = "localhost"
+
+[http]
+listen = "8672"
+token_file = "/nowhere"
+
+[pools.thumbnails]
+prefetch = 0
+poll-interval = "1s"
+drain_after = 5
+preempt = "yes"
+min_active = 3
+
+[pools.thumbnails.policy]
+kind = "backlog"
+workers = 3
+jobs_per_worker = -1
+max = 2
+min_active = 3
+
+[pools.thumbnails.runner]
+command = "python3 thumb.py"
+timeout = "1h"
+
+[pools.thumbnails.retry]
+backoff = "10m"
+max_attempts = 1.5
+
+[pools.other]
+queue = "thumbnails"
+
+[pols.third]
+"#;
+    insta::assert_snapshot!(given(text).problems());
+}
+
+#[test]
+fn problems_have_a_form_for_machines() {
+    let given = given("[pools.a]\nprefetch = 0\nrunner.command = [\"true\"]\n")
+        .variable("TIDEGATE_POOLS__A__KEEP_WARM", "x");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&given.problems()).unwrap());
+}
+
+#[test]
+fn text_that_is_not_toml_hides_no_other_problem() {
+    let text =
+        "[broker\nurl = \n[pools.a]\nprefetch = 0\nkeep_warm = = 1\nrunner.command = [\"true\"]\n";
+    insta::assert_snapshot!(given(text).problems());
+}
+
+#[test]
+fn a_file_without_pools_is_refused() {
+    assert_eq!(
+        given("").lines(),
+        [
+            "tidegate.toml: pools: found nothing, write a pool: [pools.NAME], and [pools.NAME.runner] with its command"
+        ]
+    );
+}
+
+#[test]
+fn a_value_out_of_bounds_is_refused_at_its_own_place() {
+    for (line, expected) in [
+        (
+            "prefetch = 0",
+            "2:12: pools.thumbnails.prefetch: found 0, write a whole number from 1 to 65535",
+        ),
+        (
+            "prefetch = 65536",
+            "2:12: pools.thumbnails.prefetch: found 65536, write a whole number from 1 to 65535",
+        ),
+        (
+            "prefetch = \"1\"",
+            "2:12: pools.thumbnails.prefetch: found \"1\", write a whole number from 1 to 65535",
+        ),
+        (
+            "keep_warm = -1",
+            "2:13: pools.thumbnails.keep_warm: found -1, write a whole number from 0 to 1000000",
+        ),
+        (
+            "keep_warm = 51",
+            "2:13: pools.thumbnails.keep_warm: found 51, write at most policy.max, which is 50, or raise policy.max",
+        ),
+        (
+            "poll_interval = \"9ms\"",
+            "2:17: pools.thumbnails.poll_interval: found \"9ms\", write a duration from \"10ms\" to \"28d\"",
+        ),
+        (
+            "poll_interval = \"-5s\"",
+            "2:17: pools.thumbnails.poll_interval: found \"-5s\", write a duration such as \"500ms\", \"5s\" or \"1h30m\"",
+        ),
+        (
+            "drain_after = 5",
+            "2:15: pools.thumbnails.drain_after: found 5, write it with its unit: \"5ms\", \"5s\" or \"5m\"",
+        ),
+        (
+            "drain_after = \"0\"",
+            "2:15: pools.thumbnails.drain_after: found \"0\", write it with its unit: \"0ms\", \"0s\" or \"0m\"",
+        ),
+        (
+            "ack_deadline = \"0s\"",
+            "2:16: pools.thumbnails.ack_deadline: found \"0s\", write a duration from \"1s\" to \"28d\"",
+        ),
+        (
+            "declare = \"yes\"",
+            "2:11: pools.thumbnails.declare: found \"yes\", write \"no\", \"classic\" or \"quorum\"",
+        ),
+        (
+            "preempt = 1",
+            "2:11: pools.thumbnails.preempt: found 1, write true or false, without quotes",
+        ),
+        (
+            "queue = \"\"",
+            "2:9: pools.thumbnails.queue: found \"\", write the queue's name",
+        ),
+        (
+            "queue = \"amq.gen-1\"",
+            "2:9: pools.thumbnails.queue: found \"amq.gen-1\", write another name: amq. is the broker's own prefix",
+        ),
+        (
+            "policy.max = 0",
+            "2:14: pools.thumbnails.policy.max: found 0, write a whole number from 1 to 1000000",
+        ),
+        (
+            "policy.min_active = 51",
+            "2:21: pools.thumbnails.policy.min_active: found 51, write at most max, which is 50, or raise max",
+        ),
+        (
+            "policy.jobs_per_worker = 0",
+            "2:26: pools.thumbnails.policy.jobs_per_worker: found 0, write a whole number from 1 to 1000000000",
+        ),
+        (
+            "policy.kind = \"fixed\"",
+            "2:1: pools.thumbnails.policy.workers: found nothing, write workers = 5",
+        ),
+        (
+            "policy.kind = \"steps\"",
+            "2:1: pools.thumbnails.policy.steps: found nothing, write steps = [[1, 1], [100, 10]]",
+        ),
+        (
+            "policy.workers = 4",
+            "2:18: pools.thumbnails.policy.workers: found 4, remove it, or write kind = \"fixed\": it means nothing to \"backlog\"",
+        ),
+        (
+            "scaling.up_step = 0",
+            "2:19: pools.thumbnails.scaling.up_step: found 0, write a whole number from 1 to 1000000",
+        ),
+        (
+            "scaling.down_step = 0",
+            "2:21: pools.thumbnails.scaling.down_step: found 0, write a whole number from 1 to 1000000",
+        ),
+        (
+            "retry.max_attempts = 0",
+            "2:22: pools.thumbnails.retry.max_attempts: found 0, write a whole number from 1 to 1000000",
+        ),
+        (
+            "retry.backoff = \"6m\"",
+            "2:17: pools.thumbnails.retry.backoff: found \"6m\", write at most backoff_max, or raise backoff_max",
+        ),
+        (
+            "retry.backoff_max = \"1ms\"",
+            "2:21: pools.thumbnails.retry.backoff_max: found \"1ms\", write at least backoff, or lower backoff",
+        ),
+        (
+            "retry.backoff = \"0s\"",
+            "2:17: pools.thumbnails.retry.backoff: found \"0s\", write a duration from \"1ms\" to \"28d\"",
+        ),
+        (
+            "ack_deadline = \"1m\"",
+            "2:16: pools.thumbnails.ack_deadline: found \"1m\", write at least runner.timeout, or lower runner.timeout",
+        ),
+    ] {
+        assert_eq!(pool_lines(line), [format!("tidegate.toml:{expected}")]);
+    }
+}
+
+#[test]
+fn steps_must_rise() {
+    let lines = pool_lines(
+        "policy = { kind = \"steps\", steps = [[1, 1], [1, 2], [5], [\"a\", 1], [9, 9]] }",
+    );
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_runner_says_what_it_cannot_be() {
+    for (line, expected) in [
+        (
+            "kind = \"warm\"\nmin_idle = 3",
+            "2:8: pools.a.runner.kind: found \"warm\", write \"exec\": this kind is not built in this version",
+        ),
+        (
+            "kind = \"exce\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\"",
+        ),
+        (
+            "kind = \"exec\"",
+            "1:10: pools.a.runner.command: found nothing, write command = [\"python3\", \"thumb.py\"]",
+        ),
+        (
+            "command = []",
+            "2:11: pools.a.runner.command: found an empty array, write the program first: [\"python3\", \"thumb.py\"]",
+        ),
+        (
+            "command = [\"\"]",
+            "2:11: pools.a.runner.command: found an array, write the program first: [\"python3\", \"thumb.py\"]",
+        ),
+        (
+            "command = \"python3 thumb.py\"",
+            "2:11: pools.a.runner.command: found \"python3 thumb.py\", write an array: [\"python3\", \"thumb.py\"]",
+        ),
+        (
+            "command = [\"a\",\n  3]",
+            "3:3: pools.a.runner.command: found 3, write each item as a string, in quotes",
+        ),
+        (
+            "command = [\"a\\u0000\"]",
+            "2:12: pools.a.runner.command: found \"a\\0\", write it without the NUL",
+        ),
+        (
+            "command = [\"a\"]\ntimeout = \"0s\"",
+            "3:11: pools.a.runner.timeout: found \"0s\", write a duration from \"1ms\" to \"28d\"",
+        ),
+        (
+            "command = [\"a\"]\ntimeout = \"31m\"",
+            "3:11: pools.a.runner.timeout: found \"31m\", write at most ack_deadline, or raise ack_deadline and the broker's consumer timeout",
+        ),
+        (
+            "command = [\"a\"]\nenv_pass = [\"A=B\"]",
+            "3:13: pools.a.runner.env_pass: found \"A=B\", write a variable's name, without = in it",
+        ),
+        (
+            "command = [\"a\"]\nenv = { KEY = 3 }",
+            "3:15: pools.a.runner.env.KEY: found a whole number, write a string in quotes",
+        ),
+        (
+            "command = [\"a\"]\nenv = { \"A=B\" = \"\" }",
+            "3:17: pools.a.runner.env.\"A=B\": found the name \"A=B\", write a variable's name, without = in it",
+        ),
+    ] {
+        let text = format!("[pools.a.runner]\n{line}\n");
+        assert_eq!(given(&text).lines(), [format!("tidegate.toml:{expected}")]);
+    }
+}
+
+#[test]
+fn two_pools_on_one_queue_are_both_named_with_their_lines() {
+    let text = "pools.a.queue = \"jobs\"\npools.a.runner.command = [\"a\"]\n\
+                pools.b.queue = \"jobs\"\npools.b.runner.command = [\"b\"]\n";
+    assert_eq!(
+        given(text).lines(),
+        [
+            "tidegate.toml:3:17: pools.b.queue: found \"jobs\", the queue of pool a too (tidegate.toml:1:17), \
+          give b a queue of its own, or make one pool of a and b"
+        ]
+    );
+}
+
+#[test]
+fn a_queue_name_must_leave_room_for_its_retry_queues() {
+    // The longest is `<queue>.retry.300000`.
+    let fits = "q".repeat(255 - ".retry.300000".len());
+    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
+    let lines = pool_lines(&format!("queue = \"{fits}q\""));
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].ends_with("write at most 242 bytes: <queue>.retry.300000 must fit in 255"));
+}
+
+#[test]
+fn pool_names_are_words() {
+    let name = "x".repeat(65);
+    for name in ["\"a b\"", "\"\"", "\"é\"", "\"a.b\"", &name] {
+        let lines = given(&format!("[pools.{name}.runner]\ncommand = [\"a\"]\n")).lines();
+        assert!(
+            lines[0].contains("write 1 to 64 of the characters"),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pool_on_anothers_derived_queue_is_a_warning() {
+    let text = "pools.a.runner.command = [\"a\"]\n\
+                pools.b.queue = \"a.dead\"\npools.b.runner.command = [\"b\"]\n\
+                pools.c.queue = \"a.retry.1000\"\npools.c.runner.command = [\"c\"]\n";
+    let warnings = given(text).loaded().warnings;
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "tidegate.toml:2:17: pools.b.queue: found \"a.dead\", where pool a keeps its dead letters, make sure that it is meant",
+            "tidegate.toml:4:17: pools.c.queue: found \"a.retry.1000\", where pool a keeps its retries in waiting, write another queue",
+        ]
+    );
+}
+
+#[test]
+fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
+    for (line, meant) in [
+        ("poll-interval = \"1s\"", "pools.thumbnails.poll_interval"),
+        ("prefech = 1", "pools.thumbnails.prefetch"),
+        ("Queue = \"q\"", "pools.thumbnails.queue"),
+        ("runer.command = [\"a\"]", "pools.thumbnails.runner"),
+        ("max = 3", "pools.thumbnails.policy.max"),
+        ("timeout = \"1s\"", "pools.thumbnails.runner.timeout"),
+    ] {
+        let lines = pool_lines(line);
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].ends_with(&format!("found an unknown key, did you mean {meant}?")),
+            "{lines:?}"
+        );
+    }
+    assert!(pool_lines("zzz = 1")[0].ends_with("found an unknown key, remove it"));
+}
+
+#[test]
+fn what_should_be_a_table_and_is_not_is_one_problem() {
+    assert_eq!(
+        pool_lines("policy = 3"),
+        [
+            "tidegate.toml:2:10: pools.thumbnails.policy: found a whole number, write a table: [pools.thumbnails.policy]"
+        ]
+    );
+    assert_eq!(
+        given(&format!("[[broker]]\n{POOL}")).lines(),
+        ["tidegate.toml:1:1: broker: found an array, write a table: [broker]"]
+    );
+}
+
+#[test]
+fn certificates_go_with_tls_and_in_pairs() {
+    let lines = |text: &str| {
+        given(&format!("{text}\n{POOL}"))
+            .file("ca", "")
+            .file("cert", "")
+            .lines()
+    };
+    assert_eq!(
+        lines("broker.tls.ca = \"ca\""),
+        [
+            "tidegate.toml:1:17: broker.tls.ca: found \"ca\", remove it, or write amqps:// in broker.url"
+        ]
+    );
+    assert_eq!(
+        lines("broker = { url = \"amqps://h\", tls.cert = \"cert\" }"),
+        [
+            "tidegate.toml:1:42: broker.tls.cert: found \"cert\", write key with it: the certificate's private key"
+        ]
+    );
+    assert_eq!(
+        lines("broker = { url = \"amqps://h\", tls.key = \"key\" }"),
+        [
+            "tidegate.toml:1:41: broker.tls.key: found \"key\" (no such file), write the path of a file that can be read",
+            "tidegate.toml:1:41: broker.tls.key: found \"key\", write cert with it: the key's certificate",
+        ]
+    );
+}
+
+#[test]
+fn a_socket_path_must_fit_in_the_kernels_field() {
+    let lines = given(&format!("http.socket = \"/{}\"\n{POOL}", "s".repeat(107))).lines();
+    assert_eq!(
+        lines,
+        [
+            "tidegate.toml:1:15: http.socket: found a path of 108 bytes, write a path of at most 107 bytes"
+        ]
+    );
+}
+
+#[test]
+fn control_characters_of_a_value_are_escaped_and_long_ones_are_cut() {
+    let lines = pool_lines(&format!("declare = \"\\u001b[31m{}\"", "x".repeat(500)));
+    assert!(lines[0].contains("found \"\\u{1b}[31mxxx"), "{lines:?}");
+    assert!(
+        lines[0].len() < 250 && lines[0].contains("...\""),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_line_that_is_not_toml_is_one_problem() {
+    assert_eq!(
+        pool_lines("prefetch = \"1\" 2"),
+        ["tidegate.toml:2:16: found unexpected key or value, write newline, `#`"]
+    );
+}
+
+#[test]
+fn a_duration_beyond_all_clocks_is_refused_like_any_other() {
+    // The second overflows the parser's own arithmetic.
+    for text in ["99999999y", "18446744073709551615s 1000000000ns"] {
+        let lines = pool_lines(&format!("drain_after = \"{text}\""));
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("write a duration"), "{lines:?}");
+    }
+}

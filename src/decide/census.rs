@@ -1,0 +1,109 @@
+//! The census: what there is at one instant.
+
+use serde::Serialize;
+
+use super::{RunnerId, WorkerId};
+
+/// Workers and idle runners at one instant, both by rising id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    workers: Vec<CensusWorker>,
+    idle_runners: Vec<RunnerId>,
+}
+
+/// One worker of a [`Census`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CensusWorker {
+    /// Its id.
+    pub id: WorkerId,
+    /// What it does.
+    pub phase: Phase,
+}
+
+/// What a worker does, as far as planning is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Opens its consumer, or waits for a delivery.
+    Waiting,
+    /// Holds a delivery.
+    Busy,
+    /// Holds a delivery and goes once that is settled. Still live, and its job is still demand.
+    Retiring,
+    /// Was told to go. Neither demand nor capacity; only holds its place under `max`.
+    Draining,
+}
+
+/// A [`Census`] in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Waiting workers that no runner stands ready for.
+    pub bare: u32,
+    /// Runners that wait for a job.
+    pub idle: u32,
+    /// Workers that hold a delivery and stay.
+    pub busy: u32,
+    /// Workers that hold a delivery and go once it is settled.
+    pub retiring: u32,
+    /// Workers that were told to go.
+    pub draining: u32,
+    /// Waiting workers, with a runner or without.
+    pub waiting: u32,
+}
+
+impl Counts {
+    /// Live workers: all but the draining.
+    pub fn live(&self) -> u32 {
+        self.waiting + self.busy + self.retiring
+    }
+
+    /// Live workers without a mark to retire: what is compared with the expected quantity.
+    pub fn staying(&self) -> u32 {
+        self.waiting + self.busy
+    }
+
+    /// All that hold a place under `max`.
+    pub fn places(&self) -> u32 {
+        self.live() + self.draining
+    }
+}
+
+impl Census {
+    /// A census of these workers and idle runners, in any order.
+    pub fn new(mut workers: Vec<CensusWorker>, mut idle_runners: Vec<RunnerId>) -> Self {
+        // Already sorted wherever the source hands out rising ids: then this is one pass.
+        workers.sort_unstable_by_key(|worker| worker.id);
+        idle_runners.sort_unstable();
+        Self {
+            workers,
+            idle_runners,
+        }
+    }
+
+    /// The workers, oldest first.
+    pub fn workers(&self) -> &[CensusWorker] {
+        &self.workers
+    }
+
+    /// The idle runners, oldest first.
+    pub fn idle_runners(&self) -> &[RunnerId] {
+        &self.idle_runners
+    }
+
+    /// The numbers.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for worker in &self.workers {
+            match worker.phase {
+                Phase::Waiting => counts.waiting += 1,
+                Phase::Busy => counts.busy += 1,
+                Phase::Retiring => counts.retiring += 1,
+                Phase::Draining => counts.draining += 1,
+            }
+        }
+        counts.idle = u32::try_from(self.idle_runners.len()).unwrap_or(u32::MAX);
+        // A worker that has just taken a delivery has not yet picked its runner up, so for that moment one
+        // runner more may be idle than workers wait.
+        counts.bare = counts.waiting.saturating_sub(counts.idle);
+        counts
+    }
+}

@@ -1,0 +1,373 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::decide::{CensusWorker, Phase, Probe, RunnerId, WorkerId};
+
+fn rules(policy: Policy) -> Rules {
+    Rules {
+        policy,
+        scaling: Scaling::default(),
+        drain_after: DrainAfter::default(),
+        keep_warm: 0,
+        preempt: false,
+    }
+}
+
+fn census(waiting: u64, busy: u64) -> Census {
+    let phases = std::iter::repeat_n(Phase::Busy, busy as usize)
+        .chain(std::iter::repeat_n(Phase::Waiting, waiting as usize));
+    Census::new(
+        phases
+            .enumerate()
+            .map(|(id, phase)| CensusWorker {
+                id: WorkerId(id as u64),
+                phase,
+            })
+            .collect(),
+        Vec::new(),
+    )
+}
+
+/// An observation at `second` of `ready` messages, with the numbers of `census`.
+fn seen(second: u64, ready: u64, census: &Census) -> Observation {
+    let counts = census.counts();
+    Observation {
+        at: Moment::after_start(Duration::from_secs(second)),
+        probe: Probe::Answered {
+            ready,
+            consumers: counts.live(),
+        },
+        consumers: counts.live(),
+        held: u64::from(counts.busy + counts.retiring),
+        holders: counts.busy + counts.retiring,
+        last_taken: None,
+        intake: Intake::Open,
+    }
+}
+
+/// Runs `steps` of (second, ready, busy) with every plan applied, and returns what was expected at each.
+fn expectations(rules: Rules, steps: &[(u64, u64, u64)]) -> Vec<u32> {
+    let mut reconciler = Reconciler::new(rules);
+    steps
+        .iter()
+        .map(|&(second, ready, busy)| {
+            let live = u64::from(reconciler.expected()).max(busy);
+            let census = census(live - busy, busy);
+            let _ = reconciler.reconcile(&seen(second, ready, &census), &census);
+            reconciler.expected()
+        })
+        .collect()
+}
+
+#[test]
+fn a_backlog_rises_works_and_drains() {
+    let seen = expectations(
+        rules(Policy::backlog(10).max(50)),
+        &[
+            (0, 0, 0),
+            (1, 120, 0),
+            (2, 108, 12),
+            (3, 0, 12),
+            (4, 0, 3),
+            (5, 0, 0),
+            (7, 0, 0),
+        ],
+    );
+    // The window holds 12 up while there is work; empty for `drain_after`, it all goes at once.
+    assert_eq!(seen, [0, 12, 12, 12, 12, 12, 0]);
+}
+
+#[test]
+fn nothing_is_expected_of_a_queue_that_never_had_a_message_even_by_a_fixed_policy() {
+    assert_eq!(
+        expectations(rules(Policy::fixed(8)), &[(0, 0, 0), (9, 0, 0)]),
+        [0, 0]
+    );
+}
+
+#[test]
+fn an_empty_queue_drains_a_fixed_policy_too() {
+    let seen = expectations(rules(Policy::fixed(8)), &[(0, 20, 0), (1, 0, 8), (6, 0, 0)]);
+    assert_eq!(seen, [8, 8, 0]);
+}
+
+#[test]
+fn busy_workers_stay_expected_on_an_empty_queue_until_their_jobs_end() {
+    let seen = expectations(
+        rules(Policy::fixed(4)),
+        &[(0, 4, 0), (9, 0, 3), (10, 0, 1), (11, 0, 0)],
+    );
+    assert_eq!(seen, [4, 3, 1, 0]);
+}
+
+#[test]
+fn keep_warm_keeps_workers_on_an_empty_queue_from_the_start() {
+    let rules = Rules {
+        keep_warm: 2,
+        ..rules(Policy::backlog(10).max(5))
+    };
+    assert_eq!(
+        expectations(rules, &[(0, 0, 0), (1, 50, 0), (20, 0, 0)]),
+        [2, 5, 2]
+    );
+}
+
+#[test]
+fn a_drain_after_of_zero_is_literal_and_never_never_drains() {
+    let at_once = Rules {
+        drain_after: DrainAfter::After(Duration::ZERO),
+        ..rules(Policy::fixed(3))
+    };
+    assert_eq!(expectations(at_once, &[(0, 3, 0), (0, 0, 0)]), [3, 0]);
+    let never = Rules {
+        drain_after: DrainAfter::Never,
+        ..rules(Policy::fixed(3))
+    };
+    assert_eq!(expectations(never, &[(0, 3, 0), (3600, 0, 0)]), [3, 3]);
+}
+
+#[test]
+fn the_floor_holds_from_the_first_work_until_the_queue_is_empty() {
+    let policy = Policy::backlog(10).min_active(4).max(50);
+    let seen = expectations(
+        rules(policy),
+        &[(0, 0, 0), (1, 1, 0), (2, 0, 1), (5, 0, 0), (6, 0, 0)],
+    );
+    assert_eq!(seen, [0, 4, 4, 4, 0]);
+}
+
+#[test]
+fn no_more_workers_are_expected_than_could_hold_a_message() {
+    // Prefetch 10: two workers hold twenty deliveries, so demand is inflated.
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(1).max(50)));
+    let census = census(0, 2);
+    let observation = Observation {
+        held: 20,
+        ..seen(1, 1, &census)
+    };
+    let decision = reconciler.reconcile(&observation, &census).decision;
+    assert_eq!(decision.expected, 3);
+    assert!(decision.terms.iter().any(|term| term.name == "useful"));
+}
+
+#[test]
+fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(5)));
+    reconciler.set_pin(Some(9));
+    let nothing = Census::default();
+    let pinned = reconciler
+        .reconcile(&seen(1, 0, &nothing), &nothing)
+        .decision;
+    assert_eq!((pinned.expected, pinned.won), (5, Rule::Pin));
+    reconciler.set_pin(None);
+    let let_go = reconciler
+        .reconcile(&seen(2, 0, &nothing), &nothing)
+        .decision;
+    assert_eq!((let_go.expected, let_go.won), (0, Rule::Empty));
+}
+
+#[test]
+fn a_failed_probe_freezes_the_expectation_both_ways_and_shows_the_age_of_the_last_reading() {
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    for second in [2, 600] {
+        let observation = Observation {
+            probe: Probe::Failed {
+                why: String::from("probe the queue: no answer"),
+            },
+            ..seen(second, 0, &census)
+        };
+        let decision = reconciler.reconcile(&observation, &census).decision;
+        assert_eq!((decision.expected, decision.won), (3, Rule::Frozen));
+        assert_eq!(decision.inputs.ready, 30);
+        assert_eq!(decision.inputs.age, Some(Duration::from_secs(second - 1)));
+    }
+}
+
+#[test]
+fn a_zero_from_a_broker_that_does_not_see_our_consumers_is_stale_not_empty() {
+    let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    let leaderless = Observation {
+        probe: Probe::Answered {
+            ready: 0,
+            consumers: 0,
+        },
+        ..seen(60, 0, &census)
+    };
+    let decision = reconciler.reconcile(&leaderless, &census).decision;
+    assert_eq!((decision.expected, decision.won), (3, Rule::Frozen));
+    assert!(decision.inputs.stale.is_some());
+}
+
+#[test]
+fn a_reconcile_without_a_probe_stands_on_the_last_reading_and_does_not_make_it_younger() {
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    let held = Observation {
+        probe: Probe::Held,
+        ..seen(4, 0, &census)
+    };
+    let decision = reconciler.reconcile(&held, &census).decision;
+    assert_eq!((decision.expected, decision.won), (3, Rule::Policy));
+    assert_eq!(decision.inputs.age, Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn a_missing_queue_expects_nothing_and_starts_afresh() {
+    let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    let missing = Observation {
+        probe: Probe::Missing,
+        ..seen(2, 0, &census)
+    };
+    assert_eq!(
+        reconciler.reconcile(&missing, &census).decision.won,
+        Rule::Missing
+    );
+    // Back, and empty: without the past, there is nothing to wait for.
+    let back = reconciler.reconcile(&seen(3, 0, &census), &census).decision;
+    assert_eq!((back.expected, back.won), (0, Rule::Empty));
+}
+
+#[test]
+fn closed_intake_beats_a_pin_and_a_trial_lets_one_worker_in() {
+    let mut reconciler = Reconciler::new(rules(Policy::fixed(8)));
+    reconciler.set_pin(Some(6));
+    let nothing = Census::default();
+    for (intake, expected) in [
+        (Intake::Paused, 0),
+        (Intake::Faulted, 0),
+        (Intake::Blocked, 0),
+        (Intake::Draining, 0),
+        (Intake::Trial, 1),
+        (Intake::Open, 6),
+    ] {
+        let observation = Observation {
+            intake,
+            ..seen(1, 50, &nothing)
+        };
+        assert_eq!(
+            reconciler
+                .reconcile(&observation, &nothing)
+                .decision
+                .expected,
+            expected,
+            "{intake:?}"
+        );
+    }
+}
+
+#[test]
+fn a_lowered_ceiling_binds_at_once() {
+    let mut reconciler = Reconciler::new(rules(Policy::fixed(30)));
+    let census = census(30, 0);
+    let _ = reconciler.reconcile(&seen(1, 99, &census), &census);
+    reconciler.set_rules(rules(Policy::fixed(30).max(4)));
+    let decision = reconciler
+        .reconcile(&seen(2, 99, &census), &census)
+        .decision;
+    assert_eq!(decision.expected, 4);
+}
+
+#[test]
+fn the_record_explains_each_term_to_a_person() {
+    let mut reconciler = Reconciler::new(rules(Policy::backlog(1).max(50)));
+    let census = Census::new(census(2, 6).workers().to_vec(), vec![RunnerId(1)]);
+    let _ = reconciler.reconcile(&seen(1, 200, &census), &census);
+    let decision = reconciler
+        .reconcile(&seen(4, 10, &census), &census)
+        .decision;
+    insta::assert_snapshot!(decision, @r"
+    expected 50 (by policy)
+
+    seen
+      ready           10  fresh
+      held             6  by 6 workers
+      demand          16  ready + held
+      quiet          0ms  since a message was seen or taken
+      live             8  1 bare, 1 idle, 6 busy, 0 retiring (and 0 draining)
+
+    why
+      policy          16  16 jobs of demand, one worker for each 1
+      window          50  50 was recommended within the last 10s
+
+    plan         start 42 workers
+    ");
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        (0u32..30).prop_map(Policy::fixed),
+        (1u32..20).prop_map(Policy::backlog),
+        proptest::collection::vec((1u64..200, 0u32..40), 1..4).prop_map(Policy::steps),
+    ]
+    .prop_flat_map(|policy| (Just(policy), 0u32..5, 0u32..40))
+    .prop_map(|(policy, min, max)| policy.max(max).min_active(min))
+}
+
+proptest! {
+    /// Whatever happens, the expectation stays within its ceiling, and reconciling again on the result of the
+    /// plan is idempotent.
+    #[test]
+    fn reconciling_twice_at_one_instant_is_the_same_as_once(
+        policy in any_policy(),
+        steps in proptest::collection::vec((0u64..9, 0u64..300), 1..12),
+        preempt: bool,
+    ) {
+        let rules = Rules {
+            scaling: Scaling { up_step: u32::MAX, down_window: Duration::from_secs(3), down_step: u32::MAX },
+            preempt,
+            ..rules(policy)
+        };
+        let max = rules.policy.max;
+        let mut reconciler = Reconciler::new(rules);
+        let mut census = Census::default();
+        let mut now = 0;
+        for (wait, ready) in steps {
+            now += wait;
+            let first = reconciler.reconcile(&seen(now, ready, &census), &census);
+            prop_assert!(first.decision.expected <= max);
+            prop_assert_eq!(first.decision.expected, reconciler.expected());
+            census = census.after(&first.plan);
+            let second = reconciler.reconcile(&seen(now, ready, &census), &census);
+            prop_assert!(second.plan.is_empty(), "{:?}", second.plan);
+            prop_assert_eq!(second.decision.expected, first.decision.expected);
+        }
+    }
+
+    /// Work that is there is always worked on, wherever the policy grants anyone.
+    #[test]
+    fn demand_and_an_expectation_leave_someone_who_consumes_or_works(
+        policy in any_policy(), waiting in 0u64..10, busy in 0u64..10, ready in 1u64..100,
+    ) {
+        let census = census(waiting, busy);
+        let mut reconciler = Reconciler::new(rules(policy));
+        let result = reconciler.reconcile(&seen(1, ready, &census), &census);
+        if result.decision.expected > 0 {
+            let after = census.after(&result.plan).counts();
+            // Unless the ceiling is below what already works.
+            prop_assert!(after.waiting + after.busy + after.retiring >= 1);
+        }
+    }
+
+    /// Each term takes the number before it and gives the next, so the last one is the result.
+    #[test]
+    fn the_last_term_of_a_record_is_its_result(
+        policy in any_policy(),
+        steps in proptest::collection::vec((0u64..9, 0u64..300, 0u64..20), 1..12),
+    ) {
+        let mut reconciler = Reconciler::new(rules(policy));
+        let mut now = 0;
+        for (wait, ready, busy) in steps {
+            now += wait;
+            let census = census(u64::from(reconciler.expected()).saturating_sub(busy), busy);
+            let decision = reconciler.reconcile(&seen(now, ready, &census), &census).decision;
+            prop_assert_eq!(decision.terms.last().map(|term| term.workers), Some(decision.expected));
+        }
+    }
+}

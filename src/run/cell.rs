@@ -1,0 +1,264 @@
+//! A worker's cell: the state that a worker and its pool share.
+//!
+//! The worker moves itself between waiting and busy; the pool marks and orders. Both act under one lock, so a
+//! worker never takes a job after it was told to go, and a mark is never lifted from a worker that has gone.
+//!
+//! ```text
+//!            consuming              take
+//! starting ───────────► waiting ◄───────────► busy        each settles what it took (finish)
+//!     │                    │      finish        │
+//!     │ order to leave     │ order to leave     │ retire: leaves at finish, unless lifted before
+//!     ▼                    ▼                    ▼ order to leave: leaves at finish
+//!   going ◄────────────────┴────────────────────┘
+//! ```
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::decide::{Moment, Phase, WorkerId};
+
+/// Why a worker goes or has gone: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Leaving {
+    /// There were more than expected.
+    ScaledDown,
+    /// The same, and it was busy: it finished its job first.
+    Retired,
+    /// Its job was stopped to scale down.
+    Preempted,
+    /// The pool is on its way out, or its queue changed.
+    Drained,
+    /// A runner could not be started.
+    Faulted,
+    /// Its channel or connection was lost.
+    Lost,
+    /// The broker ended its consumer: the queue is gone, or a node.
+    Cancelled,
+    /// Its consumer could not be opened.
+    NotOpened,
+    /// A bug of ours.
+    Panicked,
+}
+
+impl Leaving {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ScaledDown => "scaled_down",
+            Self::Retired => "retired",
+            Self::Preempted => "preempted",
+            Self::Drained => "drained",
+            Self::Faulted => "faulted",
+            Self::Lost => "lost",
+            Self::Cancelled => "cancelled",
+            Self::NotOpened => "not_opened",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// What a worker and its pool share.
+#[derive(Debug)]
+pub(crate) struct WorkerCell {
+    pub(crate) id: WorkerId,
+    state: Mutex<State>,
+    /// Wakes a waiting worker that was ordered to leave. Cancelled by the pool, read by the worker.
+    pub(crate) leave: CancellationToken,
+    /// Ends the worker's job with grace. Cancelled by the pool, read by the worker and its runner.
+    pub(crate) stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Deliveries that it holds, the one that runs and those that were sent ahead. Written by the worker.
+    held: u32,
+    /// Whether one of them runs. Written by the worker.
+    busy: bool,
+    /// Since when its consumer is confirmed. Written by the worker.
+    consuming: Option<Moment>,
+    /// Written by the pool, and by the worker when it makes up its mind.
+    going: Option<Leaving>,
+    /// Written by the pool.
+    retire: bool,
+}
+
+/// What a worker does after it has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a worker that should go must go"]
+pub(crate) enum After {
+    Stay,
+    Go(Leaving),
+}
+
+/// A worker as the pool sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) phase: Phase,
+    pub(crate) held: u32,
+    pub(crate) consuming: Option<Moment>,
+}
+
+impl WorkerCell {
+    pub(crate) fn new(id: WorkerId, stop: CancellationToken) -> Self {
+        Self {
+            id,
+            state: Mutex::new(State {
+                held: 0,
+                busy: false,
+                consuming: None,
+                going: None,
+                retire: false,
+            }),
+            leave: CancellationToken::new(),
+            stop,
+        }
+    }
+
+    // The worker's side.
+
+    /// The consumer is confirmed.
+    pub(crate) fn consuming(&self, now: Moment) {
+        self.state().consuming = Some(now);
+    }
+
+    /// The consumer is no more; a job may still run.
+    pub(crate) fn not_consuming(&self) {
+        self.state().consuming = None;
+    }
+
+    /// Asks to start on a delivery. `false`: the worker was told to go, and must give it back.
+    #[must_use = "a worker that was told to go must not start a job"]
+    pub(crate) fn take(&self) -> bool {
+        let mut state = self.state();
+        if state.going.is_some() {
+            return false;
+        }
+        state.busy = true;
+        state.held = state.held.max(1);
+        true
+    }
+
+    /// How many deliveries it holds now.
+    pub(crate) fn hold(&self, held: u32) {
+        self.state().held = held;
+    }
+
+    /// A delivery is settled and `held` are left; what next?
+    pub(crate) fn finish(&self, held: u32) -> After {
+        let mut state = self.state();
+        state.held = held;
+        if state.retire && state.going.is_none() {
+            state.going = Some(Leaving::Retired);
+        }
+        // A worker that goes stays busy in the pool's eyes no longer than it holds anything.
+        state.busy = held > 0;
+        match state.going {
+            Some(why) => After::Go(why),
+            None => After::Stay,
+        }
+    }
+
+    /// The worker itself makes up its mind to go. An order that came before gives the reason.
+    pub(crate) fn go(&self, why: Leaving) -> Leaving {
+        *self.state().going.get_or_insert(why)
+    }
+
+    // The pool's side.
+
+    pub(crate) fn seen(&self) -> Seen {
+        let state = self.state();
+        let phase = match (state.going, state.busy) {
+            (Some(_), _) => Phase::Draining,
+            (None, true) if state.retire => Phase::Retiring,
+            (None, true) => Phase::Busy,
+            (None, false) => Phase::Waiting,
+        };
+        Seen {
+            phase,
+            held: state.held,
+            consuming: state.consuming.filter(|_| state.going.is_none()),
+        }
+    }
+
+    /// Marks it to go after its job.
+    pub(crate) fn retire(&self) {
+        self.state().retire = true;
+    }
+
+    /// Takes the mark back. A worker that went by it already stays gone: the next reconcile sees that.
+    pub(crate) fn lift(&self) {
+        self.state().retire = false;
+    }
+
+    /// Orders it to go: at once when it waits, after its job when it has one.
+    pub(crate) fn order(&self, why: Leaving) {
+        self.state().going.get_or_insert(why);
+        self.leave.cancel();
+    }
+
+    /// Orders it to go, and its job to be stopped and given back.
+    pub(crate) fn preempt(&self) {
+        self.order(Leaving::Preempted);
+        self.stop.cancel();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of ours panics while it holds the lock, and the state is whole between any two statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell() -> WorkerCell {
+        WorkerCell::new(WorkerId(1), CancellationToken::new())
+    }
+
+    #[test]
+    fn a_worker_that_was_told_to_go_takes_no_job() {
+        let cell = cell();
+        cell.order(Leaving::ScaledDown);
+        assert!(!cell.take());
+        assert!(cell.leave.is_cancelled() && !cell.stop.is_cancelled());
+    }
+
+    #[test]
+    fn a_mark_that_is_lifted_in_time_keeps_the_worker() {
+        let cell = cell();
+        assert!(cell.take());
+        cell.retire();
+        assert_eq!(cell.seen().phase, Phase::Retiring);
+        cell.lift();
+        assert_eq!(cell.finish(0), After::Stay);
+        assert_eq!(cell.seen().phase, Phase::Waiting);
+    }
+
+    #[test]
+    fn a_mark_that_is_lifted_too_late_does_not_bring_the_worker_back() {
+        let cell = cell();
+        assert!(cell.take());
+        cell.retire();
+        assert_eq!(cell.finish(0), After::Go(Leaving::Retired));
+        cell.lift();
+        assert_eq!(cell.seen().phase, Phase::Draining);
+    }
+
+    #[test]
+    fn a_busy_worker_that_is_ordered_to_go_finishes_first_and_is_draining_meanwhile() {
+        let cell = cell();
+        assert!(cell.take());
+        cell.order(Leaving::Drained);
+        assert_eq!(cell.seen().phase, Phase::Draining);
+        assert_eq!(cell.finish(0), After::Go(Leaving::Drained));
+    }
+
+    #[test]
+    fn only_preemption_stops_a_job() {
+        let cell = cell();
+        assert!(cell.take());
+        cell.preempt();
+        assert!(cell.stop.is_cancelled());
+    }
+}

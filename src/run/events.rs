@@ -1,0 +1,96 @@
+//! Metric events: one object for each thing that happened to a runner, and one for each reconcile.
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use crate::decide::{EventKind, JobId, PoolName};
+
+/// Something that happened, as the JSON-lines file has it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the fields are the contract's; durations are in seconds"
+)]
+pub enum Event {
+    /// A runner was brought up.
+    RunnerInstalled {
+        pool: PoolName,
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+    },
+    /// A runner was given a job.
+    RunnerStart {
+        pool: PoolName,
+        job_id: JobId,
+        /// How long the runner had been idle.
+        #[serde(serialize_with = "seconds")]
+        idle: Duration,
+        /// How long the message had been in the queue, where its timestamp tells.
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "some_seconds"
+        )]
+        queue_duration: Option<Duration>,
+    },
+    /// A runner ended.
+    RunnerStop {
+        pool: PoolName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        job_id: Option<JobId>,
+        /// A word of a bounded set.
+        status: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status_info: Option<String>,
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "some_seconds"
+        )]
+        job_duration: Option<Duration>,
+    },
+    /// A reconcile came to its end.
+    Reconciliation {
+        pool: PoolName,
+        crashed_runners: u32,
+        idle_runners: u32,
+        active_runners: u32,
+        expected_workers: u32,
+        #[serde(serialize_with = "seconds")]
+        duration: Duration,
+    },
+}
+
+impl Event {
+    /// What kind of event it is.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::RunnerInstalled { .. } => EventKind::RunnerInstalled,
+            Self::RunnerStart { .. } => EventKind::RunnerStart,
+            Self::RunnerStop { .. } => EventKind::RunnerStop,
+            Self::Reconciliation { .. } => EventKind::Reconciliation,
+        }
+    }
+}
+
+/// Takes events. Called from workers and pools, so it must not block: one that writes hands over to a task.
+pub trait EventSink: Send + Sync + fmt::Debug + 'static {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn some_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => seconds(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,338 @@
+//! Every metric's name, in one file, and the handles of a pool.
+//!
+//! Only the `metrics` facade is used here: the library installs no recorder, the daemon does. A pool's handles
+//! are made once, so that a job costs no look-up, and so that counters show zero before anything happened.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+
+use crate::decide::{Counts, PoolName};
+
+const DEPTH: &str = "tidegate_queue_depth_messages";
+const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
+const DELAYED: &str = "tidegate_delayed_messages";
+const DEMAND: &str = "tidegate_demand_jobs";
+const EXPECTED: &str = "tidegate_expected_workers";
+const WORKERS: &str = "tidegate_workers";
+const RUNNERS: &str = "tidegate_runners";
+const WORKERS_STARTED: &str = "tidegate_workers_started_total";
+const WORKERS_STOPPED: &str = "tidegate_workers_stopped_total";
+const RUNNERS_STARTED: &str = "tidegate_runners_started_total";
+const RUNNERS_STOPPED: &str = "tidegate_runners_stopped_total";
+const RECONCILES: &str = "tidegate_reconciles_total";
+const RECONCILE_DURATION: &str = "tidegate_reconcile_duration_seconds";
+const JOBS: &str = "tidegate_jobs_total";
+const JOB_DURATION: &str = "tidegate_job_duration_seconds";
+const JOB_WAIT: &str = "tidegate_job_wait_seconds";
+const SETTLEMENTS: &str = "tidegate_settlements_total";
+const CONNECTED: &str = "tidegate_broker_connected";
+const RECONNECTS: &str = "tidegate_broker_reconnects_total";
+
+/// Describes every metric to the installed recorder.
+pub fn describe() {
+    describe_gauge!(
+        DEPTH,
+        Unit::Count,
+        "Messages ready in the queue, as last read."
+    );
+    describe_gauge!(DEPTH_AGE, Unit::Seconds, "Age of that reading.");
+    describe_gauge!(
+        DELAYED,
+        Unit::Count,
+        "Messages that wait in the retry queues."
+    );
+    describe_gauge!(
+        DEMAND,
+        Unit::Count,
+        "Ready messages plus deliveries that live workers hold."
+    );
+    describe_gauge!(EXPECTED, Unit::Count, "Workers that there should be.");
+    describe_gauge!(
+        WORKERS,
+        Unit::Count,
+        "Workers by state; the states sum to all workers."
+    );
+    describe_gauge!(
+        RUNNERS,
+        Unit::Count,
+        "Runners by state; the states sum to all runners."
+    );
+    describe_counter!(WORKERS_STARTED, Unit::Count, "Workers started.");
+    describe_counter!(
+        WORKERS_STOPPED,
+        Unit::Count,
+        "Workers that ended, by reason."
+    );
+    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners brought up.");
+    describe_counter!(
+        RUNNERS_STOPPED,
+        Unit::Count,
+        "Runners that ended, by reason."
+    );
+    describe_counter!(RECONCILES, Unit::Count, "Reconciles, by what they came to.");
+    describe_histogram!(
+        RECONCILE_DURATION,
+        Unit::Seconds,
+        "Time from a reconcile's start to its applied plan."
+    );
+    describe_counter!(JOBS, Unit::Count, "Runs of jobs, by outcome.");
+    describe_histogram!(JOB_DURATION, Unit::Seconds, "Time that a job ran.");
+    describe_histogram!(
+        JOB_WAIT,
+        Unit::Seconds,
+        "Time from a message's own timestamp (whole seconds) to its job's start; only where it has one."
+    );
+    describe_counter!(
+        SETTLEMENTS,
+        Unit::Count,
+        "Settlements of deliveries; 'lost' never reached the broker."
+    );
+    describe_gauge!(
+        CONNECTED,
+        Unit::Count,
+        "1 while connected to the broker, else 0."
+    );
+    describe_counter!(
+        RECONNECTS,
+        Unit::Count,
+        "Connections to the broker that were made again after a loss."
+    );
+}
+
+/// How a run of a job came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobOutcome {
+    Done,
+    Failed,
+    Timeout,
+    Retry,
+    Rejected,
+    LaunchFailed,
+    NotStarted,
+    Stopped,
+}
+
+impl JobOutcome {
+    const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Failed,
+        Self::Timeout,
+        Self::Retry,
+        Self::Rejected,
+        Self::LaunchFailed,
+        Self::NotStarted,
+        Self::Stopped,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Retry => "retry",
+            Self::Rejected => "rejected",
+            Self::LaunchFailed => "launch_failed",
+            Self::NotStarted => "not_started",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    Ack,
+    Retry,
+    DeadLetter,
+    Reject,
+    Requeue,
+    RequeueCopy,
+    Lost,
+}
+
+impl Settlement {
+    const ALL: [Self; 7] = [
+        Self::Ack,
+        Self::Retry,
+        Self::DeadLetter,
+        Self::Reject,
+        Self::Requeue,
+        Self::RequeueCopy,
+        Self::Lost,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Retry => "retry",
+            Self::DeadLetter => "dead_letter",
+            Self::Reject => "reject",
+            Self::Requeue => "requeue",
+            Self::RequeueCopy => "requeue_copy",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// How a reconcile came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReconcileOutcome {
+    Changed,
+    Unchanged,
+    Stale,
+    Missing,
+}
+
+impl ReconcileOutcome {
+    const ALL: [Self; 4] = [Self::Changed, Self::Unchanged, Self::Stale, Self::Missing];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Stale => "stale",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// A pool's handles. Written by the pool and its workers.
+pub(crate) struct PoolMetrics {
+    pool: String,
+    depth: Gauge,
+    depth_age: Gauge,
+    delayed: Gauge,
+    demand: Gauge,
+    expected: Gauge,
+    /// Waiting, busy, retiring, draining.
+    workers: [Gauge; 4],
+    started: Counter,
+    jobs: [Counter; JobOutcome::ALL.len()],
+    settlements: [Counter; Settlement::ALL.len()],
+    reconciles: [Counter; ReconcileOutcome::ALL.len()],
+    reconcile_duration: Histogram,
+    job_duration: Histogram,
+    job_wait: Histogram,
+}
+
+impl PoolMetrics {
+    pub(crate) fn new(pool: &PoolName) -> Self {
+        let pool = pool.as_str().to_owned();
+        let p = || pool.clone();
+        Self {
+            depth: gauge!(DEPTH, "pool" => p()),
+            depth_age: gauge!(DEPTH_AGE, "pool" => p()),
+            delayed: gauge!(DELAYED, "pool" => p()),
+            demand: gauge!(DEMAND, "pool" => p()),
+            expected: gauge!(EXPECTED, "pool" => p()),
+            workers: ["waiting", "busy", "retiring", "draining"]
+                .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
+            started: counter!(WORKERS_STARTED, "pool" => p()),
+            jobs: JobOutcome::ALL
+                .map(|outcome| counter!(JOBS, "pool" => p(), "outcome" => outcome.as_str())),
+            settlements: Settlement::ALL
+                .map(|s| counter!(SETTLEMENTS, "pool" => p(), "settlement" => s.as_str())),
+            reconciles: ReconcileOutcome::ALL
+                .map(|outcome| counter!(RECONCILES, "pool" => p(), "outcome" => outcome.as_str())),
+            reconcile_duration: histogram!(RECONCILE_DURATION, "pool" => p()),
+            job_duration: histogram!(JOB_DURATION, "pool" => p()),
+            job_wait: histogram!(JOB_WAIT, "pool" => p()),
+            pool,
+        }
+    }
+
+    pub(crate) fn depth(&self, ready: u64, age: Option<Duration>) {
+        self.depth.set(ready as f64);
+        self.depth_age.set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    pub(crate) fn delayed(&self, messages: u64) {
+        self.delayed.set(messages as f64);
+    }
+
+    pub(crate) fn reconciled(&self, outcome: ReconcileOutcome, took: Duration) {
+        self.reconciles[outcome as usize].increment(1);
+        self.reconcile_duration.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn sizes(&self, demand: u64, expected: u32, counts: &Counts) {
+        self.demand.set(demand as f64);
+        self.expected.set(f64::from(expected));
+        let states = [
+            counts.waiting,
+            counts.busy,
+            counts.retiring,
+            counts.draining,
+        ];
+        for (gauge, n) in self.workers.iter().zip(states) {
+            gauge.set(f64::from(n));
+        }
+    }
+
+    pub(crate) fn runners(&self, kind: &'static str, idle: u32, busy: u32) {
+        for (state, n) in [("idle", idle), ("busy", busy)] {
+            gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
+                .set(f64::from(n));
+        }
+    }
+
+    pub(crate) fn worker_started(&self) {
+        self.started.increment(1);
+    }
+
+    pub(crate) fn worker_stopped(&self, reason: &'static str) {
+        counter!(WORKERS_STOPPED, "pool" => self.pool.clone(), "reason" => reason).increment(1);
+    }
+
+    pub(crate) fn runner_counters(&self, kind: &'static str) -> RunnerCounters {
+        let started = counter!(RUNNERS_STARTED, "pool" => self.pool.clone(), "kind" => kind);
+        // Every process job passes through this one, so its handle is made ahead.
+        let finished = counter!(
+            RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => "finished"
+        );
+        RunnerCounters { started, finished }
+    }
+
+    pub(crate) fn runner_stopped(&self, kind: &'static str, reason: &'static str) {
+        counter!(RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => reason)
+            .increment(1);
+    }
+
+    pub(crate) fn job_waited(&self, wait: Duration) {
+        self.job_wait.record(wait.as_secs_f64());
+    }
+
+    pub(crate) fn job_ended(&self, outcome: JobOutcome, took: Duration) {
+        self.jobs[outcome as usize].increment(1);
+        self.job_duration.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn settled(&self, settlement: Settlement) {
+        self.settlements[settlement as usize].increment(1);
+    }
+}
+
+/// Handles of one kind of runner.
+pub(crate) struct RunnerCounters {
+    pub(crate) started: Counter,
+    pub(crate) finished: Counter,
+}
+
+/// The broker's handles. Written by the supervisor.
+pub(crate) struct BrokerMetrics {
+    pub(crate) connected: Gauge,
+    pub(crate) reconnects: Counter,
+}
+
+impl BrokerMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            connected: gauge!(CONNECTED),
+            reconnects: counter!(RECONNECTS),
+        }
+    }
+}

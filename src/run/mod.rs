@@ -1,0 +1,26 @@
+//! Run: workers, pools and the supervisor. The tasks that do what [`decide`](crate::decide) has decided.
+//!
+//! A [`Supervisor`] starts one task per pool, a pool one task per worker. A pool hears of everything through one
+//! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
+//! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
+
+mod cell;
+mod delayed;
+mod events;
+mod fleet;
+mod gate;
+pub mod metrics;
+mod pool;
+mod settling;
+mod shared;
+mod status;
+mod supervisor;
+mod worker;
+
+pub use self::{
+    events::{Event, EventSink},
+    status::{
+        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
+    },
+    supervisor::{DrainError, DrainReport, PoolSpec, Supervisor, SupervisorError},
+};

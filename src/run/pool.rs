@@ -1,0 +1,686 @@
+//! The pool: the task that reconciles one queue's workers.
+//!
+//! Every source (the clock, a probe that came back, a worker that ended, a closed gate, a command) becomes one
+//! [`Event`]. [`Pool::handle`] is synchronous and says what comes next; only then is something done. A reconcile
+//! is `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order; all but the first two happen without an
+//! await, so nothing moves in between.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{self, JoinError, JoinSet},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, debug, debug_span, error, info, warn};
+
+use super::{
+    cell::{Leaving, WorkerCell},
+    events::Event as MetricEvent,
+    fleet::Idle,
+    metrics::ReconcileOutcome,
+    settling::chain,
+    shared::Shared,
+    supervisor::PoolSpec,
+    worker,
+};
+use crate::{
+    config::{Declare, PoolSettings},
+    decide::{
+        EventKind, Intake, Moment, Observation, Phase, Plan, Probe, ReconcileResult, Reconciler,
+        Reconciliation, Rule, Rules, WorkerId,
+    },
+    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
+    runner::CleanupReport,
+    settle::{dead_queue, dead_queue_spec},
+};
+
+/// What a pool is asked to do. Sent by the supervisor's handle.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Reconcile now, and say what it came to.
+    Reconcile(oneshot::Sender<ReconcileResult>),
+    /// Pin the number of workers, or let go.
+    Pin(Option<u32>),
+    /// Delete idle runners now.
+    Flush(oneshot::Sender<u32>),
+    /// Take over a changed configuration.
+    Update(Box<PoolSpec>),
+    /// Take nothing more, finish what is held, and end; stop what still runs after this long.
+    Drain(Duration),
+}
+
+/// What happened.
+enum Event {
+    /// Time to look at the queue.
+    Tick,
+    /// A reconcile's look at the outside world came back.
+    Looked(Box<Look>),
+    /// A worker's task ended.
+    WorkerEnded(Result<(task::Id, Leaving), JoinError>),
+    /// A chore's task ended: nothing depends on it.
+    ChoreEnded,
+    /// The gate was closed or opened.
+    GateChanged,
+    /// The supervisor wants something.
+    Command(Command),
+    /// The drain's deadline has passed.
+    DeadlinePassed,
+    /// The supervisor stops everything now.
+    Killed,
+}
+
+/// What is to be done about it.
+#[must_use = "a decision that is not carried out leaves the pool behind"]
+enum Next {
+    Nothing,
+    /// Look at the outside world, and reconcile with what comes back.
+    Look,
+    /// Reconcile on the last reading.
+    Reconcile(&'static str),
+    /// The same, for someone who wants to know what it came to.
+    Answer(oneshot::Sender<ReconcileResult>),
+    /// The pool is done.
+    End,
+}
+
+/// What a reconcile saw of the outside world.
+struct Look {
+    begun: Moment,
+    cleaned: CleanupReport,
+    probe: Probe,
+}
+
+/// A pool's task.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    reconciler: Reconciler,
+    commands: mpsc::Receiver<Command>,
+    workers: JoinSet<Leaving>,
+    ids: HashMap<task::Id, WorkerId>,
+    next_worker: u64,
+    /// Deletions of runners and the like, which nobody waits for but the pool's end.
+    chores: JoinSet<()>,
+    /// The look under way: at most one.
+    look: Option<BoxFuture<'static, Look>>,
+    /// Someone wants another look once this one is back.
+    look_again: bool,
+    answers: Vec<oneshot::Sender<ReconcileResult>>,
+    deadline: Option<Instant>,
+    killed: bool,
+    /// Workers in a row that could not open their consumer.
+    open_failures: u32,
+    /// The last thing that was logged of the probe, so that it is said once.
+    trouble: Option<String>,
+    delayed: AbortOnDropHandle<()>,
+}
+
+impl Pool {
+    /// A pool that is ready to run. Needs a runtime.
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        let settings = shared.settings();
+        let delayed = tokio::spawn(super::delayed::watch(shared.clone()));
+        Self {
+            reconciler: Reconciler::new(rules_of(&settings)),
+            commands,
+            workers: JoinSet::new(),
+            ids: HashMap::new(),
+            next_worker: 0,
+            chores: JoinSet::new(),
+            look: None,
+            look_again: false,
+            answers: Vec::new(),
+            deadline: None,
+            killed: false,
+            open_failures: 0,
+            trouble: None,
+            delayed: AbortOnDropHandle::new(delayed),
+            shared,
+        }
+    }
+
+    /// Runs until the pool was told to drain and everyone has gone, or until it is killed.
+    pub(crate) async fn run(mut self) {
+        let mut interval = self.shared.settings().poll_interval;
+        let mut ticks = ticks(interval);
+        loop {
+            let current = self.shared.settings().poll_interval;
+            if current != interval {
+                interval = current;
+                ticks = ticks_in(interval);
+            }
+            let event = self.event(&mut ticks).await;
+            match self.handle(event) {
+                Next::Nothing => {}
+                Next::Look => self.start_look(),
+                Next::Reconcile(reason) => {
+                    let _ = self.reconcile(reason, None);
+                }
+                Next::Answer(answer) => {
+                    self.answers.push(answer);
+                    self.start_look();
+                }
+                Next::End => break,
+            }
+        }
+        self.end().await;
+    }
+
+    /// The next event.
+    async fn event(&mut self, ticks: &mut time::Interval) -> Event {
+        let Self {
+            shared,
+            workers,
+            commands,
+            chores,
+            look,
+            deadline,
+            killed,
+            ..
+        } = self;
+        let pause = shared.gate.look_again(shared.now());
+        let pause = async {
+            match pause {
+                Some(pause) => time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        let deadline = async {
+            match deadline {
+                Some(deadline) => time::sleep_until(*deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let look = async {
+            match look {
+                Some(look) => look.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shared.kill.cancelled(), if !*killed => Event::Killed,
+            Some(ended) = workers.join_next_with_id() => Event::WorkerEnded(ended),
+            command = commands.recv(), if !*killed => match command {
+                Some(command) => Event::Command(command),
+                // Every handle is gone, and with them anyone who could want the jobs done.
+                None => Event::Killed,
+            },
+            () = shared.gate.changed() => Event::GateChanged,
+            look = look => Event::Looked(Box::new(look)),
+            Some(_) = chores.join_next() => Event::ChoreEnded,
+            () = deadline => Event::DeadlinePassed,
+            () = pause => Event::GateChanged,
+            _ = ticks.tick() => Event::Tick,
+        }
+    }
+
+    /// Takes an event in and says what comes next. Never waits.
+    fn handle(&mut self, event: Event) -> Next {
+        match event {
+            Event::Tick => Next::Look,
+            Event::Looked(look) => {
+                self.look = None;
+                let again = std::mem::take(&mut self.look_again);
+                let result = self.reconcile("poll", Some(*look));
+                for answer in self.answers.drain(..) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = answer.send(result.clone());
+                }
+                if self.is_done() {
+                    Next::End
+                } else if again {
+                    Next::Look
+                } else {
+                    Next::Nothing
+                }
+            }
+            Event::WorkerEnded(ended) => {
+                self.worker_ended(ended);
+                if self.is_done() {
+                    Next::End
+                } else {
+                    Next::Nothing
+                }
+            }
+            Event::ChoreEnded => Next::Nothing,
+            Event::GateChanged => Next::Reconcile("gate"),
+            Event::Command(Command::Reconcile(answer)) => Next::Answer(answer),
+            Event::Command(Command::Pin(pin)) => {
+                self.reconciler.set_pin(pin);
+                self.shared.view().pinned = pin;
+                Next::Reconcile("scale")
+            }
+            Event::Command(Command::Flush(answer)) => {
+                let flushed = self.flush("flushed");
+                let _ = answer.send(flushed);
+                Next::Nothing
+            }
+            Event::Command(Command::Update(spec)) => {
+                self.update(*spec);
+                Next::Look
+            }
+            Event::Command(Command::Drain(grace)) => {
+                self.drain(grace);
+                if self.is_done() {
+                    Next::End
+                } else {
+                    Next::Reconcile("drain")
+                }
+            }
+            Event::DeadlinePassed => {
+                warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
+                self.deadline = None;
+                self.shared.stop.cancel();
+                Next::Nothing
+            }
+            Event::Killed => {
+                // The runners have heard of it already; what is left is to wait for their jobs to be given back.
+                self.killed = true;
+                self.shared.kill.cancel();
+                self.shared.gate.set_draining();
+                self.order_all();
+                if self.is_done() {
+                    Next::End
+                } else {
+                    Next::Nothing
+                }
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.shared.gate.intake(self.shared.now()) == Intake::Draining && self.workers.is_empty()
+    }
+
+    // Looking: the part of a reconcile that waits.
+
+    fn start_look(&mut self) {
+        if self.look.is_some() {
+            self.look_again = !self.answers.is_empty();
+            return;
+        }
+        let shared = self.shared.clone();
+        let look = async move {
+            let begun = shared.now();
+            let cleaned = shared.fleet.manager().cleanup().await;
+            let settings = shared.settings();
+            let probe = probe(&*shared.driver, &settings).await;
+            Look {
+                begun,
+                cleaned,
+                probe,
+            }
+        };
+        self.look = Some(
+            look.instrument(debug_span!("look", pool = %self.shared.name))
+                .boxed(),
+        );
+    }
+
+    // Reconciling: the part that does not.
+
+    fn reconcile(&mut self, reason: &'static str, look: Option<Look>) -> ReconcileResult {
+        let shared = self.shared.clone();
+        let span = debug_span!("reconcile", pool = %shared.name, reason);
+        let _entered = span.enter();
+        let started = Instant::now();
+
+        let mut result = ReconcileResult::default();
+        let crashed = self.cleanup(look.as_ref(), &mut result);
+
+        let now = shared.now();
+        let (probe, before) = match look {
+            Some(look) => (look.probe, look.begun),
+            None => (Probe::Held, now),
+        };
+        let (census, holdings) = shared.census(before);
+        let intake = shared.gate.intake(now);
+        let observation = Observation {
+            at: now,
+            probe,
+            consumers: holdings.consumers,
+            held: holdings.held,
+            holders: holdings.holders,
+            last_taken: shared.last_taken(),
+            intake,
+        };
+        let Reconciliation { mut decision, plan } =
+            self.reconciler.reconcile(&observation, &census);
+
+        self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());
+        let plan = self.allowed(plan, intake);
+        decision.plan = plan.summary();
+        result.workers_diff = plan.workers_diff();
+        self.apply(&plan, intake, &mut result);
+
+        let counts = census.counts();
+        let (idle, busy) = shared.fleet.counts();
+        let took = started.elapsed();
+        *result
+            .metric_stats
+            .entry(EventKind::Reconciliation)
+            .or_default() += 1;
+        shared.fleet.emit(|pool| MetricEvent::Reconciliation {
+            pool,
+            crashed_runners: crashed,
+            idle_runners: idle,
+            active_runners: busy,
+            expected_workers: decision.expected,
+            duration: took,
+        });
+        let outcome = match decision.won {
+            Rule::Frozen => ReconcileOutcome::Stale,
+            Rule::Missing => ReconcileOutcome::Missing,
+            _ if plan.is_empty() => ReconcileOutcome::Unchanged,
+            _ => ReconcileOutcome::Changed,
+        };
+        shared
+            .metrics
+            .depth(decision.inputs.ready, decision.inputs.age);
+        shared
+            .metrics
+            .sizes(decision.inputs.demand, decision.expected, &counts);
+        shared.metrics.runners(shared.fleet.kind(), idle, busy);
+        shared.metrics.reconciled(outcome, took);
+        if !plan.is_empty() {
+            info!(
+                pool = %shared.name,
+                reason,
+                ready = decision.inputs.ready,
+                demand = decision.inputs.demand,
+                live = counts.live(),
+                expected = decision.expected,
+                by = decision.won.as_str(),
+                plan = %decision.plan,
+                "pool changes shape"
+            );
+        }
+        shared.view().decision = Some(decision);
+        result
+    }
+
+    /// Collects runners that died idle, and counts what the manager collected.
+    fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
+        let shared = &self.shared;
+        let dead = shared.fleet.remove_dead();
+        let orphans = look.map_or(0, |look| look.cleaned.orphans);
+        let crashed = u32::try_from(dead.len()).unwrap_or(u32::MAX);
+        for idle in &dead {
+            warn!(pool = %shared.name, kind = idle.kind(), "idle runner died");
+            shared
+                .fleet
+                .count_out(idle.kind(), &shared.metrics, "crashed");
+        }
+        for _ in 0..orphans {
+            shared
+                .fleet
+                .count_out(shared.fleet.kind(), &shared.metrics, "orphaned");
+        }
+        count_stops(result, crashed + orphans);
+        // Ended all the same, so that what they leave behind is reaped.
+        self.end_runners(dead);
+        crashed
+    }
+
+    /// The plan, less what cannot be done now.
+    fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
+        if !self.shared.is_connected() || intake == Intake::Draining {
+            plan.spawn = 0;
+        } else if self.open_failures > 0 {
+            // Consumers do not open: one at a time until one does.
+            let opening = self.shared.workers().values().any(|cell| {
+                let seen = cell.seen();
+                seen.phase == Phase::Waiting && seen.consuming.is_none()
+            });
+            plan.spawn = plan.spawn.min(u32::from(!opening));
+        }
+        plan
+    }
+
+    /// Applies a plan. Orders only: nobody is waited for.
+    fn apply(&mut self, plan: &Plan, intake: Intake, result: &mut ReconcileResult) {
+        let shared = self.shared.clone();
+        {
+            let workers = shared.workers();
+            let each = |ids: &[WorkerId], order: &dyn Fn(&WorkerCell)| {
+                for cell in ids.iter().filter_map(|id| workers.get(id)) {
+                    order(cell);
+                }
+            };
+            let why = match intake {
+                Intake::Draining => Leaving::Drained,
+                Intake::Faulted => Leaving::Faulted,
+                _ => Leaving::ScaledDown,
+            };
+            each(&plan.lift, &WorkerCell::lift);
+            each(&plan.stop, &|cell| cell.order(why));
+            each(&plan.retire, &WorkerCell::retire);
+            each(&plan.preempt, &WorkerCell::preempt);
+        }
+        for _ in 0..plan.spawn {
+            self.spawn_worker();
+        }
+        let deleted = shared.fleet.remove(&plan.delete);
+        for idle in &deleted {
+            shared
+                .fleet
+                .count_out(idle.kind(), &shared.metrics, "scaled_down");
+        }
+        count_stops(result, u32::try_from(deleted.len()).unwrap_or(u32::MAX));
+        self.end_runners(deleted);
+    }
+
+    fn spawn_worker(&mut self) {
+        let shared = self.shared.clone();
+        let id = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let cell = Arc::new(WorkerCell::new(id, shared.stop.child_token()));
+        shared.workers().insert(id, cell.clone());
+        shared.metrics.worker_started();
+        let span = debug_span!("worker", pool = %shared.name, worker.id = %id);
+        let handle = self
+            .workers
+            .spawn(worker::work(shared, cell).instrument(span));
+        self.ids.insert(handle.id(), id);
+    }
+
+    fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
+        let (task, why) = match ended {
+            Ok(ended) => ended,
+            Err(failed) => {
+                error!(pool = %self.shared.name, error = %failed, "worker panicked: what it held is given back");
+                (failed.id(), Leaving::Panicked)
+            }
+        };
+        let Some(id) = self.ids.remove(&task) else {
+            return;
+        };
+        self.shared.workers().remove(&id);
+        self.shared.metrics.worker_stopped(why.as_str());
+        if why == Leaving::NotOpened {
+            self.open_failures += 1;
+            if self.open_failures == 1 {
+                let error = self.shared.view().open_error.clone();
+                warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
+            }
+        } else {
+            self.open_failures = 0;
+            self.shared.view().open_error = None;
+        }
+        debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
+    }
+
+    /// Deletes every idle runner.
+    fn flush(&mut self, reason: &'static str) -> u32 {
+        let idle = self.shared.fleet.remove_all();
+        for runner in &idle {
+            self.shared
+                .fleet
+                .count_out(runner.kind(), &self.shared.metrics, reason);
+        }
+        let flushed = u32::try_from(idle.len()).unwrap_or(u32::MAX);
+        self.end_runners(idle);
+        flushed
+    }
+
+    fn end_runners(&mut self, runners: Vec<Idle>) {
+        if !runners.is_empty() {
+            self.chores.spawn(Idle::flush(runners));
+        }
+    }
+
+    // Changing and ending.
+
+    fn update(&mut self, spec: PoolSpec) {
+        let old = self.shared.settings();
+        self.reconciler.set_rules(rules_of(&spec.settings));
+        let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
+        self.shared.set_settings(spec.settings);
+        if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
+            let old = self
+                .shared
+                .fleet
+                .set_manager(spec.runners, &self.shared.metrics);
+            for idle in &old {
+                self.shared
+                    .fleet
+                    .count_out(idle.kind(), &self.shared.metrics, "replaced");
+            }
+            self.end_runners(old);
+        }
+        if moved {
+            // A consumer cannot change its queue or prefetch: its worker finishes and another takes its place.
+            self.order_all();
+        }
+    }
+
+    fn drain(&mut self, grace: Duration) {
+        info!(pool = %self.shared.name, grace_ms = grace.as_millis() as u64, "pool drains");
+        self.shared.gate.set_draining();
+        self.order_all();
+        // A grace too long for the clock is no deadline at all.
+        let deadline = Instant::now().checked_add(grace);
+        self.deadline = match (self.deadline, deadline) {
+            (Some(old), Some(new)) => Some(old.min(new)),
+            (old, new) => old.or(new),
+        };
+    }
+
+    fn order_all(&self) {
+        for cell in self.shared.workers().values() {
+            cell.order(Leaving::Drained);
+        }
+    }
+
+    async fn end(mut self) {
+        while let Some(ended) = self.workers.join_next_with_id().await {
+            self.worker_ended(ended);
+        }
+        self.flush("drained");
+        while self.chores.join_next().await.is_some() {}
+        let (census, _) = self.shared.census(self.shared.now());
+        self.shared.metrics.sizes(0, 0, &census.counts());
+        self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
+        drop(self.delayed);
+        info!(pool = %self.shared.name, "pool ended");
+    }
+
+    /// Says once what is wrong with the probe, and once that it is right again.
+    fn note_trouble(&mut self, probe: &Probe, stale: Option<&str>) {
+        if *probe == Probe::Held {
+            return;
+        }
+        let trouble = match probe {
+            Probe::Missing => Some("the queue does not exist"),
+            _ => stale,
+        };
+        if trouble == self.trouble.as_deref() {
+            return;
+        }
+        match trouble {
+            // The supervisor says it once for all pools.
+            Some(_) if !self.shared.is_connected() => {}
+            Some(why) => warn!(
+                pool = %self.shared.name,
+                messaging.destination.name = %self.shared.settings().queue,
+                error = why,
+                "queue depth is not known"
+            ),
+            None => debug!(pool = %self.shared.name, "queue depth is known again"),
+        }
+        self.trouble = trouble.map(str::to_owned);
+    }
+}
+
+/// What decides the size of a pool with these settings.
+fn rules_of(settings: &PoolSettings) -> Rules {
+    Rules {
+        policy: settings.policy.clone(),
+        scaling: settings.scaling,
+        drain_after: settings.drain_after,
+        keep_warm: settings.keep_warm,
+        preempt: settings.preempt,
+    }
+}
+
+/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to.
+async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
+    let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
+    let mut answer = driver.probe(&settings.queue).await;
+    if answer.as_ref().is_err_and(missing) && settings.declare != Declare::No {
+        answer = match declare(driver, settings).await {
+            Ok(()) => driver.probe(&settings.queue).await,
+            Err(error) => Err(error),
+        };
+    }
+    match answer {
+        Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
+        Err(error) if missing(&error) => Probe::Missing,
+        Err(error) => Probe::Failed {
+            why: format!("failed to {}", chain(&error)),
+        },
+    }
+}
+
+async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
+    let (kind, dead_letter_to) = match settings.declare {
+        Declare::Quorum => {
+            // RabbitMQ 4 drops a message at its delivery limit, unless the queue has somewhere to send it.
+            driver.declare(&dead_queue_spec(&settings.queue)).await?;
+            (QueueKind::Quorum, Some(dead_queue(&settings.queue)))
+        }
+        Declare::Classic | Declare::No => (QueueKind::Classic, None),
+    };
+    let spec = QueueSpec {
+        name: settings.queue.clone(),
+        kind,
+        dead_letter_to,
+        message_ttl: None,
+    };
+    driver.declare(&spec).await
+}
+
+fn ticks(interval: Duration) -> time::Interval {
+    let mut ticks = time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Ticks of a changed interval: the first comes after one interval, not at once.
+fn ticks_in(interval: Duration) -> time::Interval {
+    let mut ticks = time::interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn count_stops(result: &mut ReconcileResult, runners: u32) {
+    if runners > 0 {
+        *result
+            .metric_stats
+            .entry(EventKind::RunnerStop)
+            .or_default() += u64::from(runners);
+    }
+}

@@ -1,0 +1,203 @@
+//! Settling: a verdict carried out at the broker.
+//!
+//! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
+//! loses one. While a copy cannot be published, the delivery is held and the pool's gate is closed.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{gate::BlockedGuard, metrics::Settlement, shared::Shared};
+use crate::{
+    config::PoolSettings,
+    queue::{Delivery, Outgoing, QueueError, QueueSpec, SettleError},
+    settle::{
+        Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue, retry_queue_spec,
+    },
+};
+
+/// First wait before a copy that could not be published is tried again.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Until when a delivery may be held for a copy.
+pub(crate) struct HoldUntil<'a> {
+    /// When it must be given back at the latest, lest the broker cuts the channel.
+    pub(crate) deadline: Instant,
+    /// The worker's order to stop what it does.
+    pub(crate) stop: &'a CancellationToken,
+    /// The supervisor's.
+    pub(crate) kill: &'a CancellationToken,
+}
+
+/// Carries `verdict` out, counts it, and says how the delivery was settled.
+///
+/// # Cancel-safety
+/// Not cancel-safe. On drop the delivery is given back, or was already settled.
+pub(crate) async fn settle(
+    shared: &Shared,
+    settings: &PoolSettings,
+    delivery: Delivery,
+    history: History,
+    verdict: Verdict,
+    hold: HoldUntil<'_>,
+) -> Settlement {
+    let settlement = carry_out(shared, settings, delivery, history, verdict, hold).await;
+    shared.metrics.settled(settlement);
+    shared.totals.count(settlement);
+    settlement
+}
+
+async fn carry_out(
+    shared: &Shared,
+    settings: &PoolSettings,
+    delivery: Delivery,
+    history: History,
+    verdict: Verdict,
+    hold: HoldUntil<'_>,
+) -> Settlement {
+    let queue = &settings.queue;
+    let copies = || Copies {
+        pool: shared.name.clone(),
+        queue: queue.clone(),
+        host: shared.host.clone(),
+        header_limit: shared.driver.header_limit(),
+    };
+    let now = jiff::Timestamp::now();
+    let (copy, spec, settlement) = match verdict {
+        Verdict::Ack => return settled(delivery.ack().await, Settlement::Ack, shared),
+        Verdict::GiveBack => return settled(delivery.requeue().await, Settlement::Requeue, shared),
+        Verdict::Reject { death } => {
+            log_death(shared, &death, "dead letter rejected to the broker");
+            return settled(delivery.reject().await, Settlement::Reject, shared);
+        }
+        Verdict::Retry {
+            level,
+            next,
+            failure,
+        } => {
+            let delay = jittered(level, rand::rng().random());
+            let message = delivery.message();
+            let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
+            debug!(
+                pool = %shared.name,
+                messaging.destination.name = %retry_queue(queue, level),
+                delay_ms = delay.as_millis() as u64,
+                attempt = next.attempt,
+                "job is retried later"
+            );
+            (
+                copy,
+                Some(retry_queue_spec(queue, level)),
+                Settlement::Retry,
+            )
+        }
+        Verdict::DeadLetter { death } => {
+            log_death(shared, &death, "job is dead-lettered");
+            let copy = copies().dead_letter(delivery.message(), history, &death, now);
+            (copy, Some(dead_queue_spec(queue)), Settlement::DeadLetter)
+        }
+        Verdict::GiveBackCopy { next } => (
+            copies().give_back(delivery.message(), next),
+            None,
+            Settlement::RequeueCopy,
+        ),
+    };
+    match publish(shared, spec.as_ref(), copy, &hold).await {
+        Ok(()) => settled(delivery.ack().await, settlement, shared),
+        Err(GaveUp) => settled(delivery.requeue().await, Settlement::Requeue, shared),
+    }
+}
+
+fn log_death(shared: &Shared, death: &Death, what: &'static str) {
+    warn!(
+        pool = %shared.name,
+        reason = death.cause.as_str(),
+        attempts = death.attempts,
+        error = %death.message.escape_debug(),
+        "{what}"
+    );
+}
+
+fn settled(result: Result<(), SettleError>, settlement: Settlement, shared: &Shared) -> Settlement {
+    match result {
+        Ok(()) => settlement,
+        Err(error) => {
+            warn!(
+                pool = %shared.name,
+                settlement = settlement.as_str(),
+                error = error.source.as_ref().map(tracing::field::display),
+                "settlement lost: the channel is gone, so the broker delivers the message again"
+            );
+            Settlement::Lost
+        }
+    }
+}
+
+/// The copy could not be published for as long as the delivery could be held.
+struct GaveUp;
+
+/// Publishes until it is confirmed, or until the delivery can be held no longer.
+async fn publish(
+    shared: &Shared,
+    spec: Option<&QueueSpec>,
+    copy: Outgoing,
+    hold: &HoldUntil<'_>,
+) -> Result<(), GaveUp> {
+    let mut wait = FIRST_WAIT;
+    let mut blocked: Option<BlockedGuard<'_>> = None;
+    loop {
+        let error = match try_publish(shared, spec, copy.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let cause = format!("failed to {}", chain(&error));
+        match &blocked {
+            Some(blocked) => blocked.because(cause),
+            None => {
+                warn!(
+                    pool = %shared.name,
+                    messaging.destination.name = copy.routing_key,
+                    error = %cause,
+                    "a copy cannot be published: intake is closed until it can"
+                );
+                blocked = Some(shared.gate.block(cause));
+            }
+        }
+        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = time::sleep_until(hold.deadline) => return Err(GaveUp),
+            () = hold.stop.cancelled() => return Err(GaveUp),
+            () = hold.kill.cancelled() => return Err(GaveUp),
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn try_publish(
+    shared: &Shared,
+    spec: Option<&QueueSpec>,
+    copy: Outgoing,
+) -> Result<(), QueueError> {
+    if let Some(spec) = spec {
+        shared.driver.declare(spec).await?;
+    }
+    shared.driver.publish(copy).await
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

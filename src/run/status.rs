@@ -1,0 +1,136 @@
+//! Snapshots: what a running supervisor shows of itself. Plain data, as the command line and the API print it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decide::{PoolName, QueueName};
+
+/// A pool at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: PoolName,
+    /// Its queue.
+    pub queue: QueueName,
+    /// What it is about.
+    pub state: PoolState,
+    /// Why it is in a state that someone should look at: the cause in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The queue's depth.
+    pub depth: DepthStatus,
+    /// Messages that wait in the retry queues.
+    pub delayed: u64,
+    /// Ready plus held, in jobs.
+    pub demand: u64,
+    /// How many workers there should be.
+    pub expected: u32,
+    /// The number that the pool is pinned to, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<u32>,
+    /// Workers.
+    pub workers: WorkerStatus,
+    /// Runners.
+    pub runners: RunnerStatus,
+    /// What became of jobs since the supervisor started.
+    pub jobs: JobTotals,
+}
+
+/// What a pool is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PoolState {
+    /// It works, or is ready to.
+    Active,
+    /// Drained, and the queue is empty.
+    Idle,
+    /// Someone paused it.
+    Paused,
+    /// On its way out.
+    Draining,
+    /// There is no such queue yet.
+    Waiting,
+    /// Runners cannot start.
+    Faulted,
+    /// Copies cannot be published.
+    Blocked,
+    /// No connection to the broker.
+    Disconnected,
+}
+
+impl PoolState {
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Waiting => "waiting",
+            Self::Faulted => "faulted",
+            Self::Blocked => "blocked",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// A queue's depth as last read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepthStatus {
+    /// Messages ready.
+    pub ready: u64,
+    /// Age of the reading in milliseconds; `None` before the first.
+    pub age_ms: Option<u64>,
+    /// Whether the newest probe gave nothing that can be believed.
+    pub stale: bool,
+}
+
+/// Workers of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Live workers that no runner stands ready for.
+    pub bare: u32,
+    /// All live workers.
+    pub live: u32,
+    /// Workers that were told to go.
+    pub draining: u32,
+}
+
+/// Runners of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerStatus {
+    /// Runners that wait for a job.
+    pub idle: u32,
+    /// Runners that have one.
+    pub busy: u32,
+}
+
+/// What became of a pool's jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobTotals {
+    /// Done and acknowledged.
+    pub done: u64,
+    /// Put off to a retry queue.
+    pub retried: u64,
+    /// Dead-lettered.
+    pub dead: u64,
+    /// Given back to the queue.
+    pub requeued: u64,
+    /// Not settled, because the channel was gone: the broker delivers them again.
+    pub lost: u64,
+}
+
+/// Whether a supervisor is of use, for `/readyz`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// What keeps it from being ready; empty when it is.
+    pub reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// Connected, and every pool either consumes or could.
+    pub fn is_ready(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}

@@ -1,0 +1,469 @@
+//! The worker: a task that owns one consumer and runs one job at a time.
+//!
+//! Order of its end, whatever ends it: the consumer is cancelled and the broker's confirmation awaited, what had
+//! been sent ahead is given back, the channel is closed. A running job comes before all of that: it is finished
+//! and settled first, unless it was ordered to stop.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::FutureExt as _;
+use tokio::time::{self, Instant};
+use tracing::{Instrument as _, debug, debug_span, warn};
+
+use super::{
+    cell::{After, Leaving, WorkerCell},
+    events::Event,
+    fleet::Lent,
+    metrics::{JobOutcome, Settlement},
+    settling::{HoldUntil, chain, settle},
+    shared::Shared,
+};
+use crate::{
+    config::PoolSettings,
+    queue::{ConsumeRequest, Consumer, Delivery},
+    runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
+    settle::{History, crash_loop, give_back, verdict},
+};
+
+/// How long a worker whose runner could not start keeps its message from workers that still wait.
+const QUIET_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs a worker to its end, and says why it ended.
+pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving {
+    let settings = shared.settings();
+    let request = ConsumeRequest {
+        queue: settings.queue.clone(),
+        prefetch: settings.prefetch,
+        tag: consumer_tag(&shared, &cell),
+    };
+    let opened = tokio::select! {
+        biased;
+        () = cell.leave.cancelled() => return cell.go(Leaving::ScaledDown),
+        opened = shared.driver.consume(request) => opened,
+    };
+    let consumer = match opened {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            debug!(error = %chain(&error), "consumer not opened");
+            shared.view().open_error = Some(chain(&error));
+            return cell.go(Leaving::NotOpened);
+        }
+    };
+    cell.consuming(shared.now());
+    let on_start = OnStart::new(Arc::new({
+        let shared = shared.clone();
+        move || shared.gate.started()
+    }));
+    let mut worker = Worker {
+        shared: &shared,
+        cell: &cell,
+        intake: Intake {
+            consumer,
+            ahead: VecDeque::new(),
+            ended: None,
+        },
+        on_start,
+    };
+    let why = worker.serve().await;
+    worker.leave().await;
+    why
+}
+
+/// Consumer tags name their worker to whoever looks at the broker, and are unique to a channel anyway.
+fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
+    // A tag is a short string: 255 bytes.
+    let host: String = shared.host.chars().take(64).collect();
+    format!(
+        "tidegate.{}.{}@{host}.{}",
+        shared.name,
+        cell.id,
+        std::process::id()
+    )
+}
+
+struct Worker<'a> {
+    shared: &'a Arc<Shared>,
+    cell: &'a WorkerCell,
+    intake: Intake,
+    on_start: OnStart,
+}
+
+/// A consumer, and what it was sent ahead of need.
+struct Intake {
+    consumer: Box<dyn Consumer>,
+    ahead: VecDeque<Delivery>,
+    /// Why no more will come.
+    ended: Option<Leaving>,
+}
+
+impl Intake {
+    /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
+    async fn next(&mut self) -> Result<Delivery, Leaving> {
+        if self.ended.is_some() {
+            return std::future::pending().await;
+        }
+        match poll_fn(|cx| self.consumer.poll_next(cx)).await {
+            Some(Ok(delivery)) => Ok(delivery),
+            Some(Err(error)) => {
+                debug!(error = %chain(&error), "consumer lost");
+                self.ended = Some(Leaving::Lost);
+                Err(Leaving::Lost)
+            }
+            // Nobody here has cancelled it.
+            None => {
+                self.ended = Some(Leaving::Cancelled);
+                Err(Leaving::Cancelled)
+            }
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Takes deliveries and works on them, until something ends it.
+    async fn serve(&mut self) -> Leaving {
+        loop {
+            let delivery = match self.wait().await {
+                Ok(delivery) => delivery,
+                Err(why) => return self.cell.go(why),
+            };
+            if !self.cell.take() {
+                self.intake.ahead.push_front(delivery);
+                return self.cell.go(Leaving::ScaledDown);
+            }
+            self.shared.delivery_taken();
+            if let Err(why) = self.job(delivery).await {
+                return self.cell.go(why);
+            }
+            match self.cell.finish(self.held()) {
+                After::Stay => {}
+                After::Go(why) => return why,
+            }
+        }
+    }
+
+    /// Waits for a delivery.
+    async fn wait(&mut self) -> Result<Delivery, Leaving> {
+        if let Some(delivery) = self.intake.ahead.pop_front() {
+            return Ok(delivery);
+        }
+        if let Some(why) = self.intake.ended {
+            return Err(why);
+        }
+        self.shared.waiting_more();
+        let next = tokio::select! {
+            biased;
+            () = self.cell.leave.cancelled() => None,
+            next = self.intake.next() => Some(next),
+        };
+        let result = match next {
+            // Still counted as waiting until the broker has confirmed that nothing more will come.
+            None => {
+                self.cancel().await;
+                Err(Leaving::ScaledDown)
+            }
+            Some(Ok(delivery)) => Ok(delivery),
+            Some(Err(why)) => {
+                self.cell.not_consuming();
+                Err(why)
+            }
+        };
+        self.shared.waiting_less();
+        result
+    }
+
+    fn held(&self) -> u32 {
+        u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Runs the job of a delivery and settles it.
+    async fn job(&mut self, delivery: Delivery) -> Result<(), Leaving> {
+        let settings = self.shared.settings();
+        let history = History::of(delivery.message(), &settings.retry);
+        let deadline = Instant::now() + settings.ack_deadline;
+        let job = Job::new(
+            self.shared.name.clone(),
+            settings.queue.clone(),
+            delivery.message().clone(),
+            history.attempt,
+            || self.shared.make_job_id(),
+        );
+        let span = debug_span!("job", job.id = %job.id().as_str().escape_debug());
+        async {
+            if history.is_crash_loop() {
+                let verdict = crash_loop(history, &settings.retry);
+                self.settle(&settings, delivery, history, verdict, deadline)
+                    .await;
+                return Ok(());
+            }
+            self.run_and_settle(&settings, delivery, history, &job, deadline)
+                .await
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn run_and_settle(
+        &mut self,
+        settings: &PoolSettings,
+        delivery: Delivery,
+        history: History,
+        job: &Job,
+        deadline: Instant,
+    ) -> Result<(), Leaving> {
+        let shared = self.shared.clone();
+        let mut lent = match shared.fleet.lend().await {
+            Ok(lent) => lent,
+            Err(error) => {
+                self.shared
+                    .metrics
+                    .job_ended(JobOutcome::NotStarted, Duration::ZERO);
+                self.give_up(settings, delivery, history, &chain(&error), deadline)
+                    .await;
+                return Err(Leaving::Faulted);
+            }
+        };
+        self.note_start(job, &lent);
+        let begun = Instant::now();
+        let report = self.run(&mut lent, job).await;
+        let took = begun.elapsed();
+        let outcome = outcome_of(&report.end);
+        self.shared.metrics.job_ended(outcome, took);
+        debug!(
+            outcome = outcome.as_str(),
+            took_ms = took.as_millis() as u64,
+            "job ended"
+        );
+        if !report.reusable {
+            self.note_stop(job, outcome, &report.end, took);
+        }
+
+        if let JobEnd::NotStarted(error) = &report.end {
+            let cause = chain(error);
+            self.bring_back(lent, report.reusable).await;
+            self.give_up(settings, delivery, history, &cause, deadline)
+                .await;
+            return Err(Leaving::Faulted);
+        }
+        match &report.end {
+            JobEnd::WrapperFailed(failure) => {
+                let now = self.shared.now();
+                self.shared
+                    .gate
+                    .launch_failed(now, job.id(), &failure.message);
+            }
+            JobEnd::Stopped => self.shared.totals.count_stopped(),
+            _ => self.shared.gate.launched(),
+        }
+        let reusable = report.reusable;
+        let verdict = verdict(report.end, history, &settings.retry);
+        self.settle(settings, delivery, history, verdict, deadline)
+            .await;
+        self.bring_back(lent, reusable).await;
+        Ok(())
+    }
+
+    /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost.
+    async fn run(&mut self, lent: &mut Lent<'_>, job: &Job) -> RunReport {
+        let control = JobControl {
+            stop: self.cell.stop.clone(),
+            kill: self.shared.kill.clone(),
+            started: self.on_start.clone(),
+        };
+        let running = AssertUnwindSafe(lent.runner().run(job, control)).catch_unwind();
+        let mut running = std::pin::pin!(running);
+        loop {
+            tokio::select! {
+                biased;
+                report = &mut running => {
+                    return report.unwrap_or_else(|panic| runner_panicked(panic.as_ref()));
+                }
+                next = self.intake.next() => match next {
+                    Ok(delivery) => {
+                        self.intake.ahead.push_back(delivery);
+                        self.cell.hold(1 + self.held());
+                    }
+                    Err(why) => {
+                        self.cell.not_consuming();
+                        warn!(
+                            pool = %self.shared.name,
+                            worker.id = %self.cell.id,
+                            reason = why.as_str(),
+                            "consumer lost under a running job: it runs on, but cannot be settled \
+                             if its channel is gone"
+                        );
+                    }
+                },
+            }
+        }
+    }
+
+    async fn settle(
+        &mut self,
+        settings: &PoolSettings,
+        delivery: Delivery,
+        history: History,
+        verdict: crate::settle::Verdict,
+        deadline: Instant,
+    ) -> Settlement {
+        let hold = HoldUntil {
+            deadline,
+            stop: &self.cell.stop,
+            kill: &self.shared.kill,
+        };
+        settle(self.shared, settings, delivery, history, verdict, hold).await
+    }
+
+    /// Gives a message back that no runner could be started for.
+    ///
+    /// First the gate is closed and this consumer cancelled, then the others are given a moment to be gone too:
+    /// otherwise the message would go round among them, and a quorum queue drops it after twenty rounds.
+    async fn give_up(
+        &mut self,
+        settings: &PoolSettings,
+        delivery: Delivery,
+        history: History,
+        cause: &str,
+        deadline: Instant,
+    ) {
+        self.shared
+            .gate
+            .start_failed(self.shared.now(), cause.to_owned());
+        self.cancel().await;
+        let quiet = time::timeout(QUIET_WAIT, self.shared.until_nobody_waits());
+        tokio::select! {
+            _ = quiet => {}
+            () = self.cell.stop.cancelled() => {}
+            () = self.shared.kill.cancelled() => {}
+        }
+        let verdict = give_back(history, &settings.retry);
+        self.settle(settings, delivery, history, verdict, deadline)
+            .await;
+    }
+
+    /// Returns a runner to the fleet, or ends it where the worker goes too.
+    async fn bring_back(&mut self, lent: Lent<'_>, reusable: bool) {
+        if !reusable {
+            lent.finished();
+            return;
+        }
+        let stays = self.cell.seen().phase == crate::decide::Phase::Busy;
+        let (over, reason) = if stays {
+            (lent.bring_back(), "replaced")
+        } else {
+            (lent.take_out(), "retired")
+        };
+        if let Some(idle) = over {
+            self.shared
+                .fleet
+                .count_out(idle.kind(), &self.shared.metrics, reason);
+            idle.delete().await;
+        }
+    }
+
+    /// Cancels the consumer, once.
+    async fn cancel(&mut self) {
+        self.cell.not_consuming();
+        if self.intake.ended.is_some() {
+            return;
+        }
+        self.intake.ended = Some(Leaving::ScaledDown);
+        if let Err(error) = self.intake.consumer.cancel().await {
+            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+        }
+        // What was sent before the broker heard of it.
+        while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
+            self.intake.ahead.push_back(delivery);
+        }
+    }
+
+    /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
+    async fn leave(mut self) {
+        self.cancel().await;
+        let settings = self.shared.settings();
+        let deadline = Instant::now();
+        while let Some(delivery) = self.intake.ahead.pop_front() {
+            let history = History::of(delivery.message(), &settings.retry);
+            let verdict = give_back(history, &settings.retry);
+            self.settle(&settings, delivery, history, verdict, deadline)
+                .await;
+        }
+        self.intake.consumer.close().await;
+    }
+
+    fn note_start(&self, job: &Job, lent: &Lent<'_>) {
+        let waited = job.message().properties.timestamp.and_then(waited_since);
+        if let Some(waited) = waited {
+            self.shared.metrics.job_waited(waited);
+        }
+        self.shared.fleet.emit(|pool| Event::RunnerStart {
+            pool,
+            job_id: job.id().clone(),
+            idle: lent.was_idle,
+            queue_duration: waited,
+        });
+    }
+
+    fn note_stop(&self, job: &Job, outcome: JobOutcome, end: &JobEnd, took: Duration) {
+        self.shared.fleet.emit(|pool| Event::RunnerStop {
+            pool,
+            job_id: Some(job.id().clone()),
+            status: outcome.as_str(),
+            status_info: match end {
+                JobEnd::Failed(failure) | JobEnd::WrapperFailed(failure) => {
+                    Some(failure.message.clone())
+                }
+                JobEnd::Rejected { reason } => Some(reason.clone()),
+                JobEnd::NotStarted(error) => Some(chain(error)),
+                _ => None,
+            },
+            job_duration: Some(took),
+        });
+    }
+}
+
+fn outcome_of(end: &JobEnd) -> JobOutcome {
+    match end {
+        JobEnd::Done { .. } => JobOutcome::Done,
+        JobEnd::Retry { .. } => JobOutcome::Retry,
+        JobEnd::Rejected { .. } => JobOutcome::Rejected,
+        JobEnd::Failed(Failure {
+            kind: FailureKind::Timeout,
+            ..
+        }) => JobOutcome::Timeout,
+        JobEnd::Failed(_) => JobOutcome::Failed,
+        JobEnd::WrapperFailed(_) => JobOutcome::LaunchFailed,
+        JobEnd::NotStarted(_) => JobOutcome::NotStarted,
+        JobEnd::Stopped => JobOutcome::Stopped,
+    }
+}
+
+/// A runner that panics broke its promise; the job is taken to have failed.
+fn runner_panicked(panic: &(dyn std::any::Any + Send)) -> RunReport {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    RunReport {
+        end: JobEnd::Failed(Failure {
+            kind: FailureKind::RunnerLost,
+            message: format!("the runner panicked: {text}"),
+            stderr_tail: None,
+        }),
+        reusable: false,
+    }
+}
+
+/// Time since a timestamp in whole seconds, where it is in the past.
+fn waited_since(timestamp: u64) -> Option<Duration> {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()?
+        .checked_sub(Duration::from_secs(timestamp))
+}

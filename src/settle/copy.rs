@@ -1,0 +1,280 @@
+//! Copies: what a message carries when we publish it again.
+//!
+//! A copy is persistent and keeps the message's own properties and headers. What would misroute it, expire it or
+//! have it refused moves to `x-tidegate-original-*`; what others wrote under our prefix goes.
+
+use std::time::Duration;
+
+use super::{
+    Death, History,
+    levels::{dead_queue, retry_queue},
+    verdict::{ATTEMPT, GIVE_BACKS, LAUNCH_FAILURES},
+};
+use crate::{
+    decide::{PoolName, QueueName},
+    queue::{HeaderValue, Headers, Message, Outgoing, Properties, header_size},
+    runner::{Failure, FailureKind},
+};
+
+const PREFIX: &str = "x-tidegate-";
+const ORIGINAL: &str = "x-tidegate-original-";
+const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
+const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
+const DROPPED: &str = "x-tidegate-dropped-headers";
+const ERROR: &str = "x-tidegate-error";
+const STDERR: &str = "x-tidegate-stderr";
+
+/// Headers that route: the broker sends a copy to every queue they name.
+const ROUTING: [&str; 2] = ["CC", "BCC"];
+/// The broker's own record of dead-lettering. On a copy it would count our retries as a cycle, and RabbitMQ drops
+/// messages that go round in one.
+const DEATHS: &str = "x-death";
+/// What the broker writes anew on every delivery or dead-lettering.
+const BROKERS: [&str; 7] = [
+    "x-delivery-count",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+];
+
+/// Longest error text in a header, in bytes.
+const ERROR_LIMIT: usize = 4096;
+/// Names of dropped headers that are listed, at most.
+const DROPPED_LISTED: usize = 16;
+
+/// Makes the copies of one pool's messages.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    /// The pool, for the dead letter's reader.
+    pub pool: PoolName,
+    /// The pool's queue.
+    pub queue: QueueName,
+    /// Where the supervisor runs.
+    pub host: String,
+    /// Bytes that properties and headers may encode to.
+    pub header_limit: usize,
+}
+
+impl Copies {
+    /// A copy that waits `delay` in the retry queue of `level`.
+    pub fn retry(
+        &self,
+        message: &Message,
+        next: History,
+        level: Duration,
+        delay: Duration,
+        failure: Option<&Failure>,
+        now: jiff::Timestamp,
+    ) -> Outgoing {
+        let mut copy = self.base(message, next);
+        copy.routing_key = retry_queue(&self.queue, level).as_str().to_owned();
+        copy.properties.expiration = Some(delay.as_millis().to_string());
+        if let Some(failure) = failure {
+            note_failure(&mut copy.headers, failure);
+            note_time(&mut copy.headers, message, now);
+        }
+        self.fitted(copy)
+    }
+
+    /// A copy for the dead letters, with what a person needs to understand the death.
+    pub fn dead_letter(
+        &self,
+        message: &Message,
+        history: History,
+        death: &Death,
+        now: jiff::Timestamp,
+    ) -> Outgoing {
+        let mut copy = self.base(message, history);
+        copy.routing_key = dead_queue(&self.queue).as_str().to_owned();
+        let headers = &mut copy.headers;
+        // The number of an attempt to come means nothing to the dead; the number spent does.
+        headers.remove(ATTEMPT);
+        set(headers, "x-tidegate-attempts", i64::from(death.attempts));
+        set(headers, "x-tidegate-reason", death.cause.as_str());
+        set(headers, ERROR, shortened(&death.message));
+        if let Some(failure) = &death.failure {
+            note_failure(headers, failure);
+        }
+        note_time(headers, message, now);
+        set(headers, "x-tidegate-pool", self.pool.as_str());
+        set(headers, "x-tidegate-queue", self.queue.as_str());
+        set(headers, "x-tidegate-host", self.host.as_str());
+        self.fitted(copy)
+    }
+
+    /// A copy that goes straight back to the queue, where the broker counts its deliveries from zero.
+    pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
+        let mut copy = self.base(message, next);
+        copy.routing_key = self.queue.as_str().to_owned();
+        self.fitted(copy)
+    }
+
+    /// The message's own content, safe to publish, with our history on it.
+    fn base(&self, message: &Message, history: History) -> Outgoing {
+        // Ours from an earlier copy already. Someone may forge it, and then only forgoes the record of where
+        // the message came from.
+        let again = message.headers.contains_key(ORIGINAL_ROUTING_KEY);
+        let mut headers = Headers::new();
+        for (name, value) in &message.headers {
+            let name = name.as_str();
+            if ROUTING.contains(&name) || name == DEATHS {
+                if !again {
+                    set(
+                        &mut headers,
+                        &format!("{ORIGINAL}{}", name.to_lowercase()),
+                        value.clone(),
+                    );
+                }
+            } else if BROKERS.contains(&name) {
+                if !again && name != BROKERS[0] {
+                    set(&mut headers, name, value.clone());
+                }
+            } else if !name.starts_with(PREFIX) || (again && name.starts_with(ORIGINAL)) {
+                set(&mut headers, name, value.clone());
+            }
+        }
+        let properties = &message.properties;
+        if !again {
+            set(
+                &mut headers,
+                "x-tidegate-original-exchange",
+                message.exchange.as_str(),
+            );
+            set(
+                &mut headers,
+                ORIGINAL_ROUTING_KEY,
+                message.routing_key.as_str(),
+            );
+        }
+        for (name, value) in [
+            ("expiration", &properties.expiration),
+            ("user-id", &properties.user_id),
+        ] {
+            if let Some(value) = value {
+                set(&mut headers, &format!("{ORIGINAL}{name}"), value.as_str());
+            }
+        }
+        if let Some(first) = first_failed_at(message) {
+            set(&mut headers, FIRST_FAILED_AT, first);
+        }
+        if history.attempt > 1 {
+            set(&mut headers, ATTEMPT, i64::from(history.attempt));
+        }
+        if history.launch_failures > 0 {
+            set(
+                &mut headers,
+                LAUNCH_FAILURES,
+                i64::from(history.launch_failures),
+            );
+        }
+        if history.give_backs > 0 {
+            let sum = i64::try_from(history.give_backs).unwrap_or(i64::MAX);
+            set(&mut headers, GIVE_BACKS, sum);
+        }
+        Outgoing {
+            exchange: String::new(),
+            routing_key: String::new(),
+            properties: Properties {
+                delivery_mode: Some(2),
+                expiration: None,
+                user_id: None,
+                ..properties.clone()
+            },
+            headers,
+            body: message.body.clone(),
+        }
+    }
+
+    /// The copy, made to fit: a content header cannot be split over frames, so a message whose headers fill one
+    /// has no room for ours. What explains goes first, then the largest of the message's own, and their names stay.
+    fn fitted(&self, mut copy: Outgoing) -> Outgoing {
+        let mut dropped: Vec<String> = Vec::new();
+        while header_size(&copy.properties, &copy.headers) > self.header_limit {
+            let Some(victim) = largest(&copy.headers) else {
+                break;
+            };
+            copy.headers.remove(&victim);
+            if !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL) {
+                dropped.push(victim);
+                let listed = dropped.iter().take(DROPPED_LISTED);
+                let names = listed
+                    .map(|name| HeaderValue::from(name.as_str()))
+                    .collect();
+                set(&mut copy.headers, DROPPED, HeaderValue::List(names));
+            }
+        }
+        copy
+    }
+}
+
+/// The header to give up next, or `None` where only what must stay is left.
+fn largest(headers: &Headers) -> Option<String> {
+    if headers.contains_key(STDERR) {
+        return Some(STDERR.to_owned());
+    }
+    let size = |name: &str, value: &HeaderValue| {
+        let alone = Headers::from([(name.to_owned(), value.clone())]);
+        header_size(&Properties::default(), &alone)
+    };
+    headers
+        .iter()
+        .filter(|(name, _)| {
+            ![
+                ATTEMPT,
+                LAUNCH_FAILURES,
+                GIVE_BACKS,
+                DROPPED,
+                "x-tidegate-reason",
+            ]
+            .contains(&name.as_str())
+        })
+        .max_by_key(|(name, value)| size(name, value))
+        .map(|(name, _)| name.clone())
+}
+
+fn note_failure(headers: &mut Headers, failure: &Failure) {
+    set(headers, ERROR, shortened(&failure.message));
+    set(headers, "x-tidegate-failure", failure.kind.as_str());
+    match failure.kind {
+        FailureKind::Exit(code) => set(headers, "x-tidegate-exit-code", i64::from(code)),
+        FailureKind::Signal(signal) => set(headers, "x-tidegate-signal", i64::from(signal)),
+        _ => {}
+    }
+    if let Some(tail) = &failure.stderr_tail {
+        set(headers, STDERR, tail.as_str());
+    }
+}
+
+/// When it failed, and when it first did, as far as the message still tells.
+fn note_time(headers: &mut Headers, message: &Message, now: jiff::Timestamp) {
+    let first = first_failed_at(message).map_or_else(|| now.to_string(), str::to_owned);
+    set(headers, FIRST_FAILED_AT, first);
+    set(headers, "x-tidegate-failed-at", now.to_string());
+}
+
+/// When an earlier copy says that the message first failed, where it says so believably.
+fn first_failed_at(message: &Message) -> Option<&str> {
+    message
+        .headers
+        .get(FIRST_FAILED_AT)
+        .and_then(HeaderValue::as_text)
+        .filter(|text| text.parse::<jiff::Timestamp>().is_ok())
+}
+
+fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValue>) {
+    headers.insert(name.to_owned(), value.into());
+}
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(ERROR_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests;

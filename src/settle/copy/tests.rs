@@ -1,0 +1,269 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::settle::DeathCause;
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+fn now() -> jiff::Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn copies() -> Copies {
+    Copies {
+        pool: PoolName::from("p"),
+        queue: QueueName::from("q"),
+        host: String::from("h"),
+        header_limit: 120_000,
+    }
+}
+
+fn hostile() -> Message {
+    Message {
+        exchange: String::from("orders"),
+        routing_key: String::from("new"),
+        properties: Properties {
+            delivery_mode: Some(1),
+            expiration: Some(String::from("250")),
+            user_id: Some(String::from("someone-else")),
+            message_id: Some(String::from("m-1")),
+            priority: Some(7),
+            ..Properties::default()
+        },
+        headers: Headers::from([
+            (
+                String::from("CC"),
+                HeaderValue::List(vec![HeaderValue::from("another-queue")]),
+            ),
+            (
+                String::from("BCC"),
+                HeaderValue::List(vec![HeaderValue::from("third-queue")]),
+            ),
+            (String::from("x-death"), HeaderValue::List(Vec::new())),
+            (String::from("x-delivery-count"), HeaderValue::I64(4)),
+            (
+                String::from("x-tidegate-reason"),
+                HeaderValue::from("forged"),
+            ),
+            (String::from("x-tidegate-attempt"), HeaderValue::I64(4)),
+            (String::from("tenant"), HeaderValue::from("acme")),
+        ]),
+        body: Bytes::from_static(b"\xff\x00body"),
+        redelivered: false,
+    }
+}
+
+fn retried(message: &Message) -> Outgoing {
+    let next = History {
+        attempt: 2,
+        ..History::default()
+    };
+    let level = Duration::from_secs(4);
+    copies().retry(
+        message,
+        next,
+        level,
+        Duration::from_millis(3500),
+        None,
+        now(),
+    )
+}
+
+#[test]
+fn a_copy_keeps_what_is_the_messages_own_and_is_persistent() {
+    let copy = retried(&hostile());
+    assert_eq!(
+        (copy.exchange.as_str(), copy.routing_key.as_str()),
+        ("", "q.retry.4000")
+    );
+    assert_eq!(copy.body, hostile().body);
+    assert_eq!(copy.properties.delivery_mode, Some(2));
+    assert_eq!(copy.properties.message_id.as_deref(), Some("m-1"));
+    assert_eq!(copy.properties.priority, Some(7));
+    assert_eq!(copy.headers.get("tenant"), Some(&HeaderValue::from("acme")));
+}
+
+#[test]
+fn what_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
+    let copy = retried(&hostile());
+    assert_eq!(copy.properties.expiration.as_deref(), Some("3500"));
+    assert_eq!(copy.properties.user_id, None);
+    for gone in [
+        "CC",
+        "BCC",
+        "x-death",
+        "x-delivery-count",
+        "x-tidegate-reason",
+    ] {
+        assert!(!copy.headers.contains_key(gone), "{gone}");
+    }
+    let text = |name: &str| {
+        copy.headers
+            .get(name)
+            .and_then(HeaderValue::as_text)
+            .map(str::to_owned)
+    };
+    assert_eq!(
+        text("x-tidegate-original-expiration").as_deref(),
+        Some("250")
+    );
+    assert_eq!(
+        text("x-tidegate-original-user-id").as_deref(),
+        Some("someone-else")
+    );
+    assert_eq!(
+        text("x-tidegate-original-exchange").as_deref(),
+        Some("orders")
+    );
+    assert_eq!(
+        text("x-tidegate-original-routing-key").as_deref(),
+        Some("new")
+    );
+    for kept in [
+        "x-tidegate-original-cc",
+        "x-tidegate-original-bcc",
+        "x-tidegate-original-x-death",
+    ] {
+        assert!(copy.headers.contains_key(kept), "{kept}");
+    }
+    assert_eq!(
+        copy.headers.get("x-tidegate-attempt"),
+        Some(&HeaderValue::I64(2))
+    );
+}
+
+#[test]
+fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
+    let first = retried(&hostile());
+    let mut headers = first.headers;
+    // What the broker adds on the way through the retry queue.
+    headers.insert(
+        String::from("x-death"),
+        HeaderValue::List(vec![HeaderValue::Void]),
+    );
+    headers.insert(
+        String::from("x-first-death-queue"),
+        HeaderValue::from("q.retry.4000"),
+    );
+    let back = Message {
+        routing_key: String::from("q"),
+        headers,
+        properties: Properties {
+            expiration: None,
+            ..first.properties
+        },
+        ..hostile()
+    };
+    let second = retried(&Message {
+        exchange: String::new(),
+        ..back
+    });
+    let original = |name: &str| {
+        second
+            .headers
+            .get(&format!("x-tidegate-original-{name}"))
+            .cloned()
+    };
+    assert_eq!(original("exchange"), Some(HeaderValue::from("orders")));
+    assert_eq!(original("routing-key"), Some(HeaderValue::from("new")));
+    assert_eq!(original("expiration"), Some(HeaderValue::from("250")));
+    assert_eq!(original("x-death"), Some(HeaderValue::List(Vec::new())));
+    assert!(!second.headers.contains_key("x-first-death-queue"));
+    assert!(!second.headers.contains_key("x-death"));
+}
+
+#[test]
+fn a_dead_letter_tells_a_person_what_happened() {
+    let death = Death {
+        cause: DeathCause::Attempts,
+        attempts: 5,
+        message: String::from("exit code 3"),
+        failure: Some(Failure {
+            kind: FailureKind::Exit(3),
+            message: String::from("exit code 3"),
+            stderr_tail: Some(String::from("Traceback ...")),
+        }),
+    };
+    let mut message = hostile();
+    message.headers.insert(
+        String::from("x-tidegate-first-failed-at"),
+        HeaderValue::from("2026-01-01T00:00:00Z"),
+    );
+    let letter = copies().dead_letter(&message, History::default(), &death, now());
+    assert_eq!(letter.routing_key, "q.dead");
+    assert_eq!(letter.properties.expiration, None);
+    let shown: Vec<String> = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(ORIGINAL))
+        .map(|(name, value)| match value.as_text() {
+            Some(text) => format!("{name}: {text}"),
+            None => format!("{name}: {value:?}"),
+        })
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    tenant: acme
+    x-tidegate-attempts: I64(5)
+    x-tidegate-error: exit code 3
+    x-tidegate-exit-code: I64(3)
+    x-tidegate-failed-at: 2026-01-02T03:04:05Z
+    x-tidegate-failure: exit
+    x-tidegate-first-failed-at: 2026-01-01T00:00:00Z
+    x-tidegate-host: h
+    x-tidegate-pool: p
+    x-tidegate-queue: q
+    x-tidegate-reason: attempts
+    x-tidegate-stderr: Traceback ...
+    ");
+}
+
+#[test]
+fn a_forged_time_is_not_believed() {
+    let mut message = hostile();
+    message
+        .headers
+        .insert(String::from(FIRST_FAILED_AT), HeaderValue::from("long ago"));
+    let mut headers = Headers::new();
+    note_time(&mut headers, &message, now());
+    assert_eq!(headers.get(FIRST_FAILED_AT), Some(&HeaderValue::from(NOW)));
+}
+
+#[test]
+fn a_message_whose_headers_fill_the_frame_loses_its_largest_and_says_which() {
+    let mut message = hostile();
+    message
+        .headers
+        .insert(String::from("huge"), HeaderValue::from("x".repeat(119_000)));
+    message
+        .headers
+        .insert(String::from("big"), HeaderValue::from("y".repeat(900)));
+    let copy = retried(&message);
+    assert!(header_size(&copy.properties, &copy.headers) <= 120_000);
+    assert!(!copy.headers.contains_key("huge") && copy.headers.contains_key("big"));
+    assert_eq!(
+        copy.headers.get(DROPPED),
+        Some(&HeaderValue::List(vec![HeaderValue::from("huge")]))
+    );
+    assert_eq!(copy.headers.get(ATTEMPT), Some(&HeaderValue::I64(2)));
+}
+
+proptest! {
+    /// Whatever a message carries, its copy fits, and our history on it is our own.
+    #[test]
+    fn every_copy_fits_and_carries_our_history(
+        names in proptest::collection::vec("[a-zA-Z-]{1,20}|x-tidegate-[a-z-]{1,12}|CC|x-death", 0..20),
+        sizes in proptest::collection::vec(0usize..40_000, 20),
+    ) {
+        let message = Message {
+            headers: names.into_iter().zip(sizes)
+                .map(|(name, size)| (name, HeaderValue::from("z".repeat(size))))
+                .collect(),
+            ..hostile()
+        };
+        let copy = retried(&message);
+        prop_assert!(header_size(&copy.properties, &copy.headers) <= 120_000);
+        prop_assert_eq!(copy.headers.get(ATTEMPT), Some(&HeaderValue::I64(2)));
+        prop_assert!(!copy.headers.contains_key("CC") && !copy.headers.contains_key("x-death"));
+    }
+}

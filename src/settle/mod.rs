@@ -1,0 +1,17 @@
+//! Settle: what becomes of a delivery, and what its copies carry.
+//!
+//! Pure, like [`decide`](crate::decide): from a job's end, the message's history with us and the pool's settings
+//! comes a [`Verdict`]; from a verdict come the messages to publish. Publishing and acknowledging is the worker's.
+
+mod copy;
+mod levels;
+mod verdict;
+
+pub use self::{
+    copy::Copies,
+    levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
+    verdict::{
+        CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,
+        give_back, verdict,
+    },
+};

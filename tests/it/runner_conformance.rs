@@ -1,0 +1,405 @@
+//! One suite for every kind of runner: what a pool may expect of the seam, whatever executes the job.
+//!
+//! A kind joins with a [`Kit`], which makes a manager whose jobs do a [`Task`], and a line at the end.
+
+use std::{
+    fs::OpenOptions,
+    future,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tidegate::{
+    adapters::{exec::ExecManager, handler::HandlerManager},
+    config::ExecSettings,
+    decide::RunnerId,
+    queue::Message,
+    runner::{
+        BoxError, CreateRunner, FailureKind, Job, JobControl, JobEnd, Outcome, RunReport, Runner,
+        RunnerManager,
+    },
+};
+
+use crate::support::witness::{PATIENCE, Witness, soon};
+
+/// What a job does. "Says" is a line to the witness, which it holds open to its end.
+#[derive(Debug, Clone, Copy)]
+enum Task {
+    /// It is done.
+    Done,
+    /// It fails, for the reason "why".
+    Fail,
+    /// It asks for later.
+    Retry,
+    /// It refuses itself, for the reason "never".
+    Reject,
+    /// It says "started" and waits; asked to end, it ends badly.
+    Obey,
+    /// It says "started" and waits; asked to end, it ends well.
+    EndWell,
+    /// It says "started" and waits, whatever it is asked.
+    Ignore,
+    /// It copies its body to the file "body" and its attempt to the file "attempt".
+    Copy,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    timeout: Duration,
+    kill_grace: Duration,
+}
+
+/// Limits that no test reaches.
+const AMPLE: Limits = Limits {
+    timeout: Duration::from_secs(3600),
+    kill_grace: Duration::from_secs(3600),
+};
+
+const BRIEF: Duration = Duration::from_millis(50);
+
+trait Kit {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager>;
+    /// Whether a runner takes another job after one that ended by itself.
+    fn reusable(&self) -> bool;
+    /// A manager whose runners cannot start, where the kind can have such a thing.
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>>;
+}
+
+struct Exec;
+
+impl Kit for Exec {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        let wait =
+            "exec 9>\"$FOLDER/witness\"; echo started >&9; while :; do sleep 1000 & wait; done";
+        let script = match task {
+            Task::Done => "exit 0",
+            Task::Fail => "echo why >&2; exit 3",
+            Task::Retry => "exit 75",
+            Task::Reject => "echo never >&2; exit 65",
+            Task::Obey => wait,
+            Task::EndWell => &format!("trap 'exit 0' TERM; {wait}"),
+            Task::Ignore => &format!("trap '' TERM; {wait}"),
+            Task::Copy => {
+                "cat >\"$FOLDER/body\"; printf %s \"$TIDEGATE_ATTEMPT\" >\"$FOLDER/attempt\""
+            }
+        };
+        let mut settings = ExecSettings::new(["sh", "-c", script]);
+        settings.timeout = limits.timeout;
+        settings.kill_grace = limits.kill_grace;
+        let folder = witness.folder().to_str().expect("a path of text");
+        settings.env = [("FOLDER".to_owned(), folder.to_owned())].into();
+        Box::new(ExecManager::new(settings))
+    }
+
+    fn reusable(&self) -> bool {
+        false
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        let settings = ExecSettings::new(["/no/such/program"]);
+        Some(Box::new(ExecManager::new(settings)))
+    }
+}
+
+struct Handler;
+
+impl Kit for Handler {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        let folder = witness.folder().to_owned();
+        let manager = HandlerManager::new(move |job| handle(task, folder.clone(), job))
+            .timeout(limits.timeout)
+            .kill_grace(limits.kill_grace);
+        Box::new(manager)
+    }
+
+    fn reusable(&self) -> bool {
+        true
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        None
+    }
+}
+
+async fn handle(task: Task, folder: PathBuf, job: Job) -> Result<Outcome, BoxError> {
+    let start = |folder: &Path| {
+        let mut fifo = OpenOptions::new()
+            .write(true)
+            .open(folder.join("witness"))?;
+        writeln!(fifo, "started").map(|()| fifo)
+    };
+    match task {
+        Task::Done => Ok(Outcome::Done),
+        Task::Fail => Err("why".into()),
+        Task::Retry => Ok(Outcome::retry()),
+        Task::Reject => Ok(Outcome::reject("never")),
+        Task::Obey => {
+            let _held = start(&folder)?;
+            job.cancelled().cancelled().await;
+            Err("asked to end".into())
+        }
+        Task::EndWell => {
+            let _held = start(&folder)?;
+            job.cancelled().cancelled().await;
+            Ok(Outcome::Done)
+        }
+        Task::Ignore => {
+            let _held = start(&folder)?;
+            future::pending().await
+        }
+        Task::Copy => {
+            std::fs::write(folder.join("body"), job.body())?;
+            std::fs::write(folder.join("attempt"), job.attempt().to_string())?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn job(body: impl Into<Bytes>, attempt: u32) -> Job {
+    let message = Message {
+        body: body.into(),
+        ..Message::default()
+    };
+    Job::new(
+        "pool".into(),
+        "queue".into(),
+        Arc::new(message),
+        attempt,
+        || "job".into(),
+    )
+}
+
+async fn create(manager: &dyn RunnerManager) -> Box<dyn Runner> {
+    let request = CreateRunner {
+        id: RunnerId(1),
+        pool: "pool".into(),
+    };
+    manager.create(request).await.expect("a runner")
+}
+
+/// Runs one job that nobody interferes with.
+async fn run(kit: &impl Kit, task: Task, limits: Limits) -> RunReport {
+    let witness = Witness::new();
+    let manager = kit.manager(task, limits, &witness);
+    let mut runner = create(&*manager).await;
+    soon(runner.run(&job("", 1), JobControl::default())).await
+}
+
+/// Starts one job, does `interfere` once it runs, and hands back its end, when nothing of it runs any more.
+async fn run_and(
+    kit: &impl Kit,
+    task: Task,
+    limits: Limits,
+    interfere: impl FnOnce(&JobControl),
+) -> JobEnd {
+    let mut witness = Witness::new();
+    let manager = kit.manager(task, limits, &witness);
+    let mut runner = create(&*manager).await;
+    let control = JobControl::default();
+    let running = tokio::spawn({
+        let control = control.clone();
+        async move { runner.run(&job("", 1), control).await }
+    });
+    assert_eq!(witness.line().await, "started");
+    interfere(&control);
+    let report = soon(running).await.expect("a runner does not panic");
+    witness.gone().await;
+    report.end
+}
+
+async fn reports_a_job_that_is_done(kit: impl Kit) {
+    let report = run(&kit, Task::Done, AMPLE).await;
+    assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+}
+
+async fn reports_a_job_that_failed_and_why(kit: impl Kit) {
+    let report = run(&kit, Task::Fail, AMPLE).await;
+    let JobEnd::Failed(failure) = &report.end else {
+        panic!("{report:?}");
+    };
+    let said = format!("{} {:?}", failure.message, failure.stderr_tail);
+    assert!(said.contains("why"), "{failure:?}");
+}
+
+async fn reports_a_job_that_asks_for_later(kit: impl Kit) {
+    let report = run(&kit, Task::Retry, AMPLE).await;
+    assert!(
+        matches!(report.end, JobEnd::Retry { after: None }),
+        "{report:?}"
+    );
+}
+
+async fn reports_a_job_that_refuses_itself_and_why(kit: impl Kit) {
+    let report = run(&kit, Task::Reject, AMPLE).await;
+    let JobEnd::Rejected { reason } = &report.end else {
+        panic!("{report:?}");
+    };
+    assert!(reason.contains("never"), "{reason}");
+}
+
+async fn ends_a_job_at_its_timeout(kit: impl Kit) {
+    for task in [Task::Obey, Task::Ignore] {
+        let limits = Limits {
+            timeout: BRIEF,
+            // One that obeys does so long before this; the other is the reason for it.
+            kill_grace: if matches!(task, Task::Obey) {
+                PATIENCE
+            } else {
+                BRIEF
+            },
+        };
+        let report = run(&kit, task, limits).await;
+        let JobEnd::Failed(failure) = &report.end else {
+            panic!("{report:?}");
+        };
+        assert_eq!(failure.kind, FailureKind::Timeout);
+        assert!(failure.message.contains("50ms"), "{}", failure.message);
+    }
+}
+
+async fn stops_a_job_with_grace(kit: impl Kit) {
+    let end = run_and(&kit, Task::Obey, AMPLE, |control| control.stop.cancel()).await;
+    assert!(matches!(end, JobEnd::Stopped), "{end:?}");
+}
+
+async fn stops_a_job_by_force_after_its_grace(kit: impl Kit) {
+    let limits = Limits {
+        kill_grace: BRIEF,
+        ..AMPLE
+    };
+    let end = run_and(&kit, Task::Ignore, limits, |control| control.stop.cancel()).await;
+    assert!(matches!(end, JobEnd::Stopped), "{end:?}");
+}
+
+async fn believes_a_job_that_ends_well_when_it_is_stopped(kit: impl Kit) {
+    let end = run_and(&kit, Task::EndWell, AMPLE, |control| control.stop.cancel()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+}
+
+async fn kills_a_job_at_once(kit: impl Kit) {
+    let end = run_and(&kit, Task::Ignore, AMPLE, |control| control.kill.cancel()).await;
+    assert!(matches!(end, JobEnd::Stopped), "{end:?}");
+}
+
+async fn kills_a_job_in_its_grace(kit: impl Kit) {
+    let end = run_and(&kit, Task::Ignore, AMPLE, |control| {
+        control.stop.cancel();
+        control.kill.cancel();
+    });
+    let end = end.await;
+    assert!(matches!(end, JobEnd::Stopped), "{end:?}");
+}
+
+async fn does_not_start_a_job_that_is_already_stopped(kit: impl Kit) {
+    let witness = Witness::new();
+    let manager = kit.manager(Task::Copy, AMPLE, &witness);
+    let mut runner = create(&*manager).await;
+    let control = JobControl::default();
+    control.stop.cancel();
+    let report = soon(runner.run(&job("", 1), control)).await;
+    assert!(matches!(report.end, JobEnd::Stopped), "{report:?}");
+    assert!(!witness.folder().join("body").exists());
+}
+
+async fn leaves_nothing_running_when_its_future_is_dropped(kit: impl Kit) {
+    let mut witness = Witness::new();
+    let manager = kit.manager(Task::Ignore, AMPLE, &witness);
+    let mut runner = create(&*manager).await;
+    let running = tokio::spawn(async move {
+        runner.run(&job("", 1), JobControl::default()).await;
+    });
+    assert_eq!(witness.line().await, "started");
+    running.abort();
+    witness.gone().await;
+}
+
+async fn delivers_the_body_byte_for_byte_and_the_attempt(kit: impl Kit) {
+    let all_bytes: Vec<u8> = (0..=u8::MAX).collect();
+    let bodies = [
+        Vec::new(),
+        b"text\n\r\n\0no newline at the end".to_vec(),
+        all_bytes.clone(),
+        all_bytes.repeat(16 * 1024 * 1024 / 256),
+    ];
+    for (attempt, body) in (1..).zip(bodies) {
+        let witness = Witness::new();
+        let manager = kit.manager(Task::Copy, AMPLE, &witness);
+        let mut runner = create(&*manager).await;
+        let report = soon(runner.run(&job(body.clone(), attempt), JobControl::default())).await;
+        assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+        let read = |name: &str| std::fs::read(witness.folder().join(name)).expect("a file");
+        assert!(read("body") == body, "a body of {} bytes", body.len());
+        assert_eq!(read("attempt"), attempt.to_string().as_bytes());
+    }
+}
+
+async fn says_truly_whether_it_can_be_reused(kit: impl Kit) {
+    let witness = Witness::new();
+    for task in [Task::Done, Task::Fail, Task::Retry, Task::Reject] {
+        let manager = kit.manager(task, AMPLE, &witness);
+        let mut runner = create(&*manager).await;
+        assert!(runner.is_alive());
+        let report = soon(runner.run(&job("", 1), JobControl::default())).await;
+        assert_eq!(report.reusable, kit.reusable(), "{task:?}");
+        if report.reusable {
+            assert!(runner.is_alive());
+            let again = soon(runner.run(&job("", 2), JobControl::default())).await;
+            assert_eq!(format!("{:?}", again.end), format!("{:?}", report.end));
+        }
+        manager.flush(vec![runner]).await;
+    }
+}
+
+async fn tells_a_runner_that_cannot_start_from_a_job_that_fails(kit: impl Kit) {
+    let Some(manager) = kit.cannot_start() else {
+        return;
+    };
+    let request = CreateRunner {
+        id: RunnerId(1),
+        pool: "pool".into(),
+    };
+    // A kind may find out at either of the two.
+    if let Ok(mut runner) = manager.create(request).await {
+        let report = soon(runner.run(&job("", 1), JobControl::default())).await;
+        assert!(matches!(report.end, JobEnd::NotStarted(_)), "{report:?}");
+    }
+}
+
+macro_rules! conformance {
+    ($kind:ident, $kit:expr, [$($test:ident),* $(,)?]) => {
+        mod $kind {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test($kit).await;
+                }
+            )*
+        }
+    };
+    ($kind:ident, $kit:expr) => {
+        conformance!($kind, $kit, [
+            reports_a_job_that_is_done,
+            reports_a_job_that_failed_and_why,
+            reports_a_job_that_asks_for_later,
+            reports_a_job_that_refuses_itself_and_why,
+            ends_a_job_at_its_timeout,
+            stops_a_job_with_grace,
+            stops_a_job_by_force_after_its_grace,
+            believes_a_job_that_ends_well_when_it_is_stopped,
+            kills_a_job_at_once,
+            kills_a_job_in_its_grace,
+            does_not_start_a_job_that_is_already_stopped,
+            leaves_nothing_running_when_its_future_is_dropped,
+            delivers_the_body_byte_for_byte_and_the_attempt,
+            says_truly_whether_it_can_be_reused,
+            tells_a_runner_that_cannot_start_from_a_job_that_fails,
+        ]);
+    };
+}
+
+conformance!(exec, Exec);
+conformance!(handler, Handler);
