@@ -2,8 +2,11 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
+
+/// See [`Logged::capture`].
+static EVERYWHERE: Once = Once::new();
 
 /// The JSON log of the present thread's jobs.
 #[derive(Clone, Default)]
@@ -12,6 +15,13 @@ pub(super) struct Logged(Arc<Mutex<Vec<u8>>>);
 impl Logged {
     /// Captures the log of this thread until the guard is dropped. Each test has a runtime of one thread.
     pub(super) fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        // While just one subscriber exists, tracing asks the present thread's whether a new callsite is of any
+        // interest, and remembers the answer for all threads. A test's thread without one would silence the log
+        // of this one, so every thread has one that takes everything.
+        EVERYWHERE.call_once(|| {
+            let everything = tracing_subscriber::registry();
+            tracing::subscriber::set_global_default(everything).expect("the first one");
+        });
         let logged = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
