@@ -34,7 +34,10 @@ const PAIRS: usize = 7;
 
 fn main() {
     // `cargo bench` passes `--bench`; what remains chooses.
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
     let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|arg| arg == name);
     let Ok(url) = std::env::var("AMQP_URL") else {
         eprintln!("AMQP_URL is not set: run `scripts/with-broker cargo bench`");
@@ -55,7 +58,9 @@ fn main() {
             bench.rise(1_000).await;
         }
         if wants("start") {
-            bench.time_to_first_start(100, Duration::from_millis(200)).await;
+            bench
+                .time_to_first_start(100, Duration::from_millis(200))
+                .await;
         }
         if wants("memory") {
             bench.memory(5_000).await;
@@ -105,8 +110,16 @@ impl Counter {
     /// Jobs per second from the first job to the last.
     async fn rate(&self) -> f64 {
         self.finished.notified().await;
-        let first = self.first.lock().expect("not poisoned").expect("there was a first");
-        let last = self.last.lock().expect("not poisoned").expect("there was a last");
+        let first = self
+            .first
+            .lock()
+            .expect("not poisoned")
+            .expect("there was a first");
+        let last = self
+            .last
+            .lock()
+            .expect("not poisoned")
+            .expect("there was a last");
         (self.target - 1) as f64 / last.duration_since(first).as_secs_f64()
     }
 }
@@ -119,10 +132,22 @@ impl Bench {
         let channel = connection.create_channel().await.expect("a channel");
         let queue = format!("tidegate-bench-{}", std::process::id());
         channel
-            .queue_declare(queue.as_str().into(), QueueDeclareOptions { durable: true, ..Default::default() }, FieldTable::default())
+            .queue_declare(
+                queue.as_str().into(),
+                QueueDeclareOptions {
+                    durable: true,
+                    ..Default::default()
+                },
+                FieldTable::default(),
+            )
             .await
             .expect("a queue");
-        Self { url, queue, connection, channel }
+        Self {
+            url,
+            queue,
+            connection,
+            channel,
+        }
     }
 
     async fn delete(&self) {
@@ -130,7 +155,10 @@ impl Bench {
             .queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default())
             .await
             .expect("the queue is deleted");
-        self.connection.close(200, "done".into()).await.expect("closed");
+        self.connection
+            .close(200, "done".into())
+            .await
+            .expect("closed");
     }
 
     async fn publish(&self, jobs: u64) {
@@ -153,7 +181,10 @@ impl Bench {
     }
 
     async fn depth(&self) -> u64 {
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
         let queue = self
             .channel
             .queue_declare(self.queue.as_str().into(), options, FieldTable::default())
@@ -191,13 +222,22 @@ impl Bench {
     async fn ours(&self, workers: u32, jobs: u64) -> f64 {
         self.publish(jobs).await;
         let counter = Counter::new(jobs);
-        let supervisor = self.supervisor(PoolSettings {
-            policy: Policy::fixed(workers),
-            scaling: Scaling { up_step: workers, ..Scaling::default() },
-            ..self.settings()
-        }, counter.clone());
+        let supervisor = self.supervisor(
+            PoolSettings {
+                policy: Policy::fixed(workers),
+                scaling: Scaling {
+                    up_step: workers,
+                    ..Scaling::default()
+                },
+                ..self.settings()
+            },
+            counter.clone(),
+        );
         let rate = counter.rate().await;
-        supervisor.drain(Duration::from_secs(30)).await.expect("drained");
+        supervisor
+            .drain(Duration::from_secs(30))
+            .await
+            .expect("drained");
         rate
     }
 
@@ -210,7 +250,10 @@ impl Bench {
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..workers {
             let channel = connection.create_channel().await.expect("a channel");
-            channel.basic_qos(1, BasicQosOptions::default()).await.expect("qos");
+            channel
+                .basic_qos(1, BasicQosOptions::default())
+                .await
+                .expect("qos");
             let mut consumer = channel
                 .basic_consume(
                     self.queue.as_str().into(),
@@ -225,7 +268,11 @@ impl Bench {
                 // Keeps the channel open.
                 let _channel = channel;
                 while let Some(Ok(delivery)) = consumer.next().await {
-                    delivery.acker.ack(BasicAckOptions::default()).await.expect("acked");
+                    delivery
+                        .acker
+                        .ack(BasicAckOptions::default())
+                        .await
+                        .expect("acked");
                     counter.count();
                 }
             });
@@ -240,25 +287,40 @@ impl Bench {
         let mut times = Vec::new();
         for _ in 0..5 {
             let counter = Counter::new(u64::MAX);
-            let supervisor = self.supervisor(PoolSettings {
-                policy: Policy::fixed(workers),
-                drain_after: DrainAfter::Never,
-                scaling: Scaling { up_step: workers, ..Scaling::default() },
-                ..self.settings()
-            }, counter);
+            let supervisor = self.supervisor(
+                PoolSettings {
+                    policy: Policy::fixed(workers),
+                    drain_after: DrainAfter::Never,
+                    scaling: Scaling {
+                        up_step: workers,
+                        ..Scaling::default()
+                    },
+                    ..self.settings()
+                },
+                counter,
+            );
             until(&supervisor, |pool| pool.workers.live > 0).await;
             let begun = Instant::now();
             while self.consumers().await < workers {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             times.push(begun.elapsed().as_secs_f64());
-            supervisor.drain(Duration::from_secs(60)).await.expect("drained");
+            supervisor
+                .drain(Duration::from_secs(60))
+                .await
+                .expect("drained");
         }
-        println!("rise: {workers} workers up from zero in {:.2} s (median of 5)", median(&mut times));
+        println!(
+            "rise: {workers} workers up from zero in {:.2} s (median of 5)",
+            median(&mut times)
+        );
     }
 
     async fn consumers(&self) -> u32 {
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
         self.channel
             .queue_declare(self.queue.as_str().into(), options, FieldTable::default())
             .await
@@ -287,12 +349,21 @@ impl Bench {
             tokio::time::sleep(poll_interval.mul_f64((n as f64 * 0.618_034).fract())).await;
             let published = Instant::now();
             self.channel
-                .basic_publish("".into(), self.queue.as_str().into(), BasicPublishOptions::default(), b"one", BasicProperties::default())
+                .basic_publish(
+                    "".into(),
+                    self.queue.as_str().into(),
+                    BasicPublishOptions::default(),
+                    b"one",
+                    BasicProperties::default(),
+                )
                 .await
                 .expect("published");
             let at = started.recv().await.expect("the job starts");
             waits.push(at.duration_since(published).as_secs_f64() * 1000.0);
-            until(&supervisor, |pool| pool.workers.live + pool.workers.draining == 0).await;
+            until(&supervisor, |pool| {
+                pool.workers.live + pool.workers.draining == 0
+            })
+            .await;
         }
         let middle = median(&mut waits);
         let last = waits[waits.len() * 99 / 100 - 1];
@@ -302,24 +373,36 @@ impl Bench {
             poll / 2 + 50,
             poll + 100
         );
-        supervisor.drain(Duration::from_secs(30)).await.expect("drained");
+        supervisor
+            .drain(Duration::from_secs(30))
+            .await
+            .expect("drained");
     }
 
     /// Resident memory of an idle worker.
     async fn memory(&self, workers: u32) {
-        let supervisor = self.supervisor(PoolSettings {
-            policy: Policy::fixed(workers),
-            drain_after: DrainAfter::Never,
-            scaling: Scaling { up_step: 500, ..Scaling::default() },
-            ..self.settings()
-        }, Counter::new(u64::MAX));
+        let supervisor = self.supervisor(
+            PoolSettings {
+                policy: Policy::fixed(workers),
+                drain_after: DrainAfter::Never,
+                scaling: Scaling {
+                    up_step: 500,
+                    ..Scaling::default()
+                },
+                ..self.settings()
+            },
+            Counter::new(u64::MAX),
+        );
         let before = resident();
         while self.consumers().await < workers {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let each = (resident() - before) / f64::from(workers) / 1024.0;
         println!("memory: {each:.1} KiB resident for an idle worker, at {workers} workers");
-        supervisor.drain(Duration::from_secs(120)).await.expect("drained");
+        supervisor
+            .drain(Duration::from_secs(120))
+            .await
+            .expect("drained");
     }
 
     fn settings(&self) -> PoolSettings {
@@ -339,7 +422,11 @@ impl Bench {
     }
 }
 
-fn start(url: &str, settings: PoolSettings, runners: impl tidegate::runner::RunnerManager) -> Supervisor {
+fn start(
+    url: &str,
+    settings: PoolSettings,
+    runners: impl tidegate::runner::RunnerManager,
+) -> Supervisor {
     let driver = AmqpDriver::start(BrokerSettings {
         url: BrokerUrl::new(url),
         tls: TlsSettings::default(),

@@ -15,7 +15,11 @@ fn census() -> Census {
     let workers = (0..WORKERS)
         .map(|id| CensusWorker {
             id: WorkerId(id),
-            phase: if id % 3 == 0 { Phase::Busy } else { Phase::Waiting },
+            phase: if id % 3 == 0 {
+                Phase::Busy
+            } else {
+                Phase::Waiting
+            },
         })
         .collect();
     Census::new(workers, (0..WORKERS / 3).map(RunnerId).collect())
@@ -27,7 +31,11 @@ fn benches(c: &mut Criterion) {
         max: u32::MAX,
         preempt: false,
     };
-    for (name, expected) in [("grow by half", 150_000), ("shrink by half", 50_000), ("stay", 100_000)] {
+    for (name, expected) in [
+        ("grow by half", 150_000),
+        ("shrink by half", 50_000),
+        ("stay", 100_000),
+    ] {
         c.bench_function(&format!("plan for 100,000 workers: {name}"), |b| {
             b.iter(|| plan(black_box(expected), black_box(&census), bounds));
         });
