@@ -3,18 +3,17 @@
 //! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
 //! broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use tokio::time::timeout;
 
-use super::output::{Exit, Failure, Said};
+use super::output::{Exit, Failure};
 use crate::{
     adapters::exec::escape::Escaped,
     builder::broker_driver,
-    config::{BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
+    config::{DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
-    queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
+    queue::{QueueDriver, QueueError, QueueErrorKind},
 };
 
 /// How long the broker may take to let us in.
@@ -24,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize)]
 pub(super) struct BrokerReport {
     url: String,
+    product: Option<String>,
+    version: Option<String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -74,7 +75,9 @@ impl BrokerReport {
     }
 
     pub(super) fn summary(&self) -> String {
-        format!("broker {}: reached", self.url)
+        let product = self.product.as_deref().unwrap_or("a broker");
+        let version = self.version.as_deref().unwrap_or("of unknown version");
+        format!("{}: {product} {version}", self.url)
     }
 }
 
@@ -84,9 +87,15 @@ impl BrokerReport {
 /// It cannot be reached, or does not let us in.
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let url = &settings.broker.url;
-    let driver = broker_driver(settings.broker.clone())
+    let driver = broker_driver(&settings.broker)
         .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
-    reach(&driver, url).await?;
+    if let Err(error) = driver.until_connected(CONNECT_TIMEOUT).await {
+        driver.close().await;
+        let error = anyhow::Error::new(error).context(format!("reach the broker {url}"));
+        return Err(Failure::new(Exit::Unavailable, error)
+            .hint("is it running, and are user, password and vhost in broker.url right?"));
+    }
+    let facts = driver.facts().await.unwrap_or_default();
     let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
     let mut findings = Vec::new();
     for pool in &pools {
@@ -96,25 +105,10 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     driver.close().await;
     Ok(BrokerReport {
         url: url.to_string(),
+        product: facts.product,
+        version: facts.version,
         findings,
     })
-}
-
-async fn reach(driver: &Arc<dyn QueueDriver>, url: &BrokerUrl) -> Result<(), Failure> {
-    let mut link = driver.connectivity();
-    let last = link.clone();
-    let connected = link.wait_for(|link| *link == Connectivity::Connected);
-    if let Ok(Ok(_)) = timeout(CONNECT_TIMEOUT, connected).await {
-        return Ok(());
-    }
-    let why = match &*last.borrow() {
-        Connectivity::Disconnected { error } => error.clone(),
-        _ => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-    };
-    driver.close().await;
-    let error = anyhow::Error::new(Said(why)).context(format!("reach the broker {url}"));
-    Err(Failure::new(Exit::Unavailable, error)
-        .hint("is it running, and are user, password and vhost in broker.url right?"))
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
