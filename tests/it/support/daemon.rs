@@ -123,7 +123,10 @@ impl Daemon {
 
     /// What `status` says of a pool.
     pub(crate) fn pool(&self, name: &str) -> Value {
-        let (code, out, err) = self.run(&["status", "--format", "json"]);
+        // By its socket, because the configuration may be a bad one by now.
+        let socket = self.socket();
+        let socket = socket.to_str().unwrap();
+        let (code, out, err) = self.run(&["status", "--format", "json", "--socket", socket]);
         assert_eq!(code, Some(0), "{err}");
         let pools: Vec<Value> = serde_json::from_str(&out).unwrap();
         let pool = pools.into_iter().find(|pool| pool["name"] == name);

@@ -87,6 +87,19 @@ impl Queue {
         self.runtime.block_on(publish);
     }
 
+    /// Whether the broker has a queue of this name.
+    pub(crate) fn exists(name: &str) -> bool {
+        let probe = Self::undeclared();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declare = probe
+            .channel
+            .queue_declare(name.into(), options, FieldTable::default());
+        probe.runtime.block_on(declare).is_ok()
+    }
+
     /// Takes a message off the queue; `None` where none comes.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         let options = BasicGetOptions { no_ack: true };
