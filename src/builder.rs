@@ -5,6 +5,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::{
     adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager},
@@ -13,7 +14,7 @@ use crate::{
         TlsSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
-    queue::{QueueDriver, QueueError},
+    queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, RunnerManager},
 };
@@ -295,4 +296,29 @@ pub(crate) fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>
         url: settings.url.clone(),
         source,
     })
+}
+
+/// Waits for the first word on whether the broker can be reached: for commands that someone waits for, and that
+/// are of no use without it.
+///
+/// # Errors
+/// The first attempt failed, or took longer than `within`.
+pub(crate) async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueError> {
+    let mut link = driver.connectivity();
+    let settled = link.wait_for(|link| *link != Connectivity::Connecting);
+    let word = timeout(within, settled).await;
+    let failed = |kind, why: String| {
+        let error = QueueError::new(kind, "connect to the broker");
+        Err(error.with_source(why))
+    };
+    match word.as_ref().map(|word| word.as_deref()) {
+        Ok(Ok(Connectivity::Connected)) => Ok(()),
+        Ok(Ok(Connectivity::Disconnected { error })) => {
+            failed(QueueErrorKind::Disconnected, error.clone())
+        }
+        _ => failed(
+            QueueErrorKind::Timeout,
+            format!("no answer within {} s", within.as_secs()),
+        ),
+    }
 }
