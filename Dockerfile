@@ -1,4 +1,5 @@
-# tidegate, and a shell for jobs that need no more than that. For jobs that do, build on it:
+# tidegate, and a shell for jobs that need no more than that. For jobs that do, build on it, with what
+# `docker build -t tidegate .` makes of this:
 #
 #   FROM tidegate
 #   USER root
