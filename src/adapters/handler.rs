@@ -148,6 +148,7 @@ where
     if control.kill.is_cancelled() || control.stop.is_cancelled() {
         return JobEnd::Stopped;
     }
+    control.started.notify();
     // A token of its own: a handler that cancels it ends nothing but itself.
     let token = job.cancelled().child_token();
     let job = job.clone().cancelled_by(token.clone());

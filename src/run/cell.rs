@@ -31,6 +31,8 @@ pub(crate) enum Leaving {
     Drained,
     /// A runner could not be started.
     Faulted,
+    /// It had to give its message back, and so stopped consuming.
+    GaveBack,
     /// Its channel or connection was lost.
     Lost,
     /// The broker ended its consumer: the queue is gone, or a node.
@@ -49,6 +51,7 @@ impl Leaving {
             Self::Preempted => "preempted",
             Self::Drained => "drained",
             Self::Faulted => "faulted",
+            Self::GaveBack => "gave_back",
             Self::Lost => "lost",
             Self::Cancelled => "cancelled",
             Self::NotOpened => "not_opened",
@@ -141,6 +144,16 @@ impl WorkerCell {
     /// How many deliveries it holds now.
     pub(crate) fn hold(&self, held: u32) {
         self.state().held = held;
+    }
+
+    /// A delivery is about to be settled: does the worker go after it? Then its consumer must be cancelled first,
+    /// because a broker answers an acknowledgement with the next message.
+    pub(crate) fn goes_after_this(&self) -> bool {
+        let mut state = self.state();
+        if state.retire {
+            state.going.get_or_insert(Leaving::Retired);
+        }
+        state.going.is_some()
     }
 
     /// A delivery is settled and `held` are left; what next?

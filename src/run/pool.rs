@@ -359,10 +359,6 @@ impl Pool {
         let counts = census.counts();
         let (idle, busy) = shared.fleet.counts();
         let took = started.elapsed();
-        *result
-            .metric_stats
-            .entry(EventKind::Reconciliation)
-            .or_default() += 1;
         shared.fleet.emit(|pool| MetricEvent::Reconciliation {
             pool,
             crashed_runners: crashed,
@@ -540,10 +536,13 @@ impl Pool {
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.set_settings(spec.settings);
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
+            let kind = self.shared.fleet.kind();
             let old = self
                 .shared
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
+            // The next reconcile sets the gauges of the new kind.
+            self.shared.metrics.runners(kind, 0, 0);
             for idle in &old {
                 self.shared
                     .fleet

@@ -167,8 +167,7 @@ impl Supervisor {
     /// The record of the pool's last decision; `None` for no such pool, or before the first.
     pub fn explain(&self, name: &PoolName) -> Option<Decision> {
         let handle = self.inner.find(name).ok()?;
-        let decision = handle.shared.view().decision.clone();
-        decision
+        handle.shared.view().decision.clone()
     }
 
     /// Whether it is connected and every pool can work.

@@ -20,15 +20,15 @@ use super::{
     cell::{After, Leaving, WorkerCell},
     events::Event,
     fleet::Lent,
-    metrics::{JobOutcome, Settlement},
-    settling::{HoldUntil, chain, settle},
+    metrics::JobOutcome,
+    settling::{HoldUntil, chain, prepare},
     shared::Shared,
 };
 use crate::{
     config::PoolSettings,
     queue::{ConsumeRequest, Consumer, Delivery},
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
-    settle::{History, crash_loop, give_back, verdict},
+    settle::{History, Verdict, crash_loop, give_back, verdict},
 };
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
@@ -197,9 +197,9 @@ impl Worker<'_> {
         async {
             if history.is_crash_loop() {
                 let verdict = crash_loop(history, &settings.retry);
-                self.settle(&settings, delivery, history, verdict, deadline)
+                return self
+                    .settle(&settings, delivery, history, verdict, deadline)
                     .await;
-                return Ok(());
             }
             self.run_and_settle(&settings, delivery, history, &job, deadline)
                 .await
@@ -262,10 +262,11 @@ impl Worker<'_> {
         }
         let reusable = report.reusable;
         let verdict = verdict(report.end, history, &settings.retry);
-        self.settle(settings, delivery, history, verdict, deadline)
+        let settled = self
+            .settle(settings, delivery, history, verdict, deadline)
             .await;
         self.bring_back(lent, reusable).await;
-        Ok(())
+        settled
     }
 
     /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost.
@@ -303,20 +304,35 @@ impl Worker<'_> {
         }
     }
 
+    /// Carries a verdict out.
+    ///
+    /// The consumer of a worker that goes after this is cancelled first: a broker answers a settlement with the
+    /// next message, which would only have to be given back. So does one that gives a message back, lest it get
+    /// the same one again.
     async fn settle(
         &mut self,
         settings: &PoolSettings,
         delivery: Delivery,
         history: History,
-        verdict: crate::settle::Verdict,
+        verdict: Verdict,
         deadline: Instant,
-    ) -> Settlement {
+    ) -> Result<(), Leaving> {
         let hold = HoldUntil {
             deadline,
             stop: &self.cell.stop,
             kill: &self.shared.kill,
         };
-        settle(self.shared, settings, delivery, history, verdict, hold).await
+        let prepared = prepare(self.shared, settings, delivery, history, verdict, hold).await;
+        let gives_back = prepared.gives_back();
+        if gives_back || self.cell.goes_after_this() {
+            self.cancel().await;
+        }
+        prepared.settle(self.shared).await;
+        if gives_back {
+            Err(Leaving::GaveBack)
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives a message back that no runner could be started for.
@@ -342,7 +358,9 @@ impl Worker<'_> {
             () = self.shared.kill.cancelled() => {}
         }
         let verdict = give_back(history, &settings.retry);
-        self.settle(settings, delivery, history, verdict, deadline)
+        // It goes in any case, and by its own reason.
+        let _ = self
+            .settle(settings, delivery, history, verdict, deadline)
             .await;
     }
 
@@ -390,7 +408,8 @@ impl Worker<'_> {
         while let Some(delivery) = self.intake.ahead.pop_front() {
             let history = History::of(delivery.message(), &settings.retry);
             let verdict = give_back(history, &settings.retry);
-            self.settle(&settings, delivery, history, verdict, deadline)
+            let _ = self
+                .settle(&settings, delivery, history, verdict, deadline)
                 .await;
         }
         self.intake.consumer.close().await;

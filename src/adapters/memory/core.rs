@@ -1,0 +1,373 @@
+//! The broker's state and what it does, synchronously. The caller holds the lock; nothing here waits.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    decide::QueueName,
+    queue::{
+        HeaderValue, Message, Outgoing, QueueDepth, QueueError, QueueErrorKind, QueueKind,
+        QueueSpec,
+    },
+};
+
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// All queues and consumers.
+#[derive(Debug, Default)]
+pub(super) struct Core {
+    queues: BTreeMap<QueueName, Queue>,
+    consumers: HashMap<u64, Consumer>,
+    next_consumer: u64,
+    pub(super) connected: bool,
+    pub(super) blocked: bool,
+    pub(super) probes_fail: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    spec: QueueSpec,
+    ready: VecDeque<Stored>,
+    /// Consumers in the order of their next turn.
+    turns: VecDeque<u64>,
+}
+
+/// A message in a queue.
+#[derive(Debug, Clone)]
+struct Stored {
+    message: Message,
+    /// Deliveries that came to nothing.
+    returned: i64,
+    expires: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    queue: QueueName,
+    prefetch: usize,
+    /// Deliveries not settled, by tag.
+    unsettled: BTreeMap<u64, Stored>,
+    next_tag: u64,
+    /// Whether it takes more. A cancelled consumer may still settle.
+    open: bool,
+    sender: mpsc::UnboundedSender<Handed>,
+}
+
+/// What a consumer is sent. The channel is unbounded because prefetch bounds what is in it.
+#[derive(Debug)]
+pub(super) enum Handed {
+    /// A message and its tag.
+    Delivery(u64, Box<Message>),
+    /// The connection is gone.
+    Lost,
+}
+
+/// What is to become of an unsettled delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settling {
+    Ack,
+    Requeue,
+    Reject,
+}
+
+impl Core {
+    pub(super) fn has(&self, queue: &QueueName) -> bool {
+        self.queues.contains_key(queue)
+    }
+
+    pub(super) fn declare(&mut self, spec: QueueSpec) {
+        self.queues
+            .entry(spec.name.clone())
+            .or_insert_with(|| Queue {
+                spec,
+                ready: VecDeque::new(),
+                turns: VecDeque::new(),
+            });
+    }
+
+    /// Deletes a queue; its consumers end without having asked.
+    pub(super) fn delete(&mut self, queue: &QueueName) -> bool {
+        let was_there = self.queues.remove(queue).is_some();
+        // Dropping the sender ends the stream.
+        self.consumers
+            .retain(|_, consumer| consumer.queue != *queue);
+        was_there
+    }
+
+    pub(super) fn depth(
+        &mut self,
+        queue: &QueueName,
+        now: Instant,
+    ) -> Result<QueueDepth, QueueError> {
+        self.expire(now);
+        let found = self.queues.get(queue).ok_or_else(|| not_found(queue))?;
+        Ok(QueueDepth {
+            ready: found.ready.len() as u64,
+            consumers: u32::try_from(found.turns.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Takes all ready messages out.
+    pub(super) fn take_ready(&mut self, queue: &QueueName, now: Instant) -> Vec<Message> {
+        self.expire(now);
+        let Some(found) = self.queues.get_mut(queue) else {
+            return Vec::new();
+        };
+        let kind = found.spec.kind;
+        found
+            .ready
+            .drain(..)
+            .map(|stored| stored.shown(kind))
+            .collect()
+    }
+
+    /// Puts a message that was taken out back, with the delivery count that it shows.
+    pub(super) fn put_in_again(&mut self, queue: &QueueName, mut message: Message, now: Instant) {
+        let count = message.headers.remove(DELIVERY_COUNT);
+        let Some(found) = self.queues.get_mut(queue) else {
+            return;
+        };
+        found.ready.push_back(Stored {
+            message,
+            returned: count.and_then(|count| count.as_integer()).unwrap_or(0),
+            expires: None,
+        });
+        self.dispatch(queue, now);
+    }
+
+    /// Publishes through the default exchange, which routes by queue name.
+    pub(super) fn publish(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), QueueError> {
+        let queue = QueueName::from(outgoing.routing_key.as_str());
+        if !outgoing.exchange.is_empty() || !self.has(&queue) {
+            let what = format!("publish to {queue}: no queue takes it");
+            return Err(QueueError::new(QueueErrorKind::Unroutable, what));
+        }
+        let message = Message {
+            exchange: outgoing.exchange,
+            routing_key: outgoing.routing_key,
+            redelivered: false,
+            properties: outgoing.properties,
+            headers: outgoing.headers,
+            body: outgoing.body,
+        };
+        self.enqueue(&queue, message, now);
+        Ok(())
+    }
+
+    pub(super) fn consume(
+        &mut self,
+        queue: &QueueName,
+        prefetch: u16,
+        now: Instant,
+    ) -> Result<(u64, mpsc::UnboundedReceiver<Handed>), QueueError> {
+        let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
+        let id = self.next_consumer;
+        self.next_consumer += 1;
+        found.turns.push_back(id);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.consumers.insert(
+            id,
+            Consumer {
+                queue: queue.clone(),
+                prefetch: usize::from(prefetch),
+                unsettled: BTreeMap::new(),
+                next_tag: 1,
+                open: true,
+                sender,
+            },
+        );
+        self.dispatch(queue, now);
+        Ok((id, receiver))
+    }
+
+    /// Stops deliveries to a consumer, which may still settle what it has.
+    pub(super) fn cancel(&mut self, id: u64) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.open = false;
+            if let Some(queue) = self.queues.get_mut(&consumer.queue) {
+                queue.turns.retain(|turn| *turn != id);
+            }
+        }
+    }
+
+    /// Closes a consumer's channel: what it has not settled goes back.
+    pub(super) fn close(&mut self, id: u64, now: Instant) {
+        self.cancel(id);
+        let Some(consumer) = self.consumers.remove(&id) else {
+            return;
+        };
+        // To the head, in the order in which it had been.
+        for stored in consumer.unsettled.into_values().rev() {
+            self.put_back(&consumer.queue, stored);
+        }
+        self.dispatch(&consumer.queue, now);
+    }
+
+    /// Settles one delivery. `false` where its channel is gone or it was settled before.
+    pub(super) fn settle(&mut self, id: u64, tag: u64, settling: Settling, now: Instant) -> bool {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return false;
+        };
+        let Some(stored) = consumer.unsettled.remove(&tag) else {
+            return false;
+        };
+        let queue = consumer.queue.clone();
+        match settling {
+            Settling::Ack => {}
+            Settling::Requeue => self.put_back(&queue, stored),
+            Settling::Reject => self.dead_letter(&queue, stored.message, now),
+        }
+        self.dispatch(&queue, now);
+        true
+    }
+
+    /// Cuts every consumer off.
+    pub(super) fn disconnect(&mut self, now: Instant) {
+        self.connected = false;
+        let ids: Vec<u64> = self.consumers.keys().copied().collect();
+        for id in &ids {
+            self.cancel(*id);
+        }
+        for id in ids {
+            if let Some(consumer) = self.consumers.get(&id) {
+                // A consumer whose worker has gone does not hear of it.
+                let _ = consumer.sender.send(Handed::Lost);
+            }
+            self.close(id, now);
+        }
+    }
+
+    /// When the next message expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.queues
+            .values()
+            .filter_map(|queue| queue.ready.front()?.expires)
+            .min()
+    }
+
+    /// Moves expired messages on. Only the head of a queue is looked at, as RabbitMQ does.
+    pub(super) fn expire(&mut self, now: Instant) {
+        loop {
+            let due = self.queues.iter_mut().find_map(|(name, queue)| {
+                let expires = queue.ready.front()?.expires?;
+                if expires > now {
+                    return None;
+                }
+                Some((name.clone(), queue.ready.pop_front()?))
+            });
+            let Some((queue, stored)) = due else { return };
+            self.dead_letter(&queue, stored.message, now);
+        }
+    }
+
+    fn enqueue(&mut self, queue: &QueueName, message: Message, now: Instant) {
+        let Some(found) = self.queues.get_mut(queue) else {
+            return;
+        };
+        let own = message
+            .properties
+            .expiration
+            .as_deref()
+            .and_then(|ms| ms.parse().ok())
+            .map(Duration::from_millis);
+        let ttl = match (own, found.spec.message_ttl) {
+            (Some(own), Some(queues)) => Some(own.min(queues)),
+            (own, queues) => own.or(queues),
+        };
+        found.ready.push_back(Stored {
+            message,
+            returned: 0,
+            expires: ttl.map(|ttl| now + ttl),
+        });
+        self.dispatch(queue, now);
+    }
+
+    fn put_back(&mut self, queue: &QueueName, mut stored: Stored) {
+        stored.returned += 1;
+        stored.message.redelivered = true;
+        if let Some(found) = self.queues.get_mut(queue) {
+            found.ready.push_front(stored);
+        }
+    }
+
+    fn dead_letter(&mut self, queue: &QueueName, mut message: Message, now: Instant) {
+        let target = self
+            .queues
+            .get(queue)
+            .and_then(|found| found.spec.dead_letter_to.clone());
+        let Some(target) = target else { return };
+        message.properties.expiration = None;
+        message.redelivered = false;
+        message.exchange = String::new();
+        message.routing_key = target.as_str().to_owned();
+        self.enqueue(&target, message, now);
+    }
+
+    /// Hands ready messages out, a turn each, as far as prefetch allows.
+    fn dispatch(&mut self, queue: &QueueName, now: Instant) {
+        self.expire_head(queue, now);
+        let Some(found) = self.queues.get_mut(queue) else {
+            return;
+        };
+        let mut full = 0;
+        while !found.ready.is_empty() && full < found.turns.len() {
+            let Some(id) = found.turns.pop_front() else {
+                return;
+            };
+            found.turns.push_back(id);
+            let Some(consumer) = self.consumers.get_mut(&id) else {
+                continue;
+            };
+            if consumer.unsettled.len() >= consumer.prefetch {
+                full += 1;
+                continue;
+            }
+            full = 0;
+            let Some(stored) = found.ready.pop_front() else {
+                return;
+            };
+            let tag = consumer.next_tag;
+            consumer.next_tag += 1;
+            let message = stored.shown(found.spec.kind);
+            consumer.unsettled.insert(tag, stored);
+            // A receiver that is gone gives everything back when its consumer is closed.
+            let _ = consumer
+                .sender
+                .send(Handed::Delivery(tag, Box::new(message)));
+        }
+    }
+
+    fn expire_head(&mut self, queue: &QueueName, now: Instant) {
+        let due = |queue: &Queue| {
+            queue
+                .ready
+                .front()
+                .and_then(|stored| stored.expires)
+                .is_some_and(|at| at <= now)
+        };
+        if self.queues.get(queue).is_some_and(due) {
+            self.expire(now);
+        }
+    }
+}
+
+impl Stored {
+    /// The message as a consumer sees it.
+    fn shown(&self, kind: QueueKind) -> Message {
+        let mut message = self.message.clone();
+        if kind == QueueKind::Quorum && self.returned > 0 {
+            message
+                .headers
+                .insert(DELIVERY_COUNT.to_owned(), HeaderValue::I64(self.returned));
+        }
+        message
+    }
+}
+
+pub(super) fn not_found(queue: &QueueName) -> QueueError {
+    QueueError::new(QueueErrorKind::NotFound, format!("find the queue {queue}"))
+}

@@ -1,0 +1,362 @@
+//! The seam's traits over the broker's state.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{self, Instant},
+};
+
+use super::core::{Core, Handed, Settling, not_found};
+use crate::{
+    decide::QueueName,
+    queue::{
+        Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
+        QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError, header_size,
+    },
+};
+
+/// What a RabbitMQ connection with the default frame size allows.
+const HEADER_LIMIT: usize = 130_000;
+
+/// A broker within the process. Cheap to clone; all clones are the same broker.
+///
+/// ```
+/// use tidegate::{adapters::memory::MemoryBroker, queue::{QueueKind, QueueSpec}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let broker = MemoryBroker::new();
+/// broker.declare_queue("thumbnails", QueueKind::Classic);
+/// broker.send("thumbnails", "cat.png");
+/// assert_eq!(broker.ready("thumbnails"), Some(1));
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    connectivity: watch::Sender<Connectivity>,
+    /// Wakes the clock that moves expired messages. Written by whoever publishes, read by the clock.
+    changed: Notify,
+}
+
+impl MemoryBroker {
+    /// A connected broker without queues.
+    pub fn new() -> Self {
+        let mut core = Core::default();
+        core.connected = true;
+        Self {
+            shared: Arc::new(Shared {
+                core: Mutex::new(core),
+                connectivity: watch::Sender::new(Connectivity::Connected),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Declares a queue that is nothing but durable.
+    pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
+        self.core().declare(QueueSpec {
+            name: name.into(),
+            kind,
+            dead_letter_to: None,
+            message_ttl: None,
+        });
+    }
+
+    /// Puts a message with this body into a queue.
+    ///
+    /// # Panics
+    /// Where there is no such queue.
+    pub fn send(&self, queue: &str, body: impl Into<Bytes>) {
+        self.send_message(Outgoing {
+            routing_key: queue.to_owned(),
+            body: body.into(),
+            ..Outgoing::default()
+        });
+    }
+
+    /// Puts a message into the queue that its routing key names. Panics as [`send`](Self::send) does.
+    pub fn send_message(&self, message: Outgoing) {
+        let sent = self.core().publish(message, Instant::now());
+        self.shared.changed.notify_one();
+        sent.expect("a test publishes to a queue that it has declared");
+    }
+
+    /// Messages ready in a queue; `None` for no such queue.
+    pub fn ready(&self, queue: &str) -> Option<u64> {
+        let depth = self
+            .core()
+            .depth(&QueueName::from(queue), Instant::now())
+            .ok()?;
+        Some(depth.ready)
+    }
+
+    /// Takes all ready messages out of a queue.
+    pub fn take(&self, queue: &str) -> Vec<Message> {
+        self.core()
+            .take_ready(&QueueName::from(queue), Instant::now())
+    }
+
+    /// Puts a message that was [taken](Self::take) back as it was, with its delivery count. For tests that look
+    /// into a queue.
+    pub fn send_back(&self, queue: &str, message: Message) {
+        self.core()
+            .put_in_again(&QueueName::from(queue), message, Instant::now());
+    }
+
+    /// Deletes a queue under its consumers. `false` where there was none.
+    pub fn delete_queue(&self, queue: &str) -> bool {
+        self.core().delete(&QueueName::from(queue))
+    }
+
+    /// Has every publish refused, as a memory or disk alarm does, or accepted again.
+    pub fn set_blocked(&self, blocked: bool) {
+        self.core().blocked = blocked;
+    }
+
+    /// Has every probe fail, or answer again.
+    pub fn set_probes_fail(&self, fail: bool) {
+        self.core().probes_fail = fail;
+    }
+
+    /// Loses every connection: consumers end, what they had not settled goes back.
+    pub fn disconnect(&self) {
+        self.core().disconnect(Instant::now());
+        self.shared
+            .connectivity
+            .send_replace(Connectivity::Disconnected {
+                error: String::from("the test pulled the plug"),
+            });
+    }
+
+    /// Connects again.
+    pub fn reconnect(&self) {
+        self.core().connected = true;
+        self.shared
+            .connectivity
+            .send_replace(Connectivity::Connected);
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.shared
+            .core
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, Core>, QueueError> {
+        let core = self.core();
+        if core.connected {
+            Ok(core)
+        } else {
+            Err(QueueError::new(QueueErrorKind::Disconnected, operation))
+        }
+    }
+
+    /// Moves expired messages on while anyone consumes: runs within a consumer's own task.
+    async fn clock(&self) {
+        loop {
+            let next = self.core().next_expiry();
+            let changed = self.shared.changed.notified();
+            match next {
+                Some(at) => tokio::select! {
+                    () = time::sleep_until(at) => self.core().expire(Instant::now()),
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBroker").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl QueueDriver for MemoryBroker {
+    async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError> {
+        let mut core = self.connected("probe the queue")?;
+        if core.probes_fail {
+            return Err(QueueError::new(QueueErrorKind::Timeout, "probe the queue"));
+        }
+        core.depth(queue, Instant::now())
+    }
+
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
+        self.connected("declare a queue")?.declare(queue.clone());
+        Ok(())
+    }
+
+    async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
+        if self.connected("delete a queue")?.delete(queue) {
+            Ok(())
+        } else {
+            Err(not_found(queue))
+        }
+    }
+
+    async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
+        let (id, deliveries) = self.connected("open a consumer")?.consume(
+            &request.queue,
+            request.prefetch,
+            Instant::now(),
+        )?;
+        let clock = {
+            let broker = self.clone();
+            tokio::spawn(async move { broker.clock().await })
+        };
+        Ok(Box::new(MemoryConsumer {
+            broker: self.clone(),
+            id,
+            deliveries,
+            lost: false,
+            clock,
+        }))
+    }
+
+    async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
+        let mut core = self.connected("publish")?;
+        if core.blocked {
+            return Err(QueueError::new(
+                QueueErrorKind::Blocked,
+                "publish: the broker blocks publishers",
+            ));
+        }
+        if header_size(&message.properties, &message.headers) > HEADER_LIMIT {
+            return Err(QueueError::new(
+                QueueErrorKind::TooLarge,
+                "publish: the headers exceed a frame",
+            ));
+        }
+        core.publish(message, Instant::now())?;
+        drop(core);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    fn header_limit(&self) -> usize {
+        HEADER_LIMIT
+    }
+
+    fn connectivity(&self) -> watch::Receiver<Connectivity> {
+        self.shared.connectivity.subscribe()
+    }
+
+    async fn close(&self) {
+        self.core().disconnect(Instant::now());
+    }
+}
+
+struct MemoryConsumer {
+    broker: MemoryBroker,
+    id: u64,
+    deliveries: mpsc::UnboundedReceiver<Handed>,
+    lost: bool,
+    clock: tokio::task::JoinHandle<()>,
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>> {
+        if self.lost {
+            return Poll::Ready(None);
+        }
+        self.deliveries.poll_recv(cx).map(|handed| {
+            Some(match handed? {
+                Handed::Delivery(tag, message) => Ok(Delivery::new(
+                    *message,
+                    Box::new(MemorySettle {
+                        broker: self.broker.clone(),
+                        consumer: self.id,
+                        tag,
+                    }),
+                )),
+                Handed::Lost => {
+                    self.lost = true;
+                    Err(QueueError::new(QueueErrorKind::Disconnected, "consume"))
+                }
+            })
+        })
+    }
+
+    async fn cancel(&mut self) -> Result<(), QueueError> {
+        let result = self
+            .broker
+            .connected("cancel a consumer")
+            .map(|mut core| core.cancel(self.id));
+        // What is buffered still comes; then the stream ends.
+        self.deliveries.close();
+        result
+    }
+
+    async fn close(self: Box<Self>) {
+        // Dropped here.
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        self.clock.abort();
+        self.broker.core().close(self.id, Instant::now());
+    }
+}
+
+struct MemorySettle {
+    broker: MemoryBroker,
+    consumer: u64,
+    tag: u64,
+}
+
+impl MemorySettle {
+    fn settle(&self, settling: Settling) -> Result<(), SettleError> {
+        let settled = self
+            .broker
+            .core()
+            .settle(self.consumer, self.tag, settling, Instant::now());
+        self.broker.shared.changed.notify_one();
+        if settled {
+            Ok(())
+        } else {
+            Err(SettleError { source: None })
+        }
+    }
+}
+
+#[async_trait]
+impl Settle for MemorySettle {
+    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
+        self.settle(Settling::Ack)
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
+        self.settle(Settling::Requeue)
+    }
+
+    async fn reject(self: Box<Self>) -> Result<(), SettleError> {
+        self.settle(Settling::Reject)
+    }
+
+    fn abandon(self: Box<Self>) {
+        // A channel that is gone has given it back already.
+        let _ = self.settle(Settling::Requeue);
+    }
+}
