@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 
 use crate::{
-    adapters::{exec::ExecManager, handler::HandlerManager},
+    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager},
     config::{
         BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, RetrySettings,
         TlsSettings,
@@ -292,6 +292,8 @@ impl Builder {
 /// A driver for a broker, which connects by itself from now on.
 pub(crate) fn broker_driver(settings: BrokerSettings) -> Result<Arc<dyn QueueDriver>, LaunchError> {
     let url = settings.url.clone();
-    let source = QueueError::new(crate::queue::QueueErrorKind::Other, "find an AMQP driver");
-    Err(LaunchError::Broker { url, source })
+    match AmqpDriver::connect_lazily(&settings) {
+        Ok(driver) => Ok(driver),
+        Err(source) => Err(LaunchError::Broker { url, source }),
+    }
 }

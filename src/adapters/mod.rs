@@ -1,5 +1,6 @@
 //! Adapters: the two seams' implementations. They never import each other.
 
+pub mod amqp;
 pub mod exec;
 pub mod handler;
 pub mod memory;

@@ -11,8 +11,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, LongString, ShortString},
 };
 use tidegate::{
-    BoxError, Job, Outcome, Policy, Pool, RetrySettings, Supervisor,
-    decide::PoolName,
+    BoxError, Job, Outcome, Policy, Pool, RetrySettings, Supervisor, decide::PoolName,
     run::PoolStatus,
 };
 use tokio::{

@@ -1,0 +1,232 @@
+//! Where the broker is and how to reach it: one attempt at a connection.
+
+use std::{
+    fmt, io,
+    net::{Shutdown, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use lapin::{
+    AsyncTcpStream, Connection, ConnectionProperties,
+    tcp::AMQPUriTcpExt,
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::time;
+
+use super::{error::classify, tls};
+use crate::{
+    config::{BrokerSettings, TlsSettings},
+    queue::{QueueError, QueueErrorKind},
+};
+
+/// Time for one attempt, from the name's resolution to the end of the handshake. RabbitMQ lets a refused login
+/// wait for a second or more before it says so.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Seconds. Silence is noticed after two of them.
+const HEARTBEAT: u16 = 10;
+
+/// The broker's address with its credentials, which nothing shows.
+pub(super) struct Address {
+    uri: AMQPUri,
+    tls: TlsSettings,
+}
+
+impl Address {
+    /// # Errors
+    /// The URL is none that AMQP knows. The error holds nothing of its text, where a password could be anywhere.
+    pub(super) fn new(settings: &BrokerSettings) -> Result<Self, QueueError> {
+        let unreadable = || QueueError::new(QueueErrorKind::Other, "read the broker's url");
+        let text = settings.url.expose().trim();
+        let mut uri: AMQPUri = text.parse().map_err(|_| unreadable())?;
+        // The parser takes an IPv6 address for no host at all, and would connect to localhost instead.
+        let url = url::Url::parse(text).map_err(|_| unreadable())?;
+        if let Some(url::Host::Ipv6(address)) = url.host() {
+            uri.authority.host = address.to_string();
+        }
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Ok(Self {
+            uri,
+            tls: settings.tls.clone(),
+        })
+    }
+
+    /// Connects once, under a name that operators see at the broker.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the socket is shut, so lapin's thread for it ends.
+    pub(super) async fn connect(&self, role: &str) -> Result<(Connection, Plug), QueueError> {
+        const OPERATION: &str = "connect to the broker";
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("tidegate {role}").into())
+            .with_client_property("product".into(), "tidegate".into())
+            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+        let runtime =
+            lapin::runtime::default_runtime().map_err(|error| classify(OPERATION, error))?;
+        let secure = match self.uri.scheme {
+            AMQPScheme::AMQP => None,
+            AMQPScheme::AMQPS => Some(tls::connector(&self.tls).await?),
+        };
+        let plug = Plug::default();
+        let armed = plug.clone().pulled_on_drop();
+        let socket = plug.clone();
+        let attempt = Connection::connector(
+            self.uri.clone(),
+            runtime,
+            async move |uri: AMQPUri, runtime| {
+                // lapin runs this on a thread of its own, which must end even where nobody waits any more.
+                let open = async {
+                    let plain = AMQPUri {
+                        scheme: AMQPScheme::AMQP,
+                        ..uri.clone()
+                    };
+                    let stream = plain.connect_async(&runtime).await?;
+                    if let AsyncTcpStream::Plain(stream) = &stream {
+                        socket.insert(stream.get_ref())?;
+                    }
+                    match &secure {
+                        None => Ok(stream),
+                        Some(connector) => stream.into_rustls(connector, &uri.authority.host).await,
+                    }
+                };
+                let opened = time::timeout(CONNECT_TIMEOUT, open).await;
+                let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(timed_out()));
+                opened.map_err(lapin::Error::from)
+            },
+            properties,
+        );
+        let connection = match time::timeout(CONNECT_TIMEOUT, attempt).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(classify(OPERATION, error)),
+            Err(_) => return Err(QueueError::new(QueueErrorKind::Timeout, OPERATION)),
+        };
+        armed.disarm();
+        Ok((connection, plug))
+    }
+
+    pub(super) fn uri(&self) -> &AMQPUri {
+        &self.uri
+    }
+
+    pub(super) fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Address")
+            .field("host", &self.uri.authority.host)
+            .field("port", &self.uri.authority.port)
+            .field("vhost", &self.uri.vhost)
+            .finish_non_exhaustive()
+    }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::from(io::ErrorKind::TimedOut)
+}
+
+/// A second handle to a connection's socket, to shut it when asking lapin does not help: a peer that never
+/// answers the handshake, or a blocked connection, on which not even `connection.close` is written.
+#[derive(Clone, Default)]
+pub(super) struct Plug(Arc<Mutex<Socket>>);
+
+#[derive(Default)]
+struct Socket {
+    stream: Option<TcpStream>,
+    /// Pulled before there was a socket: it is shut as soon as it comes.
+    pulled: bool,
+}
+
+impl Plug {
+    fn insert(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+        use std::os::fd::AsFd;
+        let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if socket.pulled {
+            return Err(timed_out());
+        }
+        socket.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Shuts the socket. What lapin still had to write is lost.
+    pub(super) fn pull(&self) {
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.pulled = true;
+        if let Some(stream) = socket.stream.take() {
+            // Fails only where the socket is shut already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn pulled_on_drop(self) -> PulledOnDrop {
+        PulledOnDrop(Some(self))
+    }
+}
+
+impl fmt::Debug for Plug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Plug")
+    }
+}
+
+struct PulledOnDrop(Option<Plug>);
+
+impl PulledOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PulledOnDrop {
+    fn drop(&mut self) {
+        if let Some(plug) = self.0.take() {
+            plug.pull();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BrokerUrl;
+
+    fn address(url: &str) -> Result<Address, QueueError> {
+        Address::new(&BrokerSettings {
+            url: BrokerUrl::new(url),
+            tls: TlsSettings::default(),
+        })
+    }
+
+    #[test]
+    fn an_ipv6_host_is_not_taken_for_localhost() {
+        let address = address("amqp://[2001:db8::7]:5673/%2f").expect("a good url");
+        assert_eq!(address.uri.authority.host, "2001:db8::7");
+        assert_eq!(address.uri.authority.port, 5673);
+    }
+
+    #[test]
+    fn heartbeats_are_asked_for_unless_the_url_says_how_often() {
+        let ours = address("amqp://h").expect("a good url");
+        assert_eq!(ours.uri.query.heartbeat, Some(10));
+        let theirs = address("amqp://h?heartbeat=30").expect("a good url");
+        assert_eq!(theirs.uri.query.heartbeat, Some(30));
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        for url in ["amqp://u:hunter2@h:99999/", "hunter2", "amqp:hunter2@h"] {
+            let error = address(url).expect_err("a bad url");
+            let shown = format!(
+                "{error} {error:?} {:?}",
+                std::error::Error::source(&error).map(ToString::to_string)
+            );
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let good = address("amqp://u:hunter2@h").expect("a good url");
+        assert!(!format!("{good:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,176 @@
+//! One worker's consumer: a channel of its own, its stream of deliveries, and their settlement.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Acker, Channel,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+        BasicQosOptions, BasicRejectOptions,
+    },
+    types::FieldTable,
+};
+use tokio::time;
+
+use super::{
+    convert::{message, short},
+    error::rpc,
+    lanes::{Lanes, Place},
+    link::disconnected,
+    pool::RPC_TIMEOUT,
+};
+use crate::queue::{ConsumeRequest, Consumer, Delivery, QueueError, Settle, SettleError};
+
+/// An open consumer. Its fields drop in this order: the stream, which cancels, then the channel, which closes,
+/// and only then the place of both, so that a lane is never fuller than it counts.
+pub(super) struct AmqpConsumer {
+    stream: lapin::Consumer,
+    channel: Channel,
+    /// We asked for no more.
+    cancelled: bool,
+    /// The stream has said its last; lapin's own would be pending for ever after.
+    ended: bool,
+    _place: Place,
+}
+
+impl AmqpConsumer {
+    /// Opens a channel and a consumer on it.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: whatever was opened closes when it is dropped, and lapin drops a channel that nobody waits
+    /// for any more.
+    pub(super) async fn open(
+        lanes: &Arc<Lanes>,
+        request: &ConsumeRequest,
+    ) -> Result<Self, QueueError> {
+        let operation = format!("consume from the queue {}", request.queue);
+        let queue = short("name of a queue", request.queue.as_str())?;
+        let tag = short("consumer tag", &request.tag)?;
+        let (place, live) = lanes.place(&operation).await?;
+        let open = async {
+            let channel = live.connection.create_channel().await?;
+            // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
+            channel
+                .basic_qos(request.prefetch.max(1), BasicQosOptions { global: false })
+                .await?;
+            let options = BasicConsumeOptions::default();
+            let stream = channel
+                .basic_consume(queue, tag, options, FieldTable::default())
+                .await?;
+            Ok((channel, stream))
+        };
+        let (channel, stream) = rpc(&operation, RPC_TIMEOUT, open).await?;
+        Ok(Self {
+            stream,
+            channel,
+            cancelled: false,
+            ended: false,
+            _place: place,
+        })
+    }
+}
+
+#[async_trait]
+impl Consumer for AmqpConsumer {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>> {
+        const OPERATION: &str = "consume: the channel was lost";
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            return Poll::Ready(match ready!(self.stream.poll_next_unpin(cx)) {
+                // Buffered before the channel was lost: the broker delivers it again, to someone who can settle.
+                Some(Ok(delivery)) if !delivery.acker.usable() => continue,
+                Some(Ok(delivery)) => {
+                    let acker = delivery.acker.clone();
+                    let settle = Box::new(AmqpSettle { acker });
+                    Some(Ok(Delivery::new(message(delivery), settle)))
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    // Whatever the reply code: to a worker it is the loss of the channel.
+                    Some(Err(disconnected(OPERATION).with_source(error)))
+                }
+                None => {
+                    self.ended = true;
+                    // A connection that the broker closes in good order ends its streams without an error.
+                    let lost = !self.cancelled && !self.channel.status().connected();
+                    lost.then(|| Err(disconnected(OPERATION)))
+                }
+            });
+        }
+    }
+
+    async fn cancel(&mut self) -> Result<(), QueueError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.cancelled = true;
+        let tag = self.stream.tag();
+        let cancel = self
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default());
+        rpc("cancel a consumer", RPC_TIMEOUT, cancel).await
+    }
+
+    async fn close(self: Box<Self>) {
+        // A channel that is gone is as closed as can be.
+        let _ = rpc(
+            "close a channel",
+            RPC_TIMEOUT,
+            self.channel.close(200, "OK".into()),
+        )
+        .await;
+    }
+}
+
+struct AmqpSettle {
+    acker: Acker,
+}
+
+#[async_trait]
+impl Settle for AmqpSettle {
+    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
+        settled(self.acker.ack(BasicAckOptions::default())).await
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
+        settled(self.acker.nack(requeue())).await
+    }
+
+    async fn reject(self: Box<Self>) -> Result<(), SettleError> {
+        let options = BasicRejectOptions { requeue: false };
+        settled(self.acker.reject(options)).await
+    }
+
+    fn abandon(self: Box<Self>) {
+        // The first poll hands the frame to lapin's own task; what is left out is waiting for the socket.
+        let _ = self.acker.nack(requeue()).now_or_never();
+    }
+}
+
+fn requeue() -> BasicNackOptions {
+    BasicNackOptions {
+        multiple: false,
+        requeue: true,
+    }
+}
+
+/// `Ok(false)` is lapin's word for a delivery whose channel is gone: the settlement is lost, not done.
+async fn settled(settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), SettleError> {
+    match time::timeout(RPC_TIMEOUT, settling).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(SettleError { source: None }),
+        Ok(Err(error)) => Err(SettleError {
+            source: Some(error.into()),
+        }),
+        Err(elapsed) => Err(SettleError {
+            source: Some(elapsed.into()),
+        }),
+    }
+}

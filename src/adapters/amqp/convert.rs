@@ -1,0 +1,183 @@
+//! Messages between our model and lapin's, without loss in either direction.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, DecimalValue, FieldArray, FieldTable, ShortString},
+};
+
+use crate::queue::{HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind};
+
+/// A text as AMQP's short string.
+///
+/// # Errors
+/// [`TooLarge`](QueueErrorKind::TooLarge) beyond 255 bytes, which AMQP cannot express: without this check lapin
+/// panics, or writes a frame that ends the connection.
+pub(super) fn short(what: &str, text: &str) -> Result<ShortString, QueueError> {
+    ShortString::try_new(text).map_err(|error| {
+        QueueError::new(QueueErrorKind::TooLarge, format!("encode the {what}")).with_source(error)
+    })
+}
+
+/// A delivery's message.
+pub(super) fn message(delivery: lapin::message::Delivery) -> Message {
+    let (properties, headers) = from_lapin(&delivery.properties);
+    Message {
+        exchange: delivery.exchange.into(),
+        routing_key: delivery.routing_key.into(),
+        redelivered: delivery.redelivered,
+        properties,
+        headers,
+        body: Bytes::from(delivery.data),
+    }
+}
+
+fn from_lapin(properties: &BasicProperties) -> (Properties, Headers) {
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let ours = Properties {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        delivery_mode: *properties.delivery_mode(),
+        priority: *properties.priority(),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        expiration: text(properties.expiration()),
+        message_id: text(properties.message_id()),
+        timestamp: *properties.timestamp(),
+        kind: text(properties.kind()),
+        user_id: text(properties.user_id()),
+        app_id: text(properties.app_id()),
+        cluster_id: text(properties.cluster_id()),
+    };
+    let headers = properties.headers().as_ref().map(table).unwrap_or_default();
+    (ours, headers)
+}
+
+fn table(table: &FieldTable) -> Headers {
+    table
+        .into_iter()
+        .map(|(name, field)| (name.as_str().to_owned(), value(field)))
+        .collect()
+}
+
+fn value(value_of: &AMQPValue) -> HeaderValue {
+    match value_of {
+        AMQPValue::Boolean(v) => HeaderValue::Bool(*v),
+        AMQPValue::ShortShortInt(v) => HeaderValue::I8(*v),
+        AMQPValue::ShortShortUInt(v) => HeaderValue::U8(*v),
+        AMQPValue::ShortInt(v) => HeaderValue::I16(*v),
+        AMQPValue::ShortUInt(v) => HeaderValue::U16(*v),
+        AMQPValue::LongInt(v) => HeaderValue::I32(*v),
+        AMQPValue::LongUInt(v) => HeaderValue::U32(*v),
+        AMQPValue::LongLongInt(v) => HeaderValue::I64(*v),
+        AMQPValue::Float(v) => HeaderValue::F32(*v),
+        AMQPValue::Double(v) => HeaderValue::F64(*v),
+        AMQPValue::DecimalValue(v) => HeaderValue::Decimal {
+            scale: v.scale,
+            value: v.value,
+        },
+        // Has no tag on the wire, so it never arrives; text is what it would mean.
+        AMQPValue::ShortString(v) => HeaderValue::from(v.as_str()),
+        AMQPValue::LongString(v) => HeaderValue::Text(Bytes::copy_from_slice(v.as_bytes())),
+        AMQPValue::ByteArray(v) => HeaderValue::Binary(Bytes::copy_from_slice(v.as_slice())),
+        AMQPValue::Timestamp(v) => HeaderValue::Timestamp(*v),
+        AMQPValue::FieldArray(values) => {
+            HeaderValue::List(values.as_slice().iter().map(value).collect())
+        }
+        AMQPValue::FieldTable(entries) => HeaderValue::Table(table(entries)),
+        AMQPValue::Void => HeaderValue::Void,
+    }
+}
+
+/// Properties and headers as lapin writes them.
+pub(super) fn to_lapin(
+    properties: &Properties,
+    headers: &Headers,
+) -> Result<BasicProperties, QueueError> {
+    let Properties {
+        content_type,
+        content_encoding,
+        delivery_mode,
+        priority,
+        correlation_id,
+        reply_to,
+        expiration,
+        message_id,
+        timestamp,
+        kind,
+        user_id,
+        app_id,
+        cluster_id,
+    } = properties;
+    let mut lapins = BasicProperties::default();
+    macro_rules! texts {
+        ($($field:ident => $with:ident),* $(,)?) => {
+            $(if let Some(text) = $field {
+                lapins = lapins.$with(short(concat!("property ", stringify!($field)), text)?);
+            })*
+        };
+    }
+    texts! {
+        content_type => with_content_type,
+        content_encoding => with_content_encoding,
+        correlation_id => with_correlation_id,
+        reply_to => with_reply_to,
+        expiration => with_expiration,
+        message_id => with_message_id,
+        kind => with_type,
+        user_id => with_user_id,
+        app_id => with_app_id,
+        cluster_id => with_cluster_id,
+    }
+    if let Some(mode) = delivery_mode {
+        lapins = lapins.with_delivery_mode(*mode);
+    }
+    if let Some(priority) = priority {
+        lapins = lapins.with_priority(*priority);
+    }
+    if let Some(timestamp) = timestamp {
+        lapins = lapins.with_timestamp(*timestamp);
+    }
+    if !headers.is_empty() {
+        lapins = lapins.with_headers(field_table(headers)?);
+    }
+    Ok(lapins)
+}
+
+fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
+    let entries = headers
+        .iter()
+        .map(|(name, value)| Ok((short("name of a header", name)?, field(value)?)))
+        .collect::<Result<BTreeMap<_, _>, QueueError>>()?;
+    Ok(FieldTable::from(entries))
+}
+
+fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
+    Ok(match value {
+        HeaderValue::Bool(v) => AMQPValue::Boolean(*v),
+        HeaderValue::I8(v) => AMQPValue::ShortShortInt(*v),
+        HeaderValue::U8(v) => AMQPValue::ShortShortUInt(*v),
+        HeaderValue::I16(v) => AMQPValue::ShortInt(*v),
+        HeaderValue::U16(v) => AMQPValue::ShortUInt(*v),
+        HeaderValue::I32(v) => AMQPValue::LongInt(*v),
+        HeaderValue::U32(v) => AMQPValue::LongUInt(*v),
+        HeaderValue::I64(v) => AMQPValue::LongLongInt(*v),
+        HeaderValue::F32(v) => AMQPValue::Float(*v),
+        HeaderValue::F64(v) => AMQPValue::Double(*v),
+        HeaderValue::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue {
+            scale: *scale,
+            value: *value,
+        }),
+        HeaderValue::Text(v) => AMQPValue::LongString(v.to_vec().into()),
+        HeaderValue::Binary(v) => AMQPValue::ByteArray(v.to_vec().into()),
+        HeaderValue::Timestamp(v) => AMQPValue::Timestamp(*v),
+        HeaderValue::List(values) => {
+            let values = values.iter().map(field).collect::<Result<Vec<_>, _>>()?;
+            AMQPValue::FieldArray(FieldArray::from(values))
+        }
+        HeaderValue::Table(entries) => AMQPValue::FieldTable(field_table(entries)?),
+        HeaderValue::Void => AMQPValue::Void,
+    })
+}

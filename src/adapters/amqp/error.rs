@@ -1,0 +1,98 @@
+//! lapin's errors, classified once.
+
+use std::time::Duration;
+
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+};
+use tokio::time;
+
+use crate::queue::{QueueError, QueueErrorKind};
+
+/// Names `error` by what was attempted, a fragment that reads after "failed to".
+pub(super) fn classify(operation: impl Into<String>, error: lapin::Error) -> QueueError {
+    QueueError::new(kind_of(&error), operation).with_source(error)
+}
+
+fn kind_of(error: &lapin::Error) -> QueueErrorKind {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(soft) => match soft {
+                AMQPSoftError::NOTFOUND => QueueErrorKind::NotFound,
+                AMQPSoftError::ACCESSREFUSED => QueueErrorKind::AccessRefused,
+                AMQPSoftError::RESOURCELOCKED | AMQPSoftError::PRECONDITIONFAILED => {
+                    QueueErrorKind::Conflict
+                }
+                AMQPSoftError::CONTENTTOOLARGE => QueueErrorKind::TooLarge,
+                AMQPSoftError::NOROUTE | AMQPSoftError::NOCONSUMERS => QueueErrorKind::Unroutable,
+            },
+            // Only a vhost that is missing or forbidden comes with this code.
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => QueueErrorKind::AccessRefused,
+            // Every other hard error takes the connection with it.
+            AMQPErrorKind::Hard(_) => QueueErrorKind::Disconnected,
+        },
+        ErrorKind::AuthProviderError(_) => QueueErrorKind::AccessRefused,
+        ErrorKind::SerialisationError(_) => QueueErrorKind::TooLarge,
+        ErrorKind::IOError(_)
+        | ErrorKind::RuntimeShutdownError(_)
+        | ErrorKind::ParsingError(_)
+        | ErrorKind::InvalidChannel(_)
+        | ErrorKind::InvalidChannelState(..)
+        | ErrorKind::InvalidConnectionState(_)
+        | ErrorKind::MissingHeartbeatError => QueueErrorKind::Disconnected,
+        _ => QueueErrorKind::Other,
+    }
+}
+
+/// One request to the broker, bounded: a broker that is alive but does not answer must not hold a worker.
+pub(super) async fn rpc<T>(
+    operation: &str,
+    limit: Duration,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, QueueError> {
+    match time::timeout(limit, request).await {
+        Ok(answer) => answer.map_err(|error| classify(operation, error)),
+        Err(_) => Err(QueueError::new(QueueErrorKind::Timeout, operation)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::AMQPError;
+
+    use super::*;
+
+    #[test]
+    fn reply_codes_become_kinds() {
+        let cases = [
+            (404, QueueErrorKind::NotFound),
+            (403, QueueErrorKind::AccessRefused),
+            (405, QueueErrorKind::Conflict),
+            (406, QueueErrorKind::Conflict),
+            (311, QueueErrorKind::TooLarge),
+            (312, QueueErrorKind::Unroutable),
+            (320, QueueErrorKind::Disconnected),
+            (501, QueueErrorKind::Disconnected),
+            (530, QueueErrorKind::AccessRefused),
+            (541, QueueErrorKind::Disconnected),
+        ];
+        for (code, kind) in cases {
+            let error = AMQPError::from_id(code, "because".into()).expect("a known code");
+            let error = lapin::Error::from(ErrorKind::ProtocolError(error));
+            assert_eq!(kind_of(&error), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_channel_or_connection_is_a_disconnection() {
+        for kind in [
+            ErrorKind::MissingHeartbeatError,
+            ErrorKind::InvalidChannel(3),
+            ErrorKind::IOError(std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into())),
+        ] {
+            let error = lapin::Error::from(kind);
+            assert_eq!(kind_of(&error), QueueErrorKind::Disconnected, "{error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The connections that consumers' channels are spread over.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    address::Address,
+    link::{Link, Live, disconnected},
+};
+use crate::queue::QueueError;
+
+/// Channels on one connection. Far below RabbitMQ's usual limit of 2,047, because a connection is one process at
+/// the broker and one thread here, and both are shared by all its channels.
+const PER_LANE: usize = 256;
+
+/// All lanes. The first is there from the start; more are opened as workers need them, and closed from the end
+/// as they empty.
+pub(super) struct Lanes {
+    address: Arc<Address>,
+    stop: CancellationToken,
+    lanes: Mutex<Vec<Lane>>,
+}
+
+struct Lane {
+    link: Arc<Link>,
+    load: usize,
+}
+
+/// One channel's place on a lane. Given back on drop.
+pub(super) struct Place {
+    lanes: Arc<Lanes>,
+    link: Arc<Link>,
+}
+
+impl Lanes {
+    pub(super) fn new(address: Arc<Address>, stop: CancellationToken) -> Arc<Self> {
+        let lanes = Self {
+            lanes: Mutex::new(Vec::new()),
+            address,
+            stop,
+        };
+        let first = lanes.open(0);
+        lanes.lock().push(first);
+        Arc::new(lanes)
+    }
+
+    /// The link that is there from the start.
+    pub(super) fn first(&self) -> Arc<Link> {
+        self.lock()[0].link.clone()
+    }
+
+    /// A place on the first lane that has room and a connection; a new lane where all are full.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        operation: &str,
+    ) -> Result<(Place, Arc<Live>), QueueError> {
+        // The broker's limit is known once it has answered, and without the first lane there is no broker.
+        let first = self.first().live(operation).await?;
+        let place = self.take(capacity(first.connection.configuration().channel_max()));
+        let place = place.ok_or_else(|| disconnected(operation))?;
+        let live = place.link.live(operation).await?;
+        Ok((place, live))
+    }
+
+    fn take(self: &Arc<Self>, capacity: usize) -> Option<Place> {
+        let mut lanes = self.lock();
+        let mut is_any_down = false;
+        let mut found = None;
+        for (index, lane) in lanes.iter().enumerate() {
+            if lane.load >= capacity {
+                continue;
+            }
+            if lane.link.is_down() {
+                is_any_down = true;
+            } else {
+                found = Some(index);
+                break;
+            }
+        }
+        let index = match found {
+            Some(index) => index,
+            // Its keeper is at it; another connection would be one attempt more on the same broker.
+            None if is_any_down => return None,
+            None => {
+                let lane = self.open(lanes.len());
+                lanes.push(lane);
+                lanes.len() - 1
+            }
+        };
+        lanes[index].load += 1;
+        Some(Place {
+            lanes: self.clone(),
+            link: lanes[index].link.clone(),
+        })
+    }
+
+    fn open(&self, index: usize) -> Lane {
+        let role = format!("consume {}", index + 1);
+        Lane {
+            link: Link::open(role, self.address.clone(), &self.stop),
+            load: 0,
+        }
+    }
+
+    fn give_back(&self, link: &Arc<Link>) {
+        let mut lanes = self.lock();
+        if let Some(lane) = lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.link, link)) {
+            lane.load -= 1;
+        }
+        while lanes.len() > 1 && lanes.last().is_some_and(|lane| lane.load == 0) {
+            if let Some(lane) = lanes.pop() {
+                lane.link.close();
+            }
+        }
+    }
+
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.lock().iter().map(|lane| lane.link.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Channels that we put on one connection of a broker that allows `channel_max`; 0 is its word for no limit.
+fn capacity(channel_max: u16) -> usize {
+    match channel_max {
+        0 => PER_LANE,
+        limit => PER_LANE.min(usize::from(limit) / 2).max(1),
+    }
+}
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let loads: Vec<_> = self.lock().iter().map(|lane| lane.load).collect();
+        f.debug_struct("Lanes").field("loads", &loads).finish()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.lanes.give_back(&self.link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_stays_well_under_the_brokers_limit() {
+        assert_eq!(capacity(2047), 256);
+        assert_eq!(capacity(0), 256);
+        assert_eq!(capacity(100), 50);
+        assert_eq!(capacity(1), 1);
+    }
+}

@@ -1,0 +1,274 @@
+//! One connection, kept up by one task.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use lapin::{Connection, Event};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::address::{Address, Plug};
+use crate::queue::{QueueError, QueueErrorKind};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// A connection that lived this long was a good one: the next loss starts over with the first backoff.
+const STABLE: Duration = Duration::from_secs(30);
+/// How often a connection's state is looked at beside its events, which lapin drops before anyone listens.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection's place: whatever connection is there at the moment, and what became of the last.
+#[derive(Debug)]
+pub(super) struct Link {
+    role: String,
+    /// Written by the keeper alone; read by every operation, and by the driver's connectivity.
+    state: watch::Sender<LinkState>,
+    stop: CancellationToken,
+}
+
+/// What the keeper last saw.
+#[derive(Debug, Clone)]
+pub(super) enum LinkState {
+    /// The first attempt is under way.
+    Connecting,
+    /// Connected, as far as we know.
+    Up(Arc<Live>),
+    /// Lost or never had; the keeper tries again. Holds the whole chain of causes as text.
+    Down(Arc<str>),
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    plug: Plug,
+    /// Whether the broker takes no publishes from it. Written by the keeper, read by publishers.
+    blocked: watch::Sender<bool>,
+}
+
+impl Live {
+    pub(super) fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Completes when the broker blocks the connection; at once where it already does.
+    pub(super) async fn until_blocked(&self) {
+        let mut blocked = self.blocked.subscribe();
+        // `self` keeps the sender, so this cannot end by its loss.
+        let _ = blocked.wait_for(|blocked| *blocked).await;
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        // lapin's own flag is set before the event reaches the keeper.
+        self.connection.status().blocked()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // lapin asks a connection to close when its last handle goes, but writes nothing where it is blocked.
+        if !self.is_up() || self.is_blocked() {
+            self.plug.pull();
+        }
+    }
+}
+
+impl Link {
+    /// A link, and the task that keeps it until `stop`.
+    pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
+        let link = Arc::new(Self {
+            role,
+            state: watch::Sender::new(LinkState::Connecting),
+            stop: stop.child_token(),
+        });
+        tokio::spawn(keep(link.clone(), address));
+        link
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        matches!(&*self.state.borrow(), LinkState::Down(_))
+    }
+
+    /// The connection.
+    ///
+    /// Waits for the first attempt, whose outcome nobody knows yet, and for nothing else: a link that is down is
+    /// an error at once.
+    pub(super) async fn live(&self, operation: &str) -> Result<Arc<Live>, QueueError> {
+        let mut state = self.state.subscribe();
+        let seen = state
+            .wait_for(|state| !matches!(state, LinkState::Connecting))
+            .await
+            .map(|state| state.clone());
+        match seen {
+            Ok(LinkState::Up(live)) if live.is_up() => Ok(live),
+            Ok(LinkState::Down(why)) => Err(disconnected(operation).with_source(why.as_ref())),
+            _ => Err(disconnected(operation)),
+        }
+    }
+
+    /// Ends the keeper, which closes the connection.
+    pub(super) fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// Completes once the keeper has closed the connection.
+    pub(super) async fn closed(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state
+            .wait_for(|state| matches!(state, LinkState::Down(_)))
+            .await;
+    }
+
+    fn set(&self, state: LinkState) {
+        self.state.send_replace(state);
+    }
+}
+
+pub(super) fn disconnected(operation: &str) -> QueueError {
+    QueueError::new(QueueErrorKind::Disconnected, operation)
+}
+
+/// The keeper: the only place that connects.
+async fn keep(link: Arc<Link>, address: Arc<Address>) {
+    let mut backoff = Backoff::default();
+    let stop = link.stop.clone();
+    let _ = stop
+        .run_until_cancelled(keep_connecting(&link, &address, &mut backoff))
+        .await;
+    let last = link.state.borrow().clone();
+    if let LinkState::Up(live) = last {
+        let close = live.connection.close(200, "OK".into());
+        if !matches!(time::timeout(CLOSE_TIMEOUT, close).await, Ok(Ok(()))) {
+            live.plug.pull();
+        }
+    }
+    link.set(LinkState::Down("closed".into()));
+}
+
+/// Cancel-safe: an attempt that is dropped closes its socket, and a connection that was made is in the link.
+async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) {
+    loop {
+        let why = match address.connect(&link.role).await {
+            Ok((connection, plug)) => {
+                let events = connection.events_listener();
+                let live = Arc::new(Live {
+                    blocked: watch::Sender::new(connection.status().blocked()),
+                    connection,
+                    plug,
+                });
+                let since = Instant::now();
+                tracing::debug!(link = link.role, "connected to the broker");
+                link.set(LinkState::Up(live.clone()));
+                let why = until_lost(&live, events).await;
+                if since.elapsed() >= STABLE {
+                    *backoff = Backoff::default();
+                }
+                live.plug.pull();
+                why
+            }
+            Err(error) => chain(&error),
+        };
+        let pause = backoff.next_pause();
+        tracing::debug!(
+            link = link.role,
+            error = why,
+            ?pause,
+            "not connected to the broker"
+        );
+        link.set(LinkState::Down(why.into()));
+        time::sleep(pause).await;
+    }
+}
+
+/// Follows a connection's events until it is lost, and says why.
+async fn until_lost(live: &Live, events: impl futures_util::Stream<Item = Event>) -> String {
+    let mut events = std::pin::pin!(events);
+    let mut look = time::interval(LOOK_EVERY);
+    let mut why = None;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::Error(error)) => why = Some(chain(&error)),
+                Some(Event::ConnectionBlocked(_) | Event::ConnectionUnblocked) => {
+                    live.blocked.send_replace(live.is_blocked());
+                }
+                Some(_) => {}
+                None => return why.unwrap_or_else(lost),
+            },
+            _ = look.tick() => {
+                live.blocked.send_if_modified(|blocked| {
+                    std::mem::replace(blocked, live.is_blocked()) != *blocked
+                });
+            }
+        }
+        if !live.is_up() {
+            return why.unwrap_or_else(lost);
+        }
+    }
+}
+
+fn lost() -> String {
+    String::from("the connection was lost")
+}
+
+/// An error with its causes, in one line, without control characters: brokers' texts are others' data.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // lapin repeats its sources in its own text.
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// Exponential with jitter: links that lost the same broker do not come back in step.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn next_pause(&mut self) -> Duration {
+        let ceiling = BACKOFF_FIRST
+            .saturating_mul(2_u32.saturating_pow(self.attempts))
+            .min(BACKOFF_LAST);
+        self.attempts = self.attempts.saturating_add(1);
+        ceiling.mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_grows_to_its_last_step_and_stays_there() {
+        let mut backoff = Backoff::default();
+        let mut ceiling = BACKOFF_FIRST;
+        for _ in 0..100 {
+            let pause = backoff.next_pause();
+            assert!(
+                pause >= ceiling / 2 && pause <= ceiling,
+                "{pause:?} of {ceiling:?}"
+            );
+            ceiling = (ceiling * 2).min(BACKOFF_LAST);
+        }
+        assert_eq!(ceiling, BACKOFF_LAST);
+    }
+}

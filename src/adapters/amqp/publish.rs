@@ -1,0 +1,105 @@
+//! Publishing: mandatory, confirmed, and never into a connection that the broker blocks.
+
+use std::time::Duration;
+
+use lapin::{Confirmation, options::BasicPublishOptions};
+use tokio::time;
+
+use super::{
+    convert::{short, to_lapin},
+    error::classify,
+    link::Live,
+    pool::ChannelPool,
+};
+use crate::queue::{Outgoing, QueueError, QueueErrorKind, header_size};
+
+/// Time for the broker's confirm. Generous: a quorum queue confirms once most of its nodes have written.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a content header frame around properties and headers: type, channel and size, then class, weight and
+/// the body's size, then the end mark.
+const FRAME_OVERHEAD: usize = 7 + 12 + 1;
+
+/// What RabbitMQ and lapin agree on unless one of them is told otherwise.
+const DEFAULT_FRAME_MAX: usize = 128 * 1024;
+
+/// Bytes that properties and headers may encode to on a connection, and on one of which nothing is known yet.
+pub(super) fn header_limit(live: Option<&Live>) -> usize {
+    let negotiated = live.map_or(0, |live| live.connection.configuration().frame_max());
+    let frame_max = match usize::try_from(negotiated) {
+        Ok(0) | Err(_) => DEFAULT_FRAME_MAX,
+        Ok(frame_max) => frame_max,
+    };
+    frame_max - FRAME_OVERHEAD
+}
+
+/// Publishes, and waits until the broker has the message in a queue.
+pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<(), QueueError> {
+    let operation = format!("publish to {:?}", target(message));
+    let live = pool.link().live(&operation).await?;
+    // A content header cannot be split over frames, and lapin writes one that is too large: the broker would end
+    // the connection, and every publish on it.
+    let size = header_size(&message.properties, &message.headers);
+    if size > header_limit(Some(&live)) {
+        let what = format!("{operation}: its headers of {size} bytes do not fit a frame");
+        return Err(QueueError::new(QueueErrorKind::TooLarge, what));
+    }
+    if live.is_blocked() {
+        return Err(blocked(&operation));
+    }
+    // Dropped on a block, with a publish that may be in the socket: its channel is not used again, so a late
+    // confirm cannot be taken for another's.
+    tokio::select! {
+        biased;
+        outcome = time::timeout(CONFIRM_TIMEOUT, confirmed(pool, message, &operation)) => outcome
+            .unwrap_or_else(|_| Err(QueueError::new(QueueErrorKind::Timeout, &operation))),
+        () = live.until_blocked() => Err(blocked(&operation)),
+    }
+}
+
+async fn confirmed(
+    pool: &ChannelPool,
+    message: &Outgoing,
+    operation: &str,
+) -> Result<(), QueueError> {
+    let exchange = short("name of an exchange", &message.exchange)?;
+    let routing_key = short("routing key", &message.routing_key)?;
+    let properties = to_lapin(&message.properties, &message.headers)?;
+    let options = BasicPublishOptions {
+        mandatory: true,
+        immediate: false,
+    };
+    let lease = pool.lease(operation).await?;
+    let publish = async {
+        let body = &message.body;
+        lease
+            .channel
+            .basic_publish(exchange, routing_key, options, body, properties)
+            .await?
+            .await
+    };
+    let confirmation = publish.await.map_err(|error| classify(operation, error))?;
+    lease.give_back();
+    let failed = |kind, why: &str| Err(QueueError::new(kind, format!("{operation}: {why}")));
+    match confirmation {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
+            failed(QueueErrorKind::Unroutable, "no queue takes it")
+        }
+        Confirmation::Nack(None) => failed(QueueErrorKind::Refused, "the broker refused it"),
+        Confirmation::NotRequested => failed(QueueErrorKind::Other, "confirms are off"),
+    }
+}
+
+fn blocked(operation: &str) -> QueueError {
+    let what = format!("{operation}: the broker blocks publishers");
+    QueueError::new(QueueErrorKind::Blocked, what)
+}
+
+fn target(message: &Outgoing) -> &str {
+    if message.exchange.is_empty() {
+        &message.routing_key
+    } else {
+        &message.exchange
+    }
+}
