@@ -427,7 +427,7 @@ fn start(
     settings: PoolSettings,
     runners: impl tidegate::runner::RunnerManager,
 ) -> Supervisor {
-    let driver = AmqpDriver::start(BrokerSettings {
+    let driver = AmqpDriver::connect_lazily(&BrokerSettings {
         url: BrokerUrl::new(url),
         tls: TlsSettings::default(),
     })
