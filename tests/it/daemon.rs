@@ -13,8 +13,9 @@ use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::support::{
+    broker::test_url as broker_url,
     daemon::{Daemon, Signal, poll, tidegate},
-    queue::{Queue, broker_url},
+    queue::Queue,
 };
 
 /// A pool named `work` whose jobs append their bodies to `done` in the daemon's folder.
@@ -175,7 +176,7 @@ fn answers_health_metrics_and_api_over_http() {
 fn waits_for_a_broker_that_is_not_there_and_says_so_once() {
     let url = format!("amqp://guest:s3cret@{}/%2f", nobody());
     let daemon = Daemon::start(&url, "[pools.work.runner]\ncommand = [\"/bin/cat\"]\n");
-    daemon.wait_for("a warning", |line| line["level"] == "WARN");
+    daemon.heard("a warning", |line| line["level"] == "WARN");
     let (status, body) = daemon.get("/readyz");
     assert_eq!(status, 503);
     assert!(body.contains("not connected to the broker"), "{body}");
@@ -197,7 +198,7 @@ fn keeps_trying_where_the_password_is_refused_and_never_shows_it() {
         url.as_str(),
         "[pools.work.runner]\ncommand = [\"/bin/cat\"]\n",
     );
-    daemon.wait_for("a warning", |line| line["level"] == "WARN");
+    daemon.heard("a warning", |line| line["level"] == "WARN");
     let (status, body) = daemon.get("/readyz");
     assert_eq!(status, 503);
     let (_, json, _) = daemon.run(&["status", "--format", "json"]);

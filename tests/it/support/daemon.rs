@@ -107,6 +107,18 @@ impl Daemon {
         }
     }
 
+    /// A log line that is wanted, of all that there ever were.
+    pub(crate) fn heard(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let heard = || {
+            let said = self.said();
+            let mut lines = said
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            lines.find(&wanted)
+        };
+        poll(heard).unwrap_or_else(|| panic!("never heard {what:?} in:\n{}", self.said()))
+    }
+
     pub(crate) fn wait_for_message(&self, message: &str) -> Value {
         self.wait_for(message, |line| line["message"] == message)
     }
