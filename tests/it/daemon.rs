@@ -496,3 +496,28 @@ fn takes_the_demo_s_queue_away_when_it_is_interrupted() {
         "its ledger is gone"
     );
 }
+
+#[test]
+fn wants_the_token_of_whoever_could_come_from_another_machine() {
+    let queue = Queue::new();
+    let head = "http.listen = \"0.0.0.0:0\"\nhttp.token_file = \"token\"";
+    let daemon = Daemon::start_with_files(
+        &[("token", "s3cret\n")],
+        &broker_url(),
+        head,
+        &signing(&queue),
+    );
+    let host = ("Host", "127.0.0.1");
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(daemon.get_with(path, &[host]).0, 200, "{path}");
+    }
+    let (status, body) = daemon.get_with("/api/v1/pools", &[host]);
+    assert_eq!(status, 401, "{body}");
+    let wrong = ("Authorization", "Bearer guess");
+    assert_eq!(daemon.get_with("/api/v1/pools", &[host, wrong]).0, 401);
+    let right = ("Authorization", "Bearer s3cret");
+    assert_eq!(daemon.get_with("/api/v1/pools", &[host, right]).0, 200);
+    // The command line comes through the socket, and needs none.
+    assert_eq!(daemon.run(&["status"]).0, Some(0));
+    assert!(!daemon.said().contains("s3cret"), "{}", daemon.said());
+}
