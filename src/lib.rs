@@ -1,11 +1,19 @@
 //! tidegate: a worker pool that rises and falls with a RabbitMQ queue.
 
 pub mod adapters;
+mod builder;
 pub mod config;
 pub mod decide;
 pub mod queue;
 pub mod run;
 pub mod runner;
 pub mod settle;
+pub mod surface;
 
-pub use config::PoolSettings as Pool;
+pub use self::{
+    builder::{Builder, LaunchError, Pool},
+    config::{Declare, ExecSettings, RetrySettings},
+    decide::{Policy, Scaling},
+    run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
+    runner::{BoxError, Job, Outcome, Runner, RunnerManager},
+};

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tidegate` program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    tidegate::surface::cli::main()
+}

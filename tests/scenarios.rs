@@ -1,5 +1,7 @@
 //! Pools on the in-memory queue with a paused clock: whole scenarios, in no time.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     sync::{
         Arc,

@@ -31,8 +31,8 @@ pub(crate) enum Leaving {
     Drained,
     /// A runner could not be started.
     Faulted,
-    /// A copy could not be published for as long as its original could be held.
-    Blocked,
+    /// It had to give its message back, and so stopped consuming.
+    GaveBack,
     /// Its channel or connection was lost.
     Lost,
     /// The broker ended its consumer: the queue is gone, or a node.
@@ -51,7 +51,7 @@ impl Leaving {
             Self::Preempted => "preempted",
             Self::Drained => "drained",
             Self::Faulted => "faulted",
-            Self::Blocked => "blocked",
+            Self::GaveBack => "gave_back",
             Self::Lost => "lost",
             Self::Cancelled => "cancelled",
             Self::NotOpened => "not_opened",

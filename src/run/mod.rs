@@ -13,14 +13,16 @@ pub mod metrics;
 mod pool;
 mod settling;
 mod shared;
+mod spec;
 mod status;
 mod supervisor;
 mod worker;
 
 pub use self::{
     events::{Event, EventSink},
+    spec::PoolSpec,
     status::{
         DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     },
-    supervisor::{DrainError, DrainReport, PoolSpec, Supervisor, SupervisorError},
+    supervisor::{DrainError, DrainReport, Supervisor, SupervisorError},
 };

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::{gate::BlockedGuard, metrics::Settlement, shared::Shared};
 use crate::{
     config::PoolSettings,
-    queue::{Delivery, Outgoing, QueueError, QueueSpec, SettleError},
+    queue::{Delivery, Outgoing, QueueError, QueueSpec},
     settle::{
         Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue, retry_queue_spec,
     },
@@ -34,44 +34,75 @@ pub(crate) struct HoldUntil<'a> {
     pub(crate) kill: &'a CancellationToken,
 }
 
-/// How carrying a verdict out came out.
-#[must_use = "a delivery that is still held must be given back"]
-pub(crate) enum Settled {
-    /// The delivery is settled, or its settlement was lost.
-    As(Settlement),
-    /// Its copy could not be published for as long as it could be held. Whoever has its consumer gives it back,
-    /// once nothing more can come to that consumer: else it would come straight back.
-    StillHeld(Delivery),
+/// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
+#[must_use = "a delivery that is not settled is given back"]
+pub(crate) struct Prepared {
+    delivery: Delivery,
+    act: Act,
+    settlement: Settlement,
 }
 
-/// Carries `verdict` out, counts it, and says how the delivery was settled.
-///
-/// # Cancel-safety
-/// Not cancel-safe. On drop the delivery is given back, or was already settled.
-pub(crate) async fn settle(
-    shared: &Shared,
-    settings: &PoolSettings,
-    delivery: Delivery,
-    history: History,
-    verdict: Verdict,
-    hold: HoldUntil<'_>,
-) -> Settled {
-    let settled = carry_out(shared, settings, delivery, history, verdict, hold).await;
-    if let Settled::As(settlement) = settled {
+/// What the broker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Ack,
+    Requeue,
+    Reject,
+}
+
+impl Prepared {
+    /// Whether the message goes back to its queue itself, and so might come straight back to its consumer.
+    pub(crate) fn gives_back(&self) -> bool {
+        matches!(
+            self.settlement,
+            Settlement::Requeue | Settlement::RequeueCopy
+        )
+    }
+
+    /// Settles the delivery, and counts how.
+    ///
+    /// # Cancel-safety
+    /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
+    pub(crate) async fn settle(self, shared: &Shared) {
+        let result = match self.act {
+            Act::Ack => self.delivery.ack().await,
+            Act::Requeue => self.delivery.requeue().await,
+            Act::Reject => self.delivery.reject().await,
+        };
+        let settlement = match result {
+            Ok(()) => self.settlement,
+            Err(error) => {
+                warn!(
+                    pool = %shared.name,
+                    settlement = self.settlement.as_str(),
+                    error = error.source.as_ref().map(tracing::field::display),
+                    "settlement lost: the channel is gone, so the broker delivers the message again"
+                );
+                Settlement::Lost
+            }
+        };
         shared.metrics.settled(settlement);
         shared.totals.count(settlement);
     }
-    settled
 }
 
-async fn carry_out(
+/// Publishes what `verdict` wants published, confirmed.
+///
+/// # Cancel-safety
+/// Cancel-safe as far as nothing is lost: on drop the delivery is given back. A copy may be out already then.
+pub(crate) async fn prepare(
     shared: &Shared,
     settings: &PoolSettings,
     delivery: Delivery,
     history: History,
     verdict: Verdict,
     hold: HoldUntil<'_>,
-) -> Settled {
+) -> Prepared {
+    let done = |delivery, act, settlement| Prepared {
+        delivery,
+        act,
+        settlement,
+    };
     let queue = &settings.queue;
     let copies = || Copies {
         pool: shared.name.clone(),
@@ -81,11 +112,11 @@ async fn carry_out(
     };
     let now = jiff::Timestamp::now();
     let (copy, spec, settlement) = match verdict {
-        Verdict::Ack => return settled(delivery.ack().await, Settlement::Ack, shared),
-        Verdict::GiveBack => return settled(delivery.requeue().await, Settlement::Requeue, shared),
+        Verdict::Ack => return done(delivery, Act::Ack, Settlement::Ack),
+        Verdict::GiveBack => return done(delivery, Act::Requeue, Settlement::Requeue),
         Verdict::Reject { death } => {
             log_death(shared, &death, "dead letter rejected to the broker");
-            return settled(delivery.reject().await, Settlement::Reject, shared);
+            return done(delivery, Act::Reject, Settlement::Reject);
         }
         Verdict::Retry {
             level,
@@ -120,8 +151,8 @@ async fn carry_out(
         ),
     };
     match publish(shared, spec.as_ref(), copy, &hold).await {
-        Ok(()) => settled(delivery.ack().await, settlement, shared),
-        Err(GaveUp) => Settled::StillHeld(delivery),
+        Ok(()) => done(delivery, Act::Ack, settlement),
+        Err(GaveUp) => done(delivery, Act::Requeue, Settlement::Requeue),
     }
 }
 
@@ -133,21 +164,6 @@ fn log_death(shared: &Shared, death: &Death, what: &'static str) {
         error = %death.message.escape_debug(),
         "{what}"
     );
-}
-
-fn settled(result: Result<(), SettleError>, settlement: Settlement, shared: &Shared) -> Settled {
-    match result {
-        Ok(()) => Settled::As(settlement),
-        Err(error) => {
-            warn!(
-                pool = %shared.name,
-                settlement = settlement.as_str(),
-                error = error.source.as_ref().map(tracing::field::display),
-                "settlement lost: the channel is gone, so the broker delivers the message again"
-            );
-            Settled::As(Settlement::Lost)
-        }
-    }
 }
 
 /// The copy could not be published for as long as the delivery could be held.

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    DepthStatus, EventSink, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
+    DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     metrics::BrokerMetrics,
     pool::{Command, Pool},
     shared::Shared,
@@ -24,21 +24,11 @@ use crate::{
     config::PoolSettings,
     decide::{Decision, Intake, PoolName, QueueName, ReconcileResult, Rule},
     queue::{Connectivity, QueueDriver},
-    runner::RunnerManager,
 };
 
 /// Commands that may wait for a pool. Each is taken within a few microseconds, so a full channel is a pool that
 /// has ended.
 const COMMANDS: usize = 64;
-
-/// A pool to run: its settings, and what its jobs run on.
-#[derive(Debug, Clone)]
-pub struct PoolSpec {
-    /// Settings.
-    pub settings: PoolSettings,
-    /// Brings its runners up. On a reconfiguration, the same `Arc` means the same runners.
-    pub runners: Arc<dyn RunnerManager>,
-}
 
 /// Handle to a running supervisor. Cheap to clone; all clones are the same supervisor.
 ///

@@ -21,7 +21,7 @@ use super::{
     events::Event,
     fleet::Lent,
     metrics::JobOutcome,
-    settling::{HoldUntil, Settled, chain, settle},
+    settling::{HoldUntil, chain, prepare},
     shared::Shared,
 };
 use crate::{
@@ -317,30 +317,21 @@ impl Worker<'_> {
         verdict: Verdict,
         deadline: Instant,
     ) -> Result<(), Leaving> {
-        let giving_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
-        if giving_back || self.cell.goes_after_this() {
-            self.cancel().await;
-        }
         let hold = HoldUntil {
             deadline,
             stop: &self.cell.stop,
             kill: &self.shared.kill,
         };
-        match settle(self.shared, settings, delivery, history, verdict, hold).await {
-            Settled::As(_) if giving_back => Err(Leaving::Preempted),
-            Settled::As(_) => Ok(()),
-            Settled::StillHeld(delivery) => {
-                self.cancel().await;
-                let hold = HoldUntil {
-                    deadline,
-                    stop: &self.cell.stop,
-                    kill: &self.shared.kill,
-                };
-                let back = Verdict::GiveBack;
-                // Giving back publishes nothing, so nothing can be held again.
-                let _ = settle(self.shared, settings, delivery, history, back, hold).await;
-                Err(Leaving::Blocked)
-            }
+        let prepared = prepare(self.shared, settings, delivery, history, verdict, hold).await;
+        let gives_back = prepared.gives_back();
+        if gives_back || self.cell.goes_after_this() {
+            self.cancel().await;
+        }
+        prepared.settle(self.shared).await;
+        if gives_back {
+            Err(Leaving::GaveBack)
+        } else {
+            Ok(())
         }
     }
 

@@ -11,3 +11,4 @@ mod exec_runner;
 mod queue_conformance;
 mod runner_conformance;
 mod settlement;
+mod with_broker;

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 /// Shows text with its control characters escaped, so that it can neither forge a log line nor steer a terminal.
 /// A tab stays as it is.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,7 +28,7 @@
 
 mod course;
 mod environment;
-mod escape;
+pub(crate) mod escape;
 mod exit;
 mod header_json;
 mod manager;

@@ -122,6 +122,11 @@ impl<'a, S: Log> Output<'a, S> {
         if self.stream == Stream::Stderr {
             keep_tail(&mut self.tail, &buffer[pending..]);
         }
+        if self.closed {
+            buffer.clear();
+            self.buffer = buffer;
+            return;
+        }
         let mut line = 0;
         let mut looked_at = pending;
         while let Some(length) = buffer[looked_at..].iter().position(|byte| *byte == b'\n') {

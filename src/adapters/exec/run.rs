@@ -54,10 +54,10 @@ pub(super) async fn run(
     let mut course = Course::new(settings.kill_grace);
     {
         let mut feed = pin!(feed(stdin, job.body()));
-        let mut output = pin!(futures_util::future::join(
-            out.drain(stdout),
-            err.drain(stderr)
-        ));
+        // This join takes turns at who is polled first, so that a flood on one pipe cannot starve the other.
+        let mut output = pin!(async {
+            tokio::join!(out.drain(stdout), err.drain(stderr));
+        });
         let mut stopped = pin!(control.stop.cancelled());
         let mut killed = pin!(control.kill.cancelled());
         let mut timer = pin!(sleep(settings.timeout));
@@ -76,11 +76,12 @@ pub(super) async fn run(
                     Event::StopAsked
                 }
                 () = &mut timer => Event::TimeUp,
-                _ = &mut output, if course.output_is_open() => Event::OutputEnded,
+                // Before the output, because a body has an end and a flood may have none.
                 () = &mut feed, if feeding => {
                     feeding = false;
                     continue;
                 }
+                () = &mut output, if course.output_is_open() => Event::OutputEnded,
             };
             let wake_after = match course.handle(event) {
                 Step::Wait => continue,

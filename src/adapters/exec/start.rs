@@ -123,3 +123,50 @@ fn interpreter(file: &Path) -> Option<PathBuf> {
     let name = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explains_what_the_system_lacks() {
+        let table = [
+            (Errno::EAGAIN, "true: the limit of processes is reached"),
+            (Errno::ENOMEM, "true: not enough memory"),
+            (Errno::EMFILE, "true: the limit of open files is reached"),
+            (Errno::ENFILE, "true: the limit of open files is reached"),
+            (
+                Errno::E2BIG,
+                "true: its arguments and environment are too large",
+            ),
+            (Errno::ETXTBSY, "true: is being written to"),
+            (Errno::EIO, "true"),
+        ];
+        for (errno, expected) in table {
+            let error = io::Error::from_raw_os_error(errno as i32);
+            let told = start_error("true", Path::new("/bin/true"), None, error);
+            assert_eq!(told.what, expected);
+            assert!(told.source.is_some());
+        }
+    }
+
+    #[test]
+    fn looks_along_the_path_for_a_name_only() {
+        let found = |program, path: &str| locate(program, Some(OsStr::new(path))).into_owned();
+        assert_eq!(
+            found("sh", "/no/such/folder:/bin:/usr/bin"),
+            Path::new("/bin/sh")
+        );
+        assert_eq!(found("./sh", "/bin"), Path::new("./sh"));
+        assert_eq!(
+            found("no-such-program-at-all", "/bin"),
+            Path::new("no-such-program-at-all")
+        );
+        // What a relative folder holds is known only where the job starts.
+        assert_eq!(found("sh", "folder:/bin"), Path::new("sh"));
+        assert_eq!(found("sh", ":/bin"), Path::new("sh"));
+        // A folder of that name is not it.
+        assert_eq!(found("bin", "/usr:/"), Path::new("bin"));
+        assert_eq!(locate("sh", None), Path::new("sh"));
+    }
+}

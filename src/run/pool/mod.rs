@@ -5,6 +5,9 @@
 //! is `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order; all but the first two happen without an
 //! await, so nothing moves in between.
 
+mod look;
+mod reconcile;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -16,25 +19,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 
-use super::{
-    cell::{Leaving, WorkerCell},
-    events::Event as MetricEvent,
-    fleet::Idle,
-    metrics::ReconcileOutcome,
-    settling::chain,
-    shared::Shared,
-    supervisor::PoolSpec,
-    worker,
-};
+use self::look::{Look, look};
+use super::{PoolSpec, cell::Leaving, shared::Shared};
 use crate::{
-    config::{Declare, PoolSettings},
-    decide::{
-        EventKind, Intake, Moment, Observation, Phase, Plan, Probe, ReconcileResult, Reconciler,
-        Reconciliation, Rule, Rules, WorkerId,
-    },
-    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    runner::CleanupReport,
-    settle::{dead_queue, dead_queue_spec},
+    config::PoolSettings,
+    decide::{Intake, ReconcileResult, Reconciler, Rules, WorkerId},
 };
 
 /// What a pool is asked to do. Sent by the supervisor's handle.
@@ -84,13 +73,6 @@ enum Next {
     Answer(oneshot::Sender<ReconcileResult>),
     /// The pool is done.
     End,
-}
-
-/// What a reconcile saw of the outside world.
-struct Look {
-    begun: Moment,
-    cleaned: CleanupReport,
-    probe: Probe,
 }
 
 /// A pool's task.
@@ -303,188 +285,8 @@ impl Pool {
             return;
         }
         let shared = self.shared.clone();
-        let look = async move {
-            let begun = shared.now();
-            let cleaned = shared.fleet.manager().cleanup().await;
-            let settings = shared.settings();
-            let probe = probe(&*shared.driver, &settings).await;
-            Look {
-                begun,
-                cleaned,
-                probe,
-            }
-        };
-        self.look = Some(
-            look.instrument(debug_span!("look", pool = %self.shared.name))
-                .boxed(),
-        );
-    }
-
-    // Reconciling: the part that does not.
-
-    fn reconcile(&mut self, reason: &'static str, look: Option<Look>) -> ReconcileResult {
-        let shared = self.shared.clone();
-        let span = debug_span!("reconcile", pool = %shared.name, reason);
-        let _entered = span.enter();
-        let started = Instant::now();
-
-        let mut result = ReconcileResult::default();
-        let crashed = self.cleanup(look.as_ref(), &mut result);
-
-        let now = shared.now();
-        let (probe, before) = match look {
-            Some(look) => (look.probe, look.begun),
-            None => (Probe::Held, now),
-        };
-        let (census, holdings) = shared.census(before);
-        let intake = shared.gate.intake(now);
-        let observation = Observation {
-            at: now,
-            probe,
-            consumers: holdings.consumers,
-            held: holdings.held,
-            holders: holdings.holders,
-            last_taken: shared.last_taken(),
-            intake,
-        };
-        let Reconciliation { mut decision, plan } =
-            self.reconciler.reconcile(&observation, &census);
-
-        self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());
-        let plan = self.allowed(plan, intake);
-        decision.plan = plan.summary();
-        result.workers_diff = plan.workers_diff();
-        self.apply(&plan, intake, &mut result);
-
-        let counts = census.counts();
-        let (idle, busy) = shared.fleet.counts();
-        let took = started.elapsed();
-        *result
-            .metric_stats
-            .entry(EventKind::Reconciliation)
-            .or_default() += 1;
-        shared.fleet.emit(|pool| MetricEvent::Reconciliation {
-            pool,
-            crashed_runners: crashed,
-            idle_runners: idle,
-            active_runners: busy,
-            expected_workers: decision.expected,
-            duration: took,
-        });
-        let outcome = match decision.won {
-            Rule::Frozen => ReconcileOutcome::Stale,
-            Rule::Missing => ReconcileOutcome::Missing,
-            _ if plan.is_empty() => ReconcileOutcome::Unchanged,
-            _ => ReconcileOutcome::Changed,
-        };
-        shared
-            .metrics
-            .depth(decision.inputs.ready, decision.inputs.age);
-        shared
-            .metrics
-            .sizes(decision.inputs.demand, decision.expected, &counts);
-        shared.metrics.runners(shared.fleet.kind(), idle, busy);
-        shared.metrics.reconciled(outcome, took);
-        if !plan.is_empty() {
-            info!(
-                pool = %shared.name,
-                reason,
-                ready = decision.inputs.ready,
-                demand = decision.inputs.demand,
-                live = counts.live(),
-                expected = decision.expected,
-                by = decision.won.as_str(),
-                plan = %decision.plan,
-                "pool changes shape"
-            );
-        }
-        shared.view().decision = Some(decision);
-        result
-    }
-
-    /// Collects runners that died idle, and counts what the manager collected.
-    fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
-        let shared = &self.shared;
-        let dead = shared.fleet.remove_dead();
-        let orphans = look.map_or(0, |look| look.cleaned.orphans);
-        let crashed = u32::try_from(dead.len()).unwrap_or(u32::MAX);
-        for idle in &dead {
-            warn!(pool = %shared.name, kind = idle.kind(), "idle runner died");
-            shared
-                .fleet
-                .count_out(idle.kind(), &shared.metrics, "crashed");
-        }
-        for _ in 0..orphans {
-            shared
-                .fleet
-                .count_out(shared.fleet.kind(), &shared.metrics, "orphaned");
-        }
-        count_stops(result, crashed + orphans);
-        // Ended all the same, so that what they leave behind is reaped.
-        self.end_runners(dead);
-        crashed
-    }
-
-    /// The plan, less what cannot be done now.
-    fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
-        if !self.shared.is_connected() || intake == Intake::Draining {
-            plan.spawn = 0;
-        } else if self.open_failures > 0 {
-            // Consumers do not open: one at a time until one does.
-            let opening = self.shared.workers().values().any(|cell| {
-                let seen = cell.seen();
-                seen.phase == Phase::Waiting && seen.consuming.is_none()
-            });
-            plan.spawn = plan.spawn.min(u32::from(!opening));
-        }
-        plan
-    }
-
-    /// Applies a plan. Orders only: nobody is waited for.
-    fn apply(&mut self, plan: &Plan, intake: Intake, result: &mut ReconcileResult) {
-        let shared = self.shared.clone();
-        {
-            let workers = shared.workers();
-            let each = |ids: &[WorkerId], order: &dyn Fn(&WorkerCell)| {
-                for cell in ids.iter().filter_map(|id| workers.get(id)) {
-                    order(cell);
-                }
-            };
-            let why = match intake {
-                Intake::Draining => Leaving::Drained,
-                Intake::Faulted => Leaving::Faulted,
-                _ => Leaving::ScaledDown,
-            };
-            each(&plan.lift, &WorkerCell::lift);
-            each(&plan.stop, &|cell| cell.order(why));
-            each(&plan.retire, &WorkerCell::retire);
-            each(&plan.preempt, &WorkerCell::preempt);
-        }
-        for _ in 0..plan.spawn {
-            self.spawn_worker();
-        }
-        let deleted = shared.fleet.remove(&plan.delete);
-        for idle in &deleted {
-            shared
-                .fleet
-                .count_out(idle.kind(), &shared.metrics, "scaled_down");
-        }
-        count_stops(result, u32::try_from(deleted.len()).unwrap_or(u32::MAX));
-        self.end_runners(deleted);
-    }
-
-    fn spawn_worker(&mut self) {
-        let shared = self.shared.clone();
-        let id = WorkerId(self.next_worker);
-        self.next_worker += 1;
-        let cell = Arc::new(WorkerCell::new(id, shared.stop.child_token()));
-        shared.workers().insert(id, cell.clone());
-        shared.metrics.worker_started();
-        let span = debug_span!("worker", pool = %shared.name, worker.id = %id);
-        let handle = self
-            .workers
-            .spawn(worker::work(shared, cell).instrument(span));
-        self.ids.insert(handle.id(), id);
+        let span = debug_span!("look", pool = %shared.name);
+        self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
     }
 
     fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
@@ -513,25 +315,6 @@ impl Pool {
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
     }
 
-    /// Deletes every idle runner.
-    fn flush(&mut self, reason: &'static str) -> u32 {
-        let idle = self.shared.fleet.remove_all();
-        for runner in &idle {
-            self.shared
-                .fleet
-                .count_out(runner.kind(), &self.shared.metrics, reason);
-        }
-        let flushed = u32::try_from(idle.len()).unwrap_or(u32::MAX);
-        self.end_runners(idle);
-        flushed
-    }
-
-    fn end_runners(&mut self, runners: Vec<Idle>) {
-        if !runners.is_empty() {
-            self.chores.spawn(Idle::flush(runners));
-        }
-    }
-
     // Changing and ending.
 
     fn update(&mut self, spec: PoolSpec) {
@@ -540,10 +323,13 @@ impl Pool {
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.set_settings(spec.settings);
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
+            let kind = self.shared.fleet.kind();
             let old = self
                 .shared
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
+            // The next reconcile sets the gauges of the new kind.
+            self.shared.metrics.runners(kind, 0, 0);
             for idle in &old {
                 self.shared
                     .fleet
@@ -587,32 +373,6 @@ impl Pool {
         drop(self.delayed);
         info!(pool = %self.shared.name, "pool ended");
     }
-
-    /// Says once what is wrong with the probe, and once that it is right again.
-    fn note_trouble(&mut self, probe: &Probe, stale: Option<&str>) {
-        if *probe == Probe::Held {
-            return;
-        }
-        let trouble = match probe {
-            Probe::Missing => Some("the queue does not exist"),
-            _ => stale,
-        };
-        if trouble == self.trouble.as_deref() {
-            return;
-        }
-        match trouble {
-            // The supervisor says it once for all pools.
-            Some(_) if !self.shared.is_connected() => {}
-            Some(why) => warn!(
-                pool = %self.shared.name,
-                messaging.destination.name = %self.shared.settings().queue,
-                error = why,
-                "queue depth is not known"
-            ),
-            None => debug!(pool = %self.shared.name, "queue depth is known again"),
-        }
-        self.trouble = trouble.map(str::to_owned);
-    }
 }
 
 /// What decides the size of a pool with these settings.
@@ -626,43 +386,6 @@ fn rules_of(settings: &PoolSettings) -> Rules {
     }
 }
 
-/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to.
-async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
-    let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
-    let mut answer = driver.probe(&settings.queue).await;
-    if answer.as_ref().is_err_and(missing) && settings.declare != Declare::No {
-        answer = match declare(driver, settings).await {
-            Ok(()) => driver.probe(&settings.queue).await,
-            Err(error) => Err(error),
-        };
-    }
-    match answer {
-        Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
-        Err(error) if missing(&error) => Probe::Missing,
-        Err(error) => Probe::Failed {
-            why: format!("failed to {}", chain(&error)),
-        },
-    }
-}
-
-async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
-    let (kind, dead_letter_to) = match settings.declare {
-        Declare::Quorum => {
-            // RabbitMQ 4 drops a message at its delivery limit, unless the queue has somewhere to send it.
-            driver.declare(&dead_queue_spec(&settings.queue)).await?;
-            (QueueKind::Quorum, Some(dead_queue(&settings.queue)))
-        }
-        Declare::Classic | Declare::No => (QueueKind::Classic, None),
-    };
-    let spec = QueueSpec {
-        name: settings.queue.clone(),
-        kind,
-        dead_letter_to,
-        message_ttl: None,
-    };
-    driver.declare(&spec).await
-}
-
 fn ticks(interval: Duration) -> time::Interval {
     let mut ticks = time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -674,13 +397,4 @@ fn ticks_in(interval: Duration) -> time::Interval {
     let mut ticks = time::interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-fn count_stops(result: &mut ReconcileResult, runners: u32) {
-    if runners > 0 {
-        *result
-            .metric_stats
-            .entry(EventKind::RunnerStop)
-            .or_default() += u64::from(runners);
-    }
 }

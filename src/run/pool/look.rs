@@ -1,0 +1,70 @@
+//! Looking: the part of a reconcile that waits for the outside world.
+
+use crate::{
+    config::{Declare, PoolSettings},
+    decide::{Moment, Probe},
+    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
+    run::{settling::chain, shared::Shared},
+    runner::CleanupReport,
+    settle::{dead_queue, dead_queue_spec},
+};
+
+/// What a reconcile saw of the outside world.
+pub(super) struct Look {
+    /// When it began: consumers that are younger may be unknown to the broker yet.
+    pub(super) begun: Moment,
+    pub(super) cleaned: CleanupReport,
+    pub(super) probe: Probe,
+}
+
+/// Cleans up and reads the queue's depth: the first two steps of a reconcile.
+///
+/// # Cancel-safety
+/// Cancel-safe: the next look does it again.
+pub(super) async fn look(shared: &Shared) -> Look {
+    let begun = shared.now();
+    let cleaned = shared.fleet.manager().cleanup().await;
+    let probe = probe(&*shared.driver, &shared.settings()).await;
+    Look {
+        begun,
+        cleaned,
+        probe,
+    }
+}
+
+/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to.
+async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
+    let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
+    let mut answer = driver.probe(&settings.queue).await;
+    if answer.as_ref().is_err_and(missing) && settings.declare != Declare::No {
+        answer = match declare(driver, settings).await {
+            Ok(()) => driver.probe(&settings.queue).await,
+            Err(error) => Err(error),
+        };
+    }
+    match answer {
+        Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
+        Err(error) if missing(&error) => Probe::Missing,
+        Err(error) => Probe::Failed {
+            why: format!("failed to {}", chain(&error)),
+        },
+    }
+}
+
+async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
+    let (kind, dead_letter_to) = match settings.declare {
+        Declare::Quorum => {
+            // RabbitMQ 4 drops a message at its delivery limit, unless the queue has somewhere to send it.
+            driver.declare(&dead_queue_spec(&settings.queue)).await?;
+            (QueueKind::Quorum, Some(dead_queue(&settings.queue)))
+        }
+        Declare::Classic | Declare::No => (QueueKind::Classic, None),
+    };
+    let spec = QueueSpec {
+        name: settings.queue.clone(),
+        kind,
+        dead_letter_to,
+        message_ttl: None,
+    };
+    driver.declare(&spec).await
+}

@@ -1,0 +1,243 @@
+//! Reconciling: the part that does not wait. From the census to the applied plan nothing is awaited, so nothing
+//! moves in between.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug, debug_span, info, warn};
+
+use super::{Pool, look::Look};
+use crate::{
+    decide::{
+        EventKind, Intake, Observation, Phase, Plan, Probe, ReconcileResult, Reconciliation, Rule,
+        WorkerId,
+    },
+    run::{
+        cell::{Leaving, WorkerCell},
+        events::Event,
+        fleet::Idle,
+        metrics::ReconcileOutcome,
+        worker,
+    },
+};
+
+impl Pool {
+    pub(super) fn reconcile(
+        &mut self,
+        reason: &'static str,
+        look: Option<Look>,
+    ) -> ReconcileResult {
+        let shared = self.shared.clone();
+        let span = debug_span!("reconcile", pool = %shared.name, reason);
+        let _entered = span.enter();
+        let started = Instant::now();
+
+        let mut result = ReconcileResult::default();
+        let crashed = self.cleanup(look.as_ref(), &mut result);
+
+        let now = shared.now();
+        let (probe, before) = match look {
+            Some(look) => (look.probe, look.begun),
+            None => (Probe::Held, now),
+        };
+        let (census, holdings) = shared.census(before);
+        let intake = shared.gate.intake(now);
+        let observation = Observation {
+            at: now,
+            probe,
+            consumers: holdings.consumers,
+            held: holdings.held,
+            holders: holdings.holders,
+            last_taken: shared.last_taken(),
+            intake,
+        };
+        let Reconciliation { mut decision, plan } =
+            self.reconciler.reconcile(&observation, &census);
+
+        self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());
+        let plan = self.allowed(plan, intake);
+        decision.plan = plan.summary();
+        result.workers_diff = plan.workers_diff();
+        self.apply(&plan, intake, &mut result);
+
+        let counts = census.counts();
+        let (idle, busy) = shared.fleet.counts();
+        let took = started.elapsed();
+        shared.fleet.emit(|pool| Event::Reconciliation {
+            pool,
+            crashed_runners: crashed,
+            idle_runners: idle,
+            active_runners: busy,
+            expected_workers: decision.expected,
+            duration: took,
+        });
+        let outcome = match decision.won {
+            Rule::Frozen => ReconcileOutcome::Stale,
+            Rule::Missing => ReconcileOutcome::Missing,
+            _ if plan.is_empty() => ReconcileOutcome::Unchanged,
+            _ => ReconcileOutcome::Changed,
+        };
+        shared
+            .metrics
+            .depth(decision.inputs.ready, decision.inputs.age);
+        shared
+            .metrics
+            .sizes(decision.inputs.demand, decision.expected, &counts);
+        shared.metrics.runners(shared.fleet.kind(), idle, busy);
+        shared.metrics.reconciled(outcome, took);
+        if !plan.is_empty() {
+            info!(
+                pool = %shared.name,
+                reason,
+                ready = decision.inputs.ready,
+                demand = decision.inputs.demand,
+                live = counts.live(),
+                expected = decision.expected,
+                by = decision.won.as_str(),
+                plan = %decision.plan,
+                "pool changes shape"
+            );
+        }
+        shared.view().decision = Some(decision);
+        result
+    }
+
+    /// Collects runners that died idle, and counts what the manager collected.
+    fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
+        let shared = &self.shared;
+        let dead = shared.fleet.remove_dead();
+        let orphans = look.map_or(0, |look| look.cleaned.orphans);
+        let crashed = u32::try_from(dead.len()).unwrap_or(u32::MAX);
+        for idle in &dead {
+            warn!(pool = %shared.name, kind = idle.kind(), "idle runner died");
+            shared
+                .fleet
+                .count_out(idle.kind(), &shared.metrics, "crashed");
+        }
+        for _ in 0..orphans {
+            shared
+                .fleet
+                .count_out(shared.fleet.kind(), &shared.metrics, "orphaned");
+        }
+        count_stops(result, crashed + orphans);
+        // Ended all the same, so that what they leave behind is reaped.
+        self.end_runners(dead);
+        crashed
+    }
+
+    /// The plan, less what cannot be done now.
+    fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
+        if !self.shared.is_connected() || intake == Intake::Draining {
+            plan.spawn = 0;
+        } else if self.open_failures > 0 {
+            // Consumers do not open: one at a time until one does.
+            let opening = self.shared.workers().values().any(|cell| {
+                let seen = cell.seen();
+                seen.phase == Phase::Waiting && seen.consuming.is_none()
+            });
+            plan.spawn = plan.spawn.min(u32::from(!opening));
+        }
+        plan
+    }
+
+    /// Applies a plan. Orders only: nobody is waited for.
+    fn apply(&mut self, plan: &Plan, intake: Intake, result: &mut ReconcileResult) {
+        let shared = self.shared.clone();
+        {
+            let workers = shared.workers();
+            let each = |ids: &[WorkerId], order: &dyn Fn(&WorkerCell)| {
+                for cell in ids.iter().filter_map(|id| workers.get(id)) {
+                    order(cell);
+                }
+            };
+            let why = match intake {
+                Intake::Draining => Leaving::Drained,
+                Intake::Faulted => Leaving::Faulted,
+                _ => Leaving::ScaledDown,
+            };
+            each(&plan.lift, &WorkerCell::lift);
+            each(&plan.stop, &|cell| cell.order(why));
+            each(&plan.retire, &WorkerCell::retire);
+            each(&plan.preempt, &WorkerCell::preempt);
+        }
+        for _ in 0..plan.spawn {
+            self.spawn_worker();
+        }
+        let deleted = shared.fleet.remove(&plan.delete);
+        for idle in &deleted {
+            shared
+                .fleet
+                .count_out(idle.kind(), &shared.metrics, "scaled_down");
+        }
+        count_stops(result, u32::try_from(deleted.len()).unwrap_or(u32::MAX));
+        self.end_runners(deleted);
+    }
+
+    fn spawn_worker(&mut self) {
+        let shared = self.shared.clone();
+        let id = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let cell = Arc::new(WorkerCell::new(id, shared.stop.child_token()));
+        shared.workers().insert(id, cell.clone());
+        shared.metrics.worker_started();
+        let span = debug_span!("worker", pool = %shared.name, worker.id = %id);
+        let handle = self
+            .workers
+            .spawn(worker::work(shared, cell).instrument(span));
+        self.ids.insert(handle.id(), id);
+    }
+
+    /// Deletes every idle runner.
+    pub(super) fn flush(&mut self, reason: &'static str) -> u32 {
+        let idle = self.shared.fleet.remove_all();
+        for runner in &idle {
+            self.shared
+                .fleet
+                .count_out(runner.kind(), &self.shared.metrics, reason);
+        }
+        let flushed = u32::try_from(idle.len()).unwrap_or(u32::MAX);
+        self.end_runners(idle);
+        flushed
+    }
+
+    pub(super) fn end_runners(&mut self, runners: Vec<Idle>) {
+        if !runners.is_empty() {
+            self.chores.spawn(Idle::flush(runners));
+        }
+    }
+
+    /// Says once what is wrong with the probe, and once that it is right again.
+    fn note_trouble(&mut self, probe: &Probe, stale: Option<&str>) {
+        if *probe == Probe::Held {
+            return;
+        }
+        let trouble = match probe {
+            Probe::Missing => Some("the queue does not exist"),
+            _ => stale,
+        };
+        if trouble == self.trouble.as_deref() {
+            return;
+        }
+        match trouble {
+            // The supervisor says it once for all pools.
+            Some(_) if !self.shared.is_connected() => {}
+            Some(why) => warn!(
+                pool = %self.shared.name,
+                messaging.destination.name = %self.shared.settings().queue,
+                error = why,
+                "queue depth is not known"
+            ),
+            None => debug!(pool = %self.shared.name, "queue depth is known again"),
+        }
+        self.trouble = trouble.map(str::to_owned);
+    }
+}
+
+fn count_stops(result: &mut ReconcileResult, runners: u32) {
+    if runners > 0 {
+        *result
+            .metric_stats
+            .entry(EventKind::RunnerStop)
+            .or_default() += u64::from(runners);
+    }
+}

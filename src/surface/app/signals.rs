@@ -1,0 +1,55 @@
+//! The process's signals as a stream of words.
+
+use std::io;
+
+use tokio::signal::unix::{self, SignalKind};
+
+/// A signal, by what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// TERM.
+    Terminate,
+    /// INT: a Ctrl-C.
+    Interrupt,
+    /// QUIT.
+    Quit,
+    /// HUP.
+    Hangup,
+    /// USR1.
+    Dump,
+}
+
+/// The signals of this process. From its making on, none of them ends the process by itself.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    quit: unix::Signal,
+    hangup: unix::Signal,
+    dump: unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(SignalKind::terminate())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            quit: unix::signal(SignalKind::quit())?,
+            hangup: unix::signal(SignalKind::hangup())?,
+            dump: unix::signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// The next signal. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => Signal::Terminate,
+            Some(()) = self.interrupt.recv() => Signal::Interrupt,
+            Some(()) = self.quit.recv() => Signal::Quit,
+            Some(()) = self.hangup.recv() => Signal::Hangup,
+            Some(()) = self.dump.recv() => Signal::Dump,
+            // The streams only end with the runtime, which polls this no more then.
+            else => std::future::pending().await,
+        }
+    }
+}

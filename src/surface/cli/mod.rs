@@ -1,0 +1,138 @@
+//! The command line: what a person types, and what they are told.
+//!
+//! Data goes to standard output and everything else to standard error. Owns exit codes and the form of an error;
+//! what commands do is done elsewhere.
+
+mod args;
+mod check;
+mod client;
+mod explain;
+mod output;
+mod status;
+
+use std::{io, process::ExitCode};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command, RunArgs};
+pub use self::output::{Exit, Failure};
+use super::{
+    app::{self, Ending},
+    demo,
+    telemetry::logs::{self, Verbosity},
+};
+use crate::config::{self, LogFormat};
+
+/// Runs the program: reads its arguments, does what they say, and prints what went wrong.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version too: they are errors to clap, and end well.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => Exit::Usage.into(),
+                false => Exit::Ok.into(),
+            };
+        }
+    };
+    match dispatch(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.is_broken_pipe() => Exit::Ok.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Run(args) => run(cli, args),
+        Command::Check(args) => check::check(cli, args),
+        Command::Demo => demo(),
+        Command::Status(args) => block_on(status::status(cli, args))?,
+        Command::Explain(args) => block_on(explain::explain(cli, args))?,
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut text);
+            output::write(&text)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
+    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
+    let loaded = config::load(&source).map_err(|problems| {
+        for problem in &problems {
+            anstream::eprintln!("{problem}");
+        }
+        output::bad_configuration(&source, problems.len())
+    })?;
+    let format = args
+        .log_format
+        .map_or(loaded.settings.log.format, Into::into);
+    init_logs(format, Verbosity::Normal)?;
+    let options = app::Options { loaded, source };
+    match block_on(app::run(options))?? {
+        Ending::Clean => Ok(Exit::Ok),
+        Ending::GivenBack(_) => Ok(Exit::GivenBack),
+    }
+}
+
+fn demo() -> Result<Exit, Failure> {
+    init_logs(LogFormat::Human, Verbosity::Quiet)?;
+    block_on(demo::run())?
+}
+
+fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
+    logs::init(format, verbosity).map_err(|error| {
+        let hint =
+            "TIDEGATE_LOG wants a level (debug) or a list of them (info,tidegate::run=debug)";
+        Failure::new(Exit::BadConfiguration, error).hint(hint)
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    Ok(runtime.block_on(work))
+}
+
+impl From<app::AppError> for Failure {
+    fn from(error: app::AppError) -> Self {
+        use app::AppError as E;
+
+        use crate::surface::http::socket::InstanceError;
+        let (exit, hint) = match &error {
+            E::Instance(InstanceError::Running { .. }) => (
+                Exit::Unexpected,
+                Some(
+                    "one is running already; give this one a [http] state_dir and socket of its own",
+                ),
+            ),
+            E::Instance(InstanceError::Untrusted { .. }) => (
+                Exit::BadConfiguration,
+                Some("name another place in [http] socket"),
+            ),
+            E::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => (
+                Exit::Unexpected,
+                Some("something listens there already; name another address in [http] listen"),
+            ),
+            E::Token { .. } => (Exit::BadConfiguration, Some("see [http] token_file")),
+            E::Events(_) => (Exit::BadConfiguration, Some("see events_file")),
+            E::Launch(_) => (Exit::BadConfiguration, Some("see [broker]")),
+            _ => (Exit::Unexpected, None),
+        };
+        let failure = Self::new(exit, error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Connections: accepted, bounded in number and time, and ended.
+//!
+//! A loop of our own around hyper instead of `axum::serve`, which has neither a limit to the number of connections
+//! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
+//! which jobs need.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+/// Connections of one listener at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How long a client may take to send a request's head, and to be silent between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest that one connection is served at all: a client that reads one byte a minute ends here.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How long to wait after `accept` failed, which it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an ending server waits for answers that are on their way.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running server: ends its listener and connections when told to.
+#[derive(Debug)]
+pub struct Server {
+    ending: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// A server without a listener.
+    pub fn new() -> Self {
+        Self {
+            ending: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Serves a listener, until the server ends.
+    pub fn serve<L: Listen>(&self, listener: L, router: Router) {
+        let (ending, tasks) = (self.ending.clone(), self.tasks.clone());
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        self.tasks.spawn(async move {
+            loop {
+                let permit = Arc::clone(&permits).acquire_owned();
+                let accepting = async { (permit.await, listener.accept().await) };
+                let (permit, stream) = match ending.run_until_cancelled(accepting).await {
+                    None => return,
+                    Some((permit, Ok(Some(stream)))) => (permit, stream),
+                    Some((_, Ok(None))) => continue,
+                    Some((_, Err(error))) => {
+                        debug!(error = %error, "could not accept a connection");
+                        time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let (router, ending) = (router.clone(), ending.clone());
+                tasks.spawn(async move {
+                    serve_connection(stream, router, ending).await;
+                    drop(permit);
+                });
+            }
+        });
+    }
+
+    /// Stops listening, lets answers that are on their way arrive, and ends every connection.
+    pub async fn end(self) {
+        self.ending.cancel();
+        self.tasks.close();
+        if time::timeout(END_TIMEOUT, self.tasks.wait()).await.is_err() {
+            debug!("connections were cut off");
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A listener that this server can serve.
+pub trait Listen: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection; `None` for one that was turned away.
+    fn accept(&self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<Option<TcpStream>> {
+        let (stream, _) = self.accept().await?;
+        // Answers are small and whole; waiting to fill a packet only delays them.
+        stream.set_nodelay(true)?;
+        Ok(Some(stream))
+    }
+}
+
+/// Our own user and root. The file's mode keeps others out already, but it is set a moment after the socket is there.
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<Option<UnixStream>> {
+        let (stream, _) = self.accept().await?;
+        Ok(is_ours(&stream)?.then_some(stream))
+    }
+}
+
+async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let served = time::timeout(CONNECTION_TIMEOUT, async {
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    });
+    if let Ok(Err(error)) = served.await {
+        debug!(error = %error, "a connection ended badly");
+    }
+}
+
+fn is_ours(stream: &UnixStream) -> io::Result<bool> {
+    let peer = stream.peer_cred()?.uid();
+    let own = nix::unistd::Uid::effective().as_raw();
+    let is_ours = peer == own || peer == 0;
+    if !is_ours {
+        warn!(uid = peer, "another user was turned away from the socket");
+    }
+    Ok(is_ours)
+}

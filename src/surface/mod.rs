@@ -1,0 +1,10 @@
+//! Surface: what a person or a machine outside meets. Telemetry, HTTP, the command line, the daemon, the demo.
+//!
+//! The top floor: it may import everything below, and nothing below imports it. [`app`] and [`demo`] are the only
+//! places where adapters meet the actors that use them.
+
+pub mod app;
+pub mod cli;
+pub mod demo;
+pub mod http;
+pub mod telemetry;
