@@ -18,7 +18,7 @@ use tidegate::{
 };
 use tokio::time::timeout;
 
-use crate::support::broker::{TestQueue, settings, test_url};
+use crate::support::broker::{TestQueue, broker_url, settings};
 
 /// No test waits for this long; it turns a hang into a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -719,7 +719,7 @@ impl Bench {
     }
 
     async fn amqp() -> Self {
-        let url = test_url();
+        let url = broker_url();
         Self {
             driver: connect(&url).await,
             queues: Vec::new(),

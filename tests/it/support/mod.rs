@@ -1,4 +1,5 @@
 //! What the tests share.
 
 pub(crate) mod broker;
+pub(crate) mod certificates;
 pub(crate) mod witness;
