@@ -245,7 +245,7 @@ impl PrivateBroker {
     /// Runs `rabbitmqctl` against the node, and returns what it printed.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new(tool("rabbitmqctl"))
-            .args(["-q", "-n", &self.node])
+            .args(["-s", "-n", &self.node])
             .args(arguments)
             .env("HOME", &self.folder)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
