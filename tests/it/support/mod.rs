@@ -2,4 +2,6 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+pub(crate) mod daemon;
+pub(crate) mod queue;
 pub(crate) mod witness;
