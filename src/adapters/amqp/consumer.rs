@@ -26,11 +26,10 @@ use super::{
 };
 use crate::queue::{ConsumeRequest, Consumer, Delivery, QueueError, Settle, SettleError};
 
-/// An open consumer. Its fields drop in this order: the stream, which cancels, then the channel, which closes,
-/// and only then the place of both, so that a lane is never fuller than it counts.
+/// An open consumer. Its place drops last, so that a lane is never fuller than it counts.
 pub(super) struct AmqpConsumer {
+    channel: OwnChannel,
     stream: lapin::Consumer,
-    channel: Channel,
     /// We asked for no more.
     cancelled: bool,
     /// The stream has said its last; lapin's own would be pending for ever after.
@@ -42,8 +41,7 @@ impl AmqpConsumer {
     /// Opens a channel and a consumer on it.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: whatever was opened closes when it is dropped, and lapin drops a channel that nobody waits
-    /// for any more.
+    /// Cancel-safe: a channel that nobody waits for any more is closed by lapin, and from then on by us.
     pub(super) async fn open(
         lanes: &Arc<Lanes>,
         request: &ConsumeRequest,
@@ -53,21 +51,23 @@ impl AmqpConsumer {
         let tag = short("consumer tag", &request.tag)?;
         let (place, live) = lanes.place(&operation).await?;
         let open = async {
-            let channel = live.connection.create_channel().await?;
+            let channel = OwnChannel(live.connection.create_channel().await?);
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
             channel
+                .0
                 .basic_qos(request.prefetch.max(1), BasicQosOptions { global: false })
                 .await?;
             let options = BasicConsumeOptions::default();
             let stream = channel
+                .0
                 .basic_consume(queue, tag, options, FieldTable::default())
                 .await?;
             Ok((channel, stream))
         };
         let (channel, stream) = rpc(&operation, RPC_TIMEOUT, open).await?;
         Ok(Self {
-            stream,
             channel,
+            stream,
             cancelled: false,
             ended: false,
             _place: place,
@@ -99,7 +99,7 @@ impl Consumer for AmqpConsumer {
                 None => {
                     self.ended = true;
                     // A connection that the broker closes in good order ends its streams without an error.
-                    let lost = !self.cancelled && !self.channel.status().connected();
+                    let lost = !self.cancelled && !self.channel.0.status().connected();
                     lost.then(|| Err(disconnected(OPERATION)))
                 }
             });
@@ -114,18 +114,28 @@ impl Consumer for AmqpConsumer {
         let tag = self.stream.tag();
         let cancel = self
             .channel
+            .0
             .basic_cancel(tag, BasicCancelOptions::default());
         rpc("cancel a consumer", RPC_TIMEOUT, cancel).await
     }
 
     async fn close(self: Box<Self>) {
         // A channel that is gone is as closed as can be.
-        let _ = rpc(
-            "close a channel",
-            RPC_TIMEOUT,
-            self.channel.close(200, "OK".into()),
-        )
-        .await;
+        let close = self.channel.0.close(200, "OK".into());
+        let _ = rpc("close a channel", RPC_TIMEOUT, close).await;
+    }
+}
+
+/// A channel that is closed when it is dropped, with all that it has not settled.
+///
+/// lapin closes a channel that nobody holds, but counts a consumer that is registered with it as a holder. One
+/// whose `basic_consume` was given up half way would stay for ever, and with it the messages that it is sent.
+struct OwnChannel(Channel);
+
+impl Drop for OwnChannel {
+    fn drop(&mut self) {
+        // The first poll sends; the answer is nobody's concern. An error is a channel that is closed.
+        let _ = self.0.close(200, "OK".into()).now_or_never();
     }
 }
 

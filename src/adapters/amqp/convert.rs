@@ -181,3 +181,88 @@ fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
         HeaderValue::Void => AMQPValue::Void,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::{generation::gen_field_table, parsing::parse_field_table};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::queue::header_size;
+
+    fn any_text() -> impl Strategy<Value = Option<String>> {
+        proptest::option::of("\\PC{0,60}")
+    }
+
+    prop_compose! {
+        fn any_properties()(
+            [content_type, content_encoding, correlation_id, reply_to, expiration] in
+                [any_text(), any_text(), any_text(), any_text(), any_text()],
+            [message_id, kind, user_id, app_id, cluster_id] in
+                [any_text(), any_text(), any_text(), any_text(), any_text()],
+            delivery_mode: Option<u8>,
+            priority: Option<u8>,
+            timestamp: Option<u64>,
+        ) -> Properties {
+            Properties {
+                content_type, content_encoding, delivery_mode, priority, correlation_id, reply_to,
+                expiration, message_id, timestamp, kind, user_id, app_id, cluster_id,
+            }
+        }
+    }
+
+    fn any_bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn any_headers() -> impl Strategy<Value = Headers> {
+        // Finite floats: a NaN is kept bit for bit, but equals nothing.
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(HeaderValue::Bool),
+            any::<i8>().prop_map(HeaderValue::I8),
+            any::<u8>().prop_map(HeaderValue::U8),
+            any::<i16>().prop_map(HeaderValue::I16),
+            any::<u16>().prop_map(HeaderValue::U16),
+            any::<i32>().prop_map(HeaderValue::I32),
+            any::<u32>().prop_map(HeaderValue::U32),
+            any::<i64>().prop_map(HeaderValue::I64),
+            (-1e30_f32..1e30).prop_map(HeaderValue::F32),
+            (-1e300_f64..1e300).prop_map(HeaderValue::F64),
+            (any::<u8>(), any::<u32>())
+                .prop_map(|(scale, value)| HeaderValue::Decimal { scale, value }),
+            any_bytes().prop_map(HeaderValue::Text),
+            any_bytes().prop_map(HeaderValue::Binary),
+            any::<u64>().prop_map(HeaderValue::Timestamp),
+            Just(HeaderValue::Void),
+        ];
+        let value = leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(HeaderValue::List),
+                proptest::collection::btree_map("\\PC{0,20}", inner, 0..6)
+                    .prop_map(HeaderValue::Table),
+            ]
+        });
+        proptest::collection::btree_map("\\PC{0,20}", value, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_survives_the_way_to_lapin_and_back(
+            properties in any_properties(),
+            headers in any_headers(),
+        ) {
+            let lapins = to_lapin(&properties, &headers).expect("it fits");
+            prop_assert_eq!(from_lapin(&lapins), (properties, headers));
+        }
+
+        #[test]
+        fn headers_survive_lapins_own_encoder_and_their_size_is_known(headers in any_headers()) {
+            let table = field_table(&headers).expect("it fits");
+            let (encoded, _) = gen_field_table(&table)(Vec::new().into()).expect("it encodes").into_inner();
+            let (_, decoded) = parse_field_table(encoded.as_slice()).expect("it decodes");
+            prop_assert_eq!(super::table(&decoded), headers.clone());
+            // The two bytes of flags come before.
+            prop_assert_eq!(header_size(&Properties::default(), &headers), 2 + encoded.len());
+        }
+    }
+}

@@ -15,7 +15,7 @@
 //! Connections are apart because the broker blocks those that publish (memory or disk alarm), and lapin writes
 //! *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
 //!
-//! Each [`Link`](link::Link) has one keeper task, the only one that connects. A thousand workers that ask at once
+//! Each link has one keeper task, the only one that connects. A thousand workers that ask at once
 //! make no connection attempt; they read what the keeper last saw, and fail at once while it is down. lapin's own
 //! recovery stays off: it invalidates prefetched deliveries unseen and leaves streams pending, where the reconcile
 //! loop wants to hear of the loss.
