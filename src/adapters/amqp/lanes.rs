@@ -12,7 +12,7 @@ use crate::queue::QueueError;
 
 /// Channels on one connection. Far below RabbitMQ's usual limit of 2,047, because a connection is one process at
 /// the broker and one thread here, and both are shared by all its channels.
-const PER_LANE: usize = 256;
+const PER_LANE: usize = 500;
 
 /// All lanes. The first is there from the start; more are opened as workers need them, and closed from the end
 /// as they empty.
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_lane_stays_well_under_the_brokers_limit() {
-        assert_eq!(capacity(2047), 256);
-        assert_eq!(capacity(0), 256);
+        assert_eq!(capacity(2047), 500);
+        assert_eq!(capacity(0), 500);
         assert_eq!(capacity(100), 50);
         assert_eq!(capacity(1), 1);
     }
