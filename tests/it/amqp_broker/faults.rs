@@ -75,7 +75,7 @@ async fn a_broker_that_stops_in_good_order_is_a_loss_too_and_not_a_cancel() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_the_broker_closes_is_lost_alone() {
     // The broker's own timeout for a delivery that nobody settles, of half an hour by default.
-    const LIMITS: &str = "application:set_env(rabbit, consumer_timeout, 300), \
+    const LIMITS: &str = "application:set_env(rabbit, consumer_timeout, 1000), \
                           application:set_env(rabbit, channel_tick_interval, 100).";
     const DEFAULTS: &str = "application:set_env(rabbit, consumer_timeout, 1800000), \
                             application:set_env(rabbit, channel_tick_interval, 60000).";
@@ -85,7 +85,6 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
     to(&mut broker, |broker| broker.ctl(&["eval", LIMITS]));
     let mut idle = consume(&driver, &queue).await.expect("a consumer");
     let mut slow = consume(&driver, &queue).await.expect("a consumer");
-    to(&mut broker, |broker| broker.ctl(&["eval", DEFAULTS]));
     publish(&driver, &queue, "a").await.expect("a publish");
     // To the first in turn, then to the other one, and so on: whoever holds it is cut off.
     let held = delivery(&mut idle).await;
@@ -94,6 +93,7 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
     let again = delivery(&mut slow).await;
     assert!(again.message().redelivered);
     again.ack().await.expect("the other channel is there still");
+    to(&mut broker, |broker| broker.ctl(&["eval", DEFAULTS]));
     until_connected(&driver).await;
     driver.delete(&queue).await.expect("a delete");
     assert!(next(&mut slow).await.is_none());
