@@ -1,4 +1,5 @@
-# tidegate, and a shell for jobs that need no more than that. For jobs that do, build on it:
+# tidegate, and a shell for jobs that need no more than that. For jobs that do, build on it, with what
+# `docker build -t tidegate .` makes of this:
 #
 #   FROM tidegate
 #   USER root
@@ -10,6 +11,8 @@ WORKDIR /build
 
 # The dependencies are a layer of their own: they change seldom and take most of the time.
 COPY Cargo.toml Cargo.lock ./
+# Cargo.toml names the benchmarks, so Cargo wants to see them.
+COPY benches benches
 RUN mkdir src \
  && echo 'fn main() {}' >src/main.rs \
  && touch src/lib.rs \
@@ -39,9 +42,10 @@ WORKDIR /var/lib/tidegate
 EXPOSE 8672
 
 # Over the Unix socket, so it needs no listener, no token and no HTTP client. Ready or not is another question
-# (/readyz): a broker that is away is no reason to restart a supervisor that waits for it.
+# (/readyz): a broker that is away is no reason to restart a supervisor that waits for it. Nor is a configuration
+# that a reload has refused, hence the socket by name, which keeps `status` from reading the file.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["tidegate", "status", "--format", "json"]
+    CMD ["tidegate", "status", "--socket", "/run/tidegate/tidegate.sock"]
 
 # No init: tidegate handles the signals of PID 1 and collects its children.
 ENTRYPOINT ["tidegate"]

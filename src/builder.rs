@@ -281,7 +281,7 @@ impl Builder {
             (Some(driver), _) => driver,
             (None, Some(url)) => {
                 let tls = self.tls;
-                broker_driver(BrokerSettings { url, tls })?
+                broker_driver(&BrokerSettings { url, tls })?
             }
             (None, None) => return Err(LaunchError::NoBroker),
         };
@@ -290,10 +290,9 @@ impl Builder {
 }
 
 /// A driver for a broker, which connects by itself from now on.
-pub(crate) fn broker_driver(settings: BrokerSettings) -> Result<Arc<dyn QueueDriver>, LaunchError> {
-    let url = settings.url.clone();
-    match AmqpDriver::connect_lazily(&settings) {
-        Ok(driver) => Ok(driver),
-        Err(source) => Err(LaunchError::Broker { url, source }),
-    }
+pub(crate) fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>, LaunchError> {
+    AmqpDriver::connect_lazily(settings).map_err(|source| LaunchError::Broker {
+        url: settings.url.clone(),
+        source,
+    })
 }

@@ -1,6 +1,7 @@
 //! Tests that need the outside world: a broker, child processes, the built program.
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod support;
 

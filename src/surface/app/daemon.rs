@@ -107,7 +107,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let (events, events_writer) = events.transpose()?.unzip();
 
     let (specs, pools) = Pools::default().plan(&settings.pools);
-    let driver = broker_driver(settings.broker.clone())?;
+    let driver = broker_driver(&settings.broker)?;
     let sink = events
         .clone()
         .map(|file| Arc::new(file) as Arc<dyn EventSink>);

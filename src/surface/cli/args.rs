@@ -165,9 +165,9 @@ pub(super) struct ExplainArgs {
 /// A form of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    // For people. Not doc comments: clap would spread the values over the help.
     Human,
-    /// For programs
+    // For programs.
     Json,
 }
 

@@ -7,12 +7,19 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
+    block_on,
+    broker::{self, BrokerReport, Severity},
     output::{self, Exit, Failure},
 };
-use crate::config::{self, Problem, Source};
+use crate::{
+    adapters::exec::escape::Escaped,
+    config::{self, Loaded, Problem, Source},
+};
 
 const OK: Style = AnsiColor::Green.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const NOTE: Style = Style::new().dimmed();
 
 /// What was found, as a program reads it.
 #[derive(Debug, Default, Serialize)]
@@ -22,37 +29,62 @@ struct Report {
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// What was seen at the broker, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<BrokerReport>,
 }
 
-pub(super) fn check(cli: &Cli, _args: &CheckArgs) -> Result<Exit, Failure> {
+pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
-    let report = examine(&source);
+    let (mut report, loaded) = examine(&source);
+    // Without settings there is no telling which broker to ask.
+    let unreachable = match loaded {
+        Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
+            Ok(seen) => {
+                report.ok &= seen.count(Severity::Error) == 0;
+                report.broker = Some(seen);
+                None
+            }
+            Err(failure) => {
+                report.ok = false;
+                Some(failure)
+            }
+        },
+        _ => None,
+    };
     match cli.format {
         Format::Json => output::json(&report)?,
         Format::Human => output::write(text(&report).as_bytes())?,
     }
-    match report.problems.len() {
-        0 => Ok(Exit::Ok),
-        count => Err(output::bad_configuration(&source, count)
-            .hint("each line above says what to write instead")),
+    let found = report.broker.map_or(0, |seen| seen.count(Severity::Error));
+    match (report.problems.len() + found, unreachable) {
+        (0, None) => Ok(Exit::Ok),
+        (0, Some(failure)) => Err(failure),
+        (count, _) => {
+            Err(output::bad_configuration(&source, count)
+                .hint("each line above says what is wrong"))
+        }
     }
 }
 
-fn examine(source: &Source) -> Report {
+fn examine(source: &Source) -> (Report, Option<Loaded>) {
     let mut report = Report {
         file: source.file().display().to_string(),
         ..Report::default()
     };
     match config::load(source) {
-        Err(problems) => report.problems = problems.into_vec(),
+        Err(problems) => {
+            report.problems = problems.into_vec();
+            (report, None)
+        }
         Ok(loaded) => {
             report.problems = loaded.inspect_machine().into_vec();
             report.pools = loaded.settings.pools.len();
-            report.warnings = loaded.warnings;
+            report.warnings = loaded.warnings.clone();
+            report.ok = report.problems.is_empty();
+            (report, Some(loaded))
         }
     }
-    report.ok = report.problems.is_empty();
-    report
 }
 
 fn text(report: &Report) -> String {
@@ -62,6 +94,19 @@ fn text(report: &Report) -> String {
     }
     for warning in &report.warnings {
         let _ = writeln!(text, "{WARNING}warning:{WARNING:#} {warning}");
+    }
+    if let Some(broker) = &report.broker {
+        let _ = writeln!(text, "{}", Escaped(&broker.summary()));
+        for finding in &broker.findings {
+            let style = match finding.severity {
+                Severity::Ok => OK,
+                Severity::Warning => WARNING,
+                Severity::Error => ERROR,
+                Severity::Unseen => NOTE,
+            };
+            let (word, what) = (finding.severity.as_str(), finding.to_string());
+            let _ = writeln!(text, "  {style}{word}:{style:#} {}", Escaped(&what));
+        }
     }
     if report.ok {
         let (file, pools) = (&report.file, report.pools);

@@ -4,6 +4,7 @@
 //! what commands do is done elsewhere.
 
 mod args;
+mod broker;
 mod check;
 mod client;
 mod explain;

@@ -129,7 +129,7 @@ pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
 
 /// An error that is nothing but its text.
 #[derive(Debug)]
-pub(in crate::surface) struct Said(pub(in crate::surface) String);
+struct Said(String);
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,6 @@ use tokio::{signal::ctrl_c, time::timeout};
 
 use self::{ledger::Ledger, screen::Screen, shore::Shore, tide::Course};
 use crate::{
-    adapters::exec::escape::Escaped,
     builder::{LaunchError, Pool},
     config::{BrokerUrl, ExecSettings},
     decide::{Policy, Scaling},
@@ -42,7 +41,7 @@ enum DemoError {
     Unreachable {
         url: BrokerUrl,
         #[source]
-        source: Unanswered,
+        source: QueueError,
     },
     #[error("prepare the demo's queue")]
     Queue(#[source] QueueError),
@@ -60,16 +59,6 @@ enum DemoError {
     Late,
     #[error("run every job and drain to zero: {0}")]
     Amiss(String),
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-enum Unanswered {
-    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Silent,
-    // Others' text.
-    #[error("{}", Escaped(.0))]
-    Refused(String),
 }
 
 /// Runs the demo on the broker of `AMQP_URL`, or in memory.

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, DemoError, Unanswered};
+use super::{CONNECT_TIMEOUT, DemoError};
 use crate::{
-    adapters::memory::MemoryBroker,
+    adapters::{amqp::AmqpDriver, memory::MemoryBroker},
     builder::{Builder, Pool, broker_driver},
     config::{BrokerSettings, BrokerUrl, TlsSettings},
     decide::QueueName,
-    queue::{Connectivity, Outgoing, Properties, QueueDriver, QueueError, QueueKind, QueueSpec},
+    queue::{Outgoing, Properties, QueueDriver, QueueError, QueueKind, QueueSpec},
     run::Supervisor,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Shore {
 
 #[derive(Debug)]
 enum Place {
-    Broker(BrokerUrl),
+    Broker(BrokerUrl, Arc<AmqpDriver>),
     Memory(MemoryBroker),
 }
 
@@ -40,8 +40,11 @@ impl Shore {
                     url: url.clone(),
                     tls: TlsSettings::default(),
                 };
-                let driver = broker_driver(settings).map_err(DemoError::Launch)?;
-                (Place::Broker(url), driver)
+                let driver = broker_driver(&settings).map_err(DemoError::Launch)?;
+                (
+                    Place::Broker(url, driver.clone()),
+                    driver as Arc<dyn QueueDriver>,
+                )
             }
             None => {
                 let broker = MemoryBroker::new();
@@ -64,25 +67,21 @@ impl Shore {
     /// The broker; `None` for the queue in memory.
     pub(super) fn url(&self) -> Option<&BrokerUrl> {
         match &self.place {
-            Place::Broker(url) => Some(url),
+            Place::Broker(url, _) => Some(url),
             Place::Memory(_) => None,
         }
     }
 
     /// Waits for the connection, as long as someone at a terminal would.
     pub(super) async fn reach(&self) -> Result<(), DemoError> {
-        let mut link = self.driver.connectivity();
-        let last = link.clone();
-        let connected = link.wait_for(|link| *link == Connectivity::Connected);
-        if let Ok(Ok(_)) = timeout(CONNECT_TIMEOUT, connected).await {
+        let Place::Broker(url, driver) = &self.place else {
             return Ok(());
-        }
-        let source = match &*last.borrow() {
-            Connectivity::Disconnected { error } => Unanswered::Refused(error.clone()),
-            _ => Unanswered::Silent,
         };
-        let url = self.url().cloned().unwrap_or_else(|| BrokerUrl::new(""));
-        Err(DemoError::Unreachable { url, source })
+        let reached = driver.until_connected(CONNECT_TIMEOUT).await;
+        reached.map_err(|source| DemoError::Unreachable {
+            url: url.clone(),
+            source,
+        })
     }
 
     pub(super) async fn make_queue(&self) -> Result<(), QueueError> {
@@ -100,7 +99,7 @@ impl Shore {
     pub(super) fn supervise(&self, pool: Pool) -> Builder {
         let builder = Supervisor::builder().pool(pool);
         match &self.place {
-            Place::Broker(url) => builder.broker(url.expose()),
+            Place::Broker(url, _) => builder.broker(url.expose()),
             Place::Memory(broker) => builder.driver(broker.clone()),
         }
     }
@@ -128,7 +127,7 @@ impl Shore {
     pub(super) async fn close(&self) {
         let queue = &self.queue;
         // What a memory queue had is gone with the process.
-        if let Place::Broker(_) = self.place {
+        if let Place::Broker(..) = self.place {
             let beside = [".dead", ".retry.1000", ".retry.2000", ".retry.4000"];
             let beside = beside.map(|suffix| QueueName::from(format!("{queue}{suffix}")));
             for queue in std::iter::once(queue).chain(&beside) {

@@ -1,3 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod broker;
+pub(crate) mod daemon;
+pub(crate) mod queue;
 pub(crate) mod witness;

@@ -1,0 +1,335 @@
+//! Brokers for tests: the one of `AMQP_URL`, and private nodes that tests may stop, kill and restart.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
+use tidegate::{
+    config::{BrokerSettings, BrokerUrl, TlsSettings},
+    decide::QueueName,
+};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+/// A node needs about 10 seconds, and more on a machine that is busy compiling.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The broker that `scripts/with-broker` made sure of.
+pub(crate) fn test_url() -> String {
+    env::var("AMQP_URL").unwrap_or_else(|_| {
+        panic!("AMQP_URL is not set: run the tests as `scripts/with-broker cargo test`")
+    })
+}
+
+/// Settings for a broker at `url`, without certificates.
+pub(crate) fn settings(url: &str) -> BrokerSettings {
+    BrokerSettings {
+        url: BrokerUrl::new(url),
+        tls: TlsSettings::default(),
+    }
+}
+
+/// A name that no other test has. The queue, `<name>.dead` and what was added with [`covering`](TestQueue::covering)
+/// are deleted when the guard is dropped.
+pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
+    TestQueue::at(&test_url(), prefix)
+}
+
+/// A queue's name for one test, and its end.
+#[derive(Debug)]
+pub(crate) struct TestQueue {
+    name: String,
+    url: String,
+    others: Vec<String>,
+}
+
+impl TestQueue {
+    /// As [`unique_queue`], at another broker.
+    pub(crate) fn at(url: &str, prefix: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let salt: u32 = rand::random();
+        let name = format!(
+            "tidegate-test-{prefix}-{}-{count}-{salt:08x}",
+            std::process::id()
+        );
+        Self {
+            others: vec![format!("{name}.dead")],
+            name,
+            url: url.to_owned(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> QueueName {
+        QueueName::from(self.name.as_str())
+    }
+
+    /// Deletes `<name>.<suffix>` too, such as the retry queue `retry.1000`.
+    pub(crate) fn covering(mut self, suffix: &str) -> Self {
+        self.others.push(format!("{}.{suffix}", self.name));
+        self
+    }
+}
+
+impl Drop for TestQueue {
+    fn drop(&mut self) {
+        let mut names = std::mem::take(&mut self.others);
+        names.push(self.name.clone());
+        let url = self.url.clone();
+        // A thread with a runtime of its own: a drop cannot wait, and a test that failed takes its runtime along.
+        let deleted = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let delete = async {
+                let properties = ConnectionProperties::default();
+                let connection = Connection::connect(&url, properties).await?;
+                let channel = connection.create_channel().await?;
+                for name in names {
+                    let options = QueueDeleteOptions::default();
+                    channel.queue_delete(name.as_str().into(), options).await?;
+                }
+                connection.close(200, "OK".into()).await
+            };
+            // A broker that a test has killed has no queues left to delete.
+            let _ = runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(5), delete).await });
+        });
+        let _ = deleted.join();
+    }
+}
+
+/// A RabbitMQ node of this test process alone. Gone, with its folder, when the value or the process is.
+#[derive(Debug)]
+pub(crate) struct PrivateBroker {
+    keeper: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    folder: PathBuf,
+    node: String,
+    port: u16,
+    epmd_port: u16,
+}
+
+impl PrivateBroker {
+    /// A node that has answered. `config` is added to its `rabbitmq.conf`, where `{folder}` is its folder and
+    /// `prepare` may have put files.
+    pub(crate) fn start(config: &str, prepare: impl Fn(&Path)) -> Self {
+        let mut last_words = String::new();
+        // A port that was free may be taken by the time it is bound.
+        for _ in 0..3 {
+            let mut broker = Self::make(config, &prepare);
+            broker.order("start");
+            match broker.until_it_answers() {
+                Ok(()) => return broker,
+                Err(why) => last_words = why,
+            }
+        }
+        panic!("a private node does not start: {last_words}");
+    }
+
+    fn make(config: &str, prepare: &impl Fn(&Path)) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("tidegate-node-")
+            .tempdir()
+            .expect("a folder")
+            .keep();
+        let [port, dist_port, epmd_port] = [(); 3].map(|()| free_port());
+        prepare(&folder);
+        let config = config.replace("{folder}", &folder.display().to_string());
+        let base = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+             disk_free_limit.absolute = 50MB\n\
+             vm_memory_high_watermark.relative = 0.8\n"
+        );
+        fs::write(folder.join("rabbitmq.conf"), base + &config).expect("a configuration");
+        fs::write(folder.join("enabled_plugins"), "[].").expect("a list of plugins");
+        let node = format!("tidegate-{}-{port}@localhost", std::process::id());
+        let mut keeper = Command::new("bash")
+            .arg("-c")
+            .arg(include_str!("private_node.sh"))
+            .env("FOLDER", &folder)
+            .env("SERVER", tool("rabbitmq-server"))
+            .env("EPMD", epmd())
+            .env("NODE", &node)
+            .env("PORT", port.to_string())
+            .env("DIST_PORT", dist_port.to_string())
+            .env("EPMD_PORT", epmd_port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bash starts");
+        Self {
+            orders: keeper.stdin.take().expect("a pipe"),
+            answers: BufReader::new(keeper.stdout.take().expect("a pipe")),
+            keeper,
+            folder,
+            node,
+            port,
+            epmd_port,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// SIGKILL. Returns when it is dead.
+    pub(crate) fn kill(&mut self) {
+        self.order("kill");
+    }
+
+    /// Starts a node that was killed, on the same ports and folders, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.order("start");
+        self.until_it_answers()
+            .expect("a node that was there starts again");
+    }
+
+    /// Takes the broker off its node in good order: connections are closed with a reason.
+    pub(crate) fn stop_app(&self) {
+        self.ctl(&["stop_app"]);
+    }
+
+    /// Puts the broker on its node again, and waits until it answers.
+    pub(crate) fn start_app(&self) {
+        self.ctl(&["start_app"]);
+        self.until_it_answers().expect("the broker starts again");
+    }
+
+    /// Runs `rabbitmqctl` against the node, and returns what it printed.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let output = Command::new(tool("rabbitmqctl"))
+            .args(["-q", "-n", &self.node])
+            .args(arguments)
+            .env("HOME", &self.folder)
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env(
+                "RABBITMQ_CONF_ENV_FILE",
+                self.folder.join("rabbitmq-env.conf"),
+            )
+            .stdin(Stdio::null())
+            .output()
+            .expect("rabbitmqctl starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    fn order(&mut self, order: &str) {
+        let mut answer = String::new();
+        writeln!(self.orders, "{order}").expect("the node's keeper listens");
+        self.answers
+            .read_line(&mut answer)
+            .expect("the node's keeper answers");
+        assert_eq!(answer.trim(), "done");
+    }
+
+    /// An open port is not enough: a node listens before it is ready.
+    fn until_it_answers(&self) -> Result<(), String> {
+        let since = Instant::now();
+        while since.elapsed() < START_DEADLINE {
+            if greets(self.port) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let log = fs::read_to_string(self.folder.join("console.log")).unwrap_or_default();
+        Err(log.lines().rev().take(20).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl Drop for PrivateBroker {
+    fn drop(&mut self) {
+        // The keeper ends at the end of its orders; it is waited for, so that the folder is gone.
+        let (_, writer) = std::io::pipe().expect("a pipe");
+        drop(std::mem::replace(
+            &mut self.orders,
+            ChildStdin::from(std::os::fd::OwnedFd::from(writer)),
+        ));
+        let _ = self.keeper.wait();
+    }
+}
+
+/// The node that tests may do anything to, one test at a time. Running and without alarms when handed out.
+///
+/// It is never dropped, being static; it goes when the process does.
+pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
+    static NODE: OnceCell<Mutex<PrivateBroker>> = OnceCell::const_new();
+    let start = || async {
+        let broker = tokio::task::spawn_blocking(|| PrivateBroker::start("", |_| {})).await;
+        Mutex::new(broker.expect("a private node"))
+    };
+    let mut broker = NODE.get_or_init(start).await.lock().await;
+    // A test that failed may have left it dead.
+    if !greets(broker.port) {
+        broker.restart();
+    }
+    broker
+}
+
+/// Whether an AMQP 0-9-1 broker answers on a port: its first frame is a method.
+fn greets(port: u16) -> bool {
+    let greeting = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        std::io::Result::Ok(first[0])
+    };
+    greeting().is_ok_and(|first| first == 1)
+}
+
+/// A port that nobody listens on, below the range of outgoing connections: a client that tries a dead port of that
+/// range again and again ends up connected to itself.
+fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The server's own scripts. The wrappers in /usr/sbin change user, and then reach neither our folder nor our
+/// settings.
+fn tool(name: &str) -> PathBuf {
+    let own = Path::new("/usr/lib/rabbitmq/bin").join(name);
+    if own.exists() {
+        own
+    } else {
+        PathBuf::from(name)
+    }
+}
+
+/// Erlang's port mapper: on the path, or beside the emulator.
+fn epmd() -> PathBuf {
+    const FIND: &str = r#"command -v epmd || ls "$(dirname "$(readlink -f "$(command -v erl)")")"/../erts-*/bin/epmd"#;
+    let output = Command::new("bash")
+        .args(["-c", FIND])
+        .output()
+        .expect("bash starts");
+    let found = String::from_utf8_lossy(&output.stdout);
+    let first = found
+        .lines()
+        .next()
+        .expect("Erlang is installed: apt install rabbitmq-server");
+    PathBuf::from(first)
+}

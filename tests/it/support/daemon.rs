@@ -1,0 +1,241 @@
+//! A `tidegate run` of a test's own: its configuration, its output, its end.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read, Write as _},
+    net::TcpStream,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{sys::signal, unistd::Pid};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) use nix::sys::signal::Signal;
+
+/// Longest that a test waits for anything. Far beyond what anything takes, for a machine that is busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running daemon. Killed on drop, where it has not ended.
+pub(crate) struct Daemon {
+    child: Child,
+    dir: TempDir,
+    /// Lines of its standard error, from the thread that reads them.
+    lines: mpsc::Receiver<String>,
+    /// All that it has written anywhere.
+    said: Arc<Mutex<String>>,
+    readers: Vec<thread::JoinHandle<()>>,
+    listen: String,
+}
+
+impl Daemon {
+    /// Starts one with these pools, on the broker at `url`, and waits until it says that it has started.
+    pub(crate) fn start(url: &str, pools: &str) -> Self {
+        Self::start_with(url, "", pools)
+    }
+
+    /// The same with keys before the first table, and tables, of the test's choice.
+    pub(crate) fn start_with(url: &str, head: &str, pools: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut daemon = Self::spawn(dir, url, head, pools);
+        let started = daemon.wait_for("started", |line| line["message"] == "started");
+        daemon.listen = started["listen"].as_str().unwrap().to_owned();
+        daemon
+    }
+
+    fn spawn(dir: TempDir, url: &str, head: &str, pools: &str) -> Self {
+        write_config(dir.path(), url, head, pools);
+        let mut child = tidegate(dir.path())
+            .args(["run", "--log-format", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (sender, lines) = mpsc::channel();
+        let err = BufReader::new(child.stderr.take().unwrap());
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let readers = vec![
+            collect(err, said.clone(), Some(sender)),
+            collect(out, said.clone(), None),
+        ];
+        Self {
+            child,
+            dir,
+            lines,
+            said,
+            readers,
+            listen: String::new(),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir().join("run/tidegate.sock")
+    }
+
+    /// Writes the configuration anew, for a reload.
+    pub(crate) fn configure(&self, url: &str, head: &str, pools: &str) {
+        write_config(self.dir(), url, head, pools);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        signal::kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// The next log line that is wanted. Lines before it are gone then.
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("never heard {what:?} in:\n{}", self.said());
+            };
+            let line: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_message(&self, message: &str) -> Value {
+        self.wait_for(message, |line| line["message"] == message)
+    }
+
+    /// A command of the same user, in the daemon's folder.
+    pub(crate) fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let output = tidegate(self.dir()).args(args).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+
+    /// What `status` says of a pool.
+    pub(crate) fn pool(&self, name: &str) -> Value {
+        let (code, out, err) = self.run(&["status", "--format", "json"]);
+        assert_eq!(code, Some(0), "{err}");
+        let pools: Vec<Value> = serde_json::from_str(&out).unwrap();
+        let pool = pools.into_iter().find(|pool| pool["name"] == name);
+        pool.unwrap_or(Value::Null)
+    }
+
+    /// Asks until a pool is as wanted. There is nothing to be told by, so it asks again and again.
+    pub(crate) fn wait_for_pool(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let found = poll(|| Some(self.pool(name)).filter(&wanted));
+        found.unwrap_or_else(|| {
+            panic!(
+                "pool {name} was never so; now {:#}\n{}",
+                self.pool(name),
+                self.said()
+            )
+        })
+    }
+
+    /// A GET over TCP: status and body.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.get_with(path, &[("Host", &self.listen)])
+    }
+
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.listen).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n").unwrap();
+        }
+        stream
+            .write_all(format!("{request}\r\n").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    /// Waits for the daemon's end: its exit code, and all that it ever wrote.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let status = poll(|| self.child.try_wait().unwrap());
+        let status: ExitStatus = status.unwrap_or_else(|| panic!("did not end:\n{}", self.said()));
+        assert_eq!(status.signal(), None, "{}", self.said());
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        (status.code(), self.said())
+    }
+
+    /// All that it has written so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks until there is something, with a deadline.
+pub(crate) fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+/// The built program with nothing of the test's environment.
+pub(crate) fn tidegate(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", dir)
+        .env("XDG_RUNTIME_DIR", dir)
+        .stdin(Stdio::null());
+    command
+}
+
+fn write_config(dir: &Path, url: &str, head: &str, pools: &str) {
+    let text = format!(
+        "{head}\n\
+         [broker]\nurl = \"{url}\"\n\
+         [http]\nlisten = \"127.0.0.1:0\"\nsocket = \"{dir}/run/tidegate.sock\"\nstate_dir = \"{dir}/state\"\n\
+         {pools}",
+        dir = dir.display(),
+    );
+    std::fs::write(dir.join("tidegate.toml"), text).unwrap();
+}
+
+fn collect(
+    reader: impl BufRead + Send + 'static,
+    said: Arc<Mutex<String>>,
+    lines: Option<mpsc::Sender<String>>,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in reader.lines().map_while(Result::ok) {
+            said.lock().unwrap().push_str(&format!("{line}\n"));
+            if let Some(lines) = &lines {
+                // The test may not listen any more.
+                let _ = lines.send(line);
+            }
+        }
+    })
+}

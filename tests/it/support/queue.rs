@@ -1,0 +1,117 @@
+//! A queue of a test's own at the broker of `AMQP_URL`, seen through a plain client: what a user's program would do.
+
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
+    types::FieldTable,
+};
+use tokio::runtime::Runtime;
+
+use super::daemon::poll;
+
+/// The broker that `scripts/with-broker` has made sure of.
+pub(crate) fn broker_url() -> String {
+    std::env::var("AMQP_URL").expect("AMQP_URL is set: run the tests with scripts/with-broker")
+}
+
+/// A durable queue with a name that nobody else has. Gone on drop, with those that a pool makes beside it.
+pub(crate) struct Queue {
+    runtime: Runtime,
+    channel: Channel,
+    _connection: Connection,
+    name: String,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        let queue = Self::undeclared();
+        queue.declare();
+        queue
+    }
+
+    /// Only the name, so far.
+    pub(crate) fn undeclared() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (connection, channel) = runtime.block_on(async {
+            let properties = ConnectionProperties::default();
+            let connection = Connection::connect(&broker_url(), properties)
+                .await
+                .unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            let confirm = ConfirmSelectOptions::default();
+            channel.confirm_select(confirm).await.unwrap();
+            (connection, channel)
+        });
+        Self {
+            runtime,
+            channel,
+            _connection: connection,
+            name: format!("tidegate-test-{:016x}", rand::random::<u64>()),
+        }
+    }
+
+    pub(crate) fn declare(&self) {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declare =
+            self.channel
+                .queue_declare(self.name.as_str().into(), options, FieldTable::default());
+        self.runtime.block_on(declare).unwrap();
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn publish(&self, body: &str) {
+        let publish = async {
+            let properties = BasicProperties::default().with_message_id(body.into());
+            let options = BasicPublishOptions::default();
+            let routing_key = self.name.as_str().into();
+            let confirm = self
+                .channel
+                .basic_publish("".into(), routing_key, options, body.as_bytes(), properties)
+                .await
+                .unwrap();
+            confirm.await.unwrap();
+        };
+        self.runtime.block_on(publish);
+    }
+
+    /// Takes a message off the queue; `None` where none comes.
+    pub(crate) fn take(&self) -> Option<Vec<u8>> {
+        let options = BasicGetOptions { no_ack: true };
+        poll(|| {
+            let get = self.channel.basic_get(self.name.as_str().into(), options);
+            self.runtime
+                .block_on(get)
+                .unwrap()
+                .map(|message| message.delivery.data)
+        })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let delete = async {
+            for suffix in ["", ".dead", ".retry.1000"] {
+                let name = format!("{}{suffix}", self.name);
+                let options = QueueDeleteOptions::default();
+                let _ = self
+                    .channel
+                    .queue_delete(name.as_str().into(), options)
+                    .await;
+            }
+        };
+        self.runtime.block_on(delete);
+    }
+}
