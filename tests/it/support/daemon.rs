@@ -87,9 +87,13 @@ impl Daemon {
         write_config(self.dir(), url, head, pools);
     }
 
+    /// The process that was started: the guard.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        signal::kill(Pid::from_raw(pid), signal).unwrap();
+        signal::kill(self.pid(), signal).unwrap();
     }
 
     /// The next log line that is wanted. Lines before it are gone then.
