@@ -26,7 +26,8 @@ RUN find src -name '*.rs' -exec touch {} + \
 
 FROM debian:trixie-slim
 
-RUN useradd --system --uid 10001 --home-dir /var/lib/tidegate --shell /usr/sbin/nologin tidegate \
+RUN groupadd --system --gid 10001 tidegate \
+ && useradd --system --uid 10001 --gid tidegate --home-dir /var/lib/tidegate --shell /usr/sbin/nologin tidegate \
  && install -d -o tidegate -g tidegate -m 0700 /run/tidegate /var/lib/tidegate \
  && install -d /etc/tidegate
 

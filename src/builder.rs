@@ -1,10 +1,11 @@
 //! The library's front door: a supervisor from a few lines of Rust.
 //!
-//! Only here and in [`app`](crate::surface::app) do adapters meet the supervisor. Owns nothing once it has started.
+//! Only here and in [`surface`](crate::surface) do adapters meet the supervisor. Owns nothing once it has started.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::{
     adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager},
@@ -13,7 +14,7 @@ use crate::{
         TlsSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
-    queue::{QueueDriver, QueueError},
+    queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, RunnerManager},
 };
@@ -227,6 +228,35 @@ pub struct Builder {
 
 impl Supervisor {
     /// Begins to build a supervisor.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{Job, Outcome, Policy, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = MemoryBroker::new(); // or, below, .broker("amqp://guest:guest@localhost:5672/%2f")
+    /// broker.declare_queue("thumbnails", QueueKind::Classic);
+    /// broker.send("thumbnails", "cat.png");
+    ///
+    /// let (done, mut names) = tokio::sync::mpsc::channel(8);
+    /// let supervisor = Supervisor::builder()
+    ///     .driver(broker)
+    ///     .pool(Pool::new("thumbnails")
+    ///         .policy(Policy::backlog(10).max(50))
+    ///         .handler(move |job: Job| {
+    ///             let done = done.clone();
+    ///             async move {
+    ///                 done.send(String::from_utf8(job.body().to_vec())?).await?;
+    ///                 Ok(Outcome::Done)
+    ///             }
+    ///         }))
+    ///     .start().await?;
+    /// assert_eq!(names.recv().await.as_deref(), Some("cat.png"));
+    /// supervisor.drain(Duration::from_secs(30)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -295,4 +325,105 @@ pub(crate) fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>
         url: settings.url.clone(),
         source,
     })
+}
+
+/// Waits for the first word on whether the broker can be reached: for commands that someone waits for, and that
+/// are of no use without it.
+///
+/// # Errors
+/// The first attempt failed, or took longer than `within`.
+pub(crate) async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueError> {
+    let mut link = driver.connectivity();
+    let settled = link.wait_for(|link| *link != Connectivity::Connecting);
+    let word = timeout(within, settled).await;
+    let failed = |kind, why: String| {
+        let error = QueueError::new(kind, "connect to the broker");
+        Err(error.with_source(why))
+    };
+    match word.as_ref().map(|word| word.as_deref()) {
+        Ok(Ok(Connectivity::Connected)) => Ok(()),
+        Ok(Ok(Connectivity::Disconnected { error })) => {
+            failed(QueueErrorKind::Disconnected, error.clone())
+        }
+        _ => failed(
+            QueueErrorKind::Timeout,
+            format!("no answer within {} s", within.as_secs()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::MemoryBroker;
+
+    fn pool() -> Pool {
+        Pool::new("a").handler(|_: Job| async { Ok(Outcome::Done) })
+    }
+
+    async fn refusal(builder: Builder) -> String {
+        builder.start().await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn says_what_a_pool_lacks() {
+        let never_more = RetrySettings {
+            backoff: Duration::from_secs(600),
+            ..RetrySettings::default()
+        };
+        let upside_down = Policy {
+            min_active: 5,
+            ..Policy::fixed(1)
+        };
+        for (pool, wanted) in [
+            (Pool::new("a"), "a handler, exec or runners"),
+            (pool().prefetch(0), "a prefetch of 1 or more"),
+            (pool().queue(""), "a queue"),
+            (
+                pool().policy(upside_down),
+                "a policy whose min_active is at most its max",
+            ),
+            (
+                pool().poll_interval(Duration::ZERO),
+                "a poll_interval above zero",
+            ),
+            (
+                pool().retry(never_more),
+                "retry.backoff above zero and at most backoff_max",
+            ),
+        ] {
+            let builder = Supervisor::builder().driver(MemoryBroker::new()).pool(pool);
+            let expected = format!("start the pool \"a\" without {wanted}");
+            assert_eq!(refusal(builder).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn wants_a_broker_that_it_can_name_without_its_password() {
+        let nothing = Supervisor::builder().pool(pool());
+        assert_eq!(
+            refusal(nothing).await,
+            "start a supervisor without a broker"
+        );
+        let wrong = Supervisor::builder()
+            .broker("http://me:s3cret@localhost/")
+            .pool(pool());
+        let refusal = refusal(wrong).await;
+        assert_eq!(refusal, "use the broker http://me:***@localhost/");
+    }
+
+    #[tokio::test]
+    async fn refuses_two_pools_on_one_queue() {
+        let second = Pool::new("b")
+            .queue("a")
+            .handler(|_: Job| async { Ok(Outcome::Done) });
+        let builder = Supervisor::builder()
+            .driver(MemoryBroker::new())
+            .pool(pool())
+            .pool(second);
+        assert_eq!(
+            refusal(builder).await,
+            "run the pools a and b on one queue, a"
+        );
+    }
 }

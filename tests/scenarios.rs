@@ -299,10 +299,11 @@ async fn a_queue_that_is_deleted_under_the_workers_is_waited_for_again() {
         pool.state == PoolState::Waiting && pool.workers.live == 0
     })
     .await;
-    assert_eq!(waiting.jobs.lost, 4);
+    // As RabbitMQ has it: a channel outlives the queue, so what was delivered is still settled.
+    assert_eq!((waiting.jobs.done, waiting.jobs.lost), (4, 0));
     broker.declare_queue(QUEUE, QueueKind::Classic);
     broker.send(QUEUE, "again");
-    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    until(&supervisor, "done", |pool| pool.jobs.done == 5).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
     message::{HeaderValue, Headers, Message, Outgoing, Properties},
-    size::header_size,
+    size::{header_size, short_texts_fit},
 };
 use crate::decide::QueueName;
 
@@ -103,7 +103,7 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// queue which an operator declared in another way is taken as it is.
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError>;
 
-    /// Deletes a queue, with all that is in it. For demos and tests, which leave nothing behind.
+    /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError>;
 
     /// Opens a consumer with a channel of its own. Returns once the broker has confirmed it.

@@ -2,26 +2,37 @@
 
 use super::{HeaderValue, Headers, Properties};
 
+const SHORT_MAX: usize = 255;
+
 /// Bytes of a content header's property flags, properties and header table.
 ///
 /// A content header cannot be split over frames, so this decides whether a message can be published at all.
 pub fn header_size(properties: &Properties, headers: &Headers) -> usize {
+    let texts: usize = texts(properties).map(|text| 1 + text.len()).sum();
+    let octets = usize::from(properties.delivery_mode.is_some())
+        + usize::from(properties.priority.is_some());
+    let flags = 2;
+    flags + texts + octets + properties.timestamp.map_or(0, |_| 8) + table_size(headers)
+}
+
+/// The properties that are text.
+fn texts(properties: &Properties) -> impl Iterator<Item = &String> {
     let Properties {
         content_type,
         content_encoding,
-        delivery_mode,
-        priority,
+        delivery_mode: _,
+        priority: _,
         correlation_id,
         reply_to,
         expiration,
         message_id,
-        timestamp,
+        timestamp: _,
         kind,
         user_id,
         app_id,
         cluster_id,
     } = properties;
-    let texts = [
+    [
         content_type,
         content_encoding,
         correlation_id,
@@ -32,11 +43,29 @@ pub fn header_size(properties: &Properties, headers: &Headers) -> usize {
         user_id,
         app_id,
         cluster_id,
-    ];
-    let texts: usize = texts.into_iter().flatten().map(|text| 1 + text.len()).sum();
-    let octets = usize::from(delivery_mode.is_some()) + usize::from(priority.is_some());
-    let flags = 2;
-    flags + texts + octets + timestamp.map_or(0, |_| 8) + table_size(headers)
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Whether every text that AMQP holds in a short string fits one, which ends at 255 bytes: the properties, and the
+/// names of headers at any depth.
+pub fn short_texts_fit(properties: &Properties, headers: &Headers) -> bool {
+    texts(properties).all(|text| text.len() <= SHORT_MAX) && names_fit(headers)
+}
+
+fn names_fit(table: &Headers) -> bool {
+    table
+        .iter()
+        .all(|(name, value)| name.len() <= SHORT_MAX && inner_names_fit(value))
+}
+
+fn inner_names_fit(value: &HeaderValue) -> bool {
+    match value {
+        HeaderValue::Table(table) => names_fit(table),
+        HeaderValue::List(values) => values.iter().all(inner_names_fit),
+        _ => true,
+    }
 }
 
 fn table_size(table: &Headers) -> usize {

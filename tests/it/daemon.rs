@@ -1,17 +1,27 @@
 //! The built daemon beside a real broker: configured by a file, steered by signals, seen from outside.
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::Stdio,
+};
 
+use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::support::{
+    broker::test_url as broker_url,
     daemon::{Daemon, Signal, poll, tidegate},
-    queue::{Queue, broker_url},
+    queue::Queue,
 };
 
 /// A pool named `work` whose jobs append their bodies to `done` in the daemon's folder.
 fn signing(queue: &Queue) -> String {
-    pool(queue, "cat >> done; echo >> done")
+    // One write a line, so that jobs which run at the same time do not write into each other's.
+    pool(queue, r#"echo "$(cat)" >> done"#)
 }
 
 /// A pool named `work` whose jobs say that they have started, and then run for longer than any test.
@@ -27,7 +37,7 @@ fn pool(queue: &Queue, script: &str) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\ndrain_after = \"500ms\"\n\
          [pools.work.policy]\nkind = \"backlog\"\njobs_per_worker = 2\nmax = 5\n\
-         [pools.work.runner]\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n",
+         [pools.work.runner]\ncommand = [\"/bin/sh\", \"-c\", '{script}']\n",
         queue.name()
     )
 }
@@ -76,7 +86,7 @@ fn rises_works_and_drains_to_zero() {
 fn shows_and_explains_its_pools_over_the_socket() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &signing(&queue));
-    daemon.wait_for_pool("work", |pool| pool["state"] == "idle");
+    daemon.wait_for_pool("work", |pool| !pool["depth"]["age_ms"].is_null());
 
     let (code, table, err) = daemon.run(&["status"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
@@ -108,6 +118,7 @@ fn answers_health_metrics_and_api_over_http() {
         .unwrap_or_else(|| panic!("never ready: {:?}", daemon.get("/readyz")));
     queue.publish("one");
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
+    daemon.wait_for_pool("work", |pool| pool["workers"]["live"] == 0);
 
     assert_eq!(daemon.get("/healthz").0, 200);
     let (status, pools) = daemon.get("/api/v1/pools");
@@ -165,7 +176,7 @@ fn answers_health_metrics_and_api_over_http() {
 fn waits_for_a_broker_that_is_not_there_and_says_so_once() {
     let url = format!("amqp://guest:s3cret@{}/%2f", nobody());
     let daemon = Daemon::start(&url, "[pools.work.runner]\ncommand = [\"/bin/cat\"]\n");
-    daemon.wait_for("a warning", |line| line["level"] == "WARN");
+    daemon.heard("a warning", |line| line["level"] == "WARN");
     let (status, body) = daemon.get("/readyz");
     assert_eq!(status, 503);
     assert!(body.contains("not connected to the broker"), "{body}");
@@ -187,7 +198,7 @@ fn keeps_trying_where_the_password_is_refused_and_never_shows_it() {
         url.as_str(),
         "[pools.work.runner]\ncommand = [\"/bin/cat\"]\n",
     );
-    daemon.wait_for("a warning", |line| line["level"] == "WARN");
+    daemon.heard("a warning", |line| line["level"] == "WARN");
     let (status, body) = daemon.get("/readyz");
     assert_eq!(status, 503);
     let (_, json, _) = daemon.run(&["status", "--format", "json"]);
@@ -399,4 +410,114 @@ fn starts_again_where_an_earlier_one_was_killed() {
     let _ = second.kill();
     let _ = second.wait();
     assert_eq!(status, Some(()));
+}
+
+#[test]
+fn checks_the_broker_without_touching_it() {
+    let (there, missing) = (Queue::new(), Queue::undeclared());
+    there.publish("stays");
+    let dir = tempfile::TempDir::new().unwrap();
+    let check = |url: &str| {
+        let text = format!(
+            "[broker]\nurl = \"{url}\"\n{}{}",
+            signing(&there),
+            signing(&missing).replace("pools.work", "pools.more")
+        );
+        fs::write(dir.path().join("tidegate.toml"), text).unwrap();
+        let mut command = tidegate(dir.path());
+        let output = command.args(["check", "--broker"]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, out, err) = check(&broker_url());
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains(": RabbitMQ "), "{out}");
+    let ready = format!("queue {} is there, with 1 messages ready", there.name());
+    assert!(out.contains(&ready), "{out}");
+    let waits = format!("warning: pool more: queue {} is not there", missing.name());
+    assert!(out.contains(&waits), "{out}");
+    assert!(out.contains("not seen: consumer timeout"), "{out}");
+    assert!(out.ends_with("tidegate.toml: ok, 2 pools\n"), "{out}");
+    assert_eq!(there.take().as_deref(), Some(&b"stays"[..]));
+
+    let (code, _, err) = check(&format!("amqp://guest:s3cret@{}/%2f", nobody()));
+    assert_eq!(code, Some(69), "{err}");
+    assert!(
+        err.starts_with("error: failed to reach the broker amqp://guest:***@"),
+        "{err}"
+    );
+
+    let mut url: url::Url = broker_url().parse().unwrap();
+    url.set_password(Some("wr0ng-s3cret")).unwrap();
+    let (code, _, err) = check(url.as_str());
+    assert_eq!(code, Some(69), "{err}");
+    assert!(!err.contains("s3cret"), "{err}");
+}
+
+#[test]
+fn takes_the_demo_s_queue_away_when_it_is_interrupted() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let demo = tidegate(dir.path())
+        .arg("demo")
+        .env("AMQP_URL", broker_url())
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut demo = demo;
+    let mut out = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let lines = out.by_ref().map_while(Result::ok);
+    let head: Vec<String> = lines.take_while(|line| !line.contains("burst")).collect();
+    let queue = head
+        .iter()
+        .find_map(|line| line.strip_prefix("queue "))
+        .unwrap();
+    let queue = queue.split(',').next().unwrap();
+    assert!(Queue::exists(queue));
+    signal::kill(Pid::from_raw(demo.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    // Until its end, so that it does not meet a closed pipe.
+    let rest: Vec<String> = out.map_while(Result::ok).collect();
+    let output = demo.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("failed to finish the demo: it was interrupted"),
+        "{err}{rest:?}"
+    );
+    assert!(!Queue::exists(queue));
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "its ledger is gone"
+    );
+}
+
+#[test]
+fn wants_the_token_of_whoever_could_come_from_another_machine() {
+    let queue = Queue::new();
+    let head = "http.listen = \"0.0.0.0:0\"\nhttp.token_file = \"token\"";
+    let daemon = Daemon::start_with_files(
+        &[("token", "s3cret\n")],
+        &broker_url(),
+        head,
+        &signing(&queue),
+    );
+    let host = ("Host", "127.0.0.1");
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(daemon.get_with(path, &[host]).0, 200, "{path}");
+    }
+    let (status, body) = daemon.get_with("/api/v1/pools", &[host]);
+    assert_eq!(status, 401, "{body}");
+    let wrong = ("Authorization", "Bearer guess");
+    assert_eq!(daemon.get_with("/api/v1/pools", &[host, wrong]).0, 401);
+    let right = ("Authorization", "Bearer s3cret");
+    assert_eq!(daemon.get_with("/api/v1/pools", &[host, right]).0, 200);
+    // The command line comes through the socket, and needs none.
+    assert_eq!(daemon.run(&["status"]).0, Some(0));
+    assert!(!daemon.said().contains("s3cret"), "{}", daemon.said());
 }

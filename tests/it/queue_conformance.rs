@@ -18,7 +18,7 @@ use tidegate::{
 };
 use tokio::time::timeout;
 
-use crate::support::broker::{TestQueue, settings, test_url};
+use crate::support::broker::{TestQueue, broker_url, settings};
 
 /// No test waits for this long; it turns a hang into a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,6 +39,7 @@ conformance! {
     delivers_in_the_order_of_publishing,
     never_hands_out_more_than_the_prefetch,
     gives_a_requeued_message_back_at_the_head_and_marked,
+    requeued_messages_keep_their_order,
     counts_the_returns_of_a_quorum_queue,
     gives_a_dropped_delivery_back,
     gives_back_what_a_dropped_consumer_held,
@@ -120,6 +121,27 @@ async fn gives_a_requeued_message_back_at_the_head_and_marked(mut bench: Bench) 
         (text(&after), after.message().redelivered),
         ("b".to_owned(), false)
     );
+}
+
+async fn requeued_messages_keep_their_order(mut bench: Bench) {
+    let queue = bench.queue(QueueKind::Classic).await;
+    for n in 0..4 {
+        bench.send(&queue, n.to_string()).await;
+    }
+    let mut consumer = bench.consume(&queue, 3).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(next(&mut consumer).await);
+    }
+    consumer.cancel().await.expect("a cancel");
+    for delivery in held {
+        delivery.requeue().await.expect("a requeue");
+    }
+    bench.until_ready(&queue, 4).await;
+    let mut other = bench.consume(&queue, 4).await;
+    for n in 0..4 {
+        assert_eq!(text(&next(&mut other).await), n.to_string());
+    }
 }
 
 async fn counts_the_returns_of_a_quorum_queue(mut bench: Bench) {
@@ -697,7 +719,7 @@ impl Bench {
     }
 
     async fn amqp() -> Self {
-        let url = test_url();
+        let url = broker_url();
         Self {
             driver: connect(&url).await,
             queues: Vec::new(),

@@ -23,6 +23,7 @@ pub(super) struct Core {
     queues: BTreeMap<QueueName, Queue>,
     consumers: HashMap<u64, Consumer>,
     next_consumer: u64,
+    next_place: u64,
     pub(super) connected: bool,
     pub(super) blocked: bool,
     pub(super) probes_fail: bool,
@@ -40,6 +41,8 @@ struct Queue {
 #[derive(Debug, Clone)]
 struct Stored {
     message: Message,
+    /// Place in its queue, which it takes again when it comes back.
+    place: u64,
     /// Deliveries that came to nothing.
     returned: i64,
     expires: Option<Instant>,
@@ -47,14 +50,14 @@ struct Stored {
 
 #[derive(Debug)]
 struct Consumer {
-    queue: QueueName,
+    /// `None` once it was deleted: what was delivered from it has nowhere to go back to.
+    queue: Option<QueueName>,
     prefetch: usize,
     /// Deliveries not settled, by tag.
     unsettled: BTreeMap<u64, Stored>,
     next_tag: u64,
-    /// Whether it takes more. A cancelled consumer may still settle.
-    open: bool,
-    sender: mpsc::UnboundedSender<Handed>,
+    /// `None` ends the stream. A consumer whose stream has ended may still settle.
+    sender: Option<mpsc::UnboundedSender<Handed>>,
 }
 
 /// What a consumer is sent. The channel is unbounded because prefetch bounds what is in it.
@@ -92,9 +95,12 @@ impl Core {
     /// Deletes a queue; its consumers end without having asked.
     pub(super) fn delete(&mut self, queue: &QueueName) -> bool {
         let was_there = self.queues.remove(queue).is_some();
-        // Dropping the sender ends the stream.
-        self.consumers
-            .retain(|_, consumer| consumer.queue != *queue);
+        for consumer in self.consumers.values_mut() {
+            if consumer.queue.as_ref() == Some(queue) {
+                consumer.queue = None;
+                consumer.sender = None;
+            }
+        }
         was_there
     }
 
@@ -128,21 +134,27 @@ impl Core {
     /// Puts a message that was taken out back, with the delivery count that it shows.
     pub(super) fn put_in_again(&mut self, queue: &QueueName, mut message: Message, now: Instant) {
         let count = message.headers.remove(DELIVERY_COUNT);
+        let place = self.new_place();
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };
         found.ready.push_back(Stored {
             message,
+            place,
             returned: count.and_then(|count| count.as_integer()).unwrap_or(0),
             expires: None,
         });
         self.dispatch(queue, now);
     }
 
-    /// Publishes through the default exchange, which routes by queue name.
+    /// Publishes through the default exchange, which routes by queue name. There is no other.
     pub(super) fn publish(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), QueueError> {
+        if !outgoing.exchange.is_empty() {
+            let what = format!("publish to the exchange {:?}", outgoing.exchange);
+            return Err(QueueError::new(QueueErrorKind::NotFound, what));
+        }
         let queue = QueueName::from(outgoing.routing_key.as_str());
-        if !outgoing.exchange.is_empty() || !self.has(&queue) {
+        if !self.has(&queue) {
             let what = format!("publish to {queue}: no queue takes it");
             return Err(QueueError::new(QueueErrorKind::Unroutable, what));
         }
@@ -172,12 +184,11 @@ impl Core {
         self.consumers.insert(
             id,
             Consumer {
-                queue: queue.clone(),
+                queue: Some(queue.clone()),
                 prefetch: usize::from(prefetch),
                 unsettled: BTreeMap::new(),
                 next_tag: 1,
-                open: true,
-                sender,
+                sender: Some(sender),
             },
         );
         self.dispatch(queue, now);
@@ -186,11 +197,12 @@ impl Core {
 
     /// Stops deliveries to a consumer, which may still settle what it has.
     pub(super) fn cancel(&mut self, id: u64) {
-        if let Some(consumer) = self.consumers.get_mut(&id) {
-            consumer.open = false;
-            if let Some(queue) = self.queues.get_mut(&consumer.queue) {
-                queue.turns.retain(|turn| *turn != id);
-            }
+        let queue = self
+            .consumers
+            .get(&id)
+            .and_then(|consumer| consumer.queue.as_ref());
+        if let Some(queue) = queue.and_then(|queue| self.queues.get_mut(queue)) {
+            queue.turns.retain(|turn| *turn != id);
         }
     }
 
@@ -200,11 +212,13 @@ impl Core {
         let Some(consumer) = self.consumers.remove(&id) else {
             return;
         };
-        // To the head, in the order in which it had been.
-        for stored in consumer.unsettled.into_values().rev() {
-            self.put_back(&consumer.queue, stored);
+        let Some(queue) = consumer.queue else {
+            return;
+        };
+        for stored in consumer.unsettled.into_values() {
+            self.put_back(&queue, stored);
         }
-        self.dispatch(&consumer.queue, now);
+        self.dispatch(&queue, now);
     }
 
     /// Settles one delivery. `false` where its channel is gone or it was settled before.
@@ -215,7 +229,9 @@ impl Core {
         let Some(stored) = consumer.unsettled.remove(&tag) else {
             return false;
         };
-        let queue = consumer.queue.clone();
+        let Some(queue) = consumer.queue.clone() else {
+            return true;
+        };
         match settling {
             Settling::Ack => {}
             Settling::Requeue => self.put_back(&queue, stored),
@@ -233,9 +249,10 @@ impl Core {
             self.cancel(*id);
         }
         for id in ids {
-            if let Some(consumer) = self.consumers.get(&id) {
+            let consumer = self.consumers.get(&id);
+            if let Some(sender) = consumer.and_then(|consumer| consumer.sender.as_ref()) {
                 // A consumer whose worker has gone does not hear of it.
-                let _ = consumer.sender.send(Handed::Lost);
+                let _ = sender.send(Handed::Lost);
             }
             self.close(id, now);
         }
@@ -264,7 +281,13 @@ impl Core {
         }
     }
 
+    fn new_place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
+    }
+
     fn enqueue(&mut self, queue: &QueueName, message: Message, now: Instant) {
+        let place = self.new_place();
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };
@@ -280,17 +303,22 @@ impl Core {
         };
         found.ready.push_back(Stored {
             message,
+            place,
             returned: 0,
             expires: ttl.map(|ttl| now + ttl),
         });
         self.dispatch(queue, now);
     }
 
+    /// Puts a message back where it had been.
     fn put_back(&mut self, queue: &QueueName, mut stored: Stored) {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
-            found.ready.push_front(stored);
+            let index = found
+                .ready
+                .partition_point(|other| other.place < stored.place);
+            found.ready.insert(index, stored);
         }
     }
 
@@ -334,10 +362,10 @@ impl Core {
             consumer.next_tag += 1;
             let message = stored.shown(found.spec.kind);
             consumer.unsettled.insert(tag, stored);
-            // A receiver that is gone gives everything back when its consumer is closed.
-            let _ = consumer
-                .sender
-                .send(Handed::Delivery(tag, Box::new(message)));
+            if let Some(sender) = &consumer.sender {
+                // A receiver that is gone gives everything back when its consumer is closed.
+                let _ = sender.send(Handed::Delivery(tag, Box::new(message)));
+            }
         }
     }
 

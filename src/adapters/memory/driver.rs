@@ -13,12 +13,13 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::core::{Core, Handed, Settling, not_found};
+use super::core::{Core, Handed, Settling};
 use crate::{
     decide::QueueName,
     queue::{
         Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
         QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError, header_size,
+        short_texts_fit,
     },
 };
 
@@ -131,12 +132,7 @@ impl MemoryBroker {
 
     /// Loses every connection: consumers end, what they had not settled goes back.
     pub fn disconnect(&self) {
-        self.core().disconnect(Instant::now());
-        self.shared
-            .connectivity
-            .send_replace(Connectivity::Disconnected {
-                error: String::from("the test pulled the plug"),
-            });
+        self.lose("the test pulled the plug");
     }
 
     /// Connects again.
@@ -145,6 +141,14 @@ impl MemoryBroker {
         self.shared
             .connectivity
             .send_replace(Connectivity::Connected);
+    }
+
+    fn lose(&self, why: &str) {
+        self.core().disconnect(Instant::now());
+        let error = why.to_owned();
+        self.shared
+            .connectivity
+            .send_replace(Connectivity::Disconnected { error });
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -207,11 +211,9 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
-        if self.connected("delete a queue")?.delete(queue) {
-            Ok(())
-        } else {
-            Err(not_found(queue))
-        }
+        // One that is not there is as deleted as can be: RabbitMQ says the same.
+        self.connected("delete a queue")?.delete(queue);
+        Ok(())
     }
 
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
@@ -247,6 +249,12 @@ impl QueueDriver for MemoryBroker {
                 "publish: the headers exceed a frame",
             ));
         }
+        if !short_texts_fit(&message.properties, &message.headers) {
+            return Err(QueueError::new(
+                QueueErrorKind::TooLarge,
+                "publish: a text exceeds 255 bytes",
+            ));
+        }
         core.publish(message, Instant::now())?;
         drop(core);
         self.shared.changed.notify_one();
@@ -262,7 +270,7 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn close(&self) {
-        self.core().disconnect(Instant::now());
+        self.lose("closed");
     }
 }
 
@@ -317,6 +325,7 @@ impl Drop for MemoryConsumer {
     fn drop(&mut self) {
         self.clock.abort();
         self.broker.core().close(self.id, Instant::now());
+        self.broker.shared.changed.notify_one();
     }
 }
 

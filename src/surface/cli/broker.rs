@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::output::{Exit, Failure};
 use crate::{
     adapters::exec::escape::Escaped,
-    builder::broker_driver,
+    builder::{broker_driver, reach},
     config::{DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
@@ -89,7 +89,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let url = &settings.broker.url;
     let driver = broker_driver(&settings.broker)
         .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
-    if let Err(error) = driver.until_connected(CONNECT_TIMEOUT).await {
+    if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
         driver.close().await;
         let error = anyhow::Error::new(error).context(format!("reach the broker {url}"));
         return Err(Failure::new(Exit::Unavailable, error)

@@ -23,9 +23,9 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const QUEUE_CELLS: usize = 20;
 const QUEUE_FULL: f64 = 240.0;
 
-/// Cells of the workers' bar, and the workers that fill it.
+/// Cells of the workers' bar, and the workers that one stands for.
 const WORKER_CELLS: usize = 16;
-const WORKERS_FULL: f64 = 32.0;
+const WORKERS_PER_CELL: u32 = 2;
 
 /// Standard output, seen as a tide table.
 #[derive(Debug)]
@@ -93,19 +93,10 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
     let (workers, runners) = (pool.workers, pool.runners);
     let ready = pool.depth.ready;
     let live = workers.live + workers.draining;
-    let water = Bar {
-        parts: [(ready as f64, WATER), (0.0, WATER)],
-        full: QUEUE_FULL,
-        cells: QUEUE_CELLS,
-    };
-    // Busy first: what stands idle or bare behind it is the part that goes.
-    let crew = Bar {
-        parts: [
-            (f64::from(runners.busy.min(live)), BUSY),
-            (f64::from(live.saturating_sub(runners.busy)), WAITING),
-        ],
-        full: WORKERS_FULL,
-        cells: WORKER_CELLS,
+    let water = Water(ready as f64 / QUEUE_FULL);
+    let crew = Crew {
+        busy: runners.busy.min(live),
+        live,
     };
     writeln!(
         out,
@@ -117,34 +108,42 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
     )
 }
 
-/// A bar of two parts, each to an eighth of a cell where it ends.
-struct Bar {
-    parts: [(f64, Style); 2],
-    full: f64,
-    cells: usize,
-}
+/// The queue's bar, for this part of a full one: to an eighth of a cell, for water is smooth.
+struct Water(f64);
 
-impl fmt::Display for Bar {
+impl fmt::Display for Water {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-        let most = self.cells * 8;
-        let eighths = |amount: f64| {
-            let eighths = (amount / self.full * most as f64).round() as usize;
-            // Something is never shown as nothing.
-            if amount > 0.0 { eighths.max(1) } else { 0 }
-        };
-        let mut used = 0;
-        for (amount, style) in self.parts {
-            // The next part begins on a cell of its own.
-            let room = (self.cells - used) * 8;
-            let eighths = eighths(amount).min(room);
-            let (whole, rest) = (eighths / 8, eighths % 8);
-            if eighths > 0 {
-                write!(f, "{style}{}{}{style:#}", "█".repeat(whole), EIGHTHS[rest])?;
-            }
-            used += whole + usize::from(rest > 0);
-        }
-        write!(f, "{}", " ".repeat(self.cells - used))
+        let most = QUEUE_CELLS * 8;
+        // Something is never shown as nothing.
+        let least = usize::from(self.0 > 0.0);
+        let eighths = (self.0 * most as f64).round() as usize;
+        let eighths = eighths.clamp(least, most);
+        let (whole, rest) = (eighths / 8, eighths % 8);
+        let used = whole + usize::from(rest > 0);
+        let (full, edge) = ("█".repeat(whole), EIGHTHS[rest]);
+        let empty = " ".repeat(QUEUE_CELLS - used);
+        write!(f, "{WATER}{full}{edge}{WATER:#}{empty}")
+    }
+}
+
+/// The workers' bar, in whole cells. Busy first: what waits behind it is the part that goes. The two differ
+/// without colour too.
+struct Crew {
+    busy: u32,
+    live: u32,
+}
+
+impl fmt::Display for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells = |workers: u32| (workers.div_ceil(WORKERS_PER_CELL) as usize).min(WORKER_CELLS);
+        let (busy, live) = (cells(self.busy), cells(self.live));
+        let (working, waiting) = ("█".repeat(busy), "░".repeat(live - busy));
+        let empty = " ".repeat(WORKER_CELLS - live);
+        write!(
+            f,
+            "{BUSY}{working}{BUSY:#}{WAITING}{waiting}{WAITING:#}{empty}"
+        )
     }
 }
 

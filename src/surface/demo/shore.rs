@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{CONNECT_TIMEOUT, DemoError};
 use crate::{
     adapters::{amqp::AmqpDriver, memory::MemoryBroker},
-    builder::{Builder, Pool, broker_driver},
+    builder::{Builder, Pool, broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, TlsSettings},
     decide::QueueName,
     queue::{Outgoing, Properties, QueueDriver, QueueError, QueueKind, QueueSpec},
@@ -77,7 +77,7 @@ impl Shore {
         let Place::Broker(url, driver) = &self.place else {
             return Ok(());
         };
-        let reached = driver.until_connected(CONNECT_TIMEOUT).await;
+        let reached = reach(driver, CONNECT_TIMEOUT).await;
         reached.map_err(|source| DemoError::Unreachable {
             url: url.clone(),
             source,

@@ -32,8 +32,10 @@ pub enum Verbosity {
 impl Verbosity {
     fn filter(self) -> &'static str {
         match self {
-            Self::Normal => "warn,tidegate=info",
-            Self::Quiet => "warn",
+            // The client library's errors reach us as errors too, and are said once, by whoever can tell what they
+            // mean: a queue that is not there is no error of the library's.
+            Self::Normal => "warn,tidegate=info,lapin=off,async_rs=off",
+            Self::Quiet => "warn,lapin=off,async_rs=off",
         }
     }
 }

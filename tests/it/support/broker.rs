@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -17,11 +18,16 @@ use tidegate::{
 };
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
+use super::certificates::write_certificates;
+
 /// A node needs about 10 seconds, and more on a machine that is busy compiling.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
+/// Share of the memory above which a node raises its alarm.
+const WATERMARK: &str = "0.8";
+
 /// The broker that `scripts/with-broker` made sure of.
-pub(crate) fn test_url() -> String {
+pub(crate) fn broker_url() -> String {
     env::var("AMQP_URL").unwrap_or_else(|_| {
         panic!("AMQP_URL is not set: run the tests as `scripts/with-broker cargo test`")
     })
@@ -38,7 +44,7 @@ pub(crate) fn settings(url: &str) -> BrokerSettings {
 /// A name that no other test has. The queue, `<name>.dead` and what was added with [`covering`](TestQueue::covering)
 /// are deleted when the guard is dropped.
 pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
-    TestQueue::at(&test_url(), prefix)
+    TestQueue::at(&broker_url(), prefix)
 }
 
 /// A queue's name for one test, and its end.
@@ -110,22 +116,23 @@ impl Drop for TestQueue {
 #[derive(Debug)]
 pub(crate) struct PrivateBroker {
     keeper: Child,
-    orders: ChildStdin,
+    /// `None` only while it is dropped.
+    orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
     node: String,
     port: u16,
+    tls_port: u16,
     epmd_port: u16,
 }
 
 impl PrivateBroker {
-    /// A node that has answered. `config` is added to its `rabbitmq.conf`, where `{folder}` is its folder and
-    /// `prepare` may have put files.
-    pub(crate) fn start(config: &str, prepare: impl Fn(&Path)) -> Self {
+    /// A node that has answered. Blocks.
+    pub(crate) fn start() -> Self {
         let mut last_words = String::new();
         // A port that was free may be taken by the time it is bound.
         for _ in 0..3 {
-            let mut broker = Self::make(config, &prepare);
+            let mut broker = Self::make();
             broker.order("start");
             match broker.until_it_answers() {
                 Ok(()) => return broker,
@@ -135,21 +142,30 @@ impl PrivateBroker {
         panic!("a private node does not start: {last_words}");
     }
 
-    fn make(config: &str, prepare: &impl Fn(&Path)) -> Self {
+    fn make() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("tidegate-node-")
             .tempdir()
             .expect("a folder")
             .keep();
-        let [port, dist_port, epmd_port] = [(); 3].map(|()| free_port());
-        prepare(&folder);
-        let config = config.replace("{folder}", &folder.display().to_string());
-        let base = format!(
+        let [port, tls_port, dist_port, epmd_port] = [(); 4].map(|()| free_port());
+        write_certificates(&folder);
+        let pem = |name: &str| folder.join(name).display().to_string();
+        let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\n\
+             listeners.ssl.1 = 127.0.0.1:{tls_port}\n\
+             ssl_options.cacertfile = {}\n\
+             ssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\n\
+             ssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = true\n\
              disk_free_limit.absolute = 50MB\n\
-             vm_memory_high_watermark.relative = 0.8\n"
+             vm_memory_high_watermark.relative = {WATERMARK}\n",
+            pem("ca.pem"),
+            pem("server.pem"),
+            pem("server.key"),
         );
-        fs::write(folder.join("rabbitmq.conf"), base + &config).expect("a configuration");
+        fs::write(folder.join("rabbitmq.conf"), config).expect("a configuration");
         fs::write(folder.join("enabled_plugins"), "[].").expect("a list of plugins");
         let node = format!("tidegate-{}-{port}@localhost", std::process::id());
         let mut keeper = Command::new("bash")
@@ -159,21 +175,22 @@ impl PrivateBroker {
             .env("SERVER", tool("rabbitmq-server"))
             .env("EPMD", epmd())
             .env("NODE", &node)
-            .env("PORT", port.to_string())
             .env("DIST_PORT", dist_port.to_string())
             .env("EPMD_PORT", epmd_port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("bash starts");
         Self {
-            orders: keeper.stdin.take().expect("a pipe"),
+            orders: keeper.stdin.take(),
             answers: BufReader::new(keeper.stdout.take().expect("a pipe")),
             keeper,
             folder,
             node,
             port,
+            tls_port,
             epmd_port,
         }
     }
@@ -182,8 +199,24 @@ impl PrivateBroker {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The broker's TLS listener, which wants a client's certificate.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("amqps://guest:guest@127.0.0.1:{}/%2f", self.tls_port)
+    }
+
+    /// Where the [certificates](write_certificates) are.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Raises the memory alarm, which blocks whoever publishes, or ends it.
+    pub(crate) fn set_alarm(&self, raised: bool) {
+        let watermark = if raised { "0" } else { WATERMARK };
+        self.ctl(&["set_vm_memory_high_watermark", watermark]);
     }
 
     /// SIGKILL. Returns when it is dead.
@@ -234,7 +267,8 @@ impl PrivateBroker {
 
     fn order(&mut self, order: &str) {
         let mut answer = String::new();
-        writeln!(self.orders, "{order}").expect("the node's keeper listens");
+        let orders = self.orders.as_mut().expect("only a drop closes it");
+        writeln!(orders, "{order}").expect("the node's keeper listens");
         self.answers
             .read_line(&mut answer)
             .expect("the node's keeper answers");
@@ -257,12 +291,8 @@ impl PrivateBroker {
 
 impl Drop for PrivateBroker {
     fn drop(&mut self) {
-        // The keeper ends at the end of its orders; it is waited for, so that the folder is gone.
-        let (_, writer) = std::io::pipe().expect("a pipe");
-        drop(std::mem::replace(
-            &mut self.orders,
-            ChildStdin::from(std::os::fd::OwnedFd::from(writer)),
-        ));
+        // The keeper ends at the end of its orders. Waited for, so that the folder is gone afterwards.
+        self.orders = None;
         let _ = self.keeper.wait();
     }
 }
@@ -273,13 +303,13 @@ impl Drop for PrivateBroker {
 pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
     static NODE: OnceCell<Mutex<PrivateBroker>> = OnceCell::const_new();
     let start = || async {
-        let broker = tokio::task::spawn_blocking(|| PrivateBroker::start("", |_| {})).await;
+        let broker = tokio::task::spawn_blocking(PrivateBroker::start).await;
         Mutex::new(broker.expect("a private node"))
     };
     let mut broker = NODE.get_or_init(start).await.lock().await;
-    // A test that failed may have left it dead.
+    // A test that failed may have left it dead, off its node, or with an alarm: it starts afresh then.
     if !greets(broker.port) {
-        broker.restart();
+        tokio::task::block_in_place(|| broker.restart());
     }
     broker
 }

@@ -41,7 +41,20 @@ impl Daemon {
 
     /// The same with keys before the first table, and tables, of the test's choice.
     pub(crate) fn start_with(url: &str, head: &str, pools: &str) -> Self {
+        Self::start_with_files(&[], url, head, pools)
+    }
+
+    /// The same with files in its folder, each a name and a text.
+    pub(crate) fn start_with_files(
+        files: &[(&str, &str)],
+        url: &str,
+        head: &str,
+        pools: &str,
+    ) -> Self {
         let dir = TempDir::new().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
         let mut daemon = Self::spawn(dir, url, head, pools);
         let started = daemon.wait_for("started", |line| line["message"] == "started");
         daemon.listen = started["listen"].as_str().unwrap().to_owned();
@@ -111,6 +124,18 @@ impl Daemon {
         }
     }
 
+    /// A log line that is wanted, of all that there ever were.
+    pub(crate) fn heard(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let heard = || {
+            let said = self.said();
+            let mut lines = said
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            lines.find(&wanted)
+        };
+        poll(heard).unwrap_or_else(|| panic!("never heard {what:?} in:\n{}", self.said()))
+    }
+
     pub(crate) fn wait_for_message(&self, message: &str) -> Value {
         self.wait_for(message, |line| line["message"] == message)
     }
@@ -127,7 +152,10 @@ impl Daemon {
 
     /// What `status` says of a pool.
     pub(crate) fn pool(&self, name: &str) -> Value {
-        let (code, out, err) = self.run(&["status", "--format", "json"]);
+        // By its socket, because the configuration may be a bad one by now.
+        let socket = self.socket();
+        let socket = socket.to_str().unwrap();
+        let (code, out, err) = self.run(&["status", "--format", "json", "--socket", socket]);
         assert_eq!(code, Some(0), "{err}");
         let pools: Vec<Value> = serde_json::from_str(&out).unwrap();
         let pool = pools.into_iter().find(|pool| pool["name"] == name);
@@ -218,10 +246,14 @@ pub(crate) fn tidegate(dir: &Path) -> Command {
 }
 
 fn write_config(dir: &Path, url: &str, head: &str, pools: &str) {
+    let listen = match head.contains("http.listen") {
+        true => "",
+        false => "http.listen = \"127.0.0.1:0\"\n",
+    };
     let text = format!(
-        "{head}\n\
-         [broker]\nurl = \"{url}\"\n\
-         [http]\nlisten = \"127.0.0.1:0\"\nsocket = \"{dir}/run/tidegate.sock\"\nstate_dir = \"{dir}/state\"\n\
+        "{head}\n{listen}\
+         http.socket = \"{dir}/run/tidegate.sock\"\nhttp.state_dir = \"{dir}/state\"\n\
+         broker.url = \"{url}\"\n\
          {pools}",
         dir = dir.display(),
     );

@@ -3,4 +3,5 @@
 pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod queue;
+pub(crate) mod certificates;
 pub(crate) mod witness;

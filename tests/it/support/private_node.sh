@@ -1,8 +1,8 @@
 # Keeps one private RabbitMQ node for the tests: run by tests/it/support/broker.rs, which holds the other end of
 # its standard input. When that closes, however the tests ended, the node and its folder go.
 #
-# Reads `start` and `kill`, a line each, and answers each with `done`. FOLDER, SERVER, EPMD, NODE, PORT, DIST_PORT
-# and EPMD_PORT come in the environment.
+# Reads `start` and `kill`, a line each, and answers each with `done`. FOLDER, SERVER, EPMD, NODE, DIST_PORT and
+# EPMD_PORT come in the environment.
 set -u
 
 node=

@@ -10,12 +10,7 @@ use lapin::{
 };
 use tokio::runtime::Runtime;
 
-use super::daemon::poll;
-
-/// The broker that `scripts/with-broker` has made sure of.
-pub(crate) fn broker_url() -> String {
-    std::env::var("AMQP_URL").expect("AMQP_URL is set: run the tests with scripts/with-broker")
-}
+use super::{broker::test_url, daemon::poll};
 
 /// A durable queue with a name that nobody else has. Gone on drop, with those that a pool makes beside it.
 pub(crate) struct Queue {
@@ -41,9 +36,7 @@ impl Queue {
             .unwrap();
         let (connection, channel) = runtime.block_on(async {
             let properties = ConnectionProperties::default();
-            let connection = Connection::connect(&broker_url(), properties)
-                .await
-                .unwrap();
+            let connection = Connection::connect(&test_url(), properties).await.unwrap();
             let channel = connection.create_channel().await.unwrap();
             let confirm = ConfirmSelectOptions::default();
             channel.confirm_select(confirm).await.unwrap();
@@ -85,6 +78,19 @@ impl Queue {
             confirm.await.unwrap();
         };
         self.runtime.block_on(publish);
+    }
+
+    /// Whether the broker has a queue of this name.
+    pub(crate) fn exists(name: &str) -> bool {
+        let probe = Self::undeclared();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declare = probe
+            .channel
+            .queue_declare(name.into(), options, FieldTable::default());
+        probe.runtime.block_on(declare).is_ok()
     }
 
     /// Takes a message off the queue; `None` where none comes.

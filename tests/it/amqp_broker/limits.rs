@@ -1,0 +1,126 @@
+//! Many channels, channels that nobody waits for, and what the broker says of itself.
+
+use std::{future::Future, task::Poll};
+
+use tidegate::queue::{ConsumeRequest, QueueDriver};
+use tokio::task::JoinSet;
+
+use super::{connect, consume, declare, delivery, publish, to, within};
+use crate::support::broker::{PrivateBroker, faulty_broker};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_are_spread_over_connections_that_come_and_go_with_need() {
+    const WORKERS: usize = 600;
+    let mut broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "spread").await;
+    let mut opening = JoinSet::new();
+    for _ in 0..WORKERS {
+        let (driver, queue) = (driver.clone(), queue.clone());
+        opening.spawn(async move { consume(&driver, &queue).await.expect("a consumer") });
+    }
+    let mut consumers = opening.join_all().await;
+    let depth = driver.probe(&queue).await.expect("a probe");
+    assert_eq!(depth.consumers as usize, WORKERS);
+    let lanes = to(&mut broker, lanes);
+    assert_eq!(
+        lanes,
+        [
+            "tidegate consume 1",
+            "tidegate consume 2",
+            "tidegate consume 3"
+        ]
+    );
+
+    // Each of them works.
+    for _ in 0..WORKERS {
+        publish(&driver, &queue, "a").await.expect("a publish");
+    }
+    for consumer in &mut consumers {
+        delivery(consumer).await.ack().await.expect("an ack");
+    }
+    consumers.clear();
+    until_lanes(&mut broker, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_a_consumer_can_be_given_up_at_any_point() {
+    let mut broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "given up").await;
+    for polls in 1..40 {
+        let mut open = Box::pin(driver.consume(ConsumeRequest {
+            queue: queue.clone(),
+            prefetch: 1,
+            tag: format!("given-up-{polls}"),
+        }));
+        let mut left = polls;
+        within(
+            "an end",
+            std::future::poll_fn(|cx| {
+                left -= 1;
+                match open.as_mut().poll(cx) {
+                    Poll::Pending if left > 0 => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            }),
+        )
+        .await;
+    }
+    let closed = async {
+        while to(&mut broker, |broker| {
+            broker.ctl(&["list_channels", "connection"])
+        })
+        .lines()
+        // The probe's own stays.
+        .count()
+            > 1
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("closed channels", closed).await;
+    assert_eq!(driver.probe(&queue).await.expect("a probe").consumers, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_driver_leaves_no_connection() {
+    let mut broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    assert_eq!(to(&mut broker, lanes).len(), 1);
+    drop(driver);
+    until_lanes(&mut broker, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_says_who_it_is() {
+    let broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let facts = driver.facts().await.expect("a broker");
+    assert_eq!(facts.product.as_deref(), Some("RabbitMQ"));
+    assert!(
+        facts.release().is_some_and(|release| release >= (3, 8)),
+        "{facts:?}"
+    );
+}
+
+/// The names of the connections that consume, in order.
+fn lanes(broker: &mut PrivateBroker) -> Vec<String> {
+    let listed = broker.ctl(&["list_connections", "user_provided_name"]);
+    let mut names: Vec<String> = listed
+        .lines()
+        .filter(|name| name.contains("tidegate consume"))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
+async fn until_lanes(broker: &mut PrivateBroker, count: usize) {
+    let reached = async {
+        while to(broker, lanes).len() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("fewer connections", reached).await;
+}
