@@ -13,7 +13,7 @@ use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::support::{
-    broker::test_url as broker_url,
+    broker::broker_url,
     daemon::{Daemon, Signal, poll, tidegate},
     queue::Queue,
 };

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::broker::test_url as broker_url;
+use crate::support::broker::broker_url;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

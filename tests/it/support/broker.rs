@@ -77,10 +77,6 @@ impl TestQueue {
     }
 
     /// Deletes `<name>.<suffix>` too, such as the retry queue `retry.1000`.
-    pub(crate) fn covering(mut self, suffix: &str) -> Self {
-        self.others.push(format!("{}.{suffix}", self.name));
-        self
-    }
 }
 
 impl Drop for TestQueue {

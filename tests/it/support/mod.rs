@@ -1,7 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod broker;
+pub(crate) mod certificates;
 pub(crate) mod daemon;
 pub(crate) mod queue;
-pub(crate) mod certificates;
 pub(crate) mod witness;

@@ -10,7 +10,7 @@ use lapin::{
 };
 use tokio::runtime::Runtime;
 
-use super::{broker::test_url, daemon::poll};
+use super::{broker::broker_url, daemon::poll};
 
 /// A durable queue with a name that nobody else has. Gone on drop, with those that a pool makes beside it.
 pub(crate) struct Queue {
@@ -36,7 +36,9 @@ impl Queue {
             .unwrap();
         let (connection, channel) = runtime.block_on(async {
             let properties = ConnectionProperties::default();
-            let connection = Connection::connect(&test_url(), properties).await.unwrap();
+            let connection = Connection::connect(&broker_url(), properties)
+                .await
+                .unwrap();
             let channel = connection.create_channel().await.unwrap();
             let confirm = ConfirmSelectOptions::default();
             channel.confirm_select(confirm).await.unwrap();
