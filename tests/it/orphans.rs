@@ -16,8 +16,9 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::support::{
+    broker::broker_url,
     daemon::{Daemon, poll, tidegate},
-    queue::{Queue, broker_url},
+    queue::Queue,
 };
 
 /// What is promised.
@@ -283,7 +284,7 @@ fn what_a_job_orphans_is_reaped_while_it_runs() {
 }
 
 #[test]
-fn a_supervisor_is_out_of_reach_of_the_terminal_s_own_signals() {
+fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
     let supervisor = supervisor(&daemon);
@@ -307,7 +308,7 @@ fn guard_and_supervisor_stop_and_go_on_together() {
 }
 
 #[test]
-fn a_guard_hands_back_the_supervisor_s_exit_code_and_spares_what_was_there_before_it() {
+fn a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("tidegate.toml");
     fs::write(config, "colour = 1").unwrap();
