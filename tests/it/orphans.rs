@@ -145,9 +145,9 @@ enum When {
 fn nothing_outlives(victim: Victim, when: When) {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, FAMILY));
+    let supervisor = supervisor(&daemon);
     queue.publish("job");
     let mut all = wait_for_pids(&daemon, "pids", MEMBERS);
-    let supervisor = supervisor(&daemon);
     all.extend([daemon.pid(), supervisor].map(Process::watch));
     if when == When::Draining {
         daemon.signal(Signal::SIGTERM);
@@ -210,11 +210,12 @@ const RUNAWAY: &str = "go_on() { go_on & }; (setsid true; go_on &); echo >> star
 fn a_chain_of_forks_does_not_run_away() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, RUNAWAY));
+    let supervisor = supervisor(&daemon);
     queue.publish("job");
     let started = daemon.dir().join("started");
     poll(|| started.exists().then_some(())).expect("the chain");
     let guard = Process::watch(daemon.pid());
-    kill(supervisor(&daemon), Signal::SIGKILL).unwrap();
+    kill(supervisor, Signal::SIGKILL).unwrap();
     // It ends when it has no child left.
     assert!(
         guard.dies_within(AT_ONCE),
@@ -275,9 +276,9 @@ fn what_a_job_orphans_is_reaped_while_it_runs() {
     let queue = Queue::new();
     let script = "for n in 1 2 3 4 5 6 7 8 9; do (true &); done; echo $$ >> pids; exec sleep 1000";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
+    let supervisor = supervisor(&daemon);
     queue.publish("job");
     let job = wait_for_pids(&daemon, "pids", 1).remove(0);
-    let supervisor = supervisor(&daemon);
     poll(|| (children(supervisor) == [job.pid]).then_some(()))
         .unwrap_or_else(|| panic!("{:?} beside {}", children(supervisor), job.pid));
     assert!(job.is_alive());

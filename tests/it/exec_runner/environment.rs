@@ -75,7 +75,10 @@ async fn tells_the_job_about_its_message() {
         .filter_map(|(name, value)| Some((name.strip_prefix("TIDEGATE_")?, value.as_str())))
         .collect();
     let run = told.remove("RUN_ID").expect("a run has an id");
-    assert!(run.starts_with(&format!("{}-", std::process::id())), "{run}");
+    assert!(
+        run.starts_with(&format!("{}-", std::process::id())),
+        "{run}"
+    );
     let expected = BTreeMap::from([
         ("POOL", "pool"),
         ("QUEUE", "queue"),
