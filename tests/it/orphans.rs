@@ -2,9 +2,12 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -306,6 +309,49 @@ fn guard_and_supervisor_stop_and_go_on_together() {
     daemon.wait_for_message("state of a pool");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn a_job_starts_with_no_signal_held_back() {
+    let queue = Queue::new();
+    let script = "while read -r name value; do test $name != SigBlk: || echo $value > held; done < /proc/self/status";
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
+    queue.publish("job");
+    let held = poll(|| {
+        let text = fs::read_to_string(daemon.dir().join("held")).ok()?;
+        text.ends_with('\n').then_some(text)
+    });
+    assert_eq!(held.as_deref(), Some("0000000000000000\n"));
+}
+
+#[test]
+fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let config = "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[http]\nlisten = \"off\"\n\
+                  socket = \"run/tidegate.sock\"\nstate_dir = \"state\"\n\
+                  [pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    fs::write(folder.path().join("tidegate.toml"), config).unwrap();
+    let mut guard = tidegate(folder.path())
+        .arg("run")
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let heard = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    assert_eq!(heard().trim_end(), "READY=1");
+    let pid = Pid::from_raw(guard.id().cast_signed());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(heard().trim_end(), "STOPPING=1");
+    assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
 #[test]
