@@ -76,10 +76,8 @@ fn rises_works_and_drains_to_zero() {
     assert_eq!(pool["runners"], serde_json::json!({"idle": 0, "busy": 0}));
 
     daemon.signal(Signal::SIGTERM);
-    let socket = daemon.socket();
     let (code, said) = daemon.end();
     assert_eq!(code, Some(0), "{said}");
-    assert!(!socket.exists());
 }
 
 #[test]

@@ -106,10 +106,13 @@ async fn a_broker_says_who_it_is() {
 
 /// The names of the connections that consume, in order.
 fn lanes(broker: &mut PrivateBroker) -> Vec<String> {
-    let listed = broker.ctl(&["list_connections", "user_provided_name"]);
+    let listed = broker.ctl(&["list_connections", "client_properties"]);
     let mut names: Vec<String> = listed
         .lines()
-        .filter(|name| name.contains("tidegate consume"))
+        .filter_map(|line| {
+            line.split('"')
+                .find(|text| text.starts_with("tidegate consume"))
+        })
         .map(str::to_owned)
         .collect();
     names.sort();

@@ -41,8 +41,7 @@ pub(crate) fn settings(url: &str) -> BrokerSettings {
     }
 }
 
-/// A name that no other test has. The queue, `<name>.dead` and what was added with [`covering`](TestQueue::covering)
-/// are deleted when the guard is dropped.
+/// A name that no other test has. The queue and `<name>.dead` are deleted when the guard is dropped.
 pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
     TestQueue::at(&broker_url(), prefix)
 }
@@ -52,7 +51,6 @@ pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
 pub(crate) struct TestQueue {
     name: String,
     url: String,
-    others: Vec<String>,
 }
 
 impl TestQueue {
@@ -66,7 +64,6 @@ impl TestQueue {
             std::process::id()
         );
         Self {
-            others: vec![format!("{name}.dead")],
             name,
             url: url.to_owned(),
         }
@@ -75,14 +72,11 @@ impl TestQueue {
     pub(crate) fn name(&self) -> QueueName {
         QueueName::from(self.name.as_str())
     }
-
-    /// Deletes `<name>.<suffix>` too, such as the retry queue `retry.1000`.
 }
 
 impl Drop for TestQueue {
     fn drop(&mut self) {
-        let mut names = std::mem::take(&mut self.others);
-        names.push(self.name.clone());
+        let names = [self.name.clone(), format!("{}.dead", self.name)];
         let url = self.url.clone();
         // A thread with a runtime of its own: a drop cannot wait, and a test that failed takes its runtime along.
         let deleted = std::thread::spawn(move || {
@@ -241,7 +235,7 @@ impl PrivateBroker {
     /// Runs `rabbitmqctl` against the node, and returns what it printed.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new(tool("rabbitmqctl"))
-            .args(["-q", "-n", &self.node])
+            .args(["-s", "-n", &self.node])
             .args(arguments)
             .env("HOME", &self.folder)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 
 /// Writes `ca.pem`, `server.pem` and `server.key` (for `localhost` and 127.0.0.1), `client.pem` and `client.key`,
 /// and `stranger.pem`, an authority that signed none of them.
@@ -18,6 +21,7 @@ pub(crate) fn write_certificates(folder: &Path) {
     for (name, usage) in leaves {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("good names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages.push(usage);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &ca).expect("a certificate");
@@ -28,6 +32,9 @@ pub(crate) fn write_certificates(folder: &Path) {
 
 fn authority() -> (Issuer<'static, KeyPair>, String) {
     let mut params = CertificateParams::default();
+    // Unlike any leaf's: a certificate whose subject is its issuer's counts as signed by itself.
+    params.distinguished_name.push(DnType::CommonName, "tests");
+    params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
     let pem = params.self_signed(&key).expect("a certificate").pem();

@@ -204,6 +204,8 @@ impl Daemon {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
+        // However it ended, its socket is gone with it.
+        assert!(!self.socket().exists(), "{}", self.said());
         (status.code(), self.said())
     }
 
