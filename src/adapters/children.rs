@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock,
+        Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -79,11 +79,12 @@ pub(crate) fn keep_account() {
     REGISTER.is_kept.store(true, Ordering::Relaxed);
 }
 
-/// Tells the children that `list` names apart.
+/// Tells the children that `list` names apart. `None` while a process is being started, which can take long where
+/// its file is on a disk that does not answer: nobody is made to wait for the other here.
 ///
 /// # Errors
 /// Those of `list`.
-pub(crate) fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Family> {
+pub(crate) fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
     REGISTER.family(list)
 }
 
@@ -176,11 +177,12 @@ impl Register {
         }
     }
 
-    fn family(&self, list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Family> {
-        let _nobody_spawns = self
-            .spawning
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn family(&self, list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+        let _nobody_spawns = match self.spawning.try_write() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
         // Before the list: whoever is in it and not in these was inherited, also where one of ours is reaped and
         // its id comes back as an orphan's in between. That one is then taken for ours until the next look.
         let before = self.entries().clone();
@@ -197,7 +199,7 @@ impl Register {
             .filter(|(_, entry)| !entry.is_let_go)
             .map(|(pid, entry)| (entry.run, Pid::from_raw(*pid)))
             .collect();
-        Ok(Family { inherited, running })
+        Ok(Some(Family { inherited, running }))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<i32, Entry>> {
@@ -229,7 +231,8 @@ mod tests {
     fn look(register: &Register, children: &[i32]) -> (Vec<Pid>, Vec<Run>) {
         let family = register
             .family(|| Ok(pids(children)))
-            .expect("a list that cannot fail");
+            .expect("a list that cannot fail")
+            .expect("nobody starts a process");
         let running = family.running.into_iter().map(|(run, _)| run).collect();
         (family.inherited, running)
     }
@@ -271,6 +274,19 @@ mod tests {
             register.enter::<()>(register.next_run(), || Err(io::ErrorKind::NotFound.into()));
         assert!(failed.is_err());
         assert!(register.entries().is_empty());
+    }
+
+    #[test]
+    fn does_not_look_while_a_process_is_being_started() {
+        let register = kept();
+        let run = register.next_run();
+        let entered = register.enter(run, || {
+            let family = register.family(|| unreachable!("nobody lists"));
+            assert!(matches!(family, Ok(None)));
+            Ok(((), Pid::from_raw(10)))
+        });
+        entered.expect("a start that cannot fail");
+        assert_eq!(look(&register, &[10]), (vec![], vec![run]));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! - when the guard is killed, the supervisor hears of it ([`ward`]) and runs this program anew in its own place, to
 //!   do the same. That is the one way to stop all of its threads at once, so that no job which is ended now can
 //!   still be reported, and settled, as one that failed: its connections are gone, and the broker gives it to others;
-//! - when neither is killed, the supervisor ends what a job has left behind once that job is over ([`ward`]).
+//! - when neither is killed, the supervisor ends what a job has left behind once that job is over ([`left_over`]).
 //!
 //! A process that has no child has no descendant, and that the kernel tells for certain. So ending is done when there
 //! is no child left, and no process escapes by forking while we look. Reaping is by id alone: in the supervisor
@@ -34,6 +34,7 @@
 //! - A process that forks faster than it can be found, again and again, may take longer than a second.
 
 mod end;
+mod left_over;
 mod table;
 mod ward;
 mod watch;
