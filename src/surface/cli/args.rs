@@ -61,10 +61,6 @@ Examples:
   TIDEGATE_LOG=debug tidegate run         a line for every job")]
     Run(RunArgs),
 
-    /// Ends every child of this process: what a supervisor becomes when its guard is killed
-    #[command(hide = true)]
-    EndJobs,
-
     /// Read the configuration and print all of its problems
     ///
     /// Each problem comes with file, line, key, what was found and what to write instead. With --broker the
@@ -126,17 +122,6 @@ pub(super) struct RunArgs {
     /// Run without the guard that ends every job should the supervisor be killed
     #[arg(long)]
     pub(super) no_guard: bool,
-
-    /// Set by the guard: its process
-    #[arg(long, value_name = "PID", hide = true)]
-    pub(super) guarded_by: Option<i32>,
-}
-
-impl RunArgs {
-    /// Whether this process is to be the guard, and the supervisor its child.
-    pub(super) fn wants_guard(&self) -> bool {
-        !self.no_guard && self.guarded_by.is_none()
-    }
 }
 
 #[derive(Debug, Args)]

@@ -20,7 +20,8 @@ use self::args::{Cli, Command, RunArgs};
 pub use self::output::{Exit, Failure};
 use super::{
     app::{self, Ending},
-    demo, guard,
+    demo,
+    guard::{self, Place},
     telemetry::logs::{self, Verbosity},
 };
 use crate::config::{self, LogFormat};
@@ -50,10 +51,14 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     let exit = match &cli.command {
-        // Hands back the code of the same command, run below it.
-        Command::Run(args) if args.wants_guard() => return Ok(guard::run()?),
-        Command::EndJobs => return Ok(guard::end_jobs()),
-        Command::Run(args) => run(cli, args)?,
+        Command::Run(args) => {
+            if !args.no_guard
+                && let Place::Done(code) = guard::take_place()?
+            {
+                return Ok(code);
+            }
+            run(cli, args)?
+        }
         Command::Check(args) => check::check(cli, args)?,
         Command::Demo => demo()?,
         Command::Status(args) => block_on(status::status(cli, args))??,
@@ -69,9 +74,6 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
-    if let Some(guard) = args.guarded_by {
-        guard::join(guard)?;
-    }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let loaded = config::load(&source).map_err(|problems| {
         for problem in &problems {

@@ -30,7 +30,6 @@
 //! - A process that sleeps in the kernel (state D) dies when it wakes up; one that a debugger holds dies as well.
 //! - A process that runs as another user, where we are not root: nobody lets us end it.
 //! - What is no descendant: processes that a job asked someone else to start (systemd, cron, at, a container engine).
-//!   Nor is what a job moved into the care of another subreaper below us that outlives it, until that one ends.
 //! - A process that forks faster than it can be found, again and again, may take longer than a second.
 
 mod end;
@@ -39,18 +38,45 @@ mod table;
 mod ward;
 mod watch;
 
-use std::io;
+use std::{env, io, process::ExitCode};
 
 use nix::{
     errno::Errno,
     sys::signal::{SigSet, Signal},
+    unistd::Pid,
 };
 use thiserror::Error;
 
-pub(super) use self::{
-    ward::join,
-    watch::{end_jobs, run},
-};
+/// Set for the supervisor: its guard's process id.
+const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
+
+/// This program, also where its file has been replaced since it was started.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What is left to do for a process that was told to run the supervisor.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// All of it: this is the supervisor, under its guard.
+    Supervisor,
+    /// Nothing: it was the guard, and all has ended; or a supervisor whose guard is gone, and its jobs have ended.
+    Done(ExitCode),
+}
+
+/// Puts this process in its place. Started by anyone else it becomes the guard, and starts the same command once more
+/// below it.
+///
+/// # Assumptions
+/// Nobody has started a thread yet.
+///
+/// # Errors
+/// The kernel, or the file system, lacks what this needs. Nothing runs then.
+pub(super) fn take_place() -> Result<Place, GuardError> {
+    let guard = env::var(GUARD_PID).ok().and_then(|pid| pid.parse().ok());
+    match guard {
+        None => watch::run().map(Place::Done),
+        Some(guard) => ward::join(Pid::from_raw(guard)),
+    }
+}
 
 /// Signals that the guard passes on. It must hold them back while it waits, and its children start with them held
 /// back too, until they let them through.
@@ -83,9 +109,6 @@ pub(super) enum GuardError {
     /// The supervisor could not be started.
     #[error("start the supervisor under its guard")]
     Start(#[source] io::Error),
-    /// Between the supervisor's start and now.
-    #[error("run without the guard that it was started by")]
-    Gone,
 }
 
 fn refused(what: &'static str) -> impl FnOnce(Errno) -> GuardError {

@@ -23,27 +23,17 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::{GuardError, end::end_descendants, held_back, left_over, refused, watch::THIS_PROGRAM};
+use super::{
+    GuardError, Place, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
+    watch::end_jobs,
+};
 
 /// Time between two looks at the guard where there are no pidfds (before Linux 5.3).
 const TICK: Duration = Duration::from_millis(100);
 
-/// Puts this process under the guard that has started it.
-///
-/// # Assumptions
-/// Nobody has started a thread, or a process, yet.
-///
-/// # Errors
-/// The guard is gone already, or the kernel refuses.
-pub(in crate::surface) fn join(guard: i32) -> Result<(), GuardError> {
-    let guard = Pid::from_raw(guard);
-    // Before the first thread, because threads and jobs inherit it.
-    held_back()
-        .thread_unblock()
-        .map_err(refused("let signals through"))?;
-    prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
-    // The kernel has named us after the way that the guard found our program.
-    let _ = prctl::set_name(c"tidegate");
+/// Puts this process under the guard that has started it. Where that one is gone, ends what this process had
+/// started before it was run anew.
+pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
     let ward = Ward {
         guard,
         death: rustix::process::Pid::from_raw(guard.as_raw())
@@ -51,14 +41,21 @@ pub(in crate::surface) fn join(guard: i32) -> Result<(), GuardError> {
     };
     // After the descriptor was had: now it is certainly the guard's.
     if ward.is_alone() {
-        return Err(GuardError::Gone);
+        return Ok(Place::Done(end_jobs()));
     }
+    // Before the first thread, because threads and jobs inherit it.
+    held_back()
+        .thread_unblock()
+        .map_err(refused("let signals through"))?;
+    prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
+    // The kernel has named us after the way that the guard found our program.
+    let _ = prctl::set_name(c"tidegate");
     left_over::collect().map_err(GuardError::Start)?;
     thread::Builder::new()
         .name("tide-ward".to_owned())
         .spawn(move || ward.watch())
         .map_err(GuardError::Start)?;
-    Ok(())
+    Ok(Place::Supervisor)
 }
 
 struct Ward {
@@ -89,9 +86,11 @@ impl Ward {
 
 /// Ends this supervisor with everything below it.
 fn end_in_place() -> ! {
-    // Takes our place, and with it every thread and every connection.
-    let name = env::args_os().next().unwrap_or_default();
-    let _not_done = Command::new(THIS_PROGRAM).arg0(name).arg("end-jobs").exec();
+    // The same command takes our place, and with it every thread and every connection, to find its guard gone.
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_else(|| THIS_PROGRAM.into());
+    let mut command = Command::new(THIS_PROGRAM);
+    let _not_done = command.arg0(name).args(arguments).exec();
     // Some jobs may now be taken for failed ones, but they end.
     end_descendants(&[]);
     let _ = kill(getpid(), Signal::SIGKILL);

@@ -22,26 +22,17 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GuardError, PASSED_ON,
+    GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM,
     end::{Ended, end_descendants, reap},
     held_back, refused, table,
 };
-
-/// This program, also where its file has been replaced since it was started.
-pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Exit code where the supervisor's was lost.
 const UNKNOWN: u8 = 1;
 
 /// Runs the supervisor under a guard, which is this process from now on. Returns its exit code, 128 + n where
 /// it was ended by signal n, when not one process of it is left.
-///
-/// # Assumptions
-/// Nobody has started a thread yet.
-///
-/// # Errors
-/// The kernel, or the file system, lacks what this needs. Nothing runs then.
-pub(in crate::surface) fn run() -> Result<ExitCode, GuardError> {
+pub(super) fn run() -> Result<ExitCode, GuardError> {
     // A shell that ran this program in its own place may have left us children. They are not ours to end.
     let strangers = table::own_children().map_err(GuardError::Start)?;
     prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
@@ -67,7 +58,7 @@ pub(in crate::surface) fn run() -> Result<ExitCode, GuardError> {
 }
 
 /// Ends all that is left, in the place of a supervisor whose guard is gone.
-pub(in crate::surface) fn end_jobs() -> ExitCode {
+pub(super) fn end_jobs() -> ExitCode {
     // Nothing is to come between: there is nobody above us to do it.
     let _ = held_back().thread_block();
     let ended = end_descendants(&[]);
@@ -85,7 +76,7 @@ fn start() -> io::Result<Child> {
     Command::new(THIS_PROGRAM)
         .arg0(name)
         .args(arguments)
-        .arg(format!("--guarded-by={}", std::process::id()))
+        .env(GUARD_PID, std::process::id().to_string())
         // Out of the terminal's foreground, so that a Ctrl-C reaches it once, through us.
         .process_group(0)
         .spawn()
