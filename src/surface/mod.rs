@@ -6,5 +6,6 @@
 pub mod app;
 pub mod cli;
 pub mod demo;
+mod guard;
 pub mod http;
 pub mod telemetry;

@@ -9,6 +9,7 @@ mod amqp_broker;
 mod cli;
 mod daemon;
 mod exec_runner;
+mod orphans;
 mod queue_conformance;
 mod runner_conformance;
 mod settlement;

@@ -8,7 +8,7 @@
 //! line. The environment is cleared but for `PATH`, `HOME`, `LANG`, `TZ` and what the pool lists, and then has
 //! `TIDEGATE_POOL`, `TIDEGATE_QUEUE`, `TIDEGATE_JOB_ID`, `TIDEGATE_ATTEMPT` (1 first), `TIDEGATE_REDELIVERED`
 //! (`true` or `false`), `TIDEGATE_ROUTING_KEY`, `TIDEGATE_CONTENT_TYPE`, `TIDEGATE_CORRELATION_ID` (both empty
-//! where the message has none) and `TIDEGATE_HEADERS` (a JSON object; see below). What would take these beyond
+//! where the message has none), `TIDEGATE_HEADERS` (a JSON object; see below) and `TIDEGATE_RUN_ID`. What would take these beyond
 //! 64 KiB together is left out, and then `TIDEGATE_TRUNCATED` is `1`. A NUL becomes U+FFFD.
 //!
 //! # What its exit says
@@ -18,8 +18,13 @@
 //! # How it ends
 //! At its timeout, and when the supervisor stops it, TERM goes to its process group, and KILL after `kill_grace`.
 //! A job is over when its first process has exited and both output pipes are at their end; what is left of the
-//! group is killed then, or a second after the exit, when the pipes are closed whoever still holds them. A
-//! process that left the group (`setsid`) holds no worker, but is not killed.
+//! group is killed then, or a second after the exit, when the pipes are closed whoever still holds them.
+//!
+//! A process that left the group (`setsid`) holds no worker. Under `tidegate run` it comes to the supervisor once
+//! its parents are gone, and is killed as soon as its job is over: `TIDEGATE_RUN_ID` in its environment, which is
+//! another one for each process that we start, says which job that is. Who has cleared or overwritten it is killed
+//! once no job goes on that is old enough to have started it. What is to outlive its job has to be started by
+//! somebody else, such as the system's service manager. A library's supervisor ends only the group.
 //!
 //! # `TIDEGATE_HEADERS`
 //! Text and numbers are themselves; timestamps are whole seconds since the epoch; decimals are strings, so that

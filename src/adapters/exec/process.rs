@@ -16,10 +16,13 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
 };
 
+use crate::adapters::children::{self, Own};
+
 /// A child and its group. **On drop** the whole group is killed, and the child is reaped in the background.
 pub(super) struct Process {
     child: Child,
     pid: Pid,
+    own: Own,
     /// Readable once the child has exited. `None` where there is no pidfd to be had (Linux before 5.3, or no
     /// file descriptor left): then it is reaped as it exits.
     exit: Option<AsyncFd<OwnedFd>>,
@@ -45,11 +48,8 @@ pub(super) struct Pipes {
 impl Process {
     /// Spawns `command`, whose three standard streams must be pipes, as the leader of a new group.
     pub(super) fn spawn(command: &mut Command) -> io::Result<(Self, Pipes)> {
-        let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
-        let id = child
-            .id()
-            .expect("a child that was never waited for has an id");
-        let pid = Pid::from_raw(id.cast_signed());
+        let (mut child, own) = children::spawn(command.process_group(0).kill_on_drop(true))?;
+        let pid = own.pid();
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -58,6 +58,7 @@ impl Process {
         let process = Self {
             child,
             pid,
+            own,
             exit: pidfd(pid),
             state: State::Ours,
         };
@@ -83,6 +84,7 @@ impl Process {
             return;
         }
         self.state = State::Reaped(self.child.wait().await.ok());
+        self.own.reaped();
         // The group's id was safe until now. Left-overs lose the second that they have elsewhere.
         let _ = killpg(self.pid, Signal::SIGKILL);
     }
@@ -111,6 +113,7 @@ impl Process {
             State::Ours => {
                 let status = self.child.try_wait().ok().flatten()?;
                 self.state = State::Reaped(Some(status));
+                self.own.reaped();
                 Some(status)
             }
         }

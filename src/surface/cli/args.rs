@@ -118,6 +118,10 @@ pub(super) struct RunArgs {
     /// How log lines look, whatever [log] format says
     #[arg(long, value_enum)]
     pub(super) log_format: Option<Format>,
+
+    /// Run without the guard that ends every job should the supervisor be killed
+    #[arg(long)]
+    pub(super) no_guard: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ pub use self::output::{Exit, Failure};
 use super::{
     app::{self, Ending},
     demo,
+    guard::{self, Place},
     telemetry::logs::{self, Verbosity},
 };
 use crate::config::{self, LogFormat};
@@ -39,7 +40,7 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(&cli) {
-        Ok(exit) => exit.into(),
+        Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => Exit::Ok.into(),
         Err(failure) => {
             failure.print();
@@ -48,20 +49,28 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
-    match &cli.command {
-        Command::Run(args) => run(cli, args),
-        Command::Check(args) => check::check(cli, args),
-        Command::Demo => demo(),
-        Command::Status(args) => block_on(status::status(cli, args))?,
-        Command::Explain(args) => block_on(explain::explain(cli, args))?,
+fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    let exit = match &cli.command {
+        Command::Run(args) => {
+            if !args.no_guard
+                && let Place::Done(code) = guard::take_place()?
+            {
+                return Ok(code);
+            }
+            run(cli, args)?
+        }
+        Command::Check(args) => check::check(cli, args)?,
+        Command::Demo => demo()?,
+        Command::Status(args) => block_on(status::status(cli, args))??,
+        Command::Explain(args) => block_on(explain::explain(cli, args))??,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut text);
             output::write(&text)?;
-            Ok(Exit::Ok)
+            Exit::Ok
         }
-    }
+    };
+    Ok(exit.into())
 }
 
 fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
@@ -103,6 +112,14 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .context("start the runtime")
         .map_err(|error| Failure::new(Exit::Unexpected, error))?;
     Ok(runtime.block_on(work))
+}
+
+impl From<guard::GuardError> for Failure {
+    fn from(error: guard::GuardError) -> Self {
+        Self::new(Exit::Unexpected, error).hint(
+            "--no-guard runs without one; then a supervisor that is killed leaves its jobs running",
+        )
+    }
 }
 
 impl From<app::AppError> for Failure {

@@ -70,9 +70,15 @@ async fn tells_the_job_about_its_message() {
         ..Message::default()
     };
     let seen = environment(message, |_| {}).await;
-    let told = seen
+    let mut told: BTreeMap<_, _> = seen
         .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix("TIDEGATE_")?, value.as_str())));
+        .filter_map(|(name, value)| Some((name.strip_prefix("TIDEGATE_")?, value.as_str())))
+        .collect();
+    let run = told.remove("RUN_ID").expect("a run has an id");
+    assert!(
+        run.starts_with(&format!("{}-", std::process::id())),
+        "{run}"
+    );
     let expected = BTreeMap::from([
         ("POOL", "pool"),
         ("QUEUE", "queue"),
@@ -87,7 +93,7 @@ async fn tells_the_job_about_its_message() {
             r#"{"bytes":{"base64":"/w=="},"newline":"a\nb","nul":"a\u0000b"}"#,
         ),
     ]);
-    assert_eq!(told.collect::<BTreeMap<_, _>>(), expected);
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

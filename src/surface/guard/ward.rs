@@ -1,0 +1,98 @@
+//! The supervisor's side: waits for the guard's death, and then ends the supervisor with all that it started.
+//!
+//! A thread of its own that takes no lock and writes no log, so that nothing can hold it up.
+
+use std::{
+    env,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::{Pid, getpid, getppid},
+};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use super::{
+    GuardError, Place, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
+    watch::end_jobs,
+};
+
+/// Time between two looks at the guard where there are no pidfds (before Linux 5.3).
+const TICK: Duration = Duration::from_millis(100);
+
+/// Puts this process under the guard that has started it. Where that one is gone, ends what this process had
+/// started before it was run anew.
+pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
+    let ward = Ward {
+        guard,
+        death: rustix::process::Pid::from_raw(guard.as_raw())
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+    };
+    // After the descriptor was had: now it is certainly the guard's.
+    if ward.is_alone() {
+        return Ok(Place::Done(end_jobs()));
+    }
+    // Before the first thread, because threads and jobs inherit it.
+    held_back()
+        .thread_unblock()
+        .map_err(refused("let signals through"))?;
+    prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
+    // The kernel has named us after the way that the guard found our program.
+    let _ = prctl::set_name(c"tidegate");
+    left_over::collect().map_err(GuardError::Start)?;
+    thread::Builder::new()
+        .name("tide-ward".to_owned())
+        .spawn(move || ward.watch())
+        .map_err(GuardError::Start)?;
+    Ok(Place::Supervisor)
+}
+
+struct Ward {
+    guard: Pid,
+    death: Option<OwnedFd>,
+}
+
+impl Ward {
+    fn watch(self) {
+        while !self.is_alone() {
+            match &self.death {
+                Some(death) => {
+                    let mut death = [PollFd::new(death.as_fd(), PollFlags::POLLIN)];
+                    // An error is an interruption.
+                    let _ = poll(&mut death, PollTimeout::NONE);
+                }
+                None => thread::sleep(TICK),
+            }
+        }
+        end_in_place();
+    }
+
+    /// A process whose parent dies has another one at once.
+    fn is_alone(&self) -> bool {
+        getppid() != self.guard
+    }
+}
+
+/// Ends this supervisor with everything below it.
+fn end_in_place() -> ! {
+    // The same command takes our place, and with it every thread and every connection, to find its guard gone.
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_else(|| THIS_PROGRAM.into());
+    let mut command = Command::new(THIS_PROGRAM);
+    let _not_done = command.arg0(name).args(arguments).exec();
+    // Some jobs may now be taken for failed ones, but they end.
+    end_descendants(&[]);
+    let _ = kill(getpid(), Signal::SIGKILL);
+    unreachable!("nobody survives a KILL");
+}

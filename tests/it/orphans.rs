@@ -1,0 +1,378 @@
+//! No orphans: supervisor and guard are killed for real, and the process table is looked at.
+
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::signal::{Signal, kill},
+    unistd::{Pid, getpgid},
+};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::support::{
+    broker::broker_url,
+    daemon::{Daemon, poll, tidegate},
+    queue::Queue,
+};
+
+/// What is promised.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A job with all that a process can do to get away, none of which heeds any signal but KILL. In this order: the
+/// job; its child; one in a session of its own; one that forked twice; both; and both, with nothing that says where
+/// it came from.
+const FAMILY: &str = r#"
+trap '' TERM INT HUP QUIT
+say='echo $$ >> pids; exec sleep 1000'
+echo $$ >> pids
+sh -c "$say" &
+setsid sh -c "$say" &
+(sh -c "$say" &)
+(setsid sh -c "$say" &)
+(setsid env -i /bin/sh -c 'echo $$ >> pids; exec /bin/sleep 1000 <&- >&- 2>&-' &)
+wait
+"#;
+const MEMBERS: usize = 6;
+
+/// A pool named `work`. A job that failed would not be back for an hour.
+fn pool(queue: &Queue, script: &str) -> String {
+    format!(
+        "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\n\
+         [pools.work.policy]\nkind = \"backlog\"\njobs_per_worker = 1\nmax = 5\n\
+         [pools.work.retry]\nbackoff = \"1h\"\nbackoff_max = \"1h\"\n\
+         [pools.work.runner]\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']\n",
+        queue.name()
+    )
+}
+
+/// A process that is known by more than its id, which may be used again.
+struct Process {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Process {
+    fn watch(pid: Pid) -> Self {
+        let id = rustix::process::Pid::from_raw(pid.as_raw()).unwrap();
+        let fd = pidfd_open(id, PidfdFlags::empty()).unwrap();
+        Self { pid, fd }
+    }
+
+    /// Waits until it is dead. Whether it is.
+    fn dies_within(&self, patience: Duration) -> bool {
+        let timeout = PollTimeout::try_from(patience).unwrap();
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, timeout).unwrap() > 0
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.dies_within(Duration::ZERO)
+    }
+}
+
+/// The processes that have written their ids to `file`, once there are as many.
+fn wait_for_pids(daemon: &Daemon, file: &str, count: usize) -> Vec<Process> {
+    let pids = poll(|| {
+        let text = fs::read_to_string(daemon.dir().join(file)).ok()?;
+        let pids: Vec<i32> = text.lines().map(|pid| pid.parse().unwrap()).collect();
+        (text.ends_with('\n') && pids.len() == count).then_some(pids)
+    });
+    let pids = pids.unwrap_or_else(|| panic!("never saw {count} in {file}:\n{}", daemon.said()));
+    pids.into_iter()
+        .map(|pid| Process::watch(Pid::from_raw(pid)))
+        .collect()
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let text = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
+        children.extend(pids.map(Pid::from_raw));
+    }
+    children
+}
+
+fn supervisor(daemon: &Daemon) -> Pid {
+    match children(daemon.pid())[..] {
+        [supervisor] => supervisor,
+        ref others => panic!("a guard has one child, not {others:?}"),
+    }
+}
+
+/// What the process table has of processes that work in this folder, as all of a daemon's do.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().unwrap();
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let there =
+        processes.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == folder));
+    there
+        .map(|path| {
+            let command = fs::read(path.join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            format!("{} {command}", path.display())
+        })
+        .collect()
+}
+
+fn state(pid: Pid) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, state) = stat.rsplit_once(") ").unwrap();
+    state.chars().next().unwrap()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Victim {
+    Guard,
+    Supervisor,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    Running,
+    Draining,
+}
+
+/// Kills one of the two while a job runs that does all it can to stay, and looks for what is left of it.
+fn nothing_outlives(victim: Victim, when: When) {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, FAMILY));
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let mut all = wait_for_pids(&daemon, "pids", MEMBERS);
+    all.extend([daemon.pid(), supervisor].map(Process::watch));
+    if when == When::Draining {
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_message("draining");
+    }
+
+    let start = Instant::now();
+    let pid = match victim {
+        Victim::Guard => daemon.pid(),
+        Victim::Supervisor => supervisor,
+    };
+    kill(pid, Signal::SIGKILL).unwrap();
+    let outlived: Vec<_> = all
+        .iter()
+        .filter(|process| !process.dies_within(AT_ONCE.saturating_sub(start.elapsed())))
+        .map(|process| process.pid)
+        .collect();
+    let there = processes_in(daemon.dir());
+    assert!(
+        outlived.is_empty() && there.is_empty(),
+        "{outlived:?} of {there:#?}\n{}",
+        daemon.said()
+    );
+    // By the lost connection: nobody took the job for one that failed.
+    assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
+    if victim == Victim::Supervisor {
+        let (code, said) = daemon.end();
+        assert_eq!(code, Some(128 + 9), "{said}");
+        assert!(
+            said.contains("the supervisor was ended by signal 9"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn nothing_of_a_job_outlives_a_supervisor_that_is_killed() {
+    nothing_outlives(Victim::Supervisor, When::Running);
+}
+
+#[test]
+fn nothing_of_a_job_outlives_a_guard_that_is_killed() {
+    nothing_outlives(Victim::Guard, When::Running);
+}
+
+#[test]
+fn nothing_of_a_job_outlives_a_supervisor_that_is_killed_in_mid_drain() {
+    nothing_outlives(Victim::Supervisor, When::Draining);
+}
+
+#[test]
+fn nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain() {
+    nothing_outlives(Victim::Guard, When::Draining);
+}
+
+/// Each of its processes lives for about as long as it takes to start the next one.
+const RUNAWAY: &str = "go_on() { go_on & }; (setsid true; go_on &); echo >> started; sleep 1000";
+
+#[test]
+fn a_chain_of_forks_does_not_run_away() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, RUNAWAY));
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let started = daemon.dir().join("started");
+    poll(|| started.exists().then_some(())).expect("the chain");
+    let guard = Process::watch(daemon.pid());
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    // It ends when it has no child left.
+    assert!(
+        guard.dies_within(AT_ONCE),
+        "{:#?}",
+        processes_in(daemon.dir())
+    );
+    assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+}
+
+/// The second has to find the first at work.
+const LEAVING: &str = r#"
+leave() { (setsid "$@" /bin/sh -c 'echo $$ >> '$file'; exec /bin/sleep 1000' >/dev/null 2>&1 &) }
+until_there() { until test -s $1; do sleep 0.02; done; }
+case $(cat) in
+long)
+    file=long leave env
+    until_there go;;
+short)
+    file=short leave env; until_there short
+    file=silent leave env -i; until_there silent;;
+esac
+"#;
+
+#[test]
+fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, LEAVING));
+    let left_by = |job: &str| wait_for_pids(&daemon, job, 1).remove(0);
+    queue.publish("long");
+    let long = left_by("long");
+    queue.publish("short");
+    let short = left_by("short");
+    assert!(
+        short.dies_within(Duration::from_secs(60)),
+        "{}",
+        daemon.said()
+    );
+    daemon.wait_for_message("ended what jobs had left running");
+    assert!(long.is_alive(), "its job still runs");
+    let silent = left_by("silent");
+    assert!(silent.is_alive(), "it may be of the job that still runs");
+
+    fs::write(daemon.dir().join("go"), "now").unwrap();
+    for process in [long, silent] {
+        assert!(
+            process.dies_within(Duration::from_secs(60)),
+            "{}",
+            daemon.said()
+        );
+    }
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 2);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn what_a_job_orphans_is_reaped_while_it_runs() {
+    let queue = Queue::new();
+    let script = "for n in 1 2 3 4 5 6 7 8 9; do (true &); done; echo $$ >> pids; exec sleep 1000";
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let job = wait_for_pids(&daemon, "pids", 1).remove(0);
+    poll(|| (children(supervisor) == [job.pid]).then_some(()))
+        .unwrap_or_else(|| panic!("{:?} beside {}", children(supervisor), job.pid));
+    assert!(job.is_alive());
+}
+
+#[test]
+fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
+    let supervisor = supervisor(&daemon);
+    // What the terminal sends to the guard's group comes once, by way of the guard.
+    assert_eq!(getpgid(Some(supervisor)), Ok(supervisor));
+    assert_ne!(getpgid(Some(daemon.pid())), Ok(supervisor));
+}
+
+#[test]
+fn guard_and_supervisor_stop_and_go_on_together() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
+    let both = [daemon.pid(), supervisor(&daemon)];
+    daemon.signal(Signal::SIGTSTP);
+    poll(|| (both.map(state) == ['T', 'T']).then_some(())).expect("both stop");
+    daemon.signal(Signal::SIGCONT);
+    daemon.signal(Signal::SIGUSR1);
+    daemon.wait_for_message("state of a pool");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn a_job_starts_with_no_signal_held_back() {
+    let queue = Queue::new();
+    let script = "while read -r name value; do test $name != SigBlk: || echo $value > held; done < /proc/self/status";
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
+    queue.publish("job");
+    let held = poll(|| {
+        let text = fs::read_to_string(daemon.dir().join("held")).ok()?;
+        text.ends_with('\n').then_some(text)
+    });
+    assert_eq!(held.as_deref(), Some("0000000000000000\n"));
+}
+
+#[test]
+fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let config = "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[http]\nlisten = \"off\"\n\
+                  socket = \"run/tidegate.sock\"\nstate_dir = \"state\"\n\
+                  [pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    fs::write(folder.path().join("tidegate.toml"), config).unwrap();
+    let mut guard = tidegate(folder.path())
+        .arg("run")
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let heard = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    assert_eq!(heard().trim_end(), "READY=1");
+    let pid = Pid::from_raw(guard.id().cast_signed());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(heard().trim_end(), "STOPPING=1");
+    assert_eq!(guard.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = folder.path().join("tidegate.toml");
+    fs::write(config, "colour = 1").unwrap();
+    let script = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!; exec \"$0\" run";
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).current_dir(folder.path());
+    let output = shell
+        .arg(tidegate(folder.path()).get_program())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let stranger: i32 = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let stranger = Process::watch(Pid::from_raw(stranger));
+    assert!(stranger.is_alive());
+    kill(stranger.pid, Signal::SIGKILL).unwrap();
+}
