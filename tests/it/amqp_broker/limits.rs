@@ -10,7 +10,7 @@ use crate::support::broker::{PrivateBroker, faulty_broker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_are_spread_over_connections_that_come_and_go_with_need() {
-    const WORKERS: usize = 600;
+    const WORKERS: usize = 1_100;
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "spread").await;
