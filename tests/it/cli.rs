@@ -255,3 +255,11 @@ fn says_that_the_demo_s_broker_is_not_there() {
     );
     assert!(!err.contains("s3cret"));
 }
+
+#[test]
+fn prints_every_key_as_a_configuration() {
+    let dir = TempDir::new().expect("a folder");
+    let ran = run_in(dir.path(), &["check", "--reference"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    assert_eq!(ran.out, tidegate::config::reference());
+}

@@ -129,6 +129,10 @@ pub(super) struct CheckArgs {
     /// Look at the broker too
     #[arg(long)]
     pub(super) broker: bool,
+
+    /// Print every key with its default instead, as a configuration file
+    #[arg(long, conflicts_with = "broker")]
+    pub(super) reference: bool,
 }
 
 #[derive(Debug, Args)]

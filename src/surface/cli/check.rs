@@ -35,6 +35,10 @@ struct Report {
 }
 
 pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
+    if args.reference {
+        output::write(config::reference().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let (mut report, loaded) = examine(&source);
     // Without settings there is no telling which broker to ask.
