@@ -15,7 +15,7 @@ use tidegate::{
     config::{DrainAfter, PoolSettings, RetrySettings},
     decide::{Policy, PoolName, Rule},
     queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
-    run::{DrainError, PoolSpec, PoolState, PoolStatus, Supervisor},
+    run::{DrainError, PoolSpec, PoolState, PoolStatus, Supervisor, SupervisorError},
     runner::{
         BoxError, CreateRunner, Job, JobControl, JobEnd, Outcome, RunReport, Runner, RunnerManager,
         StartError,
@@ -910,6 +910,88 @@ async fn a_new_configuration_changes_a_pool_in_place_and_interrupts_no_job() {
         .await
         .unwrap();
     assert!(supervisor.pool(&name()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(1)),
+        HandlerManager::new(handler),
+    );
+    broker.send(QUEUE, "one");
+    held.started().await;
+    supervisor.reconfigure(Vec::new()).await.unwrap();
+    assert!(supervisor.pool(&name()).is_none());
+    let drain = tokio::spawn({
+        let supervisor = supervisor.clone();
+        async move { supervisor.drain(Duration::from_secs(600)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!drain.is_finished());
+    assert_eq!(broker.ready(QUEUE), Some(0), "its job was not given back");
+    held.let_go(1);
+    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(broker.ready(QUEUE), Some(0), "its job was done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_is_ending_takes_no_new_pools() {
+    let broker = broker();
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(1)),
+        HandlerManager::new(done),
+    );
+    supervisor.drain(Duration::from_secs(1)).await.unwrap();
+    let refused = supervisor.reconfigure(Vec::new()).await.unwrap_err();
+    assert!(matches!(refused, SupervisorError::Ending));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_was_held_for_its_copy_counts_as_given_back_when_a_drain_ends_it() {
+    let broker = broker();
+    let handler = |_: Job| async { Ok(Outcome::reject("never")) };
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(1)),
+        HandlerManager::new(handler),
+    );
+    broker.set_blocked(true);
+    broker.send(QUEUE, "bad");
+    until(&supervisor, "blocked", |pool| {
+        pool.state == PoolState::Blocked
+    })
+    .await;
+    let error = supervisor.drain(Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(
+        error,
+        DrainError::DeadlinePassed { given_back: 1 }
+    ));
+    assert_eq!(broker.ready(QUEUE), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_attempts_of_a_message_without_an_id_have_one_job_id() {
+    let broker = broker();
+    let (say, mut ids) = mpsc::unbounded_channel();
+    let handler = move |job: Job| {
+        say.send(job.id().clone()).ok();
+        async { Err("no".into()) }
+    };
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(1)),
+        HandlerManager::new(handler),
+    );
+    broker.send(QUEUE, "one");
+    until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
+    let first = ids.recv().await.unwrap();
+    for _ in 1..5 {
+        assert_eq!(ids.recv().await.unwrap(), first);
+    }
 }
 
 #[tokio::test(start_paused = true)]

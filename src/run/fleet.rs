@@ -49,7 +49,7 @@ pub(crate) struct Idle {
     source: Arc<Source>,
 }
 
-/// A runner that a worker has. **On drop** without [`Fleet::settle_runner`], it is gone and counted as such.
+/// A runner that a worker has. **On drop** it ends with whoever had it.
 pub(crate) struct Lent<'a> {
     fleet: &'a Fleet,
     idle: Option<Idle>,
@@ -229,7 +229,7 @@ impl Idle {
         self.source.manager.delete(self.runner).await;
     }
 
-    /// Ends all of these, each by the manager that made it.
+    /// Ends all of these. They are of one kind: a change of kind empties the stack.
     pub(crate) async fn flush(runners: Vec<Self>) {
         let Some(first) = runners.first() else { return };
         let manager = first.source.manager.clone();
@@ -268,17 +268,13 @@ impl<'a> Lent<'a> {
     /// Brings it back to wait for the next job. Returns it instead where its kind is no longer wanted.
     pub(crate) fn bring_back(mut self) -> Option<Idle> {
         let mut idle = self.idle.take()?;
-        let current = self
-            .fleet
-            .source
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if !Arc::ptr_eq(&current, &idle.source) {
+        idle.since = Instant::now();
+        // Asked under the lock of the stack: a change of kind first changes the source, then empties the stack.
+        let mut stack = self.fleet.idle();
+        if !Arc::ptr_eq(&self.fleet.source(), &idle.source) {
             return Some(idle);
         }
-        idle.since = Instant::now();
-        self.fleet.idle().push(idle);
+        stack.push(idle);
         None
     }
 

@@ -89,7 +89,7 @@ pub fn describe() {
     describe_counter!(
         SETTLEMENTS,
         Unit::Count,
-        "Settlements of deliveries; 'lost' never reached the broker."
+        "Settlements of deliveries; 'lost' never reached the broker, 'lost_copy' did not after its copy had."
     );
     describe_gauge!(
         CONNECTED,
@@ -152,10 +152,12 @@ pub(crate) enum Settlement {
     Requeue,
     RequeueCopy,
     Lost,
+    /// The same, after the copy was confirmed: both will run, or lie in wait.
+    LostCopy,
 }
 
 impl Settlement {
-    const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Ack,
         Self::Retry,
         Self::DeadLetter,
@@ -163,6 +165,7 @@ impl Settlement {
         Self::Requeue,
         Self::RequeueCopy,
         Self::Lost,
+        Self::LostCopy,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -174,6 +177,7 @@ impl Settlement {
             Self::Requeue => "requeue",
             Self::RequeueCopy => "requeue_copy",
             Self::Lost => "lost",
+            Self::LostCopy => "lost_copy",
         }
     }
 }

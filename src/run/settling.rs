@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::{gate::BlockedGuard, metrics::Settlement, shared::Shared};
 use crate::{
     config::PoolSettings,
+    decide::JobId,
     queue::{Delivery, Outgoing, QueueError, QueueSpec},
     settle::{
         Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue, retry_queue_spec,
@@ -78,7 +79,12 @@ impl Prepared {
                     error = error.source.as_ref().map(tracing::field::display),
                     "settlement lost: the channel is gone, so the broker delivers the message again"
                 );
-                Settlement::Lost
+                match self.settlement {
+                    Settlement::Retry | Settlement::DeadLetter | Settlement::RequeueCopy => {
+                        Settlement::LostCopy
+                    }
+                    _ => Settlement::Lost,
+                }
             }
         };
         shared.metrics.settled(settlement);
@@ -93,6 +99,7 @@ impl Prepared {
 pub(crate) async fn prepare(
     shared: &Shared,
     settings: &PoolSettings,
+    job: Option<&JobId>,
     delivery: Delivery,
     history: History,
     verdict: Verdict,
@@ -108,6 +115,7 @@ pub(crate) async fn prepare(
         pool: shared.name.clone(),
         queue: queue.clone(),
         host: shared.host.clone(),
+        job: job.cloned(),
         header_limit: shared.driver.header_limit(),
     };
     let now = jiff::Timestamp::now();
@@ -152,7 +160,13 @@ pub(crate) async fn prepare(
     };
     match publish(shared, spec.as_ref(), copy, &hold).await {
         Ok(()) => done(delivery, Act::Ack, settlement),
-        Err(GaveUp) => done(delivery, Act::Requeue, Settlement::Requeue),
+        Err(GaveUp) => {
+            if hold.stop.is_cancelled() || hold.kill.is_cancelled() {
+                // A job that came to its end, and will all the same run again because we stop.
+                shared.totals.count_stopped();
+            }
+            done(delivery, Act::Requeue, Settlement::Requeue)
+        }
     }
 }
 
@@ -179,7 +193,12 @@ async fn publish(
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
     loop {
-        let error = match try_publish(shared, spec, copy.clone()).await {
+        let published = tokio::select! {
+            published = try_publish(shared, spec, copy.clone()) => published,
+            // The copy may be out already: then the message runs twice, which is better than to wait now.
+            () = hold.kill.cancelled() => return Err(GaveUp),
+        };
+        let error = match published {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };

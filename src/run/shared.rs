@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
+    /// Workers in a row that could not open their consumer. Written by workers, read by the pool.
+    open_failures: AtomicU64,
     /// For ids of jobs whose messages have none.
     next_job: AtomicU64,
 }
@@ -75,7 +77,7 @@ pub(crate) struct View {
 /// What became of jobs, as the status shows it. Written by workers.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    settlements: [AtomicU64; 7],
+    settlements: [AtomicU64; Settlement::ALL.len()],
     stopped: AtomicU64,
 }
 
@@ -102,7 +104,7 @@ impl Totals {
             retried: of(Settlement::Retry),
             dead: of(Settlement::DeadLetter) + of(Settlement::Reject),
             requeued: of(Settlement::Requeue) + of(Settlement::RequeueCopy),
-            lost: of(Settlement::Lost),
+            lost: of(Settlement::Lost) + of(Settlement::LostCopy),
         }
     }
 }
@@ -132,6 +134,7 @@ impl Shared {
             kill,
             stop: CancellationToken::new(),
             connectivity: driver.connectivity(),
+            open_failures: AtomicU64::new(0),
             next_job: AtomicU64::new(0),
             name,
             driver,
@@ -171,6 +174,24 @@ impl Shared {
 
     pub(crate) fn connectivity(&self) -> Connectivity {
         self.connectivity.borrow().clone()
+    }
+
+    /// A worker could not open its consumer.
+    pub(crate) fn open_failed(&self, error: String) {
+        self.view().open_error = Some(error);
+        self.open_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker has opened its consumer.
+    pub(crate) fn opened(&self) {
+        if self.open_failures.swap(0, Ordering::Relaxed) > 0 {
+            self.view().open_error = None;
+        }
+    }
+
+    /// Workers in a row that could not open their consumer.
+    pub(crate) fn open_failures(&self) -> u64 {
+        self.open_failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn delivery_taken(&self) {

@@ -44,11 +44,31 @@ struct Inner {
     events: Option<Arc<dyn EventSink>>,
     epoch: Instant,
     /// Written by this handle on start, reconfiguration and end.
-    pools: Mutex<Vec<Handle>>,
+    pools: Mutex<Pools>,
     /// Every pool's task, and the one that watches the connection.
     tasks: TaskTracker,
     /// Stops the task that watches the connection.
     watching: CancellationToken,
+}
+
+/// The pools, and whether there may be others.
+#[derive(Default)]
+struct Pools {
+    /// In the order of the configuration.
+    current: Vec<Handle>,
+    /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle is gone
+    /// stops at once.
+    leaving: Vec<Handle>,
+    /// The supervisor ends: no pool may be added any more, for nobody would drain it.
+    ending: bool,
+}
+
+impl Pools {
+    /// Every pool that may still run.
+    fn all(&mut self) -> Vec<Handle> {
+        self.leaving.retain(|handle| !handle.commands.is_closed());
+        self.current.iter().chain(&self.leaving).cloned().collect()
+    }
 }
 
 #[derive(Clone)]
@@ -97,6 +117,9 @@ pub enum SupervisorError {
     /// No such pool.
     #[error("find a pool named {0}")]
     NoSuchPool(PoolName),
+    /// It is ending, so its pools stay as they are.
+    #[error("change the pools of a supervisor that is ending")]
+    Ending,
     /// The pool has ended, or is ending.
     #[error("reach the pool {0}: it has ended")]
     Ended(PoolName),
@@ -135,13 +158,13 @@ impl Supervisor {
                 .await;
         });
         let handles: Vec<Handle> = pools.into_iter().map(|pool| inner.launch(pool)).collect();
-        inner.pools().extend(handles);
+        inner.pools().current = handles;
         Ok(supervisor)
     }
 
     /// Every pool, in the order of the configuration.
     pub fn pools(&self) -> Vec<PoolStatus> {
-        let handles = self.inner.pools().clone();
+        let handles = self.inner.pools().current.clone();
         handles
             .iter()
             .map(|handle| status(&handle.shared))
@@ -259,34 +282,42 @@ impl Supervisor {
     /// ones change in place. No running job is stopped by a change.
     ///
     /// # Errors
-    /// Two pools have one name or one queue; nothing has changed then.
+    /// Two pools have one name or one queue, or the supervisor is ending; nothing has changed then.
+    ///
+    /// # Caveats
+    /// A pool that is removed drains within its `shutdown_grace`. Until then another on the same queue works beside
+    /// it.
     pub async fn reconfigure(&self, pools: Vec<PoolSpec>) -> Result<(), SupervisorError> {
         check(&pools)?;
-        let old = std::mem::take(&mut *self.inner.pools());
-        let mut new = Vec::with_capacity(pools.len());
-        for pool in pools {
-            match old
-                .iter()
-                .find(|handle| handle.shared.name == pool.settings.name)
-            {
-                Some(handle) => {
-                    // A pool that has ended does not mind what its settings are.
-                    let _ = handle.commands.send(Command::Update(Box::new(pool))).await;
-                    new.push(handle.clone());
+        let mut commands = Vec::new();
+        {
+            // Without an await: whoever asks meanwhile sees either the old pools or the new ones.
+            let mut state = self.inner.pools();
+            if state.ending {
+                return Err(SupervisorError::Ending);
+            }
+            let mut old = std::mem::take(&mut state.current);
+            for pool in pools {
+                let name = &pool.settings.name;
+                match old.iter().position(|handle| handle.shared.name == *name) {
+                    Some(place) => {
+                        let handle = old.swap_remove(place);
+                        commands.push((handle.clone(), Command::Update(Box::new(pool))));
+                        state.current.push(handle);
+                    }
+                    None => state.current.push(self.inner.launch(pool)),
                 }
-                None => new.push(self.inner.launch(pool)),
             }
-        }
-        for handle in old {
-            if !new
-                .iter()
-                .any(|kept| kept.shared.name == handle.shared.name)
-            {
+            for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;
-                let _ = handle.commands.send(Command::Drain(grace)).await;
+                commands.push((handle.clone(), Command::Drain(grace)));
+                state.leaving.push(handle);
             }
         }
-        *self.inner.pools() = new;
+        for (handle, command) in commands {
+            // A pool that has ended does not mind.
+            let _ = handle.commands.send(command).await;
+        }
         Ok(())
     }
 
@@ -312,7 +343,7 @@ impl Supervisor {
         &self,
         grace: impl Fn(&PoolSettings) -> Duration,
     ) -> Result<DrainReport, DrainError> {
-        let handles = self.inner.pools().clone();
+        let handles = self.inner.end();
         let stopped_before = stopped(&handles);
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
@@ -334,7 +365,7 @@ impl Supervisor {
     /// # Cancel-safety
     /// A dropped future leaves the stop going on; calling again waits for it.
     pub async fn stop_now(&self) -> DrainReport {
-        let handles = self.inner.pools().clone();
+        let handles = self.inner.end();
         let stopped_before = stopped(&handles);
         for handle in &handles {
             handle.shared.kill.cancel();
@@ -358,7 +389,7 @@ impl Supervisor {
 
     /// Logs the state of every pool and worker, at `info`.
     pub fn dump(&self) {
-        let handles = self.inner.pools().clone();
+        let handles = self.inner.pools().all();
         for handle in &handles {
             let status = status(&handle.shared);
             info!(
@@ -406,8 +437,16 @@ impl Inner {
         Handle { shared, commands }
     }
 
+    /// Lets no pool in any more, and gives those that there are.
+    fn end(&self) -> Vec<Handle> {
+        let mut pools = self.pools();
+        pools.ending = true;
+        pools.all()
+    }
+
     fn find(&self, name: &PoolName) -> Result<Handle, SupervisorError> {
         self.pools()
+            .current
             .iter()
             .find(|handle| handle.shared.name == *name)
             .cloned()
@@ -423,7 +462,7 @@ impl Inner {
             .map_err(|_| SupervisorError::Ended(name.clone()))
     }
 
-    fn pools(&self) -> MutexGuard<'_, Vec<Handle>> {
+    fn pools(&self) -> MutexGuard<'_, Pools> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -432,7 +471,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Pools hear of it by their command channels, too; this also ends jobs of one that was removed before.
         self.watching.cancel();
-        for handle in self.pools().iter() {
+        for handle in self.pools().all() {
             handle.shared.kill.cancel();
         }
     }
@@ -440,7 +479,12 @@ impl Drop for Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<PoolName> = self.pools().iter().map(|h| h.shared.name.clone()).collect();
+        let names: Vec<PoolName> = self
+            .pools()
+            .current
+            .iter()
+            .map(|h| h.shared.name.clone())
+            .collect();
         f.debug_struct("Supervisor")
             .field("pools", &names)
             .finish_non_exhaustive()
@@ -563,6 +607,8 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         (_, Connectivity::Disconnected { error }) => (PoolState::Disconnected, Some(error)),
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),
+        // Nothing is left to try with, so there is nothing to be faulted at.
+        (Intake::Trial, _) if busy == 0 && won == Some(Rule::Empty) => (PoolState::Idle, None),
         (Intake::Faulted | Intake::Trial, _) => (PoolState::Faulted, shared.gate.cause()),
         _ if won == Some(Rule::Missing) => (
             PoolState::Waiting,

@@ -26,9 +26,10 @@ use super::{
 };
 use crate::{
     config::PoolSettings,
+    decide::{JobId, QueueName},
     queue::{ConsumeRequest, Consumer, Delivery},
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
-    settle::{History, Verdict, crash_loop, give_back, verdict},
+    settle::{History, Verdict, carried_job_id, crash_loop, give_back, verdict},
 };
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
@@ -51,11 +52,12 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         Ok(consumer) => consumer,
         Err(error) => {
             debug!(error = %chain(&error), "consumer not opened");
-            shared.view().open_error = Some(chain(&error));
+            shared.open_failed(chain(&error));
             return cell.go(Leaving::NotOpened);
         }
     };
     cell.consuming(shared.now());
+    shared.opened();
     let on_start = OnStart::new(Arc::new({
         let shared = shared.clone();
         move || shared.gate.started()
@@ -63,6 +65,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
     let mut worker = Worker {
         shared: &shared,
         cell: &cell,
+        queue: settings.queue.clone(),
         intake: Intake {
             consumer,
             ahead: VecDeque::new(),
@@ -90,6 +93,8 @@ fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
 struct Worker<'a> {
     shared: &'a Arc<Shared>,
     cell: &'a WorkerCell,
+    /// The queue that it consumes: the pool's own may have changed since.
+    queue: QueueName,
     intake: Intake,
     on_start: OnStart,
 }
@@ -97,19 +102,28 @@ struct Worker<'a> {
 /// A consumer, and what it was sent ahead of need.
 struct Intake {
     consumer: Box<dyn Consumer>,
-    ahead: VecDeque<Delivery>,
+    ahead: VecDeque<Arrived>,
     /// Why no more will come.
     ended: Option<Leaving>,
 }
 
+/// A delivery and when it came: from then on the broker counts.
+struct Arrived {
+    delivery: Delivery,
+    at: Instant,
+}
+
 impl Intake {
     /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
-    async fn next(&mut self) -> Result<Delivery, Leaving> {
+    async fn next(&mut self) -> Result<Arrived, Leaving> {
         if self.ended.is_some() {
             return std::future::pending().await;
         }
         match poll_fn(|cx| self.consumer.poll_next(cx)).await {
-            Some(Ok(delivery)) => Ok(delivery),
+            Some(Ok(delivery)) => Ok(Arrived {
+                delivery,
+                at: Instant::now(),
+            }),
             Some(Err(error)) => {
                 debug!(error = %chain(&error), "consumer lost");
                 self.ended = Some(Leaving::Lost);
@@ -128,16 +142,16 @@ impl Worker<'_> {
     /// Takes deliveries and works on them, until something ends it.
     async fn serve(&mut self) -> Leaving {
         loop {
-            let delivery = match self.wait().await {
-                Ok(delivery) => delivery,
+            let arrived = match self.wait().await {
+                Ok(arrived) => arrived,
                 Err(why) => return self.cell.go(why),
             };
             if !self.cell.take() {
-                self.intake.ahead.push_front(delivery);
+                self.intake.ahead.push_front(arrived);
                 return self.cell.go(Leaving::ScaledDown);
             }
             self.shared.delivery_taken();
-            if let Err(why) = self.job(delivery).await {
+            if let Err(why) = self.job(arrived).await {
                 return self.cell.go(why);
             }
             match self.cell.finish(self.held()) {
@@ -148,9 +162,9 @@ impl Worker<'_> {
     }
 
     /// Waits for a delivery.
-    async fn wait(&mut self) -> Result<Delivery, Leaving> {
-        if let Some(delivery) = self.intake.ahead.pop_front() {
-            return Ok(delivery);
+    async fn wait(&mut self) -> Result<Arrived, Leaving> {
+        if let Some(arrived) = self.intake.ahead.pop_front() {
+            return Ok(arrived);
         }
         if let Some(why) = self.intake.ended {
             return Err(why);
@@ -167,7 +181,7 @@ impl Worker<'_> {
                 self.cancel().await;
                 Err(Leaving::ScaledDown)
             }
-            Some(Ok(delivery)) => Ok(delivery),
+            Some(Ok(arrived)) => Ok(arrived),
             Some(Err(why)) => {
                 self.cell.not_consuming();
                 Err(why)
@@ -177,28 +191,47 @@ impl Worker<'_> {
         result
     }
 
+    /// The pool's settings, with the queue that this worker consumes.
+    fn settings(&self) -> Arc<PoolSettings> {
+        let settings = self.shared.settings();
+        if settings.queue == self.queue {
+            return settings;
+        }
+        Arc::new(PoolSettings {
+            queue: self.queue.clone(),
+            ..PoolSettings::clone(&settings)
+        })
+    }
+
     fn held(&self) -> u32 {
         u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
     }
 
     /// Runs the job of a delivery and settles it.
-    async fn job(&mut self, delivery: Delivery) -> Result<(), Leaving> {
-        let settings = self.shared.settings();
+    async fn job(&mut self, Arrived { delivery, at }: Arrived) -> Result<(), Leaving> {
+        let settings = self.settings();
         let history = History::of(delivery.message(), &settings.retry);
-        let deadline = Instant::now() + settings.ack_deadline;
+        let deadline = at + settings.ack_deadline;
         let job = Job::new(
             self.shared.name.clone(),
             settings.queue.clone(),
             delivery.message().clone(),
             history.attempt,
-            || self.shared.make_job_id(),
+            || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
         );
         let span = debug_span!("job", job.id = %job.id().as_str().escape_debug());
         async {
             if history.is_crash_loop() {
                 let verdict = crash_loop(history, &settings.retry);
                 return self
-                    .settle(&settings, delivery, history, verdict, deadline)
+                    .settle(
+                        &settings,
+                        Some(job.id()),
+                        delivery,
+                        history,
+                        verdict,
+                        deadline,
+                    )
                     .await;
             }
             self.run_and_settle(&settings, delivery, history, &job, deadline)
@@ -223,7 +256,8 @@ impl Worker<'_> {
                 self.shared
                     .metrics
                     .job_ended(JobOutcome::NotStarted, Duration::ZERO);
-                self.give_up(settings, delivery, history, &chain(&error), deadline)
+                let cause = chain(&error);
+                self.give_up(settings, job, delivery, history, &cause, deadline)
                     .await;
                 return Err(Leaving::Faulted);
             }
@@ -246,7 +280,7 @@ impl Worker<'_> {
         if let JobEnd::NotStarted(error) = &report.end {
             let cause = chain(error);
             self.bring_back(lent, report.reusable).await;
-            self.give_up(settings, delivery, history, &cause, deadline)
+            self.give_up(settings, job, delivery, history, &cause, deadline)
                 .await;
             return Err(Leaving::Faulted);
         }
@@ -263,7 +297,14 @@ impl Worker<'_> {
         let reusable = report.reusable;
         let verdict = verdict(report.end, history, &settings.retry);
         let settled = self
-            .settle(settings, delivery, history, verdict, deadline)
+            .settle(
+                settings,
+                Some(job.id()),
+                delivery,
+                history,
+                verdict,
+                deadline,
+            )
             .await;
         self.bring_back(lent, reusable).await;
         settled
@@ -285,8 +326,8 @@ impl Worker<'_> {
                     return report.unwrap_or_else(|panic| runner_panicked(panic.as_ref()));
                 }
                 next = self.intake.next() => match next {
-                    Ok(delivery) => {
-                        self.intake.ahead.push_back(delivery);
+                    Ok(arrived) => {
+                        self.intake.ahead.push_back(arrived);
                         self.cell.hold(1 + self.held());
                     }
                     Err(why) => {
@@ -312,6 +353,7 @@ impl Worker<'_> {
     async fn settle(
         &mut self,
         settings: &PoolSettings,
+        job: Option<&JobId>,
         delivery: Delivery,
         history: History,
         verdict: Verdict,
@@ -322,7 +364,7 @@ impl Worker<'_> {
             stop: &self.cell.stop,
             kill: &self.shared.kill,
         };
-        let prepared = prepare(self.shared, settings, delivery, history, verdict, hold).await;
+        let prepared = prepare(self.shared, settings, job, delivery, history, verdict, hold).await;
         let gives_back = prepared.gives_back();
         if gives_back || self.cell.goes_after_this() {
             self.cancel().await;
@@ -342,6 +384,7 @@ impl Worker<'_> {
     async fn give_up(
         &mut self,
         settings: &PoolSettings,
+        job: &Job,
         delivery: Delivery,
         history: History,
         cause: &str,
@@ -360,7 +403,14 @@ impl Worker<'_> {
         let verdict = give_back(history, &settings.retry);
         // It goes in any case, and by its own reason.
         let _ = self
-            .settle(settings, delivery, history, verdict, deadline)
+            .settle(
+                settings,
+                Some(job.id()),
+                delivery,
+                history,
+                verdict,
+                deadline,
+            )
             .await;
     }
 
@@ -392,24 +442,27 @@ impl Worker<'_> {
         }
         self.intake.ended = Some(Leaving::ScaledDown);
         if let Err(error) = self.intake.consumer.cancel().await {
+            // The broker gives back by itself what was sent ahead on a channel that is gone.
             debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            return;
         }
         // What was sent before the broker heard of it.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            self.intake.ahead.push_back(delivery);
+            let at = Instant::now();
+            self.intake.ahead.push_back(Arrived { delivery, at });
         }
     }
 
     /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
     async fn leave(mut self) {
         self.cancel().await;
-        let settings = self.shared.settings();
+        let settings = self.settings();
         let deadline = Instant::now();
-        while let Some(delivery) = self.intake.ahead.pop_front() {
+        while let Some(Arrived { delivery, .. }) = self.intake.ahead.pop_front() {
             let history = History::of(delivery.message(), &settings.retry);
             let verdict = give_back(history, &settings.retry);
             let _ = self
-                .settle(&settings, delivery, history, verdict, deadline)
+                .settle(&settings, None, delivery, history, verdict, deadline)
                 .await;
         }
         self.intake.consumer.close().await;

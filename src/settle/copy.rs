@@ -11,7 +11,7 @@ use super::{
     verdict::{ATTEMPT, GIVE_BACKS, LAUNCH_FAILURES},
 };
 use crate::{
-    decide::{PoolName, QueueName},
+    decide::{JobId, PoolName, QueueName},
     queue::{HeaderValue, Headers, Message, Outgoing, Properties, header_size},
     runner::{Failure, FailureKind},
 };
@@ -20,6 +20,7 @@ const PREFIX: &str = "x-tidegate-";
 const ORIGINAL: &str = "x-tidegate-original-";
 const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
 const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
+const JOB_ID: &str = "x-tidegate-job-id";
 const DROPPED: &str = "x-tidegate-dropped-headers";
 const ERROR: &str = "x-tidegate-error";
 const STDERR: &str = "x-tidegate-stderr";
@@ -54,6 +55,9 @@ pub struct Copies {
     pub queue: QueueName,
     /// Where the supervisor runs.
     pub host: String,
+    /// The id of the job, where it is known. Kept on the copies of a message that has none of its own, so that
+    /// all of its attempts have one id.
+    pub job: Option<JobId>,
     /// Bytes that properties and headers may encode to.
     pub header_limit: usize,
 }
@@ -157,6 +161,12 @@ impl Copies {
                 set(&mut headers, &format!("{ORIGINAL}{name}"), value.as_str());
             }
         }
+        if properties.message_id.as_deref().is_none_or(str::is_empty) {
+            let job = self.job.clone().or_else(|| carried_job_id(message));
+            if let Some(job) = job {
+                set(&mut headers, JOB_ID, job.as_str());
+            }
+        }
         if let Some(first) = first_failed_at(message) {
             set(&mut headers, FIRST_FAILED_AT, first);
         }
@@ -253,6 +263,15 @@ fn note_time(headers: &mut Headers, message: &Message, now: jiff::Timestamp) {
     let first = first_failed_at(message).map_or_else(|| now.to_string(), str::to_owned);
     set(headers, FIRST_FAILED_AT, first);
     set(headers, "x-tidegate-failed-at", now.to_string());
+}
+
+/// The id that an earlier copy carries for a job whose message has none. Anyone may have written it, so it is
+/// taken only in the shape of ours.
+pub fn carried_job_id(message: &Message) -> Option<JobId> {
+    let id = message.headers.get(JOB_ID)?.as_text()?;
+    let is_ours =
+        !id.is_empty() && id.len() <= 255 && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_ours.then(|| JobId::from(id))
 }
 
 /// When an earlier copy says that the message first failed, where it says so believably.

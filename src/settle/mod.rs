@@ -8,7 +8,7 @@ mod levels;
 mod verdict;
 
 pub use self::{
-    copy::Copies,
+    copy::{Copies, carried_job_id},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     verdict::{
         CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout},
     sys::signal::{Signal, kill},
     unistd::{Pid, getpgid},
@@ -69,9 +70,17 @@ impl Process {
 
     /// Waits until it is dead. Whether it is.
     fn dies_within(&self, patience: Duration) -> bool {
-        let timeout = PollTimeout::try_from(patience).unwrap();
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-        nix::poll::poll(&mut fds, timeout).unwrap() > 0
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap();
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match nix::poll::poll(&mut fds, timeout) {
+                // The runtime of another test hears of its children by a signal, on any thread.
+                Err(Errno::EINTR) => {}
+                ready => return ready.unwrap() > 0,
+            }
+        }
     }
 
     fn is_alive(&self) -> bool {

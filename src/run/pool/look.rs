@@ -1,5 +1,9 @@
 //! Looking: the part of a reconcile that waits for the outside world.
 
+use std::time::Duration;
+
+use tokio::time;
+
 use crate::{
     config::{Declare, PoolSettings},
     decide::{Moment, Probe},
@@ -8,6 +12,9 @@ use crate::{
     runner::CleanupReport,
     settle::{dead_queue, dead_queue_spec},
 };
+
+/// Longest that a runner manager may clean up in one look.
+const CLEANUP: Duration = Duration::from_secs(10);
 
 /// What a reconcile saw of the outside world.
 pub(super) struct Look {
@@ -23,7 +30,11 @@ pub(super) struct Look {
 /// Cancel-safe: the next look does it again.
 pub(super) async fn look(shared: &Shared) -> Look {
     let begun = shared.now();
-    let cleaned = shared.fleet.manager().cleanup().await;
+    let manager = shared.fleet.manager();
+    // A manager that hangs must not hold the pool up: what it did not clean now is there the next time.
+    let cleaned = time::timeout(CLEANUP, manager.cleanup())
+        .await
+        .unwrap_or_default();
     let probe = probe(&*shared.driver, &shared.settings()).await;
     Look {
         begun,

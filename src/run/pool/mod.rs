@@ -87,13 +87,12 @@ pub(crate) struct Pool {
     chores: JoinSet<()>,
     /// The look under way: at most one.
     look: Option<BoxFuture<'static, Look>>,
-    /// Someone wants another look once this one is back.
-    look_again: bool,
+    /// Who waits for the look under way.
     answers: Vec<oneshot::Sender<ReconcileResult>>,
+    /// Who asked since it began, and so wants another one.
+    late: Vec<oneshot::Sender<ReconcileResult>>,
     deadline: Option<Instant>,
     killed: bool,
-    /// Workers in a row that could not open their consumer.
-    open_failures: u32,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     delayed: AbortOnDropHandle<()>,
@@ -112,11 +111,10 @@ impl Pool {
             next_worker: 0,
             chores: JoinSet::new(),
             look: None,
-            look_again: false,
             answers: Vec::new(),
+            late: Vec::new(),
             deadline: None,
             killed: false,
-            open_failures: 0,
             trouble: None,
             delayed: AbortOnDropHandle::new(delayed),
             shared,
@@ -140,6 +138,7 @@ impl Pool {
                 Next::Reconcile(reason) => {
                     let _ = self.reconcile(reason, None);
                 }
+                Next::Answer(answer) if self.look.is_some() => self.late.push(answer),
                 Next::Answer(answer) => {
                     self.answers.push(answer);
                     self.start_look();
@@ -205,15 +204,15 @@ impl Pool {
             Event::Tick => Next::Look,
             Event::Looked(look) => {
                 self.look = None;
-                let again = std::mem::take(&mut self.look_again);
                 let result = self.reconcile("poll", Some(*look));
                 for answer in self.answers.drain(..) {
                     // Whoever asked may have stopped waiting.
                     let _ = answer.send(result.clone());
                 }
+                self.answers = std::mem::take(&mut self.late);
                 if self.is_done() {
                     Next::End
-                } else if again {
+                } else if !self.answers.is_empty() {
                     Next::Look
                 } else {
                     Next::Nothing
@@ -281,7 +280,6 @@ impl Pool {
 
     fn start_look(&mut self) {
         if self.look.is_some() {
-            self.look_again = !self.answers.is_empty();
             return;
         }
         let shared = self.shared.clone();
@@ -303,14 +301,10 @@ impl Pool {
         self.shared.workers().remove(&id);
         self.shared.metrics.worker_stopped(why.as_str());
         if why == Leaving::NotOpened {
-            self.open_failures += 1;
-            if self.open_failures == 1 {
+            if self.shared.open_failures() == 1 {
                 let error = self.shared.view().open_error.clone();
                 warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
             }
-        } else {
-            self.open_failures = 0;
-            self.shared.view().open_error = None;
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
     }
@@ -319,7 +313,17 @@ impl Pool {
 
     fn update(&mut self, spec: PoolSpec) {
         let old = self.shared.settings();
-        self.reconciler.set_rules(rules_of(&spec.settings));
+        let rules = rules_of(&spec.settings);
+        self.reconciler.set_rules(rules.clone());
+        if old.queue != spec.settings.queue {
+            // What is known of the old queue says nothing of the new one, nor does the answer that is under way.
+            let pin = self.reconciler.pin();
+            self.reconciler = Reconciler::new(rules);
+            self.reconciler.set_pin(pin);
+            self.look = None;
+            self.late.append(&mut self.answers);
+            self.answers = std::mem::take(&mut self.late);
+        }
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.set_settings(spec.settings);
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {

@@ -129,7 +129,7 @@ impl Pool {
     fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
         if !self.shared.is_connected() || intake == Intake::Draining {
             plan.spawn = 0;
-        } else if self.open_failures > 0 {
+        } else if self.shared.open_failures() > 0 {
             // Consumers do not open: one at a time until one does.
             let opening = self.shared.workers().values().any(|cell| {
                 let seen = cell.seen();

@@ -15,6 +15,7 @@ fn copies() -> Copies {
         pool: PoolName::from("p"),
         queue: QueueName::from("q"),
         host: String::from("h"),
+        job: Some(JobId::from("p-1")),
         header_limit: 120_000,
     }
 }
@@ -216,6 +217,23 @@ fn a_dead_letter_tells_a_person_what_happened() {
     x-tidegate-reason: attempts
     x-tidegate-stderr: Traceback ...
     ");
+}
+
+#[test]
+fn a_message_without_an_id_has_the_same_job_id_at_every_attempt() {
+    let mut message = hostile();
+    message.properties.message_id = None;
+    let copy = retried(&message);
+    message.headers = copy.headers;
+    assert_eq!(carried_job_id(&message), Some(JobId::from("p-1")));
+    // One that has an id of its own needs no other.
+    assert!(!retried(&hostile()).headers.contains_key(JOB_ID));
+    for forged in ["", "two words", "a\nb"] {
+        message
+            .headers
+            .insert(JOB_ID.to_owned(), HeaderValue::from(forged));
+        assert_eq!(carried_job_id(&message), None, "{forged:?}");
+    }
 }
 
 #[test]
