@@ -54,7 +54,7 @@ impl Plan {
         *self == Self::default()
     }
 
-    /// *Bare* workers created, or stopped where negative: the reference's `processes_diff`. A worker that leaves
+    /// *Bare* workers created, or stopped where negative. A worker that leaves
     /// with its runner is that runner's event and does not count.
     pub fn workers_diff(&self) -> i64 {
         i64::from(self.spawn) - i64::from(self.bare_stopped)

@@ -115,8 +115,10 @@ impl fmt::Display for Decision {
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
         writeln!(
             f,
-            "  {:<11}{held:>7}  by {} workers",
-            "held", self.inputs.holders
+            "  {:<11}{held:>7}  by {} worker{}",
+            "held",
+            self.inputs.holders,
+            if self.inputs.holders == 1 { "" } else { "s" }
         )?;
         writeln!(f, "  {:<11}{demand:>7}  ready + held", "demand")?;
         if let Some(quiet) = self.inputs.quiet {

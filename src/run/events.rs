@@ -12,7 +12,7 @@ use crate::decide::{EventKind, JobId, PoolName};
 #[non_exhaustive]
 #[expect(
     missing_docs,
-    reason = "the fields are the contract's; durations are in seconds"
+    reason = "the fields are those of the file; durations are in seconds"
 )]
 pub enum Event {
     /// A runner was brought up.

@@ -98,6 +98,15 @@ impl Gate {
         (now < fault.until).then(|| fault.until.since(now))
     }
 
+    /// Ends a fault's pause: what could not start may have been mended.
+    pub(crate) fn try_now(&self, now: Moment) {
+        if let Some(fault) = &mut self.state().fault {
+            fault.until = now;
+            fault.failures = 0;
+        }
+        self.changed.notify_one();
+    }
+
     /// Waits until the gate has changed. Cancel-safe: a change that nobody waited for is kept.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
@@ -245,6 +254,19 @@ mod tests {
         }
         gate.started();
         assert_eq!(gate.intake(at(now)), Intake::Open);
+    }
+
+    #[test]
+    fn a_change_of_configuration_is_tried_at_once() {
+        let gate = Gate::default();
+        for now in [0, 1, 3, 7] {
+            gate.start_failed(at(now), String::from("no such program"));
+        }
+        assert_eq!(gate.intake(at(8)), Intake::Faulted);
+        gate.try_now(at(8));
+        assert_eq!(gate.intake(at(8)), Intake::Trial);
+        gate.start_failed(at(8), String::from("no such program"));
+        assert_eq!(gate.look_again(at(8)), Some(FIRST_PAUSE));
     }
 
     #[test]

@@ -15,9 +15,8 @@ use crate::{
     config::PoolSettings,
     decide::JobId,
     queue::{Delivery, Outgoing, QueueError, QueueSpec},
-    settle::{
-        Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue, retry_queue_spec,
-    },
+    runner::Failure,
+    settle::{Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue_spec},
 };
 
 /// First wait before a copy that could not be published is tried again.
@@ -123,7 +122,12 @@ pub(crate) async fn prepare(
         Verdict::Ack => return done(delivery, Act::Ack, Settlement::Ack),
         Verdict::GiveBack => return done(delivery, Act::Requeue, Settlement::Requeue),
         Verdict::Reject { death } => {
-            log_death(shared, &death, "dead letter rejected to the broker");
+            log_death(
+                shared,
+                job,
+                &death,
+                "job is rejected to the broker's own dead letters",
+            );
             return done(delivery, Act::Reject, Settlement::Reject);
         }
         Verdict::Retry {
@@ -134,13 +138,7 @@ pub(crate) async fn prepare(
             let delay = jittered(level, rand::rng().random());
             let message = delivery.message();
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
-            debug!(
-                pool = %shared.name,
-                messaging.destination.name = %retry_queue(queue, level),
-                delay_ms = delay.as_millis() as u64,
-                attempt = next.attempt,
-                "job is retried later"
-            );
+            log_retry(shared, job, history, delay, failure.as_ref());
             (
                 copy,
                 Some(retry_queue_spec(queue, level)),
@@ -148,7 +146,7 @@ pub(crate) async fn prepare(
             )
         }
         Verdict::DeadLetter { death } => {
-            log_death(shared, &death, "job is dead-lettered");
+            log_death(shared, job, &death, "job is dead-lettered");
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             (copy, Some(dead_queue_spec(queue)), Settlement::DeadLetter)
         }
@@ -170,14 +168,51 @@ pub(crate) async fn prepare(
     }
 }
 
-fn log_death(shared: &Shared, death: &Death, what: &'static str) {
+fn log_retry(
+    shared: &Shared,
+    job: Option<&JobId>,
+    history: History,
+    delay: Duration,
+    failure: Option<&Failure>,
+) {
+    let job = job.map(|id| id.as_str().escape_debug());
+    let job = job.as_ref().map(tracing::field::display);
+    let delay_ms = delay.as_millis() as u64;
+    let attempt = history.attempt;
+    match failure {
+        Some(failure) => warn!(
+            pool = %shared.name,
+            job.id = job,
+            attempt,
+            error = ?cut(&failure.message),
+            delay_ms,
+            "job failed and is retried later"
+        ),
+        None => {
+            debug!(pool = %shared.name, job.id = job, attempt, delay_ms, "job is retried later")
+        }
+    }
+}
+
+fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static str) {
+    let job = job.map(|id| id.as_str().escape_debug());
     warn!(
         pool = %shared.name,
+        job.id = job.as_ref().map(tracing::field::display),
         reason = death.cause.as_str(),
         attempts = death.attempts,
-        error = %death.message.escape_debug(),
+        error = ?cut(&death.message),
         "{what}"
     );
+}
+
+/// Others' text, no longer than a log line should be. Shown with Debug, which escapes control characters.
+fn cut(text: &str) -> &str {
+    const LONGEST: usize = 1024;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
 }
 
 /// The copy could not be published for as long as the delivery could be held.

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_each_end_as_the_contract_has_it() {
+    fn reads_each_end_by_its_exit_code() {
         let exit = |code: i32| code << 8;
         let table = [
             (exit(0), None, "done"),

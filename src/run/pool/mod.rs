@@ -93,6 +93,8 @@ pub(crate) struct Pool {
     late: Vec<oneshot::Sender<ReconcileResult>>,
     deadline: Option<Instant>,
     killed: bool,
+    /// Whether it was said that runners cannot start.
+    faulted: bool,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     delayed: AbortOnDropHandle<()>,
@@ -115,6 +117,7 @@ impl Pool {
             late: Vec::new(),
             deadline: None,
             killed: false,
+            faulted: false,
             trouble: None,
             delayed: AbortOnDropHandle::new(delayed),
             shared,
@@ -300,11 +303,9 @@ impl Pool {
         };
         self.shared.workers().remove(&id);
         self.shared.metrics.worker_stopped(why.as_str());
-        if why == Leaving::NotOpened {
-            if self.shared.open_failures() == 1 {
-                let error = self.shared.view().open_error.clone();
-                warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
-            }
+        if why == Leaving::NotOpened && self.shared.open_failures() == 1 {
+            let error = self.shared.view().open_error.clone();
+            warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
     }
@@ -332,6 +333,8 @@ impl Pool {
                 .shared
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
+            // Whatever could not start may be what was changed.
+            self.shared.gate.try_now(self.shared.now());
             // The next reconcile sets the gauges of the new kind.
             self.shared.metrics.runners(kind, 0, 0);
             for idle in &old {

@@ -54,6 +54,7 @@ impl Pool {
         let Reconciliation { mut decision, plan } =
             self.reconciler.reconcile(&observation, &census);
 
+        self.note_fault(intake);
         self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());
         let plan = self.allowed(plan, intake);
         decision.plan = plan.summary();
@@ -180,7 +181,8 @@ impl Pool {
         let cell = Arc::new(WorkerCell::new(id, shared.stop.child_token()));
         shared.workers().insert(id, cell.clone());
         shared.metrics.worker_started();
-        let span = debug_span!("worker", pool = %shared.name, worker.id = %id);
+        // A root of its own: a worker outlives the reconcile that started it.
+        let span = debug_span!(parent: None, "worker", pool = %shared.name, worker.id = %id);
         let handle = self
             .workers
             .spawn(worker::work(shared, cell).instrument(span));
@@ -203,6 +205,26 @@ impl Pool {
     pub(super) fn end_runners(&mut self, runners: Vec<Idle>) {
         if !runners.is_empty() {
             self.chores.spawn(Idle::flush(runners));
+        }
+    }
+
+    /// Says once that runners cannot start, and once that they can again.
+    fn note_fault(&mut self, intake: Intake) {
+        match intake {
+            Intake::Faulted if !self.faulted => {
+                self.faulted = true;
+                let error = self.shared.gate.cause();
+                warn!(
+                    pool = %self.shared.name,
+                    error,
+                    "runners cannot start: messages stay in the queue, one is tried from time to time"
+                );
+            }
+            Intake::Open if self.faulted => {
+                self.faulted = false;
+                info!(pool = %self.shared.name, "runners start again");
+            }
+            _ => {}
         }
     }
 

@@ -64,8 +64,8 @@ Examples:
     /// Read the configuration and print all of its problems
     ///
     /// Each problem comes with file, line, key, what was found and what to write instead. With --broker the
-    /// broker is asked too: whether it can be reached, whether each queue is there, and whether this user may
-    /// use it.
+    /// broker is asked too: whether it can be reached and whether each queue is there. It changes nothing there, and
+    /// says what it could not see.
     #[command(after_help = "\
 Examples:
   tidegate check

@@ -100,6 +100,13 @@ fn filter(
     match named {
         None => Ok(EnvFilter::new(fallback.filter())),
         Some((variable, text)) => {
+            // Asked for in general, the client library would log an error for each passive look at a queue that is
+            // not there. Who wants to see that names it.
+            let text = if text.contains("lapin") {
+                text
+            } else {
+                format!("{text},lapin=off")
+            };
             EnvFilter::try_new(text).map_err(|source| LogsError::Filter { variable, source })
         }
     }
@@ -142,8 +149,8 @@ mod tests {
     #[test]
     fn takes_its_own_variable_before_the_common_one() {
         let both = [("RUST_LOG", "error"), ("TIDEGATE_LOG", "debug")];
-        assert_eq!(from(&both).unwrap().to_string(), "debug");
-        assert_eq!(from(&both[..1]).unwrap().to_string(), "error");
+        assert_eq!(from(&both).unwrap().to_string(), "lapin=off,debug");
+        assert_eq!(from(&both[..1]).unwrap().to_string(), "lapin=off,error");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{failure, run, run_script, script};
 use crate::support::witness::{Witness, soon};
 
 #[tokio::test]
-async fn reads_exit_codes_as_the_contract_has_them() {
+async fn reads_exit_codes() {
     let table = [
         (0, "Done"),
         (1, "Failed(Failure { kind: Exit(1)"),
