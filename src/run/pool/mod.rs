@@ -85,6 +85,8 @@ pub(crate) struct Pool {
     next_worker: u64,
     /// Deletions of runners and the like, which nobody waits for but the pool's end.
     chores: JoinSet<()>,
+    /// Runners that are brought up before a job asks for them.
+    prestarts: JoinSet<()>,
     /// The look under way: at most one.
     look: Option<BoxFuture<'static, Look>>,
     /// Someone wants another look once this one is back.
@@ -111,6 +113,7 @@ impl Pool {
             ids: HashMap::new(),
             next_worker: 0,
             chores: JoinSet::new(),
+            prestarts: JoinSet::new(),
             look: None,
             look_again: false,
             answers: Vec::new(),
@@ -157,6 +160,7 @@ impl Pool {
             workers,
             commands,
             chores,
+            prestarts,
             look,
             deadline,
             killed,
@@ -193,6 +197,7 @@ impl Pool {
             () = shared.gate.changed() => Event::GateChanged,
             look = look => Event::Looked(Box::new(look)),
             Some(_) = chores.join_next() => Event::ChoreEnded,
+            Some(_) = prestarts.join_next() => Event::ChoreEnded,
             () = deadline => Event::DeadlinePassed,
             () = pause => Event::GateChanged,
             _ = ticks.tick() => Event::Tick,
@@ -328,6 +333,7 @@ impl Pool {
                 .shared
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
+            self.prestarts.abort_all();
             // The next reconcile sets the gauges of the new kind.
             self.shared.metrics.runners(kind, 0, 0);
             for idle in &old {
@@ -365,8 +371,10 @@ impl Pool {
         while let Some(ended) = self.workers.join_next_with_id().await {
             self.worker_ended(ended);
         }
+        self.prestarts.shutdown().await;
         self.flush("drained");
         while self.chores.join_next().await.is_some() {}
+        self.shared.fleet.ended().await;
         let (census, _) = self.shared.census(self.shared.now());
         self.shared.metrics.sizes(0, 0, &census.counts());
         self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
