@@ -7,3 +7,4 @@ pub mod exec;
 pub mod handler;
 pub mod memory;
 pub(crate) mod process;
+pub mod warm;
