@@ -1,5 +1,5 @@
-//! Adapters: the two seams' implementations. They never import each other;
-//! what kinds of runner share is in a module of its own.
+//! Adapters: the two seams' implementations. They never import each other; what kinds of runner share is in modules
+//! of their own (`process`, `children`).
 
 pub mod amqp;
 pub(crate) mod children;
