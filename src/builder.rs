@@ -8,10 +8,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager},
+    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
     config::{
         BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, RetrySettings,
-        TlsSettings,
+        TlsSettings, WarmSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -127,6 +127,11 @@ impl Pool {
     /// Runs each job as a child process.
     pub fn exec(self, settings: ExecSettings) -> Self {
         self.runners(ExecManager::new(settings))
+    }
+
+    /// Runs jobs in processes that stay, one job after another in each.
+    pub fn warm(self, settings: WarmSettings) -> Self {
+        self.runners(WarmManager::new(settings))
     }
 
     /// Runs jobs on runners of your own kind.

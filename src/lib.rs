@@ -12,7 +12,7 @@ pub mod surface;
 
 pub use self::{
     builder::{Builder, LaunchError, Pool},
-    config::{Declare, ExecSettings, RetrySettings},
+    config::{Declare, ExecSettings, RetrySettings, WarmSettings},
     decide::{Policy, Scaling},
     run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Runner, RunnerManager},

@@ -1,7 +1,10 @@
-//! Adapters: the two seams' implementations. They never import each other.
+//! Adapters: the two seams' implementations. They never import each other; what kinds of runner share is in modules
+//! of their own (`process`, `children`).
 
 pub mod amqp;
 pub(crate) mod children;
 pub mod exec;
 pub mod handler;
 pub mod memory;
+pub(crate) mod process;
+pub mod warm;

@@ -10,7 +10,7 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    ExecSettings, Loaded, RunnerSettings, Settings,
+    ExecSettings, Loaded, Settings,
     problem::{Place, Problem, Problems},
 };
 
@@ -32,7 +32,7 @@ impl Loaded {
 fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
-        let RunnerSettings::Exec(exec) = &config.runner;
+        let exec = config.runner.process();
         let mut refuse = |key: &str, found: String, fix: &str| {
             let key = format!("pools.{}.runner.{key}", config.pool.name);
             problems.push(Problem::new(place_of(&key), key, found, fix));

@@ -26,7 +26,7 @@ pub use self::{
     settings::{
         BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
         LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
-        TlsSettings,
+        TlsSettings, WarmSettings,
     },
     surroundings::Surroundings,
 };

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    ExecSettings, RunnerSettings,
+    ExecSettings, RunnerSettings, WarmSettings,
+    policy::MOST_WORKERS,
     problem::Problem,
-    schema::{FilePath, Given, Key, Secret, Span, Spelling, Table, Text, Texts},
+    schema::{FilePath, Given, Key, Secret, Size, Span, Spelling, Table, Text, Texts, Whole},
 };
 
 const COMMAND: &str = "[\"python3\", \"thumb.py\"]";
@@ -16,9 +17,10 @@ pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>
     let mut table = pool.table("runner", "What its jobs run on.");
     let kind = table.key(
         "kind",
-        "`exec`: a process for each job, with the body on its standard input.",
+        "`exec`: a process for each job, with the body on its standard input. `warm`: processes that stay, and are \
+         handed job after job as lines of JSON (docs/warm-protocol.md).",
         KIND,
-        "exec".to_owned(),
+        Named::Exec,
     );
     if !kind.is_sound() {
         table.ignore_the_rest();
@@ -59,8 +61,9 @@ pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>
         },
         default.env_pass,
     );
+    let warm = WarmKeys::read(&mut table, &kind);
     let env = env(&mut table);
-    let exec = ExecSettings {
+    let process = ExecSettings {
         command: command.value,
         timeout: timeout.value,
         kill_grace: kill_grace.value,
@@ -68,7 +71,102 @@ pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>
         env_pass: env_pass.value,
         working_dir: working_dir.value,
     };
-    (RunnerSettings::Exec(exec), timeout)
+    let settings = match kind.value {
+        Named::Exec => RunnerSettings::Exec(process),
+        Named::Warm => RunnerSettings::Warm(warm.settings(process)),
+    };
+    (settings, timeout)
+}
+
+/// The keys of `warm` alone. All are optional, so that the reference page, whose runner is another, can show them.
+struct WarmKeys {
+    start_timeout: Option<Duration>,
+    max_jobs: Option<u32>,
+    max_age: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    max_memory: Option<u64>,
+    prestart: Option<u32>,
+}
+
+impl WarmKeys {
+    fn read(table: &mut Table<'_, '_>, kind: &Key<Named>) -> Self {
+        let time = || Span::from(Duration::from_millis(1));
+        let start_timeout = table.optional(
+            "start_timeout",
+            "Of `warm`: how long a process may take to say that it is ready. When absent, 30s.",
+            time(),
+            "\"30s\"",
+        );
+        let max_jobs = table.optional(
+            "max_jobs",
+            "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that those which \
+             started together do not go together. When absent, no such limit; nor with the other limits.",
+            Whole(1..=1_000_000_000),
+            "1000",
+        );
+        let max_age = table.optional(
+            "max_age",
+            "Of `warm`: age at which a process is replaced, or up to a quarter earlier. Never in the middle of a job.",
+            time(),
+            "\"1h\"",
+        );
+        let idle_timeout = table.optional(
+            "idle_timeout",
+            "Of `warm`: how long a process may wait for a job before it is ended. Those of `prestart` wait on.",
+            time(),
+            "\"10m\"",
+        );
+        let max_memory = table.optional(
+            "max_memory",
+            "Of `warm`: resident memory beyond which a process is replaced. Looked at between jobs.",
+            Size,
+            "\"256MiB\"",
+        );
+        let prestart = table.optional(
+            "prestart",
+            "Of `warm`: processes to bring up before a job asks for them, at most one for each worker that waits. \
+             When absent, none.",
+            Whole(0..=MOST_WORKERS),
+            "2",
+        );
+        refuse_of_exec(table, kind, &start_timeout);
+        refuse_of_exec(table, kind, &max_jobs);
+        refuse_of_exec(table, kind, &max_age);
+        refuse_of_exec(table, kind, &idle_timeout);
+        refuse_of_exec(table, kind, &max_memory);
+        refuse_of_exec(table, kind, &prestart);
+        Self {
+            start_timeout: start_timeout.value,
+            max_jobs: max_jobs.value,
+            max_age: max_age.value,
+            idle_timeout: idle_timeout.value,
+            max_memory: max_memory.value,
+            prestart: prestart.value,
+        }
+    }
+
+    fn settings(self, process: ExecSettings) -> WarmSettings {
+        let default = WarmSettings::new([""]);
+        WarmSettings {
+            process,
+            start_timeout: self.start_timeout.unwrap_or(default.start_timeout),
+            max_jobs: self.max_jobs,
+            max_age: self.max_age,
+            idle_timeout: self.idle_timeout,
+            max_memory: self.max_memory,
+            prestart: self.prestart.unwrap_or(default.prestart),
+        }
+    }
+}
+
+/// A limit that would not hold is worse than none.
+fn refuse_of_exec<T>(table: &mut Table<'_, '_>, kind: &Key<Named>, key: &Key<T>) {
+    if kind.is_sound() && kind.value != Named::Warm && key.is_given() {
+        table.refuse(
+            key,
+            "remove it, or write kind = \"warm\": it means nothing to \"exec\"",
+        );
+    }
 }
 
 fn env(runner: &mut Table<'_, '_>) -> std::collections::BTreeMap<String, String> {
@@ -100,16 +198,26 @@ fn variable_name(name: &str) -> Result<(), String> {
     }
 }
 
-const KIND: Text<String> = Text {
-    wants: "\"exec\"",
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Exec,
+    Warm,
+}
+
+const KIND: Text<Named> = Text {
+    wants: "\"exec\" or \"warm\"",
     parse: |text| match text {
-        "exec" => Ok(text.to_owned()),
-        "warm" | "container" => {
-            Err("write \"exec\": this kind is not built in this version".to_owned())
+        "exec" => Ok(Named::Exec),
+        "warm" => Ok(Named::Warm),
+        "container" => {
+            Err("write \"exec\" or \"warm\": this kind is not built in this version".to_owned())
         }
-        _ => Err("write \"exec\"".to_owned()),
+        _ => Err("write \"exec\" or \"warm\"".to_owned()),
     },
-    show: String::clone,
+    show: |kind| match kind {
+        Named::Exec => "exec".to_owned(),
+        Named::Warm => "warm".to_owned(),
+    },
 };
 
 const PROGRAM: Texts = Texts {

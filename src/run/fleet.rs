@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::{
     events::{Event, EventSink},
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     decide::{PoolName, RunnerId},
-    runner::{CreateRunner, Runner, RunnerManager, StartError},
+    runner::{CreateRunner, Retirement, Runner, RunnerManager, StartError},
 };
 
 /// A pool's runners.
@@ -27,11 +28,67 @@ pub(crate) struct Fleet {
     pool: PoolName,
     /// Written by the pool on a change of configuration, read by workers.
     source: RwLock<Arc<Source>>,
-    /// The newest last, and lent first: the rest may stay cold, and are the ones that have been idle longest.
-    idle: Mutex<Vec<Idle>>,
+    stock: Mutex<Stock>,
     lent: AtomicU32,
     next_id: AtomicU64,
     events: Option<Arc<dyn EventSink>>,
+    /// Runners that end while nobody waits for it but the pool's own end.
+    endings: TaskTracker,
+}
+
+/// What is there for whoever needs a runner.
+#[derive(Default)]
+struct Stock {
+    /// The newest last, and lent first: the rest may stay cold, and are the ones that have been idle longest.
+    idle: Vec<Idle>,
+    /// Runners that are being brought up before a job asks for them.
+    starting: Vec<Starting>,
+}
+
+/// What the stock has for whoever needs a runner.
+enum Offer {
+    Idle(Idle),
+    /// One that is being brought up.
+    Promised(oneshot::Receiver<Result<Idle, StartError>>),
+    Nothing,
+}
+
+impl Stock {
+    /// An idle runner wherever there is one, else a place at one that is being brought up. Under one lock, so that
+    /// none becomes idle in between.
+    fn offer(&mut self) -> Offer {
+        if let Some(idle) = self.idle.pop() {
+            return Offer::Idle(idle);
+        }
+        // One whose claimant has gone away is free again.
+        let free = self.starting.iter_mut().find(|starting| {
+            let claim = starting.claim.as_ref();
+            claim.is_none_or(oneshot::Sender::is_closed)
+        });
+        match free {
+            Some(starting) => {
+                let (claim, promised) = oneshot::channel();
+                starting.claim = Some(claim);
+                Offer::Promised(promised)
+            }
+            None => Offer::Nothing,
+        }
+    }
+
+    /// Forgets a runner that was being brought up. Returns the way to whoever waits for it.
+    fn forget(&mut self, id: RunnerId) -> Option<oneshot::Sender<Result<Idle, StartError>>> {
+        let at = self
+            .starting
+            .iter()
+            .position(|starting| starting.id == id)?;
+        self.starting.swap_remove(at).claim
+    }
+}
+
+/// A runner that is being brought up, and who waits for it.
+struct Starting {
+    id: RunnerId,
+    claim: Option<oneshot::Sender<Result<Idle, StartError>>>,
 }
 
 /// Where runners come from, and how they are counted.
@@ -49,7 +106,7 @@ pub(crate) struct Idle {
     source: Arc<Source>,
 }
 
-/// A runner that a worker has. **On drop** it ends with whoever had it.
+/// A runner that a worker has. **On drop** without one of its other ends, it is gone and counted as such.
 pub(crate) struct Lent<'a> {
     fleet: &'a Fleet,
     idle: Option<Idle>,
@@ -67,7 +124,8 @@ impl Fleet {
         Self {
             pool,
             source: RwLock::new(Arc::new(Source::new(manager, metrics))),
-            idle: Mutex::new(Vec::new()),
+            stock: Mutex::default(),
+            endings: TaskTracker::new(),
             lent: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             events,
@@ -93,60 +151,115 @@ impl Fleet {
     ) -> Vec<Idle> {
         *self.source.write().unwrap_or_else(PoisonError::into_inner) =
             Arc::new(Source::new(manager, metrics));
-        std::mem::take(&mut *self.idle())
+        std::mem::take(&mut self.stock().idle)
     }
 
-    /// Lends a runner: an idle one wherever there is one, else a new one.
+    /// Lends a runner: an idle one wherever there is one, else one that is being brought up already, else a new
+    /// one.
     ///
     /// # Cancel-safety
     /// Cancel-safe, as [`RunnerManager::create`] is.
-    pub(crate) async fn lend(&self) -> Result<Lent<'_>, StartError> {
-        let waiting = self.idle().pop();
-        let lent = match waiting {
-            Some(idle) => {
-                let was_idle = idle.since.elapsed();
-                Lent::new(self, idle, was_idle)
+    pub(crate) async fn lend(&self, metrics: &PoolMetrics) -> Result<Lent<'_>, StartError> {
+        loop {
+            let offer = self.stock().offer();
+            match offer {
+                Offer::Idle(mut idle) => {
+                    if idle.runner.is_alive() {
+                        let was_idle = idle.since.elapsed();
+                        return Ok(Lent::new(self, idle, was_idle));
+                    }
+                    self.count_out(idle.kind(), metrics, "crashed");
+                    self.end(idle);
+                }
+                Offer::Promised(promised) => {
+                    // It comes to nothing where whoever brings it up is itself ended, as by a change of the kind.
+                    if let Ok(result) = promised.await {
+                        return Ok(Lent::new(self, result?, Duration::ZERO));
+                    }
+                }
+                Offer::Nothing => break,
             }
-            None => {
-                let source = self.source();
-                let id = RunnerId(self.next_id.fetch_add(1, Ordering::Relaxed));
-                let begun = Instant::now();
-                let runner = source
-                    .manager
-                    .create(CreateRunner {
-                        id,
-                        pool: self.pool.clone(),
-                    })
-                    .await?;
-                source.counters.started.increment(1);
-                self.emit(|pool| Event::RunnerInstalled {
-                    pool,
-                    duration: begun.elapsed(),
-                });
-                let since = Instant::now();
-                Lent::new(
-                    self,
-                    Idle {
-                        id,
-                        runner,
-                        since,
-                        source,
-                    },
-                    Duration::ZERO,
-                )
-            }
+        }
+        let idle = self.create(self.make_id()).await?;
+        Ok(Lent::new(self, idle, Duration::ZERO))
+    }
+
+    /// Brings a runner up before a job asks for it. It goes to whoever waits for it by then, else to the idle ones.
+    /// `None` where it failed, and whoever waits for it was told why.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: whoever waits for it is told to help themselves.
+    pub(crate) async fn prestart(&self) -> Option<Result<(), StartError>> {
+        let starting = StartingGuard::new(self, self.make_id());
+        let result = self.create(starting.id).await;
+        let is_up = result.is_ok();
+        let unclaimed = match starting.arrive(result) {
+            Arrival::Claimed => return is_up.then_some(Ok(())),
+            Arrival::Idle => return Some(Ok(())),
+            Arrival::Unclaimed(result) => result,
         };
-        Ok(lent)
+        Some(unclaimed.map(|idle| self.end(idle)))
+    }
+
+    /// Runners that are being brought up before a job asks for them.
+    pub(crate) fn starting(&self) -> u32 {
+        u32::try_from(self.stock().starting.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Ends a runner while nobody waits for it but [`ended`](Self::ended).
+    pub(crate) fn end(&self, idle: Idle) {
+        self.endings.spawn(idle.delete());
+    }
+
+    /// Waits until all runners that were told to have ended.
+    pub(crate) async fn ended(&self) {
+        self.endings.close();
+        self.endings.wait().await;
+    }
+
+    async fn create(&self, id: RunnerId) -> Result<Idle, StartError> {
+        let source = self.source();
+        let begun = Instant::now();
+        let pool = self.pool.clone();
+        let runner = source.manager.create(CreateRunner { id, pool }).await?;
+        source.counters.started.increment(1);
+        self.emit(|pool| Event::RunnerInstalled {
+            pool,
+            duration: begun.elapsed(),
+        });
+        let since = Instant::now();
+        Ok(Idle {
+            id,
+            runner,
+            since,
+            source,
+        })
+    }
+
+    fn make_id(&self) -> RunnerId {
+        RunnerId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Puts a runner to the idle ones. Returns it instead where its kind is no longer wanted.
+    fn put_back(&self, mut idle: Idle) -> Option<Idle> {
+        idle.since = Instant::now();
+        // Asked under the lock of the stock: a change of kind first changes the source, then empties the stock.
+        let mut stock = self.stock();
+        if !Arc::ptr_eq(&self.source(), &idle.source) {
+            return Some(idle);
+        }
+        stock.idle.push(idle);
+        None
     }
 
     /// The idle runners, oldest first.
     pub(crate) fn idle_ids(&self) -> Vec<RunnerId> {
-        self.idle().iter().map(|idle| idle.id).collect()
+        self.stock().idle.iter().map(|idle| idle.id).collect()
     }
 
     /// Idle and busy runners.
     pub(crate) fn counts(&self) -> (u32, u32) {
-        let idle = u32::try_from(self.idle().len()).unwrap_or(u32::MAX);
+        let idle = u32::try_from(self.stock().idle.len()).unwrap_or(u32::MAX);
         (idle, self.lent.load(Ordering::Relaxed))
     }
 
@@ -155,21 +268,44 @@ impl Fleet {
         if ids.is_empty() {
             return Vec::new();
         }
-        self.idle()
+        self.stock()
+            .idle
             .extract_if(.., |idle| ids.contains(&idle.id))
             .collect()
     }
 
     /// Takes out all idle runners that are no longer alive.
     pub(crate) fn remove_dead(&self) -> Vec<Idle> {
-        self.idle()
+        self.stock()
+            .idle
             .extract_if(.., |idle| !idle.runner.is_alive())
             .collect()
     }
 
+    /// Takes out the idle runners that should be replaced, each with the reason. `keep` of them are wanted, however
+    /// long they wait.
+    pub(crate) fn remove_retiring(&self, keep: u32) -> Vec<(Idle, Retirement)> {
+        let mut stock = self.stock();
+        let mut spare = stock.idle.len().saturating_sub(keep as usize);
+        let mut retiring = Vec::new();
+        let mut staying = Vec::with_capacity(stock.idle.len());
+        for mut idle in stock.idle.drain(..) {
+            match idle.runner.retires() {
+                None => staying.push(idle),
+                Some(Retirement::IdleTimeout) if spare == 0 => staying.push(idle),
+                Some(why) => {
+                    spare = spare.saturating_sub(1);
+                    retiring.push((idle, why));
+                }
+            }
+        }
+        stock.idle = staying;
+        retiring
+    }
+
     /// Takes out all idle runners.
     pub(crate) fn remove_all(&self) -> Vec<Idle> {
-        std::mem::take(&mut *self.idle())
+        std::mem::take(&mut self.stock().idle)
     }
 
     /// Counts a runner out, with the event of its end.
@@ -202,9 +338,64 @@ impl Fleet {
             .clone()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        // A runner's `is_alive` is the only foreign code under this lock; the stack is whole if it panics.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        // `is_alive` and `retires` of runners are the only foreign code under this lock; the stock is sound if one
+        // of them panics.
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A runner that is being brought up. **On drop** without [`arrive`](Self::arrive), it never came.
+struct StartingGuard<'a> {
+    fleet: &'a Fleet,
+    id: RunnerId,
+}
+
+impl<'a> StartingGuard<'a> {
+    fn new(fleet: &'a Fleet, id: RunnerId) -> Self {
+        fleet.stock().starting.push(Starting { id, claim: None });
+        Self { fleet, id }
+    }
+
+    /// It is up, or never will be: hands it to whoever waits for it, else to the idle ones.
+    fn arrive(self, result: Result<Idle, StartError>) -> Arrival {
+        let (fleet, id) = (self.fleet, self.id);
+        let is_wanted = |idle: &Idle| Arc::ptr_eq(&fleet.source(), &idle.source);
+        let is_wanted = result.as_ref().is_ok_and(is_wanted);
+        let mut stock = fleet.stock();
+        let claim = stock.forget(id);
+        let result = match claim {
+            // Under the lock, though it wakes a task: nobody may find neither the promise nor the runner.
+            Some(claim) => match claim.send(result) {
+                Ok(()) => return Arrival::Claimed,
+                Err(result) => result,
+            },
+            None => result,
+        };
+        match result {
+            Ok(idle) if is_wanted => {
+                stock.idle.push(idle);
+                Arrival::Idle
+            }
+            result => Arrival::Unclaimed(result),
+        }
+    }
+}
+
+/// What became of a runner that was brought up before a job asked for it.
+enum Arrival {
+    /// Whoever waited for it has it, or knows why not.
+    Claimed,
+    Idle,
+    /// Nobody wants it, or it failed and nobody knows.
+    Unclaimed(Result<Idle, StartError>),
+}
+
+impl Drop for StartingGuard<'_> {
+    fn drop(&mut self) {
+        let claim = self.fleet.stock().forget(self.id);
+        // Only now, outside the lock.
+        drop(claim);
     }
 }
 
@@ -265,17 +456,22 @@ impl<'a> Lent<'a> {
         }
     }
 
-    /// Brings it back to wait for the next job. Returns it instead where its kind is no longer wanted.
-    pub(crate) fn bring_back(mut self) -> Option<Idle> {
-        let mut idle = self.idle.take()?;
-        idle.since = Instant::now();
-        // Asked under the lock of the stack: a change of kind first changes the source, then empties the stack.
-        let mut stack = self.fleet.idle();
-        if !Arc::ptr_eq(&self.fleet.source(), &idle.source) {
-            return Some(idle);
+    /// The runner was lost with the job that it had.
+    pub(crate) fn crashed(mut self, metrics: &PoolMetrics) {
+        if let Some(idle) = self.idle.take() {
+            metrics.runner_stopped(idle.kind(), "crashed");
         }
-        stack.push(idle);
-        None
+    }
+
+    /// Brings it back to wait for the next job. Returns it instead, with the reason, where it should not.
+    pub(crate) fn bring_back(mut self) -> Option<(Idle, &'static str)> {
+        let mut idle = self.idle.take()?;
+        // One that has just worked has not waited.
+        let why = idle.runner.retires();
+        if let Some(why) = why.filter(|why| *why != Retirement::IdleTimeout) {
+            return Some((idle, why.as_str()));
+        }
+        self.fleet.put_back(idle).map(|idle| (idle, "replaced"))
     }
 
     /// Takes the runner out of the fleet, to be ended.

@@ -250,9 +250,30 @@ impl Worker<'_> {
         deadline: Instant,
     ) -> Result<(), Leaving> {
         let shared = self.shared.clone();
-        let mut lent = match shared.fleet.lend().await {
-            Ok(lent) => lent,
-            Err(error) => {
+        // Bringing a runner up may take as long as some jobs do, and ends as they do.
+        let lent = tokio::select! {
+            biased;
+            () = self.cell.stop.cancelled() => None,
+            () = shared.kill.cancelled() => None,
+            lent = shared.fleet.lend(&shared.metrics) => Some(lent),
+        };
+        let mut lent = match lent {
+            Some(Ok(lent)) => lent,
+            None => {
+                self.shared.totals.count_stopped();
+                let verdict = verdict(JobEnd::Stopped, history, &settings.retry);
+                return self
+                    .settle(
+                        settings,
+                        Some(job.id()),
+                        delivery,
+                        history,
+                        verdict,
+                        deadline,
+                    )
+                    .await;
+            }
+            Some(Err(error)) => {
                 self.shared
                     .metrics
                     .job_ended(JobOutcome::NotStarted, Duration::ZERO);
@@ -279,7 +300,7 @@ impl Worker<'_> {
 
         if let JobEnd::NotStarted(error) = &report.end {
             let cause = chain(error);
-            self.bring_back(lent, report.reusable).await;
+            self.bring_back(lent, report.reusable, false);
             self.give_up(settings, job, delivery, history, &cause, deadline)
                 .await;
             return Err(Leaving::Faulted);
@@ -295,6 +316,10 @@ impl Worker<'_> {
             _ => self.shared.gate.launched(),
         }
         let reusable = report.reusable;
+        let lost = matches!(
+            &report.end,
+            JobEnd::Failed(failure) if failure.kind == FailureKind::RunnerLost
+        );
         let verdict = verdict(report.end, history, &settings.retry);
         let settled = self
             .settle(
@@ -306,7 +331,7 @@ impl Worker<'_> {
                 deadline,
             )
             .await;
-        self.bring_back(lent, reusable).await;
+        self.bring_back(lent, reusable, lost);
         settled
     }
 
@@ -415,22 +440,26 @@ impl Worker<'_> {
     }
 
     /// Returns a runner to the fleet, or ends it where the worker goes too.
-    async fn bring_back(&mut self, lent: Lent<'_>, reusable: bool) {
+    fn bring_back(&mut self, lent: Lent<'_>, reusable: bool, lost: bool) {
         if !reusable {
-            lent.finished();
+            if lost {
+                lent.crashed(&self.shared.metrics);
+            } else {
+                lent.finished();
+            }
             return;
         }
         let stays = self.cell.seen().phase == crate::decide::Phase::Busy;
-        let (over, reason) = if stays {
-            (lent.bring_back(), "replaced")
+        let over = if stays {
+            lent.bring_back()
         } else {
-            (lent.take_out(), "retired")
+            lent.take_out().map(|idle| (idle, "retired"))
         };
-        if let Some(idle) = over {
-            self.shared
-                .fleet
-                .count_out(idle.kind(), &self.shared.metrics, reason);
-            idle.delete().await;
+        if let Some((idle, reason)) = over {
+            let fleet = &self.shared.fleet;
+            fleet.count_out(idle.kind(), &self.shared.metrics, reason);
+            // The next job need not wait for it.
+            fleet.end(idle);
         }
     }
 

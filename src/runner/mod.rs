@@ -32,6 +32,11 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// The kind's name: a metric label, so one of a few constants.
     fn kind(&self) -> &'static str;
 
+    /// How many runners to bring up before a job asks for them. The pool brings up no more than workers wait.
+    fn prestart(&self) -> u32 {
+        0
+    }
+
     /// Brings one runner up, ready for a job.
     ///
     /// # Errors
@@ -99,13 +104,49 @@ pub trait Runner: Send {
     /// A dropped future ends the job at once (a process group is killed), and the runner must not be used again.
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport;
 
-    /// Whether an idle runner is still good for a job. Looked at in each reconcile; must not block.
+    /// Whether an idle runner is still good for a job. Looked at in each reconcile and before each job; must not
+    /// block.
     fn is_alive(&mut self) -> bool {
         true
     }
 
+    /// Why a runner that is alive should be replaced, where it should. Looked at in each reconcile and after each
+    /// job; must not block. Never counted as a crash.
+    fn retires(&mut self) -> Option<Retirement> {
+        None
+    }
+
     /// Ends the runner politely, within a bound of its own, and then by force.
     async fn stop(self: Box<Self>);
+}
+
+/// Why a runner that is well is replaced by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retirement {
+    /// It has run as many jobs as it may.
+    MaxJobs,
+    /// It is as old as it may become.
+    MaxAge,
+    /// It holds more memory than it may.
+    MaxMemory,
+    /// It has waited for a job for as long as it may. The runners that a manager wants kept ready wait on.
+    IdleTimeout,
+    /// It asks for it.
+    Asked,
+}
+
+impl Retirement {
+    /// A word of a bounded set, for labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxJobs => "max_jobs",
+            Self::MaxAge => "max_age",
+            Self::MaxMemory => "max_memory",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Asked => "asked",
+        }
+    }
 }
 
 /// The supervisor's side of a running job: how it ends one, and how it learns that one has started.

@@ -13,4 +13,5 @@ mod orphans;
 mod queue_conformance;
 mod runner_conformance;
 mod settlement;
+mod warm_runner;
 mod with_broker;

@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use tidegate::{
-    adapters::{exec::ExecManager, handler::HandlerManager},
-    config::ExecSettings,
+    adapters::{exec::ExecManager, handler::HandlerManager, warm::WarmManager},
+    config::{ExecSettings, WarmSettings},
     decide::RunnerId,
     queue::Message,
     runner::{
@@ -101,6 +101,59 @@ impl Kit for Exec {
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
         let settings = ExecSettings::new(["/no/such/program"]);
         Some(Box::new(ExecManager::new(settings)))
+    }
+}
+
+struct Warm;
+
+impl Kit for Warm {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        let wait = "open(folder + '/witness', 'w')\n  print('started', file=held, flush=True)\n  while True: time.sleep(1000)";
+        let wait = wait.replacen("open", "held = open", 1);
+        let work = match task {
+            Task::Done => "pass",
+            Task::Fail => "raise Exception('why')",
+            Task::Retry => "raise tidegate.Retry",
+            Task::Reject => "raise tidegate.Reject('never')",
+            Task::Obey => &wait,
+            Task::EndWell => &format!(
+                "signal.signal(signal.SIGTERM, end_well)\n  try:\n   {}\n  except InterruptedError: pass",
+                wait.replace("\n  ", "\n   ")
+            ),
+            Task::Ignore => &format!("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n  {wait}"),
+            Task::Copy => {
+                "open(folder + '/body', 'wb').write(job['bytes'])\n  \
+                 open(folder + '/attempt', 'w').write(str(job['attempt']))"
+            }
+        };
+        let script = format!(
+            "import os, signal, time, tidegate\n\
+             folder = os.environ['FOLDER']\n\
+             def end_well(*_): raise InterruptedError\n\
+             def handle(job):\n  {work}\n\
+             tidegate.serve(handle)\n"
+        );
+        let mut settings = WarmSettings::new(["python3", "-c", &script]);
+        settings.process.timeout = limits.timeout;
+        settings.process.kill_grace = limits.kill_grace;
+        let folder = witness.folder().to_str().expect("a path of text");
+        let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
+        settings.process.env = [
+            ("FOLDER".to_owned(), folder.to_owned()),
+            ("PYTHONPATH".to_owned(), shims.to_owned()),
+            ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
+        ]
+        .into();
+        Box::new(WarmManager::new(settings))
+    }
+
+    fn reusable(&self) -> bool {
+        true
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        let settings = WarmSettings::new(["/no/such/program"]);
+        Some(Box::new(WarmManager::new(settings)))
     }
 }
 
@@ -403,3 +456,4 @@ macro_rules! conformance {
 
 conformance!(exec, Exec);
 conformance!(handler, Handler);
+conformance!(warm, Warm);

@@ -2,10 +2,10 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use nix::sys::signal::Signal;
-
-use super::course::Cause;
-use crate::runner::{Failure, FailureKind, JobEnd};
+use crate::{
+    adapters::process::{Cause, signal_name},
+    runner::{Failure, FailureKind, JobEnd},
+};
 
 const EXIT_REJECT: i32 = 65;
 const EXIT_RETRY: i32 = 75;
@@ -83,14 +83,6 @@ fn rejection(stderr_tail: Option<&str>) -> String {
     match last_line {
         Some(line) => format!("refused by the job (exit code {EXIT_REJECT}): {line}"),
         None => format!("refused by the job (exit code {EXIT_REJECT})"),
-    }
-}
-
-fn signal_name(number: i32) -> String {
-    match Signal::try_from(number) {
-        Ok(signal) => format!("{signal} (signal {number})"),
-        // A real-time signal has no name of its own.
-        Err(_) => format!("signal {number}"),
     }
 }
 

@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{environment::Environment, run::run};
+use super::run::run;
 use crate::{
+    adapters::process::Environment,
     config::ExecSettings,
     runner::{CreateRunner, Job, JobControl, RunReport, Runner, RunnerManager, StartError},
 };

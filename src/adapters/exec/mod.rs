@@ -31,15 +31,9 @@
 //! no digit is lost; bytes, and text that is not UTF-8, are `{"base64": "..."}`; lists and tables are arrays and
 //! objects, down to 16 levels; what JSON has no word for (void, infinite, not a number, deeper) is `null`.
 
-mod course;
-mod environment;
-pub(crate) mod escape;
 mod exit;
-mod header_json;
 mod manager;
-mod output;
-mod process;
 mod run;
-mod start;
+mod variables;
 
 pub use self::manager::ExecManager;

@@ -1,30 +1,26 @@
 //! One job's run: spawn, feed, read, watch, reap. Everything happens within the one future, so that dropping it
 //! leaves nothing behind, and a job costs no task.
 
-use std::{pin::pin, process::Stdio, time::Duration};
+use std::pin::pin;
 
 use nix::errno::Errno;
 use tokio::{
     io::AsyncWriteExt,
-    process::{ChildStdin, Command},
+    process::ChildStdin,
     time::{Instant, sleep},
 };
 
 use super::{
-    course::{Course, Event, Step},
-    environment::{Environment, WithHeaders},
     exit::job_end,
-    output::{Output, Stream, TracingLog},
-    process::{Pipes, Process},
-    start::{locate, start_error},
+    variables::{WithHeaders, job_variables},
 };
 use crate::{
+    adapters::process::{
+        Course, Environment, Event, FOREVER, JobLog, Launch, Output, Pipes, Process, Step, Stream,
+    },
     config::ExecSettings,
     runner::{Job, JobControl, JobEnd, StartError},
 };
-
-/// The clock's own limit is some way beyond this, and nobody waits so long.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Runs `job` to its end.
 ///
@@ -49,8 +45,8 @@ pub(super) async fn run(
         stdout,
         stderr,
     } = pipes;
-    let mut out = Output::new(job, Stream::Stdout, TracingLog);
-    let mut err = Output::new(job, Stream::Stderr, TracingLog);
+    let mut out = Output::new(Stream::Stdout, JobLog(job));
+    let mut err = Output::new(Stream::Stderr, JobLog(job));
     let mut course = Course::new(settings.kill_grace);
     {
         let mut feed = pin!(feed(stdin, job.body()));
@@ -121,34 +117,14 @@ fn start(
     environment: &Environment,
     job: &Job,
 ) -> Result<(Process, Pipes), StartError> {
-    let Some((program, arguments)) = settings.command.split_first() else {
-        return Err(StartError {
-            what: "the pool's command is empty".to_owned(),
-            source: None,
-        });
-    };
-    let file = locate(program, environment.path());
-    let spawn = |headers| {
-        let mut command = Command::new(file.as_os_str());
-        command
-            .arg0(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(folder) = &settings.working_dir {
-            command.current_dir(folder);
-        }
-        environment.apply(&mut command, job, headers);
-        Process::spawn(&mut command)
-    };
-    let mut spawned = spawn(WithHeaders::Yes);
+    let launch = Launch::new(settings, environment)?;
+    let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes));
     // Where a small stack limit leaves less room than our budget, a message must still not stop the pool.
     if spawned
         .as_ref()
         .is_err_and(|error| error.raw_os_error() == Some(Errno::E2BIG as i32))
     {
-        spawned = spawn(WithHeaders::No);
+        spawned = launch.spawn(job_variables(job, WithHeaders::No));
     }
-    spawned.map_err(|error| start_error(program, &file, settings.working_dir.as_deref(), error))
+    spawned.map_err(|error| launch.error(error))
 }

@@ -230,6 +230,56 @@ impl Kind for Span {
     }
 }
 
+/// A size in bytes, with its unit: at least one.
+#[derive(Debug)]
+pub(in crate::config) struct Size;
+
+impl Size {
+    const UNITS: [(&str, u64); 5] = [
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+
+    fn parse(text: &str) -> Option<u64> {
+        let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let (number, unit) = text.split_at(text.len() - digits.len());
+        let unit = unit.trim_start();
+        let (_, factor) = Self::UNITS.iter().find(|(name, _)| *name == unit)?;
+        let number: u64 = number.parse().ok()?;
+        number.checked_mul(*factor).filter(|bytes| *bytes > 0)
+    }
+}
+
+impl Kind for Size {
+    type Value = u64;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        "a size such as \"256MiB\"".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<u64> {
+        let size = item.get_ref().as_str().and_then(Self::parse);
+        if size.is_none() {
+            spot.wrong(
+                item,
+                "write a size such as \"512KiB\", \"256MiB\" or \"2GiB\"",
+            );
+        }
+        size
+    }
+
+    fn toml(&self, value: &u64) -> String {
+        let mut units = Self::UNITS.iter().rev();
+        let unit = units.find(|(_, factor)| value.is_multiple_of(*factor));
+        let (name, factor) = unit.unwrap_or(&Self::UNITS[0]);
+        quoted(&format!("{}{name}", value / factor))
+    }
+}
+
 /// A kind, or one word that stands for "none".
 #[derive(Debug)]
 pub(in crate::config) struct OrWord<K>(pub(in crate::config) K, pub(in crate::config) &'static str);

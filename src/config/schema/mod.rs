@@ -22,7 +22,8 @@ pub(super) use self::{
     found::{Item, Spot, shown_text},
     key::{Given, Key},
     kinds::{
-        ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Span, Text, Texts, Whole, quoted,
+        ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,
+        quoted,
     },
     table::Table,
     variables::Spelling,

@@ -200,12 +200,32 @@ fn steps_must_rise() {
 fn a_runner_says_what_it_cannot_be() {
     for (line, expected) in [
         (
-            "kind = \"warm\"\nmin_idle = 3",
-            "2:8: pools.a.runner.kind: found \"warm\", write \"exec\": this kind is not built in this version",
+            "kind = \"container\"\nimage = 3",
+            "2:8: pools.a.runner.kind: found \"container\", write \"exec\" or \"warm\": this kind is not built in this version",
         ),
         (
             "kind = \"exce\"",
-            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\" or \"warm\"",
+        ),
+        (
+            "command = [\"a\"]\nmax_jobs = 3",
+            "3:12: pools.a.runner.max_jobs: found 3, remove it, or write kind = \"warm\": it means nothing to \"exec\"",
+        ),
+        (
+            "kind = \"warm\"\ncommand = [\"a\"]\nmax_jobs = 0",
+            "4:12: pools.a.runner.max_jobs: found 0, write a whole number from 1 to 1000000000",
+        ),
+        (
+            "kind = \"warm\"\ncommand = [\"a\"]\nmax_memory = \"256MB\"",
+            "4:14: pools.a.runner.max_memory: found \"256MB\", write a size such as \"512KiB\", \"256MiB\" or \"2GiB\"",
+        ),
+        (
+            "kind = \"warm\"\ncommand = [\"a\"]\nmax_memory = 256",
+            "4:14: pools.a.runner.max_memory: found 256, write a size such as \"512KiB\", \"256MiB\" or \"2GiB\"",
+        ),
+        (
+            "kind = \"warm\"\ncommand = [\"a\"]\nmax_memory = \"99999999TiB\"",
+            "4:14: pools.a.runner.max_memory: found \"99999999TiB\", write a size such as \"512KiB\", \"256MiB\" or \"2GiB\"",
         ),
         (
             "kind = \"exec\"",

@@ -6,7 +6,7 @@ use super::{POOL, given};
 use crate::{
     config::{
         BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat, PoolSettings,
-        RetrySettings, RunnerSettings, reference,
+        RetrySettings, RunnerSettings, WarmSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
 };
@@ -338,4 +338,38 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
             assert!(is_expected, "{example}: {problem}");
         }
     }
+}
+
+#[test]
+fn a_warm_runner_has_limits_of_its_own() {
+    let text = r#"
+[pools.a.runner]
+kind = "warm"
+command = ["python3", "worker.py"]
+timeout = "1m"
+start_timeout = "5s"
+max_jobs = 100
+max_age = "1h"
+idle_timeout = "10m"
+max_memory = "256 MiB"
+prestart = 2
+"#;
+    let mut process = ExecSettings::new(["python3", "worker.py"]);
+    process.timeout = Duration::from_secs(60);
+    let expected = WarmSettings {
+        process,
+        start_timeout: Duration::from_secs(5),
+        max_jobs: Some(100),
+        max_age: Some(Duration::from_secs(3600)),
+        idle_timeout: Some(Duration::from_secs(600)),
+        max_memory: Some(256 * 1024 * 1024),
+        prestart: 2,
+    };
+    let settings = given(text).loaded().settings;
+    assert_eq!(settings.pools[0].runner, RunnerSettings::Warm(expected));
+
+    let text = "pools.a.runner = { kind = \"warm\", command = [\"a\"] }\n";
+    let settings = given(text).loaded().settings;
+    let expected = RunnerSettings::Warm(WarmSettings::new(["a"]));
+    assert_eq!(settings.pools[0].runner, expected);
 }

@@ -85,6 +85,8 @@ pub(crate) struct Pool {
     next_worker: u64,
     /// Deletions of runners and the like, which nobody waits for but the pool's end.
     chores: JoinSet<()>,
+    /// Runners that are brought up before a job asks for them.
+    prestarts: JoinSet<()>,
     /// The look under way: at most one.
     look: Option<BoxFuture<'static, Look>>,
     /// Who waits for the look under way.
@@ -112,6 +114,7 @@ impl Pool {
             ids: HashMap::new(),
             next_worker: 0,
             chores: JoinSet::new(),
+            prestarts: JoinSet::new(),
             look: None,
             answers: Vec::new(),
             late: Vec::new(),
@@ -159,6 +162,7 @@ impl Pool {
             workers,
             commands,
             chores,
+            prestarts,
             look,
             deadline,
             killed,
@@ -195,6 +199,7 @@ impl Pool {
             () = shared.gate.changed() => Event::GateChanged,
             look = look => Event::Looked(Box::new(look)),
             Some(_) = chores.join_next() => Event::ChoreEnded,
+            Some(_) = prestarts.join_next() => Event::ChoreEnded,
             () = deadline => Event::DeadlinePassed,
             () = pause => Event::GateChanged,
             _ = ticks.tick() => Event::Tick,
@@ -333,6 +338,7 @@ impl Pool {
                 .shared
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
+            self.prestarts.abort_all();
             // Whatever could not start may be what was changed.
             self.shared.gate.try_now(self.shared.now());
             // The next reconcile sets the gauges of the new kind.
@@ -372,8 +378,10 @@ impl Pool {
         while let Some(ended) = self.workers.join_next_with_id().await {
             self.worker_ended(ended);
         }
+        self.prestarts.shutdown().await;
         self.flush("drained");
         while self.chores.join_next().await.is_some() {}
+        self.shared.fleet.ended().await;
         let (census, _) = self.shared.census(self.shared.now());
         self.shared.metrics.sizes(0, 0, &census.counts());
         self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);

@@ -9,14 +9,15 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 use super::{Pool, look::Look};
 use crate::{
     decide::{
-        EventKind, Intake, Observation, Phase, Plan, Probe, ReconcileResult, Reconciliation, Rule,
-        WorkerId,
+        Counts, EventKind, Intake, Observation, Phase, Plan, Probe, ReconcileResult,
+        Reconciliation, Rule, WorkerId,
     },
     run::{
         cell::{Leaving, WorkerCell},
         events::Event,
         fleet::Idle,
         metrics::ReconcileOutcome,
+        settling::chain,
         worker,
     },
 };
@@ -62,6 +63,7 @@ impl Pool {
         self.apply(&plan, intake, &mut result);
 
         let counts = census.counts();
+        self.prestart(&counts, &plan, intake);
         let (idle, busy) = shared.fleet.counts();
         let took = started.elapsed();
         shared.fleet.emit(|pool| Event::Reconciliation {
@@ -105,7 +107,7 @@ impl Pool {
 
     /// Collects runners that died idle, and counts what the manager collected.
     fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
-        let shared = &self.shared;
+        let shared = self.shared.clone();
         let dead = shared.fleet.remove_dead();
         let orphans = look.map_or(0, |look| look.cleaned.orphans);
         let crashed = u32::try_from(dead.len()).unwrap_or(u32::MAX);
@@ -123,6 +125,17 @@ impl Pool {
         count_stops(result, crashed + orphans);
         // Ended all the same, so that what they leave behind is reaped.
         self.end_runners(dead);
+
+        let retired = shared
+            .fleet
+            .remove_retiring(shared.fleet.manager().prestart());
+        for (idle, why) in &retired {
+            shared
+                .fleet
+                .count_out(idle.kind(), &shared.metrics, why.as_str());
+        }
+        count_stops(result, u32::try_from(retired.len()).unwrap_or(u32::MAX));
+        self.end_runners(retired.into_iter().map(|(idle, _)| idle).collect());
         crashed
     }
 
@@ -172,6 +185,35 @@ impl Pool {
         }
         count_stops(result, u32::try_from(deleted.len()).unwrap_or(u32::MAX));
         self.end_runners(deleted);
+    }
+
+    /// Brings runners up for workers that wait, up to as many as the manager wants ready. Beyond the workers that
+    /// will wait there is no place for them.
+    fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
+        let ready = self.shared.fleet.manager().prestart();
+        if ready == 0 || !matches!(intake, Intake::Open | Intake::Trial) {
+            return;
+        }
+        let summary = plan.summary();
+        let waiting = counts.waiting.saturating_sub(summary.stop) + summary.spawn;
+        let idle = counts.idle.saturating_sub(summary.delete);
+        let missing = ready
+            .min(waiting)
+            .saturating_sub(idle + self.shared.fleet.starting());
+        for _ in 0..missing {
+            let shared = self.shared.clone();
+            self.prestarts.spawn(async move {
+                match shared.fleet.prestart().await {
+                    Some(Ok(())) => shared.gate.started(),
+                    Some(Err(error)) => {
+                        let cause = chain(&error);
+                        shared.gate.start_failed(shared.now(), cause);
+                    }
+                    // Whoever waited for it has heard, and says so.
+                    None => {}
+                }
+            });
+        }
     }
 
     fn spawn_worker(&mut self) {

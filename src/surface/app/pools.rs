@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    adapters::exec::ExecManager,
+    adapters::{exec::ExecManager, warm::WarmManager},
     config::{PoolConfig, RunnerSettings},
     run::PoolSpec,
     runner::RunnerManager,
@@ -44,6 +44,7 @@ impl Pools {
 fn manager(settings: &RunnerSettings) -> Arc<dyn RunnerManager> {
     match settings {
         RunnerSettings::Exec(exec) => Arc::new(ExecManager::new(exec.clone())),
+        RunnerSettings::Warm(warm) => Arc::new(WarmManager::new(warm.clone())),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::output::{Exit, Failure};
 use crate::{
-    adapters::exec::escape::Escaped,
+    adapters::process::Escaped,
     builder::{broker_driver, reach},
     config::{DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,

@@ -12,7 +12,7 @@ use super::{
     output::{self, Exit, Failure},
 };
 use crate::{
-    adapters::exec::escape::Escaped,
+    adapters::process::Escaped,
     config::{self, Loaded, Problem, Source},
 };
 

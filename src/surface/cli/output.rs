@@ -11,7 +11,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::{
-    adapters::exec::escape::Escaped,
+    adapters::process::Escaped,
     config::{NotFound, Source},
 };
 

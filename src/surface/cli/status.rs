@@ -10,7 +10,7 @@ use super::{
     output::{self, Exit, Failure},
 };
 use crate::{
-    adapters::exec::escape::Escaped,
+    adapters::process::Escaped,
     run::{PoolState, PoolStatus},
 };
 

@@ -46,12 +46,16 @@ impl Witness {
 
     /// The next line that the job writes.
     pub(crate) async fn line(&mut self) -> String {
+        self.next().await.expect("the job has gone without a word")
+    }
+
+    /// The next line that the job writes, or `None` once nobody holds the FIFO any more.
+    pub(crate) async fn next(&mut self) -> Option<String> {
         let mut line = String::new();
         soon(self.fifo.read_line(&mut line))
             .await
             .expect("a readable fifo");
-        assert!(line.ends_with('\n'), "the job has gone without a word");
-        line.trim_end().to_owned()
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
     }
 
     /// Waits until nobody holds the FIFO any more, after at least one has.

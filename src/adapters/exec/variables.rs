@@ -1,17 +1,8 @@
-//! The environment of a job's process: what the pool lists, and what the message says.
+//! What the message says, as variables of its job's process.
 
-use std::{
-    borrow::Cow,
-    ffi::{OsStr, OsString},
-};
+use std::borrow::Cow;
 
-use tokio::process::Command;
-
-use super::header_json::headers_to_json;
-use crate::{config::ExecSettings, runner::Job};
-
-/// Variables of the supervisor that every job is given.
-const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+use crate::{adapters::process::headers_to_json, runner::Job};
 
 /// Bytes that the job's own variables may take together. Below the kernel's 128 KiB for a single string, and far
 /// below its 2 MiB for them all, so that no message can keep a process from starting.
@@ -24,57 +15,8 @@ pub(super) enum WithHeaders {
     No,
 }
 
-/// The part of the environment that is the same for all jobs of a pool.
-#[derive(Debug)]
-pub(super) struct Environment {
-    variables: Vec<(OsString, OsString)>,
-}
-
-impl Environment {
-    /// Reads the supervisor's environment, once.
-    pub(super) fn new(settings: &ExecSettings) -> Self {
-        Self::with(settings, |name| std::env::var_os(name))
-    }
-
-    fn with(settings: &ExecSettings, ours: impl Fn(&str) -> Option<OsString>) -> Self {
-        let passed = ALWAYS_PASSED
-            .into_iter()
-            .chain(settings.env_pass.iter().map(String::as_str))
-            .filter_map(|name| Some((name.into(), ours(name)?)));
-        let listed = settings
-            .env
-            .iter()
-            .map(|(name, value)| (name.into(), value.into()));
-        Self {
-            variables: passed.chain(listed).collect(),
-        }
-    }
-
-    /// `PATH` as the job sees it.
-    pub(super) fn path(&self) -> Option<&OsStr> {
-        // What comes later wins, as it does in the process.
-        let mut paths = self
-            .variables
-            .iter()
-            .rev()
-            .filter(|(name, _)| name == "PATH");
-        paths.next().map(|(_, value)| value.as_os_str())
-    }
-
-    /// Makes this, and nothing else, the environment of `command`.
-    pub(super) fn apply(&self, command: &mut Command, job: &Job, headers: WithHeaders) {
-        command.env_clear();
-        for (name, value) in &self.variables {
-            command.env(name, value);
-        }
-        for (name, value) in job_variables(job, headers) {
-            command.env(name, value.as_ref());
-        }
-    }
-}
-
 /// The job's own variables, within their budget: what does not fit is left out, and said to be.
-fn job_variables(job: &Job, headers: WithHeaders) -> Vec<(&'static str, Cow<'_, str>)> {
+pub(super) fn job_variables(job: &Job, headers: WithHeaders) -> Vec<(&'static str, Cow<'_, str>)> {
     let message = job.message();
     let properties = &message.properties;
     let mut budget = Budget {
@@ -247,24 +189,5 @@ mod tests {
         assert!(!full.contains_key("TIDEGATE_TRUNCATED"));
         let over = variables(with_header("x".repeat(room + 1)));
         assert!(over.contains_key("TIDEGATE_TRUNCATED"));
-    }
-
-    #[test]
-    fn passes_only_what_is_listed_and_lets_the_pool_have_the_last_word() {
-        let mut settings = ExecSettings::new(["true"]);
-        settings.env_pass = vec!["PASSED".into(), "MISSING".into()];
-        settings.env = [("PATH".to_owned(), "/opt".to_owned())].into();
-        let ours = |name: &str| match name {
-            "MISSING" | "TZ" => None,
-            name => Some(format!("our {name}").into()),
-        };
-        let environment = Environment::with(&settings, ours);
-        let names: Vec<_> = environment
-            .variables
-            .iter()
-            .map(|(name, _)| name.to_string_lossy())
-            .collect();
-        assert_eq!(names, ["PATH", "HOME", "LANG", "PASSED", "PATH"]);
-        assert_eq!(environment.path(), Some(OsStr::new("/opt")));
     }
 }

@@ -1,5 +1,7 @@
 //! A job's output: read to its end whatever it is, logged line by line, and bounded.
 
+use std::os::fd::AsFd;
+
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::escape::Escaped;
@@ -14,18 +16,21 @@ const STREAM_CAP: u64 = 1024 * 1024;
 /// A line that is not complete yet, and always as much room again to read into.
 const BUFFER: usize = 2 * LINE_CAP;
 
+/// Chunks of a line's size that the largest pipe can hold: 1 MiB, for whoever has no special rights.
+const MOST_CHUNKS: usize = 64;
+
 /// Bytes of standard error that a failure carries.
 const TAIL: usize = 2 * 1024;
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(in crate::adapters) enum Stream {
     Stdout,
     Stderr,
 }
 
 impl Stream {
-    fn name(self) -> &'static str {
+    pub(in crate::adapters) fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
@@ -33,11 +38,11 @@ impl Stream {
     }
 }
 
-/// Reads one stream of a job. Everything that is read passes through here once, so this is where an answer on
+/// Reads one stream of a process. Everything that is read passes through here once, so this is where an answer on
 /// standard output would be kept.
-pub(super) struct Output<'a, S> {
+pub(in crate::adapters) struct Output<L> {
     stream: Stream,
-    log: S,
+    log: L,
     /// The unfinished line. Never longer than [`LINE_CAP`] between two reads.
     buffer: Vec<u8>,
     /// The rest of the present line is dropped: its beginning was logged already.
@@ -47,35 +52,34 @@ pub(super) struct Output<'a, S> {
     read: u64,
     logged: u64,
     tail: Vec<u8>,
-    job: &'a Job,
 }
 
 /// Where lines go.
-pub(super) trait Log {
-    fn line(&mut self, job: &Job, stream: Stream, line: &[u8]);
-    fn dropped(&mut self, job: &Job, stream: Stream, bytes: u64);
+pub(in crate::adapters) trait Log {
+    fn line(&mut self, stream: Stream, line: &[u8]);
+    fn dropped(&mut self, stream: Stream, bytes: u64);
 }
 
 /// The supervisor's own log. At `info`, because what their job prints is what its owner looks for first.
-pub(super) struct TracingLog;
+pub(in crate::adapters) struct JobLog<'a>(pub(in crate::adapters) &'a Job);
 
-impl Log for TracingLog {
-    fn line(&mut self, job: &Job, stream: Stream, line: &[u8]) {
+impl Log for JobLog<'_> {
+    fn line(&mut self, stream: Stream, line: &[u8]) {
         tracing::info!(
             target: "tidegate::job",
-            pool = %job.pool(),
-            job.id = %Escaped(job.id().as_str()),
+            pool = %self.0.pool(),
+            job.id = %Escaped(self.0.id().as_str()),
             stream = stream.name(),
             line = %Escaped(&String::from_utf8_lossy(line)),
             "job output"
         );
     }
 
-    fn dropped(&mut self, job: &Job, stream: Stream, bytes: u64) {
+    fn dropped(&mut self, stream: Stream, bytes: u64) {
         tracing::info!(
             target: "tidegate::job",
-            pool = %job.pool(),
-            job.id = %Escaped(job.id().as_str()),
+            pool = %self.0.pool(),
+            job.id = %Escaped(self.0.id().as_str()),
             stream = stream.name(),
             bytes,
             "job output dropped"
@@ -83,8 +87,8 @@ impl Log for TracingLog {
     }
 }
 
-impl<'a, S: Log> Output<'a, S> {
-    pub(super) fn new(job: &'a Job, stream: Stream, log: S) -> Self {
+impl<L: Log> Output<L> {
+    pub(in crate::adapters) fn new(stream: Stream, log: L) -> Self {
         Self {
             stream,
             log,
@@ -94,15 +98,19 @@ impl<'a, S: Log> Output<'a, S> {
             read: 0,
             logged: 0,
             tail: Vec::new(),
-            job,
         }
+    }
+
+    /// Where its lines go.
+    pub(in crate::adapters) fn log(&mut self) -> &mut L {
+        &mut self.log
     }
 
     /// Reads to the end of the stream.
     ///
     /// # Cancel-safety
     /// Cancel-safe: what was read is accounted for.
-    pub(super) async fn drain(&mut self, mut stream: impl AsyncRead + Unpin) {
+    pub(in crate::adapters) async fn drain(&mut self, mut stream: impl AsyncRead + Unpin) {
         loop {
             let pending = self.buffer.len();
             let mut room = bytes::BufMut::limit(&mut self.buffer, BUFFER - pending);
@@ -112,6 +120,21 @@ impl<'a, S: Log> Output<'a, S> {
                 // A pipe that cannot be read is at its end.
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Takes in what can be read without waiting. What a process wrote before something that is known to have
+    /// happened is then in.
+    pub(in crate::adapters) fn drain_now(&mut self, stream: &impl AsFd) {
+        // A flood has no end: what fits into the largest pipe is all that can have been written before.
+        for _ in 0..MOST_CHUNKS {
+            let pending = self.buffer.len();
+            let room = rustix::buffer::spare_capacity(&mut self.buffer);
+            // Not by way of the runtime, which may not have heard yet that there is something.
+            let Ok(1..) = rustix::io::read(stream, room) else {
+                return;
+            };
+            self.take(pending);
         }
     }
 
@@ -163,24 +186,29 @@ impl<'a, S: Log> Output<'a, S> {
             return;
         }
         self.logged += size as u64;
-        self.log.line(
-            self.job,
-            self.stream,
-            line.strip_suffix(b"\r").unwrap_or(line),
-        );
+        self.log
+            .line(self.stream, line.strip_suffix(b"\r").unwrap_or(line));
     }
 
     /// Logs an unfinished last line, and says what was dropped. Returns the end of what was read.
-    pub(super) fn finish(mut self) -> Option<String> {
+    pub(in crate::adapters) fn finish(mut self) -> Option<String> {
         if !self.buffer.is_empty() {
             let line = std::mem::take(&mut self.buffer);
             self.line(&line, 0);
         }
-        let dropped = self.read - self.logged;
+        self.turn()
+    }
+
+    /// Says what was dropped, and begins a new account, with all of its room, for what comes next. Returns the end
+    /// of what was read. An unfinished line is left to its rest.
+    pub(in crate::adapters) fn turn(&mut self) -> Option<String> {
+        let pending = self.buffer.len() as u64;
+        let dropped = self.read - self.logged - pending;
         if dropped > 0 {
-            self.log.dropped(self.job, self.stream, dropped);
+            self.log.dropped(self.stream, dropped);
         }
-        tail_text(&self.tail)
+        (self.read, self.logged, self.closed) = (pending, 0, false);
+        tail_text(&std::mem::take(&mut self.tail))
     }
 }
 
@@ -214,10 +242,7 @@ fn tail_text(tail: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{decide::JobId, queue::Message};
 
     #[derive(Default)]
     struct Seen {
@@ -226,25 +251,18 @@ mod tests {
     }
 
     impl Log for &mut Seen {
-        fn line(&mut self, _: &Job, _: Stream, line: &[u8]) {
+        fn line(&mut self, _: Stream, line: &[u8]) {
             self.lines.push(line.to_vec());
         }
 
-        fn dropped(&mut self, _: &Job, _: Stream, bytes: u64) {
+        fn dropped(&mut self, _: Stream, bytes: u64) {
             self.dropped.push(bytes);
         }
     }
 
     async fn seen(reader: impl AsyncRead + Unpin) -> (Seen, Option<String>) {
-        let job = Job::new(
-            "p".into(),
-            "q".into(),
-            Arc::new(Message::default()),
-            1,
-            || JobId::from("j"),
-        );
         let mut seen = Seen::default();
-        let mut output = Output::new(&job, Stream::Stderr, &mut seen);
+        let mut output = Output::new(Stream::Stderr, &mut seen);
         output.drain(reader).await;
         let tail = output.finish();
         (seen, tail)

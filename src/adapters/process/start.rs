@@ -1,4 +1,4 @@
-//! Why a process could not be started, in words that say what to mend.
+//! Starting a pool's command; and why it could not be started, in words that say what to mend.
 
 use std::{
     borrow::Cow,
@@ -7,17 +7,81 @@ use std::{
     io::{self, Read},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use nix::errno::Errno;
+use tokio::process::Command;
 
-use crate::runner::StartError;
+use super::{
+    child::{Pipes, Process},
+    environment::Environment,
+};
+use crate::{config::ExecSettings, runner::StartError};
+
+/// A pool's command, found and ready to be started.
+#[derive(Debug)]
+pub(in crate::adapters) struct Launch<'a> {
+    settings: &'a ExecSettings,
+    environment: &'a Environment,
+    program: &'a str,
+    file: Cow<'a, Path>,
+}
+
+impl<'a> Launch<'a> {
+    /// Looks for the command's program.
+    pub(in crate::adapters) fn new(
+        settings: &'a ExecSettings,
+        environment: &'a Environment,
+    ) -> Result<Self, StartError> {
+        let Some(program) = settings.command.first() else {
+            return Err(StartError {
+                what: "the pool's command is empty".to_owned(),
+                source: None,
+            });
+        };
+        Ok(Self {
+            settings,
+            environment,
+            program,
+            file: locate(program, environment.path()),
+        })
+    }
+
+    /// Starts it, with these variables besides the pool's.
+    pub(in crate::adapters) fn spawn<'v>(
+        &self,
+        variables: impl IntoIterator<Item = (&'static str, Cow<'v, str>)>,
+    ) -> io::Result<(Process, Pipes)> {
+        let mut command = Command::new(self.file.as_os_str());
+        command
+            .arg0(self.program)
+            .args(&self.settings.command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(folder) = &self.settings.working_dir {
+            command.current_dir(folder);
+        }
+        self.environment.apply(&mut command);
+        for (name, value) in variables {
+            command.env(name, value.as_ref());
+        }
+        Process::spawn(&mut command)
+    }
+
+    /// Says why it could not be started.
+    pub(in crate::adapters) fn error(&self, error: io::Error) -> StartError {
+        let folder = self.settings.working_dir.as_deref();
+        start_error(self.program, &self.file, folder, error)
+    }
+}
 
 /// The program's file, found as a shell would: a name without a slash is looked for along `path`.
 ///
 /// The search is ours because the standard library gives up the fast way to spawn (`posix_spawn`) where it has
 /// to search a `PATH` that is not its own. What is not found stays a name, and the system says what is wrong.
-pub(super) fn locate<'a>(program: &'a str, path: Option<&OsStr>) -> Cow<'a, Path> {
+fn locate<'a>(program: &'a str, path: Option<&OsStr>) -> Cow<'a, Path> {
     if !program.contains('/')
         && let Some(path) = path
     {
@@ -41,7 +105,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// Explains `error`, which starting `file` (as `program` in the pool's command) in `working_dir` met.
-pub(super) fn start_error(
+fn start_error(
     program: &str,
     file: &Path,
     working_dir: Option<&Path>,

@@ -6,6 +6,7 @@
 
 use std::{io, os::fd::OwnedFd, process::ExitStatus};
 
+use futures_util::FutureExt as _;
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill, killpg},
@@ -19,7 +20,7 @@ use tokio::{
 use crate::adapters::children::{self, Own};
 
 /// A child and its group. **On drop** the whole group is killed, and the child is reaped in the background.
-pub(super) struct Process {
+pub(in crate::adapters) struct Process {
     child: Child,
     pid: Pid,
     own: Own,
@@ -39,15 +40,15 @@ enum State {
 }
 
 /// Our ends of the three pipes.
-pub(super) struct Pipes {
-    pub(super) stdin: ChildStdin,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+pub(in crate::adapters) struct Pipes {
+    pub(in crate::adapters) stdin: ChildStdin,
+    pub(in crate::adapters) stdout: ChildStdout,
+    pub(in crate::adapters) stderr: ChildStderr,
 }
 
 impl Process {
     /// Spawns `command`, whose three standard streams must be pipes, as the leader of a new group.
-    pub(super) fn spawn(command: &mut Command) -> io::Result<(Self, Pipes)> {
+    pub(in crate::adapters) fn spawn(command: &mut Command) -> io::Result<(Self, Pipes)> {
         let (mut child, own) = children::spawn(command.process_group(0).kill_on_drop(true))?;
         let pid = own.pid();
         let (Some(stdin), Some(stdout), Some(stderr)) =
@@ -76,7 +77,7 @@ impl Process {
     ///
     /// # Cancel-safety
     /// Cancel-safe.
-    pub(super) async fn exited(&mut self) {
+    pub(in crate::adapters) async fn exited(&mut self) {
         // An error says that the runtime is going down; then the other way in takes the zombie with it.
         if let Some(exit) = &self.exit
             && exit.readable().await.is_ok()
@@ -89,8 +90,18 @@ impl Process {
         let _ = killpg(self.pid, Signal::SIGKILL);
     }
 
+    /// Whether the child is known to have exited.
+    pub(in crate::adapters) fn has_exited(&mut self) -> bool {
+        self.exited().now_or_never().is_some()
+    }
+
+    /// Its process id. A stranger's once it is reaped.
+    pub(in crate::adapters) fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Sends a signal to the whole group, as long as its id is certainly ours.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(in crate::adapters) fn signal(&self, signal: Signal) {
         if let State::Reaped(_) = self.state {
             return;
         }
@@ -106,7 +117,7 @@ impl Process {
 
     /// Kills what is left of the group and reaps the child. `None` where it would not die: it is then reaped in
     /// the background, whenever it does.
-    pub(super) fn finish(mut self) -> Option<ExitStatus> {
+    pub(in crate::adapters) fn finish(mut self) -> Option<ExitStatus> {
         self.signal(Signal::SIGKILL);
         match self.state {
             State::Reaped(status) => status,
@@ -135,6 +146,15 @@ fn pidfd(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
     let pid = rustix::process::Pid::from_raw(pid.as_raw())?;
     let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
     AsyncFd::with_interest(fd, Interest::READABLE).ok()
+}
+
+/// A signal in words.
+pub(in crate::adapters) fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => format!("{signal} (signal {number})"),
+        // A real-time signal has no name of its own.
+        Err(_) => format!("signal {number}"),
+    }
 }
 
 #[cfg(test)]

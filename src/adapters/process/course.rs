@@ -5,15 +5,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 /// How long a job's left-overs may hold its output open after it has exited.
-const LINGER: Duration = Duration::from_secs(1);
+pub(in crate::adapters) const LINGER: Duration = Duration::from_secs(1);
 
 /// How long to wait for a process to die of a KILL. One that sleeps in the kernel, or that belongs to another
 /// user by now, may never do so, and must not hold its worker for ever.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::adapters) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(in crate::adapters) enum Event {
     /// The job's own process has exited. It is not reaped yet.
     Exited,
     /// Both output pipes are at their end.
@@ -29,7 +29,7 @@ pub(super) enum Event {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Step {
+pub(in crate::adapters) enum Step {
     /// Nothing.
     Wait,
     /// Send this signal to the group, and set the timer.
@@ -42,7 +42,7 @@ pub(super) enum Step {
 
 /// Why we ended a job, where we did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(in crate::adapters) enum Cause {
     /// Its timeout.
     Timeout,
     /// The supervisor's word.
@@ -61,7 +61,7 @@ pub(super) enum Cause {
 ///                            Exited ---- output ended, or a second later ----> finish
 /// ```
 #[derive(Debug)]
-pub(super) struct Course {
+pub(in crate::adapters) struct Course {
     stage: Stage,
     cause: Option<Cause>,
     output_open: bool,
@@ -77,7 +77,7 @@ enum Stage {
 }
 
 impl Course {
-    pub(super) fn new(kill_grace: Duration) -> Self {
+    pub(in crate::adapters) fn new(kill_grace: Duration) -> Self {
         Self {
             stage: Stage::Running,
             cause: None,
@@ -87,19 +87,19 @@ impl Course {
     }
 
     /// Why we ended the job: the first cause counts, and none that came after its exit.
-    pub(super) fn cause(&self) -> Option<Cause> {
+    pub(in crate::adapters) fn cause(&self) -> Option<Cause> {
         self.cause
     }
 
-    pub(super) fn has_exited(&self) -> bool {
+    pub(in crate::adapters) fn has_exited(&self) -> bool {
         self.stage == Stage::Exited
     }
 
-    pub(super) fn output_is_open(&self) -> bool {
+    pub(in crate::adapters) fn output_is_open(&self) -> bool {
         self.output_open
     }
 
-    pub(super) fn handle(&mut self, event: Event) -> Step {
+    pub(in crate::adapters) fn handle(&mut self, event: Event) -> Step {
         match (self.stage, event) {
             (Stage::Exited, Event::OutputEnded | Event::TimeUp | Event::KillAsked) => {
                 self.output_open = false;

@@ -8,8 +8,8 @@ use crate::queue::{HeaderValue, Headers};
 /// Levels of lists and tables. RabbitMQ sets no bound, and a reader in another language may recurse.
 const MAX_DEPTH: usize = 16;
 
-/// The headers as a JSON object. The mapping is in the documentation of [`exec`](super).
-pub(super) fn headers_to_json(headers: &Headers) -> Value {
+/// The headers as a JSON object. The mapping is in the documentation of [`exec`](crate::adapters::exec).
+pub(in crate::adapters) fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 

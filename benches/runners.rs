@@ -1,0 +1,205 @@
+//! What a runner costs beside a bare loop that does the same with tokio alone. Needs no broker.
+//!
+//! Each figure is the median ratio of pairs of runs that take turns, so that whatever slows the machine for a while
+//! slows both.
+
+use std::{
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tidegate::{
+    adapters::{exec::ExecManager, warm::WarmManager},
+    config::{ExecSettings, WarmSettings},
+    decide::RunnerId,
+    queue::Message,
+    runner::{CreateRunner, Job, JobControl, JobEnd, Runner, RunnerManager},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+const PAIRS: usize = 9;
+const BODY: &str = "{\"image\": \"harbour.jpg\", \"width\": 256}";
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
+const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";
+/// The same work as a process for each job.
+const ONCE: &str = "import sys, json, base64, os, traceback\nsys.stdin.read()";
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let exec = median(spawn_bare, || exec_jobs(&["/bin/true"], 300)).await;
+        println!("exec /bin/true: {exec:.2} of a bare spawn loop (target 0.85)");
+        let warm = median(pipe_bare, || warm_jobs(5_000)).await;
+        println!("warm Python:    {warm:.2} of a bare pipe loop (target 0.7)");
+        let python = median(
+            || exec_jobs(&["python3", "-c", ONCE], 10),
+            || warm_jobs(5_000),
+        )
+        .await;
+        println!("warm Python:    {python:.0} times exec with the same script (target 20)");
+    });
+}
+
+/// The median of theirs in jobs a second over those of the baseline.
+async fn median<A, B>(baseline: impl Fn() -> A, ours: impl Fn() -> B) -> f64
+where
+    A: Future<Output = f64>,
+    B: Future<Output = f64>,
+{
+    let mut ratios = Vec::with_capacity(PAIRS);
+    let (mut bare, mut full) = (Vec::new(), Vec::new());
+    for pair in 0..=PAIRS {
+        // Each goes first in turn; the first pair only warms up.
+        let (b, o) = if pair % 2 == 0 {
+            let b = baseline().await;
+            (b, ours().await)
+        } else {
+            let o = ours().await;
+            (baseline().await, o)
+        };
+        if pair > 0 {
+            ratios.push(o / b);
+            bare.push(b);
+            full.push(o);
+        }
+    }
+    println!(
+        "  {:>8.0} jobs/s beside {:>8.0}",
+        middle(&mut full),
+        middle(&mut bare)
+    );
+    middle(&mut ratios)
+}
+
+fn middle(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn rate(jobs: u32, took: Duration) -> f64 {
+    f64::from(jobs) / took.as_secs_f64()
+}
+
+async fn spawn_bare() -> f64 {
+    const JOBS: u32 = 300;
+    let begun = Instant::now();
+    for _ in 0..JOBS {
+        let mut child = Command::new("/bin/true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let (mut stdin, mut stdout, mut stderr) = (
+            child.stdin.take().expect("a pipe"),
+            child.stdout.take().expect("a pipe"),
+            child.stderr.take().expect("a pipe"),
+        );
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let feed = async {
+            let _ = stdin.write_all(BODY.as_bytes()).await;
+            drop(stdin);
+        };
+        let (_, out, err, status) = tokio::join!(
+            feed,
+            stdout.read_to_end(&mut out),
+            stderr.read_to_end(&mut err),
+            child.wait()
+        );
+        let all_well = out.is_ok() && err.is_ok() && status.is_ok_and(|status| status.success());
+        assert!(all_well);
+    }
+    rate(JOBS, begun.elapsed())
+}
+
+async fn pipe_bare() -> f64 {
+    const JOBS: u32 = 5_000;
+    let (mut child, mut stdin, mut stdout) = python();
+    let mut line = String::new();
+    stdout.read_line(&mut line).await.expect("ready");
+    let question = format!(
+        "{}\n",
+        serde_json::json!({"id": "job", "attempt": 1, "body": BODY})
+    );
+    let begun = Instant::now();
+    for _ in 0..JOBS {
+        stdin.write_all(question.as_bytes()).await.expect("a pipe");
+        line.clear();
+        stdout.read_line(&mut line).await.expect("an answer");
+        assert!(line.contains("done"));
+    }
+    let took = begun.elapsed();
+    drop(stdin);
+    child.wait().await.expect("its end");
+    rate(JOBS, took)
+}
+
+fn python() -> (Child, ChildStdin, BufReader<ChildStdout>) {
+    let mut child = Command::new("python3")
+        .args(["-c", WORKER])
+        .env("PYTHONPATH", SHIMS)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("python3");
+    let stdin = child.stdin.take().expect("a pipe");
+    let stdout = child.stdout.take().expect("a pipe");
+    (child, stdin, BufReader::new(stdout))
+}
+
+async fn exec_jobs(command: &[&str], jobs: u32) -> f64 {
+    let manager = ExecManager::new(ExecSettings::new(command.iter().copied()));
+    let begun = Instant::now();
+    for _ in 0..jobs {
+        let mut runner = create(&manager).await;
+        run(&mut *runner).await;
+    }
+    rate(jobs, begun.elapsed())
+}
+
+async fn warm_jobs(jobs: u32) -> f64 {
+    let mut settings = WarmSettings::new(["python3", "-c", WORKER]);
+    settings.process.env = [
+        ("PYTHONPATH".to_owned(), SHIMS.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
+    ]
+    .into();
+    let manager = WarmManager::new(settings);
+    let mut runner = create(&manager).await;
+    let begun = Instant::now();
+    for _ in 0..jobs {
+        // As a pool does before each job, and after it.
+        assert!(runner.is_alive());
+        run(&mut *runner).await;
+        assert!(runner.retires().is_none());
+    }
+    let took = begun.elapsed();
+    manager.delete(runner).await;
+    rate(jobs, took)
+}
+
+async fn create(manager: &dyn RunnerManager) -> Box<dyn Runner> {
+    let request = CreateRunner {
+        id: RunnerId(1),
+        pool: "bench".into(),
+    };
+    manager.create(request).await.expect("a runner")
+}
+
+async fn run(runner: &mut dyn Runner) {
+    let message = Message {
+        body: BODY.into(),
+        ..Message::default()
+    };
+    let job = Job::new("bench".into(), "bench".into(), Arc::new(message), 1, || {
+        "job".into()
+    });
+    let report = runner.run(&job, JobControl::default()).await;
+    assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+}

@@ -1,0 +1,37 @@
+<?php
+// Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker.
+namespace Tidegate;
+
+/** Not now. Throw it with a delay in seconds, or with none for the pool's own backoff. */
+class Retry extends \Exception
+{
+    public function __construct(public ?float $delay = null) { parent::__construct("asked for later"); }
+}
+
+/** It will never work: the message goes to the dead letters, with this reason. */
+class Reject extends \Exception {}
+
+/** Calls $handle($job, $progress) for each job. What it returns is the reply; what it throws, a failure. */
+function serve(callable $handle): void
+{
+    $answers = fopen("php://stdout", "w");
+    fclose(STDOUT);
+    $log = fopen("php://fd/2", "w"); // Takes the free number 1: whatever is printed goes to the log.
+    $say = fn(array $line) => fwrite($answers, json_encode($line, JSON_THROW_ON_ERROR) . "\n");
+    $say(["ready" => true, "protocol" => 1]);
+    while (($line = fgets(STDIN)) !== false) {
+        $job = json_decode($line, true, 512, JSON_THROW_ON_ERROR);
+        $job["bytes"] = isset($job["body_base64"]) ? base64_decode($job["body_base64"]) : $job["body"];
+        try {
+            $reply = $handle($job, fn($note = true) => $say(["id" => $job["id"], "progress" => $note]));
+            $say(["id" => $job["id"], "outcome" => "done", "reply" => $reply]);
+        } catch (Retry $asked) {
+            $say(["id" => $job["id"], "outcome" => "retry", "delay" => $asked->delay]);
+        } catch (Reject $refused) {
+            $say(["id" => $job["id"], "outcome" => "reject", "error" => $refused->getMessage()]);
+        } catch (\Throwable $error) {
+            fwrite(STDERR, "$error\n");
+            $say(["id" => $job["id"], "outcome" => "failed", "error" => $error->getMessage()]);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+"""Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker."""
+import base64, json, os, sys, traceback
+
+
+class Retry(Exception):
+    """Not now. Takes a delay in seconds, or none for the pool's own backoff."""
+
+
+class Reject(Exception):
+    """It will never work: the message goes to the dead letters, with this reason."""
+
+
+def serve(handle):
+    """Calls `handle(job)` for each job, a dict. What it returns is the reply; what it raises, a failure."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    jobs = os.fdopen(os.dup(0), encoding="utf-8", newline="\n")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # Whatever is printed from here on, by child processes too, goes to the log.
+    sys.stdout = sys.stderr
+
+    def say(**line):
+        print(json.dumps(line), file=answers, flush=True)
+
+    say(ready=True, protocol=1)
+    for job in map(json.loads, jobs):
+        job["bytes"] = base64.b64decode(job["body_base64"]) if "body_base64" in job else job["body"].encode()
+        job["progress"] = lambda note=True, id=job["id"]: say(id=id, progress=note)
+        try:
+            say(id=job["id"], outcome="done", reply=handle(job))
+        except Retry as asked:
+            say(id=job["id"], outcome="retry", delay=asked.args[0] if asked.args else None)
+        except Reject as refused:
+            say(id=job["id"], outcome="reject", error=str(refused))
+        except Exception as error:
+            traceback.print_exc()
+            say(id=job["id"], outcome="failed", error=f"{type(error).__name__}: {error}")

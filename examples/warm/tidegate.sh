@@ -1,0 +1,21 @@
+# Serves the jobs of a tidegate pool of kind "warm". Source it in a POSIX shell, and call `serve COMMAND...`.
+#
+# COMMAND, most often a function, is called for each job with the job's line of JSON on its standard input (for jq,
+# for one). Its exit code is the outcome: 0 done, 65 reject, 75 retry, anything else failed. What it prints goes to
+# the log. It makes sense where starting is dear and the work is not: for a cheap start, use the kind "exec".
+serve() {
+    exec 3>&1 1>&2 # Whatever is printed from here on goes to the log.
+    echo '{"ready":true,"protocol":1}' >&3
+    while IFS= read -r tidegate_job; do
+        # The id comes first, and is given back as it is: a string with its quotes and escapes.
+        tidegate_id=$(printf '%s\n' "$tidegate_job" | sed -E 's/^\{"id":("([^"\\]|\\.)*").*/\1/')
+        printf '%s\n' "$tidegate_job" | "$@" 3>&-
+        case $? in
+            0) tidegate_answer='"outcome":"done"' ;;
+            65) tidegate_answer='"outcome":"reject"' ;;
+            75) tidegate_answer='"outcome":"retry"' ;;
+            *) tidegate_answer="\"outcome\":\"failed\",\"error\":\"exit code $?\"" ;;
+        esac
+        printf '{"id":%s,%s}\n' "$tidegate_id" "$tidegate_answer" >&3
+    done
+}

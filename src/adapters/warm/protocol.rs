@@ -1,0 +1,326 @@
+//! The lines of the protocol, both ways. Pure. `docs/warm-protocol.md` is its specification.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, ser::Formatter};
+
+use crate::{
+    adapters::process::{Escaped, headers_to_json},
+    runner::Job,
+};
+
+/// The version that is spoken here.
+pub(super) const VERSION: u64 = 1;
+
+/// Bytes of a stray line that are shown.
+const SHOWN: usize = 200;
+
+/// Bytes of an answer's `error` that are kept: it travels in headers.
+const ERROR_CAP: usize = 2 * 1024;
+
+/// What a runner said.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    /// It can take a job, and speaks this version.
+    Ready { protocol: u64 },
+    /// It is still at work on this job.
+    Progress { id: String, progress: Value },
+    /// What became of this job, and whether the runner wants to go now.
+    Answer {
+        id: String,
+        answer: Answer,
+        last: bool,
+    },
+}
+
+/// What became of a job.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    Done { reply: Option<Bytes> },
+    Retry { after: Option<Duration> },
+    Reject { error: Option<String> },
+    Failed { error: Option<String> },
+}
+
+/// The job as a line, with its newline.
+pub(super) fn job_line(job: &Job) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        id: &'a str,
+        attempt: u32,
+        pool: &'a str,
+        queue: &'a str,
+        redelivered: bool,
+        routing_key: &'a str,
+        content_type: Option<&'a str>,
+        correlation_id: Option<&'a str>,
+        headers: Value,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body_base64: Option<String>,
+    }
+    let message = job.message();
+    let text = std::str::from_utf8(job.body()).ok();
+    let line = Line {
+        id: job.id().as_str(),
+        attempt: job.attempt(),
+        pool: job.pool().as_str(),
+        queue: job.queue().as_str(),
+        redelivered: message.redelivered,
+        routing_key: &message.routing_key,
+        content_type: message.properties.content_type.as_deref(),
+        correlation_id: message.properties.correlation_id.as_deref(),
+        headers: headers_to_json(job.headers()),
+        body: text,
+        body_base64: match text {
+            Some(_) => None,
+            None => Some(BASE64_STANDARD.encode(job.body())),
+        },
+    };
+    let mut bytes = Vec::with_capacity(job.body().len() + 512);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, OneLine);
+    line.serialize(&mut serializer)
+        .expect("text and numbers are always JSON, and memory takes them all");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// JSON without the characters that some languages take for the end of a line, as JavaScript does.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+            let (before, from) = rest.split_at(at);
+            let mut after = from.chars();
+            let ending = after.next().map_or(0, u32::from);
+            write!(writer, "{before}\\u{ending:04x}")?;
+            rest = after.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Reads a line of a runner. The error says what is wrong with it, and shows it.
+pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
+    // Unknown keys are a later version's, or the runner's own affair.
+    #[derive(Deserialize)]
+    struct Line {
+        ready: Option<bool>,
+        protocol: Option<u64>,
+        id: Option<String>,
+        outcome: Option<String>,
+        delay: Option<f64>,
+        error: Option<String>,
+        reply: Option<Value>,
+        reply_base64: Option<String>,
+        progress: Option<Value>,
+        #[serde(default)]
+        last: bool,
+    }
+    // Only an object: serde would take an array of the right values too.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err(stray(line));
+    }
+    let wrong = |what: &str| format!("wrote a line {what}: {}", shown(line));
+    let said: Line = match serde_json::from_slice(line) {
+        Ok(said) => said,
+        Err(error) if error.is_data() => {
+            return Err(wrong(&format!("with a wrong value ({error})")));
+        }
+        Err(_) => return Err(stray(line)),
+    };
+    if said.ready == Some(true) {
+        return match said.protocol {
+            Some(protocol) => Ok(Said::Ready { protocol }),
+            None => Err(wrong("of readiness without its protocol")),
+        };
+    }
+    let Some(id) = said.id else {
+        return Err(stray(line));
+    };
+    let answer = match (said.outcome.as_deref(), said.progress) {
+        (None, Some(progress)) => return Ok(Said::Progress { id, progress }),
+        (None, None) => return Err(wrong("without an outcome")),
+        (Some("done"), _) => Answer::Done {
+            reply: reply(said.reply, said.reply_base64)
+                .map_err(|()| wrong("whose reply_base64 is no base64"))?,
+        },
+        (Some("retry"), _) => Answer::Retry {
+            after: match said.delay {
+                None => None,
+                Some(delay) => Some(
+                    Duration::try_from_secs_f64(delay)
+                        .map_err(|_| wrong("whose delay is no time to wait"))?,
+                ),
+            },
+        },
+        (Some("reject"), _) => Answer::Reject {
+            error: said.error.map(cut),
+        },
+        (Some("failed"), _) => Answer::Failed {
+            error: said.error.map(cut),
+        },
+        (Some(_), _) => {
+            return Err(wrong(
+                "whose outcome is none of done, retry, reject and failed",
+            ));
+        }
+    };
+    let last = said.last;
+    Ok(Said::Answer { id, answer, last })
+}
+
+/// Says that a line does not belong on standard output.
+pub(super) fn stray(line: &[u8]) -> String {
+    format!("wrote a stray line to standard output: {}", shown(line))
+}
+
+/// A line for a person: in quotes, cut, and unable to steer a terminal.
+fn shown(line: &[u8]) -> String {
+    let start = &line[..line.len().min(SHOWN)];
+    let text = String::from_utf8_lossy(start);
+    let escaped = Escaped(text.trim_end());
+    match line.len() - start.len() {
+        0 => format!("`{escaped}`"),
+        rest => format!("`{escaped}` and {rest} bytes more"),
+    }
+}
+
+/// A reply that is text goes as it is, any other value as its JSON.
+fn reply(reply: Option<Value>, base64: Option<String>) -> Result<Option<Bytes>, ()> {
+    match (reply, base64) {
+        (_, Some(text)) => match BASE64_STANDARD.decode(text) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(_) => Err(()),
+        },
+        (Some(Value::String(text)), None) => Ok(Some(text.into())),
+        (Some(value), None) => Ok(Some(value.to_string().into())),
+        (None, None) => Ok(None),
+    }
+}
+
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(ERROR_CAP);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::queue::{Headers, Message, Properties};
+
+    fn line(message: Message) -> String {
+        let job = Job::new("p".into(), "q".into(), Arc::new(message), 2, || {
+            "made-up".into()
+        });
+        String::from_utf8(job_line(&job)).expect("text")
+    }
+
+    #[test]
+    fn tells_all_of_a_job_in_one_line_that_begins_with_its_id() {
+        let told = line(Message {
+            body: "of\ntwo lines".into(),
+            headers: Headers::from([("h".to_owned(), 1.into())]),
+            routing_key: "key".into(),
+            redelivered: true,
+            properties: Properties {
+                message_id: Some("a\"b".into()),
+                content_type: Some("text/plain".into()),
+                ..Properties::default()
+            },
+            ..Message::default()
+        });
+        assert!(told.starts_with(r#"{"id":"a\"b","#), "{told}");
+        assert_eq!(told.find('\n'), Some(told.len() - 1));
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        let expected = json!({
+            "id": "a\"b", "attempt": 2, "pool": "p", "queue": "q", "redelivered": true,
+            "routing_key": "key", "content_type": "text/plain", "correlation_id": null,
+            "headers": {"h": 1}, "body": "of\ntwo lines",
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn sends_what_is_no_text_in_base64() {
+        let told = line(Message {
+            body: b"\xff\n".as_slice().into(),
+            ..Message::default()
+        });
+        assert!(told.contains(r#""body_base64":"/wo=""#) && !told.contains(r#""body":"#));
+    }
+
+    #[test]
+    fn escapes_what_some_take_for_the_end_of_a_line() {
+        let body = "\u{85}a\u{2028}\u{2029}\r\u{e9}\u{1f600}\u{85}";
+        let told = line(Message {
+            body: body.into(),
+            ..Message::default()
+        });
+        let escaped = r#""body":"\u0085a\u2028\u2029\r"#;
+        assert!(told.contains(escaped), "{told}");
+        assert!(!told.contains(['\u{85}', '\u{2028}', '\u{2029}']));
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(value["body"], body);
+    }
+
+    #[test]
+    fn keeps_no_more_of_an_error_than_headers_can_carry() {
+        let long = "\u{e9}".repeat(2 * ERROR_CAP);
+        let answer = json!({"id": "j", "outcome": "failed", "error": long}).to_string();
+        let Ok(Said::Answer {
+            answer: Answer::Failed { error: Some(error) },
+            ..
+        }) = parse(answer.as_bytes())
+        else {
+            panic!("a failure");
+        };
+        assert_eq!(error, "\u{e9}".repeat(ERROR_CAP / 2));
+    }
+
+    #[test]
+    fn takes_any_progress_and_lets_unknown_keys_be() {
+        let said = parse(br#"{"id":"j","progress":{"done":1},"colour":"red"}"#);
+        let progress = json!({"done": 1});
+        let id = "j".to_owned();
+        assert_eq!(said, Ok(Said::Progress { id, progress }));
+        assert!(parse(br#"{"id":"j","progress":null}"#).is_err());
+    }
+
+    #[test]
+    fn names_a_value_that_will_not_do() {
+        let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+        assert!(
+            trouble.starts_with("wrote a line with a wrong value (invalid type: integer `7`"),
+            "{trouble}"
+        );
+        for delay in ["1e300", "-0.5"] {
+            let line = format!(r#"{{"id":"j","outcome":"retry","delay":{delay}}}"#);
+            let trouble = parse(line.as_bytes()).expect_err("an error");
+            assert!(trouble.contains("no time to wait"), "{trouble}");
+        }
+        let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
+        assert!(trouble.is_err_and(|trouble| trouble.contains("no base64")));
+    }
+}

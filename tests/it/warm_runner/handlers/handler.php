@@ -1,0 +1,23 @@
+<?php
+require getenv("SHIMS") . "/tidegate.php";
+
+Tidegate\serve(function (array $job, callable $progress) {
+    echo "stray\n";
+    print("stray\n");
+    passthru("echo stray, of a child");
+    switch ($job["bytes"]) {
+        case "reply":
+            return "caf\u{e9} {$job["id"]} {$job["attempt"]} {$job["headers"]["n"]}";
+        case "later":
+            throw new Tidegate\Retry(2.5);
+        case "never":
+            throw new Tidegate\Reject("no such image");
+        case "fail":
+            throw new Exception("why");
+        case "\xff\n":
+            return "bytes";
+        case "lines\n\u{2028}of\u{85}text":
+            $progress("half");
+            return "lines";
+    }
+});

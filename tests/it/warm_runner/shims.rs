@@ -1,0 +1,143 @@
+//! The shims of `examples/warm`, each where its interpreter is present.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use tidegate::{
+    config::WarmSettings,
+    queue::{Headers, Message},
+    runner::{Job, JobControl, JobEnd, Runner},
+};
+
+use super::create;
+use crate::support::witness::soon;
+
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
+const HANDLERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/warm_runner/handlers");
+
+/// The runner of a language's handler, where the machine has the language.
+async fn runner(interpreter: &str, extension: &str) -> Option<Box<dyn Runner>> {
+    let version = Command::new(interpreter).args(["-c", ":"]).output();
+    if version.is_err() {
+        println!("skipped: no {interpreter} on this machine");
+        return None;
+    }
+    let handler = format!("{HANDLERS}/handler.{extension}");
+    let mut settings = WarmSettings::new([interpreter, &handler]);
+    settings.process.env = [
+        ("SHIMS".to_owned(), SHIMS.to_owned()),
+        ("PYTHONPATH".to_owned(), SHIMS.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
+    ]
+    .into();
+    Some(create(settings).await)
+}
+
+async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
+    let message = Message {
+        body: body.into(),
+        headers: Headers::from([("n".to_owned(), 7.into())]),
+        ..Message::default()
+    };
+    // An id with all that a shell and JSON could stumble over.
+    let job = Job::new("p".into(), "q".into(), Arc::new(message), 3, || {
+        "a \"b\\\" 'c' $d \u{1f600}".into()
+    });
+    let report = soon(runner.run(&job, JobControl::default())).await;
+    assert!(report.reusable, "{report:?}");
+    report.end
+}
+
+/// What every language's handler is held to. Whatever it is asked, it also prints a stray line.
+async fn holds(interpreter: &str, extension: &str) {
+    let Some(mut runner) = runner(interpreter, extension).await else {
+        return;
+    };
+    let runner = &mut *runner;
+    let replies: [(&[u8], &str); 3] = [
+        (b"reply", "caf\u{e9} a \"b\\\" 'c' $d \u{1f600} 3 7"),
+        (b"\xff\n", "bytes"),
+        ("lines\n\u{2028}of\u{85}text".as_bytes(), "lines"),
+    ];
+    for (body, expected) in replies {
+        let end = end(runner, body).await;
+        let JobEnd::Done { reply: Some(reply) } = end else {
+            panic!("{end:?}");
+        };
+        assert_eq!(reply, expected.as_bytes());
+    }
+    let later = end(runner, b"later").await;
+    assert_eq!(format!("{later:?}"), "Retry { after: Some(2.5s) }");
+    let never = end(runner, b"never").await;
+    assert_eq!(
+        format!("{never:?}"),
+        "Rejected { reason: \"refused by the job: no such image\" }"
+    );
+    let failed = end(runner, b"fail").await;
+    let JobEnd::Failed(failure) = failed else {
+        panic!("{failed:?}");
+    };
+    assert!(failure.message.contains("why"), "{failure:?}");
+    let log = failure.stderr_tail.unwrap_or_default();
+    assert!(
+        log.contains("stray\n") && log.contains("stray, of a child"),
+        "{log}"
+    );
+    let nothing = end(runner, b"").await;
+    assert!(
+        matches!(nothing, JobEnd::Done { reply: None }),
+        "{nothing:?}"
+    );
+}
+
+#[tokio::test]
+async fn python_answers_and_its_prints_go_to_the_log() {
+    holds("python3", "py").await;
+}
+
+#[tokio::test]
+async fn node_answers_and_its_prints_go_to_the_log() {
+    holds("node", "js").await;
+}
+
+#[tokio::test]
+async fn php_answers_and_its_prints_go_to_the_log() {
+    holds("php", "php").await;
+}
+
+#[tokio::test]
+async fn ruby_answers_and_its_prints_go_to_the_log() {
+    holds("ruby", "rb").await;
+}
+
+#[tokio::test]
+async fn a_shell_answers_by_its_exit_codes() {
+    let mut runner = runner("sh", "sh").await.expect("a shell");
+    let runner = &mut *runner;
+    let table: [(&[u8], &str); 4] = [
+        (b"reply", "Done { reply: None }"),
+        (b"\xff\n", "Done { reply: None }"),
+        (b"later", "Retry { after: None }"),
+        (b"never", "Rejected { reason: \"refused by the job\" }"),
+    ];
+    for (body, expected) in table {
+        assert_eq!(format!("{:?}", end(runner, body).await), expected);
+    }
+    let failed = end(runner, b"fail").await;
+    let JobEnd::Failed(failure) = failed else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(failure.message, "exit code 3");
+    assert_eq!(failure.stderr_tail.as_deref(), Some("stray\nwhy"));
+}
+
+#[test]
+fn each_shim_is_under_forty_lines() {
+    for shim in ["py", "js", "php", "rb", "sh"] {
+        let path = Path::new(SHIMS).join(format!("tidegate.{shim}"));
+        let lines = std::fs::read_to_string(path)
+            .expect("a shim")
+            .lines()
+            .count();
+        assert!(lines < 40, "{shim}: {lines}");
+    }
+}

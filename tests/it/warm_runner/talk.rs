@@ -1,0 +1,144 @@
+//! What is said, and what becomes of it.
+
+use std::time::Duration;
+
+use tidegate::{
+    config::WarmSettings,
+    runner::{FailureKind, JobControl, JobEnd},
+};
+
+use super::{create, each_job, job, loss, run};
+use crate::support::witness::{Witness, soon};
+
+async fn end(settings: WarmSettings) -> JobEnd {
+    let mut runner = create(settings).await;
+    let report = run(&mut *runner, "").await;
+    assert!(report.reusable, "{report:?}");
+    report.end
+}
+
+#[tokio::test]
+async fn an_answer_is_taken_at_its_word() {
+    let table = [
+        ("\"done\"", "Done { reply: None }"),
+        (
+            "\"done\",\"reply\":\"text\"",
+            "Done { reply: Some(b\"text\") }",
+        ),
+        (
+            "\"done\",\"reply\":{\"a\":[1]}",
+            "Done { reply: Some(b\"{\\\"a\\\":[1]}\") }",
+        ),
+        (
+            "\"done\",\"reply_base64\":\"/w==\"",
+            "Done { reply: Some(b\"\\xff\") }",
+        ),
+        ("\"retry\"", "Retry { after: None }"),
+        ("\"retry\",\"delay\":null", "Retry { after: None }"),
+        ("\"retry\",\"delay\":2", "Retry { after: Some(2s) }"),
+        ("\"retry\",\"delay\":0.5", "Retry { after: Some(500ms) }"),
+        (
+            "\"reject\",\"error\":\"no such image\"",
+            "Rejected { reason: \"refused by the job: no such image\" }",
+        ),
+        (
+            "\"reject\",\"unknown\":1",
+            "Rejected { reason: \"refused by the job\" }",
+        ),
+    ];
+    for (answer, expected) in table {
+        let witness = Witness::new();
+        // As a shell has it within double quotes.
+        let answer = answer.replace('"', "\\\"");
+        let work = format!("echo \"{{\\\"id\\\":\\\"job\\\",\\\"outcome\\\":{answer}}}\"");
+        let end = end(each_job(&witness, &work)).await;
+        assert_eq!(format!("{end:?}"), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
+    let witness = Witness::new();
+    let work = "echo \"job $((n += 1))\" >&2; answer '\"failed\",\"error\":\"why\"'";
+    let mut runner = create(each_job(&witness, work)).await;
+    for n in 1..=3 {
+        let report = run(&mut *runner, "").await;
+        assert!(report.reusable);
+        let JobEnd::Failed(failure) = report.end else {
+            panic!("{report:?}");
+        };
+        assert_eq!(
+            (failure.kind, &*failure.message),
+            (FailureKind::Error, "why")
+        );
+        assert_eq!(failure.stderr_tail, Some(format!("job {n}")));
+    }
+}
+
+#[tokio::test]
+async fn progress_extends_the_deadline() {
+    let mut witness = Witness::new();
+    let work = "for n in 1 2; do sleep 1.2; echo '{\"id\":\"job\",\"progress\":\"half\"}'; done; \
+                [ \"$line\" = \"${line#*hang}\" ] || sleep 1000; answer '\"done\"'";
+    let mut settings = each_job(&witness, work);
+    settings.process.timeout = Duration::from_secs(2);
+    settings.process.kill_grace = Duration::from_millis(50);
+    let mut runner = create(settings).await;
+    let report = run(&mut *runner, "").await;
+    assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+    let report = run(&mut *runner, "hang").await;
+    let JobEnd::Failed(failure) = report.end else {
+        panic!("{report:?}");
+    };
+    assert_eq!(failure.kind, FailureKind::Timeout);
+    witness.gone().await;
+}
+
+#[tokio::test]
+async fn an_answer_after_a_term_counts_but_not_after_the_timeout() {
+    // In a loop, for the TERM that comes between two commands.
+    let work = "heard=; trap 'answer \"\\\"retry\\\"\"; heard=yes' TERM; echo started >&9; \
+                until [ $heard ]; do sleep 0.02; done";
+    let mut witness = Witness::new();
+    let mut runner = create(each_job(&witness, work)).await;
+    let control = JobControl::default();
+    let running = tokio::spawn({
+        let control = control.clone();
+        async move { runner.run(&job(""), control).await }
+    });
+    assert_eq!(witness.line().await, "started");
+    control.stop.cancel();
+    let report = soon(running).await.expect("no panic");
+    assert!(matches!(report.end, JobEnd::Retry { .. }), "{report:?}");
+    // One that was sent a TERM may be half way to its end.
+    assert!(!report.reusable);
+    witness.gone().await;
+
+    let witness = Witness::new();
+    let mut settings = each_job(&witness, work);
+    settings.process.timeout = Duration::from_millis(100);
+    settings.process.kill_grace = Duration::from_secs(5);
+    assert_eq!(loss(settings).await.kind, FailureKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_flood_on_the_log_does_not_keep_an_answer_from_being_heard() {
+    let witness = Witness::new();
+    let work = "head -c 104857600 /dev/zero >&2; answer '\"done\"'";
+    assert!(matches!(
+        end(each_job(&witness, work)).await,
+        JobEnd::Done { .. }
+    ));
+}
+
+#[tokio::test]
+async fn knows_its_pool_and_its_protocol_and_nothing_of_ours() {
+    let witness = Witness::new();
+    let work = "env | grep -c -e '^TIDEGATE_POOL=pool$' -e '^TIDEGATE_PROTOCOL=1$' -e ^CARGO >&2; \
+                answer '\"failed\"'";
+    let end = end(each_job(&witness, work)).await;
+    let JobEnd::Failed(failure) = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(failure.stderr_tail.as_deref(), Some("2"));
+}
