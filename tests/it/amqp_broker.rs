@@ -4,6 +4,7 @@
 
 mod faults;
 mod limits;
+mod pool;
 mod refusals;
 mod tls;
 
