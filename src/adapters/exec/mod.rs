@@ -31,9 +31,7 @@
 //! no digit is lost; bytes, and text that is not UTF-8, are `{"base64": "..."}`; lists and tables are arrays and
 //! objects, down to 16 levels; what JSON has no word for (void, infinite, not a number, deeper) is `null`.
 
-mod exit;
 mod manager;
 mod run;
-mod variables;
 
 pub use self::manager::ExecManager;

@@ -10,13 +10,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    exit::job_end,
-    variables::{WithHeaders, job_variables},
-};
 use crate::{
     adapters::process::{
-        Course, Environment, Event, FOREVER, JobLog, Launch, Output, Pipes, Process, Step, Stream,
+        Course, Environment, Event, Exit, FOREVER, JobLog, Launch, Output, Pipes, Process, Step,
+        Stream, WithHeaders, job_end, job_variables,
     },
     config::ExecSettings,
     runner::{Job, JobControl, JobEnd, StartError},
@@ -100,7 +97,12 @@ pub(super) async fn run(
     }
     out.finish();
     let stderr_tail = err.finish();
-    job_end(status, course.cause(), settings.timeout, stderr_tail)
+    job_end(
+        status.and_then(Exit::of),
+        course.cause(),
+        settings.timeout,
+        stderr_tail,
+    )
 }
 
 /// Writes the body, then closes the pipe. A job that does not read its input is no failure.

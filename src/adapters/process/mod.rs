@@ -7,9 +7,11 @@ mod child;
 mod course;
 mod environment;
 mod escape;
+mod exit;
 mod header_json;
 mod output;
 mod start;
+mod variables;
 
 use std::time::Duration;
 
@@ -18,9 +20,11 @@ pub(in crate::adapters) use self::{
     child::{Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
+    exit::{Exit, job_end},
     header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::Launch,
+    variables::{WithHeaders, job_variables},
 };
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.

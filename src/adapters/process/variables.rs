@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::{adapters::process::headers_to_json, runner::Job};
+use super::header_json::headers_to_json;
+use crate::runner::Job;
 
 /// Bytes that the job's own variables may take together. Below the kernel's 128 KiB for a single string, and far
 /// below its 2 MiB for them all, so that no message can keep a process from starting.
@@ -10,13 +11,16 @@ const BUDGET: usize = 64 * 1024;
 
 /// Whether the message's headers are part of the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WithHeaders {
+pub(in crate::adapters) enum WithHeaders {
     Yes,
     No,
 }
 
 /// The job's own variables, within their budget: what does not fit is left out, and said to be.
-pub(super) fn job_variables(job: &Job, headers: WithHeaders) -> Vec<(&'static str, Cow<'_, str>)> {
+pub(in crate::adapters) fn job_variables(
+    job: &Job,
+    headers: WithHeaders,
+) -> Vec<(&'static str, Cow<'_, str>)> {
     let message = job.message();
     let properties = &message.properties;
     let mut budget = Budget {

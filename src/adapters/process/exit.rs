@@ -2,27 +2,44 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use crate::{
-    adapters::process::{Cause, signal_name},
-    runner::{Failure, FailureKind, JobEnd},
-};
+use super::{child::signal_name, course::Cause};
+use crate::runner::{Failure, FailureKind, JobEnd};
 
 const EXIT_REJECT: i32 = 65;
 const EXIT_RETRY: i32 = 75;
 const EXIT_CANNOT_EXECUTE: i32 = 126;
 const EXIT_NOT_FOUND: i32 = 127;
 
+/// How a job's first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::adapters) enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal of this number.
+    Signal(i32),
+    /// By the kernel, for its memory.
+    #[allow(dead_code, reason = "of kinds that can tell")]
+    OutOfMemory,
+}
+
+impl Exit {
+    /// `None` for a status that is no end.
+    pub(in crate::adapters) fn of(status: ExitStatus) -> Option<Self> {
+        let code = status.code().map(Self::Code);
+        code.or_else(|| status.signal().map(Self::Signal))
+    }
+}
+
 /// What became of a job that was started.
 ///
-/// `status` is `None` where the process could not be made to end; `stderr_tail` is the last that it wrote there.
-pub(super) fn job_end(
-    status: Option<ExitStatus>,
+/// `exit` is `None` where the process could not be made to end; `stderr_tail` is the last that it wrote there.
+pub(in crate::adapters) fn job_end(
+    exit: Option<Exit>,
     cause: Option<Cause>,
     timeout: Duration,
     stderr_tail: Option<String>,
 ) -> JobEnd {
-    let by_itself = status.and_then(|status| status.code());
-    match (cause, by_itself) {
+    match (cause, exit) {
         // Whatever follows: a job that counts as done after its timeout would make the timeout a matter of luck.
         (Some(Cause::Timeout), _) => JobEnd::Failed(Failure {
             kind: FailureKind::Timeout,
@@ -32,13 +49,13 @@ pub(super) fn job_end(
             ),
             stderr_tail,
         }),
-        (_, Some(0)) => JobEnd::Done { reply: None },
-        (_, Some(EXIT_REJECT)) => JobEnd::Rejected {
+        (_, Some(Exit::Code(0))) => JobEnd::Done { reply: None },
+        (_, Some(Exit::Code(EXIT_REJECT))) => JobEnd::Rejected {
             reason: rejection(stderr_tail.as_deref()),
         },
-        (_, Some(EXIT_RETRY)) => JobEnd::Retry { after: None },
+        (_, Some(Exit::Code(EXIT_RETRY))) => JobEnd::Retry { after: None },
         (Some(Cause::Stop), _) => JobEnd::Stopped,
-        (None, Some(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND))) => {
+        (None, Some(Exit::Code(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND)))) => {
             JobEnd::WrapperFailed(Failure {
                 kind: FailureKind::Exit(code),
                 message: format!(
@@ -52,22 +69,25 @@ pub(super) fn job_end(
                 stderr_tail,
             })
         }
-        (None, Some(code)) => JobEnd::Failed(Failure {
+        (None, Some(Exit::Code(code))) => JobEnd::Failed(Failure {
             kind: FailureKind::Exit(code),
             message: format!("exit code {code}"),
             stderr_tail,
         }),
-        (None, None) => JobEnd::Failed(match status.and_then(|status| status.signal()) {
-            Some(signal) => Failure {
-                kind: FailureKind::Signal(signal),
-                message: format!("ended by {}", signal_name(signal)),
-                stderr_tail,
-            },
-            None => Failure {
-                kind: FailureKind::RunnerLost,
-                message: "its exit code was lost".to_owned(),
-                stderr_tail,
-            },
+        (None, Some(Exit::Signal(signal))) => JobEnd::Failed(Failure {
+            kind: FailureKind::Signal(signal),
+            message: format!("ended by {}", signal_name(signal)),
+            stderr_tail,
+        }),
+        (None, Some(Exit::OutOfMemory)) => JobEnd::Failed(Failure {
+            kind: FailureKind::OutOfMemory,
+            message: "ended by the kernel: out of memory".to_owned(),
+            stderr_tail,
+        }),
+        (None, None) => JobEnd::Failed(Failure {
+            kind: FailureKind::RunnerLost,
+            message: "its exit code was lost".to_owned(),
+            stderr_tail,
         }),
     }
 }
@@ -94,7 +114,7 @@ mod tests {
 
     fn end(wait_status: i32, cause: Option<Cause>) -> String {
         let end = job_end(
-            Some(ExitStatus::from_raw(wait_status)),
+            Exit::of(ExitStatus::from_raw(wait_status)),
             cause,
             TIMEOUT,
             None,
@@ -162,6 +182,16 @@ mod tests {
         for (status, cause, expected) in table {
             assert_eq!(end(status, cause), expected, "{status} {cause:?}");
         }
+    }
+
+    #[test]
+    fn running_out_of_memory_is_a_failure_of_its_own_unless_we_ended_the_job() {
+        let end = |cause| job_end(Some(Exit::OutOfMemory), cause, TIMEOUT, None);
+        let JobEnd::Failed(failure) = end(None) else {
+            panic!("a failure");
+        };
+        assert_eq!(failure.kind, FailureKind::OutOfMemory);
+        assert!(matches!(end(Some(Cause::Stop)), JobEnd::Stopped));
     }
 
     #[test]
