@@ -13,7 +13,7 @@ pub mod surface;
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{Declare, ExecSettings, RetrySettings, WarmSettings},
-    decide::{Policy, Scaling},
+    decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Runner, RunnerManager},
 };

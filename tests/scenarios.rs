@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "scenarios/breaker.rs"]
+mod breaker;
+
 use std::{
     sync::{
         Arc,

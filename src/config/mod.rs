@@ -24,9 +24,9 @@ pub use self::{
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     settings::{
-        BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, HttpSettings,
-        LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings, RunnerSettings, Settings,
-        TlsSettings, WarmSettings,
+        BreakerRules, BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings,
+        HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
+        RunnerSettings, Settings, TlsSettings, WarmSettings,
     },
     surroundings::Surroundings,
 };

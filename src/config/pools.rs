@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
     runner::runner,
@@ -167,13 +167,69 @@ fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
             false => table.refuse(&backoff_max, "write at least backoff, or lower backoff"),
         }
     }
+    let breaker = breaker(&mut table);
     RetrySettings {
         max_attempts: max_attempts.value,
         backoff: backoff.value,
         backoff_max: backoff_max.value,
         dead_letter: dead_letter.value,
+        breaker,
     }
 }
+
+fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
+    let default = BreakerRules::default();
+    let mut table = retry.optional_table(
+        "breaker",
+        "When too many jobs fail, take no more for a while: messages stay ready in the queue instead of using up \
+         their attempts, jobs that run are finished, and after `pause` one job at a time is tried until one does not \
+         fail. A job that answers later or never (exit 75 or 65) has not failed, in the window as in a trial. Without \
+         this table there is no breaker; with it, empty or not, there is.",
+    );
+    let failures = table.key(
+        "failures",
+        "Share of failed jobs in the window from which it opens. A failure is what spends an attempt without the job \
+         having asked for it: an exit code, a signal, a timeout, no memory, a runner that was lost.",
+        PERCENT,
+        default.failure_percent,
+    );
+    let window = table.key(
+        "window",
+        "How far back it looks.",
+        Span::from(Duration::from_millis(100)),
+        default.window,
+    );
+    let min_jobs = table.key(
+        "min_jobs",
+        "Fewest jobs in the window that it may open at.",
+        Whole(1..=1_000_000_000),
+        default.min_jobs,
+    );
+    let pause = table.key(
+        "pause",
+        "How long it is open before the first trial. Doubled with each trial that fails, up to eight times as long.",
+        Span::from(Duration::from_millis(1)),
+        default.pause,
+    );
+    table.is_given().then_some(BreakerRules {
+        failure_percent: failures.value,
+        window: window.value,
+        min_jobs: min_jobs.value,
+        pause: pause.value,
+    })
+}
+
+const PERCENT: Text<u8> = Text {
+    wants: "a share from \"1%\" to \"100%\"",
+    parse: |text| {
+        let percent = text.trim().strip_suffix('%').map(str::trim_end);
+        match percent.and_then(|number| number.parse().ok()) {
+            Some(percent @ 1..=100) => Ok(percent),
+            _ => Err("write a whole share from \"1%\" to \"100%\"".to_owned()),
+        }
+    },
+    show: |percent| format!("{percent}%"),
+};
 
 const QUEUE: Text<QueueName> = Text {
     wants: "a queue's name",

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-pub use crate::decide::DrainAfter;
+pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
 /// The whole configuration of a daemon.
@@ -207,6 +207,8 @@ pub struct RetrySettings {
     pub backoff_max: Duration,
     /// Where dead letters go.
     pub dead_letter: DeadLetter,
+    /// When so many jobs fail that intake pauses; `None` is never.
+    pub breaker: Option<BreakerRules>,
 }
 
 impl Default for RetrySettings {
@@ -216,6 +218,7 @@ impl Default for RetrySettings {
             backoff: Duration::from_secs(1),
             backoff_max: Duration::from_secs(300),
             dead_letter: DeadLetter::Queue,
+            breaker: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`Plan`] and the [`Decision`] behind it come out. No tokio, no client library, no clock: so the same code
 //! decides, answers `explain`, can be run over a recorded trace, and is tested without a runtime.
 
+mod breaker;
 mod census;
 mod model;
 mod observe;
@@ -14,6 +15,7 @@ mod record;
 mod stabiliser;
 
 pub use self::{
+    breaker::{Breaker, BreakerRules, BreakerState, Ending},
     census::{Census, CensusWorker, Counts, Phase},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},

@@ -99,6 +99,11 @@ impl Moment {
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// The instant `duration` earlier; the supervisor's start where that is too early.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
 }
 
 impl std::ops::Add<Duration> for Moment {

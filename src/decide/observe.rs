@@ -54,16 +54,27 @@ pub enum Intake {
     /// As many as the policy says.
     #[default]
     Open,
-    /// One worker at the most, to find out whether a fault is over.
+    /// One worker at the most, to find out whether runners start again.
     Trial,
+    /// One worker at the most, to find out whether jobs still fail.
+    BreakerTrial,
     /// None: someone paused the pool.
     Paused,
     /// None: the pool is on its way out.
     Draining,
     /// None: runners cannot start.
     Faulted,
+    /// None: too many jobs have failed.
+    BreakerOpen,
     /// None: copies cannot be published, so a job that fails could not be kept.
     Blocked,
+}
+
+impl Intake {
+    /// Whether it is open for one worker alone.
+    pub fn is_trial(self) -> bool {
+        matches!(self, Self::Trial | Self::BreakerTrial)
+    }
 }
 
 /// How long a queue is empty before its workers drain.

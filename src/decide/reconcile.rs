@@ -165,7 +165,8 @@ impl Reconciler {
             census,
             Bounds {
                 max: self.rules.policy.max,
-                preempt: self.rules.preempt,
+                // Closing intake is no scaling: what runs goes on to its end.
+                preempt: self.rules.preempt && observation.intake == Intake::Open,
             },
         );
         Reconciliation {
@@ -233,10 +234,13 @@ impl Reconciler {
         terms: &mut Vec<Term>,
     ) -> (Rule, u32) {
         let closed = match observation.intake {
-            Intake::Open | Intake::Trial => None,
+            Intake::Open | Intake::Trial | Intake::BreakerTrial => None,
             Intake::Paused => Some("paused: messages stay in the queue"),
             Intake::Draining => Some("draining: the pool is on its way out"),
             Intake::Faulted => Some("faulted: runners cannot start, so messages stay in the queue"),
+            Intake::BreakerOpen => {
+                Some("faulted: too many jobs fail, so messages stay in the queue")
+            }
             Intake::Blocked => {
                 Some("blocked: copies cannot be published, so messages stay in the queue")
             }
@@ -251,13 +255,12 @@ impl Reconciler {
         }
 
         let (rule, expected) = self.expect_open(observation, believed, inputs, terms);
-        if observation.intake == Intake::Trial && expected > 1 {
-            term(
-                terms,
-                "trial",
-                1,
-                "one job at a time until it is known that runners start",
-            );
+        if observation.intake.is_trial() && expected > 1 {
+            let why = match observation.intake {
+                Intake::BreakerTrial => "one job at a time until one does not fail",
+                _ => "one job at a time until it is known that runners start",
+            };
+            term(terms, "trial", 1, why);
             return (Rule::Intake, 1);
         }
         (rule, expected)

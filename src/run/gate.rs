@@ -1,7 +1,7 @@
 //! The gate: whether a pool takes messages, and why not.
 //!
-//! Written by workers (a runner that cannot start, a copy that cannot be published) and by the pool (pause,
-//! drain); read by both. Everything is decided synchronously under one lock; whoever closes or opens the gate
+//! Written by workers (a runner that cannot start, a copy that cannot be published, jobs that fail) and by the pool
+//! (pause, drain); read by both. Everything is decided synchronously under one lock; whoever closes or opens the gate
 //! also wakes the pool, which then stops or starts workers.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::decide::{Intake, JobId, Moment};
+use crate::decide::{Breaker, BreakerRules, BreakerState, Ending, Intake, JobId, Moment};
 
 /// First pause after a runner could not start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ pub(crate) struct Gate {
     state: Mutex<State>,
     /// Whether a fault is being waited out or launches have failed: lets each job's start and end skip the lock.
     troubled: AtomicBool,
+    /// Whether there is a breaker: without one, a job's end costs it nothing. Written by the pool.
+    breaks: AtomicBool,
     /// Wakes the pool. Written by whoever changes the gate, read by the pool alone.
     changed: Notify,
 }
@@ -39,6 +41,7 @@ struct State {
     paused: bool,
     draining: bool,
     fault: Option<Fault>,
+    breaker: Option<Breaker>,
     /// Different messages whose command did not start, since one last did.
     launch_failures: VecDeque<JobId>,
     /// Deliveries held because their copies cannot be published.
@@ -74,11 +77,7 @@ impl Gate {
         } else if state.blocked > 0 {
             Intake::Blocked
         } else {
-            match &state.fault {
-                Some(fault) if now < fault.until => Intake::Faulted,
-                Some(_) => Intake::Trial,
-                None => Intake::Open,
-            }
+            state.trouble(now)
         }
     }
 
@@ -88,22 +87,31 @@ impl Gate {
         if state.blocked > 0 {
             return Some(state.blocked_by.clone());
         }
-        state.fault.as_ref().map(|fault| fault.cause.clone())
+        match &state.fault {
+            Some(fault) => Some(fault.cause.clone()),
+            None => Some(state.breaker.as_ref()?.cause()?.to_owned()),
+        }
     }
 
-    /// When the pool should look again by itself: the end of a fault's pause.
+    /// When the pool should look again by itself: the end of a fault's or the breaker's pause.
     pub(crate) fn look_again(&self, now: Moment) -> Option<Duration> {
         let state = self.state();
-        let fault = state.fault.as_ref()?;
-        (now < fault.until).then(|| fault.until.since(now))
+        let fault = state.fault.as_ref().map(|fault| fault.until);
+        let until = fault.max(state.breaker_until(now))?;
+        (now < until).then(|| until.since(now))
     }
 
-    /// Ends a fault's pause: what could not start may have been mended.
+    /// Ends the pauses of a fault and of the breaker: what went wrong may have been mended.
     pub(crate) fn try_now(&self, now: Moment) {
-        if let Some(fault) = &mut self.state().fault {
+        let mut state = self.state();
+        if let Some(fault) = &mut state.fault {
             fault.until = now;
             fault.failures = 0;
         }
+        if let Some(breaker) = &mut state.breaker {
+            breaker.try_now(now);
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -143,6 +151,50 @@ impl Gate {
     /// A job came to an end that shows that its command had started.
     pub(crate) fn launched(&self) {
         self.clear(FaultKind::Launch);
+    }
+
+    /// Has a breaker by these rules, or none. One that is open stays so unless it goes.
+    pub(crate) fn set_breaker(&self, rules: Option<BreakerRules>) {
+        let mut state = self.state();
+        match (&mut state.breaker, rules) {
+            (Some(breaker), Some(rules)) => breaker.set_rules(rules),
+            (breaker, rules) => *breaker = rules.map(Breaker::new),
+        }
+        self.breaks.store(rules.is_some(), Ordering::Release);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// A job has ended that ran for `took`. Returns whether its worker may take another.
+    #[must_use = "a worker must not take messages that the breaker wants left in the queue"]
+    pub(crate) fn job_ended(
+        &self,
+        now: impl FnOnce() -> Moment,
+        took: Duration,
+        ending: Ending<'_>,
+    ) -> bool {
+        if !self.breaks.load(Ordering::Acquire) {
+            return true;
+        }
+        let now = now();
+        let mut state = self.state();
+        let Some(breaker) = &mut state.breaker else {
+            return true;
+        };
+        let before = breaker.state(now);
+        breaker.ended(now.before(took), now, ending);
+        let after = breaker.state(now);
+        drop(state);
+        if after != before {
+            self.changed.notify_one();
+        }
+        !matches!(after, BreakerState::Open { .. })
+    }
+
+    /// Whether the breaker is open, trials included.
+    pub(crate) fn is_broken(&self) -> bool {
+        let state = self.state();
+        state.breaker.as_ref().and_then(Breaker::cause).is_some()
     }
 
     pub(crate) fn set_paused(&self, paused: bool) {
@@ -209,6 +261,28 @@ impl Gate {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code of ours panics while it holds the lock, and the state is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What fault and breaker make of intake. A pause of either comes before a trial of the other.
+    fn trouble(&self, now: Moment) -> Intake {
+        let fault = self.fault.as_ref();
+        let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
+        match (fault, breaker) {
+            (Some(fault), _) if now < fault.until => Intake::Faulted,
+            (_, Some(BreakerState::Open { .. })) => Intake::BreakerOpen,
+            (Some(_), _) => Intake::Trial,
+            (None, Some(BreakerState::Trial)) => Intake::BreakerTrial,
+            (None, Some(BreakerState::Closed) | None) => Intake::Open,
+        }
+    }
+
+    fn breaker_until(&self, now: Moment) -> Option<Moment> {
+        match self.breaker.as_ref()?.state(now) {
+            BreakerState::Open { until } => Some(until),
+            BreakerState::Closed | BreakerState::Trial => None,
+        }
     }
 }
 
@@ -297,6 +371,60 @@ mod tests {
         assert_eq!(gate.intake(at(1)), Intake::Trial);
         gate.launched();
         assert_eq!(gate.intake(at(1)), Intake::Open);
+    }
+
+    #[test]
+    fn a_breaker_and_a_fault_are_each_waited_out_and_tried() {
+        let gate = Gate::default();
+        gate.set_breaker(Some(BreakerRules {
+            min_jobs: 1,
+            pause: Duration::from_secs(10),
+            ..BreakerRules::default()
+        }));
+        let ended = |now, ending| gate.job_ended(|| at(now), Duration::ZERO, ending);
+        assert!(ended(0, Ending::Answered));
+        assert!(ended(0, Ending::Answered));
+        assert!(ended(0, Ending::Failed("exit code 1")));
+        assert!(!ended(0, Ending::Failed("exit code 1")));
+        assert_eq!(gate.intake(at(0)), Intake::BreakerOpen);
+        assert!(gate.is_broken());
+        assert_eq!(gate.look_again(at(1)), Some(Duration::from_secs(9)));
+        assert_eq!(gate.intake(at(10)), Intake::BreakerTrial);
+
+        // The trial's runner does not start: that is tried first.
+        gate.start_failed(at(10), String::from("no such program"));
+        assert_eq!(gate.intake(at(10)), Intake::Faulted);
+        assert_eq!(gate.cause().as_deref(), Some("no such program"));
+        assert_eq!(gate.intake(at(11)), Intake::Trial);
+        gate.started();
+        assert_eq!(gate.intake(at(11)), Intake::BreakerTrial);
+        assert!(
+            gate.cause()
+                .is_some_and(|cause| cause.contains("2 of the last 4"))
+        );
+        assert!(ended(12, Ending::Answered));
+        assert_eq!(gate.intake(at(12)), Intake::Open);
+        assert!(!gate.is_broken());
+    }
+
+    #[test]
+    fn taking_the_breaker_away_opens_the_gate() {
+        let gate = Gate::default();
+        let rules = BreakerRules {
+            min_jobs: 1,
+            ..BreakerRules::default()
+        };
+        gate.set_breaker(Some(rules));
+        assert!(!gate.job_ended(|| at(1), Duration::ZERO, Ending::Failed("exit code 1")));
+        gate.set_breaker(Some(BreakerRules {
+            pause: Duration::from_secs(60),
+            ..rules
+        }));
+        assert_eq!(gate.look_again(at(1)), Some(Duration::from_secs(60)));
+        gate.set_breaker(None);
+        assert_eq!(gate.intake(at(1)), Intake::Open);
+        let unasked = || unreachable!("without a breaker nobody asks for the time");
+        assert!(gate.job_ended(unasked, Duration::ZERO, Ending::Failed("exit code 1")));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
 const DELAYED: &str = "tidegate_delayed_messages";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
+const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
 const RUNNERS: &str = "tidegate_runners";
 const WORKERS_STARTED: &str = "tidegate_workers_started_total";
@@ -51,6 +53,16 @@ pub fn describe() {
         "Ready messages plus deliveries that live workers hold."
     );
     describe_gauge!(EXPECTED, Unit::Count, "Workers that there should be.");
+    describe_gauge!(
+        BREAKER_OPEN,
+        Unit::Count,
+        "1 while too many jobs fail and intake is closed for it, trials included, else 0."
+    );
+    describe_counter!(
+        BREAKER_OPENED,
+        Unit::Count,
+        "Times that the breaker opened; trials that failed are not among them."
+    );
     describe_gauge!(
         WORKERS,
         Unit::Count,
@@ -212,6 +224,8 @@ pub(crate) struct PoolMetrics {
     delayed: Gauge,
     demand: Gauge,
     expected: Gauge,
+    breaker_open: Gauge,
+    breaker_opened: Counter,
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
     started: Counter,
@@ -233,6 +247,8 @@ impl PoolMetrics {
             delayed: gauge!(DELAYED, "pool" => p()),
             demand: gauge!(DEMAND, "pool" => p()),
             expected: gauge!(EXPECTED, "pool" => p()),
+            breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
+            breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
             started: counter!(WORKERS_STARTED, "pool" => p()),
@@ -256,6 +272,14 @@ impl PoolMetrics {
 
     pub(crate) fn delayed(&self, messages: u64) {
         self.delayed.set(messages as f64);
+    }
+
+    pub(crate) fn breaker(&self, is_open: bool) {
+        self.breaker_open.set(if is_open { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn breaker_opened(&self) {
+        self.breaker_opened.increment(1);
     }
 
     pub(crate) fn reconciled(&self, outcome: ReconcileOutcome, took: Duration) {

@@ -120,9 +120,11 @@ impl Shared {
         let name = settings.name.clone();
         let metrics = PoolMetrics::new(&name);
         let kill = CancellationToken::new();
+        let gate = Gate::default();
+        gate.set_breaker(settings.retry.breaker);
         Self {
             fleet: Fleet::new(name.clone(), runners, &metrics, events),
-            gate: Gate::default(),
+            gate,
             totals: Totals::default(),
             host: hostname(),
             epoch,

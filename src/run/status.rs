@@ -51,7 +51,7 @@ pub enum PoolState {
     Draining,
     /// There is no such queue yet.
     Waiting,
-    /// Runners cannot start.
+    /// Runners cannot start, or too many jobs have failed.
     Faulted,
     /// Copies cannot be published.
     Blocked,

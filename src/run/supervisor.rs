@@ -608,8 +608,12 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),
         // Nothing is left to try with, so there is nothing to be faulted at.
-        (Intake::Trial, _) if busy == 0 && won == Some(Rule::Empty) => (PoolState::Idle, None),
-        (Intake::Faulted | Intake::Trial, _) => (PoolState::Faulted, shared.gate.cause()),
+        (trial, _) if trial.is_trial() && busy == 0 && won == Some(Rule::Empty) => {
+            (PoolState::Idle, None)
+        }
+        (Intake::Faulted | Intake::Trial | Intake::BreakerOpen | Intake::BreakerTrial, _) => {
+            (PoolState::Faulted, shared.gate.cause())
+        }
         _ if won == Some(Rule::Missing) => (
             PoolState::Waiting,
             Some(format!(

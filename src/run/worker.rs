@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::PoolSettings,
-    decide::{JobId, QueueName},
+    decide::{Ending, JobId, QueueName},
     queue::{ConsumeRequest, Consumer, Delivery},
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
     settle::{History, Verdict, carried_job_id, crash_loop, give_back, verdict},
@@ -315,6 +315,14 @@ impl Worker<'_> {
             JobEnd::Stopped => self.shared.totals.count_stopped(),
             _ => self.shared.gate.launched(),
         }
+        let takes_more = ending_of(&report.end).is_none_or(|ending| {
+            let now = || self.shared.now();
+            self.shared.gate.job_ended(now, took, ending)
+        });
+        if !takes_more {
+            // Before it settles, so that no further message comes with the settlement.
+            self.cell.go(Leaving::Faulted);
+        }
         let reusable = report.reusable;
         let lost = matches!(
             &report.end,
@@ -541,6 +549,18 @@ fn outcome_of(end: &JobEnd) -> JobOutcome {
         JobEnd::WrapperFailed(_) => JobOutcome::LaunchFailed,
         JobEnd::NotStarted(_) => JobOutcome::NotStarted,
         JobEnd::Stopped => JobOutcome::Stopped,
+    }
+}
+
+/// What a job's end is to the breaker. `None`: nothing, for it was our doing.
+fn ending_of(end: &JobEnd) -> Option<Ending<'_>> {
+    match end {
+        JobEnd::Done { .. } | JobEnd::Retry { .. } | JobEnd::Rejected { .. } => {
+            Some(Ending::Answered)
+        }
+        JobEnd::Failed(failure) => Some(Ending::Failed(&failure.message)),
+        JobEnd::WrapperFailed(failure) => Some(Ending::Unproven(&failure.message)),
+        JobEnd::NotStarted(_) | JobEnd::Stopped => None,
     }
 }
 

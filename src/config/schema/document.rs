@@ -45,6 +45,8 @@ pub(super) enum Described {
     Section {
         path: String,
         doc: &'static str,
+        /// Whether the page must not have it, for it says something by being there.
+        optional: bool,
     },
     Key {
         table: String,

@@ -6,22 +6,29 @@ use super::document::{Described, Written};
 
 const WIDTH: usize = 96;
 
-/// A TOML file of all keys with their docs. Keys without a default are there as comments.
+/// A TOML file of all keys with their docs. Keys without a default are there as comments, and so are whole tables
+/// that say something by being there.
 pub(super) fn page(described: &[Described]) -> String {
     let mut page = String::new();
-    keys_of(&mut page, described, "");
+    keys_of(&mut page, described, "", false);
     for entry in described {
-        if let Described::Section { path, doc } = entry {
+        if let Described::Section {
+            path,
+            doc,
+            optional,
+        } = entry
+        {
             page.push('\n');
             comment(&mut page, doc);
-            let _ = writeln!(page, "[{path}]");
-            keys_of(&mut page, described, path);
+            let hash = if *optional { "# " } else { "" };
+            let _ = writeln!(page, "{hash}[{path}]");
+            keys_of(&mut page, described, path, *optional);
         }
     }
     page
 }
 
-fn keys_of(page: &mut String, described: &[Described], path: &str) {
+fn keys_of(page: &mut String, described: &[Described], path: &str, optional: bool) {
     for entry in described {
         let Described::Key {
             table,
@@ -41,10 +48,12 @@ fn keys_of(page: &mut String, described: &[Described], path: &str) {
             wants => comment(page, &format!("{doc} Takes {wants}.")),
         }
         let _ = match value {
-            Written::Default(value) | Written::Required(value) => {
+            Written::Default(value) | Written::Required(value) if !optional => {
                 writeln!(page, "{name} = {value}")
             }
-            Written::Example(value) => writeln!(page, "# {name} = {value}"),
+            Written::Default(value) | Written::Required(value) | Written::Example(value) => {
+                writeln!(page, "# {name} = {value}")
+            }
         };
     }
 }

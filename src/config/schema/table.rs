@@ -89,11 +89,30 @@ impl<'d, 'v> Table<'d, 'v> {
 
     /// A table within this one.
     pub(in crate::config) fn table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
+        self.inner(name, doc, false)
+    }
+
+    /// The same for one whose mere presence says something: see [`is_given`](Self::is_given).
+    pub(in crate::config) fn optional_table(
+        &mut self,
+        name: &str,
+        doc: &'static str,
+    ) -> Table<'_, 'v> {
+        self.inner(name, doc, true)
+    }
+
+    /// Whether anything stands for this table, if only its header.
+    pub(in crate::config) fn is_given(&self) -> bool {
+        self.scope.file.is_some() || !self.scope.variables.is_empty()
+    }
+
+    fn inner(&mut self, name: &str, doc: &'static str, optional: bool) -> Table<'_, 'v> {
         let scope = self.inner_scope(name, |segment| fold(segment) == fold(name));
         self.document.opened.insert(scope.path.clone());
         self.document.described.push(Described::Section {
             path: scope.path.clone(),
             doc,
+            optional,
         });
         Table::new(self.document, scope)
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat, PoolSettings,
-        RetrySettings, RunnerSettings, WarmSettings, reference,
+        BreakerRules, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat,
+        PoolSettings, RetrySettings, RunnerSettings, WarmSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
 };
@@ -67,6 +67,11 @@ max_attempts = 1
 backoff = "500ms"
 backoff_max = "500ms"
 dead_letter = "broker"
+[pools.zebra.retry.breaker]
+failures = "80%"
+window = "1m"
+min_jobs = 20
+pause = "10s"
 
 [pools.ant.runner]
 command = ["true"]
@@ -125,6 +130,12 @@ fn every_key_of_the_file_reaches_its_setting() {
             backoff: Duration::from_millis(500),
             backoff_max: Duration::from_millis(500),
             dead_letter: DeadLetter::Broker,
+            breaker: Some(BreakerRules {
+                failure_percent: 80,
+                window: Duration::from_secs(60),
+                min_jobs: 20,
+                pause: Duration::from_secs(10),
+            }),
         },
     };
     assert_eq!(*pool, expected);
@@ -323,7 +334,9 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
         if !is_key {
             continue;
         }
-        let page = reference().replace(&format!("# {example}\n"), &format!("{example}\n"));
+        // Tables that are only there as comments, so that their keys stand where they belong.
+        let page = reference().replace("\n# [", "\n[");
+        let page = page.replace(&format!("# {example}\n"), &format!("{example}\n"));
         let lines = match given(&page).parse() {
             Ok(_) => continue,
             Err(problems) => problems,
@@ -338,6 +351,37 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
             assert!(is_expected, "{example}: {problem}");
         }
     }
+}
+
+#[test]
+fn a_breaker_is_there_when_its_table_is() {
+    let breaker = |given: super::Given| {
+        let settings = given.loaded().settings;
+        settings.pools[0].pool.retry.breaker
+    };
+    let with = |text: &str| given(&format!("{POOL}{text}"));
+    let default = Some(BreakerRules::default());
+    assert_eq!(breaker(given(POOL)), None);
+    assert_eq!(breaker(with("[pools.thumbnails.retry]\n")), None);
+    let header = "[pools.thumbnails.retry.breaker]\n";
+    assert_eq!(breaker(with(header)), default);
+    let variable = "TIDEGATE_POOLS__THUMBNAILS__RETRY__BREAKER__MIN_JOBS";
+    let min_jobs = 3;
+    assert_eq!(
+        breaker(given(POOL).variable(variable, "3")),
+        default.map(|rules| BreakerRules { min_jobs, ..rules })
+    );
+
+    let page = reference();
+    let at = page.find(&format!("# {header}")).expect("its section");
+    let section = page[at..]
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.trim_start_matches("# "))
+        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .collect::<Vec<_>>();
+    assert_eq!(section.len(), 5, "{section:?}");
+    assert_eq!(breaker(with(&section.join("\n"))), default);
 }
 
 #[test]

@@ -242,9 +242,11 @@ fn closed_intake_beats_a_pin_and_a_trial_lets_one_worker_in() {
     for (intake, expected) in [
         (Intake::Paused, 0),
         (Intake::Faulted, 0),
+        (Intake::BreakerOpen, 0),
         (Intake::Blocked, 0),
         (Intake::Draining, 0),
         (Intake::Trial, 1),
+        (Intake::BreakerTrial, 1),
         (Intake::Open, 6),
     ] {
         let observation = Observation {

@@ -95,8 +95,8 @@ pub(crate) struct Pool {
     late: Vec<oneshot::Sender<ReconcileResult>>,
     deadline: Option<Instant>,
     killed: bool,
-    /// Whether it was said that runners cannot start.
-    faulted: bool,
+    /// What was said to be wrong with intake.
+    fault: Option<reconcile::Fault>,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     delayed: AbortOnDropHandle<()>,
@@ -120,7 +120,7 @@ impl Pool {
             late: Vec::new(),
             deadline: None,
             killed: false,
-            faulted: false,
+            fault: None,
             trouble: None,
             delayed: AbortOnDropHandle::new(delayed),
             shared,
@@ -331,6 +331,7 @@ impl Pool {
             self.answers = std::mem::take(&mut self.late);
         }
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
+        self.shared.gate.set_breaker(spec.settings.retry.breaker);
         self.shared.set_settings(spec.settings);
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
             let kind = self.shared.fleet.kind();
@@ -339,7 +340,7 @@ impl Pool {
                 .fleet
                 .set_manager(spec.runners, &self.shared.metrics);
             self.prestarts.abort_all();
-            // Whatever could not start may be what was changed.
+            // Whatever could not start, or failed, may be what was changed.
             self.shared.gate.try_now(self.shared.now());
             // The next reconcile sets the gauges of the new kind.
             self.shared.metrics.runners(kind, 0, 0);

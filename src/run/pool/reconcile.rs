@@ -87,6 +87,7 @@ impl Pool {
             .metrics
             .sizes(decision.inputs.demand, decision.expected, &counts);
         shared.metrics.runners(shared.fleet.kind(), idle, busy);
+        shared.metrics.breaker(shared.gate.is_broken());
         shared.metrics.reconciled(outcome, took);
         if !plan.is_empty() {
             info!(
@@ -166,13 +167,19 @@ impl Pool {
             };
             let why = match intake {
                 Intake::Draining => Leaving::Drained,
-                Intake::Faulted => Leaving::Faulted,
+                Intake::Faulted | Intake::BreakerOpen => Leaving::Faulted,
                 _ => Leaving::ScaledDown,
             };
             each(&plan.lift, &WorkerCell::lift);
             each(&plan.stop, &|cell| cell.order(why));
             each(&plan.retire, &WorkerCell::retire);
             each(&plan.preempt, &WorkerCell::preempt);
+            if intake == Intake::BreakerOpen {
+                // Busy workers too: a mark would be lifted for the trial, and then the trial be an old job.
+                for cell in workers.values() {
+                    cell.order(Leaving::Faulted);
+                }
+            }
         }
         for _ in 0..plan.spawn {
             self.spawn_worker();
@@ -191,7 +198,7 @@ impl Pool {
     /// will wait there is no place for them.
     fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
         let ready = self.shared.fleet.manager().prestart();
-        if ready == 0 || !matches!(intake, Intake::Open | Intake::Trial) {
+        if ready == 0 || !(intake == Intake::Open || intake.is_trial()) {
             return;
         }
         let summary = plan.summary();
@@ -250,23 +257,43 @@ impl Pool {
         }
     }
 
-    /// Says once that runners cannot start, and once that they can again.
+    /// Says once that runners cannot start or that jobs fail, and once that it is over.
     fn note_fault(&mut self, intake: Intake) {
-        match intake {
-            Intake::Faulted if !self.faulted => {
-                self.faulted = true;
-                let error = self.shared.gate.cause();
+        let name = &self.shared.name;
+        let fault = match intake {
+            Intake::Faulted => Fault::Runners,
+            Intake::BreakerOpen => Fault::Breaker,
+            Intake::Open => {
+                match self.fault.take() {
+                    Some(Fault::Runners) => info!(pool = %name, "runners start again"),
+                    Some(Fault::Breaker) => {
+                        info!(pool = %name, "breaker closed: jobs are run again")
+                    }
+                    None => {}
+                }
+                return;
+            }
+            _ => return,
+        };
+        if self.fault == Some(fault) {
+            return;
+        }
+        self.fault = Some(fault);
+        let error = self.shared.gate.cause();
+        match fault {
+            Fault::Runners => warn!(
+                pool = %name,
+                error,
+                "runners cannot start: messages stay in the queue, one is tried from time to time"
+            ),
+            Fault::Breaker => {
+                self.shared.metrics.breaker_opened();
                 warn!(
-                    pool = %self.shared.name,
+                    pool = %name,
                     error,
-                    "runners cannot start: messages stay in the queue, one is tried from time to time"
+                    "too many jobs fail: messages stay in the queue, one is tried from time to time"
                 );
             }
-            Intake::Open if self.faulted => {
-                self.faulted = false;
-                info!(pool = %self.shared.name, "runners start again");
-            }
-            _ => {}
         }
     }
 
@@ -295,6 +322,13 @@ impl Pool {
         }
         self.trouble = trouble.map(str::to_owned);
     }
+}
+
+/// Why intake is closed, as it was said in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Runners,
+    Breaker,
 }
 
 fn count_stops(result: &mut ReconcileResult, runners: u32) {

@@ -9,6 +9,7 @@ use super::{
     client,
     output::{self, Exit, Failure},
 };
+use crate::adapters::process::Escaped;
 
 const HEAD: Style = Style::new().bold();
 
@@ -31,7 +32,7 @@ fn text(answer: &Value) -> String {
     let state = word("/status/state").unwrap_or("?");
     let mut text = format!("{HEAD}{name}{HEAD:#} is {state}");
     if let Some(cause) = word("/status/cause") {
-        text = format!("{text}: {cause}");
+        text = format!("{text}: {}", Escaped(cause));
     }
     let record = word("/text").unwrap_or("nothing was decided yet");
     format!("{text}\n{record}\n")
