@@ -22,7 +22,8 @@ pub trait Settle: Send {
 /// A message in our hands, which must be settled.
 ///
 /// Each settling method consumes the delivery. **On drop** a delivery that was not settled is given back to
-/// its queue, so that a panic or a cancelled future loses nothing.
+/// its queue (one of a [`Browser`](super::Browser) when the look ends), so that a panic or a cancelled future loses
+/// nothing.
 #[must_use = "a delivery that is dropped is given back to the queue"]
 pub struct Delivery {
     message: Arc<Message>,

@@ -112,6 +112,12 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Cancel-safe: a channel that was being opened is closed.
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError>;
 
+    /// Begins to look through a queue from its head. A missing queue shows when the first message is asked for.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: a channel that was being opened is closed.
+    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError>;
+
     /// Publishes, `mandatory` and confirmed: when this returns `Ok`, the broker has the message in a queue.
     ///
     /// # Errors
@@ -149,4 +155,24 @@ pub trait Consumer: Send {
 
     /// Closes the channel, after everything was settled.
     async fn close(self: Box<Self>);
+}
+
+/// A look through a queue, message by message from its head.
+///
+/// What it hands out is ready for nobody else until the look ends. By then a delivery is settled, or goes back to
+/// where it was as far as the broker keeps the order, marked as redelivered; one that is dropped is only passed over, and not handed out again by this
+/// look. On a quorum queue, going back may count towards the delivery limit.
+///
+/// **On drop**, and when the process dies, the channel is closed and everything unsettled goes back.
+#[async_trait]
+pub trait Browser: Send {
+    /// The next message; `None` where none is ready.
+    ///
+    /// # Cancel-safety
+    /// Not cancel-safe: a message that a dropped future was handed is passed over.
+    async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
+
+    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is back in the queue (a
+    /// quorum queue may take a moment longer).
+    async fn close(self: Box<Self>) -> Result<(), QueueError>;
 }

@@ -1,6 +1,7 @@
 //! One suite for every implementation of the queue seam.
 
 mod bench;
+mod browsing;
 mod consuming;
 mod publishing;
 mod queues;
@@ -22,6 +23,14 @@ macro_rules! conformance {
 }
 
 conformance! {
+    browsing: [
+        a_look_leaves_the_queue_as_it_was,
+        a_long_look_gives_thousands_back_at_once_and_in_order,
+        what_a_look_settles_is_gone_and_the_rest_keeps_its_order,
+        a_look_does_not_see_what_others_hold,
+        a_look_that_is_dropped_gives_everything_back,
+        a_look_at_a_missing_queue_is_not_found_and_harms_nothing_else,
+    ],
     consuming: [
         delivers_in_the_order_of_publishing,
         never_hands_out_more_than_the_prefetch,

@@ -88,7 +88,10 @@ impl Consumer for AmqpConsumer {
                 Some(Ok(delivery)) if !delivery.acker.usable() => continue,
                 Some(Ok(delivery)) => {
                     let acker = delivery.acker.clone();
-                    let settle = Box::new(AmqpSettle { acker });
+                    let settle = Box::new(AmqpSettle {
+                        acker,
+                        when_dropped: WhenDropped::GiveBack,
+                    });
                     Some(Ok(Delivery::new(message(delivery), settle)))
                 }
                 Some(Err(error)) => {
@@ -130,7 +133,7 @@ impl Consumer for AmqpConsumer {
 ///
 /// lapin closes a channel that nobody holds, but counts a consumer that is registered with it as a holder. One
 /// whose `basic_consume` was given up half way would stay for ever, and with it the messages that it is sent.
-struct OwnChannel(Channel);
+pub(super) struct OwnChannel(pub(super) Channel);
 
 impl Drop for OwnChannel {
     fn drop(&mut self) {
@@ -139,8 +142,18 @@ impl Drop for OwnChannel {
     }
 }
 
-struct AmqpSettle {
-    acker: Acker,
+pub(super) struct AmqpSettle {
+    pub(super) acker: Acker,
+    pub(super) when_dropped: WhenDropped,
+}
+
+/// What becomes of a delivery that nobody settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenDropped {
+    /// It goes back at once.
+    GiveBack,
+    /// It stays out of the queue until its channel is closed.
+    Hold,
 }
 
 #[async_trait]
@@ -159,6 +172,9 @@ impl Settle for AmqpSettle {
     }
 
     fn abandon(self: Box<Self>) {
+        if self.when_dropped == WhenDropped::Hold {
+            return;
+        }
         // The first poll hands the frame to lapin's own task; what is left out is waiting for the socket.
         let _ = self.acker.nack(requeue()).now_or_never();
     }

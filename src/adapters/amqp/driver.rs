@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address::Address,
+    browser::AmqpBrowser,
     consumer::AmqpConsumer,
     convert::short,
     error::rpc,
@@ -30,8 +31,8 @@ use crate::{
     config::BrokerSettings,
     decide::QueueName,
     queue::{
-        Connectivity, ConsumeRequest, Consumer, Outgoing, QueueDepth, QueueDriver, QueueError,
-        QueueErrorKind, QueueKind, QueueSpec,
+        Browser, Connectivity, ConsumeRequest, Consumer, Outgoing, QueueDepth, QueueDriver,
+        QueueError, QueueErrorKind, QueueKind, QueueSpec,
     },
 };
 
@@ -210,6 +211,10 @@ impl QueueDriver for AmqpDriver {
         let opened = AmqpConsumer::open(&self.consume, &request).await;
         let consumer = opened.inspect_err(|error| self.forget_if_gone(&request.queue, error))?;
         Ok(Box::new(consumer))
+    }
+
+    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
+        Ok(Box::new(AmqpBrowser::open(&self.consume, queue).await?))
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {

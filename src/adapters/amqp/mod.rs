@@ -21,6 +21,7 @@
 //! loop wants to hear of the loss.
 
 mod address;
+mod browser;
 mod consumer;
 mod convert;
 mod driver;

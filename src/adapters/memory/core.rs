@@ -195,6 +195,45 @@ impl Core {
         Ok((id, receiver))
     }
 
+    /// Begins a look through a queue: a consumer that has no turn, and fetches instead. A missing queue shows at
+    /// the first fetch.
+    pub(super) fn browse(&mut self, queue: &QueueName) -> u64 {
+        let id = self.next_consumer;
+        self.next_consumer += 1;
+        self.consumers.insert(
+            id,
+            Consumer {
+                queue: Some(queue.clone()),
+                prefetch: usize::MAX,
+                unsettled: BTreeMap::new(),
+                next_tag: 1,
+                sender: None,
+            },
+        );
+        id
+    }
+
+    /// Hands the head of its queue to a look. The error is that of a look whose connection or queue is gone.
+    pub(super) fn fetch(
+        &mut self,
+        id: u64,
+        now: Instant,
+    ) -> Result<Option<(u64, Message)>, QueueError> {
+        self.expire(now);
+        let lost = || QueueError::new(QueueErrorKind::Disconnected, "look through a queue");
+        let consumer = self.consumers.get_mut(&id).ok_or_else(lost)?;
+        let queue = consumer.queue.as_ref().ok_or_else(lost)?;
+        let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
+        let Some(stored) = found.ready.pop_front() else {
+            return Ok(None);
+        };
+        let tag = consumer.next_tag;
+        consumer.next_tag += 1;
+        let message = stored.shown(found.spec.kind);
+        consumer.unsettled.insert(tag, stored);
+        Ok(Some((tag, message)))
+    }
+
     /// Stops deliveries to a consumer, which may still settle what it has.
     pub(super) fn cancel(&mut self, id: u64) {
         let queue = self

@@ -17,7 +17,7 @@ use super::core::{Core, Handed, Settling};
 use crate::{
     decide::QueueName,
     queue::{
-        Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
+        Browser, Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
         QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError, header_size,
         short_texts_fit,
     },
@@ -235,6 +235,14 @@ impl QueueDriver for MemoryBroker {
         }))
     }
 
+    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
+        let id = self.connected("look through a queue")?.browse(queue);
+        Ok(Box::new(MemoryBrowser {
+            broker: self.clone(),
+            id,
+        }))
+    }
+
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
         let mut core = self.connected("publish")?;
         if core.blocked {
@@ -296,6 +304,7 @@ impl Consumer for MemoryConsumer {
                         broker: self.broker.clone(),
                         consumer: self.id,
                         tag,
+                        holds: false,
                     }),
                 )),
                 Handed::Lost => {
@@ -329,10 +338,45 @@ impl Drop for MemoryConsumer {
     }
 }
 
+struct MemoryBrowser {
+    broker: MemoryBroker,
+    id: u64,
+}
+
+#[async_trait]
+impl Browser for MemoryBrowser {
+    async fn next(&mut self) -> Result<Option<Delivery>, QueueError> {
+        let fetched = self.broker.core().fetch(self.id, Instant::now())?;
+        Ok(fetched.map(|(tag, message)| {
+            let settle = MemorySettle {
+                broker: self.broker.clone(),
+                consumer: self.id,
+                tag,
+                holds: true,
+            };
+            Delivery::new(message, Box::new(settle))
+        }))
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), QueueError> {
+        // Dropped here.
+        self.broker.connected("look through a queue").map(drop)
+    }
+}
+
+impl Drop for MemoryBrowser {
+    fn drop(&mut self) {
+        self.broker.core().close(self.id, Instant::now());
+        self.broker.shared.changed.notify_one();
+    }
+}
+
 struct MemorySettle {
     broker: MemoryBroker,
     consumer: u64,
     tag: u64,
+    /// Whether it stays out of its queue when it is dropped unsettled, until its channel is closed.
+    holds: bool,
 }
 
 impl MemorySettle {
@@ -365,6 +409,9 @@ impl Settle for MemorySettle {
     }
 
     fn abandon(self: Box<Self>) {
+        if self.holds {
+            return;
+        }
         // A channel that is gone has given it back already.
         let _ = self.settle(Settling::Requeue);
     }

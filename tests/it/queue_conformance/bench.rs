@@ -7,7 +7,7 @@ use tidegate::{
     adapters::{amqp::AmqpDriver, memory::MemoryBroker},
     decide::QueueName,
     queue::{
-        ConsumeRequest, Consumer, Delivery, HeaderValue, Headers, Outgoing, QueueDriver,
+        Browser, ConsumeRequest, Consumer, Delivery, HeaderValue, Headers, Outgoing, QueueDriver,
         QueueError, QueueKind, QueueSpec,
     },
 };
@@ -119,6 +119,12 @@ impl Bench {
         prefetch: u16,
     ) -> Result<Box<dyn Consumer>, QueueError> {
         consume(&*self.driver, queue, prefetch).await
+    }
+
+    pub(super) async fn browse(&self, queue: &QueueName) -> Box<dyn Browser> {
+        within("a look", self.driver.browse(queue))
+            .await
+            .expect("a look")
     }
 
     /// A broker counts a message as ready some time after it came back.
