@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{
     Death, History,
+    letter::BrokerDeath,
     levels::{dead_queue, retry_queue},
     verdict::{ATTEMPT, GIVE_BACKS, LAUNCH_FAILURES},
 };
@@ -18,18 +19,25 @@ use crate::{
 
 const PREFIX: &str = "x-tidegate-";
 const ORIGINAL: &str = "x-tidegate-original-";
+const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
 const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
-const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
+pub(super) const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
+pub(super) const FAILED_AT: &str = "x-tidegate-failed-at";
+pub(super) const REASON: &str = "x-tidegate-reason";
+pub(super) const ATTEMPTS: &str = "x-tidegate-attempts";
+pub(super) const FAILURE: &str = "x-tidegate-failure";
+pub(super) const EXIT_CODE: &str = "x-tidegate-exit-code";
+pub(super) const SIGNAL: &str = "x-tidegate-signal";
 const JOB_ID: &str = "x-tidegate-job-id";
 const DROPPED: &str = "x-tidegate-dropped-headers";
-const ERROR: &str = "x-tidegate-error";
-const STDERR: &str = "x-tidegate-stderr";
+pub(super) const ERROR: &str = "x-tidegate-error";
+pub(super) const STDERR: &str = "x-tidegate-stderr";
 
 /// Headers that route: the broker sends a copy to every queue they name.
 const ROUTING: [&str; 2] = ["CC", "BCC"];
 /// The broker's own record of dead-lettering. On a copy it would count our retries as a cycle, and RabbitMQ drops
 /// messages that go round in one.
-const DEATHS: &str = "x-death";
+pub(super) const DEATHS: &str = "x-death";
 /// What the broker writes anew on every delivery or dead-lettering.
 const BROKERS: [&str; 7] = [
     "x-delivery-count",
@@ -96,8 +104,8 @@ impl Copies {
         let headers = &mut copy.headers;
         // The number of an attempt to come means nothing to the dead; the number spent does.
         headers.remove(ATTEMPT);
-        set(headers, "x-tidegate-attempts", i64::from(death.attempts));
-        set(headers, "x-tidegate-reason", death.cause.as_str());
+        set(headers, ATTEMPTS, i64::from(death.attempts));
+        set(headers, REASON, death.cause.as_str());
         set(headers, ERROR, shortened(&death.message));
         if let Some(failure) = &death.failure {
             note_failure(headers, failure);
@@ -113,6 +121,39 @@ impl Copies {
     pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
         let mut copy = self.base(message, next);
         copy.routing_key = self.queue.as_str().to_owned();
+        self.fitted(copy)
+    }
+
+    /// A dead letter on its way back to the queue, with its attempts before it: the message as it was first
+    /// published, as far as a copy can be that.
+    ///
+    /// Of what moved aside nothing is put back. Its `expiration` ran out long ago, and the message would go at once;
+    /// `CC` and `BCC` would have others do the work again; a foreign `user_id` is refused; `x-death` would be taken
+    /// for a cycle; and the exchange might route it elsewhere too. All of it stays readable in
+    /// `x-tidegate-original-*`, where it says more than that the message came by the queue's own name.
+    pub fn revive(&self, letter: &Message) -> Outgoing {
+        let broker = BrokerDeath::of(&letter.headers);
+        let mut copy = self.base(letter, History::default());
+        copy.routing_key = self.queue.as_str().to_owned();
+        copy.headers.remove(FIRST_FAILED_AT);
+        if !letter.headers.contains_key(ORIGINAL_ROUTING_KEY)
+            && let Some((exchange, routing_key)) = broker.and_then(|death| death.published_to)
+        {
+            set(&mut copy.headers, ORIGINAL_EXCHANGE, exchange);
+            set(&mut copy.headers, ORIGINAL_ROUTING_KEY, routing_key);
+        }
+        let text = |name: &str| copy.headers.get(name).and_then(HeaderValue::as_text);
+        let came_straight = text(ORIGINAL_EXCHANGE) == Some("")
+            && text(ORIGINAL_ROUTING_KEY) == Some(self.queue.as_str())
+            && 2 == copy
+                .headers
+                .keys()
+                .filter(|name| name.starts_with(ORIGINAL))
+                .count();
+        if came_straight {
+            copy.headers.remove(ORIGINAL_EXCHANGE);
+            copy.headers.remove(ORIGINAL_ROUTING_KEY);
+        }
         self.fitted(copy)
     }
 
@@ -142,11 +183,7 @@ impl Copies {
         }
         let properties = &message.properties;
         if !again {
-            set(
-                &mut headers,
-                "x-tidegate-original-exchange",
-                message.exchange.as_str(),
-            );
+            set(&mut headers, ORIGINAL_EXCHANGE, message.exchange.as_str());
             set(
                 &mut headers,
                 ORIGINAL_ROUTING_KEY,
@@ -232,14 +269,7 @@ fn largest(headers: &Headers) -> Option<String> {
     headers
         .iter()
         .filter(|(name, _)| {
-            ![
-                ATTEMPT,
-                LAUNCH_FAILURES,
-                GIVE_BACKS,
-                DROPPED,
-                "x-tidegate-reason",
-            ]
-            .contains(&name.as_str())
+            ![ATTEMPT, LAUNCH_FAILURES, GIVE_BACKS, DROPPED, REASON].contains(&name.as_str())
         })
         .max_by_key(|(name, value)| size(name, value))
         .map(|(name, _)| name.clone())
@@ -247,10 +277,10 @@ fn largest(headers: &Headers) -> Option<String> {
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {
     set(headers, ERROR, shortened(&failure.message));
-    set(headers, "x-tidegate-failure", failure.kind.as_str());
+    set(headers, FAILURE, failure.kind.as_str());
     match failure.kind {
-        FailureKind::Exit(code) => set(headers, "x-tidegate-exit-code", i64::from(code)),
-        FailureKind::Signal(signal) => set(headers, "x-tidegate-signal", i64::from(signal)),
+        FailureKind::Exit(code) => set(headers, EXIT_CODE, i64::from(code)),
+        FailureKind::Signal(signal) => set(headers, SIGNAL, i64::from(signal)),
         _ => {}
     }
     if let Some(tail) = &failure.stderr_tail {
@@ -262,7 +292,7 @@ fn note_failure(headers: &mut Headers, failure: &Failure) {
 fn note_time(headers: &mut Headers, message: &Message, now: jiff::Timestamp) {
     let first = first_failed_at(message).map_or_else(|| now.to_string(), str::to_owned);
     set(headers, FIRST_FAILED_AT, first);
-    set(headers, "x-tidegate-failed-at", now.to_string());
+    set(headers, FAILED_AT, now.to_string());
 }
 
 /// The id that an earlier copy carries for a job whose message has none. Anyone may have written it, so it is

@@ -4,11 +4,13 @@
 //! comes a [`Verdict`]; from a verdict come the messages to publish. Publishing and acknowledging is the worker's.
 
 mod copy;
+mod letter;
 mod levels;
 mod verdict;
 
 pub use self::{
     copy::{Copies, carried_job_id},
+    letter::{DeadBy, Letter},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     verdict::{
         CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,

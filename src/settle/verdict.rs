@@ -19,7 +19,7 @@ pub const CRASH_LOOP: u64 = 100;
 pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
 pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
 pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
-const DELIVERY_COUNT: &str = "x-delivery-count";
+pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// What a message's headers tell of its past with us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -266,7 +266,156 @@ fn a_message_whose_headers_fill_the_frame_loses_its_largest_and_says_which() {
     assert_eq!(copy.headers.get(ATTEMPT), Some(&HeaderValue::I64(2)));
 }
 
+fn died() -> Death {
+    Death {
+        cause: DeathCause::Attempts,
+        attempts: 5,
+        message: String::from("exit code 3"),
+        failure: Some(Failure {
+            kind: FailureKind::Exit(3),
+            message: String::from("exit code 3"),
+            stderr_tail: Some(String::from("Traceback ...")),
+        }),
+    }
+}
+
+/// What a queue hands out for what was published to it.
+fn delivered(copy: Outgoing) -> Message {
+    Message {
+        exchange: copy.exchange,
+        routing_key: copy.routing_key,
+        redelivered: true,
+        properties: copy.properties,
+        headers: copy.headers,
+        body: copy.body,
+    }
+}
+
+fn dead(message: &Message, attempt: u32) -> Message {
+    let history = History {
+        attempt,
+        ..History::default()
+    };
+    delivered(copies().dead_letter(message, history, &died(), now()))
+}
+
+fn revived(letter: &Message) -> Outgoing {
+    let copies = Copies {
+        job: None,
+        ..copies()
+    };
+    copies.revive(letter)
+}
+
+#[test]
+fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stays_there() {
+    let retry = crate::config::RetrySettings::default();
+    let after_a_retry = Message {
+        routing_key: String::from("q"),
+        ..delivered(retried(&hostile()))
+    };
+    for message in [hostile(), after_a_retry] {
+        let back = revived(&dead(&message, 5));
+        assert_eq!(
+            (back.exchange.as_str(), back.routing_key.as_str()),
+            ("", "q")
+        );
+        assert_eq!(back.body, hostile().body);
+        let properties = Properties {
+            delivery_mode: Some(2),
+            expiration: None,
+            user_id: None,
+            ..hostile().properties
+        };
+        assert_eq!(back.properties, properties);
+        let names: Vec<&str> = back.headers.keys().map(String::as_str).collect();
+        let expected = [
+            "tenant",
+            "x-tidegate-original-bcc",
+            "x-tidegate-original-cc",
+            "x-tidegate-original-exchange",
+            "x-tidegate-original-expiration",
+            "x-tidegate-original-routing-key",
+            "x-tidegate-original-user-id",
+            "x-tidegate-original-x-death",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(
+            back.headers.get(ORIGINAL_EXCHANGE),
+            Some(&HeaderValue::from("orders"))
+        );
+        assert_eq!(History::of(&delivered(back), &retry), History::default());
+    }
+}
+
+#[test]
+fn a_letter_of_the_brokers_goes_back_without_what_would_be_taken_for_a_cycle() {
+    let death = Headers::from([
+        (String::from("reason"), HeaderValue::from("rejected")),
+        (String::from("exchange"), HeaderValue::from("orders")),
+        (
+            String::from("routing-keys"),
+            HeaderValue::List(vec![HeaderValue::from("new")]),
+        ),
+    ]);
+    let deaths = HeaderValue::List(vec![HeaderValue::Table(death)]);
+    let letter = Message {
+        exchange: String::from("dlx"),
+        routing_key: String::from("dead"),
+        headers: Headers::from([
+            (String::from("x-death"), deaths.clone()),
+            (String::from("x-delivery-count"), HeaderValue::I64(3)),
+            (String::from("tenant"), HeaderValue::from("acme")),
+        ]),
+        ..Message::default()
+    };
+    let back = revived(&letter);
+    let expected = Headers::from([
+        (String::from("tenant"), HeaderValue::from("acme")),
+        (String::from(ORIGINAL_EXCHANGE), HeaderValue::from("orders")),
+        (String::from(ORIGINAL_ROUTING_KEY), HeaderValue::from("new")),
+        (String::from("x-tidegate-original-x-death"), deaths),
+    ]);
+    assert_eq!(back.headers, expected);
+    assert_eq!(back.routing_key, "q");
+}
+
 proptest! {
+    /// A message that came straight to the queue comes back as it was, but persistent; and one that dies again tells
+    /// the same of itself.
+    #[test]
+    fn the_retry_of_a_dead_letter_is_the_message(
+        headers in proptest::collection::btree_map("[a-z]{1,12}", "\\PC{0,20}", 0..6),
+        id in proptest::option::of("[a-z0-9-]{1,12}"),
+        priority in proptest::option::of(0u8..10),
+        body in proptest::collection::vec(any::<u8>(), 0..40),
+        attempts in 1u32..6,
+    ) {
+        let message = Message {
+            exchange: String::new(),
+            routing_key: String::from("q"),
+            properties: Properties { message_id: id, priority, ..Properties::default() },
+            headers: headers.into_iter().map(|(name, text)| (name, HeaderValue::from(text))).collect(),
+            body: body.into(),
+            redelivered: false,
+        };
+        let letter = dead(&message, attempts);
+        let back = revived(&letter);
+        let mut expected = Outgoing {
+            exchange: String::new(),
+            routing_key: String::from("q"),
+            properties: Properties { delivery_mode: Some(2), ..message.properties.clone() },
+            headers: message.headers.clone(),
+            body: message.body.clone(),
+        };
+        if message.properties.message_id.is_none() {
+            // The one thing that stays: all of a job's attempts have one id.
+            set(&mut expected.headers, JOB_ID, "p-1");
+        }
+        prop_assert_eq!(&back, &expected);
+        prop_assert_eq!(dead(&delivered(back), attempts), letter);
+    }
+
     /// Whatever a message carries, its copy fits, and our history on it is our own.
     #[test]
     fn every_copy_fits_and_carries_our_history(

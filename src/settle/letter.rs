@@ -1,0 +1,310 @@
+//! What a dead letter tells of itself.
+//!
+//! Anyone may have written a message in a queue of dead letters. So everything here is read as far as it can be, and
+//! is for people and for choosing among letters; nothing depends on it being true.
+
+use serde::Serialize;
+
+use super::{
+    copy::{
+        ATTEMPTS, DEATHS, ERROR, EXIT_CODE, FAILED_AT, FAILURE, FIRST_FAILED_AT, REASON, SIGNAL,
+        STDERR, carried_job_id,
+    },
+    verdict::{ATTEMPT, DELIVERY_COUNT},
+};
+use crate::queue::{HeaderValue, Headers, Message};
+
+/// A dead letter without its body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Letter {
+    /// The job's id: the message's `message-id`, or the one that was made up for it.
+    pub id: Option<String>,
+    /// When it died.
+    pub time: Option<jiff::Timestamp>,
+    /// When it first failed.
+    pub first_failed_at: Option<jiff::Timestamp>,
+    /// Attempts that were spent on it.
+    pub attempts: Option<u64>,
+    /// Why it is dead: a word of ours, or the broker's.
+    pub reason: Option<String>,
+    /// Whose word the reason is.
+    pub by: Option<DeadBy>,
+    /// The last failure, in a line.
+    pub error: Option<String>,
+    /// What kind of failure that was.
+    pub failure: Option<String>,
+    /// Exit code of the last attempt.
+    pub exit_code: Option<i64>,
+    /// Number of the signal that ended the last attempt.
+    pub signal: Option<i64>,
+    /// The end of its standard error.
+    pub stderr: Option<String>,
+    /// Bytes of its body.
+    pub size: u64,
+    /// Times that it was handed out and came back, as a quorum queue counts them.
+    pub returned: u64,
+}
+
+/// Who made a message a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeadBy {
+    /// A pool did.
+    Tidegate,
+    /// The broker did, by a queue's policy or a consumer's reject.
+    Broker,
+}
+
+impl Letter {
+    /// Reads a message of a queue of dead letters.
+    pub fn of(message: &Message) -> Self {
+        let Message {
+            headers,
+            properties,
+            body,
+            ..
+        } = message;
+        let own = properties.message_id.clone().filter(|id| !id.is_empty());
+        let id = own.or_else(|| carried_job_id(message).map(|id| id.as_str().to_owned()));
+        let ours = text(headers, REASON);
+        let broker = BrokerDeath::of(headers).unwrap_or_default();
+        let by = match (&ours, &broker.reason) {
+            (Some(_), _) => Some(DeadBy::Tidegate),
+            (None, Some(_)) => Some(DeadBy::Broker),
+            (None, None) => None,
+        };
+        Self {
+            id,
+            time: match by {
+                Some(DeadBy::Broker) => broker.time,
+                _ => time(headers, FAILED_AT).or(broker.time),
+            },
+            first_failed_at: time(headers, FIRST_FAILED_AT),
+            // One that a pool rejected to the broker's dead letters died at the attempt that it was at.
+            attempts: natural(headers, ATTEMPTS).or_else(|| natural(headers, ATTEMPT)),
+            reason: ours.or(broker.reason),
+            by,
+            error: text(headers, ERROR),
+            failure: text(headers, FAILURE),
+            exit_code: integer(headers, EXIT_CODE),
+            signal: integer(headers, SIGNAL),
+            stderr: text(headers, STDERR),
+            size: body.len() as u64,
+            returned: natural(headers, DELIVERY_COUNT).unwrap_or(0),
+        }
+    }
+}
+
+/// What the broker writes on a message that it dead-letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct BrokerDeath {
+    reason: Option<String>,
+    time: Option<jiff::Timestamp>,
+    /// Exchange and routing key by which the message first came.
+    pub(super) published_to: Option<(String, String)>,
+}
+
+impl BrokerDeath {
+    /// The latest death of which the headers tell; `None` where they tell of none.
+    pub(super) fn of(headers: &Headers) -> Option<Self> {
+        let deaths = match headers.get(DEATHS) {
+            Some(HeaderValue::List(deaths)) => deaths.as_slice(),
+            _ => &[],
+        };
+        // The latest comes first.
+        let mut tables = deaths.iter().filter_map(|death| match death {
+            HeaderValue::Table(table) => Some(table),
+            _ => None,
+        });
+        let Some(latest) = tables.next() else {
+            let reason = text(headers, "x-first-death-reason")?;
+            return Some(Self {
+                reason: Some(reason),
+                ..Self::default()
+            });
+        };
+        let oldest = tables.next_back().unwrap_or(latest);
+        let routing_key = match oldest.get("routing-keys") {
+            Some(HeaderValue::List(keys)) => keys.first().and_then(text_of),
+            _ => None,
+        };
+        Some(Self {
+            reason: text(latest, "reason"),
+            time: match latest.get("time") {
+                Some(HeaderValue::Timestamp(seconds)) => i64::try_from(*seconds)
+                    .ok()
+                    .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
+                _ => None,
+            },
+            published_to: text(oldest, "exchange").zip(routing_key),
+        })
+    }
+}
+
+fn text(headers: &Headers, name: &str) -> Option<String> {
+    headers.get(name).and_then(text_of)
+}
+
+/// Text as far as it is text: AMQP does not promise UTF-8.
+fn text_of(value: &HeaderValue) -> Option<String> {
+    match value {
+        HeaderValue::Text(bytes) | HeaderValue::Binary(bytes) => {
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
+        _ => None,
+    }
+}
+
+fn integer(headers: &Headers, name: &str) -> Option<i64> {
+    headers.get(name).and_then(HeaderValue::as_integer)
+}
+
+fn natural(headers: &Headers, name: &str) -> Option<u64> {
+    integer(headers, name).and_then(|number| u64::try_from(number).ok())
+}
+
+fn time(headers: &Headers, name: &str) -> Option<jiff::Timestamp> {
+    headers.get(name)?.as_text()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::queue::Properties;
+
+    fn table(entries: impl IntoIterator<Item = (&'static str, HeaderValue)>) -> Headers {
+        entries
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    fn letter(headers: Headers) -> Letter {
+        Letter::of(&Message {
+            headers,
+            body: Bytes::from_static(b"1234567"),
+            ..Message::default()
+        })
+    }
+
+    fn at(text: &str) -> Option<jiff::Timestamp> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn reads_what_a_pool_wrote() {
+        let letter = letter(table([
+            (REASON, "attempts".into()),
+            (ATTEMPTS, HeaderValue::I64(5)),
+            (FAILED_AT, "2026-01-02T03:04:05Z".into()),
+            (FIRST_FAILED_AT, "2026-01-01T00:00:00Z".into()),
+            (ERROR, "exit code 3".into()),
+            (FAILURE, "exit".into()),
+            (EXIT_CODE, HeaderValue::I64(3)),
+            (STDERR, "Traceback".into()),
+            ("x-tidegate-job-id", "p-1".into()),
+        ]));
+        let expected = Letter {
+            id: Some("p-1".to_owned()),
+            time: at("2026-01-02T03:04:05Z"),
+            first_failed_at: at("2026-01-01T00:00:00Z"),
+            attempts: Some(5),
+            reason: Some("attempts".to_owned()),
+            by: Some(DeadBy::Tidegate),
+            error: Some("exit code 3".to_owned()),
+            failure: Some("exit".to_owned()),
+            exit_code: Some(3),
+            signal: None,
+            stderr: Some("Traceback".to_owned()),
+            size: 7,
+            returned: 0,
+        };
+        assert_eq!(letter, expected);
+    }
+
+    fn broker_deaths() -> Headers {
+        let death = |reason: &str, seconds, queue: &str, exchange: &str, key: &str| {
+            HeaderValue::Table(table([
+                ("reason", reason.into()),
+                ("time", HeaderValue::Timestamp(seconds)),
+                ("count", HeaderValue::I64(1)),
+                ("queue", queue.into()),
+                ("exchange", exchange.into()),
+                ("routing-keys", HeaderValue::List(vec![key.into()])),
+            ]))
+        };
+        table([
+            (
+                DEATHS,
+                HeaderValue::List(vec![
+                    death("rejected", 1_767_323_045, "q", "", "q"),
+                    death("expired", 1_767_225_600, "slow", "orders", "new"),
+                ]),
+            ),
+            ("x-first-death-reason", "expired".into()),
+            (ATTEMPT, HeaderValue::I64(4)),
+        ])
+    }
+
+    #[test]
+    fn reads_what_the_broker_wrote() {
+        let letter = letter(broker_deaths());
+        assert_eq!(letter.reason.as_deref(), Some("rejected"));
+        assert_eq!(letter.by, Some(DeadBy::Broker));
+        assert_eq!(letter.time, at("2026-01-02T03:04:05Z"));
+        assert_eq!(letter.attempts, Some(4));
+        let published_to = BrokerDeath::of(&broker_deaths()).and_then(|death| death.published_to);
+        assert_eq!(published_to, Some(("orders".to_owned(), "new".to_owned())));
+    }
+
+    #[test]
+    fn makes_do_with_the_brokers_first_word() {
+        let letter = letter(table([("x-first-death-reason", "maxlen".into())]));
+        assert_eq!(letter.reason.as_deref(), Some("maxlen"));
+        assert_eq!((letter.by, letter.time), (Some(DeadBy::Broker), None));
+    }
+
+    #[test]
+    fn believes_nothing_that_cannot_be() {
+        let nonsense = table([
+            (REASON, HeaderValue::I64(3)),
+            (ATTEMPTS, HeaderValue::I64(-5)),
+            (FAILED_AT, "yesterday".into()),
+            (EXIT_CODE, "3".into()),
+            (ERROR, HeaderValue::Text(Bytes::from_static(b"\xffoops"))),
+            (DEATHS, HeaderValue::List(vec![HeaderValue::Void])),
+            (DELIVERY_COUNT, HeaderValue::I64(-1)),
+            ("x-tidegate-job-id", "two words".into()),
+        ]);
+        let expected = Letter {
+            error: Some("\u{fffd}oops".to_owned()),
+            size: 7,
+            ..Letter::default()
+        };
+        assert_eq!(letter(nonsense), expected);
+        let deaths = HeaderValue::List(vec![HeaderValue::Table(table([
+            ("reason", HeaderValue::Void),
+            ("time", HeaderValue::Timestamp(u64::MAX)),
+            ("routing-keys", HeaderValue::List(Vec::new())),
+        ]))]);
+        assert_eq!(letter(table([(DEATHS, deaths)])).by, None);
+    }
+
+    #[test]
+    fn an_id_of_the_messages_own_comes_first_and_an_empty_one_is_none() {
+        let mut message = Message {
+            headers: table([("x-tidegate-job-id", "made-up".into())]),
+            properties: Properties {
+                message_id: Some("m-1".to_owned()),
+                ..Properties::default()
+            },
+            ..Message::default()
+        };
+        assert_eq!(Letter::of(&message).id.as_deref(), Some("m-1"));
+        message.properties.message_id = Some(String::new());
+        assert_eq!(Letter::of(&message).id.as_deref(), Some("made-up"));
+    }
+}
