@@ -63,8 +63,20 @@ fn says_on_one_page_what_it_does() {
 
 #[test]
 fn shows_examples_in_the_help_of_every_command() {
-    for command in ["run", "check", "demo", "status", "explain", "completions"] {
-        let help = run(&[command, "--help"]);
+    for command in [
+        "run",
+        "check",
+        "demo",
+        "status",
+        "explain",
+        "dead",
+        "dead list",
+        "dead retry",
+        "dead purge",
+        "completions",
+    ] {
+        let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = run(&args);
         assert_eq!(help.code, Some(0), "{command}");
         assert!(help.out.contains("Examples:"), "{command}: {}", help.out);
     }
@@ -188,6 +200,44 @@ fn ends_with_69_where_no_supervisor_runs() {
                 .starts_with("error: failed to reach the supervisor at ")
         );
         assert!(ran.err.contains("\nhint: start one with `tidegate run`"));
+    }
+}
+
+#[test]
+fn says_what_is_wrong_with_a_command_on_dead_letters() {
+    let dir = with_config(GOOD);
+    for (args, code, said) in [
+        (
+            &["list", "mails"][..],
+            2,
+            "error: failed to find the pool \"mails\"\nhint: the configuration has thumbnails\n",
+        ),
+        (
+            &["purge", "thumbnails", "--queue", "thumbnails.retry.1000"],
+            2,
+            "error: failed to take thumbnails.retry.1000 for a queue of dead letters: pool thumbnails works on it\n",
+        ),
+        (
+            &["retry", "thumbnails", "a", "--limit", "3"],
+            2,
+            "error: the argument '[ID]...' cannot be used with '--limit <N>'",
+        ),
+        (
+            &["list", "thumbnails", "--limit", "0"],
+            2,
+            "error: invalid value '0'",
+        ),
+        (
+            &["list", "thumbnails"],
+            69,
+            "error: failed to reach the broker amqp://guest:***@127.0.0.1:1/%2f\n",
+        ),
+    ] {
+        let args: Vec<&str> = ["dead"].iter().chain(args).copied().collect();
+        let ran = run_in(dir.path(), &args);
+        assert_eq!(ran.code, Some(code), "{args:?}: {}", ran.err);
+        assert!(ran.err.starts_with(said), "{args:?}: {}", ran.err);
+        assert_eq!(ran.out, "", "{args:?}");
     }
 }
 

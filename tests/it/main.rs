@@ -8,6 +8,7 @@ mod support;
 mod amqp_broker;
 mod cli;
 mod daemon;
+mod dead;
 mod exec_runner;
 mod orphans;
 mod queue_conformance;

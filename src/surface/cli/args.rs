@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
+use super::dead::DeadArgs;
 use crate::config::LogFormat;
 
 const STYLES: Styles = Styles::styled()
@@ -29,6 +30,7 @@ Examples:
   tidegate run --config tidegate.toml     run the pools of a configuration
   tidegate status                         the pools of a running supervisor
   tidegate explain thumbnails             why the pool has the size it has
+  tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
 
 Exit codes:
   0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
@@ -99,6 +101,16 @@ Examples:
   tidegate explain thumbnails
   tidegate explain thumbnails --format json | jq .decision.terms")]
     Explain(ExplainArgs),
+
+    /// Look through, put back or delete the dead letters of a pool
+    ///
+    /// Goes straight to the broker of the configuration, with or without a running supervisor.
+    #[command(after_help = "\
+Examples:
+  tidegate dead list thumbnails
+  tidegate dead retry thumbnails          all of them, with their attempts before them
+  tidegate dead purge thumbnails --reason rejected")]
+    Dead(DeadArgs),
 
     /// Print shell completions
     #[command(after_help = "\

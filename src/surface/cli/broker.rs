@@ -3,15 +3,15 @@
 //! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
 //! broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::output::{Exit, Failure};
 use crate::{
-    adapters::process::Escaped,
+    adapters::{amqp::AmqpDriver, process::Escaped},
     builder::{broker_driver, reach},
-    config::{DeadLetter, Declare, PoolSettings, Settings},
+    config::{BrokerSettings, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
 };
@@ -87,14 +87,7 @@ impl BrokerReport {
 /// It cannot be reached, or does not let us in.
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let url = &settings.broker.url;
-    let driver = broker_driver(&settings.broker)
-        .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
-    if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
-        driver.close().await;
-        let error = anyhow::Error::new(error).context(format!("reach the broker {url}"));
-        return Err(Failure::new(Exit::Unavailable, error)
-            .hint("is it running, and are user, password and vhost in broker.url right?"));
-    }
+    let driver = connect(&settings.broker).await?;
     let facts = driver.facts().await.unwrap_or_default();
     let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
     let mut findings = Vec::new();
@@ -109,6 +102,22 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         version: facts.version,
         findings,
     })
+}
+
+/// Connects, for a command that is of no use without the broker.
+///
+/// # Errors
+/// It cannot be reached, or does not let us in.
+pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, Failure> {
+    let driver = broker_driver(broker)
+        .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
+    if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
+        driver.close().await;
+        let error = anyhow::Error::new(error).context(format!("reach the broker {}", broker.url));
+        return Err(Failure::new(Exit::Unavailable, error)
+            .hint("is it running, and are user, password and vhost in broker.url right?"));
+    }
+    Ok(driver)
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {

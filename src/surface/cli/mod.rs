@@ -7,9 +7,11 @@ mod args;
 mod broker;
 mod check;
 mod client;
+mod dead;
 mod explain;
 mod output;
 mod status;
+mod table;
 
 use std::{io, process::ExitCode};
 
@@ -24,7 +26,7 @@ use super::{
     guard::{self, Place},
     telemetry::logs::{self, Verbosity},
 };
-use crate::config::{self, LogFormat};
+use crate::config::{self, Loaded, LogFormat, Source};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -63,6 +65,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Demo => demo()?,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
+        Command::Dead(args) => block_on(dead::dead(cli, args))??,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut text);
@@ -74,13 +77,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
-    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
-    let loaded = config::load(&source).map_err(|problems| {
-        for problem in &problems {
-            anstream::eprintln!("{problem}");
-        }
-        output::bad_configuration(&source, problems.len())
-    })?;
+    let (source, loaded) = load(cli)?;
     let format = args
         .log_format
         .map_or(loaded.settings.log.format, Into::into);
@@ -90,6 +87,18 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
         Ending::Clean => Ok(Exit::Ok),
         Ending::GivenBack(_) => Ok(Exit::GivenBack),
     }
+}
+
+/// The configuration, with its problems printed where it has any.
+fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
+    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
+    let loaded = config::load(&source).map_err(|problems| {
+        for problem in &problems {
+            anstream::eprintln!("{problem}");
+        }
+        output::bad_configuration(&source, problems.len())
+    })?;
+    Ok((source, loaded))
 }
 
 fn demo() -> Result<Exit, Failure> {
@@ -111,7 +120,11 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .build()
         .context("start the runtime")
         .map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    Ok(runtime.block_on(work))
+    let done = runtime.block_on(work);
+    // The process ends now. lapin's own thread may be waiting for a task, and would say on standard error that it
+    // panicked when the runtime ends under it.
+    std::mem::forget(runtime);
+    Ok(done)
 }
 
 impl From<guard::GuardError> for Failure {

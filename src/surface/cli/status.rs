@@ -8,14 +8,12 @@ use super::{
     args::{Cli, Format, SocketArgs},
     client,
     output::{self, Exit, Failure},
+    table::{Cell, DIM, Layout, cell},
 };
 use crate::{
     adapters::process::Escaped,
     run::{PoolState, PoolStatus},
 };
-
-const HEAD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
 
 pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
     let socket = client::socket(cli, args)?;
@@ -25,19 +23,6 @@ pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure
         Format::Human => output::write(table(&pools).as_bytes())?,
     }
     Ok(Exit::Ok)
-}
-
-/// A cell of the table: its text, and how it looks.
-struct Cell {
-    text: String,
-    style: Style,
-}
-
-fn cell(text: impl ToString) -> Cell {
-    Cell {
-        text: text.to_string(),
-        style: Style::new(),
-    }
 }
 
 /// Columns by group. The first two are words and lean left; the rest are numbers and lean right.
@@ -52,38 +37,16 @@ fn table(pools: &[PoolStatus]) -> String {
         return "no pools are configured\n".to_owned();
     }
     let rows: Vec<Vec<Cell>> = pools.iter().map(row).collect();
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].text.chars().count());
-            cells.fold(COLUMNS[column].len(), usize::max)
-        })
-        .collect();
-
+    let layout = Layout::new(&COLUMNS, |column| column < WORDS, &rows);
     let mut text = String::new();
-    let head = COLUMNS.map(|name| Cell {
-        text: name.to_owned(),
-        style: HEAD,
-    });
-    line(&mut text, &head, &widths);
+    layout.head(&mut text);
     for (pool, row) in pools.iter().zip(&rows) {
-        line(&mut text, row, &widths);
+        layout.line(&mut text, row);
         for note in notes(pool) {
             let _ = writeln!(text, "  {DIM}{}{DIM:#}", Escaped(&note));
         }
     }
     text
-}
-
-fn line(text: &mut String, cells: &[Cell], widths: &[usize]) {
-    for (column, (Cell { text: cell, style }, width)) in cells.iter().zip(widths).enumerate() {
-        let gap = if column == 0 { "" } else { "  " };
-        let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
-        let _ = match column < WORDS {
-            true => write!(text, "{gap}{style}{cell}{style:#}{pad}"),
-            false => write!(text, "{gap}{pad}{style}{cell}{style:#}"),
-        };
-    }
-    text.push('\n');
 }
 
 fn row(pool: &PoolStatus) -> Vec<Cell> {

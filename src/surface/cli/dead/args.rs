@@ -1,0 +1,122 @@
+//! What can be typed after `tidegate dead`.
+
+use std::{num::NonZeroU64, str::FromStr};
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(in crate::surface::cli) struct DeadArgs {
+    #[command(subcommand)]
+    pub(super) command: DeadCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadCommand {
+    /// Show the dead letters, oldest first
+    ///
+    /// Id, time of death, attempts, reason, exit code or signal, size and the last error of each; never its body. The
+    /// queue stays as it was, but for the mark `redelivered` on what was looked at. While a list, a retry or a purge
+    /// looks at a letter, no other sees it.
+    #[command(after_help = "\
+Examples:
+  tidegate dead list thumbnails
+  tidegate dead list thumbnails --reason rejected --limit all
+  tidegate dead list thumbnails --format json | jq -r '.[] | select(.exit_code == 3) | .id'")]
+    List(ListArgs),
+
+    /// Put dead letters back into the pool's queue, with their attempts before them
+    ///
+    /// All that are there when it begins, or those chosen. Each is confirmed in the queue before it leaves the dead
+    /// letters: when this is killed half way none is lost, and a few may be there twice. What cannot be put back
+    /// stays where it is. The message is what was first published, under its own id; its expiration, CC, BCC, user-id
+    /// and x-death stay in x-tidegate-original-* headers.
+    #[command(after_help = "\
+Examples:
+  tidegate dead retry thumbnails
+  tidegate dead retry thumbnails order-17 order-18
+  tidegate dead retry thumbnails --reason attempts --limit 100")]
+    Retry(ChoiceArgs),
+
+    /// Delete dead letters for good
+    ///
+    /// All that are there when it begins, or those chosen. In a terminal it asks before it deletes all.
+    #[command(after_help = "\
+Examples:
+  tidegate dead purge thumbnails
+  tidegate dead purge thumbnails order-17
+  tidegate dead purge thumbnails --reason rejected")]
+    Purge(PurgeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlaceArgs {
+    /// The pool
+    pub(super) pool: String,
+
+    /// Queue of the dead letters, where the broker's own dead-lettering decides [default: the pool's queue with .dead]
+    #[arg(long, value_name = "NAME")]
+    pub(super) queue: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+
+    /// Only those that died for this reason
+    #[arg(long, value_name = "WORD")]
+    pub(super) reason: Option<String>,
+
+    /// At most so many, or `all`
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub(super) limit: Most,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChoiceArgs {
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+
+    /// Ids as `list` shows them, whole; every letter of such an id is meant [default: all letters]
+    #[arg(value_name = "ID", conflicts_with_all = ["reason", "limit"])]
+    pub(super) ids: Vec<String>,
+
+    /// Only those that died for this reason
+    #[arg(long, value_name = "WORD")]
+    pub(super) reason: Option<String>,
+
+    /// At most so many, the oldest first
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<Most>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    #[command(flatten)]
+    pub(super) choice: ChoiceArgs,
+
+    /// Delete all without asking
+    #[arg(long, short)]
+    pub(super) yes: bool,
+}
+
+/// How many letters at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Most {
+    Count(NonZeroU64),
+    All,
+}
+
+impl FromStr for Most {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::Count)
+                .map_err(|_| "write a number from 1, or all".to_owned()),
+        }
+    }
+}

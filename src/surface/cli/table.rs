@@ -1,0 +1,73 @@
+//! Tables for people: aligned columns under a bold head.
+
+use std::fmt::Write;
+
+use anstyle::Style;
+
+const HEAD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+
+/// A cell of a table: its text, and how it looks.
+pub(super) struct Cell {
+    pub(super) text: String,
+    pub(super) style: Style,
+}
+
+pub(super) fn cell(text: impl ToString) -> Cell {
+    Cell {
+        text: text.to_string(),
+        style: Style::new(),
+    }
+}
+
+/// How the lines of a table are laid out.
+pub(super) struct Layout<'a> {
+    names: &'a [&'static str],
+    /// Columns of words lean left, columns of numbers right.
+    is_words: fn(usize) -> bool,
+    widths: Vec<usize>,
+}
+
+impl<'a> Layout<'a> {
+    pub(super) fn new(
+        names: &'a [&'static str],
+        is_words: fn(usize) -> bool,
+        rows: &[Vec<Cell>],
+    ) -> Self {
+        let widest = |(column, name): (usize, &&str)| {
+            let cells = rows.iter().map(|row| row[column].text.chars().count());
+            cells.fold(name.len(), usize::max)
+        };
+        Self {
+            widths: names.iter().enumerate().map(widest).collect(),
+            names,
+            is_words,
+        }
+    }
+
+    pub(super) fn head(&self, text: &mut String) {
+        let head = self.names.iter().map(|name| Cell {
+            text: (*name).to_owned(),
+            style: HEAD,
+        });
+        self.line(text, &head.collect::<Vec<_>>());
+    }
+
+    pub(super) fn line(&self, text: &mut String, cells: &[Cell]) {
+        for (column, (Cell { text: cell, style }, width)) in
+            cells.iter().zip(&self.widths).enumerate()
+        {
+            let gap = if column == 0 { "" } else { "  " };
+            let pad = match column + 1 == cells.len() && (self.is_words)(column) {
+                // Nothing follows that it would align.
+                true => String::new(),
+                false => " ".repeat(width.saturating_sub(cell.chars().count())),
+            };
+            let _ = match (self.is_words)(column) {
+                true => write!(text, "{gap}{style}{cell}{style:#}{pad}"),
+                false => write!(text, "{gap}{pad}{style}{cell}{style:#}"),
+            };
+        }
+        text.push('\n');
+    }
+}
