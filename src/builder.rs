@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::{
     adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
     config::{
-        BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, RetrySettings,
-        TlsSettings, WarmSettings,
+        BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, ReplySettings,
+        RetrySettings, TlsSettings, WarmSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -111,6 +111,13 @@ impl Pool {
     /// What becomes of jobs that fail.
     pub fn retry(mut self, retry: RetrySettings) -> Self {
         self.settings.retry = retry;
+        self
+    }
+
+    /// Which messages are answered, and where. By default those whose handler returns [`Outcome::Reply`], and those
+    /// that fail for good, if they ask by direct reply-to.
+    pub fn reply(mut self, reply: ReplySettings) -> Self {
+        self.settings.reply = reply;
         self
     }
 

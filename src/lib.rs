@@ -12,8 +12,8 @@ pub mod surface;
 
 pub use self::{
     builder::{Builder, LaunchError, Pool},
-    config::{Declare, ExecSettings, RetrySettings, WarmSettings},
+    config::{Answers, Declare, ExecSettings, ReplySettings, RetrySettings, WarmSettings},
     decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
-    runner::{BoxError, Job, Outcome, Runner, RunnerManager},
+    runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
 };

@@ -29,6 +29,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+#[path = "scenarios/replies.rs"]
+mod replies;
+
 const QUEUE: &str = "jobs";
 
 fn settings(policy: Policy) -> PoolSettings {

@@ -98,6 +98,10 @@ where
         "handler"
     }
 
+    fn answers(&self) -> bool {
+        true
+    }
+
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         Ok(Box::new(HandlerRunner {
             handler: Arc::clone(&self.handler),
@@ -198,6 +202,7 @@ fn job_end(returned: Returned, cause: Option<Cause>, limits: Limits) -> JobEnd {
         // Also after it was asked to end: its word on its own work is the best there is.
         (Returned::Outcome(Ok(outcome)), _) => match outcome {
             Outcome::Done => JobEnd::Done { reply: None },
+            Outcome::Reply(reply) => JobEnd::Done { reply: Some(reply) },
             Outcome::Retry { after } => JobEnd::Retry { after },
             Outcome::Reject { reason } => JobEnd::Rejected { reason },
         },

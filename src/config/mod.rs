@@ -11,6 +11,7 @@ mod parse;
 mod policy;
 mod pools;
 mod problem;
+mod reply;
 mod runner;
 mod schema;
 mod settings;
@@ -23,6 +24,7 @@ pub use self::{
     file::{Source, find, load},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
+    reply::{Answers, ReplySettings},
     settings::{
         BreakerRules, BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings,
         HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,

@@ -6,6 +6,7 @@ use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
+    reply::reply,
     runner::runner,
     schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
 };
@@ -97,6 +98,7 @@ fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
+    let reply = reply(&mut table);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let (runner, timeout) = runner(&mut table);
@@ -127,6 +129,7 @@ fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
         policy: policy.value,
         scaling,
         retry,
+        reply,
     };
     (PoolConfig { pool, runner }, queue)
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use super::ReplySettings;
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
@@ -160,6 +161,8 @@ pub struct PoolSettings {
     pub scaling: Scaling,
     /// What becomes of jobs that fail.
     pub retry: RetrySettings,
+    /// Which messages are answered, and where.
+    pub reply: ReplySettings,
 }
 
 impl PoolSettings {
@@ -180,6 +183,7 @@ impl PoolSettings {
             policy: Policy::default(),
             scaling: Scaling::default(),
             retry: RetrySettings::default(),
+            reply: ReplySettings::default(),
         }
     }
 }

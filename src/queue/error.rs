@@ -24,6 +24,8 @@ pub enum QueueErrorKind {
     Unroutable,
     /// The broker took a publish and then refused it (a full queue, a lost node).
     Refused,
+    /// The broker failed in its own code at this, and ended the connection.
+    BrokerFailed,
     /// The message cannot be encoded within the connection's limits.
     TooLarge,
     /// Anything else.
@@ -64,7 +66,9 @@ impl QueueError {
     pub fn is_transient(&self) -> bool {
         use QueueErrorKind as K;
         match self.kind {
-            K::Disconnected | K::Timeout | K::Blocked | K::Refused | K::Other => true,
+            K::Disconnected | K::Timeout | K::Blocked | K::Refused | K::BrokerFailed | K::Other => {
+                true
+            }
             K::NotFound | K::AccessRefused | K::Conflict | K::Unroutable | K::TooLarge => false,
         }
     }

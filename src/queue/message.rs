@@ -159,4 +159,17 @@ pub struct Outgoing {
     pub headers: Headers,
     /// Body.
     pub body: Bytes,
+    /// What becomes of it where no queue takes it.
+    pub no_route: NoRoute,
+}
+
+/// What becomes of a message that no queue takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NoRoute {
+    /// It comes back, and the publish fails: AMQP's `mandatory`.
+    #[default]
+    Fail,
+    /// The broker drops it, and the publish succeeds. For direct reply-to (`amq.rabbitmq.reply-to.*`), which is no
+    /// queue: a `mandatory` message comes back from there although it has arrived.
+    Drop,
 }

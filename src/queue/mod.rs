@@ -21,7 +21,7 @@ use tokio::sync::watch;
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
-    message::{HeaderValue, Headers, Message, Outgoing, Properties},
+    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
     size::{header_size, short_texts_fit},
 };
 use crate::decide::QueueName;
@@ -118,7 +118,8 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Cancel-safe: a channel that was being opened is closed.
     async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError>;
 
-    /// Publishes, `mandatory` and confirmed: when this returns `Ok`, the broker has the message in a queue.
+    /// Publishes, `mandatory` and confirmed: when this returns `Ok`, the broker has the message in a queue, or has
+    /// dropped it where it [may](NoRoute::Drop).
     ///
     /// # Errors
     /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),

@@ -31,6 +31,7 @@ const JOBS: &str = "tidegate_jobs_total";
 const JOB_DURATION: &str = "tidegate_job_duration_seconds";
 const JOB_WAIT: &str = "tidegate_job_wait_seconds";
 const SETTLEMENTS: &str = "tidegate_settlements_total";
+const REPLIES: &str = "tidegate_replies_total";
 const CONNECTED: &str = "tidegate_broker_connected";
 const RECONNECTS: &str = "tidegate_broker_reconnects_total";
 
@@ -102,6 +103,11 @@ pub fn describe() {
         SETTLEMENTS,
         Unit::Count,
         "Settlements of deliveries; 'lost' never reached the broker, 'lost_copy' did not after its copy had."
+    );
+    describe_counter!(
+        REPLIES,
+        Unit::Count,
+        "Answers to messages with a reply_to: 'done', 'failed' and 'too_large' were sent, 'refused' and 'undeliverable' were not."
     );
     describe_gauge!(
         CONNECTED,
@@ -194,6 +200,41 @@ impl Settlement {
     }
 }
 
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyOutcome {
+    /// The answer was sent.
+    Done,
+    /// It was said that the job has failed for good.
+    Failed,
+    /// The same, of an answer that is longer than it may be.
+    TooLarge,
+    /// It was not sent where the message wants it.
+    Refused,
+    /// The broker cannot deliver it.
+    Undeliverable,
+}
+
+impl ReplyOutcome {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Failed,
+        Self::TooLarge,
+        Self::Refused,
+        Self::Undeliverable,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::TooLarge => "too_large",
+            Self::Refused => "refused",
+            Self::Undeliverable => "undeliverable",
+        }
+    }
+}
+
 /// How a reconcile came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReconcileOutcome {
@@ -231,6 +272,7 @@ pub(crate) struct PoolMetrics {
     started: Counter,
     jobs: [Counter; JobOutcome::ALL.len()],
     settlements: [Counter; Settlement::ALL.len()],
+    replies: [Counter; ReplyOutcome::ALL.len()],
     reconciles: [Counter; ReconcileOutcome::ALL.len()],
     reconcile_duration: Histogram,
     job_duration: Histogram,
@@ -256,6 +298,8 @@ impl PoolMetrics {
                 .map(|outcome| counter!(JOBS, "pool" => p(), "outcome" => outcome.as_str())),
             settlements: Settlement::ALL
                 .map(|s| counter!(SETTLEMENTS, "pool" => p(), "settlement" => s.as_str())),
+            replies: ReplyOutcome::ALL
+                .map(|outcome| counter!(REPLIES, "pool" => p(), "outcome" => outcome.as_str())),
             reconciles: ReconcileOutcome::ALL
                 .map(|outcome| counter!(RECONCILES, "pool" => p(), "outcome" => outcome.as_str())),
             reconcile_duration: histogram!(RECONCILE_DURATION, "pool" => p()),
@@ -341,6 +385,10 @@ impl PoolMetrics {
 
     pub(crate) fn settled(&self, settlement: Settlement) {
         self.settlements[settlement as usize].increment(1);
+    }
+
+    pub(crate) fn replied(&self, outcome: ReplyOutcome) {
+        self.replies[outcome as usize].increment(1);
     }
 }
 

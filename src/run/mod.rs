@@ -11,6 +11,7 @@ mod fleet;
 mod gate;
 pub mod metrics;
 mod pool;
+mod replies;
 mod settling;
 mod shared;
 mod spec;
@@ -22,7 +23,8 @@ pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,
     status::{
-        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
+        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
+        WorkerStatus,
     },
     supervisor::{DrainError, DrainReport, Supervisor, SupervisorError},
 };

@@ -1,7 +1,8 @@
 //! Settling: a verdict carried out at the broker.
 //!
 //! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
-//! loses one. While a copy cannot be published, the delivery is held and the pool's gate is closed.
+//! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
+//! is held and the pool's gate is closed.
 
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{gate::BlockedGuard, metrics::Settlement, shared::Shared};
+use super::{gate::BlockedGuard, metrics::Settlement, replies, shared::Shared};
 use crate::{
     config::PoolSettings,
     decide::JobId,
     queue::{Delivery, Outgoing, QueueError, QueueSpec},
     runner::Failure,
-    settle::{Copies, Death, History, Verdict, dead_queue_spec, jittered, retry_queue_spec},
+    settle::{
+        Copies, Death, History, Trouble, Verdict, dead_queue_spec, jittered, retry_queue_spec,
+    },
 };
 
 /// First wait before a copy that could not be published is tried again.
@@ -32,6 +35,15 @@ pub(crate) struct HoldUntil<'a> {
     pub(crate) stop: &'a CancellationToken,
     /// The supervisor's.
     pub(crate) kill: &'a CancellationToken,
+}
+
+impl HoldUntil<'_> {
+    /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
+    fn count_stopped(&self, shared: &Shared) {
+        if self.stop.is_cancelled() || self.kill.is_cancelled() {
+            shared.totals.count_stopped();
+        }
+    }
 }
 
 /// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
@@ -53,10 +65,7 @@ enum Act {
 impl Prepared {
     /// Whether the message goes back to its queue itself, and so might come straight back to its consumer.
     pub(crate) fn gives_back(&self) -> bool {
-        matches!(
-            self.settlement,
-            Settlement::Requeue | Settlement::RequeueCopy
-        )
+        self.act == Act::Requeue || self.settlement == Settlement::RequeueCopy
     }
 
     /// Settles the delivery, and counts how.
@@ -79,9 +88,10 @@ impl Prepared {
                     "settlement lost: the channel is gone, so the broker delivers the message again"
                 );
                 match self.settlement {
-                    Settlement::Retry | Settlement::DeadLetter | Settlement::RequeueCopy => {
-                        Settlement::LostCopy
-                    }
+                    Settlement::Retry
+                    | Settlement::DeadLetter
+                    | Settlement::RequeueCopy
+                    | Settlement::LostCopy => Settlement::LostCopy,
                     _ => Settlement::Lost,
                 }
             }
@@ -91,7 +101,7 @@ impl Prepared {
     }
 }
 
-/// Publishes what `verdict` wants published, confirmed.
+/// Publishes what `verdict` wants published, confirmed: a copy, and then the answer for whoever asked.
 ///
 /// # Cancel-safety
 /// Cancel-safe as far as nothing is lost: on drop the delivery is given back. A copy may be out already then.
@@ -118,9 +128,10 @@ pub(crate) async fn prepare(
         header_limit: shared.driver.header_limit(),
     };
     let now = jiff::Timestamp::now();
-    let (copy, spec, settlement) = match verdict {
-        Verdict::Ack => return done(delivery, Act::Ack, Settlement::Ack),
-        Verdict::GiveBack => return done(delivery, Act::Requeue, Settlement::Requeue),
+    let answer = replies::decide(shared, settings, delivery.message(), &verdict);
+    let (copy, spec, act, settlement) = match verdict {
+        Verdict::Ack { .. } => (None, None, Act::Ack, Settlement::Ack),
+        Verdict::GiveBack => (None, None, Act::Requeue, Settlement::Requeue),
         Verdict::Reject { death } => {
             log_death(
                 shared,
@@ -128,7 +139,7 @@ pub(crate) async fn prepare(
                 &death,
                 "job is rejected to the broker's own dead letters",
             );
-            return done(delivery, Act::Reject, Settlement::Reject);
+            (None, None, Act::Reject, Settlement::Reject)
         }
         Verdict::Retry {
             level,
@@ -140,32 +151,48 @@ pub(crate) async fn prepare(
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             log_retry(shared, job, history, delay, failure.as_ref());
             (
-                copy,
+                Some(copy),
                 Some(retry_queue_spec(queue, level)),
+                Act::Ack,
                 Settlement::Retry,
             )
         }
         Verdict::DeadLetter { death } => {
             log_death(shared, job, &death, "job is dead-lettered");
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
-            (copy, Some(dead_queue_spec(queue)), Settlement::DeadLetter)
+            (
+                Some(copy),
+                Some(dead_queue_spec(queue)),
+                Act::Ack,
+                Settlement::DeadLetter,
+            )
         }
         Verdict::GiveBackCopy { next } => (
-            copies().give_back(delivery.message(), next),
+            Some(copies().give_back(delivery.message(), next)),
             None,
+            Act::Ack,
             Settlement::RequeueCopy,
         ),
     };
-    match publish(shared, spec.as_ref(), copy, &hold).await {
-        Ok(()) => done(delivery, Act::Ack, settlement),
-        Err(GaveUp) => {
-            if hold.stop.is_cancelled() || hold.kill.is_cancelled() {
-                // A job that came to its end, and will all the same run again because we stop.
-                shared.totals.count_stopped();
-            }
-            done(delivery, Act::Requeue, Settlement::Requeue)
-        }
+    let is_copied = copy.is_some();
+    if let Some(copy) = copy
+        && publish(shared, spec.as_ref(), copy, &hold, |_| Trouble::Hold)
+            .await
+            .is_err()
+    {
+        hold.count_stopped(shared);
+        return done(delivery, Act::Requeue, Settlement::Requeue);
     }
+    // After the copy: what an answer says is so by then.
+    if let Err(TimeUp) = replies::send(shared, answer, &hold).await {
+        hold.count_stopped(shared);
+        let settlement = match is_copied {
+            true => Settlement::LostCopy,
+            false => Settlement::Requeue,
+        };
+        return done(delivery, Act::Requeue, settlement);
+    }
+    done(delivery, act, settlement)
 }
 
 fn log_retry(
@@ -207,7 +234,7 @@ fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static
 }
 
 /// Others' text, no longer than a log line should be. Shown with Debug, which escapes control characters.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     const LONGEST: usize = 1024;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => &text[..end],
@@ -215,47 +242,63 @@ fn cut(text: &str) -> &str {
     }
 }
 
-/// The copy could not be published for as long as the delivery could be held.
-struct GaveUp;
+/// Nothing could be published for as long as the delivery could be held.
+pub(super) struct TimeUp;
 
-/// Publishes until it is confirmed, or until the delivery can be held no longer.
-async fn publish(
+/// Why something was not published.
+pub(super) enum Unpublished {
+    /// The delivery could be held no longer.
+    TimeUp,
+    /// Its error was taken for a last one.
+    GivenUp(QueueError),
+}
+
+/// Publishes until it is confirmed, until the delivery can be held no longer, or until an error is the last by the
+/// word of `after`.
+pub(super) async fn publish(
     shared: &Shared,
     spec: Option<&QueueSpec>,
-    copy: Outgoing,
+    message: Outgoing,
     hold: &HoldUntil<'_>,
-) -> Result<(), GaveUp> {
+    mut after: impl FnMut(&QueueError) -> Trouble,
+) -> Result<(), Unpublished> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
     loop {
         let published = tokio::select! {
-            published = try_publish(shared, spec, copy.clone()) => published,
-            // The copy may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.kill.cancelled() => return Err(GaveUp),
+            published = try_publish(shared, spec, message.clone()) => published,
+            // It may be out already: then the message runs twice, which is better than to wait now.
+            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
         };
         let error = match published {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let cause = format!("failed to {}", chain(&error));
-        match &blocked {
-            Some(blocked) => blocked.because(cause),
-            None => {
-                warn!(
-                    pool = %shared.name,
-                    messaging.destination.name = copy.routing_key,
-                    error = %cause,
-                    "a copy cannot be published: intake is closed until it can"
-                );
-                blocked = Some(shared.gate.block(cause));
+        match after(&error) {
+            Trouble::GiveUp => return Err(Unpublished::GivenUp(error)),
+            Trouble::TryAgain => blocked = None,
+            Trouble::Hold => {
+                let cause = format!("failed to {}", chain(&error));
+                match &blocked {
+                    Some(blocked) => blocked.because(cause),
+                    None => {
+                        warn!(
+                            pool = %shared.name,
+                            messaging.destination.name = ?cut(&message.routing_key),
+                            error = %cause,
+                            "a copy or an answer cannot be published: intake is closed until it can"
+                        );
+                        blocked = Some(shared.gate.block(cause));
+                    }
+                }
             }
         }
         let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
         tokio::select! {
             () = time::sleep(pause) => {}
-            () = time::sleep_until(hold.deadline) => return Err(GaveUp),
-            () = hold.stop.cancelled() => return Err(GaveUp),
-            () = hold.kill.cancelled() => return Err(GaveUp),
+            () = time::sleep_until(hold.deadline) => return Err(Unpublished::TimeUp),
+            () = hold.stop.cancelled() => return Err(Unpublished::TimeUp),
+            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }

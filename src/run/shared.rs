@@ -18,8 +18,9 @@ use super::{
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
-    metrics::{PoolMetrics, Settlement},
-    status::JobTotals,
+    metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    replies::{Complaints, OwnQueues},
+    status::{JobTotals, ReplyTotals},
 };
 use crate::{
     config::PoolSettings,
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) metrics: PoolMetrics,
     pub(crate) totals: Totals,
+    pub(crate) complaints: Complaints,
+    pub(crate) own_queues: Arc<OwnQueues>,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -78,12 +81,17 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     settlements: [AtomicU64; Settlement::ALL.len()],
+    replies: [AtomicU64; ReplyOutcome::ALL.len()],
     stopped: AtomicU64,
 }
 
 impl Totals {
     pub(crate) fn count(&self, settlement: Settlement) {
         self.settlements[settlement as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_reply(&self, outcome: ReplyOutcome) {
+        self.replies[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A job was stopped by us.
@@ -107,6 +115,16 @@ impl Totals {
             lost: of(Settlement::Lost) + of(Settlement::LostCopy),
         }
     }
+
+    pub(crate) fn replies(&self) -> ReplyTotals {
+        let of = |outcome: ReplyOutcome| self.replies[outcome as usize].load(Ordering::Relaxed);
+        ReplyTotals {
+            done: of(ReplyOutcome::Done),
+            failed: of(ReplyOutcome::Failed) + of(ReplyOutcome::TooLarge),
+            refused: of(ReplyOutcome::Refused),
+            undeliverable: of(ReplyOutcome::Undeliverable),
+        }
+    }
 }
 
 impl Shared {
@@ -115,6 +133,7 @@ impl Shared {
         settings: PoolSettings,
         runners: Arc<dyn RunnerManager>,
         events: Option<Arc<dyn EventSink>>,
+        own_queues: Arc<OwnQueues>,
         epoch: Instant,
     ) -> Self {
         let name = settings.name.clone();
@@ -126,6 +145,8 @@ impl Shared {
             fleet: Fleet::new(name.clone(), runners, &metrics, events),
             gate,
             totals: Totals::default(),
+            complaints: Complaints::default(),
+            own_queues,
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

@@ -34,6 +34,9 @@ pub struct PoolStatus {
     pub runners: RunnerStatus,
     /// What became of jobs since the supervisor started.
     pub jobs: JobTotals,
+    /// What became of answers since then.
+    #[serde(default)]
+    pub replies: ReplyTotals,
 }
 
 /// What a pool is about.
@@ -119,6 +122,19 @@ pub struct JobTotals {
     pub requeued: u64,
     /// Not settled, because the channel was gone: the broker delivers them again.
     pub lost: u64,
+}
+
+/// What became of a pool's answers to messages with a `reply_to`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTotals {
+    /// Sent, of jobs that are done.
+    pub done: u64,
+    /// Sent, saying that the job has failed for good, or that its answer is too long.
+    pub failed: u64,
+    /// Not sent where the message wants it.
+    pub refused: u64,
+    /// Not delivered: no such queue, or the broker refuses it.
+    pub undeliverable: u64,
 }
 
 /// Whether a supervisor is of use, for `/readyz`.

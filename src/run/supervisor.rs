@@ -18,6 +18,7 @@ use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     metrics::BrokerMetrics,
     pool::{Command, Pool},
+    replies::OwnQueues,
     shared::Shared,
 };
 use crate::{
@@ -43,6 +44,8 @@ struct Inner {
     driver: Arc<dyn QueueDriver>,
     events: Option<Arc<dyn EventSink>>,
     epoch: Instant,
+    /// Written by this handle before it starts or changes a pool, read by workers.
+    own_queues: Arc<OwnQueues>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
     /// Every pool's task, and the one that watches the connection.
@@ -144,6 +147,7 @@ impl Supervisor {
                 driver,
                 events,
                 epoch: Instant::now(),
+                own_queues: Arc::default(),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
@@ -157,6 +161,7 @@ impl Supervisor {
                 .run_until_cancelled(watch_connection(connectivity))
                 .await;
         });
+        inner.own_queues.set(queues_of(&pools));
         let handles: Vec<Handle> = pools.into_iter().map(|pool| inner.launch(pool)).collect();
         inner.pools().current = handles;
         Ok(supervisor)
@@ -296,6 +301,12 @@ impl Supervisor {
             if state.ending {
                 return Err(SupervisorError::Ending);
             }
+            // Those that are on their way out, too: their workers are still at work.
+            let theirs = state.all();
+            let theirs = theirs
+                .iter()
+                .map(|handle| handle.shared.settings().queue.clone());
+            self.inner.own_queues.set(queues_of(&pools).chain(theirs));
             let mut old = std::mem::take(&mut state.current);
             for pool in pools {
                 let name = &pool.settings.name;
@@ -431,6 +442,7 @@ impl Inner {
             spec.settings,
             spec.runners,
             self.events.clone(),
+            self.own_queues.clone(),
             self.epoch,
         ));
         self.tasks.spawn(Pool::new(shared.clone(), inbox).run());
@@ -508,6 +520,10 @@ fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
         }
     }
     Ok(())
+}
+
+fn queues_of(pools: &[PoolSpec]) -> impl Iterator<Item = QueueName> {
+    pools.iter().map(|pool| pool.settings.queue.clone())
 }
 
 fn stopped(handles: &[Handle]) -> u64 {
@@ -594,6 +610,7 @@ fn status(shared: &Shared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.totals.snapshot(),
+        replies: shared.totals.replies(),
     }
 }
 

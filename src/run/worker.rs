@@ -21,6 +21,7 @@ use super::{
     events::Event,
     fleet::Lent,
     metrics::JobOutcome,
+    replies::output_use,
     settling::{HoldUntil, chain, prepare},
     shared::Shared,
 };
@@ -285,7 +286,7 @@ impl Worker<'_> {
         };
         self.note_start(job, &lent);
         let begun = Instant::now();
-        let report = self.run(&mut lent, job).await;
+        let report = self.run(settings, &mut lent, job).await;
         let took = begun.elapsed();
         let outcome = outcome_of(&report.end);
         self.shared.metrics.job_ended(outcome, took);
@@ -344,11 +345,12 @@ impl Worker<'_> {
     }
 
     /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost.
-    async fn run(&mut self, lent: &mut Lent<'_>, job: &Job) -> RunReport {
+    async fn run(&mut self, settings: &PoolSettings, lent: &mut Lent<'_>, job: &Job) -> RunReport {
         let control = JobControl {
             stop: self.cell.stop.clone(),
             kill: self.shared.kill.clone(),
             started: self.on_start.clone(),
+            output: output_use(self.shared, settings, job.message()),
         };
         let running = AssertUnwindSafe(lent.runner().run(job, control)).catch_unwind();
         let mut running = std::pin::pin!(running);

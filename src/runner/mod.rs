@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     job::Job,
-    report::{Failure, FailureKind, JobEnd, Outcome, RunReport, StartError},
+    report::{Failure, FailureKind, JobEnd, Outcome, Reply, RunReport, StartError},
 };
 use crate::decide::{PoolName, RunnerId};
 
@@ -35,6 +35,12 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// How many runners to bring up before a job asks for them. The pool brings up no more than workers wait.
     fn prestart(&self) -> u32 {
         0
+    }
+
+    /// Whether its runners give answers of their own accord, for whoever asked ([`JobEnd::Done`]). Where they do, a
+    /// final failure is answered too; where they do not, a pool answers only if its settings say so.
+    fn answers(&self) -> bool {
+        false
     }
 
     /// Brings one runner up, ready for a job.
@@ -160,6 +166,25 @@ pub struct JobControl {
     /// Told by the runner once the job's process, or whatever stands for one, runs: so that a pool which was
     /// backing off knows that runners start again, without waiting for a long job's end.
     pub started: OnStart,
+    /// What the standard output of a job is, for kinds whose jobs have one of their own.
+    pub output: OutputUse,
+}
+
+/// What a job's standard output is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutputUse {
+    /// A part of its log.
+    #[default]
+    Log,
+    /// The answer that somebody waits for.
+    Reply {
+        /// Bytes that an answer may have. One byte more is kept of a longer one, so that it is known for one: it
+        /// is not sent.
+        limit: u64,
+    },
+    /// An answer that nobody waits for: read and dropped, since it may hold what no log should.
+    Dropped,
 }
 
 /// What is to be done once a job has started.

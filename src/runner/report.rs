@@ -1,6 +1,6 @@
 //! What became of a job, as its runner saw it.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -22,9 +22,17 @@ pub enum Outcome {
         /// Why, for the person who reads the dead letter.
         reason: String,
     },
+    /// The work is done, and this is the answer for whoever asked by the message's `reply_to`. Where nobody asked, it
+    /// is as [`Done`](Self::Done).
+    Reply(Reply),
 }
 
 impl Outcome {
+    /// The work is done, with an answer of these bytes. For one with a content type, make a [`Reply`].
+    pub fn reply(body: impl Into<Bytes>) -> Self {
+        Self::Reply(Reply::new(body))
+    }
+
     /// Not now: come back after the pool's own backoff.
     pub fn retry() -> Self {
         Self::Retry { after: None }
@@ -35,6 +43,42 @@ impl Outcome {
         Self::Reject {
             reason: reason.into(),
         }
+    }
+}
+
+/// An answer for whoever asked.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Its bytes.
+    pub body: Bytes,
+    /// What they are: a MIME type, at most 255 bytes long.
+    pub content_type: Option<String>,
+}
+
+impl Reply {
+    /// An answer of these bytes.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self {
+            body: body.into(),
+            content_type: None,
+        }
+    }
+
+    /// The same, with a content type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+}
+
+impl fmt::Debug for Reply {
+    // Never the payload.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("bytes", &self.body.len())
+            .field("content_type", &self.content_type)
+            .finish()
     }
 }
 
@@ -54,7 +98,7 @@ pub enum JobEnd {
     /// The work is done.
     Done {
         /// An answer for whoever asked, where there is one.
-        reply: Option<Bytes>,
+        reply: Option<Reply>,
     },
     /// The job asked to be run later.
     Retry {

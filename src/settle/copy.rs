@@ -49,6 +49,11 @@ const BROKERS: [&str; 7] = [
     "x-last-death-reason",
 ];
 
+/// What a client that wants its answer without a queue writes as `reply_to`, and its broker replaces by an address.
+/// In a message that came by another way it names nobody, and a copy with it would be refused: the broker would take
+/// us for the client.
+pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
 /// Longest error text in a header, in bytes.
 const ERROR_LIMIT: usize = 4096;
 /// Names of dropped headers that are listed, at most.
@@ -106,7 +111,7 @@ impl Copies {
         headers.remove(ATTEMPT);
         set(headers, ATTEMPTS, i64::from(death.attempts));
         set(headers, REASON, death.cause.as_str());
-        set(headers, ERROR, shortened(&death.message));
+        set(headers, ERROR, shortened(&death.message, ERROR_LIMIT));
         if let Some(failure) = &death.failure {
             note_failure(headers, failure);
         }
@@ -198,6 +203,10 @@ impl Copies {
                 set(&mut headers, &format!("{ORIGINAL}{name}"), value.as_str());
             }
         }
+        let mut reply_to = properties.reply_to.clone();
+        if let Some(caller) = reply_to.take_if(|to| to.as_str() == DIRECT_REPLY_TO) {
+            set(&mut headers, "x-tidegate-original-reply-to", caller);
+        }
         if properties.message_id.as_deref().is_none_or(str::is_empty) {
             let job = self.job.clone().or_else(|| carried_job_id(message));
             if let Some(job) = job {
@@ -228,10 +237,12 @@ impl Copies {
                 delivery_mode: Some(2),
                 expiration: None,
                 user_id: None,
+                reply_to,
                 ..properties.clone()
             },
             headers,
             body: message.body.clone(),
+            ..Outgoing::default()
         }
     }
 
@@ -276,15 +287,20 @@ fn largest(headers: &Headers) -> Option<String> {
 }
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {
-    set(headers, ERROR, shortened(&failure.message));
-    set(headers, FAILURE, failure.kind.as_str());
-    match failure.kind {
+    set(headers, ERROR, shortened(&failure.message, ERROR_LIMIT));
+    note_kind(headers, failure.kind);
+    if let Some(tail) = &failure.stderr_tail {
+        set(headers, STDERR, tail.as_str());
+    }
+}
+
+/// What kind of failure it was.
+pub(super) fn note_kind(headers: &mut Headers, kind: FailureKind) {
+    set(headers, FAILURE, kind.as_str());
+    match kind {
         FailureKind::Exit(code) => set(headers, EXIT_CODE, i64::from(code)),
         FailureKind::Signal(signal) => set(headers, SIGNAL, i64::from(signal)),
         _ => {}
-    }
-    if let Some(tail) = &failure.stderr_tail {
-        set(headers, STDERR, tail.as_str());
     }
 }
 
@@ -313,12 +329,13 @@ fn first_failed_at(message: &Message) -> Option<&str> {
         .filter(|text| text.parse::<jiff::Timestamp>().is_ok())
 }
 
-fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValue>) {
+pub(super) fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValue>) {
     headers.insert(name.to_owned(), value.into());
 }
 
-fn shortened(text: &str) -> &str {
-    let mut end = text.len().min(ERROR_LIMIT);
+/// As much of a text as so many bytes hold.
+pub(super) fn shortened(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -50,7 +50,12 @@ impl Levels {
 
 /// Name of the queue in which messages of `queue` wait for `level`.
 pub fn retry_queue(queue: &QueueName, level: Duration) -> QueueName {
-    QueueName::from(format!("{queue}.retry.{}", level.as_millis()))
+    QueueName::from(format!("{}{}", retry_prefix(queue), level.as_millis()))
+}
+
+/// How the names of all retry queues of `queue` begin.
+pub(super) fn retry_prefix(queue: &QueueName) -> String {
+    format!("{queue}.retry.")
 }
 
 /// Name of the queue for the dead letters of `queue`.

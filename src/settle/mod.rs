@@ -3,12 +3,14 @@
 //! Pure, like [`decide`](crate::decide): from a job's end, the message's history with us and the pool's settings
 //! comes a [`Verdict`]; from a verdict come the messages to publish. Publishing and acknowledging is the worker's.
 
+mod answer;
 mod copy;
 mod letter;
 mod levels;
 mod verdict;
 
 pub use self::{
+    answer::{Answer, Answering, Refusal, Says, Trouble, trouble},
     copy::{Copies, carried_job_id},
     letter::{DeadBy, Letter},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},

@@ -6,7 +6,7 @@ use super::Levels;
 use crate::{
     config::{DeadLetter, RetrySettings},
     queue::{HeaderValue, Headers, Message},
-    runner::{Failure, JobEnd},
+    runner::{Failure, JobEnd, Reply},
 };
 
 /// Give-backs that a queue with a delivery count is trusted with, before a copy is made instead. A quorum queue
@@ -81,7 +81,10 @@ fn integer(headers: &Headers, name: &str) -> Option<i64> {
 #[non_exhaustive]
 pub enum Verdict {
     /// Acknowledge it.
-    Ack,
+    Ack {
+        /// What its runner has to say to whoever asked.
+        reply: Option<Reply>,
+    },
     /// A copy waits at a level of the backoff; then acknowledge it.
     Retry {
         /// The level.
@@ -152,7 +155,7 @@ impl DeathCause {
 /// Decides what becomes of a delivery whose job came to `end`.
 pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict {
     match end {
-        JobEnd::Done { .. } => Verdict::Ack,
+        JobEnd::Done { reply } => Verdict::Ack { reply },
         JobEnd::Retry { after } => {
             let levels = Levels::new(retry);
             let level = match after {
@@ -377,7 +380,7 @@ mod tests {
 
     fn word(verdict: &Verdict) -> String {
         match verdict {
-            Verdict::Ack => String::from("ack"),
+            Verdict::Ack { .. } => String::from("ack"),
             Verdict::Retry { level, next, .. } => {
                 format!("retry {}s as attempt {}", level.as_secs(), next.attempt)
             }

@@ -56,6 +56,7 @@ conformance! {
         headers_up_to_the_limit_pass_and_beyond_it_are_refused,
         texts_that_amqp_cannot_express_are_refused,
         many_publish_at_once,
+        a_message_that_may_be_dropped_is_where_no_queue_takes_it,
     ],
     queues: [
         a_missing_queue_is_not_found_and_harms_nothing_else,

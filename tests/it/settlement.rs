@@ -1,5 +1,7 @@
 //! What becomes of messages, on a real broker: hostile ones above all.
 
+mod replies;
+
 use std::{sync::Arc, time::Duration};
 
 use lapin::{
@@ -11,8 +13,8 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, LongString, ShortString},
 };
 use tidegate::{
-    BoxError, Job, Outcome, Policy, Pool, RetrySettings, Supervisor, decide::PoolName,
-    run::PoolStatus,
+    BoxError, Job, Outcome, Policy, Pool, ReplySettings, RetrySettings, Supervisor,
+    decide::PoolName, run::PoolStatus,
 };
 use tokio::{
     sync::mpsc,
@@ -36,6 +38,15 @@ impl Rig {
     /// A pool whose jobs say what they were and then do as `handler` says.
     async fn new(
         prefix: &str,
+        handler: impl Fn(&Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Self::answering(prefix, ReplySettings::default(), handler).await
+    }
+
+    /// The same, answering like this.
+    async fn answering(
+        prefix: &str,
+        reply: ReplySettings,
         handler: impl Fn(&Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
     ) -> Self {
         let url = broker_url();
@@ -77,6 +88,7 @@ impl Rig {
                         backoff_max: Duration::from_millis(200),
                         ..RetrySettings::default()
                     })
+                    .reply(reply)
                     .handler(move |job: Job| {
                         let outcome = handler(&job);
                         say.send(job).ok();

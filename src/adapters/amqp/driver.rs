@@ -31,8 +31,8 @@ use crate::{
     config::BrokerSettings,
     decide::QueueName,
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, Outgoing, QueueDepth, QueueDriver,
-        QueueError, QueueErrorKind, QueueKind, QueueSpec,
+        Browser, Connectivity, ConsumeRequest, Consumer, NoRoute, Outgoing, QueueDepth,
+        QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec,
     },
 };
 
@@ -49,6 +49,10 @@ pub struct AmqpDriver {
     stop: CancellationToken,
     consume: Arc<Lanes>,
     publish: ChannelPool,
+    /// For messages that may be dropped, which is to say answers by direct reply-to: opened with the first. Brokers
+    /// before 4.2 end the connection of whoever answers a caller that they cannot place, and copies must not go
+    /// with it. One that was ended so is replaced at once, since it says nothing of the broker.
+    answer: Mutex<Option<Arc<ChannelPool>>>,
     probe: ChannelPool,
     /// Written by the task that follows the links, read by everyone.
     connectivity: watch::Receiver<Connectivity>,
@@ -85,6 +89,7 @@ impl AmqpDriver {
             stop,
             consume,
             publish,
+            answer: Mutex::default(),
             probe,
             connectivity,
             known: Mutex::default(),
@@ -150,6 +155,26 @@ impl AmqpDriver {
         ) {
             self.known().remove(queue);
         }
+    }
+
+    async fn answer(&self, message: &Outgoing) -> Result<(), QueueError> {
+        let open = || {
+            let link = Link::open("answer".to_owned(), self.address.clone(), &self.stop);
+            Arc::new(ChannelPool::new(link, Purpose::Publishing, PUBLISHES))
+        };
+        let pool = self.answers().get_or_insert_with(open).clone();
+        let published = publish::publish(&pool, message).await;
+        published.inspect_err(|error| {
+            if error.kind == QueueErrorKind::BrokerFailed {
+                pool.link().close();
+                self.answers()
+                    .take_if(|current| Arc::ptr_eq(current, &pool));
+            }
+        })
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Option<Arc<ChannelPool>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashSet<QueueName>> {
@@ -218,6 +243,9 @@ impl QueueDriver for AmqpDriver {
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
+        if message.no_route == NoRoute::Drop {
+            return self.answer(&message).await;
+        }
         let published = publish::publish(&self.publish, &message).await;
         published.inspect_err(|error| {
             self.forget_if_gone(&QueueName::from(message.routing_key.as_str()), error);
@@ -239,6 +267,7 @@ impl QueueDriver for AmqpDriver {
         self.stop.cancel();
         let mut links = self.consume.links();
         links.extend([self.publish.link().clone(), self.probe.link().clone()]);
+        links.extend(self.answers().iter().map(|pool| pool.link().clone()));
         for link in links {
             link.closed().await;
         }

@@ -29,6 +29,7 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
             },
             // Only a vhost that is missing or forbidden comes with this code.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => QueueErrorKind::AccessRefused,
+            AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => QueueErrorKind::BrokerFailed,
             // Every other hard error takes the connection with it.
             AMQPErrorKind::Hard(_) => QueueErrorKind::Disconnected,
         },
@@ -75,7 +76,7 @@ mod tests {
             (320, QueueErrorKind::Disconnected),
             (501, QueueErrorKind::Disconnected),
             (530, QueueErrorKind::AccessRefused),
-            (541, QueueErrorKind::Disconnected),
+            (541, QueueErrorKind::BrokerFailed),
         ];
         for (code, kind) in cases {
             let error = AMQPError::from_id(code, "because".into()).expect("a known code");

@@ -1,4 +1,4 @@
-//! Publishing: mandatory, confirmed, and never into a connection that the broker blocks.
+//! Publishing: mandatory unless a message may be dropped, confirmed, and never into a connection that the broker blocks.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     link::Live,
     pool::ChannelPool,
 };
-use crate::queue::{Outgoing, QueueError, QueueErrorKind, header_size};
+use crate::queue::{NoRoute, Outgoing, QueueError, QueueErrorKind, header_size};
 
 /// Time for the broker's confirm. Generous: a quorum queue confirms once most of its nodes have written.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ async fn confirmed(
     let routing_key = short("routing key", &message.routing_key)?;
     let properties = to_lapin(&message.properties, &message.headers)?;
     let options = BasicPublishOptions {
-        mandatory: true,
+        mandatory: message.no_route == NoRoute::Fail,
         immediate: false,
     };
     let lease = pool.lease(operation).await?;

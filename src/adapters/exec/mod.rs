@@ -11,6 +11,10 @@
 //! where the message has none), `TIDEGATE_HEADERS` (a JSON object; see below) and `TIDEGATE_RUN_ID`. What would take these beyond
 //! 64 KiB together is left out, and then `TIDEGATE_TRUNCATED` is `1`. A NUL becomes U+FFFD.
 //!
+//! # What it says
+//! Both outputs are its log; or, in a pool that answers (`reply = true`), its standard output is the answer for whoever
+//! asked: never logged, and read and dropped where nobody did.
+//!
 //! # What its exit says
 //! 0 is done, 65 refuses the job, 75 asks for it later, 126 and 127 say that a wrapper found no command; any
 //! other code, and a signal, is a failure.
@@ -33,5 +37,6 @@
 
 mod manager;
 mod run;
+mod stdout;
 
 pub use self::manager::ExecManager;

@@ -10,6 +10,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::stdout::Stdout;
 use crate::{
     adapters::process::{
         Course, Environment, Event, Exit, FOREVER, JobLog, Launch, Output, Pipes, Process, Step,
@@ -42,7 +43,7 @@ pub(super) async fn run(
         stdout,
         stderr,
     } = pipes;
-    let mut out = Output::new(Stream::Stdout, JobLog(job));
+    let mut out = Stdout::new(control.output, job);
     let mut err = Output::new(Stream::Stderr, JobLog(job));
     let mut course = Course::new(settings.kill_grace);
     {
@@ -95,14 +96,18 @@ pub(super) async fn run(
     if status.is_none() {
         tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
     }
-    out.finish();
+    let reply = out.finish();
     let stderr_tail = err.finish();
-    job_end(
+    let mut end = job_end(
         status.and_then(Exit::of),
         course.cause(),
         settings.timeout,
         stderr_tail,
-    )
+    );
+    if let JobEnd::Done { reply: answer } = &mut end {
+        *answer = reply;
+    }
+    end
 }
 
 /// Writes the body, then closes the pipe. A job that does not read its input is no failure.

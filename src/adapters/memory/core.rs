@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     decide::QueueName,
     queue::{
-        HeaderValue, Message, Outgoing, QueueDepth, QueueError, QueueErrorKind, QueueKind,
+        HeaderValue, Message, NoRoute, Outgoing, QueueDepth, QueueError, QueueErrorKind, QueueKind,
         QueueSpec,
     },
 };
@@ -155,6 +155,9 @@ impl Core {
         }
         let queue = QueueName::from(outgoing.routing_key.as_str());
         if !self.has(&queue) {
+            if outgoing.no_route == NoRoute::Drop {
+                return Ok(());
+            }
             let what = format!("publish to {queue}: no queue takes it");
             return Err(QueueError::new(QueueErrorKind::Unroutable, what));
         }

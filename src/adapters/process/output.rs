@@ -38,8 +38,7 @@ impl Stream {
     }
 }
 
-/// Reads one stream of a process. Everything that is read passes through here once, so this is where an answer on
-/// standard output would be kept.
+/// Reads one stream of a process, for the log.
 pub(in crate::adapters) struct Output<L> {
     stream: Stream,
     log: L,

@@ -57,6 +57,10 @@ impl RunnerManager for WarmManager {
         "warm"
     }
 
+    fn answers(&self) -> bool {
+        true
+    }
+
     fn prestart(&self) -> u32 {
         self.shared.settings.prestart
     }

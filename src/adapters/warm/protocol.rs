@@ -12,7 +12,7 @@ use serde_json::{Value, ser::Formatter};
 
 use crate::{
     adapters::process::{Escaped, headers_to_json},
-    runner::Job,
+    runner::{Job, Reply},
 };
 
 /// The version that is spoken here.
@@ -42,7 +42,7 @@ pub(super) enum Said {
 /// What became of a job.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    Done { reply: Option<Bytes> },
+    Done { reply: Option<Reply> },
     Retry { after: Option<Duration> },
     Reject { error: Option<String> },
     Failed { error: Option<String> },
@@ -200,16 +200,17 @@ fn shown(line: &[u8]) -> String {
 }
 
 /// A reply that is text goes as it is, any other value as its JSON.
-fn reply(reply: Option<Value>, base64: Option<String>) -> Result<Option<Bytes>, ()> {
-    match (reply, base64) {
+fn reply(reply: Option<Value>, base64: Option<String>) -> Result<Option<Reply>, ()> {
+    let (body, content_type): (Bytes, _) = match (reply, base64) {
         (_, Some(text)) => match BASE64_STANDARD.decode(text) {
-            Ok(bytes) => Ok(Some(bytes.into())),
-            Err(_) => Err(()),
+            Ok(bytes) => (bytes.into(), "application/octet-stream"),
+            Err(_) => return Err(()),
         },
-        (Some(Value::String(text)), None) => Ok(Some(text.into())),
-        (Some(value), None) => Ok(Some(value.to_string().into())),
-        (None, None) => Ok(None),
-    }
+        (Some(Value::String(text)), None) => (text.into(), "text/plain; charset=utf-8"),
+        (Some(value), None) => (value.to_string().into(), "application/json"),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Reply::new(body).content_type(content_type)))
 }
 
 fn cut(mut text: String) -> String {
@@ -297,6 +298,34 @@ mod tests {
             panic!("a failure");
         };
         assert_eq!(error, "\u{e9}".repeat(ERROR_CAP / 2));
+    }
+
+    #[test]
+    fn a_reply_is_text_or_json_or_bytes() {
+        for (given, body, content_type) in [
+            (
+                r#""reply":"text""#,
+                &b"text"[..],
+                "text/plain; charset=utf-8",
+            ),
+            (r#""reply":{"a":[1]}"#, br#"{"a":[1]}"#, "application/json"),
+            (r#""reply":false"#, b"false", "application/json"),
+            (
+                r#""reply_base64":"/w==""#,
+                b"\xff",
+                "application/octet-stream",
+            ),
+        ] {
+            let line = format!(r#"{{"id":"j","outcome":"done",{given}}}"#);
+            let Ok(Said::Answer {
+                answer: Answer::Done { reply: Some(reply) },
+                ..
+            }) = parse(line.as_bytes())
+            else {
+                panic!("an answer: {line}");
+            };
+            assert_eq!(reply, Reply::new(body).content_type(content_type));
+        }
     }
 
     #[test]

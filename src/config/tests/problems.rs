@@ -429,3 +429,13 @@ fn a_duration_beyond_all_clocks_is_refused_like_any_other() {
         assert!(lines[0].contains("write a duration"), "{lines:?}");
     }
 }
+
+#[test]
+fn an_answer_needs_a_queue_and_a_length_that_can_be() {
+    let lines =
+        pool_lines("reply = \"yes\"\nreply_allow = [\"\", \"replies\"]\nreply_max = \"1GiB\"");
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[0].contains("write true or false"), "{lines:#?}");
+    assert!(lines[1].contains("write a queue's name"), "{lines:#?}");
+    assert!(lines[2].contains("write at most \"128MiB\""), "{lines:#?}");
+}

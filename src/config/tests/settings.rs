@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        BreakerRules, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat,
-        PoolSettings, RetrySettings, RunnerSettings, WarmSettings, reference,
+        Answers, BreakerRules, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat,
+        PoolSettings, ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
 };
@@ -41,6 +41,9 @@ keep_warm = 1
 preempt = true
 shutdown_grace = "1m30s"
 ack_deadline = "1h"
+reply = true
+reply_allow = ["amq.gen-*", "replies"]
+reply_max = "64KiB"
 
 [pools.zebra.policy]
 kind = "steps"
@@ -137,6 +140,11 @@ fn every_key_of_the_file_reaches_its_setting() {
                 pause: Duration::from_secs(10),
             }),
         },
+        reply: ReplySettings {
+            answers: Answers::Always,
+            allow: vec!["amq.gen-*".to_owned(), "replies".to_owned()],
+            max: 64 << 10,
+        },
     };
     assert_eq!(*pool, expected);
     let mut exec = ExecSettings::new(["python3", "thumb.py"]);
@@ -146,6 +154,12 @@ fn every_key_of_the_file_reaches_its_setting() {
     exec.env_pass = vec!["LC_ALL".to_owned()];
     exec.working_dir = Some("/srv".into());
     assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(exec));
+}
+
+#[test]
+fn a_pool_may_be_told_to_answer_nobody() {
+    let loaded = given(&format!("[pools.thumbnails]\nreply = false\n{POOL}")).loaded();
+    assert_eq!(loaded.settings.pools[0].pool.reply.answers, Answers::Never);
 }
 
 /// What the documentation shows, with the comments that carry keys taken off.

@@ -237,6 +237,21 @@ fn a_message_without_an_id_has_the_same_job_id_at_every_attempt() {
 }
 
 #[test]
+fn a_copy_keeps_its_callers_address_but_not_what_stands_for_any() {
+    let mut message = hostile();
+    let reply_to = |message: &Message| retried(message).properties.reply_to;
+    for kept in ["replies", "amq.rabbitmq.reply-to.g1h2AA==.Key=="] {
+        message.properties.reply_to = Some(kept.to_owned());
+        assert_eq!(reply_to(&message).as_deref(), Some(kept));
+    }
+    message.properties.reply_to = Some(DIRECT_REPLY_TO.to_owned());
+    let copy = retried(&message);
+    assert_eq!(copy.properties.reply_to, None);
+    let original = copy.headers.get("x-tidegate-original-reply-to");
+    assert_eq!(original, Some(&HeaderValue::from(DIRECT_REPLY_TO)));
+}
+
+#[test]
 fn a_forged_time_is_not_believed() {
     let mut message = hostile();
     message
@@ -402,11 +417,11 @@ proptest! {
         let letter = dead(&message, attempts);
         let back = revived(&letter);
         let mut expected = Outgoing {
-            exchange: String::new(),
             routing_key: String::from("q"),
             properties: Properties { delivery_mode: Some(2), ..message.properties.clone() },
             headers: message.headers.clone(),
             body: message.body.clone(),
+            ..Outgoing::default()
         };
         if message.properties.message_id.is_none() {
             // The one thing that stays: all of a job's attempts have one id.

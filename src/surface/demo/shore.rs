@@ -109,7 +109,6 @@ impl Shore {
         let now = jiff::Timestamp::now().as_second();
         self.driver
             .publish(Outgoing {
-                exchange: String::new(),
                 routing_key: self.queue.as_str().to_owned(),
                 properties: Properties {
                     message_id: Some(id.clone()),
@@ -117,8 +116,8 @@ impl Shore {
                     delivery_mode: Some(2),
                     ..Properties::default()
                 },
-                headers: Default::default(),
                 body: format!("{id}\n").into(),
+                ..Outgoing::default()
             })
             .await
     }

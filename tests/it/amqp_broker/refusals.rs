@@ -9,13 +9,13 @@ use lapin::{
 };
 use tidegate::{
     decide::QueueName,
-    queue::{QueueDriver, QueueErrorKind, QueueKind, QueueSpec},
+    queue::{Connectivity, NoRoute, QueueDriver, QueueErrorKind, QueueKind, QueueSpec},
 };
 
 use super::{
     connect, consume, declare, lazily, outgoing, publish, to, until_connected, until_disconnected,
 };
-use crate::support::broker::{broker_url, faulty_broker, settings, unique_queue};
+use crate::support::broker::{PrivateBroker, broker_url, faulty_broker, settings, unique_queue};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_password_is_said_and_tried_again() {
@@ -154,4 +154,48 @@ async fn a_publish_to_a_full_queue_is_refused() {
     assert_eq!(error.kind, QueueErrorKind::Refused);
     assert!(error.is_transient());
     assert_eq!(driver.probe(&name).await.expect("a probe").ready, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_beyond_the_brokers_limit_is_refused_and_costs_only_its_channel() {
+    let mut broker = faulty_broker().await;
+    let limit = |broker: &mut PrivateBroker, bytes: u32| {
+        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        to(broker, |broker| broker.ctl(&["eval", &set]));
+    };
+    limit(&mut broker, 1000);
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "small").await;
+    let error = publish(&driver, &queue, &"x".repeat(1001)).await;
+    let error = error.expect_err("it is too large");
+    assert_eq!(error.kind, QueueErrorKind::Conflict, "{error:?}");
+    assert!(!error.is_transient());
+    publish(&driver, &queue, "x").await.expect("a publish");
+    assert_eq!(*driver.connectivity().borrow(), Connectivity::Connected);
+    limit(&mut broker, 128 << 20);
+}
+
+/// RabbitMQ before 4.2 does so to whoever publishes to a caller's address that it cannot read or place.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_broker_fails_at_costs_no_other_publish_its_connection() {
+    let broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "others").await;
+    let droppable = |routing_key: &str| {
+        let mut message = outgoing(&QueueName::from(routing_key), "a");
+        message.no_route = NoRoute::Drop;
+        message
+    };
+    for _ in 0..5 {
+        let unreadable = "amq.rabbitmq.reply-to.!!!.???";
+        if let Err(error) = driver.publish(droppable(unreadable)).await {
+            assert_eq!(error.kind, QueueErrorKind::BrokerFailed, "{error:?}");
+            assert!(error.is_transient());
+        }
+        publish(&driver, &queue, "b").await.expect("a publish");
+        // And the next answer waits for no backoff.
+        let next = driver.publish(droppable(queue.as_str())).await;
+        next.expect("a publish");
+    }
+    assert_eq!(*driver.connectivity().borrow(), Connectivity::Connected);
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tidegate::queue::{
-    Connectivity, HeaderValue, Headers, Message, Outgoing, Properties, QueueErrorKind, QueueKind,
-    header_size,
+    Connectivity, HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, QueueErrorKind,
+    QueueKind, header_size,
 };
 
 use super::bench::{Bench, every_header, next, outgoing};
@@ -188,4 +188,21 @@ pub(super) async fn many_publish_at_once(mut bench: Bench) {
         done.expect("no publish is taken for another");
     }
     bench.until_ready(&queue, 150).await;
+}
+
+pub(super) async fn a_message_that_may_be_dropped_is_where_no_queue_takes_it(mut bench: Bench) {
+    let queue = bench.queue(QueueKind::Classic).await;
+    let missing = bench.name();
+    let droppable = |queue| Outgoing {
+        no_route: NoRoute::Drop,
+        ..outgoing(queue, "body")
+    };
+    let driver = &bench.driver;
+    driver.publish(droppable(&missing)).await.expect("dropped");
+    driver.publish(droppable(&queue)).await.expect("a publish");
+    bench.until_ready(&queue, 1).await;
+    // Nobody else's message is dropped for it.
+    let error = bench.publish_to(&missing, "lost").await;
+    let error = error.expect_err("no such queue");
+    assert_eq!(error.kind, QueueErrorKind::Unroutable);
 }

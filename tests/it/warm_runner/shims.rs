@@ -63,7 +63,7 @@ async fn holds(interpreter: &str, extension: &str) {
         let JobEnd::Done { reply: Some(reply) } = end else {
             panic!("{end:?}");
         };
-        assert_eq!(reply, expected.as_bytes());
+        assert_eq!(reply.body, expected.as_bytes());
     }
     let later = end(runner, b"later").await;
     assert_eq!(format!("{later:?}"), "Retry { after: Some(2.5s) }");

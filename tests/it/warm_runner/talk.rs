@@ -23,15 +23,15 @@ async fn an_answer_is_taken_at_its_word() {
         ("\"done\"", "Done { reply: None }"),
         (
             "\"done\",\"reply\":\"text\"",
-            "Done { reply: Some(b\"text\") }",
+            "Done { reply: Some(Reply { bytes: 4, content_type: Some(\"text/plain; charset=utf-8\") }) }",
         ),
         (
             "\"done\",\"reply\":{\"a\":[1]}",
-            "Done { reply: Some(b\"{\\\"a\\\":[1]}\") }",
+            "Done { reply: Some(Reply { bytes: 9, content_type: Some(\"application/json\") }) }",
         ),
         (
             "\"done\",\"reply_base64\":\"/w==\"",
-            "Done { reply: Some(b\"\\xff\") }",
+            "Done { reply: Some(Reply { bytes: 1, content_type: Some(\"application/octet-stream\") }) }",
         ),
         ("\"retry\"", "Retry { after: None }"),
         ("\"retry\",\"delay\":null", "Retry { after: None }"),

@@ -1,0 +1,203 @@
+//! Replies: an answer that was decided, sent before its delivery is settled; and an account of those that are not.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    metrics::ReplyOutcome,
+    settling::{HoldUntil, TimeUp, Unpublished, chain, cut, publish},
+    shared::Shared,
+};
+use crate::{
+    config::PoolSettings,
+    decide::QueueName,
+    queue::{Message, Outgoing},
+    runner::OutputUse,
+    settle::{Answer, Answering, Refusal, Says, Trouble, Verdict, trouble},
+};
+
+/// Time between two lines of the log about answers that one cause keeps from being sent.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
+
+/// The queues of all pools of a supervisor, which no answer goes to. Written by the supervisor before a pool is
+/// started or changed, read by workers.
+#[derive(Debug, Default)]
+pub(crate) struct OwnQueues(RwLock<Arc<[QueueName]>>);
+
+impl OwnQueues {
+    pub(crate) fn set(&self, queues: impl IntoIterator<Item = QueueName>) {
+        let queues = queues.into_iter().collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    fn get(&self) -> Arc<[QueueName]> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What was said of answers that were not sent. Written and read by workers.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    refused: [Mutex<Complaint>; Refusal::ALL.len()],
+    undeliverable: Mutex<Complaint>,
+}
+
+/// One cause.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Complaint {
+    /// Whether to say it now; and then, how often it was not said.
+    fn is_due(&mut self, now: Instant) -> Option<u64> {
+        let is_due = self
+            .last
+            .is_none_or(|last| now.duration_since(last) >= BETWEEN_COMPLAINTS);
+        if !is_due {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+fn is_due(complaint: &Mutex<Complaint>) -> Option<u64> {
+    complaint
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_due(Instant::now())
+}
+
+/// What the standard output of this message's job is.
+pub(crate) fn output_use(shared: &Shared, settings: &PoolSettings, request: &Message) -> OutputUse {
+    answering(shared, settings, |answering| answering.output(request))
+}
+
+/// The answer to a message that comes to this end.
+pub(super) fn decide(
+    shared: &Shared,
+    settings: &PoolSettings,
+    request: &Message,
+    verdict: &Verdict,
+) -> Answer {
+    // Most messages ask for nothing.
+    if request.properties.reply_to.is_none() {
+        return Answer::None;
+    }
+    answering(shared, settings, |answering| {
+        answering.answer(request, verdict)
+    })
+}
+
+fn answering<T>(
+    shared: &Shared,
+    settings: &PoolSettings,
+    decide: impl FnOnce(Answering<'_>) -> T,
+) -> T {
+    decide(Answering {
+        settings: &settings.reply,
+        given: shared.fleet.manager().answers(),
+        own: &shared.own_queues.get(),
+    })
+}
+
+/// Sends an answer, confirmed. One that cannot be delivered is counted, and no reason to keep its message.
+///
+/// # Errors
+/// The delivery can be held no longer, and whoever asked was not answered.
+pub(super) async fn send(
+    shared: &Shared,
+    answer: Answer,
+    hold: &HoldUntil<'_>,
+) -> Result<(), TimeUp> {
+    let outcome = match answer {
+        Answer::None => return Ok(()),
+        Answer::Refused(refusal) => {
+            refused(shared, refusal);
+            ReplyOutcome::Refused
+        }
+        Answer::Send { message, says } => {
+            let reply_to = message.routing_key.clone();
+            match publish_answer(shared, *message, hold).await {
+                Ok(()) => match says {
+                    Says::Done => ReplyOutcome::Done,
+                    Says::Failed => ReplyOutcome::Failed,
+                    Says::TooLarge => ReplyOutcome::TooLarge,
+                },
+                Err(Unpublished::TimeUp) => return Err(TimeUp),
+                Err(Unpublished::GivenUp(error)) => {
+                    undeliverable(shared, &reply_to, &chain(&error));
+                    ReplyOutcome::Undeliverable
+                }
+            }
+        }
+    };
+    shared.metrics.replied(outcome);
+    shared.totals.count_reply(outcome);
+    Ok(())
+}
+
+async fn publish_answer(
+    shared: &Shared,
+    message: Outgoing,
+    hold: &HoldUntil<'_>,
+) -> Result<(), Unpublished> {
+    let mut tried_again = 0;
+    publish(shared, None, message, hold, |error| {
+        let trouble = trouble(error.kind, tried_again);
+        tried_again += u32::from(trouble == Trouble::TryAgain);
+        trouble
+    })
+    .await
+}
+
+fn refused(shared: &Shared, refusal: Refusal) {
+    if let Some(unsaid) = is_due(&shared.complaints.refused[refusal as usize]) {
+        warn!(
+            pool = %shared.name,
+            reason = refusal.as_str(),
+            unsaid,
+            "an answer is not sent where its message wants it"
+        );
+    }
+}
+
+fn undeliverable(shared: &Shared, reply_to: &str, cause: &str) {
+    if let Some(unsaid) = is_due(&shared.complaints.undeliverable) {
+        warn!(
+            pool = %shared.name,
+            messaging.destination.name = ?cut(reply_to),
+            error = %cause,
+            unsaid,
+            "an answer cannot be delivered"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
+        let complaint = Mutex::new(Complaint::default());
+        assert_eq!(is_due(&complaint), Some(0));
+        for _ in 0..3 {
+            assert_eq!(is_due(&complaint), None);
+        }
+        tokio::time::advance(BETWEEN_COMPLAINTS).await;
+        assert_eq!(is_due(&complaint), Some(3));
+        assert_eq!(is_due(&complaint), None);
+    }
+}

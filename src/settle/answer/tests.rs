@@ -1,0 +1,311 @@
+use super::*;
+use crate::{
+    queue::HeaderValue,
+    runner::{Failure, FailureKind},
+    settle::DeathCause,
+};
+
+const CALLER: &str = "amq.rabbitmq.reply-to.g1h2AA==.Key==";
+
+fn request(reply_to: &str) -> Message {
+    Message {
+        properties: Properties {
+            reply_to: Some(reply_to.to_owned()),
+            correlation_id: Some("c-1".to_owned()),
+            message_id: Some("m-1".to_owned()),
+            user_id: Some("guest".to_owned()),
+            ..Properties::default()
+        },
+        headers: Headers::from([("CC".to_owned(), HeaderValue::List(vec!["spy".into()]))]),
+        body: "question".into(),
+        ..Message::default()
+    }
+}
+
+fn done(reply: Option<&'static str>) -> Verdict {
+    Verdict::Ack {
+        reply: reply.map(Reply::new),
+    }
+}
+
+fn death() -> Death {
+    Death {
+        cause: DeathCause::Attempts,
+        attempts: 5,
+        message: "exit code 3".to_owned(),
+        failure: Some(Failure {
+            kind: FailureKind::Exit(3),
+            message: "exit code 3".to_owned(),
+            stderr_tail: Some("a secret".to_owned()),
+        }),
+    }
+}
+
+fn dead() -> Verdict {
+    Verdict::DeadLetter { death: death() }
+}
+
+fn again() -> Verdict {
+    Verdict::Retry {
+        level: std::time::Duration::from_secs(1),
+        next: crate::settle::History::default(),
+        failure: None,
+    }
+}
+
+fn settings(answers: Answers) -> ReplySettings {
+    ReplySettings {
+        answers,
+        allow: vec!["replies.*".to_owned()],
+        max: 10,
+    }
+}
+
+fn answer(settings: &ReplySettings, given: bool, request: &Message, verdict: &Verdict) -> Answer {
+    let own = [QueueName::from("jobs"), QueueName::from("replies.jobs")];
+    let own = &own[..];
+    Answering {
+        settings,
+        given,
+        own,
+    }
+    .answer(request, verdict)
+}
+
+fn sent(request: &Message, verdict: &Verdict) -> Outgoing {
+    match answer(&settings(Answers::Always), false, request, verdict) {
+        Answer::Send { message, .. } => *message,
+        other => panic!("not sent: {other:?}"),
+    }
+}
+
+#[test]
+fn says_what_there_is_to_say_where_the_pool_answers() {
+    use Answers::{Always, Given, Never};
+    let table = [
+        // What a runner gives is sent, whatever the kind.
+        (Given, false, done(Some("yes")), Some(Says::Done)),
+        (Given, true, done(Some("yes")), Some(Says::Done)),
+        (Always, false, done(Some("yes")), Some(Says::Done)),
+        (Never, true, done(Some("yes")), None),
+        // Where it gives none, whoever asked hears of it only where all are answered.
+        (Given, true, done(None), None),
+        (Always, false, done(None), Some(Says::Done)),
+        (Never, false, done(None), None),
+        (Always, false, done(Some("0123456789")), Some(Says::Done)),
+        (
+            Always,
+            false,
+            done(Some("0123456789+")),
+            Some(Says::TooLarge),
+        ),
+        (Given, true, done(Some("0123456789+")), Some(Says::TooLarge)),
+        // A final failure is answered where the pool answers at all.
+        (Given, false, dead(), None),
+        (Given, true, dead(), Some(Says::Failed)),
+        (Always, false, dead(), Some(Says::Failed)),
+        (Never, true, dead(), None),
+        (
+            Always,
+            true,
+            Verdict::Reject { death: death() },
+            Some(Says::Failed),
+        ),
+        // What comes back is not at its end.
+        (Always, true, again(), None),
+        (Always, true, Verdict::GiveBack, None),
+        (
+            Always,
+            true,
+            Verdict::GiveBackCopy {
+                next: crate::settle::History::default(),
+            },
+            None,
+        ),
+    ];
+    for (answers, given, verdict, expected) in table {
+        let says = match answer(&settings(answers), given, &request(CALLER), &verdict) {
+            Answer::Send { says, .. } => Some(says),
+            Answer::None => None,
+            Answer::Refused(refusal) => panic!("{refusal:?}"),
+        };
+        assert_eq!(says, expected, "{answers:?} {given} {verdict:?}");
+    }
+}
+
+#[test]
+fn goes_to_callers_and_to_queues_that_are_allowed_and_never_to_our_own() {
+    use Refusal::{NotAllowed, OwnQueue};
+    let table = [
+        (CALLER, Ok(NoRoute::Drop)),
+        ("replies.web", Ok(NoRoute::Fail)),
+        ("elsewhere", Err(NotAllowed)),
+        ("jobs", Err(OwnQueue)),
+        ("jobs.dead", Err(OwnQueue)),
+        ("jobs.retry.1000", Err(OwnQueue)),
+        ("jobs2", Err(NotAllowed)),
+        // Allowed, and ours all the same.
+        ("replies.jobs", Err(OwnQueue)),
+        ("replies.jobs.dead", Err(OwnQueue)),
+        ("replies.jobs.retry.64000", Err(OwnQueue)),
+        ("replies.jobs.more", Ok(NoRoute::Fail)),
+    ];
+    for (reply_to, expected) in table {
+        let went = match answer(
+            &settings(Answers::Always),
+            true,
+            &request(reply_to),
+            &done(None),
+        ) {
+            Answer::Send { message, .. } => {
+                assert_eq!(
+                    (message.exchange.as_str(), message.routing_key.as_str()),
+                    ("", reply_to)
+                );
+                Ok(message.no_route)
+            }
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::None => panic!("no answer to {reply_to}"),
+        };
+        assert_eq!(went, expected, "{reply_to}");
+    }
+}
+
+#[test]
+fn what_stands_for_any_caller_is_none_even_where_everything_is_allowed() {
+    let everything = ReplySettings {
+        allow: vec!["*".to_owned()],
+        ..settings(Answers::Always)
+    };
+    let refused = answer(&everything, true, &request(DIRECT_REPLY_TO), &done(None));
+    assert_eq!(refused, Answer::Refused(Refusal::NotAllowed));
+}
+
+#[test]
+fn nobody_who_did_not_ask_is_answered_or_refused() {
+    let mut silent = request("");
+    let all = settings(Answers::Always);
+    assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
+    silent.properties.reply_to = None;
+    assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
+    // Nor is what would not have been answered anyway.
+    let given = settings(Answers::Given);
+    let elsewhere = request("elsewhere");
+    assert_eq!(answer(&given, true, &elsewhere, &done(None)), Answer::None);
+}
+
+#[test]
+fn an_answer_carries_what_its_caller_knows_it_by_and_nothing_else_of_the_request() {
+    let reply = Reply::new("yes").content_type("text/plain");
+    let verdict = Verdict::Ack { reply: Some(reply) };
+    let message = sent(&request(CALLER), &verdict);
+    assert_eq!(
+        message.properties,
+        Properties {
+            content_type: Some("text/plain".to_owned()),
+            correlation_id: Some("c-1".to_owned()),
+            delivery_mode: Some(2),
+            ..Properties::default()
+        }
+    );
+    assert_eq!(
+        message.headers,
+        Headers::from([(OUTCOME.to_owned(), "done".into())])
+    );
+    assert_eq!(&message.body[..], b"yes");
+}
+
+#[test]
+fn a_request_without_a_correlation_id_is_known_by_its_message_id() {
+    let mut request = request(CALLER);
+    let correlation = |request: &Message| sent(request, &done(None)).properties.correlation_id;
+    request.properties.correlation_id = Some("\u{e9} \n".to_owned());
+    assert_eq!(correlation(&request).as_deref(), Some("\u{e9} \n"));
+    request.properties.correlation_id = None;
+    assert_eq!(correlation(&request).as_deref(), Some("m-1"));
+    request.properties.message_id = None;
+    assert_eq!(correlation(&request), None);
+}
+
+#[test]
+fn a_failure_says_so_in_its_headers_and_has_no_body() {
+    let message = sent(&request(CALLER), &dead());
+    assert_eq!(message.body.len(), 0);
+    let expected: Headers = [
+        (OUTCOME, HeaderValue::from("failed")),
+        (REASON, "attempts".into()),
+        (ERROR, "exit code 3".into()),
+        (ATTEMPTS, 5.into()),
+        ("x-tidegate-failure", "exit".into()),
+        ("x-tidegate-exit-code", 3.into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    assert_eq!(message.headers, expected);
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_a_failure_that_says_so() {
+    let message = sent(&request(CALLER), &done(Some("0123456789+")));
+    assert_eq!(message.body.len(), 0);
+    let header = |name: &str| message.headers[name].as_text().map(str::to_owned);
+    assert_eq!(header(OUTCOME).as_deref(), Some("failed"));
+    assert_eq!(header(REASON).as_deref(), Some("reply-too-large"));
+    assert_eq!(
+        header(ERROR).as_deref(),
+        Some("done, but with an answer of more than 10 bytes, which is not sent")
+    );
+}
+
+#[test]
+fn standard_output_is_an_answer_only_where_all_are_answered() {
+    let reply = OutputUse::Reply { limit: 10 };
+    for (answers, reply_to, expected) in [
+        (Answers::Given, CALLER, OutputUse::Log),
+        (Answers::Never, CALLER, OutputUse::Log),
+        (Answers::Always, CALLER, reply),
+        (Answers::Always, "replies.web", reply),
+        (Answers::Always, "elsewhere", OutputUse::Dropped),
+        (Answers::Always, "", OutputUse::Dropped),
+    ] {
+        let settings = settings(answers);
+        let answering = Answering {
+            settings: &settings,
+            given: true,
+            own: &[],
+        };
+        assert_eq!(
+            answering.output(&request(reply_to)),
+            expected,
+            "{reply_to:?}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_is_held_while_the_broker_is_away_and_given_up_where_it_says_no() {
+    use QueueErrorKind as K;
+    for (kinds, [at_first, then, at_last]) in [
+        (&[K::Blocked, K::Disconnected][..], [Trouble::Hold; 3]),
+        (
+            &[K::Timeout, K::BrokerFailed, K::Other],
+            [Trouble::TryAgain, Trouble::TryAgain, Trouble::GiveUp],
+        ),
+        (
+            &[
+                K::NotFound,
+                K::AccessRefused,
+                K::Conflict,
+                K::Unroutable,
+                K::Refused,
+                K::TooLarge,
+            ],
+            [Trouble::GiveUp; 3],
+        ),
+    ] {
+        for kind in kinds {
+            let course = [0, 1, 2].map(|tried_again| trouble(*kind, tried_again));
+            assert_eq!(course, [at_first, then, at_last], "{kind:?}");
+        }
+    }
+}
