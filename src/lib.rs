@@ -4,6 +4,7 @@ pub mod adapters;
 mod builder;
 pub mod config;
 pub mod decide;
+mod machine;
 pub mod queue;
 pub mod run;
 pub mod runner;
@@ -12,7 +13,10 @@ pub mod surface;
 
 pub use self::{
     builder::{Builder, LaunchError, Pool},
-    config::{Answers, Declare, ExecSettings, ReplySettings, RetrySettings, WarmSettings},
+    config::{
+        Answers, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings, Rlimits,
+        WarmSettings,
+    },
     decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},

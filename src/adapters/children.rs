@@ -27,7 +27,7 @@ pub(crate) struct Run(u64);
 
 impl Run {
     /// For people it is one word; the supervisor's own id keeps apart those of a supervisor that runs as a job.
-    fn id(self) -> String {
+    pub(super) fn id(self) -> String {
         format!("{}-{}", std::process::id(), self.0)
     }
 
@@ -88,9 +88,13 @@ pub(crate) fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<
     REGISTER.family(list)
 }
 
+/// A run that is about to begin.
+pub(super) fn new_run() -> Run {
+    REGISTER.next_run()
+}
+
 /// Starts `command`, with the id of its run in its environment.
-pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Own)> {
-    let run = REGISTER.next_run();
+pub(super) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)> {
     command.env(RUN_ID, run.id());
     let (child, pid) = REGISTER.enter(run, || {
         let child = command.spawn()?;

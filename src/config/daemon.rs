@@ -36,7 +36,7 @@ pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Setting
         http: http(root, inputs),
         log: log(root),
         events_file: events_file.value,
-        pools: pools(root),
+        pools: pools(root, inputs),
     }
 }
 

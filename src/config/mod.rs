@@ -5,13 +5,16 @@
 //! those calls, and [`reference()`] prints what they declare.
 mod broker;
 mod daemon;
+mod env_file;
 mod file;
+mod limits;
 mod machine;
 mod parse;
 mod policy;
 mod pools;
 mod problem;
 mod reply;
+mod rights;
 mod runner;
 mod schema;
 mod settings;
@@ -22,6 +25,7 @@ mod tests;
 
 pub use self::{
     file::{Source, find, load},
+    limits::{CgroupUse, Cores, Limits, Rlimits},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    daemon::Inputs,
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::reply,
@@ -18,7 +19,7 @@ const NAME_BYTES: usize = 255;
 const POOL_NAME_BYTES: usize = 64;
 
 /// Reads all pools.
-pub(super) fn pools(root: &mut Table<'_, '_>) -> Vec<PoolConfig> {
+pub(super) fn pools(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Vec<PoolConfig> {
     let mut table = root.table(
         "pools",
         "One table for each pool: a queue, its policy and its runner.",
@@ -30,14 +31,21 @@ pub(super) fn pools(root: &mut Table<'_, '_>) -> Vec<PoolConfig> {
             "write a pool: [pools.NAME], and [pools.NAME.runner] with its command",
         );
     }
-    let pools: Vec<_> = names.iter().map(|name| pool(&mut table, name)).collect();
+    let pools: Vec<_> = names
+        .iter()
+        .map(|name| pool(&mut table, name, inputs))
+        .collect();
     refuse_shared_queues(&mut table, &pools);
     warn_of_derived_queues(&mut table, &pools);
     pools.into_iter().map(|(config, _)| config).collect()
 }
 
 /// Reads one pool. Its queue comes back as a key too, to be held against the other pools'.
-fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
+fn pool(
+    pools: &mut Table<'_, '_>,
+    name: &str,
+    inputs: &Inputs<'_>,
+) -> (PoolConfig, Key<QueueName>) {
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. Its name is yours to choose.");
     check_name(&mut table, name);
@@ -101,7 +109,7 @@ fn pool(pools: &mut Table<'_, '_>, name: &str) -> (PoolConfig, Key<QueueName>) {
     let reply = reply(&mut table);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
-    let (runner, timeout) = runner(&mut table);
+    let (runner, timeout) = runner(&mut table, inputs);
     let retry = retry(&mut table);
 
     if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {

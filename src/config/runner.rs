@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::{
     ExecSettings, RunnerSettings, WarmSettings,
+    daemon::Inputs,
+    env_file::env_file,
+    limits::limits,
     policy::MOST_WORKERS,
     problem::Problem,
     schema::{FilePath, Given, Key, Secret, Size, Span, Spelling, Table, Text, Texts, Whole},
@@ -12,7 +15,10 @@ use super::{
 const COMMAND: &str = "[\"python3\", \"thumb.py\"]";
 
 /// Reads what a pool's jobs run on. The timeout comes back as a key, for the pool has a deadline to hold it to.
-pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>) {
+pub(super) fn runner(
+    pool: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+) -> (RunnerSettings, Key<Duration>) {
     let default = ExecSettings::new([""]);
     let mut table = pool.table("runner", "What its jobs run on.");
     let kind = table.key(
@@ -48,7 +54,7 @@ pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>
     );
     let working_dir = table.optional(
         "working_dir",
-        "Directory that a job starts in. The daemon's own when absent.",
+        "Directory that a job starts in. The daemon's own when absent. It is entered as `user`.",
         FilePath,
         "\"/srv/thumbnails\"",
     );
@@ -61,15 +67,18 @@ pub(super) fn runner(pool: &mut Table<'_, '_>) -> (RunnerSettings, Key<Duration>
         },
         default.env_pass,
     );
+    let mut variables = env_file(&mut table, inputs);
     let warm = WarmKeys::read(&mut table, &kind);
-    let env = env(&mut table);
+    let limits = limits(&mut table);
+    variables.extend(env(&mut table));
     let process = ExecSettings {
         command: command.value,
         timeout: timeout.value,
         kill_grace: kill_grace.value,
-        env,
+        env: variables,
         env_pass: env_pass.value,
         working_dir: working_dir.value,
+        limits,
     };
     let settings = match kind.value {
         Named::Exec => RunnerSettings::Exec(process),

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use super::ReplySettings;
+use super::{Limits, ReplySettings};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
@@ -272,6 +272,8 @@ pub struct ExecSettings {
     pub env_pass: Vec<String>,
     /// Directory that the job starts in; `None` is the supervisor's own.
     pub working_dir: Option<PathBuf>,
+    /// Who its processes are, and what they may use.
+    pub limits: Limits,
 }
 
 impl ExecSettings {
@@ -284,6 +286,7 @@ impl ExecSettings {
             env: BTreeMap::new(),
             env_pass: Vec::new(),
             working_dir: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -298,6 +301,7 @@ impl fmt::Debug for ExecSettings {
             .field("env", &self.env.keys())
             .field("env_pass", &self.env_pass)
             .field("working_dir", &self.working_dir)
+            .field("limits", &self.limits)
             .finish()
     }
 }

@@ -19,6 +19,7 @@ mod status;
 mod supervisor;
 mod worker;
 
+pub(crate) use self::settling::chain;
 pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,

@@ -3,6 +3,7 @@
 mod ending;
 mod environment;
 mod left_behind;
+mod limits;
 mod logged;
 mod pipes;
 mod start;

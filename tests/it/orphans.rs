@@ -1,5 +1,7 @@
 //! No orphans: supervisor and guard are killed for real, and the process table is looked at.
 
+mod in_cgroups;
+
 use std::{
     fs,
     os::{

@@ -6,9 +6,11 @@ use async_trait::async_trait;
 
 use super::run::run;
 use crate::{
-    adapters::process::Environment,
+    adapters::{cgroup, process::Environment},
     config::ExecSettings,
-    runner::{CreateRunner, Job, JobControl, RunReport, Runner, RunnerManager, StartError},
+    runner::{
+        CleanupReport, CreateRunner, Job, JobControl, RunReport, Runner, RunnerManager, StartError,
+    },
 };
 
 /// Runs each job as a child process of its own. What a job sees is in the documentation of
@@ -48,6 +50,11 @@ impl fmt::Debug for ExecManager {
 impl RunnerManager for ExecManager {
     fn kind(&self) -> &'static str {
         "exec"
+    }
+
+    async fn cleanup(&self) -> CleanupReport {
+        cgroup::sweep();
+        CleanupReport::default()
     }
 
     /// Always succeeds: a process is started with its job, and what keeps it from starting is reported as

@@ -3,7 +3,6 @@
 
 use std::pin::pin;
 
-use nix::errno::Errno;
 use tokio::{
     io::AsyncWriteExt,
     process::ChildStdin,
@@ -13,8 +12,8 @@ use tokio::{
 use super::stdout::Stdout;
 use crate::{
     adapters::process::{
-        Course, Environment, Event, Exit, FOREVER, JobLog, Launch, Output, Pipes, Process, Step,
-        Stream, WithHeaders, job_end, job_variables,
+        Course, Environment, Event, FOREVER, JobLog, Launch, Output, Pipes, Process, SpawnError,
+        Stays, Step, Stream, WithHeaders, job_end, job_variables,
     },
     config::ExecSettings,
     runner::{Job, JobControl, JobEnd, StartError},
@@ -33,7 +32,14 @@ pub(super) async fn run(
     if control.kill.is_cancelled() || control.stop.is_cancelled() {
         return JobEnd::Stopped;
     }
-    let (mut process, pipes) = match start(settings, environment, job) {
+    let started = tokio::select! {
+        biased;
+        started = start(settings, environment, job) => started,
+        // A launcher may have to wait. Without one this is never reached.
+        () = control.kill.cancelled() => return JobEnd::Stopped,
+        () = control.stop.cancelled() => return JobEnd::Stopped,
+    };
+    let (mut process, pipes) = match started {
         Ok(started) => started,
         Err(error) => return JobEnd::NotStarted(error),
     };
@@ -92,18 +98,13 @@ pub(super) async fn run(
         }
         // The pipes close here, whoever holds their other ends.
     }
-    let status = process.finish();
-    if status.is_none() {
+    let ended = process.finish();
+    if ended.status.is_none() {
         tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
     }
     let reply = out.finish();
     let stderr_tail = err.finish();
-    let mut end = job_end(
-        status.and_then(Exit::of),
-        course.cause(),
-        settings.timeout,
-        stderr_tail,
-    );
+    let mut end = job_end(ended.exit(), course.cause(), settings.timeout, stderr_tail);
     if let JobEnd::Done { reply: answer } = &mut end {
         *answer = reply;
     }
@@ -119,19 +120,16 @@ async fn feed(mut stdin: ChildStdin, body: &[u8]) {
     }
 }
 
-fn start(
+async fn start(
     settings: &ExecSettings,
     environment: &Environment,
     job: &Job,
 ) -> Result<(Process, Pipes), StartError> {
-    let launch = Launch::new(settings, environment)?;
-    let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes));
+    let launch = Launch::new(settings, environment, Stays::No)?;
+    let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes)).await;
     // Where a small stack limit leaves less room than our budget, a message must still not stop the pool.
-    if spawned
-        .as_ref()
-        .is_err_and(|error| error.raw_os_error() == Some(Errno::E2BIG as i32))
-    {
-        spawned = launch.spawn(job_variables(job, WithHeaders::No));
+    if spawned.as_ref().is_err_and(SpawnError::is_too_large) {
+        spawned = launch.spawn(job_variables(job, WithHeaders::No)).await;
     }
     spawned.map_err(|error| launch.error(error))
 }

@@ -4,7 +4,11 @@
 //! and the group is empty. So the leader's exit is *seen* through a pidfd, which leaves it a zombie, and it is
 //! reaped only after the last signal to its group.
 
-use std::{io, os::fd::OwnedFd, process::ExitStatus};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::ExitStatus,
+};
 
 use futures_util::FutureExt as _;
 use nix::{
@@ -17,9 +21,14 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
 };
 
-use crate::adapters::children::{self, Own};
+use super::exit::Exit;
+use crate::adapters::{
+    cgroup::Leaf,
+    children::{self, Own, Run},
+};
 
-/// A child and its group. **On drop** the whole group is killed, and the child is reaped in the background.
+/// A child, its group and, where it has one, its cgroup. **On drop** all of these are killed, and the child is reaped in
+/// the background.
 pub(in crate::adapters) struct Process {
     child: Child,
     pid: Pid,
@@ -28,6 +37,25 @@ pub(in crate::adapters) struct Process {
     /// file descriptor left): then it is reaped as it exits.
     exit: Option<AsyncFd<OwnedFd>>,
     state: State,
+    leaf: Option<Leaf>,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::adapters) struct Ended {
+    /// `None` where it would not die: it is then reaped in the background, whenever it does.
+    pub(in crate::adapters) status: Option<ExitStatus>,
+    /// The kernel has ended it for its memory, with all that it had started.
+    pub(in crate::adapters) out_of_memory: bool,
+}
+
+impl Ended {
+    pub(in crate::adapters) fn exit(self) -> Option<Exit> {
+        match self.out_of_memory {
+            true => Some(Exit::OutOfMemory),
+            false => self.status.and_then(Exit::of),
+        }
+    }
 }
 
 /// Whether the child's id is still ours to signal.
@@ -47,13 +75,21 @@ pub(in crate::adapters) struct Pipes {
 }
 
 impl Process {
-    /// Spawns `command`, whose three standard streams must be pipes, as the leader of a new group.
-    pub(in crate::adapters) fn spawn(command: &mut Command) -> io::Result<(Self, Pipes)> {
-        let (mut child, own) = children::spawn(command.process_group(0).kill_on_drop(true))?;
+    /// Spawns `command`, whose standard output and error must be pipes, as the leader of a new group. So must its
+    /// standard input be, unless `stdin` is given: then the child sees to it that it reads from there.
+    pub(in crate::adapters) fn spawn(
+        command: &mut Command,
+        run: Run,
+        stdin: Option<ChildStdin>,
+        leaf: Option<Leaf>,
+    ) -> io::Result<(Self, Pipes)> {
+        let (mut child, own) = children::spawn(command.process_group(0).kill_on_drop(true), run)?;
         let pid = own.pid();
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (
+            stdin.or_else(|| child.stdin.take()),
+            child.stdout.take(),
+            child.stderr.take(),
+        ) else {
             unreachable!("the three streams are pipes");
         };
         let process = Self {
@@ -62,6 +98,7 @@ impl Process {
             own,
             exit: pidfd(pid),
             state: State::Ours,
+            leaf,
         };
         Ok((
             process,
@@ -88,6 +125,9 @@ impl Process {
         self.own.reaped();
         // The group's id was safe until now. Left-overs lose the second that they have elsewhere.
         let _ = killpg(self.pid, Signal::SIGKILL);
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
     }
 
     /// Whether the child is known to have exited.
@@ -100,8 +140,13 @@ impl Process {
         self.pid.as_raw()
     }
 
-    /// Sends a signal to the whole group, as long as its id is certainly ours.
+    /// Sends a signal to the whole group, as long as its id is certainly ours. A KILL goes to its cgroup too.
     pub(in crate::adapters) fn signal(&self, signal: Signal) {
+        if signal == Signal::SIGKILL
+            && let Some(leaf) = &self.leaf
+        {
+            leaf.kill();
+        }
         if let State::Reaped(_) = self.state {
             return;
         }
@@ -115,10 +160,19 @@ impl Process {
         }
     }
 
-    /// Kills what is left of the group and reaps the child. `None` where it would not die: it is then reaped in
-    /// the background, whenever it does.
-    pub(in crate::adapters) fn finish(mut self) -> Option<ExitStatus> {
+    /// Kills what is left of the group and of the cgroup, and reaps the child.
+    pub(in crate::adapters) fn finish(mut self) -> Ended {
         self.signal(Signal::SIGKILL);
+        let status = self.reap();
+        let was_killed = status.and_then(|status| status.signal()) == Some(Signal::SIGKILL as i32);
+        let leaf = self.leaf.as_ref().filter(|_| was_killed);
+        Ended {
+            status,
+            out_of_memory: leaf.is_some_and(Leaf::ran_out_of_memory),
+        }
+    }
+
+    fn reap(&mut self) -> Option<ExitStatus> {
         match self.state {
             State::Reaped(status) => status,
             State::Ours => {
@@ -173,7 +227,8 @@ mod tests {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let (mut process, mut pipes) = Process::spawn(&mut command).expect("a shell");
+        let (mut process, mut pipes) =
+            Process::spawn(&mut command, children::new_run(), None, None).expect("a shell");
         process.exit = None;
         process.exited().await;
         // Held open by the grandchild for as long as it lives.
@@ -185,6 +240,9 @@ mod tests {
         // The id may be a stranger's by now.
         assert!(matches!(process.state, State::Reaped(_)));
         process.signal(Signal::SIGKILL);
-        assert_eq!(process.finish().and_then(|status| status.code()), Some(3));
+        assert_eq!(
+            process.finish().status.and_then(|status| status.code()),
+            Some(3)
+        );
     }
 }

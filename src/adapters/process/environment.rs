@@ -22,8 +22,11 @@ impl Environment {
     }
 
     fn with(settings: &ExecSettings, ours: impl Fn(&str) -> Option<OsString>) -> Self {
+        // Our home is not another user's. The launcher sets what a login would, where the pool does not.
+        let is_other = settings.limits.user.is_some();
         let passed = ALWAYS_PASSED
             .into_iter()
+            .filter(|name| !(is_other && *name == "HOME"))
             .chain(settings.env_pass.iter().map(String::as_str))
             .filter_map(|name| Some((name.into(), ours(name)?)));
         let listed = settings
@@ -76,5 +79,19 @@ mod tests {
             .collect();
         assert_eq!(names, ["PATH", "HOME", "LANG", "PASSED", "PATH"]);
         assert_eq!(environment.path(), Some(OsStr::new("/opt")));
+    }
+
+    #[test]
+    fn keeps_our_home_from_another_user_unless_the_pool_passes_it() {
+        let names = |settings: &ExecSettings| -> Vec<_> {
+            let environment = Environment::with(settings, |name| Some(name.into()));
+            let names = environment.variables.into_iter().map(|(name, _)| name);
+            names.collect()
+        };
+        let mut settings = ExecSettings::new(["true"]);
+        settings.limits.user = Some("nobody".into());
+        assert_eq!(names(&settings), ["PATH", "LANG", "TZ"]);
+        settings.env_pass = vec!["HOME".into()];
+        assert_eq!(names(&settings), ["PATH", "LANG", "TZ", "HOME"]);
     }
 }

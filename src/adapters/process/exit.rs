@@ -18,7 +18,6 @@ pub(in crate::adapters) enum Exit {
     /// By a signal of this number.
     Signal(i32),
     /// By the kernel, for its memory.
-    #[allow(dead_code, reason = "of kinds that can tell")]
     OutOfMemory,
 }
 

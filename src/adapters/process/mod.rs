@@ -17,13 +17,13 @@ use std::time::Duration;
 
 pub(crate) use self::escape::Escaped;
 pub(in crate::adapters) use self::{
-    child::{Pipes, Process, signal_name},
+    child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
-    exit::{Exit, job_end},
+    exit::job_end,
     header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
-    start::Launch,
+    start::{Launch, SpawnError, Stays},
     variables::{WithHeaders, job_variables},
 };
 

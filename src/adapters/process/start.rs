@@ -11,21 +11,75 @@ use std::{
 };
 
 use nix::errno::Errno;
-use tokio::process::Command;
+use tokio::{
+    process::{ChildStdin, Command},
+    time::timeout,
+};
 
 use super::{
+    KILL_PATIENCE,
     child::{Pipes, Process},
     environment::Environment,
 };
-use crate::{config::ExecSettings, runner::StartError};
+use crate::{
+    adapters::{
+        cgroup::{self, Leaf},
+        children::{self, Run},
+        launcher::{self, LAUNCH_PATIENCE, LaunchFailure, Launching, Plan},
+    },
+    config::{CgroupUse, ExecSettings, Limits},
+    runner::StartError,
+};
 
 /// A pool's command, found and ready to be started.
 #[derive(Debug)]
 pub(in crate::adapters) struct Launch<'a> {
     settings: &'a ExecSettings,
     environment: &'a Environment,
+    stays: Stays,
     program: &'a str,
     file: Cow<'a, Path>,
+}
+
+/// Whether a process is for more than one job, so that its start may take some more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::adapters) enum Stays {
+    Yes,
+    No,
+}
+
+/// A process was not started.
+#[derive(Debug)]
+pub(in crate::adapters) enum SpawnError {
+    /// The system would not start the command.
+    System(io::Error),
+    /// Something that had to be done before.
+    Before {
+        what: String,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl SpawnError {
+    /// Whether arguments and environment were too large together.
+    pub(in crate::adapters) fn is_too_large(&self) -> bool {
+        match self {
+            Self::System(error) => error.raw_os_error() == Some(Errno::E2BIG as i32),
+            Self::Before { .. } => false,
+        }
+    }
+}
+
+impl From<LaunchFailure> for SpawnError {
+    fn from(failure: LaunchFailure) -> Self {
+        match failure {
+            LaunchFailure::Program(error) => Self::System(error),
+            LaunchFailure::Launcher { what, source } => Self::Before {
+                what,
+                source: source.map(Into::into),
+            },
+        }
+    }
 }
 
 impl<'a> Launch<'a> {
@@ -33,6 +87,7 @@ impl<'a> Launch<'a> {
     pub(in crate::adapters) fn new(
         settings: &'a ExecSettings,
         environment: &'a Environment,
+        stays: Stays,
     ) -> Result<Self, StartError> {
         let Some(program) = settings.command.first() else {
             return Err(StartError {
@@ -43,38 +98,146 @@ impl<'a> Launch<'a> {
         Ok(Self {
             settings,
             environment,
+            stays,
             program,
             file: locate(program, environment.path()),
         })
     }
 
-    /// Starts it, with these variables besides the pool's.
-    pub(in crate::adapters) fn spawn<'v>(
+    /// Starts it, with these variables besides the pool's: directly, or by way of a launcher where it has limits.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: dropped, it leaves nothing running.
+    pub(in crate::adapters) async fn spawn<'v>(
         &self,
         variables: impl IntoIterator<Item = (&'static str, Cow<'v, str>)>,
-    ) -> io::Result<(Process, Pipes)> {
-        let mut command = Command::new(self.file.as_os_str());
+    ) -> Result<(Process, Pipes), SpawnError> {
+        let run = children::new_run();
+        let leaf = self.leaf(run)?;
+        if leaf.is_none() && !self.settings.limits.changes_process() {
+            let mut command = self.command(self.file.as_os_str(), variables);
+            command.stdin(Stdio::piped());
+            if let Some(folder) = &self.settings.working_dir {
+                command.current_dir(folder);
+            }
+            return Process::spawn(&mut command, run, None, None).map_err(SpawnError::System);
+        }
+        let plan = Plan::new(
+            &self.settings.limits,
+            leaf.as_ref().map(Leaf::procs),
+            self.settings.working_dir.clone(),
+            self.file.as_os_str().to_owned(),
+        );
+        let launching = Launching::new(&plan)?;
+        let mut command = self.command(launching.program.as_os_str(), variables);
+        let (name, value) = launcher::mark();
+        command.env(name, value).stdin(launching.stdin);
+        let spawned = self.spawn_launcher(command, run, launching.pipe.into(), leaf);
+        let (process, pipes) = spawned?;
+        match timeout(LAUNCH_PATIENCE, launcher::heard(launching.report)).await {
+            Ok(Ok(())) => Ok((process, pipes)),
+            Ok(Err(failure)) => {
+                bury(process).await;
+                Err(failure.into())
+            }
+            Err(_) => Err(SpawnError::Before {
+                what: format!(
+                    "its launcher did not start it within {}",
+                    humantime::format_duration(LAUNCH_PATIENCE)
+                ),
+                source: None,
+            }),
+        }
+    }
+
+    fn spawn_launcher(
+        &self,
+        mut command: Command,
+        run: Run,
+        stdin: std::os::fd::OwnedFd,
+        leaf: Option<Leaf>,
+    ) -> Result<(Process, Pipes), SpawnError> {
+        let not_started = |error: io::Error| match error.kind() {
+            // What the system lacks is the same for whatever is started. What is wrong with a file is not.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => SpawnError::Before {
+                what: "its launcher cannot be started".to_owned(),
+                source: Some(error.into()),
+            },
+            _ => SpawnError::System(error),
+        };
+        let stdin = ChildStdin::from_std(stdin.into()).map_err(SpawnError::System)?;
+        // The command goes here, and with it the launcher's end of the socket, which would keep ours open.
+        Process::spawn(&mut command, run, Some(stdin), leaf).map_err(not_started)
+    }
+
+    fn command<'v>(
+        &self,
+        program: &OsStr,
+        variables: impl IntoIterator<Item = (&'static str, Cow<'v, str>)>,
+    ) -> Command {
+        let mut command = Command::new(program);
         command
             .arg0(self.program)
             .args(&self.settings.command[1..])
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if let Some(folder) = &self.settings.working_dir {
-            command.current_dir(folder);
-        }
         self.environment.apply(&mut command);
         for (name, value) in variables {
             command.env(name, value.as_ref());
         }
-        Process::spawn(&mut command)
+        command
+    }
+
+    /// The cgroup that this run is to have, where it is to have one.
+    fn leaf(&self, run: Run) -> Result<Option<Leaf>, SpawnError> {
+        let limits = &self.settings.limits;
+        let refused = |what: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>| {
+            let what = what.to_owned();
+            SpawnError::Before { what, source }
+        };
+        let groups = match (cgroup::groups(), limits.wants_cgroup()) {
+            (Some(groups), true) => groups,
+            (Some(groups), false) if is_worth_it(limits, self.stays) => groups,
+            (_, false) => return Ok(None),
+            (None, true) => {
+                let what = "its limits take a cgroup, and there is none to be had";
+                return Err(refused(what, None));
+            }
+        };
+        match groups.leaf(run, limits) {
+            Ok(leaf) => Ok(Some(leaf)),
+            Err(error) => Err(refused("its cgroup cannot be made", Some(error.into()))),
+        }
     }
 
     /// Says why it could not be started.
-    pub(in crate::adapters) fn error(&self, error: io::Error) -> StartError {
+    pub(in crate::adapters) fn error(&self, error: SpawnError) -> StartError {
         let folder = self.settings.working_dir.as_deref();
-        start_error(self.program, &self.file, folder, error)
+        let user = self.settings.limits.user.as_deref();
+        match error {
+            SpawnError::System(error) => start_error(self.program, &self.file, folder, user, error),
+            SpawnError::Before { what, source } => StartError {
+                what: format!("{}: {what}", self.program),
+                source,
+            },
+        }
     }
+}
+
+/// Whether a run gets a cgroup that nothing asked for: where a launcher is needed anyway, or its start is one for many
+/// jobs.
+fn is_worth_it(limits: &Limits, stays: Stays) -> bool {
+    match limits.cgroup {
+        CgroupUse::Auto => stays == Stays::Yes || limits.changes_process(),
+        CgroupUse::Always => true,
+        CgroupUse::Never => false,
+    }
+}
+
+/// Reaps a launcher that has failed, and is about to end.
+async fn bury(mut process: Process) {
+    let _ = timeout(KILL_PATIENCE, process.exited()).await;
+    process.finish();
 }
 
 /// The program's file, found as a shell would: a name without a slash is looked for along `path`.
@@ -104,14 +267,16 @@ fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Explains `error`, which starting `file` (as `program` in the pool's command) in `working_dir` met.
+/// Explains `error`, which starting `file` (as `program` in the pool's command) in `working_dir` met; as another `user`,
+/// where there is one.
 fn start_error(
     program: &str,
     file: &Path,
     working_dir: Option<&Path>,
+    user: Option<&str>,
     error: io::Error,
 ) -> StartError {
-    let cause = explain(file, working_dir, &error);
+    let cause = explain(file, working_dir, user, &error);
     StartError {
         what: match cause {
             Some(cause) => format!("{program}: {cause}"),
@@ -124,6 +289,7 @@ fn start_error(
 fn explain(
     file: &Path,
     working_dir: Option<&Path>,
+    user: Option<&str>,
     error: &io::Error,
 ) -> Option<Cow<'static, str>> {
     // The system's answer is the same for the folder and for the program.
@@ -156,11 +322,12 @@ fn explain(
         Errno::ENOENT => "no such file".into(),
         Errno::ENOTDIR => "a part of its path is not a directory".into(),
         Errno::EACCES if on_disk.is_dir() => "is a directory".into(),
-        Errno::EACCES if is_executable(&on_disk) => match interpreter(&on_disk) {
-            Some(interpreter) => {
+        Errno::EACCES if is_executable(&on_disk) => match (user, interpreter(&on_disk)) {
+            (Some(user), _) => format!("may not be run by the user {user}").into(),
+            (None, Some(interpreter)) => {
                 format!("its interpreter {} may not be run", interpreter.display()).into()
             }
-            None => "may not be run by this user, from this place".into(),
+            (None, None) => "may not be run by this user, from this place".into(),
         },
         Errno::EACCES => "is not executable".into(),
         Errno::ENOEXEC => {
@@ -208,7 +375,7 @@ mod tests {
         ];
         for (errno, expected) in table {
             let error = io::Error::from_raw_os_error(errno as i32);
-            let told = start_error("true", Path::new("/bin/true"), None, error);
+            let told = start_error("true", Path::new("/bin/true"), None, None, error);
             assert_eq!(told.what, expected);
             assert!(told.source.is_some());
         }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     adapters::process::{
-        Environment, Escaped, FOREVER, KILL_PATIENCE, LINGER, Launch, Log, Output, Pipes, Process,
-        Stream, signal_name,
+        Ended, Environment, Escaped, FOREVER, KILL_PATIENCE, LINGER, Launch, Log, Output, Pipes,
+        Process, Stays, Stream, signal_name,
     },
     config::WarmSettings,
     decide::{JobId, PoolName},
@@ -49,6 +49,8 @@ pub(super) struct End {
     status: Option<ExitStatus>,
     /// Whether it went before it was killed.
     by_itself: bool,
+    /// The kernel has ended it for want of memory.
+    pub(super) out_of_memory: bool,
     /// Bytes of its input that it has not read, where they were waiting for it.
     pub(super) unread: u64,
     pub(super) stderr_tail: Option<String>,
@@ -71,14 +73,13 @@ impl Link {
         environment: &Environment,
         request: &CreateRunner,
     ) -> Result<Self, StartError> {
-        let launch = Launch::new(&settings.process, environment)?;
+        let launch = Launch::new(&settings.process, environment, Stays::Yes)?;
         let variables = [
             ("TIDEGATE_POOL", request.pool.as_str().into()),
             ("TIDEGATE_PROTOCOL", VERSION.to_string().into()),
         ];
-        let (process, pipes) = launch
-            .spawn(variables)
-            .map_err(|error| launch.error(error))?;
+        let spawned = launch.spawn(variables).await;
+        let (process, pipes) = spawned.map_err(|error| launch.error(error))?;
         let Pipes {
             stdin,
             stdout,
@@ -213,7 +214,10 @@ impl Link {
             by_itself
         };
         let unread = stdin.and_then(|stdin| rustix::io::ioctl_fionread(&stdin).ok());
-        let status = process.finish();
+        let Ended {
+            status,
+            out_of_memory,
+        } = process.finish();
         if status.is_none() {
             let pool = &log.log().pool;
             tracing::warn!(%pool, "a warm runner's process does not die of KILL");
@@ -221,6 +225,7 @@ impl Link {
         End {
             status,
             by_itself,
+            out_of_memory,
             unread: unread.unwrap_or(0),
             stderr_tail: log.finish(),
         }
@@ -231,6 +236,9 @@ impl End {
     /// What a process did in the end: "ended with exit code 3". One that had to be killed did `otherwise`.
     pub(super) fn in_words(&self, otherwise: &str) -> String {
         let status = self.status.filter(|_| self.by_itself);
+        if self.out_of_memory {
+            return "was ended by the kernel for its memory".to_owned();
+        }
         match (
             status.and_then(|status| status.code()),
             status.and_then(|status| status.signal()),

@@ -10,11 +10,11 @@ use super::{
     wear::Wear,
 };
 use crate::{
-    adapters::process::Environment,
+    adapters::{cgroup, process::Environment},
     config::WarmSettings,
     runner::{
-        CreateRunner, Job, JobControl, JobEnd, Retirement, RunReport, Runner, RunnerManager,
-        StartError,
+        CleanupReport, CreateRunner, Job, JobControl, JobEnd, Retirement, RunReport, Runner,
+        RunnerManager, StartError,
     },
 };
 
@@ -63,6 +63,11 @@ impl RunnerManager for WarmManager {
 
     fn prestart(&self) -> u32 {
         self.shared.settings.prestart
+    }
+
+    async fn cleanup(&self) -> CleanupReport {
+        cgroup::sweep();
+        CleanupReport::default()
     }
 
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {

@@ -269,6 +269,11 @@ fn lost(trouble: String, end: End, cause: Option<Cause>, timeout: Duration) -> J
     match cause {
         Some(Cause::Timeout) => timed_out(timeout, end.stderr_tail),
         Some(Cause::Stop) => JobEnd::Stopped,
+        None if end.out_of_memory => JobEnd::Failed(Failure {
+            kind: FailureKind::OutOfMemory,
+            message: "its runner was ended by the kernel: out of memory".to_owned(),
+            stderr_tail: end.stderr_tail,
+        }),
         None => JobEnd::Failed(Failure {
             kind: FailureKind::RunnerLost,
             message: format!("its runner {trouble}"),

@@ -2,6 +2,7 @@
 
 mod environment;
 mod files;
+mod limits;
 mod problems;
 mod properties;
 mod secrets;

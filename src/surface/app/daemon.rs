@@ -12,15 +12,19 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    cgroups,
     pools::Pools,
     signals::Signals,
     state::{Decision, Ending, Event, State},
 };
 use crate::{
+    adapters::cgroup,
     builder::{LaunchError, broker_driver},
-    config::{self, HttpSettings, Loaded, Settings, Source},
-    run::{EventSink, Supervisor},
+    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
+    run::{EventSink, Supervisor, chain},
+    runner::BoxError,
     surface::{
+        guard,
         http::{
             guard::{Guard, Token},
             routes::{self, Api},
@@ -74,6 +78,9 @@ pub enum AppError {
     /// The events file could not be opened.
     #[error(transparent)]
     Events(#[from] EventsFileError),
+    /// Jobs' limits depend on cgroups that could not be had.
+    #[error("give jobs cgroups of their own")]
+    Cgroup(#[source] BoxError),
     /// The recorder could not be installed.
     #[error(transparent)]
     Metrics(#[from] PrometheusError),
@@ -101,6 +108,10 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     }
     let settings = loaded.settings;
     let instance = Instance::take(&settings.http).await?;
+    let lock = instance.lock.id();
+    prepare_cgroups(settings.pools.clone(), lock)
+        .await
+        .map_err(AppError::Cgroup)?;
     let prometheus = Prometheus::install()?;
     let upkeep = tokio::spawn(prometheus.clone().keep_up());
     let events = settings.events_file.as_deref().map(EventsFile::open);
@@ -120,6 +131,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let daemon = Daemon {
         supervisor,
         source,
+        lock,
         settings,
         pools: Arc::new(tokio::sync::Mutex::new(pools)),
         events,
@@ -130,6 +142,11 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let ending = daemon.follow(signals).await;
     upkeep.abort();
     close_events(events_writer).await;
+    if let Some(groups) = cgroup::groups()
+        && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
+    {
+        warn!(error = %panic, "could not remove the cgroups of jobs");
+    }
     served.end().await;
     match ending {
         Ending::Clean => info!("ended"),
@@ -235,6 +252,8 @@ impl Served {
 struct Daemon {
     supervisor: Supervisor,
     source: Source,
+    /// Tells this instance from others.
+    lock: (u64, u64),
     /// As it was started: what only a restart changes is compared with these.
     settings: Settings,
     /// Written by one reload at a time.
@@ -291,10 +310,15 @@ impl Daemon {
             events.reopen();
         }
         let (source, started) = (self.source.clone(), self.settings.clone());
+        let lock = self.lock;
         let (supervisor, pools) = (self.supervisor.clone(), Arc::clone(&self.pools));
         async move {
             let file = source.file().display().to_string();
-            let read = tokio::task::spawn_blocking(move || config::load(&source));
+            let read = tokio::task::spawn_blocking(move || {
+                let loaded = config::load(&source)?;
+                let problems = loaded.inspect_limits(guard::pid());
+                problems.is_empty().then_some(loaded).ok_or(problems)
+            });
             let loaded = match read.await {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(problems)) => {
@@ -323,6 +347,11 @@ impl Daemon {
                 warn!(key, "changed, which takes effect at the next start");
             }
             let mut current = pools.lock().await;
+            if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
+                let error = chain(&*error);
+                error!(error, "refused the configuration; the old one stays");
+                return;
+            }
             let (specs, new) = current.plan(&loaded.settings.pools);
             let count = specs.len();
             match supervisor.reconfigure(specs).await {
@@ -336,6 +365,12 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Sees to the cgroups of these pools' jobs. What dies in there may take a moment.
+async fn prepare_cgroups(pools: Vec<PoolConfig>, lock: (u64, u64)) -> Result<(), BoxError> {
+    let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
+    Ok(prepared.await??)
 }
 
 /// Does something beside the event loop, which hears of its end.

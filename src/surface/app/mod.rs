@@ -8,6 +8,7 @@
 //! reloaded ┘
 //! ```
 
+mod cgroups;
 mod daemon;
 mod pools;
 mod signals;

@@ -83,6 +83,8 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
         }
         Ok(loaded) => {
             report.problems = loaded.inspect_machine().into_vec();
+            let limits = loaded.inspect_limits(None);
+            report.problems.extend(limits.into_vec());
             report.pools = loaded.settings.pools.len();
             report.warnings = loaded.warnings.clone();
             report.ok = report.problems.is_empty();

@@ -26,10 +26,14 @@ use super::{
     guard::{self, Place},
     telemetry::logs::{self, Verbosity},
 };
-use crate::config::{self, Loaded, LogFormat, Source};
+use crate::{
+    adapters::launcher,
+    config::{self, Loaded, LogFormat, Problems, Source},
+};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
+    launcher::init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -78,6 +82,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 
 fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     let (source, loaded) = load(cli)?;
+    let problems = loaded.inspect_limits(guard::pid());
+    if !problems.is_empty() {
+        return Err(refused(&source, &problems));
+    }
     let format = args
         .log_format
         .map_or(loaded.settings.log.format, Into::into);
@@ -92,13 +100,16 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
 /// The configuration, with its problems printed where it has any.
 fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
-    let loaded = config::load(&source).map_err(|problems| {
-        for problem in &problems {
-            anstream::eprintln!("{problem}");
-        }
-        output::bad_configuration(&source, problems.len())
-    })?;
+    let loaded = config::load(&source).map_err(|problems| refused(&source, &problems))?;
     Ok((source, loaded))
+}
+
+/// Says all that is wrong with a configuration.
+fn refused(source: &Source, problems: &Problems) -> Failure {
+    for problem in problems {
+        anstream::eprintln!("{problem}");
+    }
+    output::bad_configuration(source, problems.len())
 }
 
 fn demo() -> Result<Exit, Failure> {
@@ -157,6 +168,10 @@ impl From<app::AppError> for Failure {
             ),
             E::Token { .. } => (Exit::BadConfiguration, Some("see [http] token_file")),
             E::Events(_) => (Exit::BadConfiguration, Some("see events_file")),
+            E::Cgroup(_) => (
+                Exit::Unexpected,
+                Some("under systemd, the unit needs Delegate=yes; see what `tidegate check` says"),
+            ),
             E::Launch(_) => (Exit::BadConfiguration, Some("see [broker]")),
             _ => (Exit::Unexpected, None),
         };

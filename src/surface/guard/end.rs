@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::table::{self, Tree};
+use crate::adapters::cgroup;
 
 /// How long to go on where processes do not die: they sleep in the kernel, or fork as fast as they are found.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,20 +37,48 @@ pub(super) struct Ended {
     pub(super) left: Vec<Pid>,
 }
 
-/// Ends every descendant but the children in `spared`, and reaps what comes to us.
-pub(super) fn end_descendants(spared: &[Pid]) -> Ended {
+/// Ends every descendant but the children in `spared`, and reaps what comes to us. Cgroups that `supervisor` has made for
+/// its jobs are ended with all that is in them, and removed.
+pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
     let deadline = Instant::now() + PATIENCE;
-    let mut found = BTreeSet::new();
+    let mut seen = Seen {
+        supervisor,
+        processes: BTreeSet::new(),
+        leaves: BTreeSet::new(),
+    };
     loop {
-        let round = Round::go(spared, &mut found);
+        let round = Round::go(spared, &mut seen);
         let is_over = round.left.is_empty() && (!spared.is_empty() || has_no_child());
         if is_over || round.is_hopeless || Instant::now() >= deadline {
+            if is_over {
+                cgroup::remove_leaves(&seen.leaves, supervisor);
+            }
             return Ended {
-                found: found.len(),
+                found: seen.processes.len(),
                 left: round.left,
             };
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// What was found so far.
+struct Seen {
+    supervisor: Pid,
+    processes: BTreeSet<Pid>,
+    leaves: BTreeSet<PathBuf>,
+}
+
+impl Seen {
+    /// Writes it down. The first one of a cgroup has all that is in there ended.
+    fn insert(&mut self, pid: Pid) {
+        if self.processes.insert(pid)
+            && let Some(leaf) = cgroup::leaf_of(pid, self.supervisor)
+            && !self.leaves.contains(&leaf)
+        {
+            cgroup::end(&leaf);
+            self.leaves.insert(leaf);
+        }
     }
 }
 
@@ -62,7 +92,7 @@ struct Round {
 }
 
 impl Round {
-    fn go(spared: &[Pid], found: &mut BTreeSet<Pid>) -> Self {
+    fn go(spared: &[Pid], seen: &mut Seen) -> Self {
         let mut round = Self::default();
         let Ok(tree) = Tree::look() else {
             return round;
@@ -72,12 +102,12 @@ impl Round {
             if spared.contains(&child) {
                 continue;
             }
-            found.insert(child);
+            seen.insert(child);
             // Its children first: it cannot be asked once it is dead, and they would have to be found among ours.
             let below = tree.children(child);
             // Ours and not reaped, so its id is certainly its own.
             let refused = kill(child, Signal::SIGKILL) == Err(Errno::EPERM);
-            end_below(&tree, child, below, found);
+            end_below(&tree, child, below, &mut seen.processes);
             if !reap(child) {
                 round.left.push(child);
                 out_of_reach += usize::from(refused);

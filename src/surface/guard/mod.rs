@@ -18,7 +18,8 @@
 //! - when neither is killed, the supervisor ends what a job has left behind once that job is over ([`left_over`]).
 //!
 //! A process that has no child has no descendant, and that the kernel tells for certain. So ending is done when there
-//! is no child left, and no process escapes by forking while we look. Reaping is by id alone: in the supervisor
+//! is no child left, and no process escapes by forking while we look. A job in a cgroup of its own is ended through that
+//! as soon as one process of it is found. Reaping is by id alone: in the supervisor
 //! the runtime waits for children of its own.
 //!
 //! The guard does nothing else, has one thread and hardly any memory: what could bring it down is its being killed.
@@ -71,11 +72,16 @@ pub(super) enum Place {
 /// # Errors
 /// The kernel, or the file system, lacks what this needs. Nothing runs then.
 pub(super) fn take_place() -> Result<Place, GuardError> {
-    let guard = env::var(GUARD_PID).ok().and_then(|pid| pid.parse().ok());
-    match guard {
+    match pid() {
         None => watch::run().map(Place::Done),
-        Some(guard) => ward::join(Pid::from_raw(guard)),
+        Some(guard) => ward::join(guard),
     }
+}
+
+/// The guard of this process, where it has one.
+pub(super) fn pid() -> Option<Pid> {
+    let pid = env::var(GUARD_PID).ok()?.parse().ok()?;
+    Some(Pid::from_raw(pid))
 }
 
 /// Signals that the guard passes on. It must hold them back while it waits, and its children start with them held

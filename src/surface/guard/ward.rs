@@ -92,7 +92,7 @@ fn end_in_place() -> ! {
     let mut command = Command::new(THIS_PROGRAM);
     let _not_done = command.arg0(name).args(arguments).exec();
     // Some jobs may now be taken for failed ones, but they end.
-    end_descendants(&[]);
+    end_descendants(&[], getpid());
     let _ = kill(getpid(), Signal::SIGKILL);
     unreachable!("nobody survives a KILL");
 }

@@ -17,7 +17,7 @@ use nix::{
         signal::{Signal, kill, raise},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::Pid,
+    unistd::{Pid, getpid},
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -45,14 +45,15 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
     let signals = SignalFd::with_flags(&held_back(), flags).map_err(refused("wait for signals"))?;
 
     let supervisor = start().map_err(GuardError::Start)?;
+    let pid = Pid::from_raw(supervisor.id().cast_signed());
     let status = Guard {
-        pid: Pid::from_raw(supervisor.id().cast_signed()),
+        pid,
         death: pidfd(&supervisor),
         supervisor,
         signals,
     }
     .watch();
-    let ended = end_descendants(&strangers);
+    let ended = end_descendants(&strangers, pid);
     report(status, &ended);
     Ok(code(status).into())
 }
@@ -61,7 +62,7 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
 pub(super) fn end_jobs() -> ExitCode {
     // Nothing is to come between: there is nobody above us to do it.
     let _ = held_back().thread_block();
-    let ended = end_descendants(&[]);
+    let ended = end_descendants(&[], getpid());
     say(format_args!(
         "the supervisor's guard is gone; ended the supervisor, and {} of its jobs' processes",
         ended.found

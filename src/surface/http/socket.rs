@@ -73,6 +73,7 @@ pub enum InstanceError {
 #[derive(Debug)]
 pub struct InstanceLock {
     _lock: Flock<File>,
+    id: (u64, u64),
 }
 
 impl InstanceLock {
@@ -103,7 +104,16 @@ impl InstanceLock {
         // For whoever looks who it is; the lock does not depend on it.
         let _ = lock.set_len(0);
         let _ = writeln!(lock, "{}", std::process::id());
-        Ok(Self { _lock: lock })
+        let metadata = lock.metadata().map_err(failed)?;
+        Ok(Self {
+            _lock: lock,
+            id: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// Tells this lock from any other on this machine: no two files that are held open have the same.
+    pub fn id(&self) -> (u64, u64) {
+        self.id
     }
 }
 

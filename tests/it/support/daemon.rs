@@ -55,15 +55,26 @@ impl Daemon {
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let mut daemon = Self::spawn(dir, url, head, pools);
-        let started = daemon.wait_for("started", |line| line["message"] == "started");
-        daemon.listen = started["listen"].as_str().unwrap().to_owned();
+        let mut daemon = Self::spawn(dir, &[], url, head, pools);
+        daemon.wait_until_started();
         daemon
     }
 
-    fn spawn(dir: TempDir, url: &str, head: &str, pools: &str) -> Self {
+    fn wait_until_started(&mut self) {
+        let started = self.wait_for("started", |line| line["message"] == "started");
+        self.listen = started["listen"].as_str().unwrap().to_owned();
+    }
+
+    /// The same by way of a command, to which ours is appended, and which is to become it.
+    pub(crate) fn start_by(way: &[&str], url: &str, pools: &str) -> Self {
+        let mut daemon = Self::spawn(TempDir::new().unwrap(), way, url, "", pools);
+        daemon.wait_until_started();
+        daemon
+    }
+
+    fn spawn(dir: TempDir, way: &[&str], url: &str, head: &str, pools: &str) -> Self {
         write_config(dir.path(), url, head, pools);
-        let mut child = tidegate(dir.path())
+        let mut child = tidegate_by(way, dir.path())
             .args(["run", "--log-format", "json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -237,8 +248,14 @@ pub(crate) fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 
 /// The built program with nothing of the test's environment.
 pub(crate) fn tidegate(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    tidegate_by(&[], dir)
+}
+
+fn tidegate_by(way: &[&str], dir: &Path) -> Command {
+    let mut words = way.iter().chain(&[env!("CARGO_BIN_EXE_tidegate")]);
+    let mut command = Command::new(words.next().unwrap());
     command
+        .args(words)
         .current_dir(dir)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -1,0 +1,8 @@
+//! Machine: what the system gives this process: its rights, its users, its cgroups.
+//!
+//! Floor 0. Looks, and changes nothing; knows no configuration and no runner. So `check` and the launcher see the
+//! same things by the same code.
+
+pub(crate) mod cgroup;
+pub(crate) mod rights;
+pub(crate) mod users;

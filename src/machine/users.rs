@@ -1,0 +1,137 @@
+//! Users and groups by name or id.
+//!
+//! Asks the system's databases, which may be on a network: not for a thread that has other things to do.
+
+use std::{ffi::CString, path::PathBuf};
+
+use nix::{
+    errno::Errno,
+    unistd::{Gid, Group, Uid, User},
+};
+use thiserror::Error;
+
+/// Who a process is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    /// As the databases have it. `None` for a mere number.
+    pub(crate) account: Option<Account>,
+}
+
+/// What a login would know of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) home: PathBuf,
+}
+
+impl Account {
+    /// The name for C functions.
+    pub(crate) fn c_name(&self) -> CString {
+        // It came from one of those, where it ended at its NUL.
+        CString::new(self.name.as_str()).unwrap_or_default()
+    }
+}
+
+/// There is no such identity here.
+#[derive(Debug, Error)]
+pub(crate) enum IdentityError {
+    #[error("there is no user {0:?}")]
+    NoUser(String),
+    #[error("there is no group {0:?}")]
+    NoGroup(String),
+    #[error("no user has the id {0}, so a group has to be named too")]
+    NoAccount(u32),
+    #[error("users and groups cannot be looked up")]
+    LookUp(#[source] Errno),
+}
+
+/// Looks up who `user` and `group` are: names, or ids. Without a user it is ours; without a group it is the user's.
+pub(crate) fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, IdentityError> {
+    let found = match user {
+        None => by_id(Uid::effective())?,
+        Some(user) => match user.parse() {
+            Ok(id) => by_id(Uid::from_raw(id))?,
+            Err(_) => Found::Account(
+                User::from_name(user)
+                    .map_err(IdentityError::LookUp)?
+                    .ok_or_else(|| IdentityError::NoUser(user.to_owned()))?,
+            ),
+        },
+    };
+    let group = group.map(gid).transpose()?;
+    let (uid, own_group, account) = match found {
+        Found::Account(user) => {
+            let account = Account {
+                name: user.name,
+                home: user.dir,
+            };
+            (user.uid, Some(user.gid), Some(account))
+        }
+        Found::Number(uid) => (uid, None, None),
+    };
+    Ok(Identity {
+        uid,
+        gid: group
+            .or(own_group)
+            .ok_or(IdentityError::NoAccount(uid.as_raw()))?,
+        account,
+    })
+}
+
+enum Found {
+    Account(User),
+    Number(Uid),
+}
+
+fn by_id(uid: Uid) -> Result<Found, IdentityError> {
+    let user = User::from_uid(uid).map_err(IdentityError::LookUp)?;
+    Ok(user.map_or(Found::Number(uid), Found::Account))
+}
+
+fn gid(group: &str) -> Result<Gid, IdentityError> {
+    if let Ok(id) = group.parse() {
+        return Ok(Gid::from_raw(id));
+    }
+    let found = Group::from_name(group).map_err(IdentityError::LookUp)?;
+    found
+        .map(|group| group.gid)
+        .ok_or_else(|| IdentityError::NoGroup(group.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_users_and_groups_by_name_and_by_id() {
+        let root = identity(Some("root"), None).expect("root");
+        assert_eq!(root.uid, Uid::from_raw(0));
+        assert_eq!(root.gid, Gid::from_raw(0));
+        assert_eq!(root.account.clone().expect("an account").name, "root");
+        assert_eq!(identity(Some("0"), None).expect("root"), root);
+        let daemon = identity(Some("root"), Some("daemon")).expect("both");
+        assert_eq!(daemon.gid.as_raw(), 1);
+        assert_eq!(
+            identity(Some("root"), Some("12345"))
+                .expect("any")
+                .gid
+                .as_raw(),
+            12345
+        );
+        let nobody = identity(Some("1234567"), Some("7")).expect("a number");
+        assert_eq!((nobody.uid.as_raw(), nobody.account), (1_234_567, None));
+    }
+
+    #[test]
+    fn says_who_is_not_there() {
+        let said = |user, group| identity(user, group).expect_err("not there").to_string();
+        assert_eq!(said(Some("no-such"), None), "there is no user \"no-such\"");
+        assert_eq!(said(None, Some("no-such")), "there is no group \"no-such\"");
+        assert_eq!(
+            said(Some("1234567"), None),
+            "no user has the id 1234567, so a group has to be named too"
+        );
+    }
+}

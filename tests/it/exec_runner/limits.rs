@@ -1,0 +1,256 @@
+//! Limits of a job, as the job itself sees them. Some take root, and where there is none the test says so.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use nix::unistd::Uid;
+use tidegate::{
+    adapters::launcher,
+    config::{CgroupUse, Limits},
+    runner::StartError,
+};
+
+use super::*;
+
+/// A script as a job that has these limits.
+fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
+    launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
+    let mut settings = script(witness, text);
+    settings.limits = limits;
+    settings
+}
+
+/// What a job with these limits writes to `$FOLDER/said`.
+async fn said_with(limits: Limits, text: &str) -> String {
+    let mut witness = Witness::new();
+    let text = format!("{{ {text}\n}} > \"$FOLDER/said\"");
+    let settings = limited(&witness, limits, &text);
+    // For a job that is another user.
+    for path in [
+        witness.folder().to_owned(),
+        witness.folder().join("witness"),
+    ] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    witness.gone().await;
+    fs::read_to_string(witness.folder().join("said")).unwrap()
+}
+
+fn not_started(end: JobEnd) -> StartError {
+    match end {
+        JobEnd::NotStarted(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Says what was left out, and why.
+fn takes_root() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        eprintln!("skipped: this test takes root");
+    }
+    !is_root
+}
+
+fn as_user(user: &str) -> Limits {
+    Limits {
+        user: Some(user.to_owned()),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn a_job_has_the_limits_that_it_was_given() {
+    let mut limits = Limits {
+        nice: Some(7),
+        ..Limits::default()
+    };
+    limits.rlimits.open_files = Some(123);
+    limits.rlimits.address_space = Some(1 << 32);
+    limits.rlimits.cpu_time = Some(Duration::from_secs(77));
+    limits.rlimits.core = Some(0);
+    let text = "ulimit -Sn; ulimit -Hn; ulimit -Sv; ulimit -St; ulimit -Ht; ulimit -Sc; nice";
+    assert_eq!(
+        said_with(limits, text).await,
+        "123\n123\n4194304\n77\n78\n0\n7\n"
+    );
+}
+
+#[tokio::test]
+async fn a_launcher_leaves_no_trace_in_its_job() {
+    let limits = Limits {
+        nice: Some(1),
+        ..Limits::default()
+    };
+    let text = "tr '\\0' '\\n' < /proc/$$/environ | cut -d= -f1 | sort | tr '\\n' ' '\n\
+                echo; readlink /proc/$$/exe; tr '\\0' ' ' < /proc/$$/cmdline | cut -c 1-6\n\
+                set -- /proc/$$/fd/*; echo $* | sed s/$$/PID/g";
+    let direct = said_with(Limits::default(), text).await;
+    let launched = said_with(limits, text).await;
+    assert!(direct.contains("TIDEGATE_JOB_ID"), "{direct}");
+    assert_eq!(launched, direct);
+}
+
+#[tokio::test]
+async fn a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own() {
+    let mut witness = Witness::new();
+    let limits = Limits {
+        nice: Some(1),
+        ..Limits::default()
+    };
+    let text = "test -p /dev/stdin && test $(ps -o pgid= $$) = $$ && wc -c > \"$FOLDER/said\"";
+    let settings = limited(&witness, limits, text);
+    let message = Message {
+        body: vec![b'x'; MIB].into(),
+        ..Message::default()
+    };
+    let end = run(settings, message, JobControl::default()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    witness.gone().await;
+    let said = fs::read_to_string(witness.folder().join("said")).unwrap();
+    assert_eq!(said.trim(), MIB.to_string());
+}
+
+#[tokio::test]
+async fn a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal() {
+    let mut limits = Limits::default();
+    limits.rlimits.cpu_time = Some(Duration::from_secs(1));
+    let witness = Witness::new();
+    let settings = limited(&witness, limits, "while :; do :; done");
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    assert_eq!(failure(end).message, "ended by SIGXCPU (signal 24)");
+}
+
+#[tokio::test]
+async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
+    if takes_root() {
+        return;
+    }
+    let text = "id -un; id -gn; id -Gn; echo $HOME $USER $LOGNAME; grep -h '^Cap[EPIA]' /proc/self/status | \
+                sort -u -k 2 | cut -f 2";
+    let daemon = std::process::Command::new("id")
+        .args(["-Gn", "daemon"])
+        .output();
+    let groups = String::from_utf8(daemon.unwrap().stdout).unwrap();
+    let nothing = "0000000000000000\n";
+    assert_eq!(
+        said_with(as_user("daemon"), text).await,
+        format!("daemon\ndaemon\n{groups}/usr/sbin daemon daemon\n{nothing}")
+    );
+    let mut limits = as_user("1");
+    limits.group = Some("adm".into());
+    let said = said_with(limits, "id -un; id -gn; id -Gn").await;
+    assert!(said.starts_with("daemon\nadm\nadm"), "{said}");
+    // A number that is nobody's has no groups but its own.
+    let mut limits = as_user("1234567");
+    limits.group = Some("7654321".into());
+    assert_eq!(
+        said_with(limits, "id -u; id -g; id -G").await,
+        "1234567\n7654321\n7654321\n"
+    );
+}
+
+#[tokio::test]
+async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
+    let witness = Witness::new();
+    let fault = async |limits: Limits| {
+        let settings = limited(&witness, limits, "exit 0");
+        let end = run(settings, Message::default(), JobControl::default()).await;
+        let error = not_started(end);
+        let source = error.source.map(|source| source.to_string());
+        (error.what, source.unwrap_or_default())
+    };
+    let (what, _) = fault(as_user("no-such-user")).await;
+    assert_eq!(what, "sh: there is no user \"no-such-user\"");
+    let (what, _) = fault(Limits {
+        group: Some("no-such-group".into()),
+        ..Limits::default()
+    })
+    .await;
+    assert_eq!(what, "sh: there is no group \"no-such-group\"");
+    let mut limits = Limits::default();
+    limits.rlimits.open_files = Some(1 << 31);
+    let (what, source) = fault(limits).await;
+    assert_eq!(
+        what,
+        "sh: cannot be given the limit open_files = 2147483648"
+    );
+    assert!(source.contains("Operation not permitted"), "{source}");
+    let (what, _) = fault(Limits {
+        cgroup: CgroupUse::Always,
+        ..Limits::default()
+    })
+    .await;
+    assert_eq!(
+        what,
+        "sh: its limits take a cgroup, and there is none to be had"
+    );
+}
+
+#[tokio::test]
+async fn a_program_behind_a_launcher_is_missed_in_the_same_words_as_without() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let plain = file(&folder.path().join("plain"), 0o644, "");
+    let script = file(&folder.path().join("script"), 0o755, "#!/no/such\n");
+    let words = async |program: &str, limits: &Limits| {
+        let mut settings = ExecSettings::new([program]);
+        settings.limits = limits.clone();
+        let end = run(settings, Message::default(), JobControl::default()).await;
+        let error = not_started(end);
+        (error.what, error.source.map(|source| source.to_string()))
+    };
+    launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
+    let nice = Limits {
+        nice: Some(1),
+        ..Limits::default()
+    };
+    for program in ["no-such-program", "/no/such/program", &plain, &script] {
+        let direct = words(program, &Limits::default()).await;
+        assert_eq!(words(program, &nice).await, direct);
+    }
+    if takes_root() {
+        return;
+    }
+    let secret = file(&folder.path().join("secret"), 0o700, "#!/bin/sh\n");
+    let (what, _) = words(&secret, &as_user("daemon")).await;
+    assert_eq!(what, format!("{secret}: may not be run by the user daemon"));
+}
+
+#[tokio::test]
+async fn a_working_directory_is_entered_as_the_user_that_the_job_is() {
+    if takes_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let witness = Witness::new();
+    let mut settings = limited(&witness, as_user("daemon"), "exit 0");
+    settings.working_dir = Some(folder.path().to_owned());
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    let shown = folder.path().display();
+    assert_eq!(
+        not_started(end).what,
+        format!("sh: cannot enter its working directory {shown}")
+    );
+}
+
+#[tokio::test]
+async fn a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same() {
+    let mut witness = Witness::new();
+    let limits = Limits {
+        nice: Some(1),
+        ..Limits::default()
+    };
+    // Half of the arguments' room is what a small stack leaves.
+    let text = "test \"$TIDEGATE_TRUNCATED\" = 1";
+    let settings = limited(&witness, limits, text);
+    let message = Message {
+        headers: [("h".to_owned(), "x".repeat(130 * 1024).into())].into(),
+        ..Message::default()
+    };
+    let end = run(settings, message, JobControl::default()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    witness.gone().await;
+}

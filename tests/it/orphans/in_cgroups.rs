@@ -1,0 +1,359 @@
+//! The same with jobs in cgroups of their own, which end in one stroke. Takes a cgroup v2 hierarchy that can be written
+//! to; `scripts/with-cgroup2` sees to one. Where there is none, a test says that it was skipped.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// Where cgroups can be made. `None` where they cannot, which is said.
+fn hierarchy() -> Option<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = text
+        .lines()
+        .rev()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4))
+        .map(PathBuf::from);
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let dir = mount.zip(own).map(|(mount, own)| mount.join(own));
+    let probe = dir
+        .as_ref()
+        .map(|dir| dir.join(format!("tidegate-test-{}", std::process::id())));
+    match probe.map(|probe| fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe))) {
+        Some(Ok(())) => dir,
+        // Another test's is as good.
+        Some(Err(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => dir,
+        Some(Err(error)) => {
+            eprintln!("skipped: cgroups cannot be made here: {error}");
+            None
+        }
+        None => {
+            eprintln!("skipped: there is no cgroup v2 here");
+            None
+        }
+    }
+}
+
+/// Whether a controller can be had there. Where not, that is said.
+fn has(hierarchy: &Path, controller: &str) -> bool {
+    let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap();
+    let has = controllers
+        .split_whitespace()
+        .any(|name| name == controller);
+    if !has {
+        eprintln!("skipped: cgroup v2 has no {controller} controller here");
+    }
+    has
+}
+
+fn limited(queue: &Queue, script: &str, keys: &str) -> String {
+    format!("{}{keys}\n", pool(queue, script))
+}
+
+/// The path in the hierarchy.
+fn cgroup_of(pid: Pid) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    path.unwrap().to_owned()
+}
+
+/// Kills one of the two while a job runs that does all it can to stay, in a cgroup of its own.
+fn nothing_outlives_in_a_cgroup(victim: Victim) {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let queue = Queue::new();
+    let config = limited(&queue, FAMILY, "cgroup = \"always\"");
+    let daemon = Daemon::start(&broker_url(), &config);
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let mut all = wait_for_pids(&daemon, "pids", MEMBERS);
+    let leaf = cgroup_of(all[0].pid);
+    for process in &all {
+        assert_eq!(cgroup_of(process.pid), leaf);
+    }
+    let leaf = mount_of(&hierarchy).join(leaf);
+    assert!(leaf.join("cgroup.kill").exists());
+    all.extend([daemon.pid(), supervisor].map(Process::watch));
+
+    let start = Instant::now();
+    let pid = match victim {
+        Victim::Guard => daemon.pid(),
+        Victim::Supervisor => supervisor,
+    };
+    kill(pid, Signal::SIGKILL).unwrap();
+    let outlived: Vec<_> = all
+        .iter()
+        .filter(|process| !process.dies_within(AT_ONCE.saturating_sub(start.elapsed())))
+        .map(|process| process.pid)
+        .collect();
+    let there = processes_in(daemon.dir());
+    assert!(
+        outlived.is_empty() && there.is_empty(),
+        "{outlived:?} of {there:#?}\n{}",
+        daemon.said()
+    );
+    assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
+    // Nor is anything left of where it was.
+    assert!(!leaf.parent().unwrap().exists(), "{leaf:?}");
+}
+
+/// Paths in `/proc` start at the hierarchy's root, whichever cgroup we are in.
+fn mount_of(hierarchy: &Path) -> PathBuf {
+    let own = cgroup_of(Pid::this());
+    let depth = Path::new(&own).components().count();
+    hierarchy.ancestors().nth(depth).unwrap().to_owned()
+}
+
+#[test]
+fn nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed() {
+    nothing_outlives_in_a_cgroup(Victim::Supervisor);
+}
+
+#[test]
+fn nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed() {
+    nothing_outlives_in_a_cgroup(Victim::Guard);
+}
+
+#[test]
+fn a_chain_of_forks_in_a_cgroup_ends_in_one_stroke() {
+    if hierarchy().is_none() {
+        return;
+    }
+    let queue = Queue::new();
+    let config = limited(&queue, RUNAWAY, "cgroup = \"always\"");
+    let daemon = Daemon::start(&broker_url(), &config);
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let started = daemon.dir().join("started");
+    poll(|| started.exists().then_some(())).expect("the chain");
+    let guard = Process::watch(daemon.pid());
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    assert!(
+        guard.dies_within(AT_ONCE),
+        "{:#?}",
+        processes_in(daemon.dir())
+    );
+    assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+}
+
+/// What no group and no variable leads to, left by a job that is over while another one goes on.
+const LEAVES_A_STRANGER: &str = r#"
+case $(cat) in
+long) echo $$ >> long; exec sleep 1000;;
+short) (setsid env -i /bin/sh -c 'echo $$ >> stranger; exec /bin/sleep 1000' >/dev/null 2>&1 &)
+    until test -s stranger; do sleep 0.02; done;;
+esac
+"#;
+
+#[test]
+fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let queue = Queue::new();
+    let config = limited(&queue, LEAVES_A_STRANGER, "cgroup = \"always\"");
+    let daemon = Daemon::start(&broker_url(), &config);
+    queue.publish("long");
+    let long = wait_for_pids(&daemon, "long", 1).remove(0);
+    queue.publish("short");
+    // It may be dead by the time that we would watch it.
+    let done = poll(|| (daemon.pool("work")["jobs"]["done"] == 1).then_some(()));
+    done.unwrap_or_else(|| panic!("{}", daemon.said()));
+    let stranger = fs::read_to_string(daemon.dir().join("stranger")).unwrap();
+    let stranger = PathBuf::from(format!("/proc/{}", stranger.trim()));
+    poll(|| (!stranger.exists()).then_some(())).expect("the stranger ends");
+    assert!(long.is_alive());
+    // The cgroup of the one that goes on is the only one.
+    let leaf = mount_of(&hierarchy).join(cgroup_of(long.pid));
+    let leaves = || {
+        let entries = fs::read_dir(leaf.parent().unwrap()).unwrap().flatten();
+        entries.filter(|entry| entry.path().is_dir()).count()
+    };
+    poll(|| (leaves() == 1).then_some(())).expect("one cgroup");
+    kill(long.pid, Signal::SIGKILL).unwrap();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+    assert!(!leaf.parent().unwrap().exists());
+}
+
+#[test]
+fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone()
+{
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let script = "echo $$ >> pids; exec sleep 1000";
+    let queues = [Queue::new(), Queue::new()];
+    let config = |queue| limited(queue, script, "cgroup = \"always\"");
+    let [dead, neighbour] = [0, 1].map(|n| {
+        let daemon = Daemon::start(&broker_url(), &config(&queues[n]));
+        queues[n].publish("job");
+        daemon
+    });
+    let orphan = wait_for_pids(&dead, "pids", 1).remove(0);
+    let other = wait_for_pids(&neighbour, "pids", 1).remove(0);
+    let leaf = mount_of(&hierarchy).join(cgroup_of(orphan.pid));
+
+    // Both at once, which is outside the promise.
+    let supervisor = supervisor(&dead);
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    kill(dead.pid(), Signal::SIGKILL).unwrap();
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    assert!(Process::watch(supervisor).dies_within(AT_ONCE));
+    assert!(orphan.is_alive() && leaf.exists());
+
+    let mut next = tidegate(dead.dir())
+        .arg("run")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(orphan.dies_within(Duration::from_secs(60)));
+    poll(|| (!leaf.exists()).then_some(())).expect("its cgroup goes");
+    assert!(other.is_alive());
+    kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGQUIT).unwrap();
+    next.wait().unwrap();
+    assert!(other.is_alive());
+}
+
+#[test]
+fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let home = hierarchy.join(format!("tidegate-test-home-{}", std::process::id()));
+    fs::create_dir(&home).unwrap();
+    let queue = Queue::new();
+    let mut keys = "cgroup = \"always\"\n".to_owned();
+    if has(&hierarchy, "pids") {
+        fs::write(hierarchy.join("cgroup.subtree_control"), "+pids").unwrap();
+        // Which takes that nobody is left in `home` itself.
+        keys.push_str("pids_max = 9\n");
+    }
+    let script = "echo $$ >> pids; exec sleep 1000";
+    let enter = format!("echo 0 > {}/cgroup.procs; exec \"$@\"", home.display());
+    let config = limited(&queue, script, &keys);
+    let daemon = Daemon::start_by(&["sh", "-c", &enter, "sh"], &broker_url(), &config);
+    queue.publish("job");
+    let job = wait_for_pids(&daemon, "pids", 1).remove(0);
+    let inside = |pid| {
+        let path = mount_of(&hierarchy).join(cgroup_of(pid));
+        path.strip_prefix(&home).unwrap().to_owned()
+    };
+    for pid in [daemon.pid(), supervisor(&daemon)] {
+        assert_eq!(inside(pid), Path::new("tidegate-supervisor"));
+    }
+    let leaf = inside(job.pid);
+    assert_eq!(leaf.components().count(), 2, "{leaf:?}");
+    daemon.signal(Signal::SIGQUIT);
+    daemon.end();
+    assert!(!home.join(leaf).parent().unwrap().exists());
+    poll(|| fs::remove_dir(home.join("tidegate-supervisor")).ok()).expect("nobody is in it");
+    fs::remove_dir(home).unwrap();
+}
+
+#[test]
+fn jobs_have_the_limits_of_their_cgroups() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let wanted = [
+        ("cpu", "cpu_max = 1.5", "cpu.max", "150000 100000\n"),
+        ("pids", "pids_max = 9", "pids.max", "9\n"),
+        (
+            "memory",
+            "memory_max = \"64MiB\"",
+            "memory.max",
+            "67108864\n",
+        ),
+    ];
+    for (controller, key, file, expected) in wanted {
+        if !has(&hierarchy, controller) {
+            continue;
+        }
+        let queue = Queue::new();
+        let script = "echo $$ >> pids; exec sleep 1000";
+        let daemon = Daemon::start(&broker_url(), &limited(&queue, script, key));
+        queue.publish("job");
+        let job = wait_for_pids(&daemon, "pids", 1).remove(0);
+        let leaf = mount_of(&hierarchy).join(cgroup_of(job.pid));
+        assert_eq!(fs::read_to_string(leaf.join(file)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    if !has(&hierarchy, "pids") {
+        return;
+    }
+    let queue = Queue::new();
+    // Forks until it cannot.
+    let script =
+        "for n in 1 2 3 4 5 6 7 8 9; do sleep 1000 & echo >> forks; done; echo never >> forks";
+    let config = limited(
+        &queue,
+        script,
+        "pids_max = 5\n[pools.work.retry]\nmax_attempts = 1",
+    );
+    let config = config.replace(
+        "[pools.work.retry]\nbackoff = \"1h\"\nbackoff_max = \"1h\"\n",
+        "",
+    );
+    let daemon = Daemon::start(&broker_url(), &config);
+    queue.publish("job");
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["dead"] == 1);
+    assert_eq!(
+        fs::read_to_string(daemon.dir().join("forks")).unwrap(),
+        "\n\n\n\n"
+    );
+}
+
+#[test]
+fn a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    if !has(&hierarchy, "memory") {
+        return;
+    }
+    let queue = Queue::new();
+    // A child grows, and the shell that started it would go on.
+    let script = "tail /dev/zero; echo survived >> survived";
+    let keys = "memory_max = \"32MiB\"\n[pools.work.retry]\nmax_attempts = 1";
+    let config = limited(&queue, script, keys);
+    let config = config.replace(
+        "[pools.work.retry]\nbackoff = \"1h\"\nbackoff_max = \"1h\"\n",
+        "",
+    );
+    let daemon = Daemon::start(&broker_url(), &config);
+    queue.publish("job");
+    let line = daemon.heard("the failure", |line| {
+        line["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("out of memory"))
+    });
+    assert_eq!(line["pool"], "work");
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["dead"] == 1);
+    assert!(!daemon.dir().join("survived").exists());
+}
+
+#[test]
+fn a_warm_process_has_a_cgroup_without_being_asked() {
+    let Some(hierarchy) = hierarchy() else {
+        return;
+    };
+    let queue = Queue::new();
+    let script = "echo $$ >> pids; echo '{\"ready\": true, \"protocol\": 1}'; exec sleep 1000";
+    let config = limited(&queue, script, "kind = \"warm\"");
+    let daemon = Daemon::start(&broker_url(), &config);
+    queue.publish("job");
+    let warm = wait_for_pids(&daemon, "pids", 1).remove(0);
+    let leaf = cgroup_of(warm.pid);
+    let supervisor = supervisor(&daemon);
+    assert!(leaf.contains(&format!("/{supervisor}-")), "{leaf}");
+    assert!(mount_of(&hierarchy).join(leaf).exists());
+}
