@@ -52,6 +52,13 @@ enum Deed {
     Ended,
 }
 
+/// How much of a job went into the pipe.
+#[derive(Clone, Copy)]
+struct Fed {
+    bytes: u64,
+    of: u64,
+}
+
 enum Heard {
     Line(Result<Bytes, NoLine>),
     LogEnded,
@@ -165,7 +172,11 @@ pub(super) async fn talk(
                 .reset(Instant::now() + wake_after.min(FOREVER));
         }
     };
-    conclude(link, deed, &course, fed.into_inner(), settings, job).await
+    let fed = Fed {
+        bytes: fed.into_inner() as u64,
+        of: line.len() as u64,
+    };
+    conclude(link, deed, &course, fed, settings, job).await
 }
 
 /// Makes of what a process did what becomes of the job and of the process.
@@ -173,7 +184,7 @@ async fn conclude(
     mut link: Box<Link>,
     deed: Deed,
     course: &Course,
-    fed: usize,
+    fed: Fed,
     settings: &ExecSettings,
     job: &Job,
 ) -> Talked {
@@ -190,14 +201,20 @@ async fn conclude(
                 link.end(Ending::Polite(settings.kill_grace)).await;
                 return Talked::Gone(end);
             }
+            let trouble = if fed.bytes < fed.of {
+                // The next job would follow upon half a line.
+                Some("answered before it had read its job".to_owned())
+            } else if link.lines.has_more() {
+                link.trouble()
+            } else {
+                None
+            };
             // The job's own answer came first, and counts. What comes after this is found before the next job.
-            if link.lines.has_more()
-                && let Some(trouble) = link.trouble()
-            {
+            if let Some(trouble) = trouble {
                 tracing::warn!(
                     pool = %job.pool(),
                     error = trouble,
-                    "warm runner is ended: it did more than answer"
+                    "warm runner is ended: it did not just answer"
                 );
                 link.end(Ending::Forced).await;
                 return Talked::Gone(end);
@@ -211,7 +228,7 @@ async fn conclude(
         Deed::Closed(_) | Deed::Ended => {
             let end = link.end(Ending::Expected).await;
             // Whoever goes with the whole job still in the pipe has not seen it.
-            if cause.is_none() && end.unread >= fed as u64 {
+            if cause.is_none() && end.unread >= fed.bytes {
                 return Talked::NotTaken(end);
             }
             let otherwise = match deed {

@@ -197,6 +197,21 @@ async fn an_answer_counts_when_it_is_given_twice_but_its_runner_is_ended() {
 }
 
 #[tokio::test]
+async fn an_answer_counts_when_it_comes_before_the_job_was_read_but_its_runner_is_ended() {
+    let mut witness = Witness::new();
+    // More than a pipe holds, of which it reads no more than it has to.
+    let settings = script(
+        &witness,
+        "echo \"$ready\"; head -c 1 >/dev/null; answer '\"done\"'; exec sleep 1000",
+    );
+    let mut runner = create(settings).await;
+    let report = run(&mut *runner, &"x".repeat(1024 * 1024)).await;
+    assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+    assert!(!report.reusable);
+    witness.gone().await;
+}
+
+#[tokio::test]
 async fn one_that_speaks_between_two_jobs_is_not_used_again() {
     let mut witness = Witness::new();
     // It takes the second job's line for its cue, which is never sent: an open FIFO is what it waits for.
