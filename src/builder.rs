@@ -8,10 +8,13 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
+    adapters::{
+        amqp::AmqpDriver, container::ContainerManager, exec::ExecManager, handler::HandlerManager,
+        warm::WarmManager,
+    },
     config::{
-        BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, ReplySettings,
-        RetrySettings, TlsSettings, WarmSettings,
+        BrokerSettings, BrokerUrl, ContainerSettings, Declare, DrainAfter, ExecSettings,
+        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -139,6 +142,12 @@ impl Pool {
     /// Runs jobs in processes that stay, one job after another in each.
     pub fn warm(self, settings: WarmSettings) -> Self {
         self.runners(WarmManager::new(settings))
+    }
+
+    /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
+    /// [`ContainerManager`] to [`runners`](Self::runners).
+    pub fn container(self, settings: ContainerSettings) -> Self {
+        self.runners(ContainerManager::new(settings))
     }
 
     /// Runs jobs on runners of your own kind.

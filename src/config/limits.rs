@@ -1,10 +1,13 @@
-//! Who a pool's processes are, and what they may use: the keys that `exec` and `warm` share.
+//! Who a pool's jobs are, and what they may use: the keys that kinds share.
 
 use std::{fmt, time::Duration};
 
 use toml::de::DeValue;
 
-use super::schema::{Choice, Item, Kind, OrWord, Size, Span, Spot, Table, Text, Whole};
+use super::{
+    runner::{Named, only_for},
+    schema::{Choice, Item, Key, Kind, OrWord, Size, Span, Spot, Table, Text, Whole},
+};
 
 /// Who a process is, and what it may use. What is `None` is as the supervisor has it.
 ///
@@ -107,11 +110,11 @@ impl fmt::Display for Cores {
 }
 
 /// Reads them.
-pub(super) fn limits(runner: &mut Table<'_, '_>) -> Limits {
+pub(super) fn limits(runner: &mut Table<'_, '_>, kind: &Key<Named>) -> Limits {
     let user = runner.optional(
         "user",
         "User that its processes run as, by name or id, with the groups and the HOME, USER and LOGNAME of a login. \
-         Takes root. When absent, the daemon's own.",
+         Takes root. When absent, the daemon's own. Of `container`: one of the image's, or the image's own.",
         NAME,
         "\"thumbnails\"",
     );
@@ -131,7 +134,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>) -> Limits {
         "memory_max",
         "Memory, swap included, that a job may use with all of its processes together; at more the kernel ends it, \
          and it has failed. This and the next two are kept by cgroups (v2): under systemd, `Delegate=yes`. Of `warm`, \
-         they hold a process over all of its jobs.",
+         they hold a process over all of its jobs; of `container`, it is the engine that keeps them.",
         Size,
         "\"512MiB\"",
     );
@@ -171,6 +174,15 @@ pub(super) fn limits(runner: &mut Table<'_, '_>) -> Limits {
             runner.refuse(&pids_max, fix);
         }
     }
+    only_for(runner, kind, &PROCESSES, &nice);
+    only_for(runner, kind, &PROCESSES, &cgroup);
+    if kind.value == Named::Container
+        && memory_max
+            .value
+            .is_some_and(|bytes| bytes < LEAST_OF_ENGINES)
+    {
+        runner.refuse(&memory_max, "write at least \"6MiB\": engines take no less");
+    }
     Limits {
         user: user.value,
         group: group.value,
@@ -179,11 +191,11 @@ pub(super) fn limits(runner: &mut Table<'_, '_>) -> Limits {
         cpu_max: cpu_max.value,
         pids_max: pids_max.value,
         cgroup: cgroup.value,
-        rlimits: rlimits(runner),
+        rlimits: rlimits(runner, kind),
     }
 }
 
-fn rlimits(runner: &mut Table<'_, '_>) -> Rlimits {
+fn rlimits(runner: &mut Table<'_, '_>, kind: &Key<Named>) -> Rlimits {
     let mut table = runner.table(
         "rlimits",
         "Limits of each single process, soft and hard (setrlimit). When absent, as the daemon has them.",
@@ -207,6 +219,10 @@ fn rlimits(runner: &mut Table<'_, '_>) -> Rlimits {
         OrWord(Size, "none"),
         "\"none\"",
     );
+    only_for(&mut table, kind, &PROCESSES, &open_files);
+    only_for(&mut table, kind, &PROCESSES, &address_space);
+    only_for(&mut table, kind, &PROCESSES, &cpu_time);
+    only_for(&mut table, kind, &PROCESSES, &core);
     Rlimits {
         open_files: open_files.value,
         address_space: address_space.value,
@@ -214,6 +230,12 @@ fn rlimits(runner: &mut Table<'_, '_>) -> Rlimits {
         core: core.value.map(|size| size.unwrap_or(0)),
     }
 }
+
+/// The kinds whose jobs are processes of this machine's.
+const PROCESSES: [Named; 2] = [Named::Exec, Named::Warm];
+
+/// Bytes.
+const LEAST_OF_ENGINES: u64 = 6 << 20;
 
 /// What it takes to find one's own libraries, with something to spare.
 const LEAST_FILES: u64 = 16;

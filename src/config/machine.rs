@@ -32,7 +32,10 @@ impl Loaded {
 fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
-        let exec = config.runner.process();
+        // What an engine has, it says itself: it may be on another machine.
+        let Some(exec) = config.runner.process() else {
+            continue;
+        };
         let mut refuse = |key: &str, found: String, fix: &str| {
             let key = format!("pools.{}.runner.{key}", config.pool.name);
             problems.push(Problem::new(place_of(&key), key, found, fix));

@@ -4,6 +4,7 @@
 //! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`, `runner`); `schema` is the machine behind
 //! those calls, and [`reference()`] prints what they declare.
 mod broker;
+mod container;
 mod daemon;
 mod env_file;
 mod file;
@@ -24,6 +25,7 @@ mod surroundings;
 mod tests;
 
 pub use self::{
+    container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, find, load},
     limits::{CgroupUse, Cores, Limits, Rlimits},
     parse::{Loaded, parse, reference},

@@ -35,7 +35,10 @@ struct Machine {
 impl Machine {
     fn look(settings: &Settings, guard: Option<Pid>) -> Self {
         let mut pools = settings.pools.iter();
-        let wanted = pools.any(|config| config.runner.process().limits.wants_cgroup());
+        let wanted = pools.any(|config| {
+            let process = config.runner.process();
+            process.is_some_and(|process| process.limits.wants_cgroup())
+        });
         Self {
             home: wanted.then(Home::find),
             guard,
@@ -51,7 +54,11 @@ fn inspect(
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
-        let limits = &config.runner.process().limits;
+        // An engine says itself what it cannot do.
+        let Some(process) = config.runner.process() else {
+            continue;
+        };
+        let limits = &process.limits;
         let mut refuse = |key: &str, found: String, fix: String| {
             let key = format!("pools.{}.runner.{key}", config.pool.name);
             problems.push(Problem::new(place_of(&key), key, found, fix));

@@ -1,15 +1,19 @@
 //! The `runner` table of a pool.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     ExecSettings, RunnerSettings, WarmSettings,
+    container::ContainerKeys,
     daemon::Inputs,
     env_file::env_file,
     limits::limits,
     policy::MOST_WORKERS,
     problem::Problem,
-    schema::{FilePath, Given, Key, Secret, Size, Span, Spelling, Table, Text, Texts, Whole},
+    schema::{
+        Choice, FilePath, Given, Key, Secret, Size, Span, Spelling, Table, Text, Texts, Whole,
+        quoted,
+    },
 };
 
 const COMMAND: &str = "[\"python3\", \"thumb.py\"]";
@@ -24,15 +28,16 @@ pub(super) fn runner(
     let kind = table.key(
         "kind",
         "`exec`: a process for each job, with the body on its standard input. `warm`: processes that stay, and are \
-         handed job after job as lines of JSON (docs/warm-protocol.md).",
+         handed job after job as lines of JSON (docs/warm-protocol.md). `container`: a container for each job.",
         KIND,
         Named::Exec,
     );
     if !kind.is_sound() {
         table.ignore_the_rest();
     }
-    let doc = "Program and arguments. No shell, and never anything of a message in it.";
-    let command = match kind.is_sound() {
+    let doc = "Program and arguments. No shell, and never anything of a message in it. Of `container`: what follows \
+               the image's entry point; the image's own when absent.";
+    let command = match kind.is_sound() && kind.value != Named::Container {
         true => table.required("command", doc, PROGRAM, Vec::new(), COMMAND),
         false => table.key("command", doc, PROGRAM, Vec::new()),
     };
@@ -42,25 +47,46 @@ pub(super) fn runner(
     }
     let timeout = table.key(
         "timeout",
-        "How long a job may run. Then TERM to its process group. At most the pool's `ack_deadline`.",
+        "How long a job may run. Then TERM to its process group, or to its container. At most the pool's \
+         `ack_deadline`.",
         Span::from(Duration::from_millis(1)),
         default.timeout,
     );
     let kill_grace = table.key(
         "kill_grace",
-        "Time between TERM and KILL.",
+        "Time between TERM and KILL. `container` has `stop_timeout` instead.",
         Span::from(Duration::ZERO),
         default.kill_grace,
     );
+    if kind.is_sound() && kind.value == Named::Container && kill_grace.is_given() {
+        table.refuse(
+            &kill_grace,
+            "write stop_timeout, which is what \"container\" has",
+        );
+    }
     let working_dir = table.optional(
         "working_dir",
-        "Directory that a job starts in. The daemon's own when absent. It is entered as `user`.",
+        "Directory that a job starts in. When absent the daemon's own or, of `container`, the image's. It is entered as \
+         `user`.",
         FilePath,
         "\"/srv/thumbnails\"",
     );
+    let is_inside = |path: &PathBuf| path.is_absolute() && path.to_str().is_some();
+    if kind.value == Named::Container
+        && working_dir
+            .value
+            .as_ref()
+            .is_some_and(|path| !is_inside(path))
+    {
+        table.refuse(
+            &working_dir,
+            "write an absolute path: it is one in the container",
+        );
+    }
     let env_pass = table.key(
         "env_pass",
-        "Variables of the daemon's environment that a job is given too, besides PATH, HOME, LANG and TZ.",
+        "Variables of the daemon's environment that a job is given too, besides PATH, HOME, LANG and TZ. A container \
+         is given these alone.",
         Texts {
             wants: "an array of names",
             check: variable_name,
@@ -69,7 +95,8 @@ pub(super) fn runner(
     );
     let mut variables = env_file(&mut table, inputs);
     let warm = WarmKeys::read(&mut table, &kind);
-    let limits = limits(&mut table);
+    let container = ContainerKeys::read(&mut table, &kind);
+    let limits = limits(&mut table, &kind);
     variables.extend(env(&mut table));
     let process = ExecSettings {
         command: command.value,
@@ -83,6 +110,7 @@ pub(super) fn runner(
     let settings = match kind.value {
         Named::Exec => RunnerSettings::Exec(process),
         Named::Warm => RunnerSettings::Warm(warm.settings(process)),
+        Named::Container => RunnerSettings::Container(container.settings(process)),
     };
     (settings, timeout)
 }
@@ -138,12 +166,12 @@ impl WarmKeys {
             Whole(0..=MOST_WORKERS),
             "2",
         );
-        refuse_of_exec(table, kind, &start_timeout);
-        refuse_of_exec(table, kind, &max_jobs);
-        refuse_of_exec(table, kind, &max_age);
-        refuse_of_exec(table, kind, &idle_timeout);
-        refuse_of_exec(table, kind, &max_memory);
-        refuse_of_exec(table, kind, &prestart);
+        only_for(table, kind, &[Named::Warm], &start_timeout);
+        only_for(table, kind, &[Named::Warm], &max_jobs);
+        only_for(table, kind, &[Named::Warm], &max_age);
+        only_for(table, kind, &[Named::Warm], &idle_timeout);
+        only_for(table, kind, &[Named::Warm], &max_memory);
+        only_for(table, kind, &[Named::Warm], &prestart);
         Self {
             start_timeout: start_timeout.value,
             max_jobs: max_jobs.value,
@@ -168,14 +196,22 @@ impl WarmKeys {
     }
 }
 
-/// A limit that would not hold is worse than none.
-fn refuse_of_exec<T>(table: &mut Table<'_, '_>, kind: &Key<Named>, key: &Key<T>) {
-    if kind.is_sound() && kind.value != Named::Warm && key.is_given() {
-        table.refuse(
-            key,
-            "remove it, or write kind = \"warm\": it means nothing to \"exec\"",
-        );
+/// Refuses a key where the pool's kind is none of those that have it: a limit that would not hold is worse than none.
+pub(super) fn only_for<T>(
+    table: &mut Table<'_, '_>,
+    kind: &Key<Named>,
+    of: &[Named],
+    key: &Key<T>,
+) {
+    if !kind.is_sound() || of.contains(&kind.value) || !key.is_given() {
+        return;
     }
+    let those: Vec<_> = of.iter().map(|kind| quoted(kind.word())).collect();
+    let (those, this) = (those.join(" or "), kind.value.word());
+    table.refuse(
+        key,
+        format!("remove it, or write kind = {those}: it means nothing to \"{this}\""),
+    );
 }
 
 fn env(runner: &mut Table<'_, '_>) -> std::collections::BTreeMap<String, String> {
@@ -207,27 +243,28 @@ fn variable_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// The kinds of runner that a file can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Named {
+pub(super) enum Named {
     Exec,
     Warm,
+    Container,
 }
 
-const KIND: Text<Named> = Text {
-    wants: "\"exec\" or \"warm\"",
-    parse: |text| match text {
-        "exec" => Ok(Named::Exec),
-        "warm" => Ok(Named::Warm),
-        "container" => {
-            Err("write \"exec\" or \"warm\": this kind is not built in this version".to_owned())
-        }
-        _ => Err("write \"exec\" or \"warm\"".to_owned()),
-    },
-    show: |kind| match kind {
-        Named::Exec => "exec".to_owned(),
-        Named::Warm => "warm".to_owned(),
-    },
-};
+impl Named {
+    fn word(self) -> &'static str {
+        let word = KINDS.iter().find(|(_, kind)| *kind == self);
+        word.map_or("", |(word, _)| word)
+    }
+}
+
+const KINDS: [(&str, Named); 3] = [
+    ("exec", Named::Exec),
+    ("warm", Named::Warm),
+    ("container", Named::Container),
+];
+
+const KIND: Choice<Named> = Choice(&KINDS);
 
 const PROGRAM: Texts = Texts {
     wants: "an array of strings",

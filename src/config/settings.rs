@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use super::{Limits, ReplySettings};
+use super::{ContainerSettings, Limits, ReplySettings};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 
@@ -245,14 +245,17 @@ pub enum RunnerSettings {
     Exec(ExecSettings),
     /// Processes that stay, and are handed job after job.
     Warm(WarmSettings),
+    /// A container for each job.
+    Container(ContainerSettings),
 }
 
 impl RunnerSettings {
-    /// How its processes are started.
-    pub fn process(&self) -> &ExecSettings {
+    /// How its processes are started, where they are processes of this machine.
+    pub fn process(&self) -> Option<&ExecSettings> {
         match self {
-            Self::Exec(exec) => exec,
-            Self::Warm(warm) => &warm.process,
+            Self::Exec(exec) => Some(exec),
+            Self::Warm(warm) => Some(&warm.process),
+            Self::Container(_) => None,
         }
     }
 }

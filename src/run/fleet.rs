@@ -34,6 +34,8 @@ pub(crate) struct Fleet {
     events: Option<Arc<dyn EventSink>>,
     /// Runners that end while nobody waits for it but the pool's own end.
     endings: TaskTracker,
+    /// Managers that others have taken the place of: one for each change of the configuration.
+    former: Mutex<Vec<Arc<Source>>>,
 }
 
 /// What is there for whoever needs a runner.
@@ -126,6 +128,7 @@ impl Fleet {
             source: RwLock::new(Arc::new(Source::new(manager, metrics))),
             stock: Mutex::default(),
             endings: TaskTracker::new(),
+            former: Mutex::default(),
             lent: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             events,
@@ -149,8 +152,12 @@ impl Fleet {
         manager: Arc<dyn RunnerManager>,
         metrics: &PoolMetrics,
     ) -> Vec<Idle> {
-        *self.source.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Source::new(manager, metrics));
+        let source = Arc::new(Source::new(manager, metrics));
+        let former = std::mem::replace(
+            &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
+            source,
+        );
+        self.former().push(former);
         std::mem::take(&mut self.stock().idle)
     }
 
@@ -215,6 +222,10 @@ impl Fleet {
     pub(crate) async fn ended(&self) {
         self.endings.close();
         self.endings.wait().await;
+        let mut managers = std::mem::take(&mut *self.former());
+        managers.push(self.source());
+        futures_util::future::join_all(managers.iter().map(|source| source.manager.quiesce()))
+            .await;
     }
 
     async fn create(&self, id: RunnerId) -> Result<Idle, StartError> {
@@ -336,6 +347,10 @@ impl Fleet {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn former(&self) -> MutexGuard<'_, Vec<Arc<Source>>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {

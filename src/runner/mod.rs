@@ -73,6 +73,10 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     async fn flush(&self, runners: Vec<Box<dyn Runner>>) {
         futures_util::future::join_all(runners.into_iter().map(|runner| self.delete(runner))).await;
     }
+
+    /// Waits, within a bound of its own, for what this manager still ends in the background. The pool calls it when
+    /// it has come to its end, and all runners of this manager with it.
+    async fn quiesce(&self) {}
 }
 
 /// What a runner is created for.

@@ -4,7 +4,6 @@ mod ending;
 mod environment;
 mod left_behind;
 mod limits;
-mod logged;
 mod pipes;
 mod start;
 

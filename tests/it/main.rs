@@ -7,6 +7,7 @@ mod support;
 
 mod amqp_broker;
 mod cli;
+mod container_runner;
 mod daemon;
 mod dead;
 mod exec_runner;

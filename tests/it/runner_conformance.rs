@@ -13,8 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use tidegate::{
-    adapters::{exec::ExecManager, handler::HandlerManager, warm::WarmManager},
-    config::{ExecSettings, WarmSettings},
+    adapters::{
+        container::ContainerManager, exec::ExecManager, handler::HandlerManager, warm::WarmManager,
+    },
+    config::{ExecSettings, Mount, WarmSettings},
     decide::RunnerId,
     queue::Message,
     runner::{
@@ -23,7 +25,10 @@ use tidegate::{
     },
 };
 
-use crate::support::witness::{PATIENCE, Witness, soon};
+use crate::support::{
+    engine::engine,
+    witness::{PATIENCE, Witness, soon},
+};
 
 /// What a job does. "Says" is a line to the witness, which it holds open to its end.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +66,10 @@ const AMPLE: Limits = Limits {
 const BRIEF: Duration = Duration::from_millis(50);
 
 trait Kit {
+    /// Whether this machine has what the kind needs. A kit that says no has said why.
+    fn is_possible(&self) -> bool {
+        true
+    }
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager>;
     /// Whether a runner takes another job after one that ended by itself.
     fn reusable(&self) -> bool;
@@ -154,6 +163,49 @@ impl Kit for Warm {
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
         let settings = WarmSettings::new(["/no/such/program"]);
         Some(Box::new(WarmManager::new(settings)))
+    }
+}
+
+struct Container;
+
+impl Kit for Container {
+    fn is_possible(&self) -> bool {
+        engine().is_some()
+    }
+
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        // Whoever is the first process of a container does not end of a TERM by default.
+        let wait = |on_term: &str| {
+            format!(
+                "trap '{on_term}' TERM; exec 9>/folder/witness; echo started >&9; \
+                 while :; do sleep 1000 & wait; done"
+            )
+        };
+        let script = match task {
+            Task::Done => "exit 0",
+            Task::Fail => "echo why >&2; exit 3",
+            Task::Retry => "exit 75",
+            Task::Reject => "echo never >&2; exit 65",
+            Task::Obey => &wait("exit 1"),
+            Task::EndWell => &wait("exit 0"),
+            Task::Ignore => &wait(""),
+            Task::Copy => "cat >/folder/body; printf %s \"$TIDEGATE_ATTEMPT\" >/folder/attempt",
+        };
+        let mut settings = engine().expect("an engine").script(script);
+        settings.timeout = limits.timeout;
+        settings.stop_timeout = limits.kill_grace;
+        let folder = witness.folder().to_str().expect("a path of text");
+        settings.mounts = vec![Mount::parse(&format!("{folder}:/folder")).expect("a mount")];
+        Box::new(ContainerManager::new(settings))
+    }
+
+    fn reusable(&self) -> bool {
+        false
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        let settings = engine()?.settings("tidegate-test-no-such-image:1");
+        Some(Box::new(ContainerManager::new(settings)))
     }
 }
 
@@ -428,7 +480,9 @@ macro_rules! conformance {
             $(
                 #[tokio::test]
                 async fn $test() {
-                    super::$test($kit).await;
+                    if $kit.is_possible() {
+                        super::$test($kit).await;
+                    }
                 }
             )*
         }
@@ -454,6 +508,7 @@ macro_rules! conformance {
     };
 }
 
+conformance!(container, Container);
 conformance!(exec, Exec);
 conformance!(handler, Handler);
 conformance!(warm, Warm);

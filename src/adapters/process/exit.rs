@@ -27,6 +27,11 @@ impl Exit {
         let code = status.code().map(Self::Code);
         code.or_else(|| status.signal().map(Self::Signal))
     }
+
+    /// Whether the job says by it what it wants to become of its message.
+    pub(in crate::adapters) fn is_word(self) -> bool {
+        matches!(self, Self::Code(0 | EXIT_REJECT | EXIT_RETRY))
+    }
 }
 
 /// What became of a job that was started.

@@ -20,7 +20,7 @@ pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
-    exit::job_end,
+    exit::{Exit, job_end},
     header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},

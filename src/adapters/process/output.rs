@@ -137,6 +137,17 @@ impl<L: Log> Output<L> {
         }
     }
 
+    /// Takes in a piece that somebody else has read.
+    pub(in crate::adapters) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let pending = self.buffer.len();
+            let (piece, rest) = bytes.split_at(bytes.len().min(BUFFER - pending));
+            self.buffer.extend_from_slice(piece);
+            self.take(pending);
+            bytes = rest;
+        }
+    }
+
     /// Takes in what was read behind the `pending` bytes of an unfinished line.
     fn take(&mut self, pending: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -287,6 +298,28 @@ mod tests {
                 "{size}"
             );
             assert!(seen.dropped.is_empty());
+        }
+    }
+
+    #[test]
+    fn takes_what_it_is_fed_as_it_takes_what_it_reads() {
+        let text = [
+            b"one\n".to_vec(),
+            vec![b'x'; 10 * LINE_CAP],
+            b"\nlast".to_vec(),
+        ]
+        .concat();
+        for size in [1, 1000, LINE_CAP, text.len()] {
+            let mut seen = Seen::default();
+            let mut output = Output::new(Stream::Stderr, &mut seen);
+            for piece in text.chunks(size) {
+                output.feed(piece);
+            }
+            let tail = output.finish().expect("a tail");
+            assert!(tail.ends_with("x\nlast"));
+            let lengths: Vec<_> = seen.lines.iter().map(Vec::len).collect();
+            assert_eq!(lengths, [3, LINE_CAP, 4], "{size}");
+            assert_eq!(seen.dropped, [9 * LINE_CAP as u64 + 1]);
         }
     }
 

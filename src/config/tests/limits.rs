@@ -11,7 +11,7 @@ fn runner(keys: &str) -> Given {
 
 fn exec(given: &Given) -> ExecSettings {
     let settings = given.loaded().settings;
-    settings.pools[0].runner.process().clone()
+    settings.pools[0].runner.process().unwrap().clone()
 }
 
 #[test]

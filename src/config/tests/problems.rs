@@ -200,12 +200,56 @@ fn steps_must_rise() {
 fn a_runner_says_what_it_cannot_be() {
     for (line, expected) in [
         (
-            "kind = \"container\"\nimage = 3",
-            "2:8: pools.a.runner.kind: found \"container\", write \"exec\" or \"warm\": this kind is not built in this version",
+            "kind = \"exce\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\" or \"container\"",
         ),
         (
-            "kind = \"exce\"",
-            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\" or \"warm\"",
+            "kind = \"container\"",
+            "1:10: pools.a.runner.image: found nothing, write image = \"registry.example.com/thumbnails:1\"",
+        ),
+        (
+            "command = [\"a\"]\nimage = \"b\"",
+            "3:9: pools.a.runner.image: found \"b\", remove it, or write kind = \"container\": it means nothing to \"exec\"",
+        ),
+        (
+            "command = [\"a\"]\nstop_timeout = \"1s\"",
+            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace, which is what other kinds than \"container\" have",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nkill_grace = \"1s\"",
+            "4:14: pools.a.runner.kill_grace: found \"1s\", write stop_timeout, which is what \"container\" has",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nmax_jobs = 1",
+            "4:12: pools.a.runner.max_jobs: found 1, remove it, or write kind = \"warm\": it means nothing to \"container\"",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nworking_dir = \"work\"",
+            "4:15: pools.a.runner.working_dir: found \"work\", write an absolute path: it is one in the container",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nmemory_max = \"1MiB\"",
+            "4:14: pools.a.runner.memory_max: found \"1MiB\", write at least \"6MiB\": engines take no less",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nnice = 3",
+            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"container\"",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nrlimits.core = \"none\"",
+            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"container\"",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\npull = \"often\"",
+            "4:8: pools.a.runner.pull: found \"often\", write \"missing\", \"always\" or \"never\"",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nengine = \"ssh://b\"",
+            "4:10: pools.a.runner.engine: found \"ssh://b\", write \"unix:///path/to/socket\" or \"tcp://host:port\": no other way to an engine is built in",
+        ),
+        (
+            "kind = \"container\"\nimage = \"a\"\nmounts = [\"images:/x\", \"./a:/b\"]",
+            "4:24: pools.a.runner.mounts: found \"./a:/b\", write an absolute path, or a volume's name, before the colon",
         ),
         (
             "command = [\"a\"]\nmax_jobs = 3",

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        Answers, BreakerRules, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings, LogFormat,
-        PoolSettings, ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
+        Answers, BreakerRules, BrokerUrl, ContainerSettings, Cores, DeadLetter, Declare,
+        DrainAfter, EngineAddress, ExecSettings, LogFormat, Mount, PoolSettings, Pull,
+        ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
 };
@@ -361,7 +362,8 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
                 .iter()
                 .any(|word| problem.to_string().contains(word))
                 || problem.fix.starts_with("write cert")
-                || problem.fix.starts_with("write key");
+                || problem.fix.starts_with("write key")
+                || problem.fix.starts_with("write kill_grace");
             assert!(is_expected, "{example}: {problem}");
         }
     }
@@ -430,4 +432,61 @@ prestart = 2
     let settings = given(text).loaded().settings;
     let expected = RunnerSettings::Warm(WarmSettings::new(["a"]));
     assert_eq!(settings.pools[0].runner, expected);
+}
+
+#[test]
+fn a_container_runner_has_keys_of_its_own() {
+    let text = r#"
+[pools.a.runner]
+kind = "container"
+image = "thumbs:1"
+command = ["--fast"]
+timeout = "1m"
+stop_timeout = "5s"
+working_dir = "/work"
+env_pass = ["TOKEN"]
+mounts = ["/srv/images:/images:ro", "cache:/cache"]
+network = "none"
+user = "1000"
+group = "users"
+memory_max = "64MiB"
+cpu_max = 0.5
+pids_max = 20
+init = true
+pull = "never"
+engine = "unix:///run/podman/podman.sock"
+env = { SIZE = "256" }
+"#;
+    let settings = given(text).loaded().settings;
+    let mut expected = ContainerSettings::new("thumbs:1");
+    expected.command = vec!["--fast".to_owned()];
+    expected.timeout = Duration::from_secs(60);
+    expected.stop_timeout = Duration::from_secs(5);
+    expected.working_dir = Some("/work".into());
+    expected.env_pass = vec!["TOKEN".to_owned()];
+    expected.env = [("SIZE".to_owned(), "256".to_owned())].into();
+    expected.mounts = ["/srv/images:/images:ro", "cache:/cache"]
+        .map(|mount| Mount::parse(mount).unwrap())
+        .into();
+    expected.network = Some("none".to_owned());
+    expected.user = Some("1000".to_owned());
+    expected.group = Some("users".to_owned());
+    expected.memory_max = Some(64 << 20);
+    expected.cpu_max = Some(Cores::from_thousandths(500));
+    expected.pids_max = Some(20);
+    expected.init = true;
+    expected.pull = Pull::Never;
+    expected.engine = Some(EngineAddress::Unix("/run/podman/podman.sock".into()));
+    assert_eq!(
+        settings.pools[0].runner,
+        RunnerSettings::Container(expected)
+    );
+
+    let text = "pools.a.runner = { kind = \"container\", image = \"a\" }\n";
+    let settings = given(text).loaded().settings;
+    let expected = ContainerSettings::new("a");
+    assert_eq!(
+        settings.pools[0].runner,
+        RunnerSettings::Container(expected)
+    );
 }

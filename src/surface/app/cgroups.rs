@@ -66,7 +66,8 @@ fn enable(pools: &[PoolConfig]) -> Result<(), CgroupError> {
     let Some(groups) = cgroup::groups() else {
         return Ok(());
     };
-    for limits in pools.iter().map(|pool| &pool.runner.process().limits) {
+    let processes = pools.iter().filter_map(|pool| pool.runner.process());
+    for limits in processes.map(|process| &process.limits) {
         let wanted = [
             (limits.cpu_max.is_some(), Controller::Cpu),
             (limits.memory_max.is_some(), Controller::Memory),
@@ -80,7 +81,10 @@ fn enable(pools: &[PoolConfig]) -> Result<(), CgroupError> {
 }
 
 fn want(pool: &PoolConfig) -> Want {
-    let limits = &pool.runner.process().limits;
+    let Some(process) = pool.runner.process() else {
+        return Want::Nothing;
+    };
+    let limits = &process.limits;
     let stays = matches!(pool.runner, RunnerSettings::Warm(_));
     if limits.wants_cgroup() {
         Want::All

@@ -18,7 +18,10 @@ use super::{
     state::{Decision, Ending, Event, State},
 };
 use crate::{
-    adapters::cgroup,
+    adapters::{
+        cgroup,
+        instance::{Instance as Identity, InstanceLock},
+    },
     builder::{LaunchError, broker_driver},
     config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
     run::{EventSink, Supervisor, chain},
@@ -29,7 +32,7 @@ use crate::{
             guard::{Guard, Token},
             routes::{self, Api},
             server::Server,
-            socket::{self, InstanceError, InstanceLock, SocketFile},
+            socket::{self, InstanceError, SocketFile},
         },
         telemetry::{
             events_file::{EventsFile, EventsFileError, EventsWriter},
@@ -117,7 +120,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let events = settings.events_file.as_deref().map(EventsFile::open);
     let (events, events_writer) = events.transpose()?.unzip();
 
-    let (specs, pools) = Pools::default().plan(&settings.pools);
+    let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
     let driver = broker_driver(&settings.broker)?;
     let sink = events
         .clone()
@@ -165,7 +168,7 @@ struct Instance {
 
 impl Instance {
     async fn take(http: &HttpSettings) -> Result<Self, AppError> {
-        let lock = InstanceLock::take(&http.state_dir)?;
+        let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
         let token = match &http.token_file {
             None => None,
             Some(path) => {
@@ -202,6 +205,10 @@ impl Instance {
             unix,
             socket_file,
         })
+    }
+
+    fn identity(&self) -> Identity {
+        self.lock.instance().clone()
     }
 
     /// Serves the API, and says in one line where.

@@ -150,9 +150,11 @@ impl From<app::AppError> for Failure {
     fn from(error: app::AppError) -> Self {
         use app::AppError as E;
 
-        use crate::surface::http::socket::InstanceError;
+        use crate::{adapters::instance::LockError, surface::http::socket::InstanceError};
         let (exit, hint) = match &error {
-            E::Instance(InstanceError::Running { .. }) => (
+            E::Instance(
+                InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
+            ) => (
                 Exit::Unexpected,
                 Some(
                     "one is running already; give this one a [http] state_dir and socket of its own",

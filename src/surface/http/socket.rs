@@ -1,39 +1,35 @@
-//! The files that make an instance: its lock, and its Unix socket.
-//!
-//! The lock is the kernel's, so one that is left behind is free; a socket's file is only a name, so one that is
-//! left behind is found out by knocking.
+//! An instance's Unix socket. Its file is only a name, so one that is left behind is found out by knocking.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
+    fs::{self, Permissions},
+    io,
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-    unistd::Uid,
-};
+use nix::unistd::Uid;
 use thiserror::Error;
 
-const LOCK_FILE: &str = "tidegate.lock";
+use crate::adapters::instance::{LockError, make_directory};
 
 /// An instance's files could not be had.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InstanceError {
-    /// Another instance holds the lock, or answers at the socket.
+    /// The lock could not be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Another instance answers at the socket.
     #[error("start a second supervisor on {}", path.display())]
     Running {
-        /// The lock or the socket.
+        /// The socket.
         path: PathBuf,
     },
-    /// A directory could not be made.
-    #[error("make the directory {}", path.display())]
+    /// The socket's directory could not be looked at.
+    #[error("look at the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -49,15 +45,6 @@ pub enum InstanceError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The lock could not be taken.
-    #[error("lock {}", path.display())]
-    Lock {
-        /// The lock's file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The socket could not be listened on.
     #[error("listen on the socket {}", path.display())]
     Listen {
@@ -67,54 +54,6 @@ pub enum InstanceError {
         #[source]
         source: io::Error,
     },
-}
-
-/// The right to be the one supervisor of a state directory. Given up on drop, and by the kernel on death.
-#[derive(Debug)]
-pub struct InstanceLock {
-    _lock: Flock<File>,
-    id: (u64, u64),
-}
-
-impl InstanceLock {
-    /// Takes the lock in `state_dir`, and makes the directory where it is missing.
-    ///
-    /// # Errors
-    /// Another instance holds it, or its file cannot be had.
-    pub fn take(state_dir: &Path) -> Result<Self, InstanceError> {
-        make_directory(state_dir)?;
-        let path = state_dir.join(LOCK_FILE);
-        let failed = |source| InstanceError::Lock {
-            path: path.clone(),
-            source,
-        };
-        // Not truncated: until the lock is ours, what is in the file is another's.
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(InstanceError::Running { path }),
-            Err((_, errno)) => return Err(failed(errno.into())),
-        };
-        // For whoever looks who it is; the lock does not depend on it.
-        let _ = lock.set_len(0);
-        let _ = writeln!(lock, "{}", std::process::id());
-        let metadata = lock.metadata().map_err(failed)?;
-        Ok(Self {
-            _lock: lock,
-            id: (metadata.dev(), metadata.ino()),
-        })
-    }
-
-    /// Tells this lock from any other on this machine: no two files that are held open have the same.
-    pub fn id(&self) -> (u64, u64) {
-        self.id
-    }
 }
 
 /// A socket's file. Removed on drop, unless someone else has put another in its place.
@@ -178,17 +117,6 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn make_directory(path: &Path) -> Result<(), InstanceError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| InstanceError::Directory {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 /// Refuses a directory in which others could replace our socket, and so read what a command line sends.
@@ -276,18 +204,5 @@ mod tests {
         assert!(matches!(error, InstanceError::Untrusted { .. }), "{error}");
         fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
         listen(&dir.path().join("tidegate.sock")).unwrap();
-    }
-
-    #[test]
-    fn is_one_of_a_kind_in_its_state_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("state");
-        let first = InstanceLock::take(&state).unwrap();
-        let error = InstanceLock::take(&state).unwrap_err();
-        assert!(matches!(error, InstanceError::Running { .. }), "{error}");
-        drop(first);
-        // The file is still there; a lock that is free is taken over.
-        assert!(state.join(LOCK_FILE).exists());
-        InstanceLock::take(&state).unwrap();
     }
 }

@@ -40,8 +40,8 @@ impl Verbosity {
     }
 }
 
-/// Crates that see credentials on their way to the broker.
-const SEES_CREDENTIALS: [&str; 3] = ["lapin", "amq_protocol", "async_rs"];
+/// Crates that see credentials on their way to the broker, and jobs' variables on their way to a container engine.
+const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]

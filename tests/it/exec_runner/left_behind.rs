@@ -12,8 +12,11 @@ use tidegate::{
     runner::{FailureKind, JobControl, JobEnd},
 };
 
-use super::{failure, logged::Logged, run, run_script, script};
-use crate::support::witness::{Witness, soon};
+use super::{failure, run, run_script, script};
+use crate::support::{
+    logged::Logged,
+    witness::{Witness, soon},
+};
 
 #[tokio::test]
 async fn goes_on_at_once_where_nothing_is_left_behind() {

@@ -5,7 +5,8 @@ use tidegate::{
     runner::JobEnd,
 };
 
-use super::{MIB, logged::Logged, run_script};
+use super::{MIB, run_script};
+use crate::support::logged::Logged;
 
 #[tokio::test]
 async fn survives_a_job_that_does_not_read_its_input() {

@@ -10,11 +10,11 @@ static EVERYWHERE: Once = Once::new();
 
 /// The JSON log of the present thread's jobs.
 #[derive(Clone, Default)]
-pub(super) struct Logged(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Logged {
     /// Captures the log of this thread until the guard is dropped. Each test has a runtime of one thread.
-    pub(super) fn capture(&self) -> tracing::subscriber::DefaultGuard {
+    pub(crate) fn capture(&self) -> tracing::subscriber::DefaultGuard {
         // While just one subscriber exists, tracing asks the present thread's whether a new callsite is of any
         // interest, and remembers the answer for all threads. A test's thread without one would silence the log
         // of this one, so every thread has one that takes everything.
@@ -30,7 +30,7 @@ impl Logged {
         tracing::subscriber::set_default(subscriber)
     }
 
-    pub(super) fn events(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn events(&self) -> Vec<serde_json::Value> {
         let text = self.0.lock().expect("a log");
         let lines = text
             .split(|byte| *byte == b'\n')
@@ -40,14 +40,14 @@ impl Logged {
             .collect()
     }
 
-    pub(super) fn lines(&self, stream: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, stream: &str) -> Vec<String> {
         let events = self.events().into_iter();
         let ours = events.filter(|event| event["fields"]["stream"] == stream);
         ours.filter_map(|event| Some(event["fields"]["line"].as_str()?.to_owned()))
             .collect()
     }
 
-    pub(super) fn dropped(&self) -> Vec<usize> {
+    pub(crate) fn dropped(&self) -> Vec<usize> {
         let events = self.events().into_iter();
         let ours = events.filter(|event| event["fields"]["message"] == "job output dropped");
         ours.filter_map(|event| event["fields"]["bytes"].as_u64()?.try_into().ok())

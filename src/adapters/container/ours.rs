@@ -1,0 +1,168 @@
+//! The containers that this process has made and not yet removed.
+//!
+//! Written down before they are made, and until they are gone, so that a container which names us and is not written
+//! down is one that we have lost. Global, because an engine's containers are.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::{
+    Docker,
+    models::ContainerCreateBody,
+    query_parameters::{CreateContainerOptions, RemoveContainerOptions},
+};
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::engine::{EngineError, Kind};
+
+/// How often a removal is tried before it is left to the next cleanup.
+const TRIES: u32 = 3;
+
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a manager's end waits for removals: as long as a killed process may take to die, and as much again.
+const END: Duration = Duration::from_secs(10);
+
+/// Written by who makes and removes containers, read by who looks for lost ones.
+static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn change(change: impl FnOnce(&mut BTreeSet<String>)) {
+    change(&mut NAMES.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The containers that are ours at this moment.
+pub(super) fn names() -> BTreeSet<String> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Where containers are made and removed.
+///
+/// Removals have no bound of their own: there is at most one for each job that has just ended, and a worker waits for
+/// its next container before there can be another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Yard {
+    removals: TaskTracker,
+}
+
+impl Yard {
+    /// Begins to make a container. Needs a runtime.
+    pub(super) fn make(
+        &self,
+        docker: &Docker,
+        name: String,
+        body: ContainerCreateBody,
+    ) -> Container {
+        change(|names| {
+            names.insert(name.clone());
+        });
+        let options = CreateContainerOptions {
+            name: Some(name.clone()),
+            ..CreateContainerOptions::default()
+        };
+        let making = {
+            let docker = docker.clone();
+            // A task, so that it comes to its end whoever stops waiting: what is half made cannot be removed.
+            tokio::spawn(async move {
+                let made = docker.create_container(Some(options), body).await;
+                made.map(drop).map_err(EngineError::from)
+            })
+        };
+        Container {
+            docker: docker.clone(),
+            name,
+            making: Some(making),
+            removals: self.removals.clone(),
+        }
+    }
+
+    /// Waits until everything is removed, within a bound.
+    pub(super) async fn empty(&self) {
+        self.removals.close();
+        let _ = timeout(END, self.removals.wait()).await;
+    }
+}
+
+/// A container of ours. **On drop** it is removed, with whatever runs in it, in the background.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) docker: Docker,
+    pub(super) name: String,
+    making: Option<JoinHandle<Result<(), EngineError>>>,
+    removals: TaskTracker,
+}
+
+impl Container {
+    /// Waits until it is made.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub(super) async fn made(&mut self) -> Result<(), EngineError> {
+        let Some(making) = &mut self.making else {
+            return Ok(());
+        };
+        let made = making.await;
+        self.making = None;
+        // The runtime goes down.
+        made.unwrap_or_else(|lost| Err(EngineError::new(Kind::Unreachable, lost.to_string())))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // Without a runtime there is nobody to do it; a later supervisor finds it.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let (docker, name) = (self.docker.clone(), std::mem::take(&mut self.name));
+        let making = self.making.take();
+        let removal = async move {
+            if let Some(making) = making {
+                let _ = making.await;
+            }
+            if let Err(error) = remove_at_last(&docker, &name).await {
+                tracing::warn!(container = name, %error, "container not removed; a cleanup will try again");
+            }
+            change(|names| {
+                names.remove(&name);
+            });
+        };
+        self.removals.spawn_on(removal, &runtime);
+    }
+}
+
+async fn remove_at_last(docker: &Docker, name: &str) -> Result<(), EngineError> {
+    let mut tries = 1;
+    loop {
+        match remove(docker, name).await {
+            Ok(_) => return Ok(()),
+            Err(error) if tries == TRIES => return Err(error),
+            Err(_) => tries += 1,
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Removes a container, whatever runs in it. Whether it was there, and nobody else is removing it.
+pub(super) async fn remove(docker: &Docker, name: &str) -> Result<bool, EngineError> {
+    let options = RemoveContainerOptions {
+        force: true,
+        // Those without a name, which nothing else can ever use.
+        v: true,
+        link: false,
+    };
+    let removed = docker.remove_container(name, Some(options)).await;
+    match removed.map_err(EngineError::from) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Conflict) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

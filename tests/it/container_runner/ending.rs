@@ -1,0 +1,182 @@
+//! How a container ends: by itself, by our doing, by others'.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptions};
+use tidegate::{
+    adapters::container::ContainerManager,
+    runner::{FailureKind, JobControl, JobEnd, RunnerManager},
+};
+
+use super::{container_of, containers_of, failure, message, run, try_run, witnessed};
+use crate::support::{
+    engine::engine,
+    witness::{Witness, soon},
+};
+
+#[tokio::test]
+async fn reads_exit_codes() {
+    let Some(engine) = engine() else { return };
+    for (code, expected) in [
+        (0, "Done"),
+        (1, "Failed(Failure { kind: Exit(1)"),
+        (65, "Rejected"),
+        (75, "Retry { after: None }"),
+        (126, "WrapperFailed(Failure { kind: Exit(126)"),
+        (127, "WrapperFailed(Failure { kind: Exit(127)"),
+        (255, "Failed(Failure { kind: Exit(255)"),
+    ] {
+        let end = run(engine.script(&format!("exit {code}")), message()).await;
+        let end = format!("{end:?}");
+        assert!(end.starts_with(expected), "{code}: {end}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_killed_from_outside_is_that_jobs_failed_attempt() {
+    let Some(engine) = engine() else { return };
+    let mut witness = Witness::new();
+    let message = message();
+    let settings = witnessed(
+        engine,
+        &witness,
+        "echo started >&9; echo last words >&2; sleep 1000",
+    );
+    let running = tokio::spawn(run(settings, message.clone()));
+    witness.line().await;
+    let id = container_of(engine, &message).await.id.expect("an id");
+    let docker = engine.docker().await;
+    docker
+        .kill_container(&id, None::<KillContainerOptions>)
+        .await
+        .expect("killed");
+    let failure = failure(soon(running).await.expect("no panic"));
+    assert_eq!(failure.kind, FailureKind::Signal(9));
+    assert_eq!(failure.message, "ended by SIGKILL (signal 9)");
+    assert_eq!(failure.stderr_tail.as_deref(), Some("last words"));
+    witness.gone().await;
+}
+
+#[tokio::test]
+async fn a_container_removed_from_outside_is_that_jobs_failed_attempt() {
+    let Some(engine) = engine() else { return };
+    let mut witness = Witness::new();
+    let message = message();
+    let settings = witnessed(engine, &witness, "echo started >&9; sleep 1000");
+    let running = tokio::spawn(run(settings, message.clone()));
+    witness.line().await;
+    let id = container_of(engine, &message).await.id.expect("an id");
+    let force = RemoveContainerOptions {
+        force: true,
+        ..RemoveContainerOptions::default()
+    };
+    engine
+        .docker()
+        .await
+        .remove_container(&id, Some(force))
+        .await
+        .expect("removed");
+    let failure = failure(soon(running).await.expect("no panic"));
+    // It depends on what the engine tells first.
+    let expected = [FailureKind::Signal(9), FailureKind::RunnerLost];
+    assert!(expected.contains(&failure.kind), "{failure:?}");
+    witness.gone().await;
+}
+
+#[tokio::test]
+async fn says_that_a_job_ran_out_of_memory() {
+    let Some(engine) = engine() else { return };
+    let mut settings = engine.script("x=xxxxxxxx; while :; do x=$x$x; done");
+    settings.memory_max = Some(16 << 20);
+    let failure = failure(run(settings, message()).await);
+    assert_eq!(failure.kind, FailureKind::OutOfMemory, "{failure:?}");
+}
+
+#[tokio::test]
+async fn believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory() {
+    let Some(engine) = engine() else { return };
+    let mut settings = engine.script("sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'; exit 0");
+    settings.memory_max = Some(16 << 20);
+    let end = run(settings, message()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+}
+
+#[tokio::test]
+async fn stops_a_job_by_the_signal_that_its_image_wants() {
+    let Some(engine) = engine() else { return };
+    let mut witness = Witness::new();
+    let mut settings = witnessed(
+        engine,
+        &witness,
+        "trap 'exit 75' USR1; trap 'exit 1' TERM; echo started >&9; while :; do sleep 1000 & wait; done",
+    );
+    settings.image = engine.stopped_by("SIGUSR1").await;
+    settings.stop_timeout = Duration::from_secs(3600);
+    let control = JobControl::default();
+    let manager = ContainerManager::new(settings);
+    let running = tokio::spawn({
+        let control = control.clone();
+        async move {
+            try_run(&manager, message(), control)
+                .await
+                .expect("it starts")
+        }
+    });
+    witness.line().await;
+    control.stop.cancel();
+    let end = soon(running).await.expect("no panic");
+    assert!(matches!(end, JobEnd::Retry { .. }), "{end:?}");
+    witness.gone().await;
+}
+
+#[tokio::test]
+async fn an_init_ends_a_program_that_handles_no_signal() {
+    let Some(engine) = engine() else { return };
+    let mut witness = Witness::new();
+    let mut settings = witnessed(engine, &witness, "echo started >&9; exec sleep 1000");
+    settings.init = true;
+    settings.stop_timeout = Duration::from_secs(3600);
+    let control = JobControl::default();
+    let manager = ContainerManager::new(settings);
+    let running = tokio::spawn({
+        let control = control.clone();
+        async move { try_run(&manager, message(), control).await }
+    });
+    // The package of an engine comes without its init, here and there.
+    let Some(_) = witness.next().await else {
+        let refused = soon(running).await.expect("no panic").expect_err("no init");
+        return eprintln!("{refused}");
+    };
+    control.stop.cancel();
+    let end = soon(running).await.expect("no panic").expect("it started");
+    assert!(matches!(end, JobEnd::Stopped), "{end:?}");
+    witness.gone().await;
+}
+
+#[tokio::test]
+async fn leaves_no_container_whatever_became_of_its_job() {
+    let Some(engine) = engine() else { return };
+    for script in ["exit 0", "exit 3"] {
+        let message = message();
+        let manager = ContainerManager::new(engine.script(script));
+        let end = try_run(&manager, message.clone(), JobControl::default()).await;
+        end.expect("it starts");
+        soon(manager.quiesce()).await;
+        assert_eq!(containers_of(engine, &message).await, []);
+    }
+}
+
+#[tokio::test]
+async fn leaves_no_container_whenever_its_future_is_dropped() {
+    let Some(engine) = engine() else { return };
+    // From before the engine has heard of it to well into the job.
+    for after in [0, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640].map(Duration::from_millis) {
+        let message = message();
+        let manager = ContainerManager::new(engine.script("sleep 1000"));
+        let running = try_run(&manager, message.clone(), JobControl::default());
+        let ended = tokio::time::timeout(after, running).await;
+        assert!(ended.is_err(), "{ended:?}");
+        soon(manager.quiesce()).await;
+        assert_eq!(containers_of(engine, &message).await, [], "{after:?}");
+    }
+}

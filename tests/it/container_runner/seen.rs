@@ -1,0 +1,178 @@
+//! What a job sees, and what is seen of it.
+
+use std::collections::BTreeMap;
+
+use tidegate::{
+    config::{Cores, Mount},
+    queue::Message,
+    runner::JobEnd,
+};
+
+use super::{failure, folder, message, run, witnessed};
+use crate::support::{engine::engine, logged::Logged, witness::Witness};
+
+#[tokio::test]
+async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
+    let Some(engine) = engine() else { return };
+    let image = engine.variant(
+        "env",
+        &["ENV OF_IMAGE=1", "ENV SIZE=1", "ENV TIDEGATE_POOL=1"],
+    );
+    let witness = Witness::new();
+    let mut settings = engine.script("env -0 >/folder/env");
+    settings.image = image;
+    settings.mounts = vec![folder(&witness)];
+    settings.env = [("SIZE".to_owned(), "256\nwide".to_owned())].into();
+    // Ours, and no other variable of ours.
+    settings.env_pass = vec![
+        "CARGO_MANIFEST_DIR".to_owned(),
+        "NO_SUCH_VARIABLE".to_owned(),
+    ];
+    let message = message();
+    let end = run(settings, message.clone()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    let text = std::fs::read_to_string(witness.folder().join("env")).expect("a file");
+    let seen: BTreeMap<_, _> = text
+        .split_terminator('\0')
+        .filter_map(|variable| variable.split_once('='))
+        .collect();
+    assert_eq!(seen["OF_IMAGE"], "1");
+    assert_eq!(seen["SIZE"], "256\nwide");
+    assert_eq!(seen["TIDEGATE_POOL"], "pool");
+    assert_eq!(seen["TIDEGATE_ATTEMPT"], "2");
+    assert_eq!(seen["TIDEGATE_HEADERS"], "{}");
+    assert_eq!(
+        Some(seen["TIDEGATE_JOB_ID"]),
+        message.properties.message_id.as_deref()
+    );
+    assert_eq!(seen["CARGO_MANIFEST_DIR"], env!("CARGO_MANIFEST_DIR"));
+    assert!(!seen.contains_key("CARGO_PKG_NAME"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn holds_a_job_to_what_its_pool_allows() {
+    let Some(engine) = engine() else { return };
+    let witness = Witness::new();
+    let script = "pwd; id -u; id -g; cat /proc/self/mounts | grep ' /read '; ls /sys/class/net | tr '\\n' ' '; echo; \
+                  touch /read/x 2>/dev/null || echo refused";
+    let mut settings = engine.script(&format!("({script}) >/folder/seen"));
+    let path = witness.folder().to_str().expect("a path of text");
+    settings.mounts = vec![
+        folder(&witness),
+        Mount::parse(&format!("{path}:/read:ro")).expect("a mount"),
+    ];
+    settings.user = Some("1234".to_owned());
+    settings.group = Some("2345".to_owned());
+    settings.working_dir = Some("/tmp".into());
+    settings.memory_max = Some(64 << 20);
+    settings.cpu_max = Some(Cores::from_thousandths(500));
+    settings.pids_max = Some(50);
+    open_to_all(&witness);
+    let end = run(settings, message()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    let text = std::fs::read_to_string(witness.folder().join("seen")).expect("a file");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..3], ["/tmp", "1234", "2345"]);
+    assert!(lines[3].contains(" ro,"), "{text}");
+    assert_eq!(lines[4].trim(), "lo");
+    assert_eq!(lines[5], "refused");
+}
+
+fn open_to_all(witness: &Witness) {
+    use std::os::unix::fs::PermissionsExt;
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(witness.folder(), all).expect("our folder");
+}
+
+#[tokio::test]
+async fn logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_at_once() {
+    let Some(engine) = engine() else { return };
+    for _ in 0..5 {
+        let logged = Logged::default();
+        let capture = logged.capture();
+        let end = run(
+            engine.script("printf 'one\\ntwo \\033[31m\\nlast'; printf 'wrong\\n' >&2"),
+            message(),
+        )
+        .await;
+        drop(capture);
+        assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+        assert_eq!(logged.lines("stdout"), ["one", "two \\u{1b}[31m", "last"]);
+        assert_eq!(logged.lines("stderr"), ["wrong"]);
+    }
+}
+
+#[tokio::test]
+async fn reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share() {
+    let Some(engine) = engine() else { return };
+    let logged = Logged::default();
+    let capture = logged.capture();
+    let script = "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo why >&2; exit 3";
+    let failure = failure(run(engine.script(script), message()).await);
+    drop(capture);
+    assert_eq!(failure.message, "exit code 3");
+    assert_eq!(failure.stderr_tail.as_deref(), Some("why"));
+    let lines = logged.lines("stdout");
+    assert_eq!(
+        lines.iter().map(String::len).collect::<Vec<_>>(),
+        [16 * 1024]
+    );
+    assert_eq!(logged.dropped(), [20_000_001 - 16 * 1024]);
+}
+
+#[tokio::test]
+async fn survives_a_job_that_does_not_read_its_input() {
+    let Some(engine) = engine() else { return };
+    let message = Message {
+        body: vec![b'x'; 16 * 1024 * 1024].into(),
+        ..message()
+    };
+    let end = run(engine.script("exit 0"), message).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_job_can_read_and_write_more_than_any_pipe_holds_at_the_same_time() {
+    let Some(engine) = engine() else { return };
+    let message = Message {
+        body: vec![b'x'; 8 * 1024 * 1024].into(),
+        ..message()
+    };
+    let end = run(engine.script("cat; cat /dev/null >&2"), message).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+}
+
+#[tokio::test]
+async fn runs_the_images_own_command_where_the_pool_names_none() {
+    let Some(engine) = engine() else { return };
+    let image = engine.variant("cmd", &["CMD [\"sh\", \"-c\", \"cat >/folder/body\"]"]);
+    let witness = Witness::new();
+    let mut settings = engine.settings(&image);
+    settings.mounts = vec![folder(&witness)];
+    let message = Message {
+        body: "whole".into(),
+        ..message()
+    };
+    let end = run(settings, message).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    let body = std::fs::read(witness.folder().join("body")).expect("a file");
+    assert_eq!(body, b"whole");
+}
+
+#[tokio::test]
+async fn names_pool_job_and_supervisor_on_its_container() {
+    let Some(engine) = engine() else { return };
+    let mut witness = Witness::new();
+    let message = message();
+    let settings = witnessed(engine, &witness, "echo started >&9; sleep 1000");
+    let running = tokio::spawn(run(settings, message.clone()));
+    witness.line().await;
+    let container = super::container_of(engine, &message).await;
+    let labels = container.labels.expect("labels");
+    assert_eq!(labels["tidegate.pool"], "pool");
+    assert_eq!(labels["tidegate.supervisor"].len(), 32);
+    let name = &container.names.expect("a name")[0];
+    assert!(name.starts_with("/tidegate-pool-"), "{name}");
+    running.abort();
+    witness.gone().await;
+}

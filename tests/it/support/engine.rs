@@ -1,0 +1,298 @@
+//! A container engine for tests: a private one where that can be, else one that answers, else none.
+//!
+//! No registry is needed: the image is made here, of the machine's own busybox.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::Write as _,
+    os::unix::{fs::symlink, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    Docker,
+    models::{ContainerConfig, ContainerCreateBody, ContainerSummary},
+    query_parameters::{
+        CommitContainerOptions, CreateContainerOptions, CreateImageOptions, ListContainersOptions,
+        RemoveContainerOptions,
+    },
+};
+use futures_util::StreamExt as _;
+use tidegate::config::{ContainerSettings, EngineAddress};
+
+/// It needs a second, and more on a machine that is busy compiling.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// An engine that tests may make containers at, and never pull from.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    address: EngineAddress,
+    /// A busybox, with a shell for its command.
+    image: String,
+    /// Kept until the process ends: then the engine's keeper ends too.
+    _keeper: Option<(Child, ChildStdin)>,
+}
+
+/// The engine, or `None` where there is none to be had: said on standard error, whatever the test runner captures.
+pub(crate) fn engine() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+    match ENGINE.get_or_init(Engine::find) {
+        Ok(engine) => Some(engine),
+        Err(why) => {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let said = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+            said.expect("standard error");
+            None
+        }
+    }
+}
+
+impl Engine {
+    fn find() -> Result<Self, String> {
+        let busybox = busybox()?;
+        let is_root = nix::unistd::Uid::effective().is_root();
+        let (address, keeper) = match is_root && on_path("dockerd").is_some() {
+            true => {
+                let (address, keeper) = start_private()?;
+                (address, Some(keeper))
+            }
+            false => (find_other()?, None),
+        };
+        let image = format!("tidegate-test:{}", std::process::id());
+        let engine = Self {
+            address,
+            image,
+            _keeper: keeper,
+        };
+        engine.import(&engine.image, &busybox, &[])?;
+        Ok(engine)
+    }
+
+    /// Settings for a shell script in a container, on no network.
+    pub(crate) fn script(&self, script: &str) -> ContainerSettings {
+        let mut settings = self.settings(&self.image);
+        settings.command = ["sh", "-c", script].map(str::to_owned).into();
+        settings
+    }
+
+    /// Settings for an image of this engine.
+    pub(crate) fn settings(&self, image: &str) -> ContainerSettings {
+        let mut settings = ContainerSettings::new(image);
+        settings.network = Some("none".to_owned());
+        settings.engine = Some(self.address.clone());
+        settings
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// Another image, with these instructions of a Dockerfile besides.
+    pub(crate) fn variant(&self, name: &str, changes: &[&str]) -> String {
+        let image = format!("tidegate-test-{name}:{}", std::process::id());
+        self.import(&image, &busybox().expect("it was there"), changes)
+            .expect("an image");
+        image
+    }
+
+    /// Another image, which wants to be stopped by this signal.
+    pub(crate) async fn stopped_by(&self, signal: &str) -> String {
+        let docker = self.docker().await;
+        let base = ContainerCreateBody {
+            image: Some(self.image.clone()),
+            cmd: Some(vec!["true".to_owned()]),
+            ..ContainerCreateBody::default()
+        };
+        let base = docker
+            .create_container(None::<CreateContainerOptions>, base)
+            .await
+            .expect("a container");
+        let (repo, tag) = (
+            format!("tidegate-test-{}", signal.to_lowercase()),
+            std::process::id(),
+        );
+        let options = CommitContainerOptions {
+            container: Some(base.id.clone()),
+            repo: Some(repo.clone()),
+            tag: Some(tag.to_string()),
+            ..CommitContainerOptions::default()
+        };
+        let config = ContainerConfig {
+            stop_signal: Some(signal.to_owned()),
+            ..ContainerConfig::default()
+        };
+        docker
+            .commit_container(options, config)
+            .await
+            .expect("an image");
+        let options = None::<RemoveContainerOptions>;
+        docker
+            .remove_container(&base.id, options)
+            .await
+            .expect("removed");
+        format!("{repo}:{tag}")
+    }
+
+    pub(crate) async fn docker(&self) -> Docker {
+        connect(&self.address).await.expect("the engine answers")
+    }
+
+    /// All containers with this label, running or not.
+    pub(crate) async fn labelled(&self, label: &str) -> Vec<ContainerSummary> {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([(
+                "label".to_owned(),
+                vec![label.to_owned()],
+            )])),
+            ..ListContainersOptions::default()
+        };
+        let docker = self.docker().await;
+        docker.list_containers(Some(options)).await.expect("a list")
+    }
+
+    fn import(&self, image: &str, busybox: &Path, changes: &[&str]) -> Result<(), String> {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let bin = folder.path().join("bin");
+        for name in ["bin", "tmp", "etc"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        fs::copy(busybox, bin.join("busybox")).expect("a copy");
+        let applets = Command::new(busybox)
+            .arg("--list")
+            .output()
+            .expect("busybox");
+        for applet in String::from_utf8_lossy(&applets.stdout).lines() {
+            if applet != "busybox" {
+                symlink("busybox", bin.join(applet)).expect("a link");
+            }
+        }
+        let tar = Command::new("tar")
+            .arg("-C")
+            .arg(folder.path())
+            .args(["--owner=0", "--group=0", "-c", "."])
+            .output()
+            .expect("tar starts");
+        assert!(tar.status.success(), "tar");
+        let (repo, tag) = image.split_once(':').expect("a tag");
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
+            changes: changes.iter().map(|line| (*line).to_owned()).collect(),
+            ..CreateImageOptions::default()
+        };
+        let address = self.address.clone();
+        apart(async move {
+            let docker = connect(&address).await?;
+            let body = bollard::body_full(tar.stdout.into());
+            let mut steps = docker.create_image(Some(options), Some(body), None);
+            while let Some(step) = steps.next().await {
+                step.map_err(|error| format!("no image can be made: {error}"))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Asynchronous work from wherever a test is, on a thread and a runtime of its own.
+fn apart<T: Send>(work: impl Future<Output = Result<T, String>> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.expect("a runtime").block_on(work)
+        });
+        worker.join().expect("no panic")
+    })
+}
+
+async fn connect(address: &EngineAddress) -> Result<Docker, String> {
+    let docker = match address {
+        EngineAddress::Unix(path) => {
+            let path = path.to_str().expect("a path of text");
+            Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION)
+        }
+        EngineAddress::Tcp(address) => {
+            Docker::connect_with_http(address, 60, bollard::API_DEFAULT_VERSION)
+        }
+        _ => return Err("an address of a kind that is new".to_owned()),
+    };
+    let docker = docker.map_err(|error| error.to_string())?;
+    docker
+        .negotiate_version()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn start_private() -> Result<(EngineAddress, (Child, ChildStdin)), String> {
+    let folder = tempfile::Builder::new()
+        .prefix("tidegate-engine-")
+        .tempdir()
+        .expect("a folder")
+        .keep();
+    let mut keeper = Command::new("bash")
+        .arg("-c")
+        .arg(include_str!("private_engine.sh"))
+        .env("FOLDER", &folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("bash starts");
+    let orders = keeper.stdin.take().expect("a pipe");
+    let address = EngineAddress::Unix(folder.join("docker.sock"));
+    let since = Instant::now();
+    loop {
+        match apart(connect(&address)) {
+            Ok(_) => return Ok((address, (keeper, orders))),
+            Err(_) if since.elapsed() < START_DEADLINE && folder.join("docker.pid").exists() => {}
+            Err(_) if since.elapsed() < Duration::from_secs(5) => {}
+            Err(why) => {
+                let log = fs::read_to_string(folder.join("engine.log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or_default().to_owned();
+                drop(orders);
+                let _ = keeper.wait();
+                return Err(format!("a private dockerd does not start ({why}): {last}"));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn find_other() -> Result<EngineAddress, String> {
+    let named = env::var("DOCKER_HOST").ok();
+    let places = named
+        .into_iter()
+        .chain(["unix:///var/run/docker.sock".to_owned()]);
+    let mut answering = places
+        .filter_map(|place| EngineAddress::parse(&place).ok())
+        .filter(|address| apart(connect(address)).is_ok());
+    answering.next().ok_or_else(|| {
+        "no container engine: install docker.io and run the tests as root, or start one".to_owned()
+    })
+}
+
+/// A busybox that needs no libraries.
+fn busybox() -> Result<PathBuf, String> {
+    let found = on_path("busybox");
+    found.ok_or_else(|| "no busybox to make an image of: install busybox-static".to_owned())
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
