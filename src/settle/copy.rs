@@ -34,7 +34,7 @@ pub(super) const ERROR: &str = "x-tidegate-error";
 pub(super) const STDERR: &str = "x-tidegate-stderr";
 
 /// Headers that route: the broker sends a copy to every queue they name.
-const ROUTING: [&str; 2] = ["CC", "BCC"];
+pub(super) const ROUTING: [&str; 2] = ["CC", "BCC"];
 /// The broker's own record of dead-lettering. On a copy it would count our retries as a cycle, and RabbitMQ drops
 /// messages that go round in one.
 pub(super) const DEATHS: &str = "x-death";

@@ -6,10 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lapin::{
-    options::{BasicGetOptions, BasicNackOptions},
-    types::ShortString,
-};
+use lapin::{options::BasicGetOptions, types::ShortString};
 
 use super::{
     consumer::{AmqpSettle, OwnChannel, WhenDropped},
@@ -23,19 +20,11 @@ use crate::{
     queue::{Browser, Delivery, QueueError},
 };
 
-/// Unsettled messages that are given back one by one, at most.
-///
-/// RabbitMQ takes each fetched message for a consumer of its own, and puts each back by itself: in order, but a classic
-/// queue walks past all that are back already. Beyond this the channel is only closed: a classic queue then takes all
-/// of them back at once and in order, a quorum queue in no order.
-const ONE_BY_ONE: u32 = 1000;
-
 /// An open look. Its place drops last, as a consumer's does.
 pub(super) struct AmqpBrowser {
     channel: OwnChannel,
     queue: ShortString,
     operation: String,
-    handed_out: u32,
     _place: Place,
 }
 
@@ -54,7 +43,6 @@ impl AmqpBrowser {
             channel,
             queue,
             operation,
-            handed_out: 0,
             _place: place,
         })
     }
@@ -66,7 +54,6 @@ impl Browser for AmqpBrowser {
         let options = BasicGetOptions { no_ack: false };
         let get = self.channel.0.basic_get(self.queue.clone(), options);
         let got = rpc(&self.operation, RPC_TIMEOUT, get).await?;
-        self.handed_out = self.handed_out.saturating_add(u32::from(got.is_some()));
         Ok(got.map(|got| {
             let settle = Box::new(AmqpSettle {
                 acker: got.delivery.acker.clone(),
@@ -77,20 +64,11 @@ impl Browser for AmqpBrowser {
     }
 
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
-        let channel = &self.channel.0;
-        let close = async {
-            if self.handed_out <= ONE_BY_ONE {
-                // Closing would do, but as a lost connection it counts towards the delivery limit of a quorum queue
-                // on RabbitMQ 4.3, where this does not. Tag 0 is everything unsettled.
-                let everything = BasicNackOptions {
-                    multiple: true,
-                    requeue: true,
-                };
-                channel.basic_nack(0, everything).await?;
-            }
-            // Is answered once a classic queue has seen to all that the channel asked for before.
-            channel.close(200, "OK".into()).await
-        };
+        // What is unsettled is not given back one by one first: a classic queue would walk past all that are back
+        // already for each more, and a quorum queue would put each at its end. Closed, the first takes all back at
+        // once and in order, and answers once it has; the second puts them at its head, but of more than 32 it
+        // forgets the order, since to it each fetched message is a consumer.
+        let close = self.channel.0.close(200, "OK".into());
         rpc(&self.operation, RPC_TIMEOUT, close).await
     }
 }

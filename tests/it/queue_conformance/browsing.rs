@@ -25,6 +25,14 @@ async fn filled(bench: &mut Bench, kind: QueueKind) -> tidegate::decide::QueueNa
 pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let queue = filled(&mut bench, kind).await;
+        let mut short_look = bench.browse(&queue).await;
+        let passed_over = short_look.next().await.expect("a message").expect("a");
+        assert_eq!(text(&passed_over), "a");
+        drop(passed_over);
+        within("the end", short_look.close())
+            .await
+            .expect("a close");
+        bench.until_ready(&queue, 4).await;
         for _ in 0..2 {
             let mut look = bench.browse(&queue).await;
             assert_eq!(rest(&mut look).await, ["a", "b", "c", "d"], "{kind:?}");

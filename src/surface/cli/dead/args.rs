@@ -68,7 +68,8 @@ pub(super) struct ListArgs {
     pub(super) reason: Option<String>,
 
     /// At most so many, or `all`
-    #[arg(long, value_name = "N", default_value = "50")]
+    // What a quorum queue takes back in order.
+    #[arg(long, value_name = "N", default_value = "32")]
     pub(super) limit: Most,
 }
 

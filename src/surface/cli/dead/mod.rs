@@ -31,7 +31,7 @@ use crate::{
     config::{DeadLetter, PoolSettings, Settings},
     decide::QueueName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
-    settle::{Copies, GIVE_BACKS_BEFORE_COPY, Letter, Levels, dead_queue, retry_queue},
+    settle::{Copies, Letter, Levels, dead_queue, retry_queue},
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
@@ -346,14 +346,19 @@ fn listed(
         };
         text.push_str(&more);
     }
-    let worn = shown.iter().map(|letter| letter.returned).max();
-    if let Some(worn) = worn.filter(|worn| *worn >= GIVE_BACKS_BEFORE_COPY) {
-        text.push_str(&format!(
-            "\nsome were handed out and given back {worn} times already, looks like this one included: a quorum \
-             queue of RabbitMQ 4.0 to 4.2 gives a message up after 20"
-        ));
-    }
+    text.push_str(&of_renewed(walked));
     text
+}
+
+/// Says which letters are no longer where they were.
+fn of_renewed(walked: &Walked) -> String {
+    match walked.renewed {
+        0 => String::new(),
+        renewed => format!(
+            "\n{} went to the end of the queue: a quorum queue gives up what was looked at and given back too often",
+            letters(renewed)
+        ),
+    }
 }
 
 fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> String {
@@ -375,6 +380,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
             walked.twice
         ));
     }
+    text.push_str(&of_renewed(walked));
     text
 }
 

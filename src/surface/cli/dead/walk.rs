@@ -13,7 +13,7 @@ use crate::{
     adapters::process::Escaped,
     decide::QueueName,
     queue::{Browser, Delivery, Outgoing, QueueDriver, QueueError, QueueErrorKind},
-    settle::{Copies, Letter},
+    settle::{Copies, Letter, renewed},
 };
 
 /// Letters under way at a time. As many publishes as a driver has channels for.
@@ -78,6 +78,9 @@ pub(super) struct Walked {
     /// Letters that stay for a reason of their own, and the first of them by name.
     pub(super) stay: u64,
     pub(super) stay_because: Vec<(Letter, QueueError)>,
+    /// Letters that were passed over and went to the end of the queue, lest it gives them up for having been looked at
+    /// so often.
+    pub(super) renewed: u64,
     /// Ids that were asked for and that nothing had.
     pub(super) missing: Vec<String>,
     /// Why it ended before its end.
@@ -91,8 +94,9 @@ impl Graveyard {
     pub(super) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
         let mut walk = Walk::begin(self, wanted).await?;
         let mut letters = Vec::new();
-        while let Some((letter, _passed_over)) = walk.next().await? {
+        while let Some((letter, delivery)) = walk.next().await? {
             letters.push(letter);
+            walk.pass_over(delivery).await;
         }
         let walked = walk.end().await;
         match walked.trouble {
@@ -216,6 +220,7 @@ impl Walked {
     fn with(self, tally: Self) -> Self {
         Self {
             looked: self.looked,
+            renewed: self.renewed,
             // Ids that were not come to are not missing.
             missing: match tally.trouble.is_some() || tally.stopped {
                 true => Vec::new(),
@@ -229,23 +234,29 @@ impl Walked {
 
 /// The letters that are wanted, one after another.
 struct Walk<'a> {
+    driver: &'a dyn QueueDriver,
+    queue: &'a QueueName,
     look: Box<dyn Browser>,
     wanted: &'a Wanted,
     left: u64,
     looked: u64,
     taken: u64,
     found: BTreeSet<String>,
+    renewed: u64,
 }
 
 impl<'a> Walk<'a> {
-    async fn begin(of: &Graveyard, wanted: &'a Wanted) -> Result<Self, QueueError> {
+    async fn begin(of: &'a Graveyard, wanted: &'a Wanted) -> Result<Self, QueueError> {
         Ok(Self {
+            driver: of.driver.as_ref(),
+            queue: &of.queue,
             look: of.driver.browse(&of.queue).await?,
             wanted,
             left: of.letters,
             looked: 0,
             taken: 0,
             found: BTreeSet::new(),
+            renewed: 0,
         })
     }
 
@@ -260,6 +271,7 @@ impl<'a> Walk<'a> {
             self.looked += 1;
             let letter = Letter::of(delivery.message());
             if !self.wanted.takes(&letter) {
+                self.pass_over(delivery).await;
                 continue;
             }
             self.taken += 1;
@@ -273,11 +285,26 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    /// Leaves a letter where it is, which gives it back when the walk ends. A queue that counts that might give it up:
+    /// then it is made new.
+    async fn pass_over(&mut self, letter: Delivery) {
+        let Some(copy) = renewed(letter.message(), self.queue) else {
+            return;
+        };
+        // What cannot be made new is given back like the others.
+        if self.driver.publish(copy).await.is_ok() {
+            self.renewed += 1;
+            // Otherwise it is there twice, which is better than not at all.
+            let _ = letter.ack().await;
+        }
+    }
+
     async fn end(self) -> Walked {
         let Self { wanted, found, .. } = &self;
         let is_missing = |wanted: &&String| !found.iter().any(|id| is_named(id, wanted));
         Walked {
             looked: self.looked,
+            renewed: self.renewed,
             missing: wanted.ids.iter().filter(is_missing).cloned().collect(),
             trouble: self.look.close().await.err(),
             ..Walked::default()

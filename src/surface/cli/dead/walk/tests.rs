@@ -197,7 +197,13 @@ async fn a_letter_that_cannot_be_published_stays_alone() {
 
 #[tokio::test]
 async fn a_letter_that_dies_again_is_not_sent_round() {
-    let (broker, graveyard) = with_letters();
+    // More than are under way at a time, so that some die again while others still wait.
+    let letters = 10 * AT_ONCE as u64;
+    let broker = broker();
+    for _ in 0..letters {
+        broker.send("q.dead", "x");
+    }
+    let graveyard = graveyard(&broker);
     // Whatever comes to the queue is a dead letter again at once.
     let again = {
         let broker = broker.clone();
@@ -222,8 +228,8 @@ async fn a_letter_that_dies_again_is_not_sent_round() {
     let patience = std::time::Duration::from_secs(20);
     let everything = all();
     let walked = tokio::time::timeout(patience, put_back(&graveyard, &everything)).await;
-    assert_eq!(walked.expect("it ends").done, 4);
-    while broker.ready("q.dead") != Some(4) {
+    assert_eq!(walked.expect("it ends").done, letters);
+    while broker.ready("q.dead") != Some(letters) {
         tokio::task::yield_now().await;
     }
     again.abort();
@@ -241,4 +247,30 @@ async fn stops_when_told_and_leaves_the_rest() {
     assert!(walked.stopped && walked.missing.is_empty());
     assert_eq!(walked.done, 0);
     assert_eq!(in_queue(&broker, "q.dead").len(), 4);
+}
+
+#[tokio::test]
+async fn a_queue_that_counts_looks_does_not_give_letters_up() {
+    let broker = MemoryBroker::new();
+    broker.declare_queue("q.dead", QueueKind::Quorum);
+    for id in ["a", "b"] {
+        broker.send_message(Outgoing {
+            routing_key: "q.dead".to_owned(),
+            properties: Properties {
+                message_id: Some(id.to_owned()),
+                ..Properties::default()
+            },
+            ..Outgoing::default()
+        });
+    }
+    let graveyard = graveyard(&broker);
+    let mut renewed = 0;
+    for _ in 0..50 {
+        let (letters, walked) = graveyard.read(&all()).await.unwrap();
+        assert_eq!(letters.len(), 2);
+        assert!(letters.iter().all(|letter| letter.returned <= 10));
+        renewed += walked.renewed;
+    }
+    assert_eq!(renewed, 8);
+    assert_eq!(in_queue(&broker, "q.dead"), ["a", "b"]);
 }
