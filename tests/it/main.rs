@@ -11,6 +11,7 @@ mod container_runner;
 mod daemon;
 mod dead;
 mod exec_runner;
+mod full_disk;
 mod orphans;
 mod queue_conformance;
 mod runner_conformance;

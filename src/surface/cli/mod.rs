@@ -13,7 +13,10 @@ mod output;
 mod status;
 mod table;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -107,7 +110,8 @@ fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
 /// Says all that is wrong with a configuration.
 fn refused(source: &Source, problems: &Problems) -> Failure {
     for problem in problems {
-        anstream::eprintln!("{problem}");
+        // Where standard error takes nothing, the exit code still says what is wrong.
+        let _ = writeln!(anstream::stderr(), "{problem}");
     }
     output::bad_configuration(source, problems.len())
 }

@@ -72,6 +72,33 @@ impl Daemon {
         daemon
     }
 
+    /// Starts one in `dir` whose log goes where the test cannot hear it, and waits until it can be asked.
+    pub(crate) fn start_unheard(
+        dir: TempDir,
+        log: impl Into<Stdio>,
+        url: &str,
+        head: &str,
+        pools: &str,
+    ) -> Self {
+        write_config(dir.path(), url, head, pools);
+        let child = tidegate(dir.path())
+            .args(["run", "--log-format", "json"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self {
+            child,
+            dir,
+            lines: mpsc::channel().1,
+            said: Arc::default(),
+            readers: Vec::new(),
+            listen: String::new(),
+        };
+        poll(|| daemon.run(&["status"]).0.filter(|code| *code == 0)).expect("an answer");
+        daemon
+    }
+
     fn spawn(dir: TempDir, way: &[&str], url: &str, head: &str, pools: &str) -> Self {
         write_config(dir.path(), url, head, pools);
         let mut child = tidegate_by(way, dir.path())

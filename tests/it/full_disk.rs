@@ -1,0 +1,167 @@
+//! The daemon where nothing that it says can be kept: a full disk under its log and its events, a log whose reader is
+//! gone. The work goes on.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{
+    broker::broker_url,
+    daemon::{Daemon, Signal, poll, tidegate},
+    queue::Queue,
+};
+
+/// A pool named `work` that says something of every job: each writes to its standard error, and one of them fails.
+fn talkative(queue: &Queue) -> String {
+    format!(
+        "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\nretry.max_attempts = 1\n\
+         [pools.work.runner]\n\
+         command = [\"/bin/sh\", \"-c\", \"read job; echo said by $job >&2; test $job != bad\"]\n",
+        queue.name()
+    )
+}
+
+/// Has the daemon do all that it logs something of, and come to a good end.
+fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
+    for job in ["one\n", "bad\n", "two\n"] {
+        queue.publish(job);
+    }
+    daemon.wait_for_pool("work", |pool| {
+        pool["jobs"]["done"] == 2 && pool["jobs"]["dead"] == 1
+    });
+    daemon.signal(Signal::SIGUSR1);
+    daemon.configure(&broker_url(), head, "[pools.work]\ncolour = \"blue\"\n");
+    daemon.signal(Signal::SIGHUP);
+    queue.publish("three\n");
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 3);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn works_on_with_a_log_on_a_full_disk() {
+    let queue = Queue::new();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let head = "events_file = \"/dev/full\"";
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon::start_unheard(dir, full, &broker_url(), head, &talkative(&queue));
+    goes_on(daemon, &queue, head);
+}
+
+#[test]
+fn works_on_when_the_reader_of_its_log_is_gone() {
+    let queue = Queue::new();
+    let (reader, writer) = io::pipe().unwrap();
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon::start_unheard(dir, writer, &broker_url(), "", &talkative(&queue));
+    drop(reader);
+    goes_on(daemon, &queue, "");
+}
+
+#[test]
+fn ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("tidegate.toml"), "colour = \"blue\"\n").unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut run = tidegate(dir.path());
+    let status = run.arg("run").stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(78));
+}
+
+#[test]
+fn keeps_whole_lines_when_a_disk_fills_up_and_writes_again_when_it_has_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    };
+    let queue = Queue::new();
+    let events = disk.path("events.jsonl");
+    let head = format!("events_file = \"{}\"", events.display());
+    let log = File::create(disk.path("log")).unwrap();
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon::start_unheard(dir, log, &broker_url(), &head, &talkative(&queue));
+    queue.publish("before\n");
+    poll(|| stopped(&events, "before\n")).expect("an event");
+
+    disk.fill();
+    let had = fs::metadata(&events).unwrap().len();
+    for n in 0..50 {
+        queue.publish(&format!("full-{n}\n"));
+    }
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 51);
+    assert!(
+        fs::metadata(&events).unwrap().len() < had + 4096,
+        "the disk was not full"
+    );
+
+    fs::remove_file(disk.path("filler")).unwrap();
+    let mut sent = 0;
+    // Which job is the first to have its event written is up to the writer's pace.
+    poll(|| {
+        queue.publish(&format!("after-{sent}\n"));
+        sent += 1;
+        (0..sent).find_map(|n| stopped(&events, &format!("after-{n}\n")))
+    })
+    .expect("an event after the disk had room again");
+    for line in fs::read_to_string(&events).unwrap().lines() {
+        let _: Value = serde_json::from_str(line).expect("a whole line");
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+/// The event of a job's end.
+fn stopped(events: &Path, job: &str) -> Option<Value> {
+    let text = fs::read_to_string(events).unwrap_or_default();
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut ends = events.filter(|event| event["event"] == "runner_stop");
+    ends.find(|event| event["job_id"] == job)
+}
+
+/// A file system of 64 KiB in memory. Unmounted on drop.
+struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    /// `None` where this may not be done: it takes root, and not every container's root will do.
+    fn mount() -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tidegate-test"])
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .status();
+        mount
+            .is_ok_and(|status| status.success())
+            .then_some(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn fill(&self) {
+        let mut filler = File::create(self.path("filler")).unwrap();
+        let block = [b'x'; 1024];
+        while filler.write_all(&block).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, since a daemon of a test that failed may still hold files on it.
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.dir.path())
+            .status();
+    }
+}
