@@ -10,7 +10,7 @@ use std::{
 };
 
 use tidegate::{
-    adapters::{exec::ExecManager, warm::WarmManager},
+    adapters::{exec::ExecManager, launcher, warm::WarmManager},
     config::{ExecSettings, WarmSettings},
     decide::RunnerId,
     queue::Message,
@@ -29,17 +29,21 @@ const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";
 const ONCE: &str = "import sys, json, base64, os, traceback\nsys.stdin.read()";
 
 fn main() {
+    // With limits, a job is started by way of this program.
+    launcher::init();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let exec = median(spawn_bare, || exec_jobs(&["/bin/true"], 300)).await;
+        let plain = ExecSettings::new(["/bin/true"]);
+        let exec = median(spawn_bare, || exec_jobs(&plain, 300)).await;
         println!("exec /bin/true: {exec:.2} of a bare spawn loop (target 0.85)");
+        let mut limited = plain.clone();
+        limited.limits.nice = Some(1);
+        let limits = median(|| exec_jobs(&plain, 300), || exec_jobs(&limited, 300)).await;
+        println!("with limits:    {limits:.2} of exec without");
         let warm = median(pipe_bare, || warm_jobs(5_000)).await;
         println!("warm Python:    {warm:.2} of a bare pipe loop (target 0.7)");
-        let python = median(
-            || exec_jobs(&["python3", "-c", ONCE], 10),
-            || warm_jobs(5_000),
-        )
-        .await;
+        let once = ExecSettings::new(["python3", "-c", ONCE]);
+        let python = median(|| exec_jobs(&once, 10), || warm_jobs(5_000)).await;
         println!("warm Python:    {python:.0} times exec with the same script (target 20)");
     });
 }
@@ -153,8 +157,8 @@ fn python() -> (Child, ChildStdin, BufReader<ChildStdout>) {
     (child, stdin, BufReader::new(stdout))
 }
 
-async fn exec_jobs(command: &[&str], jobs: u32) -> f64 {
-    let manager = ExecManager::new(ExecSettings::new(command.iter().copied()));
+async fn exec_jobs(settings: &ExecSettings, jobs: u32) -> f64 {
+    let manager = ExecManager::new(settings.clone());
     let begun = Instant::now();
     for _ in 0..jobs {
         let mut runner = create(&manager).await;

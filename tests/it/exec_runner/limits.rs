@@ -99,7 +99,7 @@ async fn a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own() 
         nice: Some(1),
         ..Limits::default()
     };
-    let text = "test -p /dev/stdin && test $(ps -o pgid= $$) = $$ && wc -c > \"$FOLDER/said\"";
+    let text = "test -p /proc/self/fd/0 && test $(ps -o pgid= $$) = $$ && wc -c > \"$FOLDER/said\"";
     let settings = limited(&witness, limits, text);
     let message = Message {
         body: vec![b'x'; MIB].into(),
