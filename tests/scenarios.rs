@@ -4,6 +4,8 @@
 
 #[path = "scenarios/breaker.rs"]
 mod breaker;
+#[path = "scenarios/deadline.rs"]
+mod deadline;
 
 use std::{
     sync::{

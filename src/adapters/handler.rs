@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use crate::runner::{
-    BoxError, CreateRunner, Failure, FailureKind, Job, JobControl, JobEnd, Outcome, RunReport,
-    Runner, RunnerManager, StartError,
+    BoxError, CreateRunner, Failure, FailureKind, Job, JobControl, JobEnd, JobTimes, Outcome,
+    RunReport, Runner, RunnerManager, StartError,
 };
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.
@@ -100,6 +100,13 @@ where
 
     fn answers(&self) -> bool {
         true
+    }
+
+    fn times(&self) -> JobTimes {
+        JobTimes {
+            timeout: self.limits.timeout,
+            stop_grace: self.limits.kill_grace,
+        }
     }
 
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {

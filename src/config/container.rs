@@ -264,6 +264,14 @@ impl ContainerKeys {
         keys
     }
 
+    /// How long a container may take to end.
+    pub(super) fn grace(&self) -> Key<Duration> {
+        let key = self.stop_timeout.clone();
+        let default = ContainerSettings::new("").stop_timeout;
+        let (value, given) = (key.value.unwrap_or(default), key.given);
+        key.with(value, given)
+    }
+
     fn ask(table: &mut Table<'_, '_>) -> Self {
         Self {
             image: table.optional(

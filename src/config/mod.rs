@@ -6,6 +6,7 @@
 mod broker;
 mod container;
 mod daemon;
+mod deadlines;
 mod env_file;
 mod file;
 mod limits;

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     daemon::Inputs,
+    deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::reply,
-    runner::runner,
+    runner::{RunnerKeys, runner},
     schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
 };
 use crate::decide::QueueName;
@@ -102,14 +103,20 @@ fn pool(
     let ack_deadline = table.key(
         "ack_deadline",
         "Longest that a delivery is held unsettled. At most the broker's own consumer timeout, 30 minutes as it \
-         comes: past that the broker cuts the channel, and runs the job again elsewhere.",
+         comes: past that the broker cuts the channel, and runs the job again elsewhere. A job that would still run \
+         is stopped before, spends no attempt, and is given back; one that is stopped so a hundred times is \
+         dead-lettered.",
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
     let reply = reply(&mut table);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
-    let (runner, timeout) = runner(&mut table, inputs);
+    let RunnerKeys {
+        runner,
+        job,
+        prestart,
+    } = runner(&mut table, inputs);
     let retry = retry(&mut table);
 
     if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {
@@ -119,7 +126,16 @@ fn pool(
             format!("write at most policy.max, which is {max}, or raise policy.max"),
         );
     }
-    refuse_outliving_jobs(&mut table, &timeout, &ack_deadline);
+    let max = policy.value.max;
+    let is_beyond = |prestart| policy.is_sound() && prestart > max;
+    if prestart.value.is_some_and(is_beyond) {
+        table.refuse(
+            &prestart,
+            format!("write at most policy.max, which is {max}, or raise policy.max"),
+        );
+    }
+    refuse_outliving_jobs(&mut table, &job, &ack_deadline);
+    warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     refuse_long_name(&mut table, &queue, &retry);
     let pool = PoolSettings {
         name: default.name,
@@ -264,27 +280,6 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
             format!("the name {name:?}"),
             format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name as queue"),
         ));
-    }
-}
-
-/// A job that outlives the deadline loses its delivery while it still runs, and is run twice.
-fn refuse_outliving_jobs(
-    table: &mut Table<'_, '_>,
-    timeout: &Key<Duration>,
-    ack_deadline: &Key<Duration>,
-) {
-    if !timeout.is_sound() || !ack_deadline.is_sound() || timeout.value <= ack_deadline.value {
-        return;
-    }
-    match timeout.is_given() {
-        true => table.refuse(
-            timeout,
-            "write at most ack_deadline, or raise ack_deadline and the broker's consumer timeout",
-        ),
-        false => table.refuse(
-            ack_deadline,
-            "write at least runner.timeout, or lower runner.timeout",
-        ),
     }
 }
 

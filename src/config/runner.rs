@@ -6,6 +6,7 @@ use super::{
     ExecSettings, RunnerSettings, WarmSettings,
     container::ContainerKeys,
     daemon::Inputs,
+    deadlines::JobKeys,
     env_file::env_file,
     limits::limits,
     policy::MOST_WORKERS,
@@ -18,11 +19,15 @@ use super::{
 
 const COMMAND: &str = "[\"python3\", \"thumb.py\"]";
 
-/// Reads what a pool's jobs run on. The timeout comes back as a key, for the pool has a deadline to hold it to.
-pub(super) fn runner(
-    pool: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
-) -> (RunnerSettings, Key<Duration>) {
+/// What a pool's jobs run on, and the keys of it that the pool has bounds for.
+pub(super) struct RunnerKeys {
+    pub(super) runner: RunnerSettings,
+    pub(super) job: JobKeys,
+    pub(super) prestart: Key<Option<u32>>,
+}
+
+/// Reads what a pool's jobs run on.
+pub(super) fn runner(pool: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> RunnerKeys {
     let default = ExecSettings::new([""]);
     let mut table = pool.table("runner", "What its jobs run on.");
     let kind = table.key(
@@ -47,7 +52,8 @@ pub(super) fn runner(
     }
     let timeout = table.key(
         "timeout",
-        "How long a job may run. Then TERM to its process group, or to its container. At most the pool's \
+        "How long a job may run. Then TERM to its process group, or to its container. With `kill_grace`, or a \
+         container's `stop_timeout`, less than the pool's \
          `ack_deadline`.",
         Span::from(Duration::from_millis(1)),
         default.timeout,
@@ -107,12 +113,21 @@ pub(super) fn runner(
         working_dir: working_dir.value,
         limits,
     };
-    let settings = match kind.value {
+    let prestart = warm.prestart.clone();
+    let grace = match kind.value {
+        Named::Container => container.grace(),
+        Named::Exec | Named::Warm => kill_grace,
+    };
+    let runner = match kind.value {
         Named::Exec => RunnerSettings::Exec(process),
         Named::Warm => RunnerSettings::Warm(warm.settings(process)),
         Named::Container => RunnerSettings::Container(container.settings(process)),
     };
-    (settings, timeout)
+    RunnerKeys {
+        runner,
+        job: JobKeys { timeout, grace },
+        prestart,
+    }
 }
 
 /// The keys of `warm` alone. All are optional, so that the reference page, whose runner is another, can show them.
@@ -122,7 +137,7 @@ struct WarmKeys {
     max_age: Option<Duration>,
     idle_timeout: Option<Duration>,
     max_memory: Option<u64>,
-    prestart: Option<u32>,
+    prestart: Key<Option<u32>>,
 }
 
 impl WarmKeys {
@@ -178,7 +193,7 @@ impl WarmKeys {
             max_age: max_age.value,
             idle_timeout: idle_timeout.value,
             max_memory: max_memory.value,
-            prestart: prestart.value,
+            prestart,
         }
     }
 
@@ -191,7 +206,7 @@ impl WarmKeys {
             max_age: self.max_age,
             idle_timeout: self.idle_timeout,
             max_memory: self.max_memory,
-            prestart: self.prestart.unwrap_or(default.prestart),
+            prestart: self.prestart.value.unwrap_or(default.prestart),
         }
     }
 }

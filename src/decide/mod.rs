@@ -6,6 +6,7 @@
 
 mod breaker;
 mod census;
+mod deadline;
 mod model;
 mod observe;
 mod plan;
@@ -17,6 +18,7 @@ mod stabiliser;
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerState, Ending},
     census::{Census, CensusWorker, Counts, Phase},
+    deadline::{Hours, margin},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
     plan::{Bounds, Plan, PlanSummary, plan},

@@ -12,6 +12,8 @@ pub enum QueueErrorKind {
     NotFound,
     /// No connection, or it went away.
     Disconnected,
+    /// The broker closed the channel, for a delivery on it was not settled within the broker's own time.
+    HeldTooLong,
     /// The broker refused the user, the password or the permission.
     AccessRefused,
     /// The broker has the queue, but with other arguments, or held exclusively by another connection.
@@ -66,9 +68,13 @@ impl QueueError {
     pub fn is_transient(&self) -> bool {
         use QueueErrorKind as K;
         match self.kind {
-            K::Disconnected | K::Timeout | K::Blocked | K::Refused | K::BrokerFailed | K::Other => {
-                true
-            }
+            K::Disconnected
+            | K::HeldTooLong
+            | K::Timeout
+            | K::Blocked
+            | K::Refused
+            | K::BrokerFailed
+            | K::Other => true,
             K::NotFound | K::AccessRefused | K::Conflict | K::Unroutable | K::TooLarge => false,
         }
     }

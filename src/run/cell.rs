@@ -35,6 +35,8 @@ pub(crate) enum Leaving {
     GaveBack,
     /// Its channel or connection was lost.
     Lost,
+    /// The broker cut its channel, for a delivery was held longer than the broker allows.
+    HeldTooLong,
     /// The broker ended its consumer: the queue is gone, or a node.
     Cancelled,
     /// Its consumer could not be opened.
@@ -53,6 +55,7 @@ impl Leaving {
             Self::Faulted => "faulted",
             Self::GaveBack => "gave_back",
             Self::Lost => "lost",
+            Self::HeldTooLong => "held_too_long",
             Self::Cancelled => "cancelled",
             Self::NotOpened => "not_opened",
             Self::Panicked => "panicked",

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     decide::{PoolName, RunnerId},
-    runner::{CreateRunner, Retirement, Runner, RunnerManager, StartError},
+    runner::{CreateRunner, JobTimes, Retirement, Runner, RunnerManager, StartError},
 };
 
 /// A pool's runners.
@@ -97,6 +97,7 @@ struct Starting {
 struct Source {
     manager: Arc<dyn RunnerManager>,
     kind: &'static str,
+    times: JobTimes,
     counters: RunnerCounters,
 }
 
@@ -138,6 +139,11 @@ impl Fleet {
     /// The present kind of runner.
     pub(crate) fn kind(&self) -> &'static str {
         self.source().kind
+    }
+
+    /// How long jobs of the present kind may take.
+    pub(crate) fn times(&self) -> JobTimes {
+        self.source().times
     }
 
     /// The present manager.
@@ -419,6 +425,7 @@ impl Source {
         let kind = manager.kind();
         Self {
             counters: metrics.runner_counters(kind),
+            times: manager.times(),
             manager,
             kind,
         }

@@ -132,10 +132,12 @@ pub(crate) enum JobOutcome {
     LaunchFailed,
     NotStarted,
     Stopped,
+    /// Stopped too, because its delivery could be held no longer.
+    Deadline,
 }
 
 impl JobOutcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Done,
         Self::Failed,
         Self::Timeout,
@@ -144,6 +146,7 @@ impl JobOutcome {
         Self::LaunchFailed,
         Self::NotStarted,
         Self::Stopped,
+        Self::Deadline,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -156,6 +159,7 @@ impl JobOutcome {
             Self::LaunchFailed => "launch_failed",
             Self::NotStarted => "not_started",
             Self::Stopped => "stopped",
+            Self::Deadline => "deadline",
         }
     }
 }

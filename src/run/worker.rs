@@ -14,6 +14,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::{
@@ -27,10 +28,10 @@ use super::{
 };
 use crate::{
     config::PoolSettings,
-    decide::{Ending, JobId, QueueName},
-    queue::{ConsumeRequest, Consumer, Delivery},
+    decide::{Ending, Hours, JobId, QueueName},
+    queue::{ConsumeRequest, Consumer, Delivery, QueueErrorKind},
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
-    settle::{History, Verdict, carried_job_id, crash_loop, give_back, verdict},
+    settle::{History, Verdict, carried_job_id, crash_loop, give_back, past_deadline, verdict},
 };
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
@@ -73,6 +74,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
             ended: None,
         },
         on_start,
+        stop: None,
     };
     let why = worker.serve().await;
     worker.leave().await;
@@ -98,6 +100,8 @@ struct Worker<'a> {
     queue: QueueName,
     intake: Intake,
     on_start: OnStart,
+    /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
+    stop: Option<CancellationToken>,
 }
 
 /// A consumer, and what it was sent ahead of need.
@@ -112,6 +116,17 @@ struct Intake {
 struct Arrived {
     delivery: Delivery,
     at: Instant,
+    /// Whether others were before it.
+    waited: bool,
+}
+
+/// How a job came to be ended before its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Not at all, or by the pool's or the supervisor's word.
+    No,
+    /// Its delivery could be held no longer.
+    AtDeadline,
 }
 
 impl Intake {
@@ -124,11 +139,16 @@ impl Intake {
             Some(Ok(delivery)) => Ok(Arrived {
                 delivery,
                 at: Instant::now(),
+                waited: false,
             }),
             Some(Err(error)) => {
+                let why = match error.kind {
+                    QueueErrorKind::HeldTooLong => Leaving::HeldTooLong,
+                    _ => Leaving::Lost,
+                };
                 debug!(error = %chain(&error), "consumer lost");
-                self.ended = Some(Leaving::Lost);
-                Err(Leaving::Lost)
+                self.ended = Some(why);
+                Err(why)
             }
             // Nobody here has cancelled it.
             None => {
@@ -164,7 +184,8 @@ impl Worker<'_> {
 
     /// Waits for a delivery.
     async fn wait(&mut self) -> Result<Arrived, Leaving> {
-        if let Some(arrived) = self.intake.ahead.pop_front() {
+        if let Some(mut arrived) = self.intake.ahead.pop_front() {
+            arrived.waited = true;
             return Ok(arrived);
         }
         if let Some(why) = self.intake.ended {
@@ -209,10 +230,17 @@ impl Worker<'_> {
     }
 
     /// Runs the job of a delivery and settles it.
-    async fn job(&mut self, Arrived { delivery, at }: Arrived) -> Result<(), Leaving> {
+    async fn job(&mut self, arrived: Arrived) -> Result<(), Leaving> {
+        let Arrived {
+            delivery,
+            at,
+            waited,
+        } = arrived;
         let settings = self.settings();
         let history = History::of(delivery.message(), &settings.retry);
-        let deadline = at + settings.ack_deadline;
+        let times = self.shared.fleet.times();
+        let hours = Hours::new(settings.ack_deadline, times.stop_grace);
+        let deadline = at + hours.settle;
         let job = Job::new(
             self.shared.name.clone(),
             settings.queue.clone(),
@@ -235,7 +263,21 @@ impl Worker<'_> {
                     )
                     .await;
             }
-            self.run_and_settle(&settings, delivery, history, &job, deadline)
+            if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
+                debug!("job is given back: its delivery has waited too long behind others");
+                let verdict = give_back(history, &settings.retry);
+                return self
+                    .settle(
+                        &settings,
+                        Some(job.id()),
+                        delivery,
+                        history,
+                        verdict,
+                        deadline,
+                    )
+                    .await;
+            }
+            self.run_and_settle(&settings, delivery, history, &job, at, hours)
                 .await
         }
         .instrument(span)
@@ -248,21 +290,24 @@ impl Worker<'_> {
         delivery: Delivery,
         history: History,
         job: &Job,
-        deadline: Instant,
+        at: Instant,
+        hours: Hours,
     ) -> Result<(), Leaving> {
+        let deadline = at + hours.settle;
         let shared = self.shared.clone();
         // Bringing a runner up may take as long as some jobs do, and ends as they do.
         let lent = tokio::select! {
             biased;
             () = self.cell.stop.cancelled() => None,
             () = shared.kill.cancelled() => None,
-            lent = shared.fleet.lend(&shared.metrics) => Some(lent),
+            lent = shared.fleet.lend(&shared.metrics) => Some(Ok(lent)),
+            () = time::sleep_until(at + hours.stop) => Some(Err(Cut::AtDeadline)),
         };
         let mut lent = match lent {
-            Some(Ok(lent)) => lent,
-            None => {
-                self.shared.totals.count_stopped();
-                let verdict = verdict(JobEnd::Stopped, history, &settings.retry);
+            Some(Ok(Ok(lent))) => lent,
+            None | Some(Err(_)) => {
+                let cut = lent.map_or(Cut::No, |_| Cut::AtDeadline);
+                let verdict = self.stopped(job, cut, at, history, settings);
                 return self
                     .settle(
                         settings,
@@ -274,7 +319,7 @@ impl Worker<'_> {
                     )
                     .await;
             }
-            Some(Err(error)) => {
+            Some(Ok(Err(error))) => {
                 self.shared
                     .metrics
                     .job_ended(JobOutcome::NotStarted, Duration::ZERO);
@@ -286,9 +331,12 @@ impl Worker<'_> {
         };
         self.note_start(job, &lent);
         let begun = Instant::now();
-        let report = self.run(settings, &mut lent, job).await;
+        let (report, cut) = self.run(settings, &mut lent, job, at, hours).await;
         let took = begun.elapsed();
-        let outcome = outcome_of(&report.end);
+        let outcome = match (outcome_of(&report.end), cut) {
+            (JobOutcome::Stopped, Cut::AtDeadline) => JobOutcome::Deadline,
+            (outcome, _) => outcome,
+        };
         self.shared.metrics.job_ended(outcome, took);
         debug!(
             outcome = outcome.as_str(),
@@ -313,7 +361,7 @@ impl Worker<'_> {
                     .gate
                     .launch_failed(now, job.id(), &failure.message);
             }
-            JobEnd::Stopped => self.shared.totals.count_stopped(),
+            JobEnd::Stopped => {}
             _ => self.shared.gate.launched(),
         }
         let takes_more = ending_of(&report.end).is_none_or(|ending| {
@@ -329,7 +377,10 @@ impl Worker<'_> {
             &report.end,
             JobEnd::Failed(failure) if failure.kind == FailureKind::RunnerLost
         );
-        let verdict = verdict(report.end, history, &settings.retry);
+        let verdict = match report.end {
+            JobEnd::Stopped => self.stopped(job, cut, at, history, settings),
+            end => verdict(end, history, &settings.retry),
+        };
         let settled = self
             .settle(
                 settings,
@@ -344,21 +395,76 @@ impl Worker<'_> {
         settled
     }
 
-    /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost.
-    async fn run(&mut self, settings: &PoolSettings, lent: &mut Lent<'_>, job: &Job) -> RunReport {
+    /// What becomes of a job that was stopped.
+    fn stopped(
+        &self,
+        job: &Job,
+        cut: Cut,
+        at: Instant,
+        history: History,
+        settings: &PoolSettings,
+    ) -> Verdict {
+        if cut == Cut::No {
+            self.shared.totals.count_stopped();
+            return verdict(JobEnd::Stopped, history, &settings.retry);
+        }
+        warn!(
+            pool = %self.shared.name,
+            job.id = %job.id().as_str().escape_debug(),
+            held_ms = at.elapsed().as_millis() as u64,
+            ack_deadline_ms = settings.ack_deadline.as_millis() as u64,
+            "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
+        );
+        past_deadline(history, &settings.retry)
+    }
+
+    /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost. Stops it
+    /// when its delivery can be held no longer.
+    async fn run(
+        &mut self,
+        settings: &PoolSettings,
+        lent: &mut Lent<'_>,
+        job: &Job,
+        at: Instant,
+        hours: Hours,
+    ) -> (RunReport, Cut) {
+        let stop = self
+            .stop
+            .get_or_insert_with(|| self.cell.stop.child_token())
+            .clone();
         let control = JobControl {
-            stop: self.cell.stop.clone(),
+            stop: stop.clone(),
             kill: self.shared.kill.clone(),
             started: self.on_start.clone(),
             output: output_use(self.shared, settings, job.message()),
         };
         let running = AssertUnwindSafe(lent.runner().run(job, control)).catch_unwind();
         let mut running = std::pin::pin!(running);
+        // Costs nothing until it is first polled, which is when a job has to be waited for.
+        let mut due = std::pin::pin!(time::sleep_until(at + hours.stop));
+        let (mut told, mut cut) = (false, Cut::No);
         loop {
             tokio::select! {
                 biased;
                 report = &mut running => {
-                    return report.unwrap_or_else(|panic| runner_panicked(panic.as_ref()));
+                    let report = report.unwrap_or_else(|panic| runner_panicked(panic.as_ref()));
+                    return (report, cut);
+                }
+                () = &mut due => {
+                    // Not by the cell's own token, which stands for the pool's word and keeps no copy from being
+                    // tried again.
+                    self.stop = None;
+                    if told {
+                        // A runner that does not end a job that it was told to: dropped, it must.
+                        let end = JobEnd::Stopped;
+                        return (RunReport { end, reusable: false }, cut);
+                    }
+                    told = true;
+                    if !self.cell.stop.is_cancelled() {
+                        cut = Cut::AtDeadline;
+                        stop.cancel();
+                    }
+                    due.as_mut().reset(at + hours.abandon);
                 }
                 next = self.intake.next() => match next {
                     Ok(arrived) => {
@@ -371,6 +477,8 @@ impl Worker<'_> {
                             pool = %self.shared.name,
                             worker.id = %self.cell.id,
                             reason = why.as_str(),
+                            held_ms = at.elapsed().as_millis() as u64,
+                            hint = lost_hint(why),
                             "consumer lost under a running job: it runs on, but cannot be settled \
                              if its channel is gone"
                         );
@@ -487,8 +595,11 @@ impl Worker<'_> {
         }
         // What was sent before the broker heard of it.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            let at = Instant::now();
-            self.intake.ahead.push_back(Arrived { delivery, at });
+            self.intake.ahead.push_back(Arrived {
+                delivery,
+                at: Instant::now(),
+                waited: false,
+            });
         }
     }
 
@@ -535,6 +646,20 @@ impl Worker<'_> {
             },
             job_duration: Some(took),
         });
+    }
+}
+
+/// What to look at where a consumer was lost under a job.
+fn lost_hint(why: Leaving) -> Option<&'static str> {
+    match why {
+        Leaving::HeldTooLong => Some(
+            "the broker's consumer timeout is shorter than ack_deadline: lower ack_deadline below it, or raise it \
+             (consumer_timeout in rabbitmq.conf, or the queue's x-consumer-timeout)",
+        ),
+        Leaving::Cancelled => Some(
+            "the queue was deleted, its node lost, or a delivery held longer than the broker's consumer timeout",
+        ),
+        _ => None,
     }
 }
 

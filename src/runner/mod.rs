@@ -7,7 +7,7 @@
 mod job;
 mod report;
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,11 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// final failure is answered too; where they do not, a pool answers only if its settings say so.
     fn answers(&self) -> bool {
         false
+    }
+
+    /// How long its jobs may take. A job is told to end so much before its delivery can be held no longer.
+    fn times(&self) -> JobTimes {
+        JobTimes::default()
     }
 
     /// Brings one runner up, ready for a job.
@@ -77,6 +82,15 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// Waits, within a bound of its own, for what this manager still ends in the background. The pool calls it when
     /// it has come to its end, and all runners of this manager with it.
     async fn quiesce(&self) {}
+}
+
+/// How long the jobs of a kind of runner may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobTimes {
+    /// After which a job is ended; `None` is never.
+    pub timeout: Option<Duration>,
+    /// How long a job that is told to end may take for it, before it is ended by force.
+    pub stop_grace: Duration,
 }
 
 /// What a runner is created for.

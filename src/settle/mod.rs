@@ -16,6 +16,6 @@ pub use self::{
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     verdict::{
         CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,
-        give_back, verdict,
+        give_back, past_deadline, verdict,
     },
 };

@@ -216,6 +216,22 @@ pub fn give_back(history: History, retry: &RetrySettings) -> Verdict {
     }
 }
 
+/// Decides how a delivery is given back whose job was stopped because the broker would soon have cut its channel.
+///
+/// Always as a copy: on a classic queue nothing else would count, and a job that needs more time than there is would
+/// go round for ever.
+pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
+    let next = History {
+        give_backs: history.in_vain().saturating_add(1),
+        delivery_count: 0,
+        ..history
+    };
+    if next.is_crash_loop() {
+        return crash_loop(next, retry);
+    }
+    Verdict::GiveBackCopy { next }
+}
+
 /// The end of a message that was delivered in vain too often.
 pub fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
     dead(
@@ -437,6 +453,22 @@ mod tests {
                 "{count} + {carried}"
             );
         }
+    }
+
+    #[test]
+    fn a_job_that_always_runs_into_the_deadline_does_not_go_round_for_ever() {
+        let retry = RetrySettings::default();
+        let mut history = at_attempt(3);
+        let mut rounds = 0;
+        let end = loop {
+            match past_deadline(history, &retry) {
+                Verdict::GiveBackCopy { next } => history = next,
+                end => break word(&end),
+            }
+            rounds += 1;
+            assert_eq!((history.attempt, history.give_backs), (3, rounds));
+        };
+        assert_eq!((rounds, end.as_str()), (CRASH_LOOP, "dead: crash-loop"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod cli;
 mod container_runner;
 mod daemon;
 mod dead;
+mod deadlines;
 mod exec_runner;
 mod full_disk;
 mod orphans;

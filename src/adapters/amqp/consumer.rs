@@ -19,12 +19,14 @@ use tokio::time;
 
 use super::{
     convert::{message, short},
-    error::rpc,
+    error::{is_consumer_timeout, rpc},
     lanes::{Lanes, Place},
     link::disconnected,
     pool::RPC_TIMEOUT,
 };
-use crate::queue::{ConsumeRequest, Consumer, Delivery, QueueError, Settle, SettleError};
+use crate::queue::{
+    ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError,
+};
 
 /// An open consumer. Its place drops last, so that a lane is never fuller than it counts.
 pub(super) struct AmqpConsumer {
@@ -96,8 +98,13 @@ impl Consumer for AmqpConsumer {
                 }
                 Some(Err(error)) => {
                     self.ended = true;
-                    // Whatever the reply code: to a worker it is the loss of the channel.
-                    Some(Err(disconnected(OPERATION).with_source(error)))
+                    // Whatever the reply code: to a worker it is the loss of the channel. The one that its settings
+                    // can mend has a kind of its own.
+                    let lost = match is_consumer_timeout(&error) {
+                        true => QueueError::new(QueueErrorKind::HeldTooLong, OPERATION),
+                        false => disconnected(OPERATION),
+                    };
+                    Some(Err(lost.with_source(error)))
                 }
                 None => {
                     self.ended = true;

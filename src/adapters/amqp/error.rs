@@ -46,6 +46,20 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
     }
 }
 
+/// Whether the broker closed a channel because a delivery was held on it for too long. It shares its reply code with
+/// much else, so that only the text tells.
+pub(super) fn is_consumer_timeout(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return false;
+    };
+    let is_precondition = matches!(
+        error.kind(),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+    );
+    let text = error.get_message().as_str();
+    is_precondition && text.contains("delivery acknowledgement") && text.contains("timed out")
+}
+
 /// One request to the broker, bounded: a broker that is alive but does not answer must not hold a worker.
 pub(super) async fn rpc<T>(
     operation: &str,
@@ -82,6 +96,21 @@ mod tests {
             let error = AMQPError::from_id(code, "because".into()).expect("a known code");
             let error = lapin::Error::from(ErrorKind::ProtocolError(error));
             assert_eq!(kind_of(&error), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_timeout_is_told_from_other_failed_preconditions() {
+        let timed_out = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: \
+                         30000 ms. This timeout value can be configured, see consumers doc guide to learn more";
+        for (code, text, expected) in [
+            (406, timed_out, true),
+            (406, "PRECONDITION_FAILED - unknown delivery tag 7", false),
+            (404, timed_out, false),
+        ] {
+            let error = AMQPError::from_id(code, text.into()).expect("a known code");
+            let error = lapin::Error::from(ErrorKind::ProtocolError(error));
+            assert_eq!(is_consumer_timeout(&error), expected, "{code} {text}");
         }
     }
 

@@ -26,8 +26,8 @@ use crate::{
     adapters::instance::Instance,
     config::ContainerSettings,
     runner::{
-        CleanupReport, CreateRunner, Job, JobControl, RunReport, Runner, RunnerManager, StartError,
-        StrayRunner,
+        CleanupReport, CreateRunner, Job, JobControl, JobTimes, RunReport, Runner, RunnerManager,
+        StartError, StrayRunner,
     },
 };
 
@@ -98,6 +98,14 @@ impl fmt::Debug for ContainerManager {
 impl RunnerManager for ContainerManager {
     fn kind(&self) -> &'static str {
         "container"
+    }
+
+    fn times(&self) -> JobTimes {
+        let settings = &self.shared.settings;
+        JobTimes {
+            timeout: Some(settings.timeout),
+            stop_grace: settings.stop_timeout,
+        }
     }
 
     /// Finds the engine and makes sure of the image. The container comes with its job, whose variables it has.

@@ -9,7 +9,8 @@ use crate::{
     adapters::{cgroup, process::Environment},
     config::ExecSettings,
     runner::{
-        CleanupReport, CreateRunner, Job, JobControl, RunReport, Runner, RunnerManager, StartError,
+        CleanupReport, CreateRunner, Job, JobControl, JobTimes, RunReport, Runner, RunnerManager,
+        StartError,
     },
 };
 
@@ -55,6 +56,14 @@ impl RunnerManager for ExecManager {
     async fn cleanup(&self) -> CleanupReport {
         cgroup::sweep();
         CleanupReport::default()
+    }
+
+    fn times(&self) -> JobTimes {
+        let settings = &self.shared.settings;
+        JobTimes {
+            timeout: Some(settings.timeout),
+            stop_grace: settings.kill_grace,
+        }
     }
 
     /// Always succeeds: a process is started with its job, and what keeps it from starting is reported as

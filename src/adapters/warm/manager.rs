@@ -13,8 +13,8 @@ use crate::{
     adapters::{cgroup, process::Environment},
     config::WarmSettings,
     runner::{
-        CleanupReport, CreateRunner, Job, JobControl, JobEnd, Retirement, RunReport, Runner,
-        RunnerManager, StartError,
+        CleanupReport, CreateRunner, Job, JobControl, JobEnd, JobTimes, Retirement, RunReport,
+        Runner, RunnerManager, StartError,
     },
 };
 
@@ -59,6 +59,14 @@ impl RunnerManager for WarmManager {
 
     fn answers(&self) -> bool {
         true
+    }
+
+    fn times(&self) -> JobTimes {
+        let settings = &self.shared.settings.process;
+        JobTimes {
+            timeout: Some(settings.timeout),
+            stop_grace: settings.kill_grace,
+        }
     }
 
     fn prestart(&self) -> u32 {

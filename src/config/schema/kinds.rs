@@ -428,7 +428,7 @@ pub(in crate::config) fn quoted(text: &str) -> String {
 }
 
 /// A duration as the file has it: `1h30m`.
-fn duration_text(duration: Duration) -> String {
+pub(in crate::config) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration)
         .to_string()
         .replace("days", "d")

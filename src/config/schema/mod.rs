@@ -23,7 +23,7 @@ pub(super) use self::{
     key::{Given, Key},
     kinds::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,
-        quoted,
+        duration_text, quoted,
     },
     table::Table,
     variables::Spelling,

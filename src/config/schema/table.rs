@@ -198,6 +198,16 @@ impl<'d, 'v> Table<'d, 'v> {
         ));
     }
 
+    /// Notes that a key which was read well is hardly meant so, in the light of others.
+    pub(in crate::config) fn warn_of<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
+        self.warn(Problem::new(
+            key.place.clone(),
+            key.path.clone(),
+            key.found.clone(),
+            fix,
+        ));
+    }
+
     /// Leaves this table's unknown keys alone: a problem that says more is noted.
     pub(in crate::config) fn ignore_the_rest(&mut self) {
         self.document.ignored.insert(self.scope.path.clone());

@@ -181,7 +181,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "ack_deadline = \"1m\"",
-            "2:16: pools.thumbnails.ack_deadline: found \"1m\", write at least runner.timeout, or lower runner.timeout",
+            "2:16: pools.thumbnails.ack_deadline: found \"1m\", write more than runner.timeout and runner.kill_grace, 5m and 10s, or lower them",
         ),
     ] {
         assert_eq!(pool_lines(line), [format!("tidegate.toml:{expected}")]);
@@ -301,7 +301,23 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\ntimeout = \"31m\"",
-            "3:11: pools.a.runner.timeout: found \"31m\", write at most ack_deadline, or raise ack_deadline and the broker's consumer timeout",
+            "3:11: pools.a.runner.timeout: found \"31m\", write at most 29m40s, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+        ),
+        (
+            "command = [\"a\"]\ntimeout = \"29m\"\nkill_grace = \"1m\"",
+            "3:11: pools.a.runner.timeout: found \"29m\", write at most 28m50s, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+        ),
+        (
+            "command = [\"a\"]\nkill_grace = \"25m\"",
+            "3:14: pools.a.runner.kill_grace: found \"25m\", write at most 24m50s, or raise ack_deadline and the broker's consumer timeout",
+        ),
+        (
+            "command = [\"a\"]\ntimeout = \"1h\"\nkill_grace = \"1h\"",
+            "3:11: pools.a.runner.timeout: found \"1h\", write less, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+        ),
+        (
+            "kind = \"warm\"\ncommand = [\"a\"]\nprestart = 51",
+            "4:12: pools.a.runner.prestart: found 51, write at most policy.max, which is 50, or raise policy.max",
         ),
         (
             "command = [\"a\"]\nenv_pass = [\"A=B\"]",
@@ -318,6 +334,25 @@ fn a_runner_says_what_it_cannot_be() {
     ] {
         let text = format!("[pools.a.runner]\n{line}\n");
         assert_eq!(given(&text).lines(), [format!("tidegate.toml:{expected}")]);
+    }
+}
+
+#[test]
+fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
+    for (prefetch, expected) in [
+        (5, vec![]),
+        (
+            6,
+            vec![
+                "tidegate.toml:2:12: pools.a.prefetch: found 6, write at most 5, or lower runner.timeout: behind jobs \
+                 that take their whole timeout of 5m, the last of them comes too near to ack_deadline and is given back",
+            ],
+        ),
+    ] {
+        let text = format!("[pools.a]\nprefetch = {prefetch}\nrunner.command = [\"a\"]\n");
+        let warnings = given(&text).loaded().warnings;
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, expected);
     }
 }
 

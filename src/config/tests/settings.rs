@@ -60,7 +60,7 @@ down_step = 2
 [pools.zebra.runner]
 kind = "exec"
 command = ["python3", "thumb.py"]
-timeout = "45m"
+timeout = "25m"
 kill_grace = "0s"
 env = { SIZE = "256" }
 env_pass = ["LC_ALL"]
@@ -149,7 +149,7 @@ fn every_key_of_the_file_reaches_its_setting() {
     };
     assert_eq!(*pool, expected);
     let mut exec = ExecSettings::new(["python3", "thumb.py"]);
-    exec.timeout = Duration::from_secs(45 * 60);
+    exec.timeout = Duration::from_secs(25 * 60);
     exec.kill_grace = Duration::ZERO;
     exec.env.insert("SIZE".to_owned(), "256".to_owned());
     exec.env_pass = vec!["LC_ALL".to_owned()];

@@ -1,0 +1,83 @@
+//! What a job's time must be in the light of the pool's deadline.
+
+use std::time::Duration;
+
+use super::schema::{Key, Table, duration_text as span};
+use crate::decide::{Hours, margin};
+
+/// The keys that a job's time depends on.
+pub(super) struct JobKeys {
+    pub(super) timeout: Key<Duration>,
+    /// `kill_grace`, or what the kind has instead.
+    pub(super) grace: Key<Duration>,
+}
+
+/// A job that outlives the deadline loses its delivery while it still runs, and is run twice. So its timeout must
+/// come first, with all that it takes to end the job and to settle.
+pub(super) fn refuse_outliving_jobs(
+    table: &mut Table<'_, '_>,
+    job: &JobKeys,
+    ack_deadline: &Key<Duration>,
+) {
+    let JobKeys { timeout, grace } = job;
+    if !(timeout.is_sound() && grace.is_sound() && ack_deadline.is_sound()) {
+        return;
+    }
+    let margin = margin(ack_deadline.value);
+    let room = ack_deadline.value.saturating_sub(margin);
+    if timeout.value.saturating_add(grace.value) <= room {
+        return;
+    }
+    let (_, name) = grace.path.rsplit_once('.').unwrap_or(("", &grace.path));
+    let rest = format!(
+        "{name} and {} to settle must fit into ack_deadline too",
+        span(margin)
+    );
+    let or_raise = "or raise ack_deadline and the broker's consumer timeout";
+    // Whoever wrote neither of a job's keys meant something else by the deadline.
+    if !timeout.is_given() && !grace.is_given() {
+        let (timeout, grace) = (span(timeout.value), span(grace.value));
+        let fix = format!(
+            "write more than runner.timeout and runner.{name}, {timeout} and {grace}, or lower them"
+        );
+        return table.refuse(ack_deadline, fix);
+    }
+    let left = room.saturating_sub(grace.value);
+    if timeout.is_given() && !left.is_zero() {
+        let fix = format!("write at most {}, {or_raise}: {rest}", span(left));
+        return table.refuse(timeout, fix);
+    }
+    let left = room.saturating_sub(timeout.value);
+    match left.is_zero() || !grace.is_given() {
+        true => table.refuse(timeout, format!("write less, {or_raise}: {rest}")),
+        false => table.refuse(grace, format!("write at most {}, {or_raise}", span(left))),
+    }
+}
+
+/// A delivery that is sent ahead ages while it waits. One that has too little time left is given back, which is no
+/// loss, but hardly meant.
+pub(super) fn warn_of_long_waits(
+    table: &mut Table<'_, '_>,
+    job: &JobKeys,
+    ack_deadline: &Key<Duration>,
+    prefetch: &Key<u16>,
+) {
+    let is_sound = job.timeout.is_sound() && job.grace.is_sound() && ack_deadline.is_sound();
+    if !is_sound || prefetch.value <= 1 || !prefetch.is_sound() {
+        return;
+    }
+    let timeout = job.timeout.value;
+    let hours = Hours::new(ack_deadline.value, job.grace.value);
+    if timeout > hours.stop || timeout.saturating_mul(prefetch.value.into()) <= hours.stop {
+        return;
+    }
+    let most = (hours.stop.as_nanos() / timeout.as_nanos().max(1)).max(1);
+    table.warn_of(
+        prefetch,
+        format!(
+            "write at most {most}, or lower runner.timeout: behind jobs that take their whole timeout of {}, the last \
+             of them comes too near to ack_deadline and is given back",
+            span(timeout)
+        ),
+    );
+}
