@@ -19,7 +19,7 @@ pub enum Answers {
     /// Those whose runner gives an answer; and with kinds of runner that do, those that fail for good.
     #[default]
     Given,
-    /// Each of them, at its end: with the standard output of a job of `exec`, with nothing where a runner gives no
+    /// Each of them, at its end: with the standard output of a job of `exec` or `container`, with nothing where a runner gives no
     /// answer.
     Always,
     /// None.
@@ -71,8 +71,8 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> ReplySettings {
     let reply = pool.optional(
         "reply",
         "Whether messages with a `reply_to` are answered. `true`: each at its end, with the job's standard output where \
-         the runner is `exec`, which is not logged then; `false`: none. When absent, what a runner of `warm` gives as a \
-         reply is sent, and its final failures are; of `exec`, nothing.",
+         the runner is `exec` or `container`, which is not logged then; `false`: none. When absent, what a runner of `warm` gives as a \
+         reply is sent, and its final failures are; of the other two, nothing.",
         Flag,
         "true",
     );

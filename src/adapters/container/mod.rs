@@ -5,7 +5,8 @@
 //!
 //! # A job, as its container sees it
 //! As with [`exec`](super::exec): the body on standard input, byte for byte, then end of file; the same `TIDEGATE_*`
-//! variables, but for `TIDEGATE_RUN_ID`; the same exit codes, and the same log. The image's own variables stay, and
+//! variables, but for `TIDEGATE_RUN_ID`; the same exit codes, and the same
+//! log or, with `reply = true`, answer. The image's own variables stay, and
 //! of the supervisor's a job is given none but those that the pool lists.
 //!
 //! A first process that a signal ended is one whose exit code is 128 and the signal's number, which is what an engine

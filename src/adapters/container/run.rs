@@ -25,7 +25,9 @@ use super::{
     ours::Container,
 };
 use crate::{
-    adapters::process::{Course, Event, Exit, FOREVER, JobLog, Output, Step, Stream, job_end},
+    adapters::process::{
+        Course, Event, Exit, FOREVER, JobLog, Output, Stdout, Step, Stream, job_end,
+    },
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
 };
 
@@ -128,7 +130,7 @@ async fn attend(
         output: mut pieces,
         input,
     } = streams;
-    let mut out = Output::new(Stream::Stdout, JobLog(job));
+    let mut out = Stdout::new(control.output, job);
     let mut err = Output::new(Stream::Stderr, JobLog(job));
     let mut course = Course::new(settings.stop_timeout);
     let mut ended = None;
@@ -196,7 +198,7 @@ async fn attend(
                 .reset(Instant::now() + wake_after.min(FOREVER));
         }
     }
-    out.finish();
+    let reply = out.finish();
     let stderr_tail = err.finish();
     let exit = match ended {
         Some(Ended::Exited(code)) => Some(read(container, code).await),
@@ -213,7 +215,11 @@ async fn attend(
             None
         }
     };
-    job_end(exit, course.cause(), settings.timeout, stderr_tail)
+    let mut end = job_end(exit, course.cause(), settings.timeout, stderr_tail);
+    if let JobEnd::Done { reply: answer } = &mut end {
+        *answer = reply;
+    }
+    end
 }
 
 /// Writes the body, then ends the input. A job that does not read its input is no failure.

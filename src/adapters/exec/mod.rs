@@ -37,6 +37,5 @@
 
 mod manager;
 mod run;
-mod stdout;
 
 pub use self::manager::ExecManager;

@@ -9,11 +9,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::stdout::Stdout;
 use crate::{
     adapters::process::{
         Course, Environment, Event, FOREVER, JobLog, Launch, Output, Pipes, Process, SpawnError,
-        Stays, Step, Stream, WithHeaders, job_end, job_variables,
+        Stays, Stdout, Step, Stream, WithHeaders, job_end, job_variables,
     },
     config::ExecSettings,
     runner::{Job, JobControl, JobEnd, StartError},

@@ -11,6 +11,7 @@ mod exit;
 mod header_json;
 mod output;
 mod start;
+mod stdout;
 mod variables;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(in crate::adapters) use self::{
     header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
+    stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
 

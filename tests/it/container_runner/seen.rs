@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use tidegate::{
+    adapters::container::ContainerManager,
     config::{Cores, Mount},
     queue::Message,
-    runner::JobEnd,
+    runner::{JobControl, JobEnd, OutputUse},
 };
 
-use super::{failure, folder, message, run, witnessed};
+use super::{failure, folder, message, run, try_run, witnessed};
 use crate::support::{engine::engine, logged::Logged, witness::Witness};
 
 #[tokio::test]
@@ -157,6 +158,23 @@ async fn runs_the_images_own_command_where_the_pool_names_none() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
     let body = std::fs::read(witness.folder().join("body")).expect("a file");
     assert_eq!(body, b"whole");
+}
+
+#[tokio::test]
+async fn answers_with_what_a_job_prints_where_somebody_waits_for_it() {
+    let Some(engine) = engine() else { return };
+    let manager = ContainerManager::new(engine.script("printf answer; echo why >&2"));
+    let control = JobControl {
+        output: OutputUse::Reply { limit: 100 },
+        ..JobControl::default()
+    };
+    let end = try_run(&manager, message(), control)
+        .await
+        .expect("it starts");
+    let JobEnd::Done { reply: Some(reply) } = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(reply.body, "answer");
 }
 
 #[tokio::test]

@@ -297,9 +297,13 @@ fn write_config(dir: &Path, url: &str, head: &str, pools: &str) {
         true => "",
         false => "http.listen = \"127.0.0.1:0\"\n",
     };
+    let state_dir = match head.contains("http.state_dir") {
+        true => String::new(),
+        false => format!("http.state_dir = \"{}/state\"\n", dir.display()),
+    };
     let text = format!(
-        "{head}\n{listen}\
-         http.socket = \"{dir}/run/tidegate.sock\"\nhttp.state_dir = \"{dir}/state\"\n\
+        "{head}\n{listen}{state_dir}\
+         http.socket = \"{dir}/run/tidegate.sock\"\n\
          broker.url = \"{url}\"\n\
          {pools}",
         dir = dir.display(),

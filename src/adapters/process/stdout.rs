@@ -2,23 +2,21 @@
 
 use tokio::io::{self, AsyncRead, AsyncReadExt};
 
-use crate::{
-    adapters::process::{JobLog, Output, Stream},
-    runner::{Job, OutputUse, Reply},
-};
+use super::output::{JobLog, Output, Stream};
+use crate::runner::{Job, OutputUse, Reply};
 
 /// Bytes that are made room for at a time, as far as an answer may still grow.
 const CHUNK: usize = 8 * 1024;
 
 /// Reads standard output to its end, whatever it is.
-pub(super) enum Stdout<'a> {
+pub(in crate::adapters) enum Stdout<'a> {
     Log(Output<JobLog<'a>>),
     Reply(Kept),
     Dropped,
 }
 
 impl<'a> Stdout<'a> {
-    pub(super) fn new(output: OutputUse, job: &'a Job) -> Self {
+    pub(in crate::adapters) fn new(output: OutputUse, job: &'a Job) -> Self {
         match output {
             OutputUse::Log => Self::Log(Output::new(Stream::Stdout, JobLog(job))),
             OutputUse::Reply { limit } => Self::Reply(Kept::new(limit)),
@@ -30,7 +28,7 @@ impl<'a> Stdout<'a> {
     ///
     /// # Cancel-safety
     /// Cancel-safe: what was read is kept, where it is kept at all.
-    pub(super) async fn drain(&mut self, stream: impl AsyncRead + Unpin) {
+    pub(in crate::adapters) async fn drain(&mut self, stream: impl AsyncRead + Unpin) {
         match self {
             Self::Log(output) => output.drain(stream).await,
             Self::Reply(kept) => kept.drain(stream).await,
@@ -38,8 +36,17 @@ impl<'a> Stdout<'a> {
         }
     }
 
+    /// Takes in a piece that somebody else has read.
+    pub(in crate::adapters) fn feed(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Log(output) => output.feed(bytes),
+            Self::Reply(kept) => kept.feed(bytes),
+            Self::Dropped => {}
+        }
+    }
+
     /// The answer, where it is one.
-    pub(super) fn finish(self) -> Option<Reply> {
+    pub(in crate::adapters) fn finish(self) -> Option<Reply> {
         match self {
             Self::Log(output) => {
                 output.finish();
@@ -55,7 +62,7 @@ impl<'a> Stdout<'a> {
 }
 
 /// The beginning of a stream.
-pub(super) struct Kept {
+pub(in crate::adapters) struct Kept {
     bytes: Vec<u8>,
     most: usize,
 }
@@ -82,6 +89,12 @@ impl Kept {
         }
         drop_rest(stream).await;
     }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let room = self.most - self.bytes.len();
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
 }
 
 async fn drop_rest(mut stream: impl AsyncRead + Unpin) {
@@ -100,6 +113,9 @@ mod tests {
             let mut answer = Kept::new(10);
             answer.drain(&text[..]).await;
             assert_eq!(answer.bytes.len(), kept, "{length}");
+            let mut fed = Kept::new(10);
+            text.chunks(4).for_each(|piece| fed.feed(piece));
+            assert_eq!(fed.bytes, answer.bytes);
         }
     }
 
