@@ -8,15 +8,18 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
+        Mutex, MutexGuard, Once, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use nix::{sys::signal::Signal, unistd::Pid};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
 
 /// Names a [`Run`] in the environment of its process, which passes it on to whatever it starts.
 pub(crate) const RUN_ID: &str = "TIDEGATE_RUN_ID";
@@ -93,8 +96,48 @@ pub(super) fn new_run() -> Run {
     REGISTER.next_run()
 }
 
+/// Makes the kernel keep the exit codes of our children. It throws them away where whoever started us has us ignore
+/// SIGCHLD, and what we start would ignore it too.
+///
+/// # Errors
+/// The runtime lacks what it needs.
+pub(crate) fn keep_exit_codes() -> io::Result<()> {
+    if !throws_exit_codes_away() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _within = runtime.enter();
+    handle_ends()
+}
+
+/// Any handler will do, and the runtime's is one that can be had safely. It stays for good.
+fn handle_ends() -> io::Result<()> {
+    signal(SignalKind::child()).map(drop)
+}
+
+fn throws_exit_codes_away() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    signal_set(&status, "SigIgn")
+        .is_some_and(|ignored| ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1)
+}
+
+/// One of the sets of signals in a process's `status`: a bit for each, beginning with signal 1.
+pub(crate) fn signal_set(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(line.strip_prefix(':')?.trim(), 16).ok()
+}
+
 /// Starts `command`, with the id of its run in its environment.
 pub(super) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)> {
+    // Under a guard there is nothing to do; but there need not be one.
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        if throws_exit_codes_away() {
+            let _ = handle_ends();
+        }
+    });
     command.env(RUN_ID, run.id());
     let (child, pid) = REGISTER.enter(run, || {
         let child = command.spawn()?;
@@ -239,6 +282,15 @@ mod tests {
             .expect("nobody starts a process");
         let running = family.running.into_iter().map(|(run, _)| run).collect();
         (family.inherited, running)
+    }
+
+    #[test]
+    fn reads_the_sets_of_signals_of_a_process() {
+        let status = "Name:\tsh\nSigIgn:\t0000000000010000\nSigCgt:\t0000000100000001\n";
+        assert_eq!(signal_set(status, "SigIgn"), Some(1 << 16));
+        assert_eq!(signal_set(status, "SigCgt"), Some(1 << 32 | 1));
+        assert_eq!(signal_set(status, "SigBlk"), None);
+        assert_eq!(signal_set("SigIgn:\tx", "SigIgn"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod in_cgroups;
 
 use std::{
     fs,
+    io::Write as _,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixDatagram,
@@ -237,6 +238,88 @@ fn a_chain_of_forks_does_not_run_away() {
         processes_in(daemon.dir())
     );
     assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
+    let queue = Queue::new();
+    // What a container's entry point does.
+    let script = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >stranger; exec \"$@\"";
+    for _ in 0..5 {
+        let daemon = Daemon::start_by(
+            &["/bin/sh", "-c", script, "sh"],
+            &broker_url(),
+            &pool(&queue, RUNAWAY),
+        );
+        let stranger = wait_for_pids(&daemon, "stranger", 1).remove(0);
+        let mut supervisor = children(daemon.pid());
+        supervisor.retain(|pid| *pid != stranger.pid);
+        queue.publish("job");
+        let started = daemon.dir().join("started");
+        poll(|| started.exists().then_some(())).expect("the chain");
+        let guard = Process::watch(daemon.pid());
+        kill(supervisor[0], Signal::SIGKILL).unwrap();
+        assert!(guard.dies_within(AT_ONCE));
+        assert!(stranger.is_alive());
+        kill(stranger.pid, Signal::SIGKILL).unwrap();
+        assert!(stranger.dies_within(Duration::from_secs(60)));
+        assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+        // It came back with the connection, and would be there when the next one starts.
+        assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
+    }
+}
+
+#[test]
+fn exit_codes_are_known_also_where_the_ends_of_children_are_ignored() {
+    let queue = Queue::new();
+    for script in [
+        "exec env --ignore-signal=CHLD \"$@\"",
+        "exec env --ignore-signal=CHLD \"$@\" --no-guard",
+    ] {
+        let daemon = Daemon::start_by(
+            &["/bin/sh", "-c", script, "sh"],
+            &broker_url(),
+            &pool(&queue, "true"),
+        );
+        queue.publish("job");
+        daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.end().0, Some(0), "{script}");
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    fs::write(folder.path().join("tidegate.toml"), "colour = 1").unwrap();
+    let output = Command::new("env")
+        .arg("--ignore-signal=CHLD")
+        .arg(tidegate(folder.path()).get_program())
+        .arg("run")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+}
+
+#[test]
+fn a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = folder.path().join("slow.toml");
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut guard = tidegate(folder.path())
+        .args(["run", "--config", "slow.toml"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(guard.id().cast_signed());
+    // It opens its end when the supervisor does: that one is there, and reads its configuration.
+    let mut slow = fs::File::options().write(true).open(&config).unwrap();
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTERM] {
+        kill(pid, signal).unwrap();
+    }
+    let text = "[broker]\nurl = \"amqp://127.0.0.1:1\"\n[http]\nlisten = \"off\"\n\
+                socket = \"run/tidegate.sock\"\nstate_dir = \"state\"\n\
+                [pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    slow.write_all(text.as_bytes()).unwrap();
+    drop(slow);
+    assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
 /// The second has to find the first at work.

@@ -46,9 +46,16 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
         processes: BTreeSet::new(),
         leaves: BTreeSet::new(),
     };
+    let mut quiet = 0;
     loop {
         let round = Round::go(spared, &mut seen);
-        let is_over = round.left.is_empty() && (!spared.is_empty() || has_no_child());
+        quiet = if round.is_quiet { quiet + 1 } else { 0 };
+        let is_over = match spared.is_empty() {
+            true => has_no_child(),
+            // The kernel cannot be asked for all but some. Whoever died in a round may have left us others since, so
+            // only one that found nobody will do; and a second one, for good measure.
+            false => quiet == 2,
+        };
         if is_over || round.is_hopeless || Instant::now() >= deadline {
             if is_over {
                 cgroup::remove_leaves(&seen.leaves, supervisor);
@@ -89,6 +96,8 @@ struct Round {
     left: Vec<Pid>,
     /// There are some, and none of them may be ended by us.
     is_hopeless: bool,
+    /// There was no child at all, dead or alive.
+    is_quiet: bool,
 }
 
 impl Round {
@@ -98,10 +107,12 @@ impl Round {
             return round;
         };
         let mut out_of_reach = 0;
+        round.is_quiet = true;
         for child in tree.children(getpid()) {
             if spared.contains(&child) {
                 continue;
             }
+            round.is_quiet = false;
             seen.insert(child);
             // Its children first: it cannot be asked once it is dead, and they would have to be found among ours.
             let below = tree.children(child);

@@ -9,9 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Pid, getpid};
+use nix::{
+    sys::signal::Signal,
+    unistd::{Pid, getpid},
+};
 
-use crate::adapters::children::{RUN_ID, Run};
+use crate::adapters::children::{RUN_ID, Run, signal_set};
 
 /// What the kernel says of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,14 @@ fn parse_stat(text: &str) -> Option<Stat> {
         parent: Pid::from_raw(fields.next()?.parse().ok()?),
         started: fields.nth(17)?.parse().ok()?,
     })
+}
+
+/// Whether a process has handlers of its own for all of these. `None` where that cannot be known.
+pub(super) fn handles(pid: Pid, signals: &[Signal]) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let handled = signal_set(&status, "SigCgt")?;
+    let is_handled = |signal: &Signal| handled >> (*signal as u32 - 1) & 1 == 1;
+    Some(signals.iter().all(is_handled))
 }
 
 /// The run that a process says it is of. `None` where it does not say, or may not be asked.
@@ -138,6 +149,26 @@ mod tests {
         assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("42 (a) S 7"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn knows_what_a_process_has_handlers_for() {
+        let mut child = Command::new("sh")
+            .args(["-c", "trap : TERM USR1; echo; read -r _"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let mut line = [0];
+        let mut stdout = child.stdout.take().expect("a pipe");
+        std::io::Read::read_exact(&mut stdout, &mut line).expect("a line");
+        use Signal::{SIGHUP, SIGTERM, SIGUSR1};
+        assert_eq!(handles(pid, &[SIGTERM, SIGUSR1]), Some(true));
+        assert_eq!(handles(pid, &[SIGTERM, SIGHUP]), Some(false));
+        drop(child.stdin.take());
+        child.wait().expect("an end");
+        assert_eq!(handles(pid, &[SIGTERM]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitCode, ExitStatus},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -26,9 +27,16 @@ use super::{
     end::{Ended, end_descendants, reap},
     held_back, refused, table,
 };
+use crate::adapters::children;
 
 /// Exit code where the supervisor's was lost.
 const UNKNOWN: u8 = 1;
+
+/// How long signals are kept for a supervisor that has just been started. Before it listens it would die of them.
+const EARLY: Duration = Duration::from_secs(10);
+
+/// Time between two looks whether it listens by now.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Runs the supervisor under a guard, which is this process from now on. Returns its exit code, 128 + n where
 /// it was ended by signal n, when not one process of it is left.
@@ -36,6 +44,7 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
     // A shell that ran this program in its own place may have left us children. They are not ours to end.
     let strangers = table::own_children().map_err(GuardError::Start)?;
     prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
+    children::keep_exit_codes().map_err(GuardError::Start)?;
     // A name is for people.
     let _ = prctl::set_name(c"tide-guard");
     held_back()
@@ -51,6 +60,8 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
         death: pidfd(&supervisor),
         supervisor,
         signals,
+        early: Some(Instant::now() + EARLY),
+        kept: Vec::new(),
     }
     .watch();
     let ended = end_descendants(&strangers, pid);
@@ -95,6 +106,10 @@ struct Guard {
     pid: Pid,
     death: Option<OwnedFd>,
     signals: SignalFd,
+    /// Until then signals are kept back. `None` once the supervisor listens.
+    early: Option<Instant>,
+    /// What is to be passed on, oldest first.
+    kept: Vec<Signal>,
 }
 
 impl Guard {
@@ -108,6 +123,7 @@ impl Guard {
                     self.handle(signal);
                 }
             }
+            self.pass_on();
             match self.supervisor.try_wait() {
                 Ok(None) => {}
                 Ok(Some(status)) => return Some(status),
@@ -120,11 +136,32 @@ impl Guard {
         let signals = self.signals.as_fd();
         let death = self.death.as_ref().map_or(signals, AsFd::as_fd);
         let mut sources = [signals, death].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let timeout = match self.kept.is_empty() {
+            true => PollTimeout::NONE,
+            false => TICK.try_into().unwrap_or(PollTimeout::ZERO),
+        };
         // An error is an interruption: whoever comes back looks at everything anyway.
-        let _ = poll(&mut sources, PollTimeout::NONE);
+        let _ = poll(&mut sources, timeout);
     }
 
-    fn handle(&self, signal: Signal) {
+    /// Passes on what was kept, once the supervisor can hear it.
+    fn pass_on(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        if let Some(early) = self.early
+            && table::handles(self.pid, &PASSED_ON) == Some(false)
+            && Instant::now() < early
+        {
+            return;
+        }
+        self.early = None;
+        for signal in self.kept.drain(..) {
+            let _ = kill(self.pid, signal);
+        }
+    }
+
+    fn handle(&mut self, signal: Signal) {
         match signal {
             Signal::SIGCHLD => self.reap_others(),
             // A Ctrl-Z. Ours alone would leave a supervisor that nobody guards.
@@ -133,9 +170,7 @@ impl Guard {
                 let _ = raise(Signal::SIGSTOP);
                 let _ = kill(self.pid, Signal::SIGCONT);
             }
-            signal if PASSED_ON.contains(&signal) => {
-                let _ = kill(self.pid, signal);
-            }
+            signal if PASSED_ON.contains(&signal) => self.kept.push(signal),
             _ => {}
         }
     }
