@@ -6,13 +6,13 @@ use std::{
     io::{self, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     process::{Command, exit},
 };
 
-use nix::unistd::{Gid, Uid, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, fchown, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     process::{getrlimit, setpriority_process, setrlimit},
@@ -164,6 +164,10 @@ impl Becoming {
 
     fn become_it(&self) -> Result<(), Failure> {
         let Identity { uid, gid, .. } = self.identity;
+        // Pipes that are the job's alone. To open one anew, as /dev/stdout, takes the rights that a file would.
+        for stream in [&io::stdin() as &dyn AsFd, &io::stdout(), &io::stderr()] {
+            let _ = fchown(stream, Some(uid), Some(gid));
+        }
         let done = setgroups(&self.groups)
             .and_then(|()| setresgid(gid, gid, gid))
             .and_then(|()| setresuid(uid, uid, uid));

@@ -24,17 +24,21 @@ async fn said_with(limits: Limits, text: &str) -> String {
     let mut witness = Witness::new();
     let text = format!("{{ {text}\n}} > \"$FOLDER/said\"");
     let settings = limited(&witness, limits, &text);
-    // For a job that is another user.
+    open_to_all(&witness);
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    witness.gone().await;
+    fs::read_to_string(witness.folder().join("said")).unwrap()
+}
+
+/// For a job that is another user.
+fn open_to_all(witness: &Witness) {
     for path in [
         witness.folder().to_owned(),
         witness.folder().join("witness"),
     ] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     }
-    let end = run(settings, Message::default(), JobControl::default()).await;
-    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
-    witness.gone().await;
-    fs::read_to_string(witness.folder().join("said")).unwrap()
 }
 
 fn not_started(end: JobEnd) -> StartError {
@@ -120,6 +124,19 @@ async fn a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal() {
     let settings = limited(&witness, limits, "while :; do :; done");
     let end = run(settings, Message::default(), JobControl::default()).await;
     assert_eq!(failure(end).message, "ended by SIGXCPU (signal 24)");
+}
+
+#[tokio::test]
+async fn a_job_of_another_user_may_open_its_streams_anew() {
+    if takes_root() {
+        return;
+    }
+    let witness = Witness::new();
+    let text = "cat </dev/stdin && echo out >/dev/stdout && echo err >/dev/stderr";
+    let settings = limited(&witness, as_user("daemon"), text);
+    open_to_all(&witness);
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
 #[tokio::test]
