@@ -17,7 +17,7 @@ function serve(callable $handle): void
     $answers = fopen("php://stdout", "w");
     fclose(STDOUT);
     $log = fopen("php://fd/2", "w"); // Takes the free number 1: whatever is printed goes to the log.
-    $say = fn(array $line) => fwrite($answers, json_encode($line, JSON_THROW_ON_ERROR) . "\n");
+    $say = fn(array $line, int $flags = 0) => fwrite($answers, json_encode($line, JSON_THROW_ON_ERROR | $flags) . "\n");
     $say(["ready" => true, "protocol" => 1]);
     while (($line = fgets(STDIN)) !== false) {
         $job = json_decode($line, true, 512, JSON_THROW_ON_ERROR);
@@ -28,10 +28,10 @@ function serve(callable $handle): void
         } catch (Retry $asked) {
             $say(["id" => $job["id"], "outcome" => "retry", "delay" => $asked->delay]);
         } catch (Reject $refused) {
-            $say(["id" => $job["id"], "outcome" => "reject", "error" => $refused->getMessage()]);
+            $say(["id" => $job["id"], "outcome" => "reject", "error" => $refused->getMessage()], JSON_INVALID_UTF8_SUBSTITUTE);
         } catch (\Throwable $error) {
             fwrite(STDERR, "$error\n");
-            $say(["id" => $job["id"], "outcome" => "failed", "error" => $error->getMessage()]);
+            $say(["id" => $job["id"], "outcome" => "failed", "error" => $error->getMessage()], JSON_INVALID_UTF8_SUBSTITUTE);
         }
     }
 }

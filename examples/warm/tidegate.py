@@ -19,7 +19,7 @@ def serve(handle):
     sys.stdout = sys.stderr
 
     def say(**line):
-        print(json.dumps(line), file=answers, flush=True)
+        print(json.dumps(line, allow_nan=False), file=answers, flush=True)
 
     say(ready=True, protocol=1)
     for job in map(json.loads, jobs):

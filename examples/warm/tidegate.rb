@@ -18,6 +18,7 @@ module Tidegate
     $stdin.reopen(File::NULL)
     $stdout.reopen($stderr) # Whatever is printed from here on, by child processes too, goes to the log.
     say = ->(line) { answers.puts(JSON.generate(line)) || answers.flush }
+    words = ->(error) { error.message.dup.force_encoding("UTF-8").scrub }
     say.(ready: true, protocol: 1)
     jobs.each_line do |line|
       job = JSON.parse(line)
@@ -28,10 +29,10 @@ module Tidegate
     rescue Retry => e
       say.(id: id, outcome: "retry", delay: e.delay)
     rescue Reject => e
-      say.(id: id, outcome: "reject", error: e.message)
+      say.(id: id, outcome: "reject", error: words.(e))
     rescue StandardError => e
       warn e.full_message
-      say.(id: id, outcome: "failed", error: "#{e.class}: #{e.message}")
+      say.(id: id, outcome: "failed", error: "#{e.class}: #{words.(e)}")
     end
   end
 end

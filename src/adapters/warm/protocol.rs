@@ -1,13 +1,14 @@
 //! The lines of the protocol, both ways. Pure. `docs/warm-protocol.md` is its specification.
 
 use std::{
+    fmt,
     io::{self, Write},
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 use serde_json::{Value, ser::Formatter};
 
 use crate::{
@@ -123,7 +124,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         id: Option<String>,
         outcome: Option<String>,
         delay: Option<f64>,
-        error: Option<String>,
+        error: Option<Words>,
         reply: Option<Value>,
         reply_base64: Option<String>,
         progress: Option<Value>,
@@ -168,10 +169,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
             },
         },
         (Some("reject"), _) => Answer::Reject {
-            error: said.error.map(cut),
+            error: said.error.map(|Words(error)| cut(error)),
         },
         (Some("failed"), _) => Answer::Failed {
-            error: said.error.map(cut),
+            error: said.error.map(|Words(error)| cut(error)),
         },
         (Some(_), _) => {
             return Err(wrong(
@@ -181,6 +182,29 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
     };
     let last = said.last;
     Ok(Said::Answer { id, answer, last })
+}
+
+/// Text for a person. An error may quote anything: bytes that are not UTF-8, half a pair of surrogates. That makes it no
+/// other outcome, so these are replaced.
+struct Words(String);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lossy;
+        impl Visitor<'_> for Lossy {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Words, E> {
+                Ok(Words(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+        // As bytes, because as text they would be refused.
+        deserializer.deserialize_bytes(Lossy)
+    }
 }
 
 /// Says that a line does not belong on standard output.
@@ -326,6 +350,23 @@ mod tests {
             };
             assert_eq!(reply, Reply::new(body).content_type(content_type));
         }
+    }
+
+    #[test]
+    fn an_error_may_quote_what_is_no_text() {
+        for error in [&br"why \udcff"[..], b"why \xff", br"why \ud83d!"] {
+            let start = br#"{"id":"j","outcome":"reject","error":""#;
+            let said = parse(&[start, error, br#""}"#].concat());
+            let Ok(Said::Answer {
+                answer: Answer::Reject { error: Some(error) },
+                ..
+            }) = said
+            else {
+                panic!("{said:?}");
+            };
+            assert!(error.starts_with("why \u{fffd}"), "{error}");
+        }
+        assert!(parse(br#"{"id":"j","outcome":"reject","error":7}"#).is_err());
     }
 
     #[test]

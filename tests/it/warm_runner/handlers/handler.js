@@ -14,7 +14,7 @@ tidegate.serve(async (job) => {
     case "never":
       throw new tidegate.Reject("no such image");
     case "fail":
-      throw new Error("why");
+      throw new Error("why \ud800");
     case "\xff\n":
       return "bytes";
   }

@@ -13,7 +13,7 @@ Tidegate\serve(function (array $job, callable $progress) {
         case "never":
             throw new Tidegate\Reject("no such image");
         case "fail":
-            throw new Exception("why");
+            throw new Exception("why \xff");
         case "\xff\n":
             return "bytes";
         case "lines\n\u{2028}of\u{85}text":

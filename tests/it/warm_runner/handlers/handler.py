@@ -14,7 +14,7 @@ def handle(job):
         case b"never":
             raise tidegate.Reject("no such image")
         case b"fail":
-            raise ValueError("why")
+            raise ValueError("why \udcff")
         case b"\xff\n":
             return "bytes"
         case b"lines\n\xe2\x80\xa8of\xc2\x85text":

@@ -7,7 +7,7 @@ Tidegate.serve do |job, progress|
   when "reply" then "caf\u00e9 #{job["id"]} #{job["attempt"]} #{job["headers"]["n"]}"
   when "later" then raise Tidegate::Retry.new(2.5)
   when "never" then raise Tidegate::Reject, "no such image"
-  when "fail" then raise "why"
+  when "fail" then raise "why \xff"
   when "\xff\n".b then "bytes"
   when "lines\n\u2028of\u0085text".b
     progress.("half")
