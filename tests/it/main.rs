@@ -13,6 +13,7 @@ mod dead;
 mod deadlines;
 mod exec_runner;
 mod full_disk;
+mod limits;
 mod orphans;
 mod queue_conformance;
 mod runner_conformance;

@@ -14,7 +14,8 @@ use std::{
 use bytes::Bytes;
 use tidegate::{
     adapters::{
-        container::ContainerManager, exec::ExecManager, handler::HandlerManager, warm::WarmManager,
+        container::ContainerManager, exec::ExecManager, handler::HandlerManager, launcher,
+        warm::WarmManager,
     },
     config::{ExecSettings, Mount, WarmSettings},
     decide::RunnerId,
@@ -77,7 +78,22 @@ trait Kit {
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>>;
 }
 
-struct Exec;
+struct Exec {
+    /// By way of a launcher, as a job with limits is.
+    is_launched: bool,
+}
+
+const EXEC: Exec = Exec { is_launched: false };
+const LAUNCHED: Exec = Exec { is_launched: true };
+
+impl Exec {
+    fn limit(&self, settings: &mut ExecSettings) {
+        if self.is_launched {
+            launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
+            settings.limits.nice = Some(1);
+        }
+    }
+}
 
 impl Kit for Exec {
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
@@ -100,6 +116,7 @@ impl Kit for Exec {
         settings.kill_grace = limits.kill_grace;
         let folder = witness.folder().to_str().expect("a path of text");
         settings.env = [("FOLDER".to_owned(), folder.to_owned())].into();
+        self.limit(&mut settings);
         Box::new(ExecManager::new(settings))
     }
 
@@ -108,7 +125,8 @@ impl Kit for Exec {
     }
 
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
-        let settings = ExecSettings::new(["/no/such/program"]);
+        let mut settings = ExecSettings::new(["/no/such/program"]);
+        self.limit(&mut settings);
         Some(Box::new(ExecManager::new(settings)))
     }
 }
@@ -509,6 +527,7 @@ macro_rules! conformance {
 }
 
 conformance!(container, Container);
-conformance!(exec, Exec);
+conformance!(exec, EXEC);
+conformance!(exec_with_limits, LAUNCHED);
 conformance!(handler, Handler);
 conformance!(warm, Warm);
