@@ -20,7 +20,9 @@ use tidegate::{
     config::{DrainAfter, PoolSettings, RetrySettings},
     decide::{Policy, PoolName, Rule},
     queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
-    run::{DrainError, PoolSpec, PoolState, PoolStatus, Supervisor, SupervisorError},
+    run::{
+        DrainError, Event, EventSink, PoolSpec, PoolState, PoolStatus, Supervisor, SupervisorError,
+    },
     runner::{
         BoxError, CreateRunner, Job, JobControl, JobEnd, Outcome, RunReport, Runner, RunnerManager,
         StartError,
@@ -288,6 +290,50 @@ async fn a_missing_queue_is_waited_for() {
     broker.send(QUEUE, "one");
     until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
     assert!(supervisor.readiness().is_ready());
+}
+
+/// Counts reconciles, of which each look makes one.
+#[derive(Debug, Default)]
+struct Reconciles(AtomicU32);
+
+impl EventSink for Reconciles {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Reconciliation { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_five_seconds() {
+    let broker = MemoryBroker::new();
+    let reconciles = Arc::new(Reconciles::default());
+    let pool = PoolSpec {
+        settings: settings(Policy::fixed(2)),
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let driver = Arc::new(broker.clone());
+    let supervisor = Supervisor::start(driver, vec![pool], Some(reconciles.clone())).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Twice a second would be 120.
+    let looks = reconciles.0.load(Ordering::Relaxed);
+    assert!((12..=20).contains(&looks), "{looks}");
+
+    broker.declare_queue(QUEUE, QueueKind::Classic);
+    broker.send(QUEUE, "one");
+    let declared = Instant::now();
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    assert!(
+        declared.elapsed() <= Duration::from_millis(5500),
+        "{:?}",
+        declared.elapsed()
+    );
+
+    // One that vanishes is looked for at the usual pace at first.
+    let before = reconciles.0.load(Ordering::Relaxed);
+    broker.delete_queue(QUEUE);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(reconciles.0.load(Ordering::Relaxed) - before >= 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,8 +23,12 @@ use self::look::{Look, look};
 use super::{PoolSpec, cell::Leaving, shared::Shared};
 use crate::{
     config::PoolSettings,
-    decide::{Intake, ReconcileResult, Reconciler, Rules, WorkerId},
+    decide::{Intake, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
 };
+
+/// Longest time until a queue that is missing is looked for again: each look costs the probe's channel, and a line in
+/// the broker's log.
+const ABSENT: Duration = Duration::from_secs(5);
 
 /// What a pool is asked to do. Sent by the supervisor's handle.
 #[derive(Debug)]
@@ -99,6 +103,8 @@ pub(crate) struct Pool {
     fault: Option<reconcile::Fault>,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
+    /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
+    absent: Option<(Duration, Instant)>,
     delayed: AbortOnDropHandle<()>,
 }
 
@@ -122,6 +128,7 @@ impl Pool {
             killed: false,
             fault: None,
             trouble: None,
+            absent: None,
             delayed: AbortOnDropHandle::new(delayed),
             shared,
         }
@@ -209,9 +216,13 @@ impl Pool {
     /// Takes an event in and says what comes next. Never waits.
     fn handle(&mut self, event: Event) -> Next {
         match event {
+            Event::Tick if self.absent.is_some_and(|(_, until)| Instant::now() < until) => {
+                Next::Nothing
+            }
             Event::Tick => Next::Look,
             Event::Looked(look) => {
                 self.look = None;
+                self.note_absence(&look.probe);
                 let result = self.reconcile("poll", Some(*look));
                 for answer in self.answers.drain(..) {
                     // Whoever asked may have stopped waiting.
@@ -295,6 +306,16 @@ impl Pool {
         self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
     }
 
+    /// A queue that stays missing is looked for less and less often.
+    fn note_absence(&mut self, probe: &Probe) {
+        let interval = self.shared.settings().poll_interval;
+        self.absent = matches!(probe, Probe::Missing).then(|| {
+            let longer = |(pause, _): (Duration, _)| pause.saturating_mul(2).min(ABSENT);
+            let pause = self.absent.map_or(interval, longer).max(interval);
+            (pause, Instant::now() + pause)
+        });
+    }
+
     fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
         let (task, why) = match ended {
             Ok(ended) => ended,
@@ -327,6 +348,7 @@ impl Pool {
             self.reconciler = Reconciler::new(rules);
             self.reconciler.set_pin(pin);
             self.look = None;
+            self.absent = None;
             self.late.append(&mut self.answers);
             self.answers = std::mem::take(&mut self.late);
         }
