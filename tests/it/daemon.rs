@@ -301,13 +301,16 @@ fn takes_a_new_configuration_over_at_a_hangup() {
     daemon.signal(Signal::SIGHUP);
     let warning = daemon.wait_for("a restart", |line| line["level"] == "WARN");
     assert_eq!(warning["key"], "events_file");
-    daemon.wait_for_message("took the configuration over");
+    let took = daemon.wait_for_message("took the configuration over");
+    assert_eq!(took["added"], "more");
+    assert!(took["changed"].is_null() && took["removed"].is_null());
     second.publish("hello");
     daemon.wait_for_pool("more", |pool| pool["jobs"]["done"] == 1);
 
     daemon.configure(&broker_url(), "", &signing(&first));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    let took = daemon.wait_for_message("took the configuration over");
+    assert_eq!(took["removed"], "more");
     assert_eq!(daemon.pool("more"), Value::Null);
 }
 

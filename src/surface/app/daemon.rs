@@ -363,8 +363,16 @@ impl Daemon {
             let count = specs.len();
             match supervisor.reconfigure(specs).await {
                 Ok(()) => {
+                    let changes = new.changes_since(&current);
                     *current = new;
-                    info!(file, pools = count, "took the configuration over");
+                    info!(
+                        file,
+                        pools = count,
+                        added = changes.added,
+                        removed = changes.removed,
+                        changed = changes.changed,
+                        "took the configuration over"
+                    );
                 }
                 Err(error) => {
                     error!(error = %error, "refused the configuration; the old one stays");

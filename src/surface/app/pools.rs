@@ -7,6 +7,7 @@ use crate::{
         container::ContainerManager, exec::ExecManager, instance::Instance, warm::WarmManager,
     },
     config::{PoolConfig, RunnerSettings},
+    decide::PoolName,
     run::PoolSpec,
     runner::RunnerManager,
 };
@@ -54,6 +55,39 @@ impl Pools {
     }
 }
 
+/// Names of the pools that a reload has touched, for the log. `None` for none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) added: Option<String>,
+    pub(super) removed: Option<String>,
+    pub(super) changed: Option<String>,
+}
+
+impl Pools {
+    /// What differs between these pools and those that were before them.
+    pub(super) fn changes_since(&self, before: &Self) -> Changes {
+        let find = |pools: &Self, name: &PoolName| {
+            let mut pools = pools.current.iter().map(|(config, _)| config);
+            pools.find(|config| config.pool.name == *name).cloned()
+        };
+        let names = |pools: &Self, is_meant: &dyn Fn(&PoolConfig) -> bool| {
+            let pools = pools.current.iter().map(|(config, _)| config);
+            let names: Vec<&str> = pools
+                .filter(|config| is_meant(config))
+                .map(|config| config.pool.name.as_str())
+                .collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        Changes {
+            added: names(self, &|config| find(before, &config.pool.name).is_none()),
+            removed: names(before, &|config| find(self, &config.pool.name).is_none()),
+            changed: names(self, &|config| {
+                find(before, &config.pool.name).is_some_and(|old| old != *config)
+            }),
+        }
+    }
+}
+
 fn manager(settings: &RunnerSettings, owner: &Instance) -> Arc<dyn RunnerManager> {
     match settings {
         RunnerSettings::Exec(exec) => Arc::new(ExecManager::new(exec.clone())),
@@ -91,5 +125,37 @@ mod tests {
         assert_eq!(after[1].settings.prefetch, 2);
         assert!(Arc::ptr_eq(&before[0].runners, &after[1].runners));
         assert!(!Arc::ptr_eq(&before[1].runners, &after[0].runners));
+    }
+
+    #[test]
+    fn tells_which_pools_a_reload_has_touched() {
+        let state = tempfile::tempdir().expect("a folder");
+        let lock = InstanceLock::take(state.path()).expect("a lock");
+        let none = Pools::new(lock.instance().clone());
+        let before = none
+            .plan(&[
+                pool("a", "one"),
+                pool("b", "one"),
+                pool("c", "one"),
+                pool("d", "one"),
+            ])
+            .1;
+        let mut deeper = pool("c", "one");
+        deeper.pool.prefetch = 2;
+        let after = before
+            .plan(&[pool("e", "one"), deeper, pool("b", "two"), pool("a", "one")])
+            .1;
+        let changes = Changes {
+            added: Some("e".to_owned()),
+            removed: Some("d".to_owned()),
+            changed: Some("c, b".to_owned()),
+        };
+        assert_eq!(after.changes_since(&before), changes);
+        let nothing = Changes {
+            added: None,
+            removed: None,
+            changed: None,
+        };
+        assert_eq!(after.changes_since(&after), nothing);
     }
 }
