@@ -15,6 +15,10 @@
 //! Both outputs are its log; or, in a pool that answers (`reply = true`), its standard output is the answer for whoever
 //! asked: never logged, and read and dropped where nobody did.
 //!
+//! # Limits
+//! A job with [`Limits`](crate::config::Limits) is started by way of a [launcher](crate::adapters::launcher), of which it
+//! sees nothing. As another user it has that one's `HOME`, `USER` and `LOGNAME`, unless the pool sets them.
+//!
 //! # What its exit says
 //! 0 is done, 65 refuses the job, 75 asks for it later, 126 and 127 say that a wrapper found no command; any
 //! other code, and a signal, is a failure.
