@@ -1,6 +1,6 @@
 //! How a warm process ends when nothing is wrong with it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tidegate::{
     adapters::warm::WarmManager,
@@ -96,6 +96,16 @@ async fn retires_after_its_jobs() {
     assert!((6..=8).contains(&jobs), "{jobs}");
     let jobs = jobs_until(Retirement::MaxJobs, |warm| warm.max_jobs = Some(1)).await;
     assert_eq!(jobs, 1);
+}
+
+#[tokio::test]
+async fn runners_that_start_together_do_not_all_retire_together() {
+    let mut seen = BTreeSet::new();
+    // Three numbers are possible, and the odds are even.
+    for _ in 0..30 {
+        seen.insert(jobs_until(Retirement::MaxJobs, |warm| warm.max_jobs = Some(8)).await);
+    }
+    assert!(seen.len() > 1, "{seen:?}");
 }
 
 #[tokio::test]
