@@ -224,20 +224,25 @@ const RUNAWAY: &str = "go_on() { go_on & }; (setsid true; go_on &); echo >> star
 #[test]
 fn a_chain_of_forks_does_not_run_away() {
     let queue = Queue::new();
-    let daemon = Daemon::start(&broker_url(), &pool(&queue, RUNAWAY));
-    let supervisor = supervisor(&daemon);
-    queue.publish("job");
-    let started = daemon.dir().join("started");
-    poll(|| started.exists().then_some(())).expect("the chain");
-    let guard = Process::watch(daemon.pid());
-    kill(supervisor, Signal::SIGKILL).unwrap();
-    // It ends when it has no child left.
-    assert!(
-        guard.dies_within(AT_ONCE),
-        "{:#?}",
-        processes_in(daemon.dir())
-    );
-    assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+    // A moment to get away comes not every time.
+    for _ in 0..10 {
+        let daemon = Daemon::start(&broker_url(), &pool(&queue, RUNAWAY));
+        let supervisor = supervisor(&daemon);
+        queue.publish("job");
+        let started = daemon.dir().join("started");
+        poll(|| started.exists().then_some(())).expect("the chain");
+        let guard = Process::watch(daemon.pid());
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        // It ends when it has no child left.
+        assert!(
+            guard.dies_within(AT_ONCE),
+            "{:#?}",
+            processes_in(daemon.dir())
+        );
+        assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
+        // It came back with the connection, and would be there when the next one starts.
+        assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
+    }
 }
 
 #[test]
@@ -264,7 +269,6 @@ fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
         kill(stranger.pid, Signal::SIGKILL).unwrap();
         assert!(stranger.dies_within(Duration::from_secs(60)));
         assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
-        // It came back with the connection, and would be there when the next one starts.
         assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
     }
 }
