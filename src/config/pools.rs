@@ -8,7 +8,7 @@ use super::{
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
-    reply::reply,
+    reply::{reply, warn_of_no_answers},
     runner::{RunnerKeys, runner},
     schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
 };
@@ -109,7 +109,7 @@ fn pool(
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
-    let reply = reply(&mut table);
+    let (reply, reply_allow) = reply(&mut table);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let RunnerKeys {
@@ -136,6 +136,7 @@ fn pool(
     }
     refuse_outliving_jobs(&mut table, &job, &ack_deadline);
     warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
+    warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     refuse_long_name(&mut table, &queue, &retry);
     let pool = PoolSettings {
         name: default.name,

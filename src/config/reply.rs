@@ -1,6 +1,10 @@
 //! The pool's keys for answers, and what they become.
 
-use super::schema::{Flag, Size, Table, Texts};
+use super::{
+    RunnerSettings,
+    problem::Problem,
+    schema::{Flag, Given, Key, Size, Table, Texts},
+};
 
 /// Whether, where and how long a pool's answers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +23,8 @@ pub enum Answers {
     /// Those whose runner gives an answer; and with kinds of runner that do, those that fail for good.
     #[default]
     Given,
-    /// Each of them, at its end: with the standard output of a job of `exec` or `container`, with nothing where a runner gives no
-    /// answer.
+    /// Each of them, at its end: with the standard output of a job of `exec` or `container`, with nothing where a
+    /// runner gives no answer.
     Always,
     /// None.
     Never,
@@ -65,8 +69,8 @@ fn fits(pattern: &str, text: &str) -> bool {
     text.ends_with(end)
 }
 
-/// Reads a pool's keys for answers.
-pub(super) fn reply(pool: &mut Table<'_, '_>) -> ReplySettings {
+/// Reads a pool's keys for answers. `reply_allow` comes back as a key, for not every kind of runner answers by itself.
+pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>>) {
     let default = ReplySettings::default();
     let reply = pool.optional(
         "reply",
@@ -100,14 +104,37 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> ReplySettings {
     if max.is_sound() && max.value > LARGEST {
         pool.refuse(&max, "write at most \"128MiB\": no broker takes more");
     }
-    ReplySettings {
+    let settings = ReplySettings {
         answers: match reply.value {
             None => Answers::Given,
             Some(true) => Answers::Always,
             Some(false) => Answers::Never,
         },
-        allow: allow.value,
+        allow: allow.value.clone(),
         max: max.value,
+    };
+    (settings, allow)
+}
+
+/// Says so where queues are allowed, and no runner will ever have an answer for them.
+pub(super) fn warn_of_no_answers(
+    pool: &mut Table<'_, '_>,
+    settings: &ReplySettings,
+    allow: &Key<Vec<String>>,
+    runner: &RunnerSettings,
+) {
+    let is_silent = match settings.answers {
+        Answers::Always => false,
+        Answers::Given => !matches!(runner, RunnerSettings::Warm(_)),
+        Answers::Never => true,
+    };
+    if is_silent && allow.given == Given::Well && !settings.allow.is_empty() {
+        pool.warn(Problem::new(
+            allow.place.clone(),
+            allow.path.clone(),
+            format!("{:?}", settings.allow),
+            "write reply = true too: without it this pool answers nobody",
+        ));
     }
 }
 

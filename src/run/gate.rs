@@ -208,7 +208,7 @@ impl Gate {
         self.changed.notify_one();
     }
 
-    /// Closes the gate for as long as the guard lives: a copy cannot be published.
+    /// Closes the gate for as long as the guard lives: a copy or an answer cannot be published.
     pub(crate) fn block(&self, cause: String) -> BlockedGuard<'_> {
         let mut state = self.state();
         state.blocked += 1;

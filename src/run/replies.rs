@@ -118,30 +118,28 @@ fn answering<T>(
 /// The delivery can be held no longer, and whoever asked was not answered.
 pub(super) async fn send(
     shared: &Shared,
+    request: &Message,
     answer: Answer,
     hold: &HoldUntil<'_>,
 ) -> Result<(), TimeUp> {
     let outcome = match answer {
         Answer::None => return Ok(()),
         Answer::Refused(refusal) => {
-            refused(shared, refusal);
+            refused(shared, request, refusal);
             ReplyOutcome::Refused
         }
-        Answer::Send { message, says } => {
-            let reply_to = message.routing_key.clone();
-            match publish_answer(shared, *message, hold).await {
-                Ok(()) => match says {
-                    Says::Done => ReplyOutcome::Done,
-                    Says::Failed => ReplyOutcome::Failed,
-                    Says::TooLarge => ReplyOutcome::TooLarge,
-                },
-                Err(Unpublished::TimeUp) => return Err(TimeUp),
-                Err(Unpublished::GivenUp(error)) => {
-                    undeliverable(shared, &reply_to, &chain(&error));
-                    ReplyOutcome::Undeliverable
-                }
+        Answer::Send { message, says } => match publish_answer(shared, *message, hold).await {
+            Ok(()) => match says {
+                Says::Done => ReplyOutcome::Done,
+                Says::Failed => ReplyOutcome::Failed,
+                Says::TooLarge => ReplyOutcome::TooLarge,
+            },
+            Err(Unpublished::TimeUp) => return Err(TimeUp),
+            Err(Unpublished::GivenUp(error)) => {
+                undeliverable(shared, request, &chain(&error));
+                ReplyOutcome::Undeliverable
             }
-        }
+        },
     };
     shared.metrics.replied(outcome);
     shared.totals.count_reply(outcome);
@@ -162,10 +160,16 @@ async fn publish_answer(
     .await
 }
 
-fn refused(shared: &Shared, refusal: Refusal) {
+/// Where a message wants its answer, no longer than a log line should be.
+fn reply_to(request: &Message) -> &str {
+    cut(request.properties.reply_to.as_deref().unwrap_or_default())
+}
+
+fn refused(shared: &Shared, request: &Message, refusal: Refusal) {
     if let Some(unsaid) = is_due(&shared.complaints.refused[refusal as usize]) {
         warn!(
             pool = %shared.name,
+            messaging.destination.name = ?reply_to(request),
             reason = refusal.as_str(),
             unsaid,
             "an answer is not sent where its message wants it"
@@ -173,12 +177,12 @@ fn refused(shared: &Shared, refusal: Refusal) {
     }
 }
 
-fn undeliverable(shared: &Shared, reply_to: &str, cause: &str) {
+fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
     if let Some(unsaid) = is_due(&shared.complaints.undeliverable) {
         warn!(
             pool = %shared.name,
-            messaging.destination.name = ?cut(reply_to),
-            error = %cause,
+            messaging.destination.name = ?reply_to(request),
+            error = %format_args!("failed to {cause}"),
             unsaid,
             "an answer cannot be delivered"
         );

@@ -184,7 +184,7 @@ pub(crate) async fn prepare(
         return done(delivery, Act::Requeue, Settlement::Requeue);
     }
     // After the copy: what an answer says is so by then.
-    if let Err(TimeUp) = replies::send(shared, answer, &hold).await {
+    if let Err(TimeUp) = replies::send(shared, delivery.message(), answer, &hold).await {
         hold.count_stopped(shared);
         let settlement = match is_copied {
             true => Settlement::LostCopy,

@@ -29,6 +29,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// The work is done, with an answer of these bytes. For one with a content type, make a [`Reply`].
+    ///
+    /// ```
+    /// use tidegate::{BoxError, Job, Outcome};
+    ///
+    /// async fn count(job: Job) -> Result<Outcome, BoxError> {
+    ///     Ok(Outcome::reply(job.body().len().to_string()))
+    /// }
+    /// ```
     pub fn reply(body: impl Into<Bytes>) -> Self {
         Self::Reply(Reply::new(body))
     }

@@ -157,6 +157,7 @@ fn answers_health_metrics_and_api_over_http() {
         "tidegate_job_duration_seconds",
         "tidegate_job_wait_seconds",
         "tidegate_settlements_total",
+        "tidegate_replies_total",
         "tidegate_broker_connected",
         "tidegate_broker_reconnects_total",
         "tidegate_build_info",

@@ -5,6 +5,7 @@ mod environment;
 mod left_behind;
 mod limits;
 mod pipes;
+mod replies;
 mod start;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};

@@ -16,6 +16,7 @@ mod full_disk;
 mod limits;
 mod orphans;
 mod queue_conformance;
+mod replies;
 mod runner_conformance;
 mod settlement;
 mod warm_runner;

@@ -518,3 +518,24 @@ fn an_answer_needs_a_queue_and_a_length_that_can_be() {
     assert!(lines[1].contains("write a queue's name"), "{lines:#?}");
     assert!(lines[2].contains("write at most \"128MiB\""), "{lines:#?}");
 }
+
+#[test]
+fn queues_for_answers_that_never_come_are_worth_a_word() {
+    let warnings = |text: &str| {
+        let given = given(&format!(
+            "[pools.thumbnails]\nreply_allow = [\"replies\"]\n{text}"
+        ));
+        let warnings = given.loaded().warnings;
+        warnings
+            .into_iter()
+            .map(|warning| warning.fix)
+            .collect::<Vec<_>>()
+    };
+    let fix = "write reply = true too: without it this pool answers nobody";
+    let warm = "runner = { kind = \"warm\", command = [\"true\"] }";
+    let exec = "runner = { command = [\"true\"] }";
+    assert_eq!(warnings(exec), [fix]);
+    assert_eq!(warnings(&format!("reply = false\n{warm}")), [fix]);
+    assert_eq!(warnings(&format!("reply = true\n{exec}")), [""; 0]);
+    assert_eq!(warnings(warm), [""; 0]);
+}

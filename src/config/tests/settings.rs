@@ -490,3 +490,13 @@ env = { SIZE = "256" }
         RunnerSettings::Container(expected)
     );
 }
+
+#[test]
+fn the_example_of_answers_answers() {
+    let text = include_str!("../../../examples/reply.toml");
+    let loaded = given(text).loaded();
+    assert_eq!(loaded.warnings, []);
+    let reply = &loaded.settings.pools[0].pool.reply;
+    assert_eq!(reply.answers, Answers::Always);
+    assert!(reply.allows("amq.gen-x"));
+}

@@ -2,6 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions},
+    types::{FieldTable, ShortString},
+};
 use tidegate::{
     Job, Outcome, Policy, Pool, Supervisor,
     decide::PoolName,
@@ -78,6 +84,80 @@ async fn a_pool_loses_a_settlement_but_no_job_when_its_broker_is_killed_and_come
         .expect("a job");
     assert!(again.message().redelivered);
     leave.add_permits(1);
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    supervisor
+        .drain(Duration::from_secs(10))
+        .await
+        .expect("drained");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_held_while_the_broker_blocks_publishers_and_then_sent_before_the_ack() {
+    let mut broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "asked").await;
+    let (say, mut started) = mpsc::unbounded_channel();
+    let leave = Arc::new(Semaphore::new(0));
+    let handler = {
+        let leave = leave.clone();
+        move |job: Job| {
+            say.send(()).ok();
+            let leave = leave.clone();
+            async move {
+                leave.acquire().await?.forget();
+                Ok(Outcome::reply(job.body().clone()))
+            }
+        }
+    };
+    let supervisor = Supervisor::builder()
+        .broker(broker.url())
+        .pool(
+            Pool::new("test")
+                .queue(queue.as_str())
+                .policy(Policy::fixed(1))
+                .poll_interval(Duration::from_millis(100))
+                .handler(handler),
+        )
+        .start()
+        .await
+        .expect("a supervisor");
+    let direct = || ShortString::from("amq.rabbitmq.reply-to");
+    let caller = Connection::connect(&broker.url(), ConnectionProperties::default())
+        .await
+        .expect("a connection");
+    let channel = caller.create_channel().await.expect("a channel");
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    let mut answers = channel
+        .basic_consume(direct(), "".into(), options, FieldTable::default())
+        .await
+        .expect("a consumer");
+    channel
+        .basic_publish(
+            "".into(),
+            queue.as_str().into(),
+            BasicPublishOptions::default(),
+            b"question",
+            BasicProperties::default().with_reply_to(direct()),
+        )
+        .await
+        .expect("a publish");
+    within("a job", started.recv()).await.expect("a job");
+
+    to(&mut broker, |broker| broker.set_alarm(true));
+    leave.add_permits(1);
+    until(&supervisor, "blocked", |pool| {
+        pool.state == PoolState::Blocked && pool.jobs.done == 0
+    })
+    .await;
+    to(&mut broker, |broker| broker.set_alarm(false));
+    let answer = within("an answer", answers.next()).await;
+    assert_eq!(
+        answer.expect("a consumer").expect("an answer").data,
+        b"question"
+    );
     until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
     supervisor
         .drain(Duration::from_secs(10))

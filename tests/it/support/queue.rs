@@ -1,22 +1,27 @@
 //! A queue of a test's own at the broker of `AMQP_URL`, seen through a plain client: what a user's program would do.
 
+use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
+    message::Delivery,
     options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::FieldTable,
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::timeout};
 
-use super::{broker::broker_url, daemon::poll};
+use super::{
+    broker::broker_url,
+    daemon::{DEADLINE, poll},
+};
 
 /// A durable queue with a name that nobody else has. Gone on drop, with those that a pool makes beside it.
 pub(crate) struct Queue {
     runtime: Runtime,
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
     name: String,
 }
 
@@ -47,7 +52,7 @@ impl Queue {
         Self {
             runtime,
             channel,
-            _connection: connection,
+            connection,
             name: format!("tidegate-test-{:016x}", rand::random::<u64>()),
         }
     }
@@ -80,6 +85,39 @@ impl Queue {
             confirm.await.unwrap();
         };
         self.runtime.block_on(publish);
+    }
+
+    /// Asks by direct reply-to, and waits for the answer.
+    pub(crate) fn ask(&self, body: &str) -> Delivery {
+        const DIRECT: &str = "amq.rabbitmq.reply-to";
+        let ask = async {
+            let options = BasicConsumeOptions {
+                no_ack: true,
+                ..BasicConsumeOptions::default()
+            };
+            // The broker knows the caller by its channel, and has one consumer of such answers on each.
+            let channel = self.connection.create_channel().await.unwrap();
+            let consume =
+                channel.basic_consume(DIRECT.into(), "".into(), options, FieldTable::default());
+            let mut answers = consume.await.unwrap();
+            let properties = BasicProperties::default()
+                .with_reply_to(DIRECT.into())
+                .with_correlation_id(body.into());
+            let options = BasicPublishOptions::default();
+            channel
+                .basic_publish(
+                    "".into(),
+                    self.name.as_str().into(),
+                    options,
+                    body.as_bytes(),
+                    properties,
+                )
+                .await
+                .unwrap();
+            let answer = timeout(DEADLINE, answers.next()).await;
+            answer.expect("an answer comes").unwrap().unwrap()
+        };
+        self.runtime.block_on(ask)
     }
 
     /// Whether the broker has a queue of this name.
