@@ -6,6 +6,7 @@ use url::{Host, Url};
 use super::{
     BrokerSettings, BrokerUrl, TlsSettings,
     daemon::{Inputs, read_text},
+    management::management,
     problem::{Place, Problem},
     schema::{FilePath, Given, Item, Key, Kind, Spot, Table, quoted},
 };
@@ -15,7 +16,10 @@ const SHAPE: &str = "write amqp://USER:PASSWORD@HOST:5672/VHOST, with / @ : ? # 
                      %2f %40 %3a %3f %23 %25";
 
 /// Reads the table.
-pub(super) fn broker(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> BrokerSettings {
+pub(super) fn broker(
+    root: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+) -> (BrokerSettings, Option<BrokerUrl>) {
     let mut table = root.table("broker", "Where the broker is.");
     let url = table.optional(
         "url",
@@ -31,10 +35,28 @@ pub(super) fn broker(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> BrokerSet
     );
     let (url, is_sound) = chosen_url(&mut table, &url, &url_file, inputs);
 
+    let management = management(&mut table, inputs);
+
     let mut tls = table.table("tls", "Certificates, for `amqps://`.");
     let is_plain = is_sound && url.expose().trim().starts_with("amqp:");
     let tls = tls_settings(&mut tls, is_plain, inputs);
-    BrokerSettings { url, tls }
+    (BrokerSettings { url, tls }, management)
+}
+
+/// Whether the file that a key names counts, rather than the URL of another key. Refuses both at once.
+pub(super) fn takes_file(
+    table: &mut Table<'_, '_>,
+    url: &Key<Option<BrokerUrl>>,
+    url_file: &Key<Option<std::path::PathBuf>>,
+) -> bool {
+    let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
+    let both = url.given != Given::Not && url_file.given != Given::Not;
+    if both && is_variable(&url.place) == is_variable(&url_file.place) {
+        let (_, other) = url.path.rsplit_once('.').unwrap_or(("", &url.path));
+        table.refuse(url_file, format!("remove it, or remove {other}"));
+    }
+    url_file.given != Given::Not
+        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)))
 }
 
 /// The URL that counts, and whether it is one. A variable wins over the file, also where one has the URL and the
@@ -45,15 +67,8 @@ fn chosen_url(
     url_file: &Key<Option<std::path::PathBuf>>,
     inputs: &Inputs<'_>,
 ) -> (BrokerUrl, bool) {
-    let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
-    let both = url.given != Given::Not && url_file.given != Given::Not;
-    if both && is_variable(&url.place) == is_variable(&url_file.place) {
-        table.refuse(url_file, "remove it, or remove url");
-    }
     let fallback = || (BrokerUrl::new(DEFAULT_URL), false);
-    let takes_file = url_file.given != Given::Not
-        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)));
-    if takes_file {
+    if takes_file(table, url, url_file) {
         let Some(text) = read_text(table, url_file, inputs) else {
             return fallback();
         };

@@ -31,8 +31,10 @@ pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Setting
         FilePath,
         "\"/var/log/tidegate/events.jsonl\"",
     );
+    let (broker, management) = broker(root, inputs);
     Settings {
-        broker: broker(root, inputs),
+        broker,
+        management,
         http: http(root, inputs),
         log: log(root),
         events_file: events_file.value,

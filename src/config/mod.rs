@@ -11,6 +11,7 @@ mod env_file;
 mod file;
 mod limits;
 mod machine;
+mod management;
 mod parse;
 mod policy;
 mod pools;

@@ -12,6 +12,8 @@ use crate::decide::{Policy, PoolName, QueueName, Scaling};
 pub struct Settings {
     /// The broker.
     pub broker: BrokerSettings,
+    /// Its management API, for whoever checks a configuration against it.
+    pub management: Option<BrokerUrl>,
     /// Health, metrics, API, and the command line's way in.
     pub http: HttpSettings,
     /// Logs.

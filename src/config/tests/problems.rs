@@ -338,6 +338,41 @@ fn a_runner_says_what_it_cannot_be() {
 }
 
 #[test]
+fn the_management_api_is_a_plain_web_server() {
+    let pool = "pools.a.runner.command = [\"a\"]";
+    for (broker, expected) in [
+        (
+            "management_url = \"https://guest:s3cret@broker:15671\"",
+            "2:18: broker.management_url: found https://guest:***@broker:15671/, write http://: this version speaks no \
+             TLS here, so ask on the broker's own machine or through a tunnel",
+        ),
+        (
+            "management_url = \"broker:15672\"",
+            "2:18: broker.management_url: found <unreadable url>, write http://HOST:15672, or http://USER:PASSWORD@HOST:15672",
+        ),
+        (
+            "management_url = \"http://a\"\nmanagement_url_file = \"url\"",
+            "3:23: broker.management_url_file: found \"url\", remove it, or remove management_url",
+        ),
+        (
+            "management_url_file = \"url\"",
+            "2:23: broker.management_url_file: found ftp://guest:***@broker/, write http://HOST:15672, or http://USER:PASSWORD@HOST:15672",
+        ),
+    ] {
+        let text = format!("[broker]\n{broker}\n[pools]\n{}\n", &pool["pools.".len()..]);
+        let given = given(&text).file("url", "ftp://guest:s3cret@broker\n");
+        assert_eq!(given.lines(), [format!("tidegate.toml:{expected}")]);
+    }
+    let text = format!("broker.management_url_file = \"url\"\n{pool}\n");
+    let loaded = given(&text).file("url", "http://a:b@c\n").loaded();
+    let url = loaded
+        .settings
+        .management
+        .map(|url| url.expose().to_owned());
+    assert_eq!(url.as_deref(), Some("http://a:b@c"));
+}
+
+#[test]
 fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
     for (prefetch, expected) in [
         (5, vec![]),

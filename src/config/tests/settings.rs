@@ -18,6 +18,7 @@ events_file = "/var/log/events.jsonl"
 
 [broker]
 url = "amqps://user:secret@broker.example/vhost"
+management_url = "http://watch:dog@broker.example:15672"
 [broker.tls]
 ca = "ca.pem"
 cert = "cert.pem"
@@ -98,6 +99,8 @@ fn every_key_of_the_file_reaches_its_setting() {
         settings.broker.url.expose(),
         "amqps://user:secret@broker.example/vhost"
     );
+    let management = settings.management.as_ref().expect("it was given");
+    assert_eq!(management.expose(), "http://watch:dog@broker.example:15672");
     assert_eq!(settings.broker.tls.ca.as_deref(), Some("ca.pem".as_ref()));
     assert_eq!(
         settings.broker.tls.cert.as_deref(),

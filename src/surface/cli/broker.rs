@@ -7,11 +7,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::output::{Exit, Failure};
+use super::{
+    management::{self, Management, ManagementError},
+    output::{Exit, Failure},
+};
 use crate::{
     adapters::{amqp::AmqpDriver, process::Escaped},
     builder::{broker_driver, reach},
-    config::{BrokerSettings, DeadLetter, Declare, PoolSettings, Settings},
+    config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
 };
@@ -94,7 +97,11 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
     }
-    findings.extend(unseen(&pools));
+    let seen = match &settings.management {
+        Some(management) => managed(management, url, &pools, &mut findings).await,
+        None => Seen::Amqp,
+    };
+    findings.extend(unseen(&pools, seen));
     driver.close().await;
     Ok(BrokerReport {
         url: url.to_string(),
@@ -118,6 +125,79 @@ pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, 
             .hint("is it running, and are user, password and vhost in broker.url right?"));
     }
     Ok(driver)
+}
+
+/// How much could be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// What AMQP shows.
+    Amqp,
+    /// What the management API shows.
+    Managed {
+        /// The user's permissions too.
+        permissions: bool,
+    },
+}
+
+/// Asks the management API.
+async fn managed(
+    management: &BrokerUrl,
+    broker: &BrokerUrl,
+    pools: &[&PoolSettings],
+    findings: &mut Vec<Finding>,
+) -> Seen {
+    let asked = async {
+        let api = Management::new(management, broker)?;
+        let mut found = Vec::new();
+        for pool in pools {
+            // One that is not there is told of already.
+            let Some(details) = api.queue(&pool.queue).await? else {
+                continue;
+            };
+            let of_queue = management::findings::of_queue(pool, &details);
+            found.extend(of_queue.into_iter().map(|(severity, what)| Finding {
+                severity,
+                pool: Some(pool.name.clone()),
+                what,
+            }));
+        }
+        let permissions = api.permissions().await?;
+        let seen = Seen::Managed {
+            permissions: permissions.is_some(),
+        };
+        found.extend(permissions.map(|permissions| {
+            let (severity, what) = management::findings::of_permissions(&permissions);
+            Finding {
+                severity,
+                pool: None,
+                what,
+            }
+        }));
+        Ok::<_, ManagementError>((found, seen))
+    };
+    match asked.await {
+        Ok((found, seen)) => {
+            findings.extend(found);
+            seen
+        }
+        Err(error) => {
+            findings.push(Finding {
+                severity: Severity::Error,
+                pool: None,
+                what: format!(
+                    "failed to ask the management API at {management}: failed to {}",
+                    causes(&error)
+                ),
+            });
+            Seen::Amqp
+        }
+    }
+}
+
+/// An error with its causes, in one line that is safe to show.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    Escaped(&causes.join(": ")).to_string()
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
@@ -160,31 +240,38 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
             Severity::Error,
             format!("queue {queue} is held exclusively by another connection"),
         ),
-        _ => {
-            let causes = anyhow::Chain::new(error).map(ToString::to_string);
-            let causes: Vec<String> = causes.collect();
-            let causes = causes.join(": ");
-            (
-                Severity::Error,
-                format!("failed to look at queue {queue}: {}", Escaped(&causes)),
-            )
-        }
+        _ => (
+            Severity::Error,
+            format!("failed to look at queue {queue}: {}", causes(error)),
+        ),
     }
 }
 
 /// What AMQP does not show, so that nobody takes silence for an answer.
-fn unseen(pools: &[&PoolSettings]) -> Vec<Finding> {
-    let mut unseen = vec![
-        "consumer timeout: must be longer than each pool's ack_deadline (default 30m)".to_owned(),
-        "queue types, arguments and policies: auto-delete and x-expires queues vanish with a drained pool, \
-         and single-active-consumer makes more than one worker pointless"
-            .to_owned(),
-        "permissions to consume, and to declare and publish to .retry and .dead queues: only doing it shows them"
-            .to_owned(),
-    ];
-    let by_broker = pools
-        .iter()
-        .filter(|pool| pool.retry.dead_letter == DeadLetter::Broker);
+fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
+    let longest = pools.iter().map(|pool| pool.ack_deadline).max();
+    let longest = humantime::format_duration(longest.unwrap_or_default());
+    let mut unseen = vec![format!(
+        "the node's consumer timeout (30m as it comes, and closes the channel under a running job): must be at least \
+         the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"
+    )];
+    if seen == Seen::Amqp {
+        unseen.push(
+            "queue types, arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
+             vanish with a drained pool, and single-active-consumer makes more than one worker pointless. Write \
+             broker.management_url, and they are looked at"
+                .to_owned(),
+        );
+    }
+    if seen != (Seen::Managed { permissions: true }) {
+        unseen.push(
+            "permissions to consume, and to declare and publish to .retry and .dead queues: shown to a management \
+             user with the tag administrator, and by doing it"
+                .to_owned(),
+        );
+    }
+    let by_broker = pools.iter().filter(|_| seen == Seen::Amqp).copied();
+    let by_broker = by_broker.filter(|pool| pool.retry.dead_letter == DeadLetter::Broker);
     unseen.extend(by_broker.map(|pool| {
         format!(
             "dead-letter exchange of queue {}: without one, dead_letter = \"broker\" drops dead letters",
@@ -239,10 +326,15 @@ mod tests {
     #[test]
     fn says_what_it_could_not_see() {
         let mut pool = PoolSettings::new("a");
-        let usual = unseen(&[&pool]).len();
+        let usual = unseen(&[&pool], Seen::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;
-        let unseen = unseen(&[&pool]);
-        assert_eq!(unseen.len(), usual + 1);
-        assert!(unseen[0].what.contains("consumer timeout"));
+        let by_amqp = unseen(&[&pool], Seen::Amqp);
+        assert_eq!(by_amqp.len(), usual + 1);
+        assert!(by_amqp[0].what.contains("consumer timeout"));
+        assert!(by_amqp[1].what.contains("broker.management_url"));
+        for (permissions, left) in [(false, 2), (true, 1)] {
+            let seen = Seen::Managed { permissions };
+            assert_eq!(unseen(&[&pool], seen).len(), left);
+        }
     }
 }

@@ -11,13 +11,20 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::{net::UnixStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time,
+};
 
 use super::{
     args::{Cli, SocketArgs},
     output::{Exit, Failure, bad_configuration},
 };
-use crate::config::{self, Surroundings};
+use crate::{
+    config::{self, Surroundings},
+    runner::BoxError,
+};
 
 /// A supervisor answers from memory; one that takes longer is not well.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,26 +88,34 @@ async fn ask(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), ClientErr
             socket: socket.to_owned(),
             source,
         })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| ClientError::Talk(error.into()))?;
     let request = Request::get(path)
         .header(header::HOST, "localhost")
         .body(Empty::<Bytes>::new())
         .map_err(|error| ClientError::Talk(error.into()))?;
+    exchange(stream, request, ANSWER_BYTES)
+        .await
+        .map_err(ClientError::Talk)
+}
+
+/// Sends one request on a connection of its own, and reads at most so many bytes of the answer.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Empty<Bytes>>,
+    most: usize,
+) -> Result<(StatusCode, Bytes), BoxError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES);
+        let body = Limited::new(response.into_body(), most);
         Ok((status, body.collect().await?.to_bytes()))
     };
     // The connection only moves while it is polled. It may end before the answer was read.
     let mut answer = std::pin::pin!(answer);
-    let answer = tokio::select! {
+    tokio::select! {
         answer = &mut answer => answer,
         _ = connection => answer.await,
-    };
-    answer.map_err(ClientError::Talk)
+    }
 }
 
 /// Which socket to ask at: the one named, else the configuration's, else the default.

@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod dead;
 mod explain;
+mod management;
 mod output;
 mod status;
 mod table;

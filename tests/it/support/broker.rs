@@ -113,16 +113,26 @@ pub(crate) struct PrivateBroker {
     node: String,
     port: u16,
     tls_port: u16,
+    management_port: u16,
     epmd_port: u16,
 }
 
 impl PrivateBroker {
     /// A node that has answered. Blocks.
     pub(crate) fn start() -> Self {
+        Self::start_with("[].")
+    }
+
+    /// The same, with the management API.
+    pub(crate) fn start_managed() -> Self {
+        Self::start_with("[rabbitmq_management].")
+    }
+
+    fn start_with(plugins: &str) -> Self {
         let mut last_words = String::new();
         // A port that was free may be taken by the time it is bound.
         for _ in 0..3 {
-            let mut broker = Self::make();
+            let mut broker = Self::make(plugins);
             broker.order("start");
             match broker.until_it_answers() {
                 Ok(()) => return broker,
@@ -132,13 +142,13 @@ impl PrivateBroker {
         panic!("a private node does not start: {last_words}");
     }
 
-    fn make() -> Self {
+    fn make(plugins: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("tidegate-node-")
             .tempdir()
             .expect("a folder")
             .keep();
-        let [port, tls_port, dist_port, epmd_port] = [(); 4].map(|()| free_port());
+        let [port, tls_port, management_port, dist_port, epmd_port] = [(); 5].map(|()| free_port());
         write_certificates(&folder);
         let pem = |name: &str| folder.join(name).display().to_string();
         let config = format!(
@@ -150,13 +160,19 @@ impl PrivateBroker {
              ssl_options.verify = verify_peer\n\
              ssl_options.fail_if_no_peer_cert = true\n\
              disk_free_limit.absolute = 50MB\n\
-             vm_memory_high_watermark.relative = {WATERMARK}\n",
+             vm_memory_high_watermark.relative = {WATERMARK}\n{}",
             pem("ca.pem"),
             pem("server.pem"),
             pem("server.key"),
+            match plugins.contains("management") {
+                true => format!(
+                    "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
+                ),
+                false => String::new(),
+            },
         );
         fs::write(folder.join("rabbitmq.conf"), config).expect("a configuration");
-        fs::write(folder.join("enabled_plugins"), "[].").expect("a list of plugins");
+        fs::write(folder.join("enabled_plugins"), plugins).expect("a list of plugins");
         let node = format!("tidegate-{}-{port}@localhost", std::process::id());
         let mut keeper = Command::new("bash")
             .arg("-c")
@@ -181,8 +197,14 @@ impl PrivateBroker {
             node,
             port,
             tls_port,
+            management_port,
             epmd_port,
         }
+    }
+
+    /// Where the management API of one that has it listens.
+    pub(crate) fn management_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.management_port)
     }
 
     pub(crate) fn url(&self) -> String {

@@ -1,0 +1,85 @@
+//! `broker.management_url`: where the broker's management API is.
+
+use url::Url;
+
+use super::{
+    BrokerUrl,
+    broker::takes_file,
+    daemon::{Inputs, read_text},
+    problem::Problem,
+    schema::{FilePath, Item, Kind, Spot, Table, quoted},
+};
+
+const SHAPE: &str = "write http://HOST:15672, or http://USER:PASSWORD@HOST:15672";
+const NO_TLS: &str = "write http://: this version speaks no TLS here, so ask on the broker's own machine or through a tunnel";
+
+/// Reads it; `None` where there is none.
+pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<BrokerUrl> {
+    let url = broker.optional(
+        "management_url",
+        "The broker's management API, which `tidegate check --broker` asks what AMQP does not show: consumer timeouts, \
+         types, arguments and policies of queues, permissions. With the user and password of `url`, unless it has its \
+         own. Nothing else uses it.",
+        WebUrl,
+        &quoted("http://localhost:15672"),
+    );
+    let url_file = broker.optional(
+        "management_url_file",
+        "A file with that URL. Instead of `management_url`.",
+        FilePath,
+        "\"/run/secrets/management-url\"",
+    );
+    if !takes_file(broker, &url, &url_file) {
+        return url.value;
+    }
+    let text = read_text(broker, &url_file, inputs)?;
+    let url = BrokerUrl::new(text.trim());
+    if let Err(fix) = check(text.trim()) {
+        let place = url_file.place.clone();
+        broker.problem(Problem::new(place, &url_file.path, url.to_string(), fix));
+        return None;
+    }
+    Some(url)
+}
+
+/// The URL of a web server. What is wrong with one is said without its credentials.
+#[derive(Debug)]
+struct WebUrl;
+
+impl Kind for WebUrl {
+    type Value = BrokerUrl;
+    const IS_TEXT: bool = true;
+    const IS_SECRET: bool = true;
+
+    fn wants(&self) -> String {
+        "a URL".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<BrokerUrl> {
+        let Some(text) = item.get_ref().as_str() else {
+            spot.wrong(item, SHAPE);
+            return None;
+        };
+        let url = BrokerUrl::new(text);
+        match check(text) {
+            Ok(()) => Some(url),
+            Err(fix) => {
+                spot.wrong_shown_as(item, url.to_string(), fix);
+                None
+            }
+        }
+    }
+
+    fn toml(&self, value: &BrokerUrl) -> String {
+        quoted(&value.to_string())
+    }
+}
+
+fn check(text: &str) -> Result<(), &'static str> {
+    let url = Url::parse(text).map_err(|_| SHAPE)?;
+    match url.scheme() {
+        "http" if BrokerUrl::new(text).is_readable() => Ok(()),
+        "https" => Err(NO_TLS),
+        _ => Err(SHAPE),
+    }
+}
