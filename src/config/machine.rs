@@ -1,4 +1,4 @@
-//! What a configuration needs of the machine that it is to run on: programs and directories.
+//! What a configuration needs of the machine that it is to run on: programs, directories and sockets.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    ExecSettings, Loaded, Settings,
+    EngineAddress, ExecSettings, Loaded, RunnerSettings, Settings,
     problem::{Place, Problem, Problems},
 };
 
@@ -32,13 +32,20 @@ impl Loaded {
 fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     for config in &settings.pools {
-        // What an engine has, it says itself: it may be on another machine.
-        let Some(exec) = config.runner.process() else {
-            continue;
-        };
         let mut refuse = |key: &str, found: String, fix: &str| {
             let key = format!("pools.{}.runner.{key}", config.pool.name);
             problems.push(Problem::new(place_of(&key), key, found, fix));
+        };
+        // The socket alone: what an engine has it says itself, and an image may come later.
+        if let RunnerSettings::Container(container) = &config.runner
+            && let Some(EngineAddress::Unix(socket)) = &container.engine
+            && !socket.exists()
+        {
+            let found = format!("unix://{}, where no socket is", socket.display());
+            refuse("engine", found, "start the engine, or write where it is");
+        }
+        let Some(exec) = config.runner.process() else {
+            continue;
         };
         if let Some(directory) = exec.working_dir.as_deref().filter(|path| !path.is_dir()) {
             let found = format!("{:?}, where no directory is", directory.to_string_lossy());

@@ -6,8 +6,7 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as EngineMount,
-    MountType,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
 };
 
 use crate::{
@@ -124,11 +123,6 @@ pub(super) fn body(
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        // A job is well when it ends well.
-        healthcheck: Some(HealthConfig {
-            test: Some(vec!["NONE".to_owned()]),
-            ..HealthConfig::default()
-        }),
         host_config: Some(HostConfig {
             network_mode: settings.network.clone(),
             mounts: Some(settings.mounts.iter().map(mount).collect()),

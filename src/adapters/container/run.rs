@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, pin::pin, time::Duration};
 use bollard::{
     Docker,
     container::{AttachContainerResults, LogOutput},
-    errors::Error,
+    models::ContainerStateStatusEnum,
     query_parameters::{
         AttachContainerOptions, InspectContainerOptions, KillContainerOptions,
         StartContainerOptions, WaitContainerOptions,
@@ -201,7 +201,7 @@ async fn attend(
     let reply = out.finish();
     let stderr_tail = err.finish();
     let exit = match ended {
-        Some(Ended::Exited(code)) => Some(read(container, code).await),
+        Some(Ended::Exited(exit)) => Some(exit),
         Some(Ended::Lost(why)) if course.cause().is_none() => {
             return JobEnd::Failed(Failure {
                 kind: FailureKind::RunnerLost,
@@ -235,8 +235,7 @@ async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
 
 /// How a container came to its end.
 enum Ended {
-    /// As the engine tells it.
-    Exited(i64),
+    Exited(Exit),
     /// Nobody can tell.
     Lost(String),
 }
@@ -253,25 +252,19 @@ async fn exit(container: &Container) -> Ended {
         let options = WaitContainerOptions {
             condition: "not-running".to_owned(),
         };
-        let said = pin!(docker.wait_container(&container.name, Some(options)))
+        // Whatever it answers only says that it is time to look: of a container that is removed meanwhile, an engine
+        // may say that it exited with 0.
+        let _ = pin!(docker.wait_container(&container.name, Some(options)))
             .next()
             .await;
-        match said {
-            Some(Ok(response)) => return Ended::Exited(response.status_code),
-            Some(Err(Error::DockerContainerWaitError { code, .. })) => return Ended::Exited(code),
-            // The engine was restarted, perhaps, and may have kept the container.
-            Some(Err(_)) | None => {}
-        }
         match inspect(container).await {
-            Ok(Look {
-                running: false,
-                code,
-                ..
-            }) => return Ended::Exited(code),
-            Ok(_) => silent_since = None,
-            Err(error) if error.kind == Kind::NotFound => {
-                return Ended::Lost("its container was removed from outside".to_owned());
+            Ok(look) if look.status == Some(ContainerStateStatusEnum::EXITED) => {
+                return Ended::Exited(look.exit());
             }
+            Ok(look) if look.is_being_removed() => return Ended::removed(),
+            Ok(_) => silent_since = None,
+            Err(error) if error.kind == Kind::NotFound => return Ended::removed(),
+            // The engine was restarted, perhaps, and may have kept the container.
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= LOST {
@@ -283,12 +276,35 @@ async fn exit(container: &Container) -> Ended {
     }
 }
 
+impl Ended {
+    fn removed() -> Self {
+        Self::Lost("its container was removed from outside".to_owned())
+    }
+}
+
 /// What a container says of itself.
 struct Look {
-    running: bool,
+    status: Option<ContainerStateStatusEnum>,
     code: i64,
     out_of_memory: bool,
     stop_signal: Option<String>,
+}
+
+impl Look {
+    fn is_being_removed(&self) -> bool {
+        use ContainerStateStatusEnum::{DEAD, REMOVING};
+        matches!(self.status, Some(REMOVING | DEAD))
+    }
+
+    /// The exit as the first process meant it, or as the kernel did.
+    fn exit(&self) -> Exit {
+        let exit = exit_of(self.code);
+        // A job that says what it is stays by its word, whatever became of its children.
+        match self.out_of_memory && !exit.is_word() {
+            true => Exit::OutOfMemory,
+            false => exit,
+        }
+    }
 }
 
 async fn inspect(container: &Container) -> Result<Look, EngineError> {
@@ -298,7 +314,7 @@ async fn inspect(container: &Container) -> Result<Look, EngineError> {
     let found = asked.await?;
     let state = found.state.unwrap_or_default();
     Ok(Look {
-        running: state.running.unwrap_or_default(),
+        status: state.status,
         code: state.exit_code.unwrap_or_default(),
         out_of_memory: state.oom_killed.unwrap_or_default(),
         // An empty one is none, and would be taken for KILL.
@@ -306,19 +322,6 @@ async fn inspect(container: &Container) -> Result<Look, EngineError> {
             .and_then(|config| config.stop_signal)
             .filter(|signal| !signal.is_empty()),
     })
-}
-
-/// Reads an exit code as the first process meant it, or as the kernel did.
-async fn read(container: &Container, code: i64) -> Exit {
-    let exit = exit_of(code);
-    // A job that says what it is stays by its word, whatever became of its children.
-    if exit.is_word() {
-        return exit;
-    }
-    match inspect(container).await {
-        Ok(look) if look.out_of_memory => Exit::OutOfMemory,
-        _ => exit,
-    }
 }
 
 /// What an engine's number means: it tells of a signal as a shell does.

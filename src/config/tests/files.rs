@@ -102,6 +102,8 @@ pools.relative.runner = {{ command = ["./program"], working_dir = "{here}" }}
 pools.own_path.runner = {{ command = ["program"], env.PATH = "{here}" }}
 pools.plain_in_path.runner = {{ command = ["plain"], env.PATH = "{here}" }}
 pools.nowhere.runner = {{ command = ["sh"], working_dir = "/nowhere" }}
+pools.no_engine.runner = {{ kind = "container", image = "a", engine = "unix:///nowhere" }}
+pools.inside.runner = {{ kind = "container", image = "a", command = ["inside"], working_dir = "/nowhere" }}
 "#,
         plain = plain.display()
     );

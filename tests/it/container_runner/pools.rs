@@ -136,7 +136,7 @@ fn is_faulted_while_there_is_no_image_and_spends_no_attempt_on_it() {
     let Some(engine) = engine() else { return };
     let (queue, folder) = (Queue::new(), TempDir::new().unwrap());
     let script = "printf %s $TIDEGATE_ATTEMPT >/folder/attempt";
-    let late = format!("tidegate-test-late:{}", std::process::id());
+    let late = format!("localhost/tidegate-test-late:{}", std::process::id());
     let pool = pool(&queue, engine, folder.path(), "", script);
     let pool = pool.replace(engine.image(), &late) + "pull = \"never\"\n";
     let daemon = Daemon::start(&broker_url(), &pool);

@@ -27,6 +27,9 @@ use tidegate::config::{ContainerSettings, EngineAddress};
 /// It needs a second, and more on a machine that is busy compiling.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Names an engine to test against, such as Podman's. It is left with the images that are made at it.
+const NAMED: &str = "TIDEGATE_TEST_ENGINE";
+
 /// An engine that tests may make containers at, and never pull from.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -55,14 +58,15 @@ impl Engine {
     fn find() -> Result<Self, String> {
         let busybox = busybox()?;
         let is_root = nix::unistd::Uid::effective().is_root();
-        let (address, keeper) = match is_root && on_path("dockerd").is_some() {
-            true => {
+        let (address, keeper) = match env::var(NAMED) {
+            Ok(named) => (EngineAddress::parse(&named)?, None),
+            Err(_) if is_root && on_path("dockerd").is_some() => {
                 let (address, keeper) = start_private()?;
                 (address, Some(keeper))
             }
-            false => (find_other()?, None),
+            Err(_) => (find_other()?, None),
         };
-        let image = format!("tidegate-test:{}", std::process::id());
+        let image = image("tidegate-test");
         let engine = Self {
             address,
             image,
@@ -97,7 +101,7 @@ impl Engine {
 
     /// Another image, with these instructions of a Dockerfile besides.
     pub(crate) fn variant(&self, name: &str, changes: &[&str]) -> String {
-        let image = format!("tidegate-test-{name}:{}", std::process::id());
+        let image = image(&format!("tidegate-test-{name}"));
         self.import(&image, &busybox().expect("it was there"), changes)
             .expect("an image");
         image
@@ -115,14 +119,12 @@ impl Engine {
             .create_container(None::<CreateContainerOptions>, base)
             .await
             .expect("a container");
-        let (repo, tag) = (
-            format!("tidegate-test-{}", signal.to_lowercase()),
-            std::process::id(),
-        );
+        let image = image(&format!("tidegate-test-{}", signal.to_lowercase()));
+        let (repo, tag) = image.split_once(':').expect("a tag");
         let options = CommitContainerOptions {
             container: Some(base.id.clone()),
-            repo: Some(repo.clone()),
-            tag: Some(tag.to_string()),
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
             ..CommitContainerOptions::default()
         };
         let config = ContainerConfig {
@@ -138,7 +140,7 @@ impl Engine {
             .remove_container(&base.id, options)
             .await
             .expect("removed");
-        format!("{repo}:{tag}")
+        image
     }
 
     pub(crate) async fn docker(&self) -> Docker {
@@ -182,11 +184,10 @@ impl Engine {
             .output()
             .expect("tar starts");
         assert!(tar.status.success(), "tar");
-        let (repo, tag) = image.split_once(':').expect("a tag");
         let options = CreateImageOptions {
             from_src: Some("-".to_owned()),
-            repo: Some(repo.to_owned()),
-            tag: Some(tag.to_owned()),
+            // With its tag: Podman reads no other.
+            repo: Some(image.to_owned()),
             changes: changes.iter().map(|line| (*line).to_owned()).collect(),
             ..CreateImageOptions::default()
         };
@@ -232,6 +233,11 @@ async fn connect(address: &EngineAddress) -> Result<Docker, String> {
         .negotiate_version()
         .await
         .map_err(|error| error.to_string())
+}
+
+/// An image's name in full: an engine with several registries asks for no other, and finds it under this.
+fn image(name: &str) -> String {
+    format!("localhost/{name}:{}", std::process::id())
 }
 
 fn start_private() -> Result<(EngineAddress, (Child, ChildStdin)), String> {
