@@ -72,7 +72,7 @@ pub struct Instance {
 /// The right to be the one supervisor of a state directory. Given up on drop, and by the kernel on death.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _file: File,
+    file: File,
     id: (u64, u64),
     instance: Instance,
 }
@@ -122,7 +122,7 @@ impl InstanceLock {
             .map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         Ok(Self {
-            _file: file,
+            file,
             id: (metadata.dev(), metadata.ino()),
             instance,
         })
@@ -136,6 +136,18 @@ impl InstanceLock {
     /// Who we are.
     pub fn instance(&self) -> &Instance {
         &self.instance
+    }
+}
+
+impl Drop for InstanceLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that has not come to its exec yet has it too.
+        let free = libc::flock {
+            l_type: libc::F_UNLCK as libc::c_short,
+            ..whole_file()
+        };
+        // It is the kernel's to free in any case, only later.
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&free));
     }
 }
 
@@ -268,6 +280,16 @@ mod tests {
         assert_eq!(first.life(), Life::Dead);
         assert_eq!(lock.instance().life(), Life::Alive);
         assert_eq!(lock.instance().state, first.state);
+    }
+
+    #[test]
+    fn is_given_up_on_drop_whoever_still_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = InstanceLock::take(dir.path()).unwrap();
+        // As a child has it between fork and exec.
+        let _child = lock.file.try_clone().unwrap();
+        drop(lock);
+        InstanceLock::take(dir.path()).unwrap();
     }
 
     #[test]

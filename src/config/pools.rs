@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use toml::de::DeValue;
+
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     daemon::Inputs,
@@ -10,7 +12,9 @@ use super::{
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     runner::{RunnerKeys, runner},
-    schema::{Choice, Flag, Given, Key, OrWord, Span, Spelling, Table, Text, Whole},
+    schema::{
+        Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Spot, Table, Text, Whole,
+    },
 };
 use crate::decide::QueueName;
 
@@ -218,7 +222,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
         "failures",
         "Share of failed jobs in the window from which it opens. A failure is what spends an attempt without the job \
          having asked for it: an exit code, a signal, a timeout, no memory, a runner that was lost.",
-        PERCENT,
+        Share,
         default.failure_percent,
     );
     let window = table.key(
@@ -247,17 +251,45 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
     })
 }
 
-const PERCENT: Text<u8> = Text {
-    wants: "a share from \"1%\" to \"100%\"",
-    parse: |text| {
-        let percent = text.trim().strip_suffix('%').map(str::trim_end);
-        match percent.and_then(|number| number.parse().ok()) {
-            Some(percent @ 1..=100) => Ok(percent),
-            _ => Err("write a whole share from \"1%\" to \"100%\"".to_owned()),
+/// A share in hundredths: as a number up to 1, or in percent.
+#[derive(Debug)]
+struct Share;
+
+impl Kind for Share {
+    type Value = u8;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        "a share from 0.01 to 1, or from \"1%\" to \"100%\"".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<u8> {
+        let percent = match item.get_ref() {
+            DeValue::Float(share) => share.as_str().parse().ok().and_then(in_percent),
+            DeValue::Integer(share) => share.as_str().parse().ok().and_then(in_percent),
+            DeValue::String(text) => {
+                let number = text.trim().strip_suffix('%').map(str::trim_end);
+                number.and_then(|number| number.parse().ok())
+            }
+            _ => None,
+        };
+        let percent = percent.filter(|percent| (1..=100).contains(percent));
+        if percent.is_none() {
+            spot.wrong(item, format!("write {}, in hundredths", self.wants()));
         }
-    },
-    show: |percent| format!("{percent}%"),
-};
+        percent
+    }
+
+    fn toml(&self, percent: &u8) -> String {
+        format!("{:?}", f64::from(*percent) / 100.0)
+    }
+}
+
+/// A share as whole percent; `None` where it is none.
+fn in_percent(share: f64) -> Option<u8> {
+    let is_close = |percent: &u8| (f64::from(*percent) - share * 100.0).abs() < 1e-9;
+    (1..=100).find(is_close)
+}
 
 const QUEUE: Text<QueueName> = Text {
     wants: "a queue's name",

@@ -391,6 +391,28 @@ fn a_breaker_is_there_when_its_table_is() {
         default.map(|rules| BreakerRules { min_jobs, ..rules })
     );
 
+    for (share, failure_percent) in [
+        ("1", 100),
+        ("1.0", 100),
+        ("0.29", 29),
+        ("0.01", 1),
+        ("\"80%\"", 80),
+    ] {
+        assert_eq!(
+            breaker(with(&format!("{header}failures = {share}"))),
+            default.map(|rules| BreakerRules {
+                failure_percent,
+                ..rules
+            })
+        );
+    }
+    for wrong in [
+        "0", "0.0", "1.5", "0.125", "50", "nan", "\"0%\"", "\"1\"", "true",
+    ] {
+        let problems = with(&format!("{header}failures = {wrong}")).problems();
+        assert_eq!(problems.len(), 1, "{wrong}");
+    }
+
     let page = reference();
     let at = page.find(&format!("# {header}")).expect("its section");
     let section = page[at..]
