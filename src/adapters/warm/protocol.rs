@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
-use serde_json::{Value, ser::Formatter};
+use serde_json::{Value, ser::Formatter, value::RawValue};
 
 use crate::{
     adapters::process::{Escaped, headers_to_json},
@@ -118,14 +118,16 @@ impl Formatter for OneLine {
 pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
     // Unknown keys are a later version's, or the runner's own affair.
     #[derive(Deserialize)]
-    struct Line {
+    struct Line<'a> {
         ready: Option<bool>,
         protocol: Option<u64>,
         id: Option<String>,
         outcome: Option<String>,
         delay: Option<f64>,
         error: Option<Words>,
-        reply: Option<Value>,
+        // As it stands: as a tree it would take many times its size, and large numbers would lose digits.
+        #[serde(borrow)]
+        reply: Option<&'a RawValue>,
         reply_base64: Option<String>,
         progress: Option<Value>,
         #[serde(default)]
@@ -136,7 +138,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         return Err(stray(line));
     }
     let wrong = |what: &str| format!("wrote a line {what}: {}", shown(line));
-    let said: Line = match serde_json::from_slice(line) {
+    let said: Line<'_> = match serde_json::from_slice(line) {
         Ok(said) => said,
         Err(error) if error.is_data() => {
             return Err(wrong(&format!("with a wrong value ({error})")));
@@ -156,8 +158,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         (None, Some(progress)) => return Ok(Said::Progress { id, progress }),
         (None, None) => return Err(wrong("without an outcome")),
         (Some("done"), _) => Answer::Done {
-            reply: reply(said.reply, said.reply_base64)
-                .map_err(|()| wrong("whose reply_base64 is no base64"))?,
+            reply: reply(said.reply, said.reply_base64).map_err(wrong)?,
         },
         (Some("retry"), _) => Answer::Retry {
             after: match said.delay {
@@ -224,14 +225,19 @@ fn shown(line: &[u8]) -> String {
 }
 
 /// A reply that is text goes as it is, any other value as its JSON.
-fn reply(reply: Option<Value>, base64: Option<String>) -> Result<Option<Reply>, ()> {
+fn reply(reply: Option<&RawValue>, base64: Option<String>) -> Result<Option<Reply>, &'static str> {
     let (body, content_type): (Bytes, _) = match (reply, base64) {
         (_, Some(text)) => match BASE64_STANDARD.decode(text) {
             Ok(bytes) => (bytes.into(), "application/octet-stream"),
-            Err(_) => return Err(()),
+            Err(_) => return Err("whose reply_base64 is no base64"),
         },
-        (Some(Value::String(text)), None) => (text.into(), "text/plain; charset=utf-8"),
-        (Some(value), None) => (value.to_string().into(), "application/json"),
+        (Some(json), None) if json.get().starts_with('"') => {
+            match serde_json::from_str::<String>(json.get()) {
+                Ok(text) => (text.into(), "text/plain; charset=utf-8"),
+                Err(_) => return Err("whose reply is no text"),
+            }
+        }
+        (Some(json), None) => (json.get().to_owned().into(), "application/json"),
         (None, None) => return Ok(None),
     };
     Ok(Some(Reply::new(body).content_type(content_type)))
@@ -335,6 +341,11 @@ mod tests {
             (r#""reply":{"a":[1]}"#, br#"{"a":[1]}"#, "application/json"),
             (r#""reply":false"#, b"false", "application/json"),
             (
+                r#""reply":{"b":1.0, "a":[123456789012345678901234567890]}"#,
+                br#"{"b":1.0, "a":[123456789012345678901234567890]}"#,
+                "application/json",
+            ),
+            (
                 r#""reply_base64":"/w==""#,
                 b"\xff",
                 "application/octet-stream",
@@ -392,5 +403,18 @@ mod tests {
         }
         let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
         assert!(trouble.is_err_and(|trouble| trouble.contains("no base64")));
+        let trouble = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
+        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is no text")));
+        let none = parse(br#"{"id":"j","outcome":"done","reply":null}"#);
+        assert!(
+            matches!(
+                none,
+                Ok(Said::Answer {
+                    answer: Answer::Done { reply: None },
+                    ..
+                })
+            ),
+            "{none:?}"
+        );
     }
 }
