@@ -31,7 +31,8 @@ pub struct ContainerSettings {
     pub network: Option<String>,
     /// The user it runs as, by name or id; `None` is the image's own.
     pub user: Option<String>,
-    /// The group, by name or id; `None` is the user's own.
+    /// The group, by name or id; `None` is the user's own. It wants a user beside it, for which engines would take
+    /// root and not the image's.
     pub group: Option<String>,
     /// Bytes of memory, swap included.
     pub memory_max: Option<u64>,

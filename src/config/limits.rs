@@ -120,7 +120,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, kind: &Key<Named>) -> Limits {
     );
     let group = runner.optional(
         "group",
-        "Group that its processes run as, instead of the user's own.",
+        "Group that its processes run as, instead of the user's own. Of `container`, with `user` beside it.",
         NAME,
         "\"media\"",
     );
@@ -182,6 +182,10 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, kind: &Key<Named>) -> Limits {
             .is_some_and(|bytes| bytes < LEAST_OF_ENGINES)
     {
         runner.refuse(&memory_max, "write at least \"6MiB\": engines take no less");
+    }
+    if kind.value == Named::Container && group.is_given() && !user.is_given() {
+        let fix = "write user beside it: for a group alone engines take root, whatever user the image has";
+        runner.refuse(&group, fix);
     }
     Limits {
         user: user.value,

@@ -232,6 +232,10 @@ fn a_runner_says_what_it_cannot_be() {
             "4:14: pools.a.runner.memory_max: found \"1MiB\", write at least \"6MiB\": engines take no less",
         ),
         (
+            "kind = \"container\"\nimage = \"a\"\ngroup = \"media\"",
+            "4:9: pools.a.runner.group: found \"media\", write user beside it: for a group alone engines take root, whatever user the image has",
+        ),
+        (
             "kind = \"container\"\nimage = \"a\"\nnice = 3",
             "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"container\"",
         ),
