@@ -10,6 +10,9 @@ use nix::{
 };
 use thiserror::Error;
 
+/// What system calls that change an id take for leaving it: who asked for it would stay root.
+const AS_IT_IS: u32 = u32::MAX;
+
 /// Who a process is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -52,6 +55,7 @@ pub(crate) fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identi
     let found = match user {
         None => by_id(Uid::effective())?,
         Some(user) => match user.parse() {
+            Ok(AS_IT_IS) => return Err(IdentityError::NoUser(user.to_owned())),
             Ok(id) => by_id(Uid::from_raw(id))?,
             Err(_) => Found::Account(
                 User::from_name(user)
@@ -91,13 +95,14 @@ fn by_id(uid: Uid) -> Result<Found, IdentityError> {
 }
 
 fn gid(group: &str) -> Result<Gid, IdentityError> {
-    if let Ok(id) = group.parse() {
-        return Ok(Gid::from_raw(id));
+    let none = || IdentityError::NoGroup(group.to_owned());
+    match group.parse() {
+        Ok(AS_IT_IS) => return Err(none()),
+        Ok(id) => return Ok(Gid::from_raw(id)),
+        Err(_) => {}
     }
     let found = Group::from_name(group).map_err(IdentityError::LookUp)?;
-    found
-        .map(|group| group.gid)
-        .ok_or_else(|| IdentityError::NoGroup(group.to_owned()))
+    found.map(|group| group.gid).ok_or_else(none)
 }
 
 #[cfg(test)]
@@ -132,6 +137,14 @@ mod tests {
         assert_eq!(
             said(Some("1234567"), None),
             "no user has the id 1234567, so a group has to be named too"
+        );
+        assert_eq!(
+            said(Some("4294967295"), Some("root")),
+            "there is no user \"4294967295\""
+        );
+        assert_eq!(
+            said(Some("root"), Some("4294967295")),
+            "there is no group \"4294967295\""
         );
     }
 }
