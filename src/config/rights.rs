@@ -101,6 +101,11 @@ fn inspect_identity(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse
                 let found = format!("{name:?}, which only root can give to processes");
                 let fix = "run tidegate as root, with CAP_SETUID and CAP_SETGID, or remove it";
                 refuse(key, found, fix.to_owned());
+            } else if !rights::can_be(identity.uid, identity.gid) {
+                let found =
+                    format!("{name:?}, whom the user namespace that tidegate is in does not have");
+                let fix = "map it into the namespace (subuid, subgid), or write one that is";
+                refuse(key, found, fix.to_owned());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 
 /// A capability (capabilities(7)), by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +17,49 @@ pub(crate) enum Right {
     Resources = 24,
 }
 
-/// Whether this process has a right. Root in a container may have none.
+/// Whether this process has a right. Root in a container may have none, and root of a user namespace has those over the
+/// machine itself nowhere.
 pub(crate) fn has(right: Right) -> bool {
+    let is_over_the_machine = matches!(right, Right::Nice | Right::Resources);
+    if is_over_the_machine && !is_of_the_machine(&map("uid_map")) {
+        return false;
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective(&status).map_or_else(
         || Uid::effective().is_root(),
         |rights| rights & (1 << right as u32) != 0,
     )
+}
+
+/// Whether a process of ours can be this user and group at all. Where we are in a user namespace (a rootless container),
+/// only those that were mapped into it exist.
+pub(crate) fn can_be(uid: Uid, gid: Gid) -> bool {
+    let maps = |file: &str, id| is_mapped(&map(file), id);
+    maps("uid_map", uid.as_raw()) && maps("gid_map", gid.as_raw()) && map("setgroups") != "deny"
+}
+
+/// A file that says what our user namespace is like. Empty where the kernel has none.
+fn map(file: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// The ranges in a map, each as the first id in here, the first outside, and how many there are.
+fn ranges(map: &str) -> impl Iterator<Item = [u32; 3]> {
+    map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some([next()?, next()?, next()?])
+    })
+}
+
+fn is_of_the_machine(map: &str) -> bool {
+    map.is_empty() || ranges(map).any(|range| range == [0, 0, u32::MAX])
+}
+
+fn is_mapped(map: &str, id: u32) -> bool {
+    let holds = |[inside, _, count]: [u32; 3]| id.checked_sub(inside).is_some_and(|n| n < count);
+    map.is_empty() || ranges(map).any(holds)
 }
 
 fn effective(status: &str) -> Option<u64> {
@@ -42,5 +78,22 @@ mod tests {
         let status = "Name:\tcat\nCapPrm:\t0\nCapEff:\t00000000000000c0\nCapBnd:\tff\n";
         assert_eq!(effective(status), Some(0b1100_0000));
         assert_eq!(effective("Name:\tcat\n"), None);
+    }
+
+    #[test]
+    fn knows_the_users_of_a_namespace_and_the_machine_from_one() {
+        let machine = "         0          0 4294967295";
+        assert!(is_of_the_machine(machine));
+        assert!(is_mapped(machine, 4_294_967_294));
+        // As a rootless container has it.
+        let rootless = "         0       1000          1\n         1     100000      65536";
+        assert!(!is_of_the_machine(rootless));
+        assert!(is_mapped(rootless, 0));
+        assert!(is_mapped(rootless, 65536));
+        assert!(!is_mapped(rootless, 65537));
+        // As `unshare --map-root-user` has it.
+        assert!(!is_mapped("0 0 1", 1));
+        // A kernel without such namespaces.
+        assert!(is_of_the_machine("") && is_mapped("", 1));
     }
 }

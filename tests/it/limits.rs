@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use nix::unistd::Uid;
@@ -42,6 +42,38 @@ fn what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start() {
     assert_eq!(run.status.code(), Some(78));
     let said = String::from_utf8(run.stderr).unwrap();
     assert!(said.starts_with(problem), "{said}");
+}
+
+#[test]
+fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
+    let own_namespace = || {
+        let mut command = Command::new("unshare");
+        command.arg("--map-root-user");
+        command
+    };
+    if !(own_namespace().arg("true").status()).is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no user namespace can be made here");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\nuser = \"daemon\"\nnice = -20\n";
+    fs::write(dir.path().join("tidegate.toml"), config).unwrap();
+    let check = own_namespace()
+        .arg(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("check")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert_eq!(check.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("runner.user: found \"daemon\", whom the user namespace"),
+        "{said}"
+    );
+    assert!(
+        said.contains("runner.nice: found -20, which is below"),
+        "{said}"
+    );
 }
 
 #[test]
