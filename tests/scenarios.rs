@@ -658,6 +658,55 @@ async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     assert_eq!(after.jobs.retried + after.jobs.dead, 0);
 }
 
+/// Runners of which one, the second, cannot start.
+#[derive(Debug)]
+struct Once {
+    tries: AtomicU32,
+    runners: Box<dyn RunnerManager>,
+}
+
+#[async_trait::async_trait]
+impl RunnerManager for Once {
+    fn kind(&self) -> &'static str {
+        "once"
+    }
+
+    async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+        if self.tries.fetch_add(1, Ordering::Relaxed) == 1 {
+            return Err(StartError {
+                what: String::from("fork: try again"),
+                source: None,
+            });
+        }
+        self.runners.create(request).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_job_does_not_keep_a_pool_faulted_that_could_not_start_another() {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let runners = Once {
+        tries: AtomicU32::new(0),
+        runners: Box::new(HandlerManager::new(handler)),
+    };
+    let supervisor = start(&broker, settings(Policy::fixed(2).max(2)), runners);
+    broker.send(QUEUE, "long");
+    held.started().await;
+    broker.send(QUEUE, "another");
+    until(&supervisor, "faulted", |pool| {
+        pool.state == PoolState::Faulted
+    })
+    .await;
+    let begun = Instant::now();
+    assert_eq!(held.started().await.body(), "another");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    until(&supervisor, "well", |pool| pool.state == PoolState::Active).await;
+    held.let_go(2);
+    let after = until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
+    assert_eq!(after.jobs.retried + after.jobs.dead, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_that_no_runner_starts_for_does_not_go_round_among_the_workers() {
     let broker = broker();

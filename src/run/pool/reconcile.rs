@@ -174,8 +174,9 @@ impl Pool {
             each(&plan.stop, &|cell| cell.order(why));
             each(&plan.retire, &WorkerCell::retire);
             each(&plan.preempt, &WorkerCell::preempt);
-            if intake == Intake::BreakerOpen {
-                // Busy workers too: a mark would be lifted for the trial, and then the trial be an old job.
+            if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
+                // Busy workers too: a mark would be lifted for the trial, and then an old job stand for it, or keep it
+                // waiting for as long as it runs.
                 for cell in workers.values() {
                     cell.order(Leaving::Faulted);
                 }
