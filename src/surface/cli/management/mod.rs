@@ -76,7 +76,7 @@ impl Management {
         };
         Ok(Self {
             host: host.to_owned(),
-            port: api.port().unwrap_or(DEFAULT_PORT),
+            port: port(url).unwrap_or(DEFAULT_PORT),
             base: api.path().trim_end_matches('/').to_owned(),
             authorization: format!("Basic {}", STANDARD.encode(credentials)),
             vhost,
@@ -137,6 +137,12 @@ impl Management {
     }
 }
 
+/// The port that is written. A URL of http has none where it is 80, so it is read as one of another scheme.
+fn port(url: &BrokerUrl) -> Option<u16> {
+    let (_, rest) = url.expose().trim().split_once(':')?;
+    Url::parse(&format!("management:{rest}")).ok()?.port()
+}
+
 fn credentials(url: &Url) -> (String, String) {
     let password = url.password().unwrap_or_default();
     (credentials_user(url), decoded(password))
@@ -164,6 +170,7 @@ mod tests {
         for (url, who, port) in [
             ("http://broker:8080/rabbit/", "job@s:pass/word", 8080),
             ("http://watch:dog@broker", "watch:dog", DEFAULT_PORT),
+            ("http://watch:dog@broker:80/rabbit", "watch:dog", 80),
         ] {
             let api = Management::new(&BrokerUrl::new(url), &broker).unwrap();
             let expected = format!("Basic {}", STANDARD.encode(who));
