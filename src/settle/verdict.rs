@@ -199,21 +199,31 @@ pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict 
                 failure: None,
             },
         ),
-        JobEnd::NotStarted(_) | JobEnd::Stopped => give_back(history, retry),
+        JobEnd::NotStarted(_) => give_back(history, retry),
+        JobEnd::Stopped => back(history, fresh(history), retry),
     }
 }
 
-/// Decides how a delivery is given back that no runner was given, or whose job was stopped.
+/// Decides how a delivery is given back whose job was never begun.
+///
+/// Such a delivery cannot be what ends its takers, so a copy takes none of the broker's count along: a pool may be
+/// faulted for days, and none of its messages becomes a crash loop by that.
 pub fn give_back(history: History, retry: &RetrySettings) -> Verdict {
+    let next = History {
+        delivery_count: 0,
+        ..history
+    };
+    back(history, next, retry)
+}
+
+fn back(history: History, next: History, retry: &RetrySettings) -> Verdict {
     if history.is_crash_loop() {
         return crash_loop(history, retry);
     }
     if history.delivery_count < GIVE_BACKS_BEFORE_COPY {
         return Verdict::GiveBack;
     }
-    Verdict::GiveBackCopy {
-        next: fresh(history),
-    }
+    Verdict::GiveBackCopy { next }
 }
 
 /// Decides how a delivery is given back whose job was stopped because the broker would soon have cut its channel.
@@ -448,11 +458,45 @@ mod tests {
                 ..History::default()
             };
             assert_eq!(
-                word(&give_back(history, &retry)),
+                word(&verdict(JobEnd::Stopped, history, &retry)),
                 expected,
                 "{count} + {carried}"
             );
         }
+    }
+
+    #[test]
+    fn a_message_whose_job_is_never_begun_is_no_crash_loop() {
+        let retry = RetrySettings::default();
+        let mut history = at_attempt(3);
+        let mut copies = 0;
+        for _ in 0..1000 {
+            let not_started = JobEnd::NotStarted(StartError {
+                what: String::new(),
+                source: None,
+            });
+            match verdict(not_started, history, &retry) {
+                // As a quorum queue counts.
+                Verdict::GiveBack => history.delivery_count += 1,
+                Verdict::GiveBackCopy { next } => {
+                    copies += 1;
+                    history = next;
+                }
+                end => panic!("{}", word(&end)),
+            }
+            assert!(history.delivery_count <= GIVE_BACKS_BEFORE_COPY);
+        }
+        assert_eq!((copies, history.attempt), (90, 3));
+        // What came of jobs that were begun is kept.
+        let begun = History {
+            delivery_count: 10,
+            give_backs: 60,
+            ..History::default()
+        };
+        assert_eq!(
+            word(&give_back(begun, &retry)),
+            "give back a copy, 60 in vain"
+        );
     }
 
     #[test]
