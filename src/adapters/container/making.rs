@@ -145,6 +145,20 @@ pub(super) fn body(
     }
 }
 
+/// The keys whose limits an engine has left out of what it `made`.
+pub(super) fn dropped(settings: &ContainerSettings, made: &HostConfig) -> Vec<&'static str> {
+    let limits = [
+        ("memory_max", settings.memory_max.is_some(), made.memory),
+        ("cpu_max", settings.cpu_max.is_some(), made.nano_cpus),
+        ("pids_max", settings.pids_max.is_some(), made.pids_limit),
+    ];
+    let is_none = |made: Option<i64>| made.is_none_or(|made| made <= 0);
+    let dropped = limits
+        .into_iter()
+        .filter(|(_, is_wanted, made)| *is_wanted && is_none(*made));
+    dropped.map(|(key, ..)| key).collect()
+}
+
 /// User and group as engines take them.
 fn user(settings: &ContainerSettings) -> Option<String> {
     match (settings.user.as_deref(), settings.group.as_deref()) {
@@ -245,6 +259,15 @@ mod tests {
         assert!(!env.iter().any(|variable| variable.contains("forged")));
         assert_eq!(made.cmd, None);
         let host = made.host_config.expect("a host's part");
+        assert_eq!(dropped(&settings, &host), [""; 0]);
+        let without = HostConfig {
+            memory: Some(0),
+            pids_limit: None,
+            ..host.clone()
+        };
+        assert_eq!(dropped(&settings, &without), ["memory_max", "pids_max"]);
+        let unlimited = ContainerSettings::new("thumbs:1");
+        assert_eq!(dropped(&unlimited, &without), [""; 0]);
         assert_eq!(host.memory, Some(64 << 20));
         assert_eq!(host.memory_swap, host.memory);
         assert_eq!(host.nano_cpus, Some(1_500_000_000));

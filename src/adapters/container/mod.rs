@@ -19,8 +19,9 @@
 //!
 //! # What is the runner's fault
 //! No engine that answers, an image that cannot be had, a network or a mount that is not there, a program that the
-//! image does not have: nothing was started, so the pool backs off, and no attempt is spent. An engine that is lost
-//! while a job runs is looked for again for two minutes; then that job's attempt has failed.
+//! image does not have, a limit that the engine drops: nothing was started, so the pool backs off, and no attempt is
+//! spent. An engine that is lost while a job runs is looked for again for two minutes; then that job's attempt has
+//! failed.
 //!
 //! # What is left behind
 //! Labels on a container name its pool, its job and its supervisor, with the [lock](super::instance) that the latter

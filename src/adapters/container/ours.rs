@@ -73,7 +73,7 @@ impl Yard {
             // A task, so that it comes to its end whoever stops waiting: what is half made cannot be removed.
             tokio::spawn(async move {
                 let made = docker.create_container(Some(options), body).await;
-                made.map(drop).map_err(EngineError::from)
+                made.map(|made| made.warnings).map_err(EngineError::from)
             })
         };
         Container {
@@ -96,18 +96,18 @@ impl Yard {
 pub(super) struct Container {
     pub(super) docker: Docker,
     pub(super) name: String,
-    making: Option<JoinHandle<Result<(), EngineError>>>,
+    making: Option<JoinHandle<Result<Vec<String>, EngineError>>>,
     removals: TaskTracker,
 }
 
 impl Container {
-    /// Waits until it is made.
+    /// Waits until it is made. Gives what the engine warns of, the first time.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
-    pub(super) async fn made(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn made(&mut self) -> Result<Vec<String>, EngineError> {
         let Some(making) = &mut self.making else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let made = making.await;
         self.making = None;

@@ -80,11 +80,14 @@ async fn make(
     let body = making::body(&shared.settings, &shared.common, shared.owner.as_ref(), job);
     let name = making::make_name(job.pool().as_str());
     let mut container = shared.yard.make(docker, name, body);
-    if let Err(error) = container.made().await {
-        if error.kind == Kind::NotFound {
-            shared.image.forget().await;
+    match container.made().await {
+        Ok(warnings) => heed(shared, &container, &warnings).await?,
+        Err(error) => {
+            if error.kind == Kind::NotFound {
+                shared.image.forget().await;
+            }
+            return Err(refusal(shared, "make", error).await);
         }
-        return Err(refusal(shared, "make", error).await);
     }
     let options = AttachContainerOptions {
         stream: true,
@@ -100,6 +103,34 @@ async fn make(
         Ok(streams) => Ok((container, streams)),
         Err(error) => Err(refusal(shared, "attach to", error).await),
     }
+}
+
+/// Refuses a container that was made without a limit of its pool: an engine that cannot keep one only warns of it.
+async fn heed(
+    shared: &Shared,
+    container: &Container,
+    warnings: &[String],
+) -> Result<(), StartError> {
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let options = None::<InspectContainerOptions>;
+    let asked = container.docker.inspect_container(&container.name, options);
+    let made = match asked.await {
+        Ok(found) => found.host_config.unwrap_or_default(),
+        Err(error) => return Err(refusal(shared, "look at", error).await),
+    };
+    let said = warnings.join(" ");
+    let dropped = making::dropped(&shared.settings, &made);
+    if dropped.is_empty() {
+        tracing::debug!(container = container.name, said, "the engine has warned");
+        return Ok(());
+    }
+    let dropped = dropped.join(" and ");
+    Err(StartError {
+        what: format!("the engine holds no job to {dropped}: {said}"),
+        source: None,
+    })
 }
 
 async fn start(shared: &Shared, container: &Container) -> Result<(), StartError> {

@@ -1,9 +1,15 @@
 //! What keeps a container from starting: the runner's fault, and told so that it can be mended.
 
+use std::{io, path::Path};
+
 use tidegate::{
     adapters::container::ContainerManager,
     config::{ContainerSettings, EngineAddress, Mount, Pull},
     runner::{JobControl, RunnerManager},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
 };
 
 use super::{containers_of, message, try_run};
@@ -34,6 +40,66 @@ async fn says_what_was_tried_where_no_engine_answers() {
     assert_eq!(
         refusal(settings).await,
         "start a runner: no container engine answers at unix:///no/such/engine.sock (no such socket)"
+    );
+}
+
+/// An engine that leaves out the limit of memory and says so in a warning, as one does whose machine cannot keep it.
+fn forgetful_engine(socket: &Path) {
+    let listener = UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    });
+}
+
+/// Answers one request.
+async fn answer(stream: UnixStream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut request, mut body) = (String::new(), Vec::new());
+    stream.read_line(&mut request).await?;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let line = line.trim().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(length) = line.strip_prefix("content-length:") {
+            body = vec![0; length.trim().parse().unwrap()];
+        }
+    }
+    stream.read_exact(&mut body).await?;
+    let (code, said) = if request.contains("/version") {
+        ("200 OK", r#"{"ApiVersion":"1.41"}"#)
+    } else if request.contains("/containers/create") {
+        (
+            "201 Created",
+            r#"{"Id":"1","Warnings":["Limitation discarded."]}"#,
+        )
+    } else if request.starts_with("GET") {
+        ("200 OK", r#"{"HostConfig":{"Memory":0,"PidsLimit":9}}"#)
+    } else {
+        ("200 OK", "")
+    };
+    let head = "connection: close\r\ncontent-type: application/json\r\ncontent-length:";
+    let answer = format!("HTTP/1.1 {code}\r\n{head} {}\r\n\r\n{said}", said.len());
+    stream.write_all(answer.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_limit_that_the_engine_drops_is_no_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    forgetful_engine(&socket);
+    let mut settings = ContainerSettings::new("a");
+    settings.pull = Pull::Never;
+    settings.engine = Some(EngineAddress::Unix(socket));
+    settings.memory_max = Some(64 << 20);
+    settings.pids_max = Some(9);
+    assert_eq!(
+        refusal(settings).await,
+        "start a runner: the engine holds no job to memory_max: Limitation discarded."
     );
 }
 
