@@ -10,7 +10,8 @@
 //! of the supervisor's a job is given none but those that the pool lists.
 //!
 //! A first process that a signal ended is one whose exit code is 128 and the signal's number, which is what an engine
-//! tells. A process that the kernel killed for the container's memory makes the job's failure `out_of_memory`.
+//! tells. A process that the kernel killed for the container's memory makes the job's failure `out_of_memory`, where the
+//! engine has heard of it before the exit.
 //!
 //! # How it ends
 //! At its timeout, and when the supervisor stops it: the image's stop signal, and KILL after `stop_timeout`. The

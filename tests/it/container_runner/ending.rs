@@ -88,8 +88,15 @@ async fn says_that_a_job_ran_out_of_memory() {
     let Some(engine) = engine() else { return };
     let mut settings = engine.script("x=xxxxxxxx; while :; do x=$x$x; done");
     settings.memory_max = Some(16 << 20);
-    let failure = failure(run(settings, message()).await);
-    assert_eq!(failure.kind, FailureKind::OutOfMemory, "{failure:?}");
+    // An engine that is busy may hear of it after the exit, and then it never tells (Docker 20.10).
+    for _ in 0..10 {
+        let failure = failure(run(settings.clone(), message()).await);
+        if failure.kind == FailureKind::OutOfMemory {
+            return;
+        }
+        assert_eq!(failure.kind, FailureKind::Signal(9), "{failure:?}");
+    }
+    panic!("of ten jobs beyond their memory none was said to have run out of it");
 }
 
 #[tokio::test]
