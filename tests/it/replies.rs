@@ -88,7 +88,7 @@ fn answers_with_what_a_warm_runner_replies() {
     );
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "", &runner));
     let done = queue.ask("question");
-    assert_eq!(done.data, br#"{"said":"question"}"#);
+    assert_eq!(done.data, br#"{"said": "question"}"#);
     let content_type = done.properties.content_type().clone();
     assert_eq!(content_type.unwrap().as_str(), "application/json");
     let failed = queue.ask("refuse");
