@@ -8,6 +8,9 @@ use std::time::Duration;
 /// The most that is kept to settle in.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// A year: longer than any broker waits, and what can be added to any time of a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The hours of a delivery, counted from its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
@@ -23,6 +26,8 @@ impl Hours {
     /// The hours where a job that is told to end may take `stop_grace` for it. However long that is, a job has half
     /// of the time.
     pub fn new(ack_deadline: Duration, stop_grace: Duration) -> Self {
+        // A library's user may write Duration::MAX.
+        let ack_deadline = ack_deadline.min(LONGEST);
         let margin = margin(ack_deadline);
         Self {
             stop: ack_deadline
@@ -89,6 +94,17 @@ mod tests {
             let is_worth = hours.is_worth_starting(s(waited), timeout.map(s));
             assert_eq!(is_worth, worth, "{waited} {timeout:?}");
         }
+    }
+
+    #[test]
+    fn a_deadline_that_never_comes_is_still_a_time() {
+        let hours = Hours::new(Duration::MAX, s(10));
+        assert!(
+            std::time::Instant::now()
+                .checked_add(hours.settle)
+                .is_some()
+        );
+        assert!(hours.stop < hours.abandon && hours.abandon < hours.settle);
     }
 
     proptest! {
