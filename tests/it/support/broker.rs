@@ -232,7 +232,11 @@ impl PrivateBroker {
     }
 
     /// SIGKILL. Returns when it is dead.
+    ///
+    /// What was declared is on its disk by then: a node confirms a declare before it writes it there, and after a
+    /// kill in the seconds between there is no such queue.
     pub(crate) fn kill(&mut self) {
+        self.ctl(&["eval", "mnesia:sync_log()."]);
         self.order("kill");
     }
 
