@@ -35,8 +35,8 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     );
     let named = table.key(
         "kind",
-        "`fixed`: always `workers`. `backlog`: one worker for each `jobs_per_worker` jobs of demand, rounded up. \
-         `steps`: a staircase.",
+        "`fixed`: `workers`, where there is a message for each. `backlog`: one worker for each `jobs_per_worker` jobs of \
+         demand, rounded up. `steps`: a staircase.",
         Choice(&[
             ("fixed", Named::Fixed),
             ("backlog", Named::Backlog),
