@@ -442,7 +442,10 @@ fn checks_the_broker_without_touching_it() {
     assert!(out.contains(&ready), "{out}");
     let waits = format!("warning: pool more: queue {} is not there", missing.name());
     assert!(out.contains(&waits), "{out}");
-    assert!(out.contains("not seen: consumer timeout"), "{out}");
+    assert!(
+        out.contains("not seen: the node's consumer timeout"),
+        "{out}"
+    );
     assert!(out.ends_with("tidegate.toml: ok, 2 pools\n"), "{out}");
     assert_eq!(there.take().as_deref(), Some(&b"stays"[..]));
 
