@@ -1,6 +1,7 @@
 //! Replies: an answer that was decided, sent before its delivery is settled; and an account of those that are not.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -43,36 +44,40 @@ impl OwnQueues {
     }
 }
 
-/// What was said of answers that were not sent. Written and read by workers.
+/// What was said of answers that were not sent, or not as they were. Written and read by workers.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
     refused: [Mutex<Complaint>; Refusal::ALL.len()],
+    too_large: Mutex<Complaint>,
     undeliverable: Mutex<Complaint>,
 }
+
+/// Lines about one cause that were left out since the last, if any were.
+type Suppressed = Option<NonZeroU64>;
 
 /// One cause.
 #[derive(Debug, Default)]
 struct Complaint {
     last: Option<Instant>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl Complaint {
     /// Whether to say it now; and then, how often it was not said.
-    fn is_due(&mut self, now: Instant) -> Option<u64> {
+    fn is_due(&mut self, now: Instant) -> Option<Suppressed> {
         let is_due = self
             .last
             .is_none_or(|last| now.duration_since(last) >= BETWEEN_COMPLAINTS);
         if !is_due {
-            self.unsaid += 1;
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
+        Some(NonZeroU64::new(std::mem::take(&mut self.suppressed)))
     }
 }
 
-fn is_due(complaint: &Mutex<Complaint>) -> Option<u64> {
+fn is_due(complaint: &Mutex<Complaint>) -> Option<Suppressed> {
     complaint
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -132,7 +137,10 @@ pub(super) async fn send(
             Ok(()) => match says {
                 Says::Done => ReplyOutcome::Done,
                 Says::Failed => ReplyOutcome::Failed,
-                Says::TooLarge => ReplyOutcome::TooLarge,
+                Says::TooLarge => {
+                    too_large(shared, request);
+                    ReplyOutcome::TooLarge
+                }
             },
             Err(Unpublished::TimeUp) => return Err(TimeUp),
             Err(Unpublished::GivenUp(error)) => {
@@ -166,24 +174,38 @@ fn reply_to(request: &Message) -> &str {
 }
 
 fn refused(shared: &Shared, request: &Message, refusal: Refusal) {
-    if let Some(unsaid) = is_due(&shared.complaints.refused[refusal as usize]) {
+    if let Some(suppressed) = is_due(&shared.complaints.refused[refusal as usize]) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = ?reply_to(request),
             reason = refusal.as_str(),
-            unsaid,
+            hint = refusal.hint(reply_to(request)),
+            suppressed,
             "an answer is not sent where its message wants it"
         );
     }
 }
 
+fn too_large(shared: &Shared, request: &Message) {
+    if let Some(suppressed) = is_due(&shared.complaints.too_large) {
+        warn!(
+            pool = %shared.name,
+            messaging.destination.name = ?reply_to(request),
+            reply_max = shared.settings().reply.max,
+            hint = "raise reply_max, or let jobs answer with less",
+            suppressed,
+            "an answer is longer than reply_max: a failure is sent in its place"
+        );
+    }
+}
+
 fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
-    if let Some(unsaid) = is_due(&shared.complaints.undeliverable) {
+    if let Some(suppressed) = is_due(&shared.complaints.undeliverable) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = ?reply_to(request),
             error = %format_args!("failed to {cause}"),
-            unsaid,
+            suppressed,
             "an answer cannot be delivered"
         );
     }
@@ -196,12 +218,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
         let complaint = Mutex::new(Complaint::default());
-        assert_eq!(is_due(&complaint), Some(0));
+        assert_eq!(is_due(&complaint), Some(None));
         for _ in 0..3 {
             assert_eq!(is_due(&complaint), None);
         }
         tokio::time::advance(BETWEEN_COMPLAINTS).await;
-        assert_eq!(is_due(&complaint), Some(3));
+        assert_eq!(is_due(&complaint), Some(NonZeroU64::new(3)));
         assert_eq!(is_due(&complaint), None);
     }
 }

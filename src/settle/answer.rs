@@ -23,6 +23,9 @@ const OUTCOME: &str = "x-tidegate-outcome";
 /// How a caller's address begins that its broker has made up for it: no queue, and gone with the caller.
 const DIRECT: &str = "amq.rabbitmq.reply-to.";
 
+/// How a queue's name begins that its broker has made up, for a caller that declared one without a name.
+const BROKER_NAMED: &str = "amq.gen-";
+
 /// Longest error text in an answer, in bytes: it fits the smallest frame with all that is beside it.
 const ERROR_LIMIT: usize = 1024;
 
@@ -88,6 +91,20 @@ impl Refusal {
         match self {
             Self::NotAllowed => "reply_allow does not have it",
             Self::OwnQueue => "it is a queue of our own pools",
+        }
+    }
+
+    /// What makes answers to this queue go there, where anything does. Never with a word of the sender's in it.
+    pub fn hint(self, reply_to: &str) -> Option<&'static str> {
+        match self {
+            Self::OwnQueue => None,
+            Self::NotAllowed if reply_to == DIRECT_REPLY_TO => None,
+            Self::NotAllowed if reply_to.starts_with(BROKER_NAMED) => Some(
+                "set reply_allow = [\"amq.gen-*\"] in the pool, for queues that the broker named",
+            ),
+            Self::NotAllowed => {
+                Some("name the queue in the pool's reply_allow, if it is to be trusted")
+            }
         }
     }
 }

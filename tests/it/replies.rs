@@ -57,6 +57,9 @@ fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
         assert!(metrics.contains(&line), "{line} in:\n{metrics}");
     }
     daemon.heard("its standard error", |line| line["line"] == "heard");
+    daemon.heard("that an answer was too long", |line| {
+        line["reply_max"] == 1024 && line["suppressed"].is_null() && line["level"] == "WARN"
+    });
     let said = daemon.said();
     assert!(
         !said.contains("s3cret") && !said.contains("unasked?"),
@@ -71,6 +74,28 @@ fn answers_nobody_by_the_output_of_a_process_unless_it_is_told_to() {
     queue.publish("once");
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
     daemon.heard("its output", |line| line["line"] == "once");
+}
+
+#[test]
+fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
+    let queue = Queue::new();
+    let runner = "command = [\"/bin/cat\"]";
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, "reply = true", runner));
+    let wanted = format!("amq.gen-\n{}", "x".repeat(200));
+    for body in ["first", "second"] {
+        queue.ask_to(&wanted, body);
+    }
+    daemon.wait_for_pool("work", |pool| pool["replies"]["refused"] == 2);
+    let line = daemon.heard("a refusal", |line| {
+        line["reason"] == "reply_allow does not have it"
+    });
+    let named = line["messaging.destination.name"].as_str().unwrap();
+    assert_eq!(named, format!("{wanted:?}"));
+    let hint = line["hint"].as_str().unwrap();
+    assert!(hint.contains("reply_allow = [\"amq.gen-*\"]"), "{line}");
+    // The first of its kind leaves out nothing; the second is left out itself.
+    assert!(line["suppressed"].is_null(), "{line}");
+    assert_eq!(daemon.said().matches("reply_allow does not").count(), 1);
 }
 
 #[test]

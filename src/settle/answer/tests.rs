@@ -182,6 +182,30 @@ fn what_stands_for_any_caller_is_none_even_where_everything_is_allowed() {
 }
 
 #[test]
+fn a_refusal_says_what_would_help_where_anything_would() {
+    use Refusal::{NotAllowed, OwnQueue};
+    let table = [
+        (
+            NotAllowed,
+            "amq.gen-x",
+            Some("reply_allow = [\"amq.gen-*\"]"),
+        ),
+        (NotAllowed, "web", Some("name the queue")),
+        (NotAllowed, DIRECT_REPLY_TO, None),
+        (OwnQueue, "jobs", None),
+        (OwnQueue, "amq.gen-x", None),
+    ];
+    for (refusal, reply_to, expected) in table {
+        let hint = refusal.hint(reply_to);
+        let is_right = match (hint, expected) {
+            (Some(hint), Some(part)) => hint.contains(part),
+            (hint, expected) => hint == expected,
+        };
+        assert!(is_right, "{refusal:?} {reply_to}: {hint:?}");
+    }
+}
+
+#[test]
 fn nobody_who_did_not_ask_is_answered_or_refused() {
     let mut silent = request("");
     let all = settings(Answers::Always);

@@ -73,8 +73,20 @@ impl Queue {
     }
 
     pub(crate) fn publish(&self, body: &str) {
+        self.publish_with(body, BasicProperties::default());
+    }
+
+    /// Asks for an answer to another queue, and does not wait.
+    pub(crate) fn ask_to(&self, reply_to: &str, body: &str) {
+        self.publish_with(
+            body,
+            BasicProperties::default().with_reply_to(reply_to.into()),
+        );
+    }
+
+    fn publish_with(&self, body: &str, properties: BasicProperties) {
         let publish = async {
-            let properties = BasicProperties::default().with_message_id(body.into());
+            let properties = properties.with_message_id(body.into());
             let options = BasicPublishOptions::default();
             let routing_key = self.name.as_str().into();
             let confirm = self
