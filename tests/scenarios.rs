@@ -6,6 +6,8 @@
 mod breaker;
 #[path = "scenarios/deadline.rs"]
 mod deadline;
+#[path = "scenarios/delayed.rs"]
+mod delayed;
 
 use std::{
     sync::{
@@ -486,24 +488,6 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
         text(&letter.headers, "x-tidegate-original-routing-key"),
         QUEUE
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn messages_in_the_retry_queues_show_as_delayed() {
-    let broker = broker();
-    let handler = |_: Job| async {
-        Ok(Outcome::Retry {
-            after: Some(Duration::from_secs(60)),
-        })
-    };
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    until(&supervisor, "delayed", |pool| pool.delayed == 1).await;
-    assert_eq!(broker.ready("jobs.retry.64000"), Some(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,11 @@
 //! Counts the messages that wait in a pool's retry queues, for its state. Nothing is decided by it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{self, Instant};
 
@@ -13,34 +18,58 @@ use crate::{
 
 /// Time between two counts.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Time until a queue that was missing is looked for again. Asking for one costs the probe's channel.
-const MISSING_FOR: Duration = Duration::from_secs(30);
+/// Time until a queue that was missing is looked for again, lest another daemon has made it. Asking for one costs
+/// the probe's channel, and is an error in the broker's log.
+const MISSING_FOR: Duration = Duration::from_secs(3600);
+
+/// Retry queues that got a message since they were last asked for: they are there. Written by workers, read by the
+/// count.
+#[derive(Debug, Default)]
+pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
+
+impl Fed {
+    pub(crate) fn add(&self, queue: &QueueName) {
+        let mut fed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fed.contains(queue) {
+            fed.insert(queue.clone());
+        }
+    }
+
+    fn take(&self) -> HashSet<QueueName> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Counts until it is dropped. Writes the pool's view.
 pub(crate) async fn watch(shared: Arc<Shared>) {
+    // A queue that is not in here is looked at: each at the start, for what an earlier run left.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
-    let mut retried = 0;
     loop {
         time::sleep(INTERVAL).await;
-        // Whatever this pool has retried since has made its queue, so it is there now.
-        let now_retried = shared.totals.snapshot().retried;
-        if now_retried != retried {
-            retried = now_retried;
-            missing.clear();
+        // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
+        for queue in shared.fed.take() {
+            missing.remove(&queue);
         }
         let settings = shared.settings();
         let mut delayed = 0;
         for level in Levels::new(&settings.retry).iter() {
             let queue = retry_queue(&settings.queue, level);
-            if missing
-                .get(&queue)
-                .is_some_and(|since| since.elapsed() < MISSING_FOR)
-            {
+            let since = missing.get(&queue);
+            if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
                 continue;
             }
             match shared.driver.probe(&queue).await {
-                Ok(depth) => delayed += depth.ready,
-                Err(error) if error.kind == QueueErrorKind::NotFound => {
+                Ok(depth) => {
+                    delayed += depth.ready;
+                    missing.remove(&queue);
+                }
+                // One that we may not see is no better than none: asking costs the same.
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
+                    ) =>
+                {
                     missing.insert(queue, Instant::now());
                 }
                 // What cannot be counted now is counted in the next round.

@@ -183,6 +183,9 @@ pub(crate) async fn prepare(
         hold.count_stopped(shared);
         return done(delivery, Act::Requeue, Settlement::Requeue);
     }
+    if let (Settlement::Retry, Some(spec)) = (settlement, &spec) {
+        shared.fed.add(&spec.name);
+    }
     // After the copy: what an answer says is so by then.
     if let Err(TimeUp) = replies::send(shared, delivery.message(), answer, &hold).await {
         hold.count_stopped(shared);

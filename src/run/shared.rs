@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cell::WorkerCell,
+    delayed::Fed,
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) totals: Totals,
     pub(crate) complaints: Complaints,
     pub(crate) own_queues: Arc<OwnQueues>,
+    pub(crate) fed: Fed,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -147,6 +149,7 @@ impl Shared {
             totals: Totals::default(),
             complaints: Complaints::default(),
             own_queues,
+            fed: Fed::default(),
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

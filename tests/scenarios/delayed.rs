@@ -1,0 +1,140 @@
+//! The count of messages in the retry queues, and what it costs the broker.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use tidegate::{
+    decide::QueueName,
+    queue::{
+        Browser, Connectivity, ConsumeRequest, Consumer, QueueDepth, QueueDriver, QueueError,
+        QueueSpec,
+    },
+};
+use tokio::sync::watch;
+
+use super::*;
+
+/// A broker that counts how often it was asked for a queue that it does not have.
+#[derive(Debug, Clone)]
+struct Asked {
+    broker: MemoryBroker,
+    in_vain: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Asked {
+    fn new(broker: &MemoryBroker) -> Self {
+        Self {
+            broker: broker.clone(),
+            in_vain: Arc::default(),
+        }
+    }
+
+    fn start(&self, settings: PoolSettings, runners: impl RunnerManager) -> Supervisor {
+        let pool = PoolSpec {
+            settings,
+            runners: Arc::new(runners),
+        };
+        Supervisor::start(Arc::new(self.clone()), vec![pool], None).unwrap()
+    }
+
+    /// How often, of all queues, and of how many.
+    fn in_vain(&self) -> (u32, usize) {
+        let in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        (in_vain.values().sum(), in_vain.len())
+    }
+}
+
+#[async_trait]
+impl QueueDriver for Asked {
+    async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError> {
+        let answer = self.broker.probe(queue).await;
+        if answer.is_err() {
+            let mut in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+            *in_vain.entry(queue.to_string()).or_default() += 1;
+        }
+        answer
+    }
+
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
+        self.broker.declare(queue).await
+    }
+
+    async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
+        self.broker.delete(queue).await
+    }
+
+    async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
+        self.broker.consume(request).await
+    }
+
+    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
+        self.broker.browse(queue).await
+    }
+
+    async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
+        self.broker.publish(message).await
+    }
+
+    fn header_limit(&self) -> usize {
+        self.broker.header_limit()
+    }
+
+    fn connectivity(&self) -> watch::Receiver<Connectivity> {
+        self.broker.connectivity()
+    }
+
+    async fn close(&self) {
+        self.broker.close().await;
+    }
+}
+
+/// Jobs that all want to be run again in a minute.
+fn later() -> impl RunnerManager {
+    HandlerManager::new(|_: Job| async {
+        Ok(Outcome::Retry {
+            after: Some(Duration::from_secs(60)),
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
+    let broker = broker();
+    let asked = Asked::new(&broker);
+    let supervisor = asked.start(settings(Policy::fixed(1)), later());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (times, levels) = asked.in_vain();
+    assert!(levels > 5, "{levels}");
+    assert_eq!(times as usize, levels, "each once");
+
+    // A retry makes its own queue known, and is no reason to ask for the others.
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    broker.send(QUEUE, "one");
+    until(&supervisor, "delayed", |pool| pool.delayed == 1).await;
+    tokio::time::sleep(Duration::from_secs(1700)).await;
+    assert_eq!(asked.in_vain(), (times, levels));
+
+    // Another daemon may have made one in the meantime.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (again, _) = asked.in_vain();
+    assert_eq!(again, 2 * times - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_left_is_counted() {
+    let broker = broker();
+    broker.declare_queue("jobs.retry.64000", QueueKind::Quorum);
+    for queue in ["jobs.retry.64000", "jobs.retry.64000"] {
+        broker.send(queue, "left");
+    }
+    let supervisor = Asked::new(&broker).start(settings(Policy::fixed(1)), later());
+    until(&supervisor, "delayed", |pool| pool.delayed == 2).await;
+    // Its queue may go, and come back by the next retry.
+    assert!(broker.delete_queue("jobs.retry.64000"));
+    until(&supervisor, "gone", |pool| pool.delayed == 0).await;
+    broker.send(QUEUE, "one");
+    until(&supervisor, "delayed again", |pool| pool.delayed == 1).await;
+}
