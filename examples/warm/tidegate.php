@@ -31,7 +31,7 @@ function serve(callable $handle): void
             $say(["id" => $job["id"], "outcome" => "reject", "error" => $refused->getMessage()], JSON_INVALID_UTF8_SUBSTITUTE);
         } catch (\Throwable $error) {
             fwrite(STDERR, "$error\n");
-            $say(["id" => $job["id"], "outcome" => "failed", "error" => $error->getMessage()], JSON_INVALID_UTF8_SUBSTITUTE);
+            $say(["id" => $job["id"], "outcome" => "failed", "error" => $error::class . ": " . $error->getMessage()], JSON_INVALID_UTF8_SUBSTITUTE);
         }
     }
 }

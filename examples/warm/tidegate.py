@@ -1,4 +1,4 @@
-"""Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker."""
+"""Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker, and import it first."""
 import base64, json, os, sys, traceback
 
 
@@ -10,17 +10,20 @@ class Reject(Exception):
     """It will never work: the message goes to the dead letters, with this reason."""
 
 
-def serve(handle):
-    """Calls `handle(job)` for each job, a dict. What it returns is the reply; what it raises, a failure."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    jobs = os.fdopen(os.dup(0), encoding="utf-8", newline="\n")
+def _take(jobs, answers):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # Whatever is printed from here on, by child processes too, goes to the log.
     sys.stdout = sys.stderr
+    return os.fdopen(jobs, encoding="utf-8", newline="\n"), os.fdopen(answers, "w", encoding="utf-8")
 
-    def say(**line):
-        print(json.dumps(line, allow_nan=False), file=answers, flush=True)
+# In a runner, at once; but not in tests of your worker, nor in child processes of it that import this too.
+_taken = _take(os.dup(0), os.dup(1)) if os.environ.pop("TIDEGATE_PROTOCOL", None) else None
 
+
+def serve(handle):
+    """Calls `handle(job)` for each job, a dict. What it returns is the reply; what it raises, a failure."""
+    jobs, answers = _taken or _take(os.dup(0), os.dup(1))
+    say = lambda **line: print(json.dumps(line, allow_nan=False), file=answers, flush=True)
     say(ready=True, protocol=1)
     for job in map(json.loads, jobs):
         job["bytes"] = base64.b64decode(job["body_base64"]) if "body_base64" in job else job["body"].encode()

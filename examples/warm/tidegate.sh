@@ -2,7 +2,7 @@
 #
 # COMMAND, most often a function, is called for each job with the job's line of JSON on its standard input (for jq,
 # for one). Its exit code is the outcome: 0 done, 65 reject, 75 retry, anything else failed. What it prints goes to
-# the log. It makes sense where starting is dear and the work is not: for a cheap start, use the kind "exec".
+# the log; it cannot reply. It makes sense where starting is dear and the work is not: for a cheap start, use the kind "exec".
 serve() {
     exec 3>&1 1>&2 # Whatever is printed from here on goes to the log.
     echo '{"ready":true,"protocol":1}' >&3

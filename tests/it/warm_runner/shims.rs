@@ -47,8 +47,9 @@ async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
     report.end
 }
 
-/// What every language's handler is held to. Whatever it is asked, it also prints a stray line.
-async fn holds(interpreter: &str, extension: &str) {
+/// What every language's handler is held to. Whatever it is asked, it also prints a stray line. Its own errors are of
+/// the class `raised`.
+async fn holds(interpreter: &str, extension: &str, raised: &str) {
     let Some(mut runner) = runner(interpreter, extension).await else {
         return;
     };
@@ -65,6 +66,22 @@ async fn holds(interpreter: &str, extension: &str) {
         };
         assert_eq!(reply.body, expected.as_bytes());
     }
+    let json = end(runner, b"json").await;
+    let JobEnd::Done { reply: Some(json) } = json else {
+        panic!("{json:?}");
+    };
+    assert_eq!(json.content_type.as_deref(), Some("application/json"));
+    let json: serde_json::Value = serde_json::from_slice(&json.body).expect("JSON");
+    let expected = serde_json::json!({ "n": [1, null, "caf\u{e9}", true] });
+    assert_eq!(json, expected);
+    let no_json = end(runner, b"no json").await;
+    let JobEnd::Failed(failure) = no_json else {
+        panic!("{no_json:?}");
+    };
+    let says_so = ["JSON", "serialize"]
+        .iter()
+        .any(|word| failure.message.contains(word));
+    assert!(says_so, "{failure:?}");
     let later = end(runner, b"later").await;
     assert_eq!(format!("{later:?}"), "Retry { after: Some(2.5s) }");
     let never = end(runner, b"never").await;
@@ -76,7 +93,8 @@ async fn holds(interpreter: &str, extension: &str) {
     let JobEnd::Failed(failure) = failed else {
         panic!("{failed:?}");
     };
-    assert!(failure.message.contains("why"), "{failure:?}");
+    let message = &failure.message;
+    assert!(message.contains(&format!("{raised}: why")), "{message}");
     let log = failure.stderr_tail.unwrap_or_default();
     assert!(
         log.contains("stray\n") && log.contains("stray, of a child"),
@@ -91,22 +109,22 @@ async fn holds(interpreter: &str, extension: &str) {
 
 #[tokio::test]
 async fn python_answers_and_its_prints_go_to_the_log() {
-    holds("python3", "py").await;
+    holds("python3", "py", "ValueError").await;
 }
 
 #[tokio::test]
 async fn node_answers_and_its_prints_go_to_the_log() {
-    holds("node", "js").await;
+    holds("node", "js", "Error").await;
 }
 
 #[tokio::test]
 async fn php_answers_and_its_prints_go_to_the_log() {
-    holds("php", "php").await;
+    holds("php", "php", "Exception").await;
 }
 
 #[tokio::test]
 async fn ruby_answers_and_its_prints_go_to_the_log() {
-    holds("ruby", "rb").await;
+    holds("ruby", "rb", "RuntimeError").await;
 }
 
 #[tokio::test]

@@ -9,6 +9,10 @@ tidegate.serve(async (job) => {
   switch (job.bytes.toString("latin1")) {
     case "reply":
       return `caf\u00e9 ${job.id} ${job.attempt} ${job.headers.n}`;
+    case "json":
+      return { n: [1, null, "caf\u00e9", true] };
+    case "no json":
+      return { n: [1n] };
     case "later":
       throw new tidegate.Retry(2.5);
     case "never":

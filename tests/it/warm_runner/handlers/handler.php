@@ -8,6 +8,10 @@ Tidegate\serve(function (array $job, callable $progress) {
     switch ($job["bytes"]) {
         case "reply":
             return "caf\u{e9} {$job["id"]} {$job["attempt"]} {$job["headers"]["n"]}";
+        case "json":
+            return ["n" => [1, null, "caf\u{e9}", true]];
+        case "no json":
+            return ["n" => [NAN]];
         case "later":
             throw new Tidegate\Retry(2.5);
         case "never":

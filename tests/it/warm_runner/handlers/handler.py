@@ -2,6 +2,8 @@ import subprocess
 
 import tidegate
 
+print("stray, of an import", flush=True)
+
 
 def handle(job):
     print("stray")
@@ -9,6 +11,10 @@ def handle(job):
     match job["bytes"]:
         case b"reply":
             return f"caf\u00e9 {job['id']} {job['attempt']} {job['headers']['n']}"
+        case b"json":
+            return {"n": [1, None, "caf\u00e9", True]}
+        case b"no json":
+            return {"n": [object()]}
         case b"later":
             raise tidegate.Retry(2.5)
         case b"never":
