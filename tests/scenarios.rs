@@ -19,7 +19,7 @@ use std::{
 
 use tidegate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
-    config::{DrainAfter, PoolSettings, RetrySettings},
+    config::{DeadLetter, Declare, DrainAfter, PoolSettings, RetrySettings},
     decide::{Policy, PoolName, Rule},
     queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
     run::{
@@ -488,6 +488,28 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
         text(&letter.headers, "x-tidegate-original-routing-key"),
         QUEUE
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_our_own_keeps_what_is_rejected() {
+    for declare in [Declare::Classic, Declare::Quorum] {
+        let broker = MemoryBroker::new();
+        let handler = |_: Job| async { Err::<Outcome, _>(BoxError::from("no such picture")) };
+        let settings = PoolSettings {
+            declare,
+            retry: RetrySettings {
+                max_attempts: 1,
+                dead_letter: DeadLetter::Broker,
+                ..RetrySettings::default()
+            },
+            ..settings(Policy::fixed(1))
+        };
+        let supervisor = start(&broker, settings, HandlerManager::new(handler));
+        until(&supervisor, "declared", |_| broker.ready(QUEUE).is_some()).await;
+        broker.send(QUEUE, "bad");
+        until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
+        assert_eq!(broker.ready("jobs.dead"), Some(1), "{declare:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,7 +121,7 @@ fn pool(
         job,
         prestart,
     } = runner(&mut table, inputs);
-    let retry = retry(&mut table);
+    let (retry, dead_letter) = retry(&mut table);
 
     if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {
         let max = policy.value.max;
@@ -141,6 +141,7 @@ fn pool(
     refuse_outliving_jobs(&mut table, &job, &ack_deadline);
     warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
+    warn_of_lost_dead_letters(&mut table, &dead_letter, &declare);
     refuse_long_name(&mut table, &queue, &retry);
     let pool = PoolSettings {
         name: default.name,
@@ -163,7 +164,8 @@ fn pool(
     (PoolConfig { pool, runner }, queue)
 }
 
-fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
+/// Reads what becomes of failed jobs. `dead_letter` comes back as a key too, for it asks something of the queue.
+fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let default = RetrySettings::default();
     let mut table = pool.table("retry", "What becomes of jobs that fail.");
     let max_attempts = table.key(
@@ -189,7 +191,7 @@ fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
     let dead_letter = table.key(
         "dead_letter",
         "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: rejected, and lost where \
-         the queue has no dead-letter exchange.",
+         the queue has no dead-letter exchange; one that the pool declares has it, to `<queue>.dead`.",
         Choice(&[("queue", DeadLetter::Queue), ("broker", DeadLetter::Broker)]),
         default.dead_letter,
     );
@@ -200,13 +202,14 @@ fn retry(pool: &mut Table<'_, '_>) -> RetrySettings {
         }
     }
     let breaker = breaker(&mut table);
-    RetrySettings {
+    let settings = RetrySettings {
         max_attempts: max_attempts.value,
         backoff: backoff.value,
         backoff_max: backoff_max.value,
         dead_letter: dead_letter.value,
         breaker,
-    }
+    };
+    (settings, dead_letter)
 }
 
 fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
@@ -325,6 +328,23 @@ fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &R
             queue,
             format!("write at most {room} bytes: <queue>{suffix} must fit in {NAME_BYTES}"),
         );
+    }
+}
+
+/// A queue of someone else's may have no dead-letter exchange, and then the broker drops what is rejected.
+fn warn_of_lost_dead_letters(
+    table: &mut Table<'_, '_>,
+    dead_letter: &Key<DeadLetter>,
+    declare: &Key<Declare>,
+) {
+    let is_rejected = dead_letter.is_sound() && dead_letter.value == DeadLetter::Broker;
+    if is_rejected && declare.is_sound() && declare.value == Declare::No {
+        table.warn(Problem::new(
+            dead_letter.place.clone(),
+            dead_letter.path.clone(),
+            "\"broker\"",
+            "make sure that the queue has a dead-letter exchange, or write \"queue\": without one, dead letters are lost",
+        ));
     }
 }
 

@@ -396,6 +396,28 @@ fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
 }
 
 #[test]
+fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
+    for (declare, expected) in [
+        (
+            "no",
+            vec![
+                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", make sure that the queue has a \
+                 dead-letter exchange, or write \"queue\": without one, dead letters are lost",
+            ],
+        ),
+        ("classic", vec![]),
+        ("quorum", vec![]),
+    ] {
+        let text = format!(
+            "[pools.a]\ndeclare = \"{declare}\"\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n"
+        );
+        let warnings = given(&text).loaded().warnings;
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, expected);
+    }
+}
+
+#[test]
 fn two_pools_on_one_queue_are_both_named_with_their_lines() {
     let text = "pools.a.queue = \"jobs\"\npools.a.runner.command = [\"a\"]\n\
                 pools.b.queue = \"jobs\"\npools.b.runner.command = [\"b\"]\n";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::{
-    config::{Declare, PoolSettings},
+    config::{DeadLetter, Declare, PoolSettings},
     decide::{Moment, Probe},
     queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
     run::{settling::chain, shared::Shared},
@@ -63,14 +63,17 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
 }
 
 async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
-    let (kind, dead_letter_to) = match settings.declare {
-        Declare::Quorum => {
-            // RabbitMQ 4 drops a message at its delivery limit, unless the queue has somewhere to send it.
-            driver.declare(&dead_queue_spec(&settings.queue)).await?;
-            (QueueKind::Quorum, Some(dead_queue(&settings.queue)))
-        }
-        Declare::Classic | Declare::No => (QueueKind::Classic, None),
+    let kind = match settings.declare {
+        Declare::Quorum => QueueKind::Quorum,
+        Declare::Classic | Declare::No => QueueKind::Classic,
     };
+    // RabbitMQ drops a message that is rejected, and from version 4 on one at a quorum queue's delivery limit, unless
+    // the queue has somewhere to send it.
+    let drops = kind == QueueKind::Quorum || settings.retry.dead_letter == DeadLetter::Broker;
+    let dead_letter_to = drops.then(|| dead_queue(&settings.queue));
+    if drops {
+        driver.declare(&dead_queue_spec(&settings.queue)).await?;
+    }
     let spec = QueueSpec {
         name: settings.queue.clone(),
         kind,

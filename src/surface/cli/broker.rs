@@ -29,6 +29,9 @@ pub(super) struct BrokerReport {
     product: Option<String>,
     version: Option<String>,
     pub(super) findings: Vec<Finding>,
+    /// Pools whose queues the management API showed.
+    #[serde(skip)]
+    pub(super) shown: Vec<PoolName>,
 }
 
 /// One thing that was seen, or could not be.
@@ -97,9 +100,9 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
     }
-    let seen = match &settings.management {
+    let (seen, shown) = match &settings.management {
         Some(management) => managed(management, url, &pools, &mut findings).await,
-        None => Seen::Amqp,
+        None => (Seen::Amqp, Vec::new()),
     };
     findings.extend(unseen(&pools, seen));
     driver.close().await;
@@ -108,6 +111,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         product: facts.product,
         version: facts.version,
         findings,
+        shown,
     })
 }
 
@@ -139,21 +143,22 @@ enum Seen {
     },
 }
 
-/// Asks the management API.
+/// Asks the management API. Tells the pools too whose queues it showed.
 async fn managed(
     management: &BrokerUrl,
     broker: &BrokerUrl,
     pools: &[&PoolSettings],
     findings: &mut Vec<Finding>,
-) -> Seen {
+) -> (Seen, Vec<PoolName>) {
     let asked = async {
         let api = Management::new(management, broker)?;
-        let mut found = Vec::new();
+        let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // One that is not there is told of already.
             let Some(details) = api.queue(&pool.queue).await? else {
                 continue;
             };
+            shown.push(pool.name.clone());
             let of_queue = management::findings::of_queue(pool, &details);
             found.extend(of_queue.into_iter().map(|(severity, what)| Finding {
                 severity,
@@ -173,12 +178,12 @@ async fn managed(
                 what,
             }
         }));
-        Ok::<_, ManagementError>((found, seen))
+        Ok::<_, ManagementError>((found, seen, shown))
     };
     match asked.await {
-        Ok((found, seen)) => {
+        Ok((found, seen, shown)) => {
             findings.extend(found);
-            seen
+            (seen, shown)
         }
         Err(error) => {
             findings.push(Finding {
@@ -189,7 +194,7 @@ async fn managed(
                     causes(&error)
                 ),
             });
-            Seen::Amqp
+            (Seen::Amqp, Vec::new())
         }
     }
 }

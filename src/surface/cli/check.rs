@@ -14,6 +14,7 @@ use super::{
 use crate::{
     adapters::process::Escaped,
     config::{self, Loaded, Problem, Source},
+    decide::PoolName,
 };
 
 const OK: Style = AnsiColor::Green.on_default().bold();
@@ -46,6 +47,9 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
         Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
             Ok(seen) => {
                 report.ok &= seen.count(Severity::Error) == 0;
+                report
+                    .warnings
+                    .retain(|warning| !is_answered(warning, &seen.shown));
                 report.broker = Some(seen);
                 None
             }
@@ -93,6 +97,12 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     }
 }
 
+/// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
+fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
+    let mut shown = shown.iter();
+    shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))
+}
+
 fn text(report: &Report) -> String {
     let mut text = String::new();
     for problem in &report.problems {
@@ -120,4 +130,24 @@ fn text(report: &Report) -> String {
         let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {pools} pool{plural}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_there_is_a_dead_letter_exchange_is_asked_until_it_was_seen() {
+        let text = "[pools.a]\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n\
+                    [pools.b]\nqueue = \"a.dead\"\nrunner.command = [\"b\"]\n";
+        let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let around = config::Surroundings::default();
+        let loaded = config::parse(text, "tidegate.toml", &[], &around, &nothing).unwrap();
+        let [lost, derived] = loaded.warnings.as_slice() else {
+            panic!("{:?}", loaded.warnings);
+        };
+        assert!(is_answered(lost, &["b".into(), "a".into()]));
+        assert!(!is_answered(lost, &["b".into()]));
+        assert!(!is_answered(derived, &["a".into(), "b".into()]));
+    }
 }
