@@ -210,8 +210,14 @@ fn job_end(returned: Returned, cause: Option<Cause>, limits: Limits) -> JobEnd {
         (Returned::Outcome(Ok(outcome)), _) => match outcome {
             Outcome::Done => JobEnd::Done { reply: None },
             Outcome::Reply(reply) => JobEnd::Done { reply: Some(reply) },
-            Outcome::Retry { after } => JobEnd::Retry { after },
-            Outcome::Reject { reason } => JobEnd::Rejected { reason },
+            Outcome::Retry { after } => JobEnd::Retry {
+                after,
+                failure: None,
+            },
+            Outcome::Reject { reason } => JobEnd::Rejected {
+                reason,
+                failure: None,
+            },
         },
         (_, Some(Cause::Stop)) => JobEnd::Stopped,
         (Returned::Outcome(Err(error)), Some(Cause::Timeout)) => {
@@ -380,7 +386,7 @@ mod tests {
             Ok(Outcome::retry())
         });
         let end = end_of(well.timeout(limit), &JobControl::default()).await;
-        assert_eq!(end, "Retry { after: None }");
+        assert_eq!(end, "Retry { after: None, failure: None }");
         let badly = HandlerManager::new(|job: Job| async move {
             job.cancelled().cancelled().await;
             Err("cut off".into())

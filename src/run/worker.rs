@@ -640,7 +640,7 @@ impl Worker<'_> {
                 JobEnd::Failed(failure) | JobEnd::WrapperFailed(failure) => {
                     Some(failure.message.clone())
                 }
-                JobEnd::Rejected { reason } => Some(reason.clone()),
+                JobEnd::Rejected { reason, .. } => Some(reason.clone()),
                 JobEnd::NotStarted(error) => Some(chain(error)),
                 _ => None,
             },

@@ -112,11 +112,15 @@ pub enum JobEnd {
     Retry {
         /// How much later; `None` is the pool's own backoff.
         after: Option<Duration>,
+        /// What its runner saw of its end, where it is more than these words: for the dead letter, if it is the last.
+        failure: Option<Failure>,
     },
     /// The job refused itself.
     Rejected {
         /// Why.
         reason: String,
+        /// What its runner saw of its end, where it is more than these words: for the dead letter.
+        failure: Option<Failure>,
     },
     /// The job failed.
     Failed(Failure),

@@ -111,10 +111,11 @@ impl Copies {
         headers.remove(ATTEMPT);
         set(headers, ATTEMPTS, i64::from(death.attempts));
         set(headers, REASON, death.cause.as_str());
-        set(headers, ERROR, shortened(&death.message, ERROR_LIMIT));
         if let Some(failure) = &death.failure {
             note_failure(headers, failure);
         }
+        // After the failure's own: it says what came of that.
+        set(headers, ERROR, shortened(&death.message, ERROR_LIMIT));
         note_time(headers, message, now);
         set(headers, "x-tidegate-pool", self.pool.as_str());
         set(headers, "x-tidegate-queue", self.queue.as_str());

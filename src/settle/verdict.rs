@@ -122,7 +122,7 @@ pub struct Death {
     pub attempts: u32,
     /// One line for a person.
     pub message: String,
-    /// The last failure, where a failure it was.
+    /// The last failure, or what was seen of a job that said itself that this is its end.
     pub failure: Option<Failure>,
 }
 
@@ -154,19 +154,28 @@ impl DeathCause {
 
 /// Decides what becomes of a delivery whose job came to `end`.
 pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict {
+    let is_last = history.attempt >= retry.max_attempts;
     match end {
         JobEnd::Done { reply } => Verdict::Ack { reply },
-        JobEnd::Retry { after } => {
+        JobEnd::Retry { failure, .. } if is_last => {
+            let message = String::from("asked to be run later at its last attempt");
+            spent(history, retry, message, failure)
+        }
+        // A wish is no failure: its copy tells of none.
+        JobEnd::Retry { after, .. } => {
             let levels = Levels::new(retry);
             let level = match after {
                 Some(delay) => levels.for_delay(delay),
                 None => levels.after(history.attempt),
             };
-            again(history, retry, level, None)
+            again(history, level, None)
+        }
+        JobEnd::Failed(failure) if is_last => {
+            spent(history, retry, failure.message.clone(), Some(failure))
         }
         JobEnd::Failed(failure) => {
             let level = Levels::new(retry).after(history.attempt);
-            again(history, retry, level, Some(failure))
+            again(history, level, Some(failure))
         }
         JobEnd::WrapperFailed(failure) => {
             let launch_failures = history.launch_failures + 1;
@@ -190,13 +199,13 @@ pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict 
                 failure: Some(failure),
             }
         }
-        JobEnd::Rejected { reason } => dead(
+        JobEnd::Rejected { reason, failure } => dead(
             retry,
             Death {
                 cause: DeathCause::Rejected,
                 attempts: history.attempt,
                 message: reason,
-                failure: None,
+                failure,
             },
         ),
         JobEnd::NotStarted(_) => give_back(history, retry),
@@ -258,27 +267,7 @@ pub fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
     )
 }
 
-fn again(
-    history: History,
-    retry: &RetrySettings,
-    level: Duration,
-    failure: Option<Failure>,
-) -> Verdict {
-    if history.attempt >= retry.max_attempts {
-        let message = match &failure {
-            Some(failure) => failure.message.clone(),
-            None => String::from("asked to be run later at its last attempt"),
-        };
-        return dead(
-            retry,
-            Death {
-                cause: DeathCause::Attempts,
-                attempts: history.attempt,
-                message,
-                failure,
-            },
-        );
-    }
+fn again(history: History, level: Duration, failure: Option<Failure>) -> Verdict {
     Verdict::Retry {
         level,
         next: History {
@@ -287,6 +276,24 @@ fn again(
         },
         failure,
     }
+}
+
+/// The end of a message whose attempts are spent.
+fn spent(
+    history: History,
+    retry: &RetrySettings,
+    message: String,
+    failure: Option<Failure>,
+) -> Verdict {
+    dead(
+        retry,
+        Death {
+            cause: DeathCause::Attempts,
+            attempts: history.attempt,
+            message,
+            failure,
+        },
+    )
 }
 
 /// The history that a copy carries: the broker counts its deliveries from zero again, so the sum moves to us.
@@ -316,6 +323,11 @@ mod tests {
             message: String::from("exit code 3"),
             stderr_tail: None,
         }
+    }
+
+    fn later(after: Option<Duration>) -> JobEnd {
+        let failure = Some(failure());
+        JobEnd::Retry { after, failure }
     }
 
     fn at_attempt(attempt: u32) -> History {
@@ -350,23 +362,16 @@ mod tests {
                 5,
                 "dead: attempts",
             ),
-            (
-                "asked for later",
-                JobEnd::Retry { after: None },
-                2,
-                "retry 2s as attempt 3",
-            ),
+            ("asked for later", later(None), 2, "retry 2s as attempt 3"),
             (
                 "asked for much later",
-                JobEnd::Retry {
-                    after: Some(Duration::from_secs(90)),
-                },
+                later(Some(Duration::from_secs(90))),
                 1,
                 "retry 128s as attempt 2",
             ),
             (
                 "asked for later too often",
-                JobEnd::Retry { after: None },
+                later(None),
                 5,
                 "dead: attempts",
             ),
@@ -374,6 +379,7 @@ mod tests {
                 "refused itself",
                 JobEnd::Rejected {
                     reason: String::new(),
+                    failure: None,
                 },
                 1,
                 "dead: rejected",
@@ -417,6 +423,34 @@ mod tests {
                 format!("give back a copy, {} in vain", next.give_backs)
             }
         }
+    }
+
+    #[test]
+    fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
+        let retry = RetrySettings::default();
+        let refused = |failure| JobEnd::Rejected {
+            reason: String::from("not a picture"),
+            failure,
+        };
+        let last = "asked to be run later at its last attempt";
+        for (end, attempt, message, seen) in [
+            (refused(Some(failure())), 1, "not a picture", true),
+            (refused(None), 1, "not a picture", false),
+            (later(None), 5, last, true),
+            (JobEnd::Failed(failure()), 5, "exit code 3", true),
+        ] {
+            let Verdict::DeadLetter { death } = verdict(end, at_attempt(attempt), &retry) else {
+                panic!("{message}: not dead");
+            };
+            assert_eq!(death.message, message);
+            assert_eq!(death.failure, seen.then(failure), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_asks_for_later_has_not_failed() {
+        let verdict = verdict(later(None), at_attempt(1), &RetrySettings::default());
+        assert!(matches!(verdict, Verdict::Retry { failure: None, .. }));
     }
 
     #[test]

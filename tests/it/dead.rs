@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::support::{
     broker::{TestQueue, broker_url, unique_queue},
-    daemon::tidegate,
+    daemon::{Daemon, tidegate},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -219,6 +219,50 @@ async fn lists_dead_letters_and_leaves_them_as_they_were() {
 
     // Nothing waits for the broker here: a command that has ended has given back.
     assert_eq!(rig.ids(&dead).await, ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_how_a_job_ended_that_refused_itself_or_asked_for_later_at_last() {
+    let rig = Rig::new().await;
+    let daemon = Daemon::start(
+        &broker_url(),
+        &format!(
+            "[pools.p]\nqueue = \"{}\"\nretry.max_attempts = 1\n[pools.p.runner]\n\
+             command = [\"sh\", \"-c\", \"code=$(cat); echo of $code >&2; exit $code\"]\n",
+            rig.live()
+        ),
+    );
+    for code in ["65", "75"] {
+        let id = BasicProperties::default().with_message_id(code.into());
+        rig.publish(&rig.live(), id, code.as_bytes()).await;
+    }
+    rig.until_ready(&rig.dead(), |ready| ready == 2).await;
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.end().0, Some(0));
+
+    let ran = rig.run(&["list", "p", "--format", "json"]);
+    let mut letters: Vec<Value> = serde_json::from_str(&ran.out).unwrap();
+    letters.sort_by_key(|letter| letter["id"].to_string());
+    let told: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            let text = |key: &str| letter[key].as_str().unwrap_or("-");
+            (
+                text("reason"),
+                text("error"),
+                text("failure"),
+                letter["exit_code"].as_i64(),
+                text("stderr"),
+            )
+        })
+        .collect();
+    let refused = "refused by the job (exit code 65): of 65";
+    let later = "asked to be run later at its last attempt";
+    let expected = [
+        ("rejected", refused, "exit", Some(65), "of 65"),
+        ("attempts", later, "exit", Some(75), "of 75"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

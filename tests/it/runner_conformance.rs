@@ -350,14 +350,14 @@ async fn reports_a_job_that_failed_and_why(kit: impl Kit) {
 async fn reports_a_job_that_asks_for_later(kit: impl Kit) {
     let report = run(&kit, Task::Retry, AMPLE).await;
     assert!(
-        matches!(report.end, JobEnd::Retry { after: None }),
+        matches!(report.end, JobEnd::Retry { after: None, .. }),
         "{report:?}"
     );
 }
 
 async fn reports_a_job_that_refuses_itself_and_why(kit: impl Kit) {
     let report = run(&kit, Task::Reject, AMPLE).await;
-    let JobEnd::Rejected { reason } = &report.end else {
+    let JobEnd::Rejected { reason, .. } = &report.end else {
         panic!("{report:?}");
     };
     assert!(reason.contains("never"), "{reason}");

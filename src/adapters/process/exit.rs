@@ -54,10 +54,25 @@ pub(in crate::adapters) fn job_end(
             stderr_tail,
         }),
         (_, Some(Exit::Code(0))) => JobEnd::Done { reply: None },
-        (_, Some(Exit::Code(EXIT_REJECT))) => JobEnd::Rejected {
-            reason: rejection(stderr_tail.as_deref()),
+        (_, Some(Exit::Code(EXIT_REJECT))) => {
+            let reason = rejection(stderr_tail.as_deref());
+            JobEnd::Rejected {
+                failure: Some(Failure {
+                    kind: FailureKind::Exit(EXIT_REJECT),
+                    message: reason.clone(),
+                    stderr_tail,
+                }),
+                reason,
+            }
+        }
+        (_, Some(Exit::Code(EXIT_RETRY))) => JobEnd::Retry {
+            after: None,
+            failure: Some(Failure {
+                kind: FailureKind::Exit(EXIT_RETRY),
+                message: format!("asked to be run later (exit code {EXIT_RETRY})"),
+                stderr_tail,
+            }),
         },
-        (_, Some(Exit::Code(EXIT_RETRY))) => JobEnd::Retry { after: None },
         (Some(Cause::Stop), _) => JobEnd::Stopped,
         (None, Some(Exit::Code(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND)))) => {
             JobEnd::WrapperFailed(Failure {
@@ -125,8 +140,14 @@ mod tests {
         );
         match end {
             JobEnd::Done { .. } => "done".into(),
-            JobEnd::Retry { after: None } => "retry".into(),
-            JobEnd::Rejected { reason } => format!("rejected: {reason}"),
+            JobEnd::Retry {
+                after: None,
+                failure: Some(failure),
+            } => format!("retry: {:?}", failure.kind),
+            JobEnd::Rejected {
+                reason,
+                failure: Some(failure),
+            } => format!("rejected: {:?}: {reason}", failure.kind),
             JobEnd::Failed(failure) => format!("failed: {:?}: {}", failure.kind, failure.message),
             JobEnd::WrapperFailed(failure) => format!("wrapper: {:?}", failure.kind),
             JobEnd::Stopped => "stopped".into(),
@@ -142,9 +163,9 @@ mod tests {
             (
                 exit(65),
                 None,
-                "rejected: refused by the job (exit code 65)",
+                "rejected: Exit(65): refused by the job (exit code 65)",
             ),
-            (exit(75), None, "retry"),
+            (exit(75), None, "retry: Exit(75)"),
             (exit(126), None, "wrapper: Exit(126)"),
             (exit(127), None, "wrapper: Exit(127)"),
             (exit(1), None, "failed: Exit(1): exit code 1"),
@@ -161,9 +182,9 @@ mod tests {
             (
                 exit(65),
                 Some(Cause::Stop),
-                "rejected: refused by the job (exit code 65)",
+                "rejected: Exit(65): refused by the job (exit code 65)",
             ),
-            (exit(75), Some(Cause::Stop), "retry"),
+            (exit(75), Some(Cause::Stop), "retry: Exit(75)"),
             (exit(1), Some(Cause::Stop), "stopped"),
             (exit(127), Some(Cause::Stop), "stopped"),
             (15, Some(Cause::Stop), "stopped"),
@@ -196,6 +217,22 @@ mod tests {
         };
         assert_eq!(failure.kind, FailureKind::OutOfMemory);
         assert!(matches!(end(Some(Cause::Stop)), JobEnd::Stopped));
+    }
+
+    #[test]
+    fn each_end_but_a_good_one_carries_the_last_of_standard_error() {
+        let codes = [0, 1, 65, 75, 126].map(|code| Some(Exit::Code(code)));
+        for exit in codes.into_iter().chain([Some(Exit::Signal(9)), None]) {
+            let end = job_end(exit, None, TIMEOUT, Some("last words".to_owned()));
+            let failure = match end {
+                JobEnd::Retry { failure, .. } | JobEnd::Rejected { failure, .. } => failure,
+                JobEnd::Failed(failure) | JobEnd::WrapperFailed(failure) => Some(failure),
+                _ => None,
+            };
+            let tail = failure.and_then(|failure| failure.stderr_tail);
+            let expected = (exit != Some(Exit::Code(0))).then_some("last words");
+            assert_eq!(tail.as_deref(), expected, "{exit:?}");
+        }
     }
 
     #[test]

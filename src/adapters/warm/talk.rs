@@ -265,13 +265,28 @@ fn job_end(
     match (cause, answer) {
         (Some(Cause::Timeout), _) => timed_out(timeout, stderr_tail),
         (_, Answer::Done { reply }) => JobEnd::Done { reply },
-        (_, Answer::Retry { after }) => JobEnd::Retry { after },
-        (_, Answer::Reject { error }) => JobEnd::Rejected {
-            reason: match error {
+        (_, Answer::Retry { after }) => JobEnd::Retry {
+            after,
+            failure: Some(Failure {
+                kind: FailureKind::Error,
+                message: "asked to be run later".to_owned(),
+                stderr_tail,
+            }),
+        },
+        (_, Answer::Reject { error }) => {
+            let reason = match error {
                 Some(error) => format!("refused by the job: {error}"),
                 None => "refused by the job".to_owned(),
-            },
-        },
+            };
+            JobEnd::Rejected {
+                failure: Some(Failure {
+                    kind: FailureKind::Error,
+                    message: reason.clone(),
+                    stderr_tail,
+                }),
+                reason,
+            }
+        }
         (Some(Cause::Stop), Answer::Failed { .. }) => JobEnd::Stopped,
         (None, Answer::Failed { error }) => JobEnd::Failed(Failure {
             kind: FailureKind::Error,

@@ -182,7 +182,7 @@ fn a_dead_letter_tells_a_person_what_happened() {
         message: String::from("exit code 3"),
         failure: Some(Failure {
             kind: FailureKind::Exit(3),
-            message: String::from("exit code 3"),
+            message: String::from("of which a death says more"),
             stderr_tail: Some(String::from("Traceback ...")),
         }),
     };

@@ -18,7 +18,10 @@ async fn reads_exit_codes() {
         (1, "Failed(Failure { kind: Exit(1)"),
         (2, "Failed(Failure { kind: Exit(2)"),
         (65, "Rejected"),
-        (75, "Retry { after: None }"),
+        (
+            75,
+            "Retry { after: None, failure: Some(Failure { kind: Exit(75)",
+        ),
         (126, "WrapperFailed(Failure { kind: Exit(126)"),
         (127, "WrapperFailed(Failure { kind: Exit(127)"),
         (255, "Failed(Failure { kind: Exit(255)"),

@@ -83,12 +83,12 @@ async fn holds(interpreter: &str, extension: &str, raised: &str) {
         .any(|word| failure.message.contains(word));
     assert!(says_so, "{failure:?}");
     let later = end(runner, b"later").await;
-    assert_eq!(format!("{later:?}"), "Retry { after: Some(2.5s) }");
+    let later = format!("{later:?}");
+    assert!(later.starts_with("Retry { after: Some(2.5s), "), "{later}");
     let never = end(runner, b"never").await;
-    assert_eq!(
-        format!("{never:?}"),
-        "Rejected { reason: \"refused by the job: no such image\" }"
-    );
+    let never = format!("{never:?}");
+    let refused = "Rejected { reason: \"refused by the job: no such image\", ";
+    assert!(never.starts_with(refused), "{never}");
     let failed = end(runner, b"fail").await;
     let JobEnd::Failed(failure) = failed else {
         panic!("{failed:?}");
@@ -134,11 +134,12 @@ async fn a_shell_answers_by_its_exit_codes() {
     let table: [(&[u8], &str); 4] = [
         (b"reply", "Done { reply: None }"),
         (b"\xff\n", "Done { reply: None }"),
-        (b"later", "Retry { after: None }"),
-        (b"never", "Rejected { reason: \"refused by the job\" }"),
+        (b"later", "Retry { after: None, "),
+        (b"never", "Rejected { reason: \"refused by the job\", "),
     ];
     for (body, expected) in table {
-        assert_eq!(format!("{:?}", end(runner, body).await), expected);
+        let end = format!("{:?}", end(runner, body).await);
+        assert!(end.starts_with(expected), "{end}");
     }
     let failed = end(runner, b"fail").await;
     let JobEnd::Failed(failure) = failed else {
