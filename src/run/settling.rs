@@ -49,6 +49,7 @@ impl HoldUntil<'_> {
 /// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
 #[must_use = "a delivery that is not settled is given back"]
 pub(crate) struct Prepared {
+    job: Option<JobId>,
     delivery: Delivery,
     act: Act,
     settlement: Settlement,
@@ -81,8 +82,10 @@ impl Prepared {
         let settlement = match result {
             Ok(()) => self.settlement,
             Err(error) => {
+                let job = self.job.as_ref().map(|id| id.as_str().escape_debug());
                 warn!(
                     pool = %shared.name,
+                    job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
                     "settlement lost: the channel is gone, so the broker delivers the message again"
@@ -115,6 +118,7 @@ pub(crate) async fn prepare(
     hold: HoldUntil<'_>,
 ) -> Prepared {
     let done = |delivery, act, settlement| Prepared {
+        job: job.cloned(),
         delivery,
         act,
         settlement,

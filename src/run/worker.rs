@@ -476,6 +476,7 @@ impl Worker<'_> {
                         warn!(
                             pool = %self.shared.name,
                             worker.id = %self.cell.id,
+                            job.id = %job.id().as_str().escape_debug(),
                             reason = why.as_str(),
                             held_ms = at.elapsed().as_millis() as u64,
                             hint = lost_hint(why),
