@@ -118,10 +118,14 @@ async fn delivery(consumer: &mut Box<dyn Consumer>) -> Delivery {
     }
 }
 
-/// The consumer ends by a loss: an error, then nothing.
+/// The consumer ends by the loss of its connection: an error, then nothing.
 async fn is_lost(consumer: &mut Box<dyn Consumer>) {
+    is_lost_by(consumer, QueueErrorKind::Disconnected).await;
+}
+
+async fn is_lost_by(consumer: &mut Box<dyn Consumer>, kind: QueueErrorKind) {
     match next(consumer).await {
-        Some(Err(error)) => assert_eq!(error.kind, QueueErrorKind::Disconnected),
+        Some(Err(error)) => assert_eq!(error.kind, kind),
         other => panic!("not a loss: {other:?}"),
     }
     assert!(next(consumer).await.is_none());

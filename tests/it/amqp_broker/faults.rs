@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    connect, consume, declare, delivery, everything_fails_at_once, is_lost, lazily, next, publish,
-    to, until_connected, until_disconnected, within,
+    connect, consume, declare, delivery, everything_fails_at_once, is_lost, is_lost_by, lazily,
+    next, publish, to, until_connected, until_disconnected, within,
 };
 use crate::support::broker::{faulty_broker, settings};
 
@@ -74,26 +74,23 @@ async fn a_broker_that_stops_in_good_order_is_a_loss_too_and_not_a_cancel() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_the_broker_closes_is_lost_alone() {
-    // The broker's own timeout for a delivery that nobody settles, of half an hour by default.
-    const LIMITS: &str = "application:set_env(rabbit, consumer_timeout, 1000), \
-                          application:set_env(rabbit, channel_tick_interval, 100).";
-    const DEFAULTS: &str = "application:set_env(rabbit, consumer_timeout, 1800000), \
-                            application:set_env(rabbit, channel_tick_interval, 60000).";
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "slow").await;
-    to(&mut broker, |broker| broker.ctl(&["eval", LIMITS]));
+    to(&mut broker, |broker| {
+        broker.set_consumer_timeout(Some(Duration::from_secs(1)))
+    });
     let mut idle = consume(&driver, &queue).await.expect("a consumer");
     let mut slow = consume(&driver, &queue).await.expect("a consumer");
     publish(&driver, &queue, "a").await.expect("a publish");
     // To the first in turn, then to the other one, and so on: whoever holds it is cut off.
     let held = delivery(&mut idle).await;
-    is_lost(&mut idle).await;
+    is_lost_by(&mut idle, QueueErrorKind::HeldTooLong).await;
     held.ack().await.expect_err("its channel is gone");
     let again = delivery(&mut slow).await;
     assert!(again.message().redelivered);
     again.ack().await.expect("the other channel is there still");
-    to(&mut broker, |broker| broker.ctl(&["eval", DEFAULTS]));
+    to(&mut broker, |broker| broker.set_consumer_timeout(None));
     until_connected(&driver).await;
     driver.delete(&queue).await.expect("a delete");
     assert!(next(&mut slow).await.is_none());

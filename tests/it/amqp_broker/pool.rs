@@ -92,6 +92,51 @@ async fn a_pool_loses_a_settlement_but_no_job_when_its_broker_is_killed_and_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_stopped_before_the_broker_cuts_its_channel() {
+    let mut broker = faulty_broker().await;
+    let driver = connect(&broker.url()).await;
+    let queue = declare(&driver, "long").await;
+    to(&mut broker, |broker| {
+        broker.set_consumer_timeout(Some(Duration::from_secs(4)))
+    });
+    let (say, mut started) = mpsc::unbounded_channel();
+    let handler = move |job: Job| {
+        say.send(()).ok();
+        async move {
+            // As long as it may.
+            job.cancelled().cancelled().await;
+            Err("stopped".into())
+        }
+    };
+    let supervisor = Supervisor::builder()
+        .broker(broker.url())
+        .pool(
+            Pool::new("test")
+                .queue(queue.as_str())
+                .policy(Policy::fixed(1))
+                .poll_interval(Duration::from_millis(100))
+                .ack_deadline(Duration::from_secs(3))
+                .handler(handler),
+        )
+        .start()
+        .await
+        .expect("a supervisor");
+    let message = Outgoing {
+        routing_key: queue.as_str().to_owned(),
+        ..Outgoing::default()
+    };
+    driver.publish(message).await.expect("a publish");
+    // The third time says that twice it came back as we gave it, and not as the broker took it.
+    for _ in 0..3 {
+        within("a job", started.recv()).await.expect("a job");
+    }
+    let jobs = supervisor.pool(&PoolName::from("test")).expect("it").jobs;
+    assert_eq!((jobs.lost, jobs.requeued, jobs.retried), (0, 2, 0));
+    let _ = supervisor.stop_now().await;
+    to(&mut broker, |broker| broker.set_consumer_timeout(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_held_while_the_broker_blocks_publishers_and_then_sent_before_the_ack() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;

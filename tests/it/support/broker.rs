@@ -231,6 +231,22 @@ impl PrivateBroker {
         self.ctl(&["set_vm_memory_high_watermark", watermark]);
     }
 
+    /// How long a delivery may stay unsettled before its channel is cut, looked at every tenth of a second; or the
+    /// node's own half an hour, looked at every minute.
+    pub(crate) fn set_consumer_timeout(&self, timeout: Option<Duration>) {
+        let (timeout, tick) = match timeout {
+            Some(timeout) => (timeout.as_millis(), 100),
+            None => (1_800_000, 60_000),
+        };
+        self.ctl(&[
+            "eval",
+            &format!(
+                "application:set_env(rabbit, consumer_timeout, {timeout}), \
+                 application:set_env(rabbit, channel_tick_interval, {tick})."
+            ),
+        ]);
+    }
+
     /// SIGKILL. Returns when it is dead.
     ///
     /// What was declared is on its disk by then: a node confirms a declare before it writes it there, and after a
