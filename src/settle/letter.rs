@@ -49,6 +49,9 @@ pub struct Letter {
     pub returned: u64,
 }
 
+/// The broker's words for why it dead-letters, as in `x-death`: <https://www.rabbitmq.com/docs/dlx#effects>.
+pub const BROKER_REASONS: [&str; 4] = ["rejected", "expired", "maxlen", "delivery_limit"];
+
 /// Who made a message a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,7 +12,7 @@ mod verdict;
 pub use self::{
     answer::{Answer, Answering, Refusal, Says, Trouble, trouble},
     copy::{Copies, carried_job_id},
-    letter::{DeadBy, Letter, renewed},
+    letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     verdict::{
         CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,

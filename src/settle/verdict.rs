@@ -141,6 +141,14 @@ pub enum DeathCause {
 }
 
 impl DeathCause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Attempts,
+        Self::Rejected,
+        Self::Launch,
+        Self::CrashLoop,
+    ];
+
     /// The word in the dead letter's headers.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -89,6 +89,7 @@ fn ends_with_2_where_it_is_called_wrongly() {
         &["fly"],
         &["explain"],
         &["status", "--format", "xml"],
+        &["dead", "retry", "thumbnails", "--reason", "attemps"],
     ] {
         let ran = run(args);
         assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.err);

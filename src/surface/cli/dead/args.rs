@@ -2,7 +2,12 @@
 
 use std::{num::NonZeroU64, str::FromStr};
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser},
+};
+
+use crate::settle::{BROKER_REASONS, DeathCause};
 
 #[derive(Debug, Args)]
 pub(in crate::surface::cli) struct DeadArgs {
@@ -64,7 +69,7 @@ pub(super) struct ListArgs {
     pub(super) place: PlaceArgs,
 
     /// Only those that died for this reason
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = reasons())]
     pub(super) reason: Option<String>,
 
     /// At most so many, or `all`
@@ -83,7 +88,7 @@ pub(super) struct ChoiceArgs {
     pub(super) ids: Vec<String>,
 
     /// Only those that died for this reason
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = reasons())]
     pub(super) reason: Option<String>,
 
     /// At most so many, the oldest first
@@ -99,6 +104,32 @@ pub(super) struct PurgeArgs {
     /// Delete all without asking
     #[arg(long, short)]
     pub(super) yes: bool,
+}
+
+/// The words that a letter may have for its death: a pool's, and the broker's.
+fn reasons() -> PossibleValuesParser {
+    let ours = DeathCause::ALL.map(|cause| {
+        let help = match cause {
+            DeathCause::Attempts => "all attempts were spent",
+            DeathCause::Rejected => {
+                "the job refused itself; or the broker had it from a consumer that did"
+            }
+            DeathCause::Launch => "the command behind a wrapper never started",
+            DeathCause::CrashLoop => "delivered in vain too often",
+        };
+        PossibleValue::new(cause.as_str()).help(help)
+    });
+    let theirs = BROKER_REASONS.iter().filter_map(|word| {
+        let help = match *word {
+            "expired" => "by the broker: it waited beyond its time to live",
+            "maxlen" => "by the broker: its queue was full",
+            "delivery_limit" => "by the broker: its quorum queue had delivered it too often",
+            // The one word that both have.
+            _ => return None,
+        };
+        Some(PossibleValue::new(*word).help(help))
+    });
+    ours.into_iter().chain(theirs).collect::<Vec<_>>().into()
 }
 
 /// How many letters at most.
@@ -118,6 +149,36 @@ impl FromStr for Most {
                 .parse()
                 .map(Self::Count)
                 .map_err(|_| "write a number from 1, or all".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Dead {
+        #[command(flatten)]
+        args: DeadArgs,
+    }
+
+    #[test]
+    fn takes_each_reason_that_a_letter_may_have_and_no_other() {
+        let parse = |command, word| Dead::try_parse_from(["dead", command, "p", "--reason", word]);
+        let ours = DeathCause::ALL.map(DeathCause::as_str);
+        for command in ["list", "retry", "purge"] {
+            for word in ours.iter().chain(&BROKER_REASONS) {
+                assert!(parse(command, word).is_ok(), "{command} {word}");
+            }
+            for word in ["attemps", "Attempts", "reply-too-large", ""] {
+                let error = parse(command, word).expect_err(word).to_string();
+                for known in ours.iter().chain(&BROKER_REASONS) {
+                    assert_eq!(error.matches(&format!(" {known}")).count(), 1, "{error}");
+                }
+            }
         }
     }
 }
