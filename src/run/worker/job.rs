@@ -1,124 +1,34 @@
-//! The worker: a task that owns one consumer and runs one job at a time.
-//!
-//! Order of its end, whatever ends it: the consumer is cancelled and the broker's confirmation awaited, what had
-//! been sent ahead is given back, the channel is closed. A running job comes before all of that: it is finished
-//! and settled first, unless it was ordered to stop.
+//! One job of a worker: a runner is borrowed for it, it is run while the intake is minded, its message is settled, and
+//! the runner goes back. It decides nothing about the worker's own end but says why the worker must go.
 
 use std::{
-    collections::VecDeque,
-    future::poll_fn,
     panic::AssertUnwindSafe,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
-use super::{
-    cell::{After, Leaving, WorkerCell},
-    events::Event,
-    fleet::Lent,
-    metrics::JobOutcome,
-    replies::output_use,
-    settling::{HoldUntil, chain, prepare},
-    shared::Shared,
-};
+use super::{Worker, intake::Arrived};
 use crate::{
     config::PoolSettings,
-    decide::{Ending, Hours, JobId, QueueName},
-    queue::{ConsumeRequest, Consumer, Delivery, QueueErrorKind},
-    runner::{Failure, FailureKind, Job, JobControl, JobEnd, OnStart, RunReport},
+    decide::{Ending, Hours, JobId},
+    queue::Delivery,
+    run::{
+        cell::Leaving,
+        events::Event,
+        fleet::Lent,
+        metrics::JobOutcome,
+        replies::output_use,
+        settling::{HoldUntil, chain, prepare},
+    },
+    runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
     settle::{History, Verdict, carried_job_id, crash_loop, give_back, past_deadline, verdict},
 };
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
 const QUIET_WAIT: Duration = Duration::from_secs(2);
-
-/// Runs a worker to its end, and says why it ended.
-pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving {
-    let settings = shared.settings();
-    let request = ConsumeRequest {
-        queue: settings.queue.clone(),
-        prefetch: settings.prefetch,
-        tag: consumer_tag(&shared, &cell),
-    };
-    let opened = tokio::select! {
-        biased;
-        () = cell.leave.cancelled() => return cell.go(Leaving::ScaledDown),
-        opened = shared.driver.consume(request) => opened,
-    };
-    let consumer = match opened {
-        Ok(consumer) => consumer,
-        Err(error) => {
-            debug!(error = %chain(&error), "consumer not opened");
-            shared.open_failed(chain(&error));
-            return cell.go(Leaving::NotOpened);
-        }
-    };
-    cell.consuming(shared.now());
-    shared.opened();
-    let on_start = OnStart::new(Arc::new({
-        let shared = shared.clone();
-        move || shared.gate.started()
-    }));
-    let mut worker = Worker {
-        shared: &shared,
-        cell: &cell,
-        queue: settings.queue.clone(),
-        intake: Intake {
-            consumer,
-            ahead: VecDeque::new(),
-            ended: None,
-        },
-        on_start,
-        stop: None,
-    };
-    let why = worker.serve().await;
-    worker.leave().await;
-    why
-}
-
-/// Consumer tags name their worker to whoever looks at the broker, and are unique to a channel anyway.
-fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
-    // A tag is a short string: 255 bytes.
-    let host: String = shared.host.chars().take(64).collect();
-    format!(
-        "tidegate.{}.{}@{host}.{}",
-        shared.name,
-        cell.id,
-        std::process::id()
-    )
-}
-
-struct Worker<'a> {
-    shared: &'a Arc<Shared>,
-    cell: &'a WorkerCell,
-    /// The queue that it consumes: the pool's own may have changed since.
-    queue: QueueName,
-    intake: Intake,
-    on_start: OnStart,
-    /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
-    stop: Option<CancellationToken>,
-}
-
-/// A consumer, and what it was sent ahead of need.
-struct Intake {
-    consumer: Box<dyn Consumer>,
-    ahead: VecDeque<Arrived>,
-    /// Why no more will come.
-    ended: Option<Leaving>,
-}
-
-/// A delivery and when it came: from then on the broker counts.
-struct Arrived {
-    delivery: Delivery,
-    at: Instant,
-    /// Whether others were before it.
-    waited: bool,
-}
 
 /// How a job came to be ended before its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,108 +39,9 @@ enum Cut {
     AtDeadline,
 }
 
-impl Intake {
-    /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
-    async fn next(&mut self) -> Result<Arrived, Leaving> {
-        if self.ended.is_some() {
-            return std::future::pending().await;
-        }
-        match poll_fn(|cx| self.consumer.poll_next(cx)).await {
-            Some(Ok(delivery)) => Ok(Arrived {
-                delivery,
-                at: Instant::now(),
-                waited: false,
-            }),
-            Some(Err(error)) => {
-                let why = match error.kind {
-                    QueueErrorKind::HeldTooLong => Leaving::HeldTooLong,
-                    _ => Leaving::Lost,
-                };
-                debug!(error = %chain(&error), "consumer lost");
-                self.ended = Some(why);
-                Err(why)
-            }
-            // Nobody here has cancelled it.
-            None => {
-                self.ended = Some(Leaving::Cancelled);
-                Err(Leaving::Cancelled)
-            }
-        }
-    }
-}
-
 impl Worker<'_> {
-    /// Takes deliveries and works on them, until something ends it.
-    async fn serve(&mut self) -> Leaving {
-        loop {
-            let arrived = match self.wait().await {
-                Ok(arrived) => arrived,
-                Err(why) => return self.cell.go(why),
-            };
-            if !self.cell.take() {
-                self.intake.ahead.push_front(arrived);
-                return self.cell.go(Leaving::ScaledDown);
-            }
-            self.shared.delivery_taken();
-            if let Err(why) = self.job(arrived).await {
-                return self.cell.go(why);
-            }
-            match self.cell.finish(self.held()) {
-                After::Stay => {}
-                After::Go(why) => return why,
-            }
-        }
-    }
-
-    /// Waits for a delivery.
-    async fn wait(&mut self) -> Result<Arrived, Leaving> {
-        if let Some(mut arrived) = self.intake.ahead.pop_front() {
-            arrived.waited = true;
-            return Ok(arrived);
-        }
-        if let Some(why) = self.intake.ended {
-            return Err(why);
-        }
-        self.shared.waiting_more();
-        let next = tokio::select! {
-            biased;
-            () = self.cell.leave.cancelled() => None,
-            next = self.intake.next() => Some(next),
-        };
-        let result = match next {
-            // Still counted as waiting until the broker has confirmed that nothing more will come.
-            None => {
-                self.cancel().await;
-                Err(Leaving::ScaledDown)
-            }
-            Some(Ok(arrived)) => Ok(arrived),
-            Some(Err(why)) => {
-                self.cell.not_consuming();
-                Err(why)
-            }
-        };
-        self.shared.waiting_less();
-        result
-    }
-
-    /// The pool's settings, with the queue that this worker consumes.
-    fn settings(&self) -> Arc<PoolSettings> {
-        let settings = self.shared.settings();
-        if settings.queue == self.queue {
-            return settings;
-        }
-        Arc::new(PoolSettings {
-            queue: self.queue.clone(),
-            ..PoolSettings::clone(&settings)
-        })
-    }
-
-    fn held(&self) -> u32 {
-        u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
-    }
-
     /// Runs the job of a delivery and settles it.
-    async fn job(&mut self, arrived: Arrived) -> Result<(), Leaving> {
+    pub(super) async fn job(&mut self, arrived: Arrived) -> Result<(), Leaving> {
         let Arrived {
             delivery,
             at,
@@ -494,7 +305,7 @@ impl Worker<'_> {
     /// The consumer of a worker that goes after this is cancelled first: a broker answers a settlement with the
     /// next message, which would only have to be given back. So does one that gives a message back, lest it get
     /// the same one again.
-    async fn settle(
+    pub(super) async fn settle(
         &mut self,
         settings: &PoolSettings,
         job: Option<&JobId>,
@@ -580,43 +391,6 @@ impl Worker<'_> {
             // The next job need not wait for it.
             fleet.end(idle);
         }
-    }
-
-    /// Cancels the consumer, once.
-    async fn cancel(&mut self) {
-        self.cell.not_consuming();
-        if self.intake.ended.is_some() {
-            return;
-        }
-        self.intake.ended = Some(Leaving::ScaledDown);
-        if let Err(error) = self.intake.consumer.cancel().await {
-            // The broker gives back by itself what was sent ahead on a channel that is gone.
-            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
-            return;
-        }
-        // What was sent before the broker heard of it.
-        while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            self.intake.ahead.push_back(Arrived {
-                delivery,
-                at: Instant::now(),
-                waited: false,
-            });
-        }
-    }
-
-    /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
-    async fn leave(mut self) {
-        self.cancel().await;
-        let settings = self.settings();
-        let deadline = Instant::now();
-        while let Some(Arrived { delivery, .. }) = self.intake.ahead.pop_front() {
-            let history = History::of(delivery.message(), &settings.retry);
-            let verdict = give_back(history, &settings.retry);
-            let _ = self
-                .settle(&settings, None, delivery, history, verdict, deadline)
-                .await;
-        }
-        self.intake.consumer.close().await;
     }
 
     fn note_start(&self, job: &Job, lent: &Lent<'_>) {
