@@ -11,7 +11,7 @@ use std::{
 use super::{
     Loaded, Surroundings,
     daemon::why,
-    parse,
+    parse::parse_all,
     problem::{NotFound, Place, Problem, Problems},
 };
 
@@ -76,6 +76,33 @@ pub(super) fn find_among(
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(source: &Source) -> Result<Loaded, Problems> {
+    let (loaded, problems) = load_all(source)?;
+    match problems.is_empty() {
+        true => Ok(loaded),
+        false => Err(Problems::new(problems)),
+    }
+}
+
+/// Reads a configuration as [`load`] does, and looks at once at what this machine cannot give it: a program that is not
+/// there, limits beyond our rights. Changes nothing.
+///
+/// The configuration comes back unless something is wrong with it itself.
+pub fn examine(source: &Source) -> (Option<Loaded>, Problems) {
+    let (loaded, mut problems) = match load_all(source) {
+        Ok(all) => all,
+        Err(problems) => return (None, problems),
+    };
+    let is_good = problems.is_empty();
+    let lacks = loaded.lacks_beside(&problems);
+    problems.extend(lacks);
+    (Some(loaded).filter(|_| is_good), Problems::new(problems))
+}
+
+/// What a configuration comes to, with its problems.
+///
+/// # Errors
+/// There is no text to read.
+fn load_all(source: &Source) -> Result<(Loaded, Vec<Problem>), Problems> {
     let origin = source.file.to_string_lossy();
     let refuse = |found: String, fix: &str| {
         let place = Place::File {
@@ -93,21 +120,10 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
         refuse(found, "write the file as UTF-8")
     })?;
     let (environment, unreadable) = environment();
-    match parse(
-        &text,
-        &origin,
-        &environment,
-        &Surroundings::of_process(),
-        &read_file,
-    ) {
-        result if unreadable.is_empty() => result,
-        Ok(_) => Err(Problems::new(unreadable)),
-        Err(problems) => {
-            let mut problems = problems.into_vec();
-            problems.extend(unreadable);
-            Err(Problems::new(problems))
-        }
-    }
+    let around = Surroundings::of_process();
+    let (loaded, mut problems) = parse_all(&text, &origin, &environment, &around, &read_file);
+    problems.extend(unreadable);
+    Ok((loaded, problems))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

@@ -28,7 +28,7 @@ mod tests;
 
 pub use self::{
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
-    file::{Source, find, load},
+    file::{Source, examine, find, load},
     limits::{CgroupUse, Cores, Limits, Rlimits},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},

@@ -22,6 +22,28 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// What this machine lacks for these settings, beside what is wrong with them. Only of keys that mean what they
+    /// say: not where the text is no TOML, nor where what they depend on is wrong.
+    pub(super) fn lacks_beside(&self, problems: &[Problem]) -> Vec<Problem> {
+        let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
+        let is_meant = |lack: &Problem| {
+            let Some((pool, key)) = lack.key.split_once(".runner.") else {
+                return true;
+            };
+            let beside = |key: &str| is_wrong(&format!("{pool}.runner.{key}"));
+            // A program may be told by its way from the directory, and what is a path depends on the kind.
+            let is_adrift = beside("kind") || (key == "command" && beside("working_dir"));
+            self.places.contains_key(&lack.key) && !is_wrong(&lack.key) && !is_adrift
+        };
+        if is_wrong("") {
+            return Vec::new();
+        }
+        let mut lacks = self.inspect_machine().into_vec();
+        lacks.extend(self.inspect_limits(None).into_vec());
+        lacks.retain(|lack| problems.is_empty() || is_meant(lack));
+        lacks
+    }
+
     /// Where a key was given: `pools.thumbnails.runner.command`. The file where it was not.
     pub fn place(&self, key: &str) -> Place {
         self.places.get(key).unwrap_or(&self.origin).clone()
@@ -41,18 +63,31 @@ pub fn parse(
     surroundings: &Surroundings,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Loaded, Problems> {
-    let (settings, finished) = read(text, origin, environment, surroundings, read_file);
-    match finished.problems.is_empty() {
-        true => Ok(Loaded {
-            settings,
-            warnings: Problems::new(finished.warnings).into_vec(),
-            origin: Place::File {
-                file: origin.into(),
-            },
-            places: finished.places,
-        }),
-        false => Err(Problems::new(finished.problems)),
+    let (loaded, problems) = parse_all(text, origin, environment, surroundings, read_file);
+    match problems.is_empty() {
+        true => Ok(loaded),
+        false => Err(Problems::new(problems)),
     }
+}
+
+/// As [`parse`], with what it came to where there are problems too: a key that has one is at its default.
+pub(super) fn parse_all(
+    text: &str,
+    origin: &str,
+    environment: &[(String, String)],
+    surroundings: &Surroundings,
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> (Loaded, Vec<Problem>) {
+    let (settings, finished) = read(text, origin, environment, surroundings, read_file);
+    let loaded = Loaded {
+        settings,
+        warnings: Problems::new(finished.warnings).into_vec(),
+        origin: Place::File {
+            file: origin.into(),
+        },
+        places: finished.places,
+    };
+    (loaded, finished.problems)
 }
 
 /// A configuration file of all keys with their docs and defaults. Itself a good configuration.

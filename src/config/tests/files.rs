@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::given;
-use crate::config::{Source, file::find_among, load};
+use crate::config::{Source, examine, file::find_among, load};
 
 fn write(directory: &tempfile::TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     let path = directory.path().join(name);
@@ -109,4 +109,45 @@ pools.inside.runner = {{ kind = "container", image = "a", command = ["inside"], 
     );
     let problems = given(&text).loaded().inspect_machine().to_string();
     insta::assert_snapshot!(problems.replace(&here.to_string(), "HERE"));
+}
+
+#[test]
+fn what_the_machine_lacks_is_told_beside_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = r#"
+[pools.a]
+prefetch = 0
+[pools.a.runner]
+command = ["tidegate-no-such-program"]
+env_file = "/nowhere/a.env"
+user = "tidegate-no-such-user"
+[pools.b.runner]
+command = ["./relative"]
+working_dir = "relative"
+user = ["root"]
+[pools.c.runner]
+kind = "exce"
+working_dir = "/nowhere"
+[pools.d.runner]
+env_file = "/nowhere/d.env"
+working_dir = "/nowhere"
+"#;
+    let shown = |text: &str| {
+        let file = write(&directory, "tidegate.toml", text);
+        let (loaded, problems) = examine(&Source::from(file));
+        let here = directory.path().display().to_string();
+        let problems = problems.to_string().replace(&here, "");
+        (loaded.is_some(), problems)
+    };
+    let (is_good, problems) = shown(text);
+    assert!(!is_good);
+    insta::assert_snapshot!(problems);
+    // Nothing is wrong with the configuration itself.
+    let (is_good, problems) = shown("pools.a.runner.command = [\"tidegate-no-such-program\"]\n");
+    assert!(is_good, "{problems}");
+    assert!(problems.ends_with("\n1 problem"), "{problems}");
+    // Nothing can be made of it.
+    let (is_good, problems) = shown("pools.a.runner.command = ");
+    assert!(!is_good);
+    assert!(problems.ends_with("\n1 problem"), "{problems}");
 }

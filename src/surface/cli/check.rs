@@ -80,21 +80,14 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
         file: source.file().display().to_string(),
         ..Report::default()
     };
-    match config::load(source) {
-        Err(problems) => {
-            report.problems = problems.into_vec();
-            (report, None)
-        }
-        Ok(loaded) => {
-            report.problems = loaded.inspect_machine().into_vec();
-            let limits = loaded.inspect_limits(None);
-            report.problems.extend(limits.into_vec());
-            report.pools = loaded.settings.pools.len();
-            report.warnings = loaded.warnings.clone();
-            report.ok = report.problems.is_empty();
-            (report, Some(loaded))
-        }
+    let (loaded, problems) = config::examine(source);
+    report.ok = problems.is_empty();
+    report.problems = problems.into_vec();
+    if let Some(loaded) = &loaded {
+        report.pools = loaded.settings.pools.len();
+        report.warnings = loaded.warnings.clone();
     }
+    (report, loaded)
 }
 
 /// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
