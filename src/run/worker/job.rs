@@ -61,24 +61,17 @@ impl Worker<'_> {
         );
         let span = debug_span!("job", job.id = %job.id().as_str().escape_debug());
         async {
-            if history.is_crash_loop() {
-                let verdict = crash_loop(history, &settings.retry);
-                return self
-                    .settle(
-                        &settings,
-                        Some(job.id()),
-                        delivery,
-                        history,
-                        verdict,
-                        deadline,
-                    )
-                    .await;
-            }
-            if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
+            let unrun = if history.is_crash_loop() {
+                Some(crash_loop(history, &settings.retry))
+            } else if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
-                let verdict = give_back(history, &settings.retry);
-                return self
-                    .settle(
+                Some(give_back(history, &settings.retry))
+            } else {
+                None
+            };
+            match unrun {
+                Some(verdict) => {
+                    self.settle(
                         &settings,
                         Some(job.id()),
                         delivery,
@@ -86,10 +79,13 @@ impl Worker<'_> {
                         verdict,
                         deadline,
                     )
-                    .await;
+                    .await
+                }
+                None => {
+                    self.run_and_settle(&settings, delivery, history, &job, at, hours)
+                        .await
+                }
             }
-            self.run_and_settle(&settings, delivery, history, &job, at, hours)
-                .await
         }
         .instrument(span)
         .await
