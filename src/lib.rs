@@ -3,13 +3,13 @@
 pub mod adapters;
 mod builder;
 pub mod config;
-pub mod decide;
 mod machine;
 pub mod queue;
 pub mod run;
 pub mod runner;
-pub mod settle;
 pub mod surface;
+
+pub use tidegate_core::{decide, settle};
 
 pub use self::{
     builder::{Builder, LaunchError, Pool},

@@ -1,73 +1,12 @@
 //! The pool's keys for answers, and what they become.
 
+pub use tidegate_core::settings::{Answers, ReplySettings};
+
 use super::{
     RunnerSettings,
     problem::Problem,
     schema::{Flag, Given, Key, Size, Table, Texts},
 };
-
-/// Whether, where and how long a pool's answers are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplySettings {
-    /// Which messages with a `reply_to` are answered.
-    pub answers: Answers,
-    /// Queues that an answer may go to, besides to callers by direct reply-to. `*` stands for any text.
-    pub allow: Vec<String>,
-    /// Bytes that an answer may have. A longer one is not sent; a failure is, in its place.
-    pub max: u64,
-}
-
-/// Which messages with a `reply_to` are answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Answers {
-    /// Those whose runner gives an answer; and with kinds of runner that do, those that fail for good.
-    #[default]
-    Given,
-    /// Each of them, at its end: with the standard output of a job of `exec` or `container`, with nothing where a
-    /// runner gives no answer.
-    Always,
-    /// None.
-    Never,
-}
-
-impl Default for ReplySettings {
-    fn default() -> Self {
-        Self {
-            answers: Answers::default(),
-            allow: Vec::new(),
-            max: 1024 * 1024,
-        }
-    }
-}
-
-impl ReplySettings {
-    /// Whether an answer may go to this queue.
-    pub fn allows(&self, queue: &str) -> bool {
-        self.allow.iter().any(|pattern| fits(pattern, queue))
-    }
-}
-
-/// Whether a text is as a pattern has it, in which `*` stands for any text, an empty one too.
-fn fits(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else {
-        return pattern == text;
-    };
-    let Some(mut text) = text.strip_prefix(start) else {
-        return false;
-    };
-    let (middle, end) = match rest.rsplit_once('*') {
-        Some((middle, end)) => (middle, end),
-        None => ("", rest),
-    };
-    // The first place is as good as any: what it leaves is longest.
-    for part in middle.split('*') {
-        let Some(at) = text.find(part) else {
-            return false;
-        };
-        text = &text[at + part.len()..];
-    }
-    text.ends_with(end)
-}
 
 /// Reads a pool's keys for answers. `reply_allow` comes back as a key, for not every kind of runner answers by itself.
 pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>>) {
@@ -140,38 +79,3 @@ pub(super) fn warn_of_no_answers(
 
 /// The largest message of RabbitMQ before version 4, as it comes.
 const LARGEST: u64 = 128 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::fits;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, text, expected) in [
-            ("replies", "replies", true),
-            ("replies", "replies2", false),
-            ("replies", "", false),
-            ("*", "", true),
-            ("*", "any.thing", true),
-            ("amq.gen-*", "amq.gen-Xa9", true),
-            ("amq.gen-*", "amq.gen-", true),
-            ("amq.gen-*", "x.amq.gen-1", false),
-            ("*.replies", "web.replies", true),
-            ("*.replies", "web.replies.2", false),
-            ("web.*.replies", "web.1.replies", true),
-            ("web.*.replies", "web.replies", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("a*b*b", "ab", false),
-            ("a*a", "a", false),
-            ("**", "x", true),
-            ("a**b", "ab", true),
-            ("\u{e9}*\u{e9}", "\u{e9}\u{e9}", true),
-            // Nothing else is special.
-            ("r?plies", "replies", false),
-            ("[a-z]", "a", false),
-        ] {
-            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-}

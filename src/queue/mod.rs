@@ -5,25 +5,21 @@
 //! both. This module holds no adapter's types and does no I/O.
 
 mod delivery;
-mod error;
-mod message;
-mod size;
 
 use std::{
     fmt,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub use self::{
-    delivery::{Delivery, Settle},
-    error::{QueueError, QueueErrorKind, SettleError},
-    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
-    size::{header_size, short_texts_fit},
+pub use tidegate_core::queue::{
+    HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, QueueError, QueueErrorKind,
+    QueueKind, QueueSpec, SettleError, header_size, short_texts_fit,
 };
+
+pub use self::delivery::{Delivery, Settle};
 use crate::decide::QueueName;
 
 /// What a probe saw.
@@ -33,29 +29,6 @@ pub struct QueueDepth {
     pub ready: u64,
     /// Consumers that the broker knows of on this queue, ours and others'.
     pub consumers: u32,
-}
-
-/// A queue's type, where we declare it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum QueueKind {
-    /// One node's queue.
-    Classic,
-    /// Replicated queue with a delivery count.
-    Quorum,
-}
-
-/// A queue to be declared. Always durable, never exclusive, never auto-delete, never expiring.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueSpec {
-    /// Its name.
-    pub name: QueueName,
-    /// Its type.
-    pub kind: QueueKind,
-    /// Queue that its dead letters go to through the default exchange. On a quorum queue the broker transfers
-    /// them at least once, which needs publishes to be rejected on overflow: the adapter declares both.
-    pub dead_letter_to: Option<QueueName>,
-    /// Time after which a message leaves it.
-    pub message_ttl: Option<Duration>,
 }
 
 /// What a consumer is to be.

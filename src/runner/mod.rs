@@ -5,17 +5,17 @@
 //! in [`adapters`](crate::adapters); users bring their own by implementing the two traits.
 
 mod job;
-mod report;
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    job::Job,
-    report::{Failure, FailureKind, JobEnd, Outcome, Reply, RunReport, StartError},
+pub use tidegate_core::runner::{
+    Failure, FailureKind, JobEnd, Outcome, OutputUse, Reply, RunReport, StartError,
 };
+
+pub use self::job::Job;
 use crate::decide::{PoolName, RunnerId};
 
 /// Any error of a user's own code.
@@ -186,23 +186,6 @@ pub struct JobControl {
     pub started: OnStart,
     /// What the standard output of a job is, for kinds whose jobs have one of their own.
     pub output: OutputUse,
-}
-
-/// What a job's standard output is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OutputUse {
-    /// A part of its log.
-    #[default]
-    Log,
-    /// The answer that somebody waits for.
-    Reply {
-        /// Bytes that an answer may have. One byte more is kept of a longer one, so that it is known for one: it
-        /// is not sent.
-        limit: u64,
-    },
-    /// An answer that nobody waits for: read and dropped, since it may hold what no log should.
-    Dropped,
 }
 
 /// What is to be done once a job has started.

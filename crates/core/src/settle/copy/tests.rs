@@ -324,7 +324,7 @@ fn revived(letter: &Message) -> Outgoing {
 
 #[test]
 fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stays_there() {
-    let retry = crate::config::RetrySettings::default();
+    let retry = crate::settings::RetrySettings::default();
     let after_a_retry = Message {
         routing_key: String::from("q"),
         ..delivered(retried(&hostile()))

@@ -63,7 +63,7 @@ pub enum EventKind {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidegate::decide::{
+/// use tidegate_core::decide::{
 ///     Census, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, DrainAfter,
 /// };
 ///

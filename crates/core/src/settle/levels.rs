@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    config::RetrySettings,
     decide::QueueName,
     queue::{QueueKind, QueueSpec},
+    settings::RetrySettings,
 };
 
 /// The levels of a pool's backoff, shortest first: `backoff`, doubled until `backoff_max`, which is the last.

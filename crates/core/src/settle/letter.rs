@@ -19,7 +19,6 @@ use crate::{
 
 /// A dead letter without its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct Letter {
     /// The job's id: the message's `message-id`, or the one that was made up for it.
     pub id: Option<String>,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Levels;
 use crate::{
-    config::{DeadLetter, RetrySettings},
     queue::{HeaderValue, Headers, Message},
     runner::{Failure, JobEnd, Reply},
+    settings::{DeadLetter, RetrySettings},
 };
 
 /// Give-backs that a queue with a delivery count is trusted with, before a copy is made instead. A quorum queue
@@ -78,7 +78,6 @@ fn integer(headers: &Headers, name: &str) -> Option<i64> {
 
 /// What becomes of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Verdict {
     /// Acknowledge it.
     Ack {
@@ -128,7 +127,6 @@ pub struct Death {
 
 /// The kinds of death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum DeathCause {
     /// All attempts were spent.
     Attempts,

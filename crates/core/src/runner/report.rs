@@ -7,7 +7,6 @@ use thiserror::Error;
 
 /// What a handler says of a job that it was given. An `Err` from a handler means "failed".
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Outcome {
     /// The work is done: the message is acknowledged.
     Done,
@@ -31,11 +30,10 @@ impl Outcome {
     /// The work is done, with an answer of these bytes. For one with a content type, make a [`Reply`].
     ///
     /// ```
-    /// use tidegate::{BoxError, Job, Outcome};
+    /// use tidegate_core::runner::Outcome;
     ///
-    /// async fn count(job: Job) -> Result<Outcome, BoxError> {
-    ///     Ok(Outcome::reply(job.body().len().to_string()))
-    /// }
+    /// let Outcome::Reply(reply) = Outcome::reply("17") else { panic!("this is a reply") };
+    /// assert_eq!(reply.body, "17");
     /// ```
     pub fn reply(body: impl Into<Bytes>) -> Self {
         Self::Reply(Reply::new(body))
@@ -101,7 +99,6 @@ pub struct RunReport {
 
 /// What became of a job.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum JobEnd {
     /// The work is done.
     Done {

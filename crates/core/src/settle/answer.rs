@@ -11,10 +11,10 @@ use super::{
     levels::{dead_queue, retry_prefix},
 };
 use crate::{
-    config::{Answers, ReplySettings},
     decide::QueueName,
     queue::{Headers, Message, NoRoute, Outgoing, Properties, QueueErrorKind},
     runner::{OutputUse, Reply},
+    settings::{Answers, ReplySettings},
 };
 
 /// What an answer is: `done` or `failed`.
@@ -62,7 +62,6 @@ pub enum Answer {
 
 /// What an answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Says {
     /// The job is done, and this came of it.
     Done,

@@ -13,7 +13,6 @@ pub type Headers = BTreeMap<String, HeaderValue>;
 /// One header value. The variants are AMQP 0-9-1's field types as RabbitMQ speaks them, so that a copy
 /// encodes to the same bytes as the original.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum HeaderValue {
     /// Boolean.
     Bool(bool),

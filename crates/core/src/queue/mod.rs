@@ -1,0 +1,14 @@
+//! What travels through a queue, and what can go wrong there, as data. The seam itself, which does I/O, is the
+//! library's `queue`.
+
+mod error;
+mod message;
+mod size;
+mod spec;
+
+pub use self::{
+    error::{QueueError, QueueErrorKind, SettleError},
+    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
+    size::{header_size, short_texts_fit},
+    spec::{QueueKind, QueueSpec},
+};
