@@ -11,17 +11,18 @@ WORKDIR /build
 
 # The dependencies are a layer of their own: they change seldom and take most of the time.
 COPY Cargo.toml Cargo.lock ./
-# Cargo.toml names the benchmarks, so Cargo wants to see them.
-COPY benches benches
-RUN mkdir src \
- && echo 'fn main() {}' >src/main.rs \
- && touch src/lib.rs \
+COPY crates/core/Cargo.toml crates/core/
+COPY crates/daemon/Cargo.toml crates/daemon/
+RUN mkdir src crates/core/src crates/daemon/src \
+ && touch src/lib.rs crates/core/src/lib.rs crates/daemon/src/lib.rs \
+ && echo 'fn main() {}' >crates/daemon/src/main.rs \
  && cargo build --release --locked --bin tidegate \
- && rm -r src
+ && rm -r src crates/*/src
 
 COPY src src
+COPY crates crates
 # Cargo goes by modification times, and the sources' may be older than the placeholders that it has just built.
-RUN find src -name '*.rs' -exec touch {} + \
+RUN find src crates -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --bin tidegate
 
 FROM debian:trixie-slim

@@ -23,7 +23,7 @@ use tokio::{
 
 const PAIRS: usize = 9;
 const BODY: &str = "{\"image\": \"harbour.jpg\", \"width\": 256}";
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
 const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";
 /// The same work as a process for each job.
 const ONCE: &str = "import sys, json, base64, os, traceback\nsys.stdin.read()";

@@ -1,6 +1,6 @@
 //! The library's front door: a supervisor from a few lines of Rust.
 //!
-//! Only here and in [`surface`](crate::surface) do adapters meet the supervisor. Owns nothing once it has started.
+//! Only here and in the daemon do adapters meet the supervisor. Owns nothing once it has started.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -8,13 +8,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::{
-        amqp::AmqpDriver, container::ContainerManager, exec::ExecManager, handler::HandlerManager,
-        warm::WarmManager,
-    },
+    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
     config::{
-        BrokerSettings, BrokerUrl, ContainerSettings, Declare, DrainAfter, ExecSettings,
-        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
+        BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, ReplySettings,
+        RetrySettings, TlsSettings, WarmSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -145,9 +142,10 @@ impl Pool {
     }
 
     /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
-    /// [`ContainerManager`] to [`runners`](Self::runners).
-    pub fn container(self, settings: ContainerSettings) -> Self {
-        self.runners(ContainerManager::new(settings))
+    /// [`ContainerManager`](crate::adapters::container::ContainerManager) to [`runners`](Self::runners).
+    #[cfg(feature = "container")]
+    pub fn container(self, settings: crate::config::ContainerSettings) -> Self {
+        self.runners(crate::adapters::container::ContainerManager::new(settings))
     }
 
     /// Runs jobs on runners of your own kind.
@@ -341,7 +339,7 @@ impl Builder {
 }
 
 /// A driver for a broker, which connects by itself from now on.
-pub(crate) fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>, LaunchError> {
+pub fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>, LaunchError> {
     AmqpDriver::connect_lazily(settings).map_err(|source| LaunchError::Broker {
         url: settings.url.clone(),
         source,
@@ -353,7 +351,7 @@ pub(crate) fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>
 ///
 /// # Errors
 /// The first attempt failed, or took longer than `within`.
-pub(crate) async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueError> {
+pub async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueError> {
     let mut link = driver.connectivity();
     let settled = link.wait_for(|link| *link != Connectivity::Connecting);
     let word = timeout(within, settled).await;

@@ -1,13 +1,14 @@
 //! tidegate: a worker pool that rises and falls with a RabbitMQ queue.
 
 pub mod adapters;
-mod builder;
+#[doc(hidden)]
+pub mod builder;
 pub mod config;
-mod machine;
+#[doc(hidden)]
+pub mod machine;
 pub mod queue;
 pub mod run;
 pub mod runner;
-pub mod surface;
 
 pub use tidegate_core::{decide, settle};
 

@@ -49,7 +49,7 @@ static GROUPS: OnceLock<Groups> = OnceLock::new();
 /// The kernel refused something about a cgroup.
 #[derive(Debug, Error)]
 #[error("{what} {}", path.display())]
-pub(crate) struct CgroupError {
+pub struct CgroupError {
     what: &'static str,
     path: PathBuf,
     #[source]
@@ -65,7 +65,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupEr
 }
 
 /// The cgroup of this instance, where there is one.
-pub(crate) fn groups() -> Option<&'static Groups> {
+pub fn groups() -> Option<&'static Groups> {
     GROUPS.get()
 }
 
@@ -81,7 +81,7 @@ pub(super) fn sweep() {
 /// way. Does nothing the second time.
 ///
 /// Blocks for as long as the dead take to go.
-pub(crate) fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), CgroupError> {
+pub fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), CgroupError> {
     if GROUPS.get().is_some() {
         return Ok(());
     }
@@ -117,7 +117,7 @@ pub(crate) fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(),
 
 /// The cgroup of this instance.
 #[derive(Debug)]
-pub(crate) struct Groups {
+pub struct Groups {
     home: Home,
     dir: PathBuf,
     /// Ended, and not empty yet when they were to be removed. Written by leaves on their way out.
@@ -126,7 +126,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Has the cgroups of jobs counted and limited by a controller.
-    pub(crate) fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
+    pub fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
         let word = format!("+{}", controller.name());
         for dir in [&self.home.dir, &self.dir] {
             let file = dir.join("cgroup.subtree_control");
@@ -190,7 +190,7 @@ impl Groups {
     }
 
     /// Removes the instance's cgroup, when no job is left. Blocks for a moment where some have just been ended.
-    pub(crate) fn leave(&self) {
+    pub fn leave(&self) {
         remove_patiently(&self.dir);
     }
 }
@@ -238,7 +238,7 @@ fn oom_kills(events: &str) -> u64 {
 }
 
 /// The cgroup of a run of this supervisor that a process is in.
-pub(crate) fn leaf_of(process: Pid, supervisor: Pid) -> Option<PathBuf> {
+pub fn leaf_of(process: Pid, supervisor: Pid) -> Option<PathBuf> {
     let dir = machine::dir_of(&process.to_string()).ok()?;
     leaf_above(&dir, supervisor).map(Path::to_owned)
 }
@@ -258,12 +258,12 @@ fn leaf_above(dir: &Path, supervisor: Pid) -> Option<&Path> {
 }
 
 /// Kills everything in a cgroup and below it (Linux 5.14 and later).
-pub(crate) fn end(dir: &Path) {
+pub fn end(dir: &Path) {
     let _ = write(dir, "cgroup.kill", "1");
 }
 
 /// Removes the cgroups of a supervisor that is dead, as are all that were in them: `leaves`, and what is beside them.
-pub(crate) fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
+pub fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
     for leaf in leaves {
         remove_patiently(leaf);
     }

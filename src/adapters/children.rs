@@ -1,6 +1,6 @@
 //! The processes that this process has started itself, as opposed to those that it has inherited.
 //!
-//! A supervisor under its [`guard`](crate::surface) becomes the parent of whatever its jobs orphan, and the kernel
+//! A supervisor under its guard becomes the parent of whatever its jobs orphan, and the kernel
 //! does not say which child is which. So adapters start processes here, and here it is written down which of them
 //! are not reaped yet. Global, because a process's children are.
 //!
@@ -22,11 +22,11 @@ use tokio::{
 };
 
 /// Names a [`Run`] in the environment of its process, which passes it on to whatever it starts.
-pub(crate) const RUN_ID: &str = "TIDEGATE_RUN_ID";
+pub const RUN_ID: &str = "TIDEGATE_RUN_ID";
 
 /// The life of one process that an adapter started, with everything that descends from it. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Run(u64);
+pub struct Run(u64);
 
 impl Run {
     /// For people it is one word; the supervisor's own id keeps apart those of a supervisor that runs as a job.
@@ -35,14 +35,14 @@ impl Run {
     }
 
     /// The run of this id, where it is one of ours.
-    pub(crate) fn parse(id: &str) -> Option<Self> {
+    pub fn parse(id: &str) -> Option<Self> {
         let (supervisor, run) = id.split_once('-')?;
         let ours = supervisor.parse() == Ok(std::process::id());
         ours.then(|| run.parse().ok().map(Self))?
     }
 
-    #[cfg(test)]
-    pub(crate) fn new(number: u64) -> Self {
+    /// The run of this number, for tests.
+    pub fn new(number: u64) -> Self {
         Self(number)
     }
 }
@@ -70,15 +70,15 @@ struct Entry {
 
 /// One look at the children of this process.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub struct Family {
     /// Children that were started by others.
-    pub(crate) inherited: Vec<Pid>,
+    pub inherited: Vec<Pid>,
     /// Runs whose processes are still waited for.
-    pub(crate) running: Vec<(Run, Pid)>,
+    pub running: Vec<(Run, Pid)>,
 }
 
 /// Keeps account from now on. To be called before anything is started.
-pub(crate) fn keep_account() {
+pub fn keep_account() {
     REGISTER.is_kept.store(true, Ordering::Relaxed);
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn keep_account() {
 ///
 /// # Errors
 /// Those of `list`.
-pub(crate) fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+pub fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
     REGISTER.family(list)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn new_run() -> Run {
 ///
 /// # Errors
 /// The runtime lacks what it needs.
-pub(crate) fn keep_exit_codes() -> io::Result<()> {
+pub fn keep_exit_codes() -> io::Result<()> {
     if !throws_exit_codes_away() {
         return Ok(());
     }
@@ -124,7 +124,7 @@ fn throws_exit_codes_away() -> bool {
 }
 
 /// One of the sets of signals in a process's `status`: a bit for each, beginning with signal 1.
-pub(crate) fn signal_set(status: &str, name: &str) -> Option<u64> {
+pub fn signal_set(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     u64::from_str_radix(line.strip_prefix(':')?.trim(), 16).ok()
 }

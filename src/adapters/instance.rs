@@ -236,7 +236,7 @@ fn make_id() -> String {
 ///
 /// # Errors
 /// The system refuses.
-pub(crate) fn make_directory(path: &Path) -> Result<(), LockError> {
+pub fn make_directory(path: &Path) -> Result<(), LockError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -56,7 +56,7 @@ impl Limits {
     }
 
     /// Whether there is anything to do in a process before its program starts, besides what a cgroup takes.
-    pub(crate) fn changes_process(&self) -> bool {
+    pub fn changes_process(&self) -> bool {
         self.user.is_some()
             || self.group.is_some()
             || self.nice.is_some()

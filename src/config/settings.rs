@@ -205,7 +205,6 @@ pub enum Declare {
 
 /// A kind of runner, as the configuration file names it.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum RunnerSettings {
     /// A process for each job.
     Exec(ExecSettings),

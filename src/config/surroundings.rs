@@ -48,7 +48,7 @@ impl Surroundings {
     }
 
     /// The command line's socket, where the configuration names none.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         let directory = match (&self.runtime_directory, &self.xdg_runtime_dir) {
             (Some(directory), _) => directory.clone(),
             (None, Some(directory)) => directory.join("tidegate"),

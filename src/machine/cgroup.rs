@@ -16,18 +16,18 @@ use thiserror::Error;
 
 /// The cgroup that guard and supervisor go to, below the one that they were started in: a cgroup with processes of
 /// its own cannot give controllers to those below it.
-pub(crate) const SUPERVISOR: &str = "tidegate-supervisor";
+pub const SUPERVISOR: &str = "tidegate-supervisor";
 
 /// What limits a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Controller {
+pub enum Controller {
     Cpu,
     Memory,
     Pids,
 }
 
 impl Controller {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
@@ -38,15 +38,15 @@ impl Controller {
 
 /// A cgroup below which we may make others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Home {
-    pub(crate) dir: PathBuf,
+pub struct Home {
+    pub dir: PathBuf,
     /// The hierarchy's own root, which may have processes and give controllers both.
-    pub(crate) is_root: bool,
+    pub is_root: bool,
 }
 
 /// There is no cgroup that is ours to arrange.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum NoHome {
+pub enum NoHome {
     #[error("there is no cgroup v2 hierarchy")]
     NoHierarchy,
     #[error("our cgroup {0} is outside of what is mounted here")]
@@ -59,7 +59,7 @@ pub(crate) enum NoHome {
 
 impl Home {
     /// Looks for it.
-    pub(crate) fn find() -> Result<Self, NoHome> {
+    pub fn find() -> Result<Self, NoHome> {
         let dir = dir_of("self")?;
         let dir = match dir.file_name() {
             Some(name) if name == SUPERVISOR => dir.parent().unwrap_or(&dir).to_owned(),
@@ -84,20 +84,20 @@ impl Home {
     }
 
     /// Whether this controller can be had in cgroups below.
-    pub(crate) fn has(&self, controller: Controller) -> bool {
+    pub fn has(&self, controller: Controller) -> bool {
         self.controllers()
             .split_ascii_whitespace()
             .any(|name| name == controller.name())
     }
 
     /// All controllers that can be had in cgroups below, as the kernel lists them.
-    pub(crate) fn controllers(&self) -> String {
+    pub fn controllers(&self) -> String {
         let text = fs::read_to_string(self.dir.join("cgroup.controllers")).unwrap_or_default();
         text.trim().to_owned()
     }
 
     /// Processes that keep this cgroup from giving a controller to those below, other than `ours`.
-    pub(crate) fn strangers(&self, ours: &[Pid]) -> Vec<Pid> {
+    pub fn strangers(&self, ours: &[Pid]) -> Vec<Pid> {
         if self.is_root {
             return Vec::new();
         }
@@ -110,7 +110,7 @@ impl Home {
 }
 
 /// The directory of the cgroup that a process is in. `process` is an id, or "self".
-pub(crate) fn dir_of(process: &str) -> Result<PathBuf, NoHome> {
+pub fn dir_of(process: &str) -> Result<PathBuf, NoHome> {
     let mount = mount().ok_or(NoHome::NoHierarchy)?;
     let text = fs::read(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let path = own_path(&text).ok_or(NoHome::NoHierarchy)?;

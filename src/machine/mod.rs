@@ -3,6 +3,6 @@
 //! Floor 0. Looks, and changes nothing; knows no configuration and no runner. So `check` and the launcher see the
 //! same things by the same code.
 
-pub(crate) mod cgroup;
-pub(crate) mod rights;
-pub(crate) mod users;
+pub mod cgroup;
+pub mod rights;
+pub mod users;

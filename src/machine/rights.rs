@@ -6,7 +6,7 @@ use nix::unistd::{Gid, Uid};
 
 /// A capability (capabilities(7)), by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Right {
+pub enum Right {
     /// To become another group.
     SetGroup = 6,
     /// To become another user.
@@ -19,7 +19,7 @@ pub(crate) enum Right {
 
 /// Whether this process has a right. Root in a container may have none, and root of a user namespace has those over the
 /// machine itself nowhere.
-pub(crate) fn has(right: Right) -> bool {
+pub fn has(right: Right) -> bool {
     let is_over_the_machine = matches!(right, Right::Nice | Right::Resources);
     if is_over_the_machine && !is_of_the_machine(&map("uid_map")) {
         return false;
@@ -33,7 +33,7 @@ pub(crate) fn has(right: Right) -> bool {
 
 /// Whether a process of ours can be this user and group at all. Where we are in a user namespace (a rootless container),
 /// only those that were mapped into it exist.
-pub(crate) fn can_be(uid: Uid, gid: Gid) -> bool {
+pub fn can_be(uid: Uid, gid: Gid) -> bool {
     let maps = |file: &str, id| is_mapped(&map(file), id);
     maps("uid_map", uid.as_raw()) && maps("gid_map", gid.as_raw()) && map("setgroups") != "deny"
 }

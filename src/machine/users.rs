@@ -15,23 +15,23 @@ const AS_IT_IS: u32 = u32::MAX;
 
 /// Who a process is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: Uid,
-    pub(crate) gid: Gid,
+pub struct Identity {
+    pub uid: Uid,
+    pub gid: Gid,
     /// As the databases have it. `None` for a mere number.
-    pub(crate) account: Option<Account>,
+    pub account: Option<Account>,
 }
 
 /// What a login would know of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Account {
-    pub(crate) name: String,
-    pub(crate) home: PathBuf,
+pub struct Account {
+    pub name: String,
+    pub home: PathBuf,
 }
 
 impl Account {
     /// The name for C functions.
-    pub(crate) fn c_name(&self) -> CString {
+    pub fn c_name(&self) -> CString {
         // It came from one of those, where it ended at its NUL.
         CString::new(self.name.as_str()).unwrap_or_default()
     }
@@ -39,7 +39,7 @@ impl Account {
 
 /// There is no such identity here.
 #[derive(Debug, Error)]
-pub(crate) enum IdentityError {
+pub enum IdentityError {
     #[error("there is no user {0:?}")]
     NoUser(String),
     #[error("there is no group {0:?}")]
@@ -51,7 +51,7 @@ pub(crate) enum IdentityError {
 }
 
 /// Looks up who `user` and `group` are: names, or ids. Without a user it is ours; without a group it is the user's.
-pub(crate) fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, IdentityError> {
+pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, IdentityError> {
     let found = match user {
         None => by_id(Uid::effective())?,
         Some(user) => match user.parse() {

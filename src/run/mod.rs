@@ -19,7 +19,8 @@ mod status;
 mod supervisor;
 mod worker;
 
-pub(crate) use self::settling::chain;
+#[doc(hidden)]
+pub use self::settling::chain;
 pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,

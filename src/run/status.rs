@@ -42,7 +42,6 @@ pub struct PoolStatus {
 /// What a pool is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
 pub enum PoolState {
     /// It works, or is ready to.
     Active,

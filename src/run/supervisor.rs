@@ -82,7 +82,6 @@ struct Handle {
 
 /// What a drain came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct DrainReport {
     /// Jobs that were stopped and given back to their queues.
     pub given_back: u64,
@@ -90,7 +89,6 @@ pub struct DrainReport {
 
 /// A drain did not come to a clean end.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum DrainError {
     /// The deadline passed; jobs that still ran were stopped and given back.
     #[error("drain before the deadline: {given_back} running jobs were stopped and given back")]

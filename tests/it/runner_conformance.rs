@@ -164,7 +164,7 @@ impl Kit for Warm {
         settings.process.timeout = limits.timeout;
         settings.process.kill_grace = limits.kill_grace;
         let folder = witness.folder().to_str().expect("a path of text");
-        let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
+        let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
         settings.process.env = [
             ("FOLDER".to_owned(), folder.to_owned()),
             ("PYTHONPATH".to_owned(), shims.to_owned()),

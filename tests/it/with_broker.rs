@@ -19,7 +19,7 @@ use tokio::{
 use crate::support::witness::{Witness, soon};
 
 fn with_broker() -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/with-broker");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/with-broker");
     let mut command = Command::new(script);
     command.stdin(Stdio::null()).kill_on_drop(true);
     command

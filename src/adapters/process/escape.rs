@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 
 /// Shows text with its control characters escaped, so that it can neither forge a log line nor steer a terminal.
 /// A tab stays as it is.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+#[derive(Debug)]
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ mod variables;
 
 use std::time::Duration;
 
-pub(crate) use self::escape::Escaped;
+pub use self::escape::Escaped;
 pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},

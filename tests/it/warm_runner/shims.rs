@@ -11,8 +11,11 @@ use tidegate::{
 use super::create;
 use crate::support::witness::soon;
 
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/warm");
-const HANDLERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/warm_runner/handlers");
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+const HANDLERS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/it/warm_runner/handlers"
+);
 
 /// The runner of a language's handler, where the machine has the language.
 async fn runner(interpreter: &str, extension: &str) -> Option<Box<dyn Runner>> {

@@ -1,0 +1,96 @@
+//! Cgroups for jobs: had at the start, or by the first configuration that wants them.
+
+use nix::unistd::Pid;
+use tracing::{debug, info, warn};
+
+use crate::guard;
+use tidegate::{
+    adapters::cgroup::{self, CgroupError},
+    config::{CgroupUse, PoolConfig, RunnerSettings},
+    machine::cgroup::{Controller, Home},
+    run::chain,
+};
+
+/// What pools want of cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Nothing,
+    /// They are welcome.
+    Some,
+    /// Limits depend on them.
+    All,
+}
+
+/// Sees to it that jobs have what these pools want for them. `lock` tells this instance from others.
+///
+/// Blocks for as long as what a dead instance has left takes to go.
+///
+/// # Errors
+/// Limits depend on something that could not be had.
+pub(super) fn prepare(pools: &[PoolConfig], lock: (u64, u64)) -> Result<(), CgroupError> {
+    let wanted = pools.iter().map(want).max().unwrap_or(Want::Nothing);
+    if wanted == Want::Nothing {
+        return Ok(());
+    }
+    match set_up(lock) {
+        Ok(()) if wanted == Want::All => enable(pools),
+        Ok(()) => Ok(()),
+        Err(error) if wanted == Want::All => Err(error),
+        Err(error) => {
+            warn!(error = %chain(&error), "jobs have no cgroups of their own");
+            Ok(())
+        }
+    }
+}
+
+fn set_up(lock: (u64, u64)) -> Result<(), CgroupError> {
+    if cgroup::groups().is_some() {
+        return Ok(());
+    }
+    let home = match Home::find() {
+        Ok(home) => home,
+        // What depends on it was refused already.
+        Err(none) => {
+            debug!(reason = %none, "jobs have no cgroups of their own");
+            return Ok(());
+        }
+    };
+    let shown = home.dir.display().to_string();
+    let movers: Vec<_> = [Pid::this()].into_iter().chain(guard::pid()).collect();
+    cgroup::set_up(home, lock, &movers)?;
+    info!(below = shown, "jobs may have cgroups of their own");
+    Ok(())
+}
+
+fn enable(pools: &[PoolConfig]) -> Result<(), CgroupError> {
+    let Some(groups) = cgroup::groups() else {
+        return Ok(());
+    };
+    let processes = pools.iter().filter_map(|pool| pool.runner.process());
+    for limits in processes.map(|process| &process.limits) {
+        let wanted = [
+            (limits.cpu_max.is_some(), Controller::Cpu),
+            (limits.memory_max.is_some(), Controller::Memory),
+            (limits.pids_max.is_some(), Controller::Pids),
+        ];
+        for (_, controller) in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted) {
+            groups.enable(controller)?;
+        }
+    }
+    Ok(())
+}
+
+fn want(pool: &PoolConfig) -> Want {
+    let Some(process) = pool.runner.process() else {
+        return Want::Nothing;
+    };
+    let limits = &process.limits;
+    let stays = matches!(pool.runner, RunnerSettings::Warm(_));
+    if limits.wants_cgroup() {
+        Want::All
+    } else if limits.cgroup == CgroupUse::Auto && (stays || limits.changes_process()) {
+        Want::Some
+    } else {
+        Want::Nothing
+    }
+}

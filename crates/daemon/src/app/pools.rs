@@ -1,0 +1,161 @@
+//! From settings to pools: which adapter runs a pool's jobs.
+
+use std::sync::Arc;
+
+use tidegate::{
+    adapters::{
+        container::ContainerManager, exec::ExecManager, instance::Instance, warm::WarmManager,
+    },
+    config::{PoolConfig, RunnerSettings},
+    decide::PoolName,
+    run::PoolSpec,
+    runner::RunnerManager,
+};
+
+/// The runner managers of the pools that run, kept so that a reload which leaves a pool's runners as they are
+/// leaves the runners themselves as they are.
+#[derive(Debug)]
+pub(super) struct Pools {
+    /// Whose they are, for what runners leave outside of this process.
+    owner: Instance,
+    current: Vec<(PoolConfig, Arc<dyn RunnerManager>)>,
+}
+
+impl Pools {
+    /// No pools yet.
+    pub(super) fn new(owner: Instance) -> Self {
+        Self {
+            owner,
+            current: Vec::new(),
+        }
+    }
+
+    /// The specs of these pools, and the managers to keep once they are taken over.
+    pub(super) fn plan(&self, pools: &[PoolConfig]) -> (Vec<PoolSpec>, Self) {
+        let manager = |config: &PoolConfig| {
+            let kept = self
+                .current
+                .iter()
+                .find(|(old, _)| old.pool.name == config.pool.name && old.runner == config.runner);
+            match kept {
+                Some((_, manager)) => Arc::clone(manager),
+                None => manager(&config.runner, &self.owner),
+            }
+        };
+        let current: Vec<_> = pools
+            .iter()
+            .map(|config| (config.clone(), manager(config)))
+            .collect();
+        let specs = current.iter().map(|(config, manager)| PoolSpec {
+            settings: config.pool.clone(),
+            runners: Arc::clone(manager),
+        });
+        let owner = self.owner.clone();
+        (specs.collect(), Self { owner, current })
+    }
+}
+
+/// Names of the pools that a reload has touched, for the log. `None` for none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) added: Option<String>,
+    pub(super) removed: Option<String>,
+    pub(super) changed: Option<String>,
+}
+
+impl Pools {
+    /// What differs between these pools and those that were before them.
+    pub(super) fn changes_since(&self, before: &Self) -> Changes {
+        let find = |pools: &Self, name: &PoolName| {
+            let mut pools = pools.current.iter().map(|(config, _)| config);
+            pools.find(|config| config.pool.name == *name).cloned()
+        };
+        let names = |pools: &Self, is_meant: &dyn Fn(&PoolConfig) -> bool| {
+            let pools = pools.current.iter().map(|(config, _)| config);
+            let names: Vec<&str> = pools
+                .filter(|config| is_meant(config))
+                .map(|config| config.pool.name.as_str())
+                .collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        Changes {
+            added: names(self, &|config| find(before, &config.pool.name).is_none()),
+            removed: names(before, &|config| find(self, &config.pool.name).is_none()),
+            changed: names(self, &|config| {
+                find(before, &config.pool.name).is_some_and(|old| old != *config)
+            }),
+        }
+    }
+}
+
+fn manager(settings: &RunnerSettings, owner: &Instance) -> Arc<dyn RunnerManager> {
+    match settings {
+        RunnerSettings::Exec(exec) => Arc::new(ExecManager::new(exec.clone())),
+        RunnerSettings::Warm(warm) => Arc::new(WarmManager::new(warm.clone())),
+        RunnerSettings::Container(container) => {
+            Arc::new(ContainerManager::new(container.clone()).owned_by(owner.clone()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::{
+        adapters::instance::InstanceLock,
+        config::{ExecSettings, PoolSettings},
+    };
+
+    fn pool(name: &str, command: &str) -> PoolConfig {
+        PoolConfig {
+            pool: PoolSettings::new(name),
+            runner: RunnerSettings::Exec(ExecSettings::new([command])),
+        }
+    }
+
+    #[test]
+    fn keeps_the_runners_of_a_pool_whose_runner_has_not_changed() {
+        let state = tempfile::tempdir().expect("a folder");
+        let lock = InstanceLock::take(state.path()).expect("a lock");
+        let (before, pools) =
+            Pools::new(lock.instance().clone()).plan(&[pool("a", "one"), pool("b", "one")]);
+        let mut changed = pool("a", "one");
+        changed.pool.prefetch = 2;
+        let (after, _) = pools.plan(&[pool("b", "two"), changed]);
+        assert_eq!(after[1].settings.prefetch, 2);
+        assert!(Arc::ptr_eq(&before[0].runners, &after[1].runners));
+        assert!(!Arc::ptr_eq(&before[1].runners, &after[0].runners));
+    }
+
+    #[test]
+    fn tells_which_pools_a_reload_has_touched() {
+        let state = tempfile::tempdir().expect("a folder");
+        let lock = InstanceLock::take(state.path()).expect("a lock");
+        let none = Pools::new(lock.instance().clone());
+        let before = none
+            .plan(&[
+                pool("a", "one"),
+                pool("b", "one"),
+                pool("c", "one"),
+                pool("d", "one"),
+            ])
+            .1;
+        let mut deeper = pool("c", "one");
+        deeper.pool.prefetch = 2;
+        let after = before
+            .plan(&[pool("e", "one"), deeper, pool("b", "two"), pool("a", "one")])
+            .1;
+        let changes = Changes {
+            added: Some("e".to_owned()),
+            removed: Some("d".to_owned()),
+            changed: Some("c, b".to_owned()),
+        };
+        assert_eq!(after.changes_since(&before), changes);
+        let nothing = Changes {
+            added: None,
+            removed: None,
+            changed: None,
+        };
+        assert_eq!(after.changes_since(&after), nothing);
+    }
+}

@@ -1,0 +1,257 @@
+//! What the daemon does next. Synchronous: an event goes in, a decision comes out, and only then is something done.
+
+use tidegate::run::{DrainError, DrainReport};
+
+use super::signals::Signal;
+
+/// Something that the daemon must answer.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The process was sent a signal.
+    Signal(Signal),
+    /// The configuration was read again, and taken or refused.
+    Reloaded,
+    /// The drain came to its end.
+    Drained(Result<DrainReport, DrainError>),
+    /// The stop came to its end.
+    Stopped(DrainReport),
+}
+
+/// How far the daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Stopping,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a decision is only words until someone acts on it"]
+pub(super) enum Decision {
+    /// Nothing.
+    Nothing,
+    /// Drain every pool within its grace.
+    Drain,
+    /// Stop every job and give it back.
+    StopNow,
+    /// Read the configuration again.
+    Reload,
+    /// Log the state.
+    Dump,
+    /// End the process.
+    End(Ending),
+}
+
+/// How the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Every job was finished.
+    Clean,
+    /// Jobs were stopped and given back.
+    GivenBack(u64),
+}
+
+/// The daemon's memory of what it has decided.
+#[derive(Debug)]
+pub(super) struct State {
+    phase: Phase,
+    interrupts: u32,
+    is_reloading: bool,
+    /// A HUP came while the configuration was being read: what was read may be older than the HUP.
+    wants_reload: bool,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Running,
+            interrupts: 0,
+            is_reloading: false,
+            wants_reload: false,
+        }
+    }
+
+    pub(super) fn handle(&mut self, event: &Event) -> Decision {
+        match event {
+            Event::Signal(signal) => self.signal(*signal),
+            Event::Reloaded => {
+                self.is_reloading = false;
+                match std::mem::take(&mut self.wants_reload) {
+                    true => self.reload(),
+                    false => Decision::Nothing,
+                }
+            }
+            // A stop ends the drain that it overtakes; only its own end counts then.
+            Event::Drained(_) if self.phase == Phase::Stopping => Decision::Nothing,
+            Event::Drained(Ok(report)) => ended(report.given_back),
+            Event::Drained(Err(DrainError::DeadlinePassed { given_back })) => ended(*given_back),
+            Event::Stopped(report) => ended(report.given_back),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Decision {
+        match signal {
+            Signal::Terminate => self.drain(),
+            Signal::Interrupt => {
+                self.interrupts += 1;
+                match self.interrupts {
+                    // After a TERM, too: whoever sends one INT has not asked to lose work.
+                    1 => self.drain(),
+                    _ => self.stop(),
+                }
+            }
+            Signal::Quit => self.stop(),
+            Signal::Hangup => self.reload(),
+            Signal::Dump => Decision::Dump,
+        }
+    }
+
+    fn drain(&mut self) -> Decision {
+        match self.phase {
+            Phase::Running => {
+                self.phase = Phase::Draining;
+                Decision::Drain
+            }
+            Phase::Draining | Phase::Stopping => Decision::Nothing,
+        }
+    }
+
+    fn stop(&mut self) -> Decision {
+        match self.phase {
+            Phase::Running | Phase::Draining => {
+                self.phase = Phase::Stopping;
+                Decision::StopNow
+            }
+            Phase::Stopping => Decision::Nothing,
+        }
+    }
+
+    fn reload(&mut self) -> Decision {
+        match self.phase {
+            Phase::Running if self.is_reloading => {
+                self.wants_reload = true;
+                Decision::Nothing
+            }
+            Phase::Running => {
+                self.is_reloading = true;
+                Decision::Reload
+            }
+            // Pools on their way out are not given new settings, nor new ones started.
+            Phase::Draining | Phase::Stopping => Decision::Nothing,
+        }
+    }
+}
+
+fn ended(given_back: u64) -> Decision {
+    Decision::End(match given_back {
+        0 => Ending::Clean,
+        jobs => Ending::GivenBack(jobs),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERM: Event = Event::Signal(Signal::Terminate);
+    const INT: Event = Event::Signal(Signal::Interrupt);
+    const QUIT: Event = Event::Signal(Signal::Quit);
+    const HUP: Event = Event::Signal(Signal::Hangup);
+    const USR1: Event = Event::Signal(Signal::Dump);
+
+    fn drained(given_back: u64) -> Event {
+        Event::Drained(match given_back {
+            0 => Ok(DrainReport::default()),
+            given_back => Err(DrainError::DeadlinePassed { given_back }),
+        })
+    }
+
+    fn stopped(given_back: u64) -> Event {
+        Event::Stopped(DrainReport { given_back })
+    }
+
+    #[test]
+    fn answers_every_event_by_how_far_it_is() {
+        use Decision::{Drain, Dump, End, Nothing, Reload, StopNow};
+        type Case = (&'static str, Vec<(Event, Decision)>);
+        let cases: Vec<Case> = vec![
+            (
+                "drains at the first TERM, and ends when that is done",
+                vec![
+                    (TERM, Drain),
+                    (TERM, Nothing),
+                    (drained(0), End(Ending::Clean)),
+                ],
+            ),
+            (
+                "says how many jobs a deadline gave back",
+                vec![(TERM, Drain), (drained(3), End(Ending::GivenBack(3)))],
+            ),
+            (
+                "stops at the second INT, and waits for that",
+                vec![
+                    (INT, Drain),
+                    (INT, StopNow),
+                    (INT, Nothing),
+                    (drained(2), Nothing),
+                    (stopped(2), End(Ending::GivenBack(2))),
+                ],
+            ),
+            (
+                "does not take an INT after a TERM for a second one",
+                vec![(TERM, Drain), (INT, Nothing), (INT, StopNow)],
+            ),
+            (
+                "stops at once at QUIT",
+                vec![
+                    (QUIT, StopNow),
+                    (TERM, Nothing),
+                    (stopped(0), End(Ending::Clean)),
+                ],
+            ),
+            (
+                "stops a drain at QUIT",
+                vec![(TERM, Drain), (QUIT, StopNow)],
+            ),
+            (
+                "reads the configuration once more where a HUP came meanwhile",
+                vec![
+                    (HUP, Reload),
+                    (HUP, Nothing),
+                    (HUP, Nothing),
+                    (Event::Reloaded, Reload),
+                    (Event::Reloaded, Nothing),
+                    (HUP, Reload),
+                ],
+            ),
+            (
+                "does not read the configuration on its way out",
+                vec![
+                    (HUP, Reload),
+                    (HUP, Nothing),
+                    (TERM, Drain),
+                    (Event::Reloaded, Nothing),
+                    (HUP, Nothing),
+                ],
+            ),
+            (
+                "shows its state at any time",
+                vec![
+                    (USR1, Dump),
+                    (TERM, Drain),
+                    (USR1, Dump),
+                    (QUIT, StopNow),
+                    (USR1, Dump),
+                ],
+            ),
+        ];
+        for (name, steps) in cases {
+            let mut state = State::new();
+            for (step, (event, decision)) in steps.into_iter().enumerate() {
+                let decided = state.handle(&event);
+                assert_eq!(decided, decision, "{name}: step {step}, {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What a broker looks like to a configuration: the other half of `tidegate check --broker`.
+//!
+//! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
+//! broker. What can only be found out by doing, or only through the management API, it says it could not see.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    management::{self, Management, ManagementError},
+    output::{Exit, Failure},
+};
+use tidegate::{
+    adapters::{amqp::AmqpDriver, process::Escaped},
+    builder::{broker_driver, reach},
+    config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
+    decide::PoolName,
+    queue::{QueueDriver, QueueError, QueueErrorKind},
+};
+
+/// How long the broker may take to let us in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub(super) struct BrokerReport {
+    url: String,
+    product: Option<String>,
+    version: Option<String>,
+    pub(super) findings: Vec<Finding>,
+    /// Pools whose queues the management API showed.
+    #[serde(skip)]
+    pub(super) shown: Vec<PoolName>,
+}
+
+/// One thing that was seen, or could not be.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) severity: Severity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<PoolName>,
+    what: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Severity {
+    Ok,
+    Warning,
+    Error,
+    Unseen,
+}
+
+impl Severity {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Unseen => "not seen",
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.pool {
+            Some(pool) => write!(f, "pool {pool}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+impl BrokerReport {
+    pub(super) fn count(&self, severity: Severity) -> usize {
+        let findings = self.findings.iter();
+        findings
+            .filter(|finding| finding.severity == severity)
+            .count()
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let product = self.product.as_deref().unwrap_or("a broker");
+        let version = self.version.as_deref().unwrap_or("of unknown version");
+        format!("{}: {product} {version}", self.url)
+    }
+}
+
+/// Looks at the broker.
+///
+/// # Errors
+/// It cannot be reached, or does not let us in.
+pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
+    let url = &settings.broker.url;
+    let driver = connect(&settings.broker).await?;
+    let facts = driver.facts().await.unwrap_or_default();
+    let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
+    let mut findings = Vec::new();
+    for pool in &pools {
+        findings.push(of_queue(driver.as_ref(), pool).await);
+    }
+    let (seen, shown) = match &settings.management {
+        Some(management) => managed(management, url, &pools, &mut findings).await,
+        None => (Seen::Amqp, Vec::new()),
+    };
+    findings.extend(unseen(&pools, seen));
+    driver.close().await;
+    Ok(BrokerReport {
+        url: url.to_string(),
+        product: facts.product,
+        version: facts.version,
+        findings,
+        shown,
+    })
+}
+
+/// Connects, for a command that is of no use without the broker.
+///
+/// # Errors
+/// It cannot be reached, or does not let us in.
+pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, Failure> {
+    let driver = broker_driver(broker)
+        .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
+    if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
+        driver.close().await;
+        let error = anyhow::Error::new(error).context(format!("reach the broker {}", broker.url));
+        return Err(Failure::new(Exit::Unavailable, error)
+            .hint("is it running, and are user, password and vhost in broker.url right?"));
+    }
+    Ok(driver)
+}
+
+/// How much could be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// What AMQP shows.
+    Amqp,
+    /// What the management API shows.
+    Managed {
+        /// The user's permissions too.
+        permissions: bool,
+    },
+}
+
+/// Asks the management API. Tells the pools too whose queues it showed.
+async fn managed(
+    management: &BrokerUrl,
+    broker: &BrokerUrl,
+    pools: &[&PoolSettings],
+    findings: &mut Vec<Finding>,
+) -> (Seen, Vec<PoolName>) {
+    let asked = async {
+        let api = Management::new(management, broker)?;
+        let (mut found, mut shown) = (Vec::new(), Vec::new());
+        for pool in pools {
+            // One that is not there is told of already.
+            let Some(details) = api.queue(&pool.queue).await? else {
+                continue;
+            };
+            shown.push(pool.name.clone());
+            let of_queue = management::findings::of_queue(pool, &details);
+            found.extend(of_queue.into_iter().map(|(severity, what)| Finding {
+                severity,
+                pool: Some(pool.name.clone()),
+                what,
+            }));
+        }
+        let permissions = api.permissions().await?;
+        let seen = Seen::Managed {
+            permissions: permissions.is_some(),
+        };
+        found.extend(permissions.map(|permissions| {
+            let (severity, what) = management::findings::of_permissions(&permissions);
+            Finding {
+                severity,
+                pool: None,
+                what,
+            }
+        }));
+        Ok::<_, ManagementError>((found, seen, shown))
+    };
+    match asked.await {
+        Ok((found, seen, shown)) => {
+            findings.extend(found);
+            (seen, shown)
+        }
+        Err(error) => {
+            findings.push(Finding {
+                severity: Severity::Error,
+                pool: None,
+                what: format!(
+                    "failed to ask the management API at {management}: failed to {}",
+                    causes(&error)
+                ),
+            });
+            (Seen::Amqp, Vec::new())
+        }
+    }
+}
+
+/// An error with its causes, in one line that is safe to show.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    Escaped(&causes.join(": ")).to_string()
+}
+
+async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
+    let queue = &pool.queue;
+    let (severity, what) = match driver.probe(queue).await {
+        Ok(depth) => (
+            Severity::Ok,
+            format!(
+                "queue {queue} is there, with {} messages ready and {} consumers",
+                depth.ready, depth.consumers
+            ),
+        ),
+        Err(error) => of_error(&error, pool),
+    };
+    Finding {
+        severity,
+        pool: Some(pool.name.clone()),
+        what,
+    }
+}
+
+fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
+    let queue = &pool.queue;
+    match (error.kind, pool.declare) {
+        (QueueErrorKind::NotFound, Declare::No) => (
+            Severity::Warning,
+            format!(
+                "queue {queue} is not there: the pool will wait until someone declares it, or set declare"
+            ),
+        ),
+        (QueueErrorKind::NotFound, Declare::Classic | Declare::Quorum) => (
+            Severity::Ok,
+            format!("queue {queue} is not there yet: the pool will declare it"),
+        ),
+        (QueueErrorKind::AccessRefused, _) => (
+            Severity::Error,
+            format!("queue {queue} may not be looked at by this user: grant it permissions"),
+        ),
+        (QueueErrorKind::Conflict, _) => (
+            Severity::Error,
+            format!("queue {queue} is held exclusively by another connection"),
+        ),
+        _ => (
+            Severity::Error,
+            format!("failed to look at queue {queue}: {}", causes(error)),
+        ),
+    }
+}
+
+/// What AMQP does not show, so that nobody takes silence for an answer.
+fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
+    let longest = pools.iter().map(|pool| pool.ack_deadline).max();
+    let longest = humantime::format_duration(longest.unwrap_or_default());
+    let mut unseen = vec![format!(
+        "the node's consumer timeout (30m as it comes, and closes the channel under a running job): must be at least \
+         the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"
+    )];
+    if seen == Seen::Amqp {
+        unseen.push(
+            "queue types, arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
+             vanish with a drained pool, and single-active-consumer makes more than one worker pointless. Write \
+             broker.management_url, and they are looked at"
+                .to_owned(),
+        );
+    }
+    if seen != (Seen::Managed { permissions: true }) {
+        unseen.push(
+            "permissions to consume, and to declare and publish to .retry and .dead queues: shown to a management \
+             user with the tag administrator, and by doing it"
+                .to_owned(),
+        );
+    }
+    let by_broker = pools.iter().filter(|_| seen == Seen::Amqp).copied();
+    let by_broker = by_broker.filter(|pool| pool.retry.dead_letter == DeadLetter::Broker);
+    unseen.extend(by_broker.map(|pool| {
+        format!(
+            "dead-letter exchange of queue {}: without one, dead_letter = \"broker\" drops dead letters",
+            pool.queue
+        )
+    }));
+    let finding = |what| Finding {
+        severity: Severity::Unseen,
+        pool: None,
+        what,
+    };
+    unseen.into_iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::{adapters::memory::MemoryBroker, queue::QueueKind};
+
+    #[tokio::test]
+    async fn says_of_each_queue_whether_it_is_there() {
+        let broker = MemoryBroker::new();
+        broker.declare_queue("there", QueueKind::Classic);
+        broker.send("there", "a job");
+        let there = of_queue(&broker, &PoolSettings::new("there")).await;
+        assert_eq!(there.severity, Severity::Ok);
+        assert!(there.what.contains("1 messages ready"), "{}", there.what);
+
+        let mut missing = PoolSettings::new("missing");
+        let waits = of_queue(&broker, &missing).await;
+        assert_eq!(waits.severity, Severity::Warning);
+        assert!(waits.what.contains("will wait"), "{}", waits.what);
+
+        missing.declare = Declare::Quorum;
+        let declares = of_queue(&broker, &missing).await;
+        assert_eq!(declares.severity, Severity::Ok);
+        assert!(
+            declares.what.contains("will declare it"),
+            "{}",
+            declares.what
+        );
+    }
+
+    #[test]
+    fn finds_a_refusal_to_be_an_error() {
+        let refused = QueueError::new(QueueErrorKind::AccessRefused, "probe");
+        let (severity, what) = of_error(&refused, &PoolSettings::new("a"));
+        assert_eq!(severity, Severity::Error);
+        assert!(what.contains("permissions"), "{what}");
+    }
+
+    #[test]
+    fn says_what_it_could_not_see() {
+        let mut pool = PoolSettings::new("a");
+        let usual = unseen(&[&pool], Seen::Amqp).len();
+        pool.retry.dead_letter = DeadLetter::Broker;
+        let by_amqp = unseen(&[&pool], Seen::Amqp);
+        assert_eq!(by_amqp.len(), usual + 1);
+        assert!(by_amqp[0].what.contains("consumer timeout"));
+        assert!(by_amqp[1].what.contains("broker.management_url"));
+        for (permissions, left) in [(false, 2), (true, 1)] {
+            let seen = Seen::Managed { permissions };
+            assert_eq!(unseen(&[&pool], seen).len(), left);
+        }
+    }
+}

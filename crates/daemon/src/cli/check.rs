@@ -1,0 +1,146 @@
+//! `tidegate check`: everything that is wrong with a configuration, and with the broker for it.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::{
+    args::{CheckArgs, Cli, Format},
+    block_on,
+    broker::{self, BrokerReport, Severity},
+    output::{self, Exit, Failure},
+};
+use tidegate::{
+    adapters::process::Escaped,
+    config::{self, Loaded, Problem, Source},
+    decide::PoolName,
+};
+
+const OK: Style = AnsiColor::Green.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const NOTE: Style = Style::new().dimmed();
+
+/// What was found, as a program reads it.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    file: String,
+    ok: bool,
+    pools: usize,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    /// What was seen at the broker, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<BrokerReport>,
+}
+
+pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
+    if args.reference {
+        output::write(config::reference().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
+    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
+    let (mut report, loaded) = examine(&source);
+    // Without settings there is no telling which broker to ask.
+    let unreachable = match loaded {
+        Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
+            Ok(seen) => {
+                report.ok &= seen.count(Severity::Error) == 0;
+                report
+                    .warnings
+                    .retain(|warning| !is_answered(warning, &seen.shown));
+                report.broker = Some(seen);
+                None
+            }
+            Err(failure) => {
+                report.ok = false;
+                Some(failure)
+            }
+        },
+        _ => None,
+    };
+    match cli.format {
+        Format::Json => output::json(&report)?,
+        Format::Human => output::write(text(&report).as_bytes())?,
+    }
+    let found = report.broker.map_or(0, |seen| seen.count(Severity::Error));
+    match (report.problems.len() + found, unreachable) {
+        (0, None) => Ok(Exit::Ok),
+        (0, Some(failure)) => Err(failure),
+        (count, _) => {
+            Err(output::bad_configuration(&source, count)
+                .hint("each line above says what is wrong"))
+        }
+    }
+}
+
+fn examine(source: &Source) -> (Report, Option<Loaded>) {
+    let mut report = Report {
+        file: source.file().display().to_string(),
+        ..Report::default()
+    };
+    let (loaded, problems) = config::examine(source);
+    report.ok = problems.is_empty();
+    report.problems = problems.into_vec();
+    if let Some(loaded) = &loaded {
+        report.pools = loaded.settings.pools.len();
+        report.warnings = loaded.warnings.clone();
+    }
+    (report, loaded)
+}
+
+/// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
+fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
+    let mut shown = shown.iter();
+    shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for problem in &report.problems {
+        let _ = writeln!(text, "{problem}");
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(text, "{WARNING}warning:{WARNING:#} {warning}");
+    }
+    if let Some(broker) = &report.broker {
+        let _ = writeln!(text, "{}", Escaped(&broker.summary()));
+        for finding in &broker.findings {
+            let style = match finding.severity {
+                Severity::Ok => OK,
+                Severity::Warning => WARNING,
+                Severity::Error => ERROR,
+                Severity::Unseen => NOTE,
+            };
+            let (word, what) = (finding.severity.as_str(), finding.to_string());
+            let _ = writeln!(text, "  {style}{word}:{style:#} {}", Escaped(&what));
+        }
+    }
+    if report.ok {
+        let (file, pools) = (&report.file, report.pools);
+        let plural = if pools == 1 { "" } else { "s" };
+        let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {pools} pool{plural}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_there_is_a_dead_letter_exchange_is_asked_until_it_was_seen() {
+        let text = "[pools.a]\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n\
+                    [pools.b]\nqueue = \"a.dead\"\nrunner.command = [\"b\"]\n";
+        let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let around = config::Surroundings::default();
+        let loaded = config::parse(text, "tidegate.toml", &[], &around, &nothing).unwrap();
+        let [lost, derived] = loaded.warnings.as_slice() else {
+            panic!("{:?}", loaded.warnings);
+        };
+        assert!(is_answered(lost, &["b".into(), "a".into()]));
+        assert!(!is_answered(lost, &["b".into()]));
+        assert!(!is_answered(derived, &["a".into(), "b".into()]));
+    }
+}

@@ -1,0 +1,482 @@
+//! `tidegate dead`: the dead letters of a pool, straight at the broker.
+//!
+//! Needs no supervisor and minds none. What a letter tells and what it becomes are [`settle`](tidegate::settle)'s.
+
+mod args;
+mod show;
+mod walk;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::args::DeadArgs;
+use self::{
+    args::{ChoiceArgs, DeadCommand, ListArgs, Most, PlaceArgs},
+    walk::{Graveyard, Walked, Wanted},
+};
+use super::{
+    args::{Cli, Format},
+    broker,
+    output::{self, Exit, Failure},
+};
+use tidegate::{
+    adapters::process::Escaped,
+    config::{DeadLetter, PoolSettings, Settings},
+    decide::QueueName,
+    queue::{QueueDriver, QueueError, QueueErrorKind},
+    settle::{Copies, Letter, Levels, dead_queue, retry_queue},
+};
+
+pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
+    let settings = super::load(cli)?.1.settings;
+    let place = match &args.command {
+        DeadCommand::List(list) => &list.place,
+        DeadCommand::Retry(choice) => &choice.place,
+        DeadCommand::Purge(purge) => &purge.choice.place,
+    };
+    let place = Place::find(&settings, place)?;
+    let driver = broker::connect(&settings.broker).await?;
+    let done = place.work(cli.format, args, driver.clone()).await;
+    driver.close().await;
+    done
+}
+
+/// Where the dead letters of a pool are.
+struct Place<'a> {
+    pool: &'a PoolSettings,
+    queue: QueueName,
+    /// Whether the queue was named, and so ought to be there.
+    is_named: bool,
+}
+
+impl<'a> Place<'a> {
+    fn find(settings: &'a Settings, args: &PlaceArgs) -> Result<Self, Failure> {
+        let pools = || settings.pools.iter().map(|config| &config.pool);
+        let Some(pool) = pools().find(|pool| pool.name.as_str() == args.pool) else {
+            let names: Vec<&str> = pools().map(|pool| pool.name.as_str()).collect();
+            let hint = match names.is_empty() {
+                true => "no pools are configured".to_owned(),
+                false => format!("the configuration has {}", names.join(", ")),
+            };
+            let error = anyhow!("find the pool {:?}", args.pool);
+            return Err(Failure::new(Exit::Usage, error).hint(hint));
+        };
+        let queue = match (&args.queue, pool.retry.dead_letter) {
+            (Some(name), _) => QueueName::from(name.as_str()),
+            (None, DeadLetter::Queue) => dead_queue(&pool.queue),
+            (None, DeadLetter::Broker) => {
+                let error = anyhow!(
+                    "find the dead letters of pool {}: with dead_letter = \"broker\" they are where \
+                     the broker's policy for the queue {} sends them",
+                    pool.name,
+                    pool.queue
+                );
+                return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
+            }
+        };
+        if let Some(owner) = pools().find(|pool| is_at_work(&queue, pool)) {
+            let error = anyhow!(
+                "take {queue} for a queue of dead letters: pool {} works on it",
+                owner.name
+            );
+            return Err(Failure::new(Exit::Usage, error));
+        }
+        Ok(Self {
+            pool,
+            queue,
+            is_named: args.queue.is_some(),
+        })
+    }
+
+    async fn work(
+        &self,
+        format: Format,
+        args: &DeadArgs,
+        driver: Arc<dyn QueueDriver>,
+    ) -> Result<Exit, Failure> {
+        let letters = match driver.probe(&self.queue).await {
+            Ok(depth) => depth.ready,
+            // It is made for the first dead letter.
+            Err(error) if error.kind == QueueErrorKind::NotFound && !self.is_named => 0,
+            Err(error) => return Err(failure(error, "look for dead letters")),
+        };
+        let graveyard = Graveyard {
+            driver,
+            queue: self.queue.clone(),
+            letters,
+        };
+        match &args.command {
+            DeadCommand::List(args) => self.list(format, args, &graveyard).await,
+            DeadCommand::Retry(args) => self.retry(format, args, &graveyard).await,
+            DeadCommand::Purge(args) => {
+                self.purge(format, &args.choice, args.yes, &graveyard).await
+            }
+        }
+    }
+
+    async fn list(
+        &self,
+        format: Format,
+        args: &ListArgs,
+        graveyard: &Graveyard,
+    ) -> Result<Exit, Failure> {
+        let wanted = Wanted {
+            ids: Vec::new(),
+            reason: args.reason.clone(),
+            limit: args.limit,
+        };
+        let (letters, walked) = match graveyard.letters {
+            0 => (Vec::new(), Walked::default()),
+            _ => {
+                let read = graveyard.read(&wanted).await;
+                read.map_err(|error| failure(error, "list dead letters"))?
+            }
+        };
+        match format {
+            Format::Json => output::json(&letters)?,
+            Format::Human if letters.is_empty() => {}
+            Format::Human => output::write(show::table(&letters).as_bytes())?,
+        }
+        say(&listed(
+            &self.queue,
+            graveyard.letters,
+            &letters,
+            &walked,
+            &wanted,
+        ));
+        Ok(Exit::Ok)
+    }
+
+    async fn retry(
+        &self,
+        format: Format,
+        args: &ChoiceArgs,
+        graveyard: &Graveyard,
+    ) -> Result<Exit, Failure> {
+        let wanted = wanted(args);
+        let copies = Copies {
+            pool: self.pool.name.clone(),
+            queue: self.pool.queue.clone(),
+            host: String::new(),
+            job: None,
+            header_limit: graveyard.driver.header_limit(),
+        };
+        let mut progress = Progress::new("put back", graveyard.letters);
+        let walked = match graveyard.letters {
+            0 => nothing(&wanted),
+            _ => {
+                let at = |done| progress.at(done);
+                let stop = on_interrupt();
+                let walked = graveyard.put_back(&wanted, &copies, &stop, at).await;
+                walked.map_err(|error| failure(error, "put dead letters back"))?
+            }
+        };
+        progress.clear();
+        let what = Done {
+            verb: "put back",
+            operation: "put all of them back",
+            into: Some(&self.pool.queue),
+        };
+        self.report(format, what, graveyard, walked)
+    }
+
+    async fn purge(
+        &self,
+        format: Format,
+        args: &ChoiceArgs,
+        is_sure: bool,
+        graveyard: &Graveyard,
+    ) -> Result<Exit, Failure> {
+        let wanted = wanted(args);
+        let asks = wanted.is_everything() && !is_sure && graveyard.letters > 0;
+        if asks && !confirmed(&self.queue, graveyard.letters)? {
+            say("nothing was deleted");
+            return Ok(Exit::Ok);
+        }
+        let mut progress = Progress::new("deleted", graveyard.letters);
+        let walked = match graveyard.letters {
+            0 => nothing(&wanted),
+            _ => {
+                let at = |done| progress.at(done);
+                let walked = graveyard.delete(&wanted, &on_interrupt(), at).await;
+                walked.map_err(|error| failure(error, "delete dead letters"))?
+            }
+        };
+        progress.clear();
+        let what = Done {
+            verb: "deleted",
+            operation: "delete all of them",
+            into: None,
+        };
+        self.report(format, what, graveyard, walked)
+    }
+
+    /// Says what was done, and what was not.
+    fn report(
+        &self,
+        format: Format,
+        what: Done<'_>,
+        graveyard: &Graveyard,
+        walked: Walked,
+    ) -> Result<Exit, Failure> {
+        if format == Format::Json {
+            output::json(&Report {
+                queue: &self.queue,
+                into: what.into,
+                letters: graveyard.letters,
+                done: walked.done,
+                twice: walked.twice,
+                missing: &walked.missing,
+            })?;
+        }
+        say(&summary(&self.queue, &what, graveyard.letters, &walked));
+        for (letter, error) in &walked.stay_because {
+            let id = letter.id.as_deref().unwrap_or("one without an id");
+            say(&format!("  {id} stays: failed to {error}"));
+        }
+        if let Some(error) = walked.trouble {
+            return Err(failure(error, what.operation));
+        }
+        let failed = |error| Err(Failure::new(Exit::Unexpected, error));
+        if walked.stopped {
+            return failed(anyhow!("{}: interrupted", what.operation));
+        }
+        if walked.stay > 0 {
+            let stay = walked.stay;
+            return failed(anyhow!("{}: {} stay", what.operation, letters(stay)));
+        }
+        if !walked.missing.is_empty() {
+            let missing = walked.missing.join(", ");
+            let error = anyhow!("find in {}: {missing}", self.queue);
+            let hint = format!(
+                "`tidegate dead list {} --limit all` shows every id; an id is taken whole",
+                self.pool.name
+            );
+            return Err(Failure::new(Exit::Unexpected, error).hint(hint));
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Whether a pool takes its work from this queue, or lets it wait there.
+fn is_at_work(queue: &QueueName, pool: &PoolSettings) -> bool {
+    *queue == pool.queue
+        || Levels::new(&pool.retry)
+            .iter()
+            .any(|level| *queue == retry_queue(&pool.queue, level))
+}
+
+fn wanted(args: &ChoiceArgs) -> Wanted {
+    Wanted {
+        ids: args.ids.clone(),
+        reason: args.reason.clone(),
+        limit: args.limit.unwrap_or(Most::All),
+    }
+}
+
+/// What comes of an empty queue.
+fn nothing(wanted: &Wanted) -> Walked {
+    Walked {
+        missing: wanted.ids.clone(),
+        ..Walked::default()
+    }
+}
+
+/// What a command does, in words.
+struct Done<'a> {
+    verb: &'static str,
+    /// Reads after "failed to".
+    operation: &'static str,
+    into: Option<&'a QueueName>,
+}
+
+/// What was done, as a program reads it.
+#[derive(Serialize)]
+struct Report<'a> {
+    queue: &'a QueueName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    into: Option<&'a QueueName>,
+    letters: u64,
+    done: u64,
+    twice: u64,
+    missing: &'a [String],
+}
+
+fn letters(count: u64) -> String {
+    match count {
+        1 => "1 dead letter".to_owned(),
+        count => format!("{count} dead letters"),
+    }
+}
+
+fn listed(
+    queue: &QueueName,
+    there: u64,
+    shown: &[Letter],
+    walked: &Walked,
+    wanted: &Wanted,
+) -> String {
+    let count = shown.len() as u64;
+    let unseen = there.saturating_sub(walked.looked);
+    let reason = match &wanted.reason {
+        Some(reason) => format!(" for {reason:?}"),
+        None => String::new(),
+    };
+    let mut text = match (there, count) {
+        (0, _) => return format!("no dead letters in {queue}"),
+        (_, 0) => format!("none of {} in {queue} died{reason}", letters(there)),
+        (there, count) if there == count => format!("{} in {queue}, oldest first", letters(there)),
+        (there, count) => format!(
+            "{count} of {} in {queue}{reason}, oldest first",
+            letters(there)
+        ),
+    };
+    let is_full = matches!(wanted.limit, Most::Count(limit) if limit.get() <= count);
+    if unseen > 0 && is_full {
+        let more = match wanted.reason {
+            Some(_) => format!("; {unseen} were not looked at (--limit N, --limit all)"),
+            None => format!("; {unseen} more (--limit N, --limit all)"),
+        };
+        text.push_str(&more);
+    }
+    text.push_str(&of_renewed(walked));
+    text
+}
+
+/// Says which letters are no longer where they were.
+fn of_renewed(walked: &Walked) -> String {
+    match walked.renewed {
+        0 => String::new(),
+        renewed => format!(
+            "\n{} went to the end of the queue: a quorum queue gives up what was looked at and given back too often",
+            letters(renewed)
+        ),
+    }
+}
+
+fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> String {
+    if there == 0 {
+        return format!("no dead letters in {queue}");
+    }
+    let into = match what.into {
+        Some(into) => format!(" into {into}"),
+        None => String::new(),
+    };
+    let (verb, done) = (what.verb, walked.done);
+    let mut text = match done == there {
+        true => format!("{verb} {} of {queue}{into}", letters(there)),
+        false => format!("{verb} {done} of {} of {queue}{into}", letters(there)),
+    };
+    if walked.twice > 0 {
+        text.push_str(&format!(
+            "; {} of them may be in both queues, for the broker did not hear that they left",
+            walked.twice
+        ));
+    }
+    text.push_str(&of_renewed(walked));
+    text
+}
+
+/// Says something to whoever looks on. Where standard error is closed there is nobody.
+fn say(text: &str) {
+    let mut err = anstream::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(err, "{}", Escaped(line));
+    }
+}
+
+/// Asks, where there is someone to ask. Nobody is there: it does as it was told.
+fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(true);
+    }
+    let question = format!("delete {} of {queue} for good? [y/N] ", letters(count));
+    let _ = write!(io::stderr(), "{}", Escaped(&question));
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .context("read the answer")
+        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    let answer = answer.trim().to_lowercase();
+    Ok(answer == "y" || answer == "yes")
+}
+
+/// Cancelled by Ctrl-C, so that what is under way is finished. A second one ends the program, which loses nothing.
+fn on_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            told.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    stop
+}
+
+/// A line that moves, where there is a terminal to see it.
+struct Progress {
+    verb: &'static str,
+    of: u64,
+    shown: Option<Instant>,
+    is_terminal: bool,
+}
+
+impl Progress {
+    fn new(verb: &'static str, of: u64) -> Self {
+        Self {
+            verb,
+            of,
+            shown: None,
+            is_terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    fn at(&mut self, done: u64) {
+        const EVERY: Duration = Duration::from_millis(200);
+        if !self.is_terminal || self.shown.is_some_and(|shown| shown.elapsed() < EVERY) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let _ = write!(io::stderr(), "\r{} {done} of {}", self.verb, self.of);
+    }
+
+    fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// What the broker's refusal means to whoever asked. `operation` reads after "failed to".
+fn failure(error: QueueError, operation: &'static str) -> Failure {
+    use QueueErrorKind as K;
+    let exit = match error.kind {
+        K::Disconnected | K::Timeout | K::Blocked => Exit::Unavailable,
+        _ => Exit::Unexpected,
+    };
+    let hint = match error.kind {
+        K::Unroutable => Some("the pool's queue is not there; what was not put back stays"),
+        K::Refused => Some("the pool's queue takes no more; what was not put back stays"),
+        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
+        K::AccessRefused => {
+            Some("it takes read permission on the dead letters, and write on the default exchange")
+        }
+        K::NotFound => Some("see --queue"),
+        _ => None,
+    };
+    let failure = Failure::new(exit, anyhow::Error::new(error).context(operation));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}

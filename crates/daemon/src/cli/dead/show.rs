@@ -1,0 +1,196 @@
+//! How dead letters are shown to people.
+
+use anstyle::{AnsiColor, Style};
+use nix::sys::signal::Signal;
+
+use super::super::table::{Cell, DIM, Layout, cell};
+use tidegate::{
+    adapters::process::Escaped,
+    settle::{DeadBy, Letter},
+};
+
+/// Longest error in the table, in characters.
+const ERROR_SHOWN: usize = 60;
+
+const COLUMNS: [&str; 7] = ["ID", "DIED", "ATTEMPTS", "REASON", "EXIT", "SIZE", "ERROR"];
+
+pub(super) fn table(letters: &[Letter]) -> String {
+    let rows: Vec<Vec<Cell>> = letters.iter().map(row).collect();
+    let is_words = |column| !matches!(column, 2 | 5);
+    let layout = Layout::new(&COLUMNS, is_words, &rows);
+    let mut text = String::new();
+    layout.head(&mut text);
+    for row in &rows {
+        layout.line(&mut text, row);
+    }
+    text
+}
+
+fn row(letter: &Letter) -> Vec<Cell> {
+    let known = |text: Option<String>| match text {
+        Some(text) => cell(text),
+        None => Cell {
+            text: "-".to_owned(),
+            style: DIM,
+        },
+    };
+    let died = letter
+        .time
+        .map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+    vec![
+        known(letter.id.as_deref().map(one_line)),
+        known(died),
+        known(letter.attempts.map(|attempts| attempts.to_string())),
+        Cell {
+            style: reason_style(letter.by),
+            ..known(reason(letter))
+        },
+        known(exit(letter)),
+        cell(size(letter.size)),
+        known(error(letter)),
+    ]
+}
+
+fn reason(letter: &Letter) -> Option<String> {
+    let reason = letter.reason.as_deref().map(one_line)?;
+    Some(match letter.by {
+        Some(DeadBy::Broker) => format!("{reason} (broker)"),
+        _ => reason,
+    })
+}
+
+fn reason_style(by: Option<DeadBy>) -> Style {
+    match by {
+        Some(DeadBy::Tidegate) => AnsiColor::Red.on_default(),
+        Some(DeadBy::Broker) => AnsiColor::Yellow.on_default(),
+        None => DIM,
+    }
+}
+
+/// Exit code or signal, or how else it failed.
+fn exit(letter: &Letter) -> Option<String> {
+    if let Some(code) = letter.exit_code {
+        return Some(code.to_string());
+    }
+    if let Some(number) = letter.signal {
+        let signal = i32::try_from(number)
+            .ok()
+            .and_then(|number| Signal::try_from(number).ok());
+        return Some(match signal {
+            Some(signal) => signal.as_str().to_owned(),
+            None => format!("signal {number}"),
+        });
+    }
+    letter.failure.as_deref().map(one_line)
+}
+
+/// The last error. An exit code and a signal have a column of their own; then the job's last words say more.
+fn error(letter: &Letter) -> Option<String> {
+    let last_words = || {
+        let lines = letter.stderr.as_deref()?.lines().rev();
+        lines.map(str::trim).find(|line| !line.is_empty())
+    };
+    let has_a_column = letter.exit_code.is_some() || letter.signal.is_some();
+    let text = match has_a_column {
+        true => last_words().or(letter.error.as_deref())?,
+        false => letter.error.as_deref()?,
+    };
+    let text = one_line(text);
+    Some(match text.char_indices().nth(ERROR_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    })
+}
+
+/// Others' text in a cell, which a tab would move as well.
+fn one_line(text: &str) -> String {
+    Escaped(text).to_string().replace('\t', "\\t")
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1023.95 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (128 << 20, "128.0 MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn shows_letters_of_ours_of_the_brokers_and_of_strangers() {
+        let at = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
+        let failed = Letter {
+            id: Some("order-17".to_owned()),
+            time: at,
+            attempts: Some(5),
+            reason: Some("attempts".to_owned()),
+            by: Some(DeadBy::Tidegate),
+            error: Some("exit code 3".to_owned()),
+            failure: Some("exit".to_owned()),
+            exit_code: Some(3),
+            stderr: Some("Traceback\n  line 4\nValueError: no such picture\n\n".to_owned()),
+            size: 1536,
+            ..Letter::default()
+        };
+        let killed = Letter {
+            id: Some("or\u{1b}[31mder\t18".to_owned()),
+            exit_code: None,
+            signal: Some(9),
+            error: Some("ended by SIGKILL (signal 9)".to_owned()),
+            failure: Some("signal".to_owned()),
+            stderr: None,
+            ..failed.clone()
+        };
+        let timed_out = Letter {
+            id: Some("order-19".to_owned()),
+            attempts: Some(12),
+            exit_code: None,
+            failure: Some("timeout".to_owned()),
+            error: Some("ran longer than 5m ".repeat(9)),
+            ..failed.clone()
+        };
+        let refused = Letter {
+            id: Some("order-20".to_owned()),
+            attempts: Some(1),
+            reason: Some("rejected".to_owned()),
+            exit_code: None,
+            failure: None,
+            error: Some("refused by the job (exit code 65): bad\njson".to_owned()),
+            ..failed.clone()
+        };
+        let expired = Letter {
+            time: at,
+            reason: Some("expired".to_owned()),
+            by: Some(DeadBy::Broker),
+            size: 7,
+            ..Letter::default()
+        };
+        let strange = Letter::default();
+        let letters = [failed, killed, timed_out, refused, expired, strange];
+        let text = table(&letters);
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+}

@@ -1,0 +1,276 @@
+use std::num::NonZeroU64;
+
+use super::*;
+use tidegate::{
+    adapters::memory::MemoryBroker,
+    decide::PoolName,
+    queue::{ConsumeRequest, HeaderValue, Headers, Properties, QueueKind},
+};
+
+fn broker() -> MemoryBroker {
+    let broker = MemoryBroker::new();
+    broker.declare_queue("q", QueueKind::Classic);
+    broker.declare_queue("q.dead", QueueKind::Classic);
+    broker
+}
+
+/// Letters `a`, `b`, `c` and another `a`, of which `b` was rejected and the others failed.
+fn with_letters() -> (MemoryBroker, Graveyard) {
+    let broker = broker();
+    for (id, reason) in [
+        ("a", "attempts"),
+        ("b", "rejected"),
+        ("c", "attempts"),
+        ("a", "attempts"),
+    ] {
+        broker.send_message(Outgoing {
+            routing_key: "q.dead".to_owned(),
+            properties: Properties {
+                message_id: Some(id.to_owned()),
+                ..Properties::default()
+            },
+            headers: Headers::from([("x-tidegate-reason".to_owned(), HeaderValue::from(reason))]),
+            ..Outgoing::default()
+        });
+    }
+    let graveyard = graveyard(&broker);
+    (broker, graveyard)
+}
+
+fn graveyard(broker: &MemoryBroker) -> Graveyard {
+    Graveyard {
+        driver: Arc::new(broker.clone()),
+        queue: QueueName::from("q.dead"),
+        letters: broker.ready("q.dead").unwrap_or(0),
+    }
+}
+
+fn copies() -> Copies {
+    Copies {
+        pool: PoolName::from("p"),
+        queue: QueueName::from("q"),
+        host: String::new(),
+        job: None,
+        header_limit: 130_000,
+    }
+}
+
+fn all() -> Wanted {
+    Wanted {
+        ids: Vec::new(),
+        reason: None,
+        limit: Most::All,
+    }
+}
+
+fn at_most(limit: u64) -> Most {
+    Most::Count(NonZeroU64::new(limit).unwrap())
+}
+
+fn ids(ids: &[&str]) -> Wanted {
+    Wanted {
+        ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        ..all()
+    }
+}
+
+/// Ids in a queue, in their order.
+fn in_queue(broker: &MemoryBroker, queue: &str) -> Vec<String> {
+    let messages = broker.take(queue);
+    messages
+        .into_iter()
+        .map(|message| message.properties.message_id.unwrap_or_default())
+        .collect()
+}
+
+async fn put_back(graveyard: &Graveyard, wanted: &Wanted) -> Walked {
+    let stop = CancellationToken::new();
+    graveyard
+        .put_back(wanted, &copies(), &stop, |_| {})
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn reads_letters_and_leaves_them() {
+    let (broker, graveyard) = with_letters();
+    let wanted = Wanted {
+        limit: at_most(2),
+        ..all()
+    };
+    let (letters, walked) = graveyard.read(&wanted).await.unwrap();
+    let ids: Vec<_> = letters
+        .iter()
+        .filter_map(|letter| letter.id.as_deref())
+        .collect();
+    assert_eq!(ids, ["a", "b"]);
+    assert_eq!((walked.looked, walked.done), (2, 0));
+    assert_eq!(in_queue(&broker, "q.dead"), ["a", "b", "c", "a"]);
+}
+
+#[tokio::test]
+async fn puts_back_those_that_are_chosen_and_leaves_the_rest_in_order() {
+    let by_reason = Wanted {
+        reason: Some("attempts".to_owned()),
+        ..all()
+    };
+    let two = Wanted {
+        limit: at_most(2),
+        ..all()
+    };
+    let two_by_reason = Wanted {
+        limit: at_most(2),
+        ..by_reason.clone()
+    };
+    let table: [(Wanted, &[&str], &[&str]); 6] = [
+        (all(), &["a", "b", "c", "a"], &[]),
+        (ids(&["a"]), &["a", "a"], &["b", "c"]),
+        (ids(&["c", "b"]), &["b", "c"], &["a", "a"]),
+        (two, &["a", "b"], &["c", "a"]),
+        (by_reason, &["a", "c", "a"], &["b"]),
+        (two_by_reason, &["a", "c"], &["b", "a"]),
+    ];
+    for (wanted, back, stay) in table {
+        let (broker, graveyard) = with_letters();
+        let walked = put_back(&graveyard, &wanted).await;
+        assert_eq!(walked.done, back.len() as u64, "{wanted:?}");
+        assert_eq!((walked.twice, walked.stay), (0, 0));
+        assert!(walked.trouble.is_none() && walked.missing.is_empty());
+        assert_eq!(in_queue(&broker, "q"), back, "{wanted:?}");
+        assert_eq!(in_queue(&broker, "q.dead"), stay, "{wanted:?}");
+    }
+}
+
+#[tokio::test]
+async fn deletes_those_that_are_chosen() {
+    let (broker, graveyard) = with_letters();
+    let stop = CancellationToken::new();
+    let walked = graveyard.delete(&ids(&["a"]), &stop, |_| {}).await.unwrap();
+    assert_eq!(walked.done, 2);
+    assert_eq!(in_queue(&broker, "q.dead"), ["b", "c"]);
+    assert_eq!(broker.ready("q"), Some(0));
+}
+
+#[tokio::test]
+async fn says_which_ids_it_did_not_find_and_takes_an_id_as_it_is_shown() {
+    let (broker, graveyard) = with_letters();
+    let walked = put_back(&graveyard, &ids(&["b", "zz", "a\\n"])).await;
+    assert_eq!(walked.missing, ["zz", "a\\n"]);
+    assert_eq!(in_queue(&broker, "q"), ["b"]);
+    assert!(is_named("a\nb", "a\\nb") && is_named("a\nb", "a\nb"));
+    assert!(!is_named("order-17", "order-1"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_back_stays_where_it_is() {
+    let (broker, graveyard) = with_letters();
+    broker.delete_queue("q");
+    let walked = put_back(&graveyard, &all()).await;
+    let kind = walked.trouble.map(|error| error.kind);
+    assert_eq!(kind, Some(QueueErrorKind::Unroutable));
+    assert_eq!(walked.done, 0);
+    assert_eq!(in_queue(&broker, "q.dead"), ["a", "b", "c", "a"]);
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_published_stays_alone() {
+    let (broker, graveyard) = with_letters();
+    let long = "x".repeat(300);
+    broker.send_message(Outgoing {
+        routing_key: "q.dead".to_owned(),
+        properties: Properties {
+            message_id: Some(long.clone()),
+            ..Properties::default()
+        },
+        ..Outgoing::default()
+    });
+    let graveyard = Graveyard {
+        letters: 5,
+        ..graveyard
+    };
+    let walked = put_back(&graveyard, &all()).await;
+    assert_eq!((walked.done, walked.stay), (4, 1));
+    assert_eq!(walked.stay_because.len(), 1);
+    assert!(walked.trouble.is_none());
+    assert_eq!(in_queue(&broker, "q.dead"), [long]);
+}
+
+#[tokio::test]
+async fn a_letter_that_dies_again_is_not_sent_round() {
+    // More than are under way at a time, so that some die again while others still wait.
+    let letters = 10 * AT_ONCE as u64;
+    let broker = broker();
+    for _ in 0..letters {
+        broker.send("q.dead", "x");
+    }
+    let graveyard = graveyard(&broker);
+    // Whatever comes to the queue is a dead letter again at once.
+    let again = {
+        let broker = broker.clone();
+        let request = ConsumeRequest {
+            queue: QueueName::from("q"),
+            prefetch: 10,
+            tag: "again".to_owned(),
+        };
+        let mut consumer = broker.consume(request).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(Ok(delivery)) = std::future::poll_fn(|cx| consumer.poll_next(cx)).await {
+                let copy = Outgoing {
+                    routing_key: "q.dead".to_owned(),
+                    properties: delivery.message().properties.clone(),
+                    ..Outgoing::default()
+                };
+                broker.publish(copy).await.unwrap();
+                delivery.ack().await.unwrap();
+            }
+        })
+    };
+    let patience = std::time::Duration::from_secs(20);
+    let everything = all();
+    let walked = tokio::time::timeout(patience, put_back(&graveyard, &everything)).await;
+    assert_eq!(walked.expect("it ends").done, letters);
+    while broker.ready("q.dead") != Some(letters) {
+        tokio::task::yield_now().await;
+    }
+    again.abort();
+}
+
+#[tokio::test]
+async fn stops_when_told_and_leaves_the_rest() {
+    let (broker, graveyard) = with_letters();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let walked = graveyard
+        .put_back(&ids(&["a"]), &copies(), &stop, |_| {})
+        .await
+        .unwrap();
+    assert!(walked.stopped && walked.missing.is_empty());
+    assert_eq!(walked.done, 0);
+    assert_eq!(in_queue(&broker, "q.dead").len(), 4);
+}
+
+#[tokio::test]
+async fn a_queue_that_counts_looks_does_not_give_letters_up() {
+    let broker = MemoryBroker::new();
+    broker.declare_queue("q.dead", QueueKind::Quorum);
+    for id in ["a", "b"] {
+        broker.send_message(Outgoing {
+            routing_key: "q.dead".to_owned(),
+            properties: Properties {
+                message_id: Some(id.to_owned()),
+                ..Properties::default()
+            },
+            ..Outgoing::default()
+        });
+    }
+    let graveyard = graveyard(&broker);
+    let mut renewed = 0;
+    for _ in 0..50 {
+        let (letters, walked) = graveyard.read(&all()).await.unwrap();
+        assert_eq!(letters.len(), 2);
+        assert!(letters.iter().all(|letter| letter.returned <= 10));
+        renewed += walked.renewed;
+    }
+    assert_eq!(renewed, 8);
+    assert_eq!(in_queue(&broker, "q.dead"), ["a", "b"]);
+}

@@ -1,0 +1,335 @@
+//! What a queue's arguments and policies mean for the pool on it. Pure: facts in, findings out.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::super::broker::Severity;
+use tidegate::{
+    config::{DeadLetter, PoolSettings},
+    settle::GIVE_BACKS_BEFORE_COPY,
+};
+
+/// A queue, as the API shows it.
+#[derive(Debug, Default, Deserialize)]
+pub(in crate::cli) struct QueueDetails {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    auto_delete: bool,
+    #[serde(default)]
+    arguments: Map<String, Value>,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    operator_policy: Option<String>,
+    /// What its policies come to. An empty list where there are none.
+    #[serde(default)]
+    effective_policy_definition: Value,
+}
+
+/// What a user may do in a vhost: a pattern of names for each.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Permissions {
+    configure: String,
+    write: String,
+    read: String,
+}
+
+/// A number of a queue, and where it comes from.
+struct Limit {
+    value: u64,
+    by: String,
+}
+
+impl QueueDetails {
+    /// The argument `x-<name>`, or what a policy says; the lower where both do, as the broker has it.
+    fn limit(&self, name: &str) -> Option<Limit> {
+        let argument = self.arguments.get(&format!("x-{name}"));
+        let argument = argument.and_then(Value::as_u64).map(|value| Limit {
+            value,
+            by: format!("its argument x-{name}"),
+        });
+        let policy = self.effective_policy_definition.get(name);
+        let policy = policy.and_then(Value::as_u64).map(|value| Limit {
+            value,
+            by: self.policies(),
+        });
+        argument
+            .into_iter()
+            .chain(policy)
+            .min_by_key(|limit| limit.value)
+    }
+
+    fn policies(&self) -> String {
+        match (&self.policy, &self.operator_policy) {
+            (Some(policy), Some(operator)) => format!("the policies {policy} and {operator}"),
+            (Some(policy), None) | (None, Some(policy)) => format!("the policy {policy}"),
+            (None, None) => "a policy".to_owned(),
+        }
+    }
+
+    fn has_dead_letter_exchange(&self) -> bool {
+        self.arguments.contains_key("x-dead-letter-exchange")
+            || self
+                .effective_policy_definition
+                .get("dead-letter-exchange")
+                .is_some()
+    }
+}
+
+/// What a queue is, and what of it does not fit the pool.
+pub(in crate::cli) fn of_queue(
+    pool: &PoolSettings,
+    details: &QueueDetails,
+) -> Vec<(Severity, String)> {
+    let queue = &pool.queue;
+    let mut found = Vec::new();
+    let mut say = |severity, what: String| found.push((severity, what));
+    let kind = details.kind.as_deref().unwrap_or("unknown");
+    say(Severity::Ok, format!("queue {queue} is of type {kind}"));
+
+    if let Some(Limit { value, by }) = details.limit("consumer-timeout") {
+        let timeout = Duration::from_millis(value);
+        let (shown, deadline) = (text(timeout), text(pool.ack_deadline));
+        if timeout < pool.ack_deadline {
+            say(
+                Severity::Error,
+                format!(
+                    "queue {queue} has a consumer timeout of {shown} by {by}, below the pool's ack_deadline of \
+                     {deadline}: the broker cuts the channel under a running job. Write ack_deadline = \"{shown}\" \
+                     or less, or raise the timeout"
+                ),
+            );
+        } else {
+            say(
+                Severity::Ok,
+                format!("its consumer timeout is {shown} by {by}, ack_deadline {deadline}"),
+            );
+        }
+    }
+    if details.auto_delete {
+        say(
+            Severity::Error,
+            format!(
+                "queue {queue} is auto-delete: it goes, with its messages, when the pool has no worker. Declare it \
+                 without"
+            ),
+        );
+    }
+    if let Some(Limit { value, by }) = details.limit("expires") {
+        say(
+            Severity::Warning,
+            format!(
+                "queue {queue} expires by {by}: it goes, with its messages, after {} without a consumer, which a \
+                 drained, paused or faulted pool is",
+                text(Duration::from_millis(value))
+            ),
+        );
+    }
+    let single = details.arguments.get("x-single-active-consumer");
+    if single.and_then(Value::as_bool) == Some(true) && pool.policy.max > 1 {
+        say(
+            Severity::Warning,
+            format!(
+                "queue {queue} has a single active consumer: one worker is given all jobs and the others wait. Write \
+                 policy.max = 1, or declare it without x-single-active-consumer"
+            ),
+        );
+    }
+    if pool.retry.dead_letter == DeadLetter::Broker && !details.has_dead_letter_exchange() {
+        say(
+            Severity::Error,
+            format!(
+                "queue {queue} has no dead-letter exchange: with dead_letter = \"broker\" dead letters are lost. Give \
+                 it one, or write dead_letter = \"queue\""
+            ),
+        );
+    }
+    if let Some(Limit { value, by }) = details.limit("delivery-limit")
+        && value <= GIVE_BACKS_BEFORE_COPY
+    {
+        say(
+            Severity::Warning,
+            format!(
+                "queue {queue} has a delivery limit of {value} by {by}: a message that is given back as often is \
+                 dropped or dead-lettered by the broker. Raise it above {GIVE_BACKS_BEFORE_COPY}"
+            ),
+        );
+    }
+    found
+}
+
+/// What the user may do. Only what is plain is judged: the patterns are the broker's to match.
+pub(in crate::cli) fn of_permissions(permissions: &Permissions) -> (Severity, String) {
+    let Permissions {
+        configure,
+        write,
+        read,
+    } = permissions;
+    let may_not = |pattern: &str| matches!(pattern, "" | "^$");
+    for (pattern, what) in [
+        (
+            read,
+            "read: it may not consume, nor look at dead and retry queues",
+        ),
+        (
+            write,
+            "write: it may not publish retries and dead letters through the default exchange (amq.default)",
+        ),
+        (
+            configure,
+            "configure: it may not declare the .retry and .dead queues",
+        ),
+    ] {
+        if may_not(pattern) {
+            return (
+                Severity::Error,
+                format!("the broker's user has no permission to {what}"),
+            );
+        }
+    }
+    (
+        Severity::Ok,
+        format!(
+            "the broker's user may configure \"{configure}\", write \"{write}\", read \"{read}\"; it needs the pools' \
+             queues, their .retry and .dead queues, and amq.default"
+        ),
+    )
+}
+
+fn text(time: Duration) -> String {
+    humantime::format_duration(time)
+        .to_string()
+        .replace(' ', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use tidegate::decide::Policy;
+
+    fn details(json: Value) -> QueueDetails {
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// What is not well, in one line each.
+    fn troubles(pool: &PoolSettings, json: Value) -> Vec<String> {
+        of_queue(pool, &details(json))
+            .into_iter()
+            .filter(|(severity, _)| *severity != Severity::Ok)
+            .map(|(severity, what)| format!("{}: {what}", severity.as_str()))
+            .collect()
+    }
+
+    fn pool() -> PoolSettings {
+        PoolSettings::new("jobs")
+    }
+
+    #[test]
+    fn an_ordinary_queue_is_no_trouble() {
+        for json in [
+            json!({"type": "classic", "auto_delete": false, "arguments": {}, "effective_policy_definition": []}),
+            json!({"type": "quorum", "arguments": {"x-delivery-limit": 20, "x-consumer-timeout": 1_800_000},
+                   "effective_policy_definition": {}}),
+            json!({}),
+        ] {
+            assert_eq!(troubles(&pool(), json), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_consumer_timeout_below_the_deadline_names_both_and_where_it_comes_from() {
+        for (json, by) in [
+            (
+                json!({"arguments": {"x-consumer-timeout": 60_000}}),
+                "its argument x-consumer-timeout",
+            ),
+            (
+                json!({"policy": "short", "effective_policy_definition": {"consumer-timeout": 60_000}}),
+                "the policy short",
+            ),
+            (
+                json!({"policy": "short", "operator_policy": "all", "arguments": {"x-consumer-timeout": 900_000},
+                       "effective_policy_definition": {"consumer-timeout": 60_000}}),
+                "the policies short and all",
+            ),
+        ] {
+            let troubles = troubles(&pool(), json);
+            assert_eq!(troubles.len(), 1, "{troubles:?}");
+            let begin = format!(
+                "error: queue jobs has a consumer timeout of 1m by {by}, below the pool's ack_deadline of 30m"
+            );
+            assert!(troubles[0].starts_with(&begin), "{}", troubles[0]);
+        }
+        let patient = PoolSettings {
+            ack_deadline: Duration::from_secs(60),
+            ..pool()
+        };
+        let json = json!({"arguments": {"x-consumer-timeout": 60_000}});
+        assert_eq!(troubles(&patient, json), [""; 0]);
+    }
+
+    #[test]
+    fn queues_that_go_away_or_take_one_consumer_are_told() {
+        let json = json!({
+            "auto_delete": true,
+            "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 3},
+            "policy": "brief",
+            "effective_policy_definition": {"expires": 5000},
+        });
+        let told = troubles(&pool(), json.clone());
+        let expected = [
+            "error: queue jobs is auto-delete",
+            "warning: queue jobs expires by the policy brief",
+            "warning: queue jobs has a single active consumer",
+            "warning: queue jobs has a delivery limit of 3",
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told}");
+        }
+        let alone = PoolSettings {
+            policy: Policy::fixed(1).max(1),
+            ..pool()
+        };
+        assert_eq!(troubles(&alone, json).len(), 3);
+    }
+
+    #[test]
+    fn the_brokers_dead_letters_want_an_exchange() {
+        let mut pool = pool();
+        pool.retry.dead_letter = DeadLetter::Broker;
+        assert!(troubles(&pool, json!({}))[0].contains("no dead-letter exchange"));
+        for json in [
+            json!({"arguments": {"x-dead-letter-exchange": ""}}),
+            json!({"effective_policy_definition": {"dead-letter-exchange": "dlx"}}),
+        ] {
+            assert_eq!(troubles(&pool, json), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_permission_that_is_not_there_is_an_error() {
+        let permissions = |configure: &str, write: &str, read: &str| Permissions {
+            configure: configure.to_owned(),
+            write: write.to_owned(),
+            read: read.to_owned(),
+        };
+        for (given, severity) in [
+            (permissions(".*", ".*", ".*"), Severity::Ok),
+            (
+                permissions("^jobs", "^(jobs|amq\\.default)", "^jobs"),
+                Severity::Ok,
+            ),
+            (permissions("", ".*", ".*"), Severity::Error),
+            (permissions(".*", "^$", ".*"), Severity::Error),
+            (permissions(".*", ".*", ""), Severity::Error),
+        ] {
+            assert_eq!(of_permissions(&given).0, severity, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The broker's management API, as far as `tidegate check --broker` asks it: what AMQP does not show.
+//!
+//! Reads, and changes nothing. What the answers mean for a pool is in [`findings`].
+
+pub(super) mod findings;
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, body::Bytes, header};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::{net::TcpStream, time};
+use url::Url;
+
+use self::findings::{Permissions, QueueDetails};
+use super::client::exchange;
+use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
+
+/// A broker answers within a second or two, also a busy one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Most that is read of an answer: one queue's page is a few KiB.
+const ANSWER_BYTES: usize = 1024 * 1024;
+const DEFAULT_PORT: u16 = 15672;
+
+/// The API did not answer. Holds no credential.
+#[derive(Debug, Error)]
+pub(super) enum ManagementError {
+    #[error("take {0} for a URL")]
+    Url(BrokerUrl),
+    #[error("talk to it")]
+    Talk(#[source] BoxError),
+    #[error("hear from it within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    #[error("be let in: the user needs the tag management, monitoring or administrator")]
+    Refused(StatusCode),
+    #[error("get an answer: it says {0}")]
+    Status(StatusCode),
+    #[error("read its answer")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Where the API is, who asks, and about which vhost.
+pub(super) struct Management {
+    host: String,
+    port: u16,
+    base: String,
+    authorization: String,
+    vhost: String,
+    user: String,
+}
+
+impl Management {
+    /// The API at `url`, asked by the user of `broker` about its vhost, unless `url` has a user of its own.
+    pub(super) fn new(url: &BrokerUrl, broker: &BrokerUrl) -> Result<Self, ManagementError> {
+        let parse = |url: &BrokerUrl| {
+            Url::parse(url.expose().trim()).map_err(|_| ManagementError::Url(url.clone()))
+        };
+        let (api, amqp) = (parse(url)?, parse(broker)?);
+        let host = api.host_str().ok_or(ManagementError::Url(url.clone()))?;
+        let who = if api.username().is_empty() {
+            &amqp
+        } else {
+            &api
+        };
+        let credentials = match credentials(who) {
+            (user, _) if user.is_empty() => "guest:guest".to_owned(),
+            (user, password) => format!("{user}:{password}"),
+        };
+        // As AMQP has it: no path, or an empty one, is the default vhost to a client.
+        let vhost = match amqp.path().strip_prefix('/') {
+            None | Some("") => "/".to_owned(),
+            Some(vhost) => decoded(vhost),
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port: port(url).unwrap_or(DEFAULT_PORT),
+            base: api.path().trim_end_matches('/').to_owned(),
+            authorization: format!("Basic {}", STANDARD.encode(credentials)),
+            vhost,
+            user: match credentials_user(&amqp) {
+                user if user.is_empty() => "guest".to_owned(),
+                user => user,
+            },
+        })
+    }
+
+    /// What it knows of a queue; `None` where there is none.
+    pub(super) async fn queue(
+        &self,
+        queue: &QueueName,
+    ) -> Result<Option<QueueDetails>, ManagementError> {
+        let (vhost, queue) = (encoded(&self.vhost), encoded(queue.as_str()));
+        self.get(&format!("/api/queues/{vhost}/{queue}")).await
+    }
+
+    /// What the user of the broker's URL may do; `None` where only an administrator may know.
+    pub(super) async fn permissions(&self) -> Result<Option<Permissions>, ManagementError> {
+        let (vhost, user) = (encoded(&self.vhost), encoded(&self.user));
+        match self.get(&format!("/api/permissions/{vhost}/{user}")).await {
+            Err(ManagementError::Refused(_)) => Ok(None),
+            answer => answer,
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ManagementError> {
+        let talk = |error: BoxError| ManagementError::Talk(error);
+        let ask = async {
+            // Brackets are for URLs; a socket's address has none.
+            let host = self.host.trim_matches(['[', ']']);
+            let stream = TcpStream::connect((host, self.port))
+                .await
+                .map_err(|error| talk(error.into()))?;
+            let request = Request::get(format!("{}{path}", self.base))
+                .header(header::HOST, format!("{}:{}", self.host, self.port))
+                .header(header::AUTHORIZATION, &self.authorization)
+                .body(Empty::<Bytes>::new())
+                .map_err(|error| talk(error.into()))?;
+            exchange(stream, request, ANSWER_BYTES).await.map_err(talk)
+        };
+        let (status, body) = time::timeout(TIMEOUT, ask)
+            .await
+            .map_err(|_| ManagementError::Timeout)??;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(ManagementError::Refused(status))
+            }
+            status if status.is_success() => {
+                let answer = serde_json::from_slice(&body).map_err(ManagementError::Answer)?;
+                Ok(Some(answer))
+            }
+            status => Err(ManagementError::Status(status)),
+        }
+    }
+}
+
+/// The port that is written. A URL of http has none where it is 80, so it is read as one of another scheme.
+fn port(url: &BrokerUrl) -> Option<u16> {
+    let (_, rest) = url.expose().trim().split_once(':')?;
+    Url::parse(&format!("management:{rest}")).ok()?.port()
+}
+
+fn credentials(url: &Url) -> (String, String) {
+    let password = url.password().unwrap_or_default();
+    (credentials_user(url), decoded(password))
+}
+
+fn credentials_user(url: &Url) -> String {
+    decoded(url.username())
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_as_the_brokers_own_user_unless_it_is_told_another() {
+        let broker = BrokerUrl::new("amqp://job%40s:pass%2fword@broker/a%2fb");
+        for (url, who, port) in [
+            ("http://broker:8080/rabbit/", "job@s:pass/word", 8080),
+            ("http://watch:dog@broker", "watch:dog", DEFAULT_PORT),
+            ("http://watch:dog@broker:80/rabbit", "watch:dog", 80),
+        ] {
+            let api = Management::new(&BrokerUrl::new(url), &broker).unwrap();
+            let expected = format!("Basic {}", STANDARD.encode(who));
+            assert_eq!((api.authorization, api.port), (expected, port), "{url}");
+            assert_eq!((api.vhost.as_str(), api.user.as_str()), ("a/b", "job@s"));
+        }
+        let plain = BrokerUrl::new("amqp://localhost");
+        let api = Management::new(&BrokerUrl::new("http://localhost"), &plain).unwrap();
+        let guest = format!("Basic {}", STANDARD.encode("guest:guest"));
+        assert_eq!((api.authorization, api.vhost), (guest, "/".to_owned()));
+    }
+}

@@ -1,0 +1,192 @@
+//! The command line: what a person types, and what they are told.
+//!
+//! Data goes to standard output and everything else to standard error. Owns exit codes and the form of an error;
+//! what commands do is done elsewhere.
+
+mod args;
+mod broker;
+mod check;
+mod client;
+mod dead;
+mod explain;
+mod management;
+mod output;
+mod status;
+mod table;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command, RunArgs};
+pub use self::output::{Exit, Failure};
+use super::{
+    app::{self, Ending},
+    demo,
+    guard::{self, Place},
+    telemetry::logs::{self, Verbosity},
+};
+use tidegate::{
+    adapters::launcher,
+    config::{self, Loaded, LogFormat, Problems, Source},
+};
+
+/// Runs the program: reads its arguments, does what they say, and prints what went wrong.
+pub fn main() -> ExitCode {
+    launcher::init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version too: they are errors to clap, and end well.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => Exit::Usage.into(),
+                false => Exit::Ok.into(),
+            };
+        }
+    };
+    match dispatch(&cli) {
+        Ok(code) => code,
+        Err(failure) if failure.is_broken_pipe() => Exit::Ok.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    let exit = match &cli.command {
+        Command::Run(args) => {
+            if !args.no_guard
+                && let Place::Done(code) = guard::take_place()?
+            {
+                return Ok(code);
+            }
+            run(cli, args)?
+        }
+        Command::Check(args) => check::check(cli, args)?,
+        Command::Demo => demo()?,
+        Command::Status(args) => block_on(status::status(cli, args))??,
+        Command::Explain(args) => block_on(explain::explain(cli, args))??,
+        Command::Dead(args) => block_on(dead::dead(cli, args))??,
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut text);
+            output::write(&text)?;
+            Exit::Ok
+        }
+    };
+    Ok(exit.into())
+}
+
+fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
+    let (source, loaded) = load(cli)?;
+    let problems = loaded.inspect_limits(guard::pid());
+    if !problems.is_empty() {
+        return Err(refused(&source, &problems));
+    }
+    let format = args
+        .log_format
+        .map_or(loaded.settings.log.format, Into::into);
+    init_logs(format, Verbosity::Normal)?;
+    let options = app::Options { loaded, source };
+    match block_on(app::run(options))?? {
+        Ending::Clean => Ok(Exit::Ok),
+        Ending::GivenBack(_) => Ok(Exit::GivenBack),
+    }
+}
+
+/// The configuration, with its problems printed where it has any.
+fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
+    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
+    let loaded = config::load(&source).map_err(|problems| refused(&source, &problems))?;
+    Ok((source, loaded))
+}
+
+/// Says all that is wrong with a configuration.
+fn refused(source: &Source, problems: &Problems) -> Failure {
+    for problem in problems {
+        // Where standard error takes nothing, the exit code still says what is wrong.
+        let _ = writeln!(anstream::stderr(), "{problem}");
+    }
+    output::bad_configuration(source, problems.len())
+}
+
+fn demo() -> Result<Exit, Failure> {
+    init_logs(LogFormat::Human, Verbosity::Quiet)?;
+    block_on(demo::run())?
+}
+
+fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
+    logs::init(format, verbosity).map_err(|error| {
+        let hint =
+            "TIDEGATE_LOG wants a level (debug) or a list of them (info,tidegate::run=debug)";
+        Failure::new(Exit::BadConfiguration, error).hint(hint)
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    let done = runtime.block_on(work);
+    // The process ends now. lapin's own thread may be waiting for a task, and would say on standard error that it
+    // panicked when the runtime ends under it.
+    std::mem::forget(runtime);
+    Ok(done)
+}
+
+impl From<guard::GuardError> for Failure {
+    fn from(error: guard::GuardError) -> Self {
+        Self::new(Exit::Unexpected, error).hint(
+            "--no-guard runs without one; then a supervisor that is killed leaves its jobs running",
+        )
+    }
+}
+
+impl From<app::AppError> for Failure {
+    fn from(error: app::AppError) -> Self {
+        use app::AppError as E;
+
+        use crate::http::socket::InstanceError;
+        use tidegate::adapters::instance::LockError;
+        let (exit, hint) = match &error {
+            E::Instance(
+                InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
+            ) => (
+                Exit::Unexpected,
+                Some(
+                    "one is running already; give this one a [http] state_dir and socket of its own",
+                ),
+            ),
+            E::Instance(InstanceError::Untrusted { .. }) => (
+                Exit::BadConfiguration,
+                Some("name another place in [http] socket"),
+            ),
+            E::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => (
+                Exit::Unexpected,
+                Some("something listens there already; name another address in [http] listen"),
+            ),
+            E::Token { .. } => (Exit::BadConfiguration, Some("see [http] token_file")),
+            E::Events(_) => (Exit::BadConfiguration, Some("see events_file")),
+            E::Cgroup(_) => (
+                Exit::Unexpected,
+                Some("under systemd, the unit needs Delegate=yes; see what `tidegate check` says"),
+            ),
+            E::Launch(_) => (Exit::BadConfiguration, Some("see [broker]")),
+            _ => (Exit::Unexpected, None),
+        };
+        let failure = Self::new(exit, error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

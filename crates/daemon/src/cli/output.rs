@@ -1,0 +1,205 @@
+//! How the command line speaks: exit codes, errors, data.
+
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use tidegate::{
+    adapters::process::Escaped,
+    config::{NotFound, Source},
+};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// How the process ends, by documented codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Ok,
+    /// Something unexpected.
+    Unexpected,
+    /// It was called wrongly.
+    Usage,
+    /// The broker or the supervisor is not there.
+    Unavailable,
+    /// Jobs were given back because a drain took too long or was cut short.
+    GivenBack,
+    /// The configuration is bad.
+    BadConfiguration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Unexpected => 1,
+            Exit::Usage => 2,
+            Exit::Unavailable => 69,
+            Exit::GivenBack => 75,
+            Exit::BadConfiguration => 78,
+        })
+    }
+}
+
+/// Why a command did not do what it was to do.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the process ends.
+    pub(super) exit: Exit,
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure by `error`, whose text reads after "failed to".
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit,
+            error: error.into(),
+            hint: None,
+        }
+    }
+
+    /// The same, with what to do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether whoever read our output went away, which is their right.
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        self.error.chain().any(|cause| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        })
+    }
+
+    /// Prints it on standard error.
+    pub(super) fn print(&self) {
+        // Where standard error is closed there is nobody to tell.
+        let _ = self.write(&mut anstream::stderr().lock());
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let what = self.error.to_string();
+        writeln!(out, "{ERROR}error:{ERROR:#} failed to {}", Escaped(&what))?;
+        let mut last = what;
+        for cause in self.error.chain().skip(1) {
+            let cause = cause.to_string();
+            // A transparent link says what the one above it said.
+            if cause != last {
+                writeln!(out, "  {}", Escaped(&cause))?;
+            }
+            last = cause;
+        }
+        match &self.hint {
+            Some(hint) => writeln!(out, "{HINT}hint:{HINT:#} {}", Escaped(hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A configuration was wanted and none is there.
+pub(super) fn no_configuration(error: NotFound) -> Failure {
+    Failure::new(Exit::BadConfiguration, error)
+        .hint("write ./tidegate.toml, or name a file with --config or in $TIDEGATE_CONFIG")
+}
+
+/// A configuration whose problems were already printed.
+pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
+    let count = match problems {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    let file = source.file().display().to_string();
+    Failure::new(
+        Exit::BadConfiguration,
+        Said(format!("take the configuration {file}: {count}")),
+    )
+    .hint("each line above says what to write instead; `tidegate check` shows them again")
+}
+
+/// An error that is nothing but its text.
+#[derive(Debug)]
+struct Said(String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Said {}
+
+/// Writes data to standard output, colours only where a terminal wants them.
+pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            Failure::new(
+                Exit::Unexpected,
+                anyhow::Error::new(error).context("write to standard output"),
+            )
+        })
+}
+
+/// Writes data to standard output as JSON.
+pub(super) fn json(data: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_vec_pretty(data).map_err(|error| {
+        Failure::new(
+            Exit::Unexpected,
+            anyhow::Error::new(error).context("print as JSON"),
+        )
+    })?;
+    text.push(b'\n');
+    write(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn printed(failure: &Failure) -> String {
+        let mut out = anstream::StripStream::new(Vec::new());
+        failure.write(&mut out).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn prints_an_error_with_its_causes_and_a_hint() {
+        let error = anyhow!("connection refused")
+            .context("connect to 127.0.0.1:5672")
+            .context("reach the broker");
+        let failure = Failure::new(Exit::Unavailable, error).hint("is it running?");
+        insta::assert_snapshot!(printed(&failure), @r"
+        error: failed to reach the broker
+          connect to 127.0.0.1:5672
+          connection refused
+        hint: is it running?
+        ");
+    }
+
+    #[test]
+    fn escapes_control_characters_of_others() {
+        let failure = Failure::new(Exit::Unexpected, anyhow!("read \u{1b}[31m\nnonsense"));
+        insta::assert_snapshot!(printed(&failure), @r"error: failed to read \u{1b}[31m\nnonsense");
+    }
+
+    #[test]
+    fn knows_a_broken_pipe_below_other_words() {
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(Failure::new(Exit::Unexpected, pipe.context("write")).is_broken_pipe());
+        assert!(!Failure::new(Exit::Unexpected, anyhow!("write")).is_broken_pipe());
+    }
+}

@@ -1,0 +1,174 @@
+//! `tidegate status`: the pools of a running supervisor.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+
+use super::{
+    args::{Cli, Format, SocketArgs},
+    client,
+    output::{self, Exit, Failure},
+    table::{Cell, DIM, Layout, cell},
+};
+use tidegate::{
+    adapters::process::Escaped,
+    run::{PoolState, PoolStatus},
+};
+
+pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, args)?;
+    let pools: Vec<PoolStatus> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
+    match cli.format {
+        Format::Json => output::json(&pools)?,
+        Format::Human => output::write(table(&pools).as_bytes())?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Columns by group. The first two are words and lean left; the rest are numbers and lean right.
+const COLUMNS: [&str; 15] = [
+    "POOL", "STATE", "READY", "DELAYED", "DEMAND", "EXPECTED", "LIVE", "BARE", "DRAINING", "IDLE",
+    "BUSY", "DONE", "RETRIED", "DEAD", "LOST",
+];
+const WORDS: usize = 2;
+
+fn table(pools: &[PoolStatus]) -> String {
+    if pools.is_empty() {
+        return "no pools are configured\n".to_owned();
+    }
+    let rows: Vec<Vec<Cell>> = pools.iter().map(row).collect();
+    let layout = Layout::new(&COLUMNS, |column| column < WORDS, &rows);
+    let mut text = String::new();
+    layout.head(&mut text);
+    for (pool, row) in pools.iter().zip(&rows) {
+        layout.line(&mut text, row);
+        for note in notes(pool) {
+            let _ = writeln!(text, "  {DIM}{}{DIM:#}", Escaped(&note));
+        }
+    }
+    text
+}
+
+fn row(pool: &PoolStatus) -> Vec<Cell> {
+    let number = |number: u64| match number {
+        0 => Cell {
+            text: "0".to_owned(),
+            style: DIM,
+        },
+        number => cell(number),
+    };
+    let (workers, runners, jobs) = (pool.workers, pool.runners, pool.jobs);
+    let mut ready = number(pool.depth.ready);
+    match pool.depth.age_ms {
+        None => ready = cell("?"),
+        // The number was true once.
+        Some(_) if pool.depth.stale => ready.text.push('~'),
+        Some(_) => {}
+    }
+    let mut expected = number(pool.expected.into());
+    if pool.pinned.is_some() {
+        expected.text.push('!');
+    }
+    vec![
+        cell(Escaped(pool.name.as_str())),
+        Cell {
+            text: pool.state.as_str().to_owned(),
+            style: state_style(pool.state),
+        },
+        ready,
+        number(pool.delayed),
+        number(pool.demand),
+        expected,
+        number(workers.live.into()),
+        number(workers.bare.into()),
+        number(workers.draining.into()),
+        number(runners.idle.into()),
+        number(runners.busy.into()),
+        number(jobs.done),
+        number(jobs.retried),
+        number(jobs.dead),
+        number(jobs.lost),
+    ]
+}
+
+fn state_style(state: PoolState) -> Style {
+    match state {
+        PoolState::Active => AnsiColor::Green.on_default(),
+        PoolState::Idle => Style::new(),
+        PoolState::Paused | PoolState::Draining | PoolState::Waiting => {
+            AnsiColor::Yellow.on_default()
+        }
+        PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+            AnsiColor::Red.on_default().bold()
+        }
+    }
+}
+
+/// What does not fit a column, in words.
+fn notes(pool: &PoolStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(pool.cause.clone());
+    if let (true, Some(age)) = (pool.depth.stale, pool.depth.age_ms) {
+        notes.push(format!(
+            "the depth is {:.1} s old: newer readings failed",
+            age as f64 / 1000.0
+        ));
+    }
+    if let Some(workers) = pool.pinned {
+        notes.push(format!("pinned to {workers} workers"));
+    }
+    if pool.jobs.requeued > 0 {
+        notes.push(format!("{} jobs were given back", pool.jobs.requeued));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(json: serde_json::Value) -> PoolStatus {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn thumbnails() -> serde_json::Value {
+        serde_json::json!({
+            "name": "thumbnails", "queue": "thumbnails", "state": "active",
+            "depth": {"ready": 120, "age_ms": 210, "stale": false},
+            "delayed": 2, "demand": 126, "expected": 13,
+            "workers": {"bare": 1, "live": 13, "draining": 0},
+            "runners": {"idle": 6, "busy": 6},
+            "jobs": {"done": 900, "retried": 3, "dead": 1, "requeued": 0, "lost": 0}
+        })
+    }
+
+    #[test]
+    fn shows_pools_as_an_aligned_table() {
+        let mut mails = thumbnails();
+        mails["name"] = "mails".into();
+        mails["state"] = "faulted".into();
+        mails["cause"] = "start a runner: /bin/mail: no such\nfile".into();
+        mails["depth"] = serde_json::json!({"ready": 7, "age_ms": 12_345, "stale": true});
+        mails["pinned"] = 4.into();
+        mails["jobs"]["requeued"] = 5.into();
+        let text = table(&[pool(thumbnails()), pool(mails)]);
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+
+    #[test]
+    fn says_so_where_there_is_no_pool() {
+        assert_eq!(table(&[]), "no pools are configured\n");
+    }
+
+    #[test]
+    fn marks_a_depth_that_was_never_read() {
+        let mut new = thumbnails();
+        new["depth"] = serde_json::json!({"ready": 0, "age_ms": null, "stale": true});
+        let text = table(&[pool(new)]);
+        assert!(
+            anstream::adapter::strip_str(&text)
+                .to_string()
+                .contains(" ? ")
+        );
+    }
+}

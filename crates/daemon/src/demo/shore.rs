@@ -1,0 +1,138 @@
+//! The shore: the broker that the tide comes to, and the demo's own queue there.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{CONNECT_TIMEOUT, DemoError};
+use tidegate::{
+    adapters::{amqp::AmqpDriver, memory::MemoryBroker},
+    builder::{Builder, Pool, broker_driver, reach},
+    config::{BrokerSettings, BrokerUrl, TlsSettings},
+    decide::QueueName,
+    queue::{Outgoing, Properties, QueueDriver, QueueError, QueueKind, QueueSpec},
+    run::Supervisor,
+};
+
+/// How long the demo's queue may take to go.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A broker, and a queue that is only ours.
+#[derive(Debug)]
+pub(super) struct Shore {
+    place: Place,
+    /// The demo's own link. A supervisor closes its own when it ends, and the queue outlives it.
+    driver: Arc<dyn QueueDriver>,
+    queue: QueueName,
+}
+
+#[derive(Debug)]
+enum Place {
+    Broker(BrokerUrl, Arc<AmqpDriver>),
+    Memory(MemoryBroker),
+}
+
+impl Shore {
+    pub(super) fn open(url: Option<BrokerUrl>) -> Result<Self, DemoError> {
+        let (place, driver) = match url {
+            Some(url) => {
+                let settings = BrokerSettings {
+                    url: url.clone(),
+                    tls: TlsSettings::default(),
+                };
+                let driver = broker_driver(&settings).map_err(DemoError::Launch)?;
+                (
+                    Place::Broker(url, driver.clone()),
+                    driver as Arc<dyn QueueDriver>,
+                )
+            }
+            None => {
+                let broker = MemoryBroker::new();
+                let driver: Arc<dyn QueueDriver> = Arc::new(broker.clone());
+                (Place::Memory(broker), driver)
+            }
+        };
+        let queue = format!("tidegate-demo-{:08x}", rand::random::<u32>());
+        Ok(Self {
+            place,
+            driver,
+            queue: queue.into(),
+        })
+    }
+
+    pub(super) fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// The broker; `None` for the queue in memory.
+    pub(super) fn url(&self) -> Option<&BrokerUrl> {
+        match &self.place {
+            Place::Broker(url, _) => Some(url),
+            Place::Memory(_) => None,
+        }
+    }
+
+    /// Waits for the connection, as long as someone at a terminal would.
+    pub(super) async fn reach(&self) -> Result<(), DemoError> {
+        let Place::Broker(url, driver) = &self.place else {
+            return Ok(());
+        };
+        let reached = reach(driver, CONNECT_TIMEOUT).await;
+        reached.map_err(|source| DemoError::Unreachable {
+            url: url.clone(),
+            source,
+        })
+    }
+
+    pub(super) async fn make_queue(&self) -> Result<(), QueueError> {
+        self.driver
+            .declare(&QueueSpec {
+                name: self.queue.clone(),
+                kind: QueueKind::Classic,
+                dead_letter_to: None,
+                message_ttl: None,
+            })
+            .await
+    }
+
+    /// A supervisor to be, on this shore.
+    pub(super) fn supervise(&self, pool: Pool) -> Builder {
+        let builder = Supervisor::builder().pool(pool);
+        match &self.place {
+            Place::Broker(url, _) => builder.broker(url.expose()),
+            Place::Memory(broker) => builder.driver(broker.clone()),
+        }
+    }
+
+    /// Publishes one job, which the broker has when this returns.
+    pub(super) async fn publish(&self, id: String) -> Result<(), QueueError> {
+        let now = jiff::Timestamp::now().as_second();
+        self.driver
+            .publish(Outgoing {
+                routing_key: self.queue.as_str().to_owned(),
+                properties: Properties {
+                    message_id: Some(id.clone()),
+                    timestamp: u64::try_from(now).ok(),
+                    delivery_mode: Some(2),
+                    ..Properties::default()
+                },
+                body: format!("{id}\n").into(),
+                ..Outgoing::default()
+            })
+            .await
+    }
+
+    /// Takes the queue away, with those that the pool has made beside it.
+    pub(super) async fn close(&self) {
+        let queue = &self.queue;
+        // What a memory queue had is gone with the process.
+        if let Place::Broker(..) = self.place {
+            let beside = [".dead", ".retry.1000", ".retry.2000", ".retry.4000"];
+            let beside = beside.map(|suffix| QueueName::from(format!("{queue}{suffix}")));
+            for queue in std::iter::once(queue).chain(&beside) {
+                let _ = timeout(DELETE_TIMEOUT, self.driver.delete(queue)).await;
+            }
+        }
+        self.driver.close().await;
+    }
+}

@@ -1,0 +1,171 @@
+//! What a tide came to, and whether that is good.
+
+use std::time::Duration;
+
+use tidegate::run::JobTotals;
+
+/// The end of a demo, in numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Summary {
+    /// Jobs that the broker has confirmed.
+    pub(super) published: usize,
+    /// Of those, the ones that have signed the ledger.
+    pub(super) ran: usize,
+    /// Signatures: more than jobs where some ran twice.
+    pub(super) runs: usize,
+    /// The pool's own count.
+    pub(super) jobs: JobTotals,
+    /// How often the pool drained to zero.
+    pub(super) drains: u32,
+    pub(super) peak_workers: u32,
+    pub(super) peak_ready: u64,
+    /// From the first publish to the first job that ran.
+    pub(super) first_start: Option<Duration>,
+    /// From the end of the last job to no worker.
+    pub(super) last_drain: Option<Duration>,
+    pub(super) took: Duration,
+}
+
+/// One for each lull: after the first burst, and after the second.
+const DRAINS: u32 = 2;
+
+impl Summary {
+    /// What is wrong with it; `None` when nothing is.
+    pub(super) fn amiss(&self) -> Option<String> {
+        let lost = self.published.saturating_sub(self.ran);
+        let amiss = [
+            (lost > 0, format!("{lost} jobs were lost")),
+            (
+                self.jobs.dead > 0,
+                format!("{} jobs were dead-lettered", self.jobs.dead),
+            ),
+            (
+                self.drains < DRAINS,
+                format!("the pool drained {} times of {DRAINS}", self.drains),
+            ),
+            (self.published == 0, "no job was published".to_owned()),
+        ];
+        let amiss: Vec<_> = amiss
+            .into_iter()
+            .filter_map(|(is_so, what)| is_so.then_some(what))
+            .collect();
+        (!amiss.is_empty()).then(|| amiss.join(", "))
+    }
+
+    /// Label and value of each line.
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+        let lost = self.published.saturating_sub(self.ran);
+        let twice = self.runs.saturating_sub(self.ran);
+        let time = |time: Option<Duration>| match time {
+            Some(time) if time < Duration::from_secs(1) => format!("{} ms", time.as_millis()),
+            Some(time) => format!("{:.1} s", time.as_secs_f64()),
+            None => "never".to_owned(),
+        };
+        vec![
+            ("published", format!("{} jobs", self.published)),
+            (
+                "ran",
+                match twice {
+                    0 => format!("{} jobs, each once", self.ran),
+                    twice => format!("{} jobs, {twice} of the runs repeats", self.ran),
+                },
+            ),
+            ("lost", lost.to_string()),
+            ("retried", self.jobs.retried.to_string()),
+            (
+                "peak",
+                format!("{} workers, {} ready", self.peak_workers, self.peak_ready),
+            ),
+            (
+                "first start",
+                format!("{} after the first publish", time(self.first_start)),
+            ),
+            (
+                "to zero",
+                format!(
+                    "{} after the last job, {} times",
+                    time(self.last_drain),
+                    self.drains
+                ),
+            ),
+            ("took", time(Some(self.took))),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Summary {
+        Summary {
+            published: 10,
+            ran: 10,
+            runs: 10,
+            jobs: JobTotals {
+                done: 10,
+                ..JobTotals::default()
+            },
+            drains: 2,
+            peak_workers: 3,
+            peak_ready: 9,
+            first_start: Some(Duration::from_millis(40)),
+            last_drain: Some(Duration::from_millis(1_200)),
+            took: Duration::from_secs(15),
+        }
+    }
+
+    #[test]
+    fn is_content_when_every_job_ran_and_the_pool_drained() {
+        assert_eq!(good().amiss(), None);
+        // At least once is the promise.
+        let twice = Summary { runs: 11, ..good() };
+        assert_eq!(twice.amiss(), None);
+        assert!(twice.lines()[1].1.contains("1 of the runs"));
+    }
+
+    #[test]
+    fn is_amiss_when_a_job_is_missing_dead_or_the_pool_stays() {
+        let dead = JobTotals {
+            dead: 1,
+            ..JobTotals::default()
+        };
+        // A job that ran twice does not stand for one that did not.
+        let cases = [
+            (
+                Summary {
+                    ran: 9,
+                    runs: 10,
+                    ..good()
+                },
+                "1 jobs were lost",
+            ),
+            (
+                Summary {
+                    jobs: dead,
+                    ..good()
+                },
+                "1 jobs were dead-lettered",
+            ),
+            (
+                Summary {
+                    drains: 1,
+                    ..good()
+                },
+                "the pool drained 1 times of 2",
+            ),
+            (
+                Summary {
+                    published: 0,
+                    ran: 0,
+                    runs: 0,
+                    ..good()
+                },
+                "no job was published",
+            ),
+        ];
+        for (summary, amiss) in cases {
+            assert_eq!(summary.amiss().as_deref(), Some(amiss));
+        }
+    }
+}

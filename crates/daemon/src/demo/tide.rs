@@ -1,0 +1,191 @@
+//! The tide: a burst, a lull, and a greater burst that comes in swells. Publishes, watches, and waits for the pool
+//! to be empty in between.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::{self, Instant, MissedTickBehavior};
+
+use super::{DemoError, screen::Screen, shore::Shore, summary::Summary};
+use tidegate::{
+    decide::PoolName,
+    run::{PoolStatus, Supervisor},
+};
+
+/// Jobs of the first burst.
+const BURST: usize = 160;
+
+/// Jobs of the second burst, swell by swell.
+const SWELLS: [usize; 3] = [80, 120, 160];
+
+/// Time between two swells.
+const BETWEEN_SWELLS: Duration = Duration::from_millis(900);
+
+/// How long the lull goes on once the pool is empty.
+const LULL: Duration = Duration::from_secs(1);
+
+/// Publishes that wait for their confirmation at a time.
+const UNCONFIRMED: usize = 64;
+
+/// How often the pool is looked at; one look in [`LOOKS_PER_LINE`] is shown.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS_PER_LINE: u32 = 5;
+
+/// A tide on its way.
+#[derive(Debug)]
+pub(super) struct Course<'a> {
+    shore: &'a Shore,
+    supervisor: &'a Supervisor,
+    screen: &'a mut Screen,
+    started: Instant,
+    looks: u32,
+    published: Vec<String>,
+    seen: Seen,
+}
+
+/// What was seen on the way.
+#[derive(Debug, Default)]
+struct Seen {
+    peak_workers: u32,
+    peak_ready: u64,
+    first_start: Option<Duration>,
+    last_work: Option<Instant>,
+    last_drain: Option<Duration>,
+    drains: u32,
+    last: Option<PoolStatus>,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        shore: &'a Shore,
+        supervisor: &'a Supervisor,
+        screen: &'a mut Screen,
+    ) -> Self {
+        Self {
+            shore,
+            supervisor,
+            screen,
+            started: Instant::now(),
+            looks: 0,
+            published: Vec::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// The whole of it. Ends when the pool has drained for the second time.
+    pub(super) async fn run(&mut self) -> Result<(), DemoError> {
+        self.say(&format!("burst: {BURST} jobs"))?;
+        self.started = Instant::now();
+        self.publish(BURST).await?;
+        self.watch_until_drained().await?;
+
+        self.say("lull: the queue is empty, and so is the pool")?;
+        self.watch_for(LULL).await?;
+
+        let total: usize = SWELLS.iter().sum();
+        self.say(&format!("burst: {total} jobs, in {} swells", SWELLS.len()))?;
+        for (swell, jobs) in SWELLS.into_iter().enumerate() {
+            if swell > 0 {
+                self.watch_for(BETWEEN_SWELLS).await?;
+            }
+            self.publish(jobs).await?;
+        }
+        self.watch_until_drained().await
+    }
+
+    pub(super) fn summary(&self, signatures: &[String]) -> Summary {
+        let signed: HashSet<&str> = signatures.iter().map(String::as_str).collect();
+        let ran = |id: &&String| signed.contains(id.as_str());
+        let jobs = self.seen.last.as_ref().map(|pool| pool.jobs);
+        Summary {
+            published: self.published.len(),
+            ran: self.published.iter().filter(ran).count(),
+            runs: signatures.len(),
+            jobs: jobs.unwrap_or_default(),
+            drains: self.seen.drains,
+            peak_workers: self.seen.peak_workers,
+            peak_ready: self.seen.peak_ready,
+            first_start: self.seen.first_start,
+            last_drain: self.seen.last_drain,
+            took: self.started.elapsed(),
+        }
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), DemoError> {
+        self.screen.say(text).map_err(DemoError::Screen)
+    }
+
+    /// Publishes, and goes on watching meanwhile.
+    async fn publish(&mut self, jobs: usize) -> Result<(), DemoError> {
+        let first = self.published.len() + 1;
+        let ids: Vec<String> = (first..first + jobs).map(|n| format!("job-{n}")).collect();
+        self.published.extend(ids.iter().cloned());
+        let shore = self.shore;
+        let publish = stream::iter(ids)
+            .map(|id| shore.publish(id))
+            .buffer_unordered(UNCONFIRMED)
+            .try_collect::<()>();
+        let mut publish = std::pin::pin!(publish);
+        let mut looks = looks();
+        loop {
+            tokio::select! {
+                published = &mut publish => return published.map_err(DemoError::Publish),
+                _ = looks.tick() => self.look()?,
+            };
+        }
+    }
+
+    async fn watch_for(&mut self, time: Duration) -> Result<(), DemoError> {
+        let until = Instant::now() + time;
+        let mut looks = looks();
+        while Instant::now() < until {
+            looks.tick().await;
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    async fn watch_until_drained(&mut self) -> Result<(), DemoError> {
+        let mut looks = looks();
+        loop {
+            looks.tick().await;
+            let pool = self.look()?;
+            // A pool that has not yet seen the jobs is as empty as one that is done with them.
+            let finished = pool.jobs.done + pool.jobs.dead;
+            let all = finished >= self.published.len() as u64;
+            let is_still = pool.workers.live + pool.workers.draining == 0;
+            let is_empty = pool.runners.idle + pool.runners.busy == 0;
+            if all && is_still && is_empty && pool.depth.ready == 0 && !pool.depth.stale {
+                self.seen.drains += 1;
+                self.seen.last_drain = self.seen.last_work.map(|last| last.elapsed());
+                return Ok(());
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<PoolStatus, DemoError> {
+        let name = PoolName::from("demo");
+        let pool = self.supervisor.pool(&name);
+        let pool = pool.expect("the supervisor was started with this pool");
+        let seen = &mut self.seen;
+        seen.peak_workers = seen.peak_workers.max(pool.workers.live);
+        seen.peak_ready = seen.peak_ready.max(pool.depth.ready);
+        if pool.runners.busy > 0 {
+            seen.first_start.get_or_insert(self.started.elapsed());
+            seen.last_work = Some(Instant::now());
+        }
+        if self.looks.is_multiple_of(LOOKS_PER_LINE) {
+            let shown = self.screen.pool(self.started.elapsed(), &pool);
+            shown.map_err(DemoError::Screen)?;
+        }
+        self.looks += 1;
+        seen.last = Some(pool.clone());
+        Ok(pool)
+    }
+}
+
+fn looks() -> time::Interval {
+    let mut looks = time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}

@@ -1,0 +1,111 @@
+//! The Prometheus recorder behind the `metrics` facade.
+//!
+//! Owns the process's one recorder and the bounds of its histograms. Names and descriptions are the run floor's;
+//! serving what [`render`](Prometheus::render) gives is the HTTP surface's.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+
+const BUILD_INFO: &str = "tidegate_build_info";
+
+/// Jobs, and their waits: from a millisecond to an hour.
+const JOB_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0, 600.0, 1800.0, 3600.0,
+];
+
+/// Reconciles: from ten microseconds to a second.
+const RECONCILE_SECONDS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+/// The recorder moves raw samples into their buckets when it is rendered or kept up. A daemon that nobody scrapes
+/// must not hoard them.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The recorder could not be installed.
+#[derive(Debug, Error)]
+#[error("install the Prometheus recorder")]
+pub struct PrometheusError(#[from] BuildError);
+
+/// Handle to the recorder. Cheap to clone.
+#[derive(Clone)]
+pub struct Prometheus(PrometheusHandle);
+
+impl std::fmt::Debug for Prometheus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prometheus").finish_non_exhaustive()
+    }
+}
+
+impl Prometheus {
+    /// Installs the process's recorder, and describes every metric to it.
+    ///
+    /// # Errors
+    /// A recorder is there already.
+    pub fn install() -> Result<Self, PrometheusError> {
+        let handle = builder()?.install_recorder()?;
+        describe();
+        Ok(Self(handle))
+    }
+
+    /// Every metric, as Prometheus reads it.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Keeps the recorder's memory bounded. Runs until it is dropped.
+    pub async fn keep_up(self) {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full("tidegate_reconcile_duration_seconds".to_owned()),
+            RECONCILE_SECONDS,
+        )?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), JOB_SECONDS)
+}
+
+fn describe() {
+    tidegate::run::metrics::describe();
+    metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is its label.");
+    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_durations_buckets_of_their_own_scale() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::histogram!("tidegate_reconcile_duration_seconds", "pool" => "a").record(2e-5);
+            metrics::histogram!("tidegate_job_duration_seconds", "pool" => "a").record(1800.0);
+        });
+        let text = handle.render();
+        for line in [
+            r#"tidegate_reconcile_duration_seconds_bucket{pool="a",le="0.00001"} 0"#,
+            r#"tidegate_reconcile_duration_seconds_bucket{pool="a",le="0.000025"} 1"#,
+            r#"tidegate_job_duration_seconds_bucket{pool="a",le="600"} 0"#,
+            r#"tidegate_job_duration_seconds_bucket{pool="a",le="1800"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in:\n{text}");
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let info = format!("tidegate_build_info{{version=\"{version}\"}} 1");
+        assert!(text.contains(&info), "{text}");
+    }
+}

@@ -1,8 +1,0 @@
-//! Telemetry: logs, the Prometheus recorder, and the file of metric events.
-//!
-//! The library only speaks through the facades (`tracing`, `metrics`, [`EventSink`](crate::run::EventSink)); what
-//! listens to them is installed here, once for the process.
-
-pub mod events_file;
-pub mod logs;
-pub mod prometheus;

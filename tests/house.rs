@@ -1,0 +1,72 @@
+//! What each crate may depend on. A dependency that does not belong shows here before anyone has to wait for its build.
+
+use std::{collections::BTreeSet, process::Command};
+
+/// The crates that `package` needs, itself left out, with these features and no others.
+fn needs(package: &str, features: &str) -> BTreeSet<String> {
+    let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
+    let tree = Command::new(cargo)
+        .args(["tree", "--locked", "--offline", "--edges", "normal"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .args(["--no-default-features", "--features", features])
+        .args(["--package", package])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let text = String::from_utf8(tree.stdout).expect("names are text");
+    let names = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|name| *name != package)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
+    let allowed = [
+        "bytes",
+        "humantime",
+        "jiff",
+        "jiff-core",
+        "serde",
+        "serde_core",
+        "thiserror",
+        // At compile time only.
+        "proc-macro2",
+        "quote",
+        "serde_derive",
+        "syn",
+        "thiserror-impl",
+        "unicode-ident",
+    ];
+    let strangers: Vec<_> = needs("tidegate-core", "")
+        .into_iter()
+        .filter(|name| !allowed.contains(&name.as_str()))
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+}
+
+#[test]
+fn a_program_with_handlers_alone_does_not_build_the_daemon() {
+    let needs = needs("tidegate", "");
+    for daemons in [
+        "axum",
+        "bollard",
+        "clap",
+        "hyper",
+        "kube",
+        "metrics-exporter-prometheus",
+        "ratatui",
+        "tracing-subscriber",
+    ] {
+        assert!(!needs.contains(daemons), "{daemons}");
+    }
+    assert!(needs.contains("lapin"), "the list is not empty: {needs:?}");
+}
