@@ -6,18 +6,36 @@ mod consuming;
 mod publishing;
 mod queues;
 
+use tidegate::queue::QueueKind;
+
 use self::bench::Bench;
 
-/// Runs each test against each implementation.
+/// Runs each test against each implementation, on queues of each kind.
 macro_rules! conformance {
     ($($group:ident: [$($name:ident),* $(,)?]),* $(,)?) => {
-        mod memory {
+        mod memory_classic {
             use super::*;
-            $($(#[tokio::test] async fn $name() { $group::$name(Bench::memory()).await; })*)*
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::memory(QueueKind::Classic)).await;
+            })*)*
         }
-        mod amqp {
+        mod memory_quorum {
             use super::*;
-            $($(#[tokio::test] async fn $name() { $group::$name(Bench::amqp().await).await; })*)*
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::memory(QueueKind::Quorum)).await;
+            })*)*
+        }
+        mod amqp_classic {
+            use super::*;
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::amqp(QueueKind::Classic).await).await;
+            })*)*
+        }
+        mod amqp_quorum {
+            use super::*;
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::amqp(QueueKind::Quorum).await).await;
+            })*)*
         }
     };
 }
