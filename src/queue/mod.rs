@@ -130,8 +130,9 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),
-    /// [`Blocked`](QueueErrorKind::Blocked), [`TooLarge`](QueueErrorKind::TooLarge), and what a connection can
-    /// meet. After an error the message may still have arrived: only `Ok` is certain.
+    /// [`Blocked`](QueueErrorKind::Blocked) (nothing was sent), [`TooLarge`](QueueErrorKind::TooLarge),
+    /// [`Timeout`](QueueErrorKind::Timeout) where no confirm came in 30 s or so without a block, and what a connection
+    /// can meet. After an error the message may still have arrived: only `Ok` is certain.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
@@ -139,6 +140,13 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
 
     /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
     fn header_limit(&self) -> usize;
+
+    /// Whether the broker takes no publishes for now (memory or disk alarm). Written by the driver, read by whoever waits
+    /// for a publish: one that was sent before is waited for, as its confirm may come late, and whoever waits should
+    /// say so. A driver that does not know never is blocked.
+    fn blocked(&self) -> watch::Receiver<bool> {
+        watch::channel(false).1
+    }
 
     /// The link's state. Written by the driver, read by pools and by readiness.
     fn connectivity(&self) -> watch::Receiver<Connectivity>;

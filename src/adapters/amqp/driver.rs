@@ -326,6 +326,10 @@ impl QueueDriver for AmqpDriver {
         }
     }
 
+    fn blocked(&self) -> watch::Receiver<bool> {
+        self.publish.link().blocked()
+    }
+
     fn connectivity(&self) -> watch::Receiver<Connectivity> {
         self.connectivity.clone()
     }
