@@ -27,6 +27,9 @@ pub(super) struct Core {
     pub(super) connected: bool,
     pub(super) blocked: bool,
     pub(super) probes_fail: bool,
+    pub(super) refusals: HashMap<QueueName, QueueErrorKind>,
+    pub(super) takes_no_queue: bool,
+    pub(super) max_message_size: Option<usize>,
 }
 
 #[derive(Debug)]
