@@ -4,6 +4,8 @@
 
 #[path = "scenarios/breaker.rs"]
 mod breaker;
+#[path = "scenarios/copies.rs"]
+mod copies;
 #[path = "scenarios/deadline.rs"]
 mod deadline;
 #[path = "scenarios/delayed.rs"]

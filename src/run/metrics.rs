@@ -32,6 +32,7 @@ const JOB_DURATION: &str = "tidegate_job_duration_seconds";
 const JOB_WAIT: &str = "tidegate_job_wait_seconds";
 const SETTLEMENTS: &str = "tidegate_settlements_total";
 const REPLIES: &str = "tidegate_replies_total";
+const DETOURS: &str = "tidegate_copy_detours_total";
 const CONNECTED: &str = "tidegate_broker_connected";
 const RECONNECTS: &str = "tidegate_broker_reconnects_total";
 
@@ -108,6 +109,11 @@ pub fn describe() {
         REPLIES,
         Unit::Count,
         "Answers to messages with a reply_to: 'done', 'failed' and 'too_large' were sent, 'refused' and 'undeliverable' were not."
+    );
+    describe_counter!(
+        DETOURS,
+        Unit::Count,
+        "Copies that a queue of ours did not take, so that they went another way or were held."
     );
     describe_gauge!(
         CONNECTED,
@@ -277,6 +283,7 @@ pub(crate) struct PoolMetrics {
     jobs: [Counter; JobOutcome::ALL.len()],
     settlements: [Counter; Settlement::ALL.len()],
     replies: [Counter; ReplyOutcome::ALL.len()],
+    detours: Counter,
     reconciles: [Counter; ReconcileOutcome::ALL.len()],
     reconcile_duration: Histogram,
     job_duration: Histogram,
@@ -304,6 +311,7 @@ impl PoolMetrics {
                 .map(|s| counter!(SETTLEMENTS, "pool" => p(), "settlement" => s.as_str())),
             replies: ReplyOutcome::ALL
                 .map(|outcome| counter!(REPLIES, "pool" => p(), "outcome" => outcome.as_str())),
+            detours: counter!(DETOURS, "pool" => p()),
             reconciles: ReconcileOutcome::ALL
                 .map(|outcome| counter!(RECONCILES, "pool" => p(), "outcome" => outcome.as_str())),
             reconcile_duration: histogram!(RECONCILE_DURATION, "pool" => p()),
@@ -389,6 +397,11 @@ impl PoolMetrics {
 
     pub(crate) fn settled(&self, settlement: Settlement) {
         self.settlements[settlement as usize].increment(1);
+    }
+
+    /// A queue of ours took nothing.
+    pub(crate) fn detoured(&self) {
+        self.detours.increment(1);
     }
 
     pub(crate) fn replied(&self, outcome: ReplyOutcome) {

@@ -5,7 +5,9 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod cell;
+mod copying;
 mod delayed;
+mod detours;
 mod events;
 mod fleet;
 mod gate;

@@ -638,7 +638,12 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
                 shared.settings().queue
             )),
         ),
-        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => (PoolState::Idle, None),
-        _ => (PoolState::Active, view.open_error.clone()),
+        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => {
+            (PoolState::Idle, shared.copies_cause())
+        }
+        _ => {
+            let cause = view.open_error.clone();
+            (PoolState::Active, cause.or_else(|| shared.copies_cause()))
+        }
     }
 }
