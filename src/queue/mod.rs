@@ -21,9 +21,12 @@ use tokio::sync::watch;
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
-    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
+    message::{
+        HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
+    },
     size::{header_size, short_texts_fit},
 };
+pub(crate) use self::size::entry_size;
 use crate::decide::QueueName;
 
 /// What a probe saw.
