@@ -18,6 +18,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub(crate) use self::size::entry_size;
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
@@ -26,7 +27,6 @@ pub use self::{
     },
     size::{header_size, short_texts_fit},
 };
-pub(crate) use self::size::entry_size;
 use crate::decide::QueueName;
 
 /// What a probe saw.

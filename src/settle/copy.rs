@@ -294,7 +294,10 @@ impl Copies {
     /// one beyond its `frame_max` ends its connection.
     fn brokers_room(&self, copy: &Outgoing) -> usize {
         let names = [self.queue.as_str(), &copy.routing_key];
-        let longest = names.into_iter().max_by_key(|name| name.len()).unwrap_or_default();
+        let longest = names
+            .into_iter()
+            .max_by_key(|name| name.len())
+            .unwrap_or_default();
         let text = |text: &str| HeaderValue::from(text);
         let death = |queue: &str| {
             let mut death = Headers::new();
@@ -319,7 +322,10 @@ impl Copies {
             DEATHS,
             HeaderValue::List(vec![death(&copy.routing_key), death(self.queue.as_str())]),
         );
-        for name in BROKERS.iter().chain(&["x-acquired-count", "x-stream-offset"]) {
+        for name in BROKERS
+            .iter()
+            .chain(&["x-acquired-count", "x-stream-offset"])
+        {
             let value = match *name {
                 name if name.ends_with("-queue") => text(longest),
                 name if name.ends_with("-reason") => text(LONGEST_REASON),
@@ -337,9 +343,7 @@ fn dropped(headers: &Headers) -> Vec<HeaderValue> {
     let Some(HeaderValue::List(names)) = headers.get(DROPPED) else {
         return Vec::new();
     };
-    let is_name = |name: &&HeaderValue| {
-        matches!(name, HeaderValue::Text(bytes) if bytes.len() <= LONGEST_DROPPED)
-    };
+    let is_name = |name: &&HeaderValue| matches!(name, HeaderValue::Text(bytes) if bytes.len() <= LONGEST_DROPPED);
     let names = names.iter().filter(is_name).take(DROPPED_LISTED);
     names.cloned().collect()
 }

@@ -79,7 +79,8 @@ impl Address {
             .with_client_property("product".into(), "tidegate".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let runtime = wire::runtime();
-        let below = lapin::runtime::default_runtime().map_err(|error| classify(OPERATION, error))?;
+        let below =
+            lapin::runtime::default_runtime().map_err(|error| classify(OPERATION, error))?;
         let secure = match self.uri.scheme {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => Some(tls::connector(&self.tls).await?),
@@ -107,7 +108,10 @@ impl Address {
                             stream.into_rustls(connector, &uri.authority.host).await?
                         }
                     };
-                    Ok(AsyncTcpStream::Plain(Wire::new(stream, uri.query.frame_max)))
+                    Ok(AsyncTcpStream::Plain(Wire::new(
+                        stream,
+                        uri.query.frame_max,
+                    )))
                 };
                 let opened = time::timeout(CONNECT_TIMEOUT, open).await;
                 let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(timed_out()));

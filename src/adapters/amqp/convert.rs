@@ -9,7 +9,9 @@ use lapin::{
 };
 
 use super::wire;
-use crate::queue::{HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts};
+use crate::queue::{
+    HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts,
+};
 
 /// A text as AMQP's short string.
 ///

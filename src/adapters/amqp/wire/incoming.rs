@@ -104,7 +104,9 @@ impl Incoming {
         if kind == FRAME_BODY || kind == FRAME_HEARTBEAT {
             return Ok(Look::Pass(length));
         }
-        let Some((payload, end)) = bytes.get(HEAD..length).and_then(<[u8]>::split_last_chunk::<1>)
+        let Some((payload, end)) = bytes
+            .get(HEAD..length)
+            .and_then(<[u8]>::split_last_chunk::<1>)
             .map(|(payload, [end])| (payload, *end))
         else {
             return Ok(Look::Wait(length));
@@ -336,11 +338,17 @@ fn fields<'a>(
         let (field, plain) = match kind {
             b's' => {
                 let text = at.short()?;
-                (Field::Short(text), text.is_ascii() || std::str::from_utf8(text).is_ok())
+                (
+                    Field::Short(text),
+                    text.is_ascii() || std::str::from_utf8(text).is_ok(),
+                )
             }
             b'F' => {
                 let content = at.long()?;
-                (Field::Table(content), is_container(content, Kind::Table, LAPINS))
+                (
+                    Field::Table(content),
+                    is_container(content, Kind::Table, LAPINS),
+                )
             }
             b'S' => {
                 at.long()?;

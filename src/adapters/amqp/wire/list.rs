@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::grammar::{
-    BROKERS, Cursor, Kind, MAX_DEPTH, PROPERTIES, Property, flag, is_container,
+use super::grammar::{BROKERS, Cursor, Kind, MAX_DEPTH, PROPERTIES, Property, flag, is_container};
+use crate::queue::{
+    HeaderValue, Headers, Properties, QueueError, QueueErrorKind, RawTexts, UnreadValue,
 };
-use crate::queue::{HeaderValue, Headers, Properties, QueueError, QueueErrorKind, RawTexts, UnreadValue};
 
 /// Header with what could not be read of a list that is malformed. It is kept so because a broker would refuse it.
 const MALFORMED: &str = "x-malformed-properties";
@@ -20,7 +20,10 @@ pub(super) fn read(list: &[u8], raw: RawTexts) -> (Properties, Headers) {
     let mut properties = Properties::default();
     let mut headers = Headers::new();
     let mut at = Cursor(list);
-    if reader.list(&mut at, &mut properties, &mut headers).is_none() {
+    if reader
+        .list(&mut at, &mut properties, &mut headers)
+        .is_none()
+    {
         reader.malformed.extend_from_slice(at.0);
     } else if !at.0.is_empty() {
         reader.malformed.extend_from_slice(at.0);
@@ -56,7 +59,9 @@ impl Reader {
             }
             let begin = *at;
             let read = match property {
-                Property::Text => at.short().map(|text| texts[place] = Some(self.raw.show(text))),
+                Property::Text => at
+                    .short()
+                    .map(|text| texts[place] = Some(self.raw.show(text))),
                 Property::Octet => at.u8().map(|octet| octets[place] = Some(octet)),
                 Property::Timestamp => at.u64().map(|time| properties.timestamp = Some(time)),
                 Property::Headers => at.long().map(|content| *headers = self.table(content, 1)),
@@ -205,9 +210,9 @@ pub(super) fn write(properties: &Properties, headers: &Headers) -> Result<Vec<u8
         raw: &properties.raw,
         out: vec![0, 0],
     };
-    let flags = writer.list(properties, headers).ok_or_else(|| {
-        QueueError::new(QueueErrorKind::TooLarge, "encode the properties")
-    })?;
+    let flags = writer
+        .list(properties, headers)
+        .ok_or_else(|| QueueError::new(QueueErrorKind::TooLarge, "encode the properties"))?;
     let mut out = writer.out;
     out[..2].copy_from_slice(&flags.to_be_bytes());
     Ok(out)

@@ -23,13 +23,13 @@ mod stream;
 use bytes::Bytes;
 use lapin::BasicProperties;
 
+use self::incoming::Preface;
+pub(super) use self::stream::{WireRuntime, runtime};
 pub use self::{
     incoming::{Incoming, Look, Refused},
     outgoing::Outgoing,
     stream::Wire,
 };
-pub(super) use self::stream::{WireRuntime, runtime};
-use self::incoming::Preface;
 use crate::queue::{Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts};
 
 const FRAME_METHOD: u8 = 1;
@@ -47,9 +47,9 @@ pub(super) const FRAME_MAX: u32 = 1 << 20;
 
 /// Whether bytes begin with a table that lapin's parser can take.
 pub(super) fn begins_with_table(bytes: &[u8]) -> bool {
-    grammar::Cursor(bytes)
-        .long()
-        .is_some_and(|content| grammar::is_container(content, grammar::Kind::Table, grammar::LAPINS))
+    grammar::Cursor(bytes).long().is_some_and(|content| {
+        grammar::is_container(content, grammar::Kind::Table, grammar::LAPINS)
+    })
 }
 
 /// A delivery's message, where lapin could not read its content header; else the delivery again.
@@ -93,7 +93,10 @@ pub(super) fn properties(
     }
     let mut list = list::write(properties, headers)?;
     let Some(marked) = mark::properties(list.len()) else {
-        return Err(QueueError::new(QueueErrorKind::TooLarge, "encode the properties"));
+        return Err(QueueError::new(
+            QueueErrorKind::TooLarge,
+            "encode the properties",
+        ));
     };
     list.extend_from_slice(body);
     Ok(Some((marked, list)))

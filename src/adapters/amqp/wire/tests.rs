@@ -217,7 +217,11 @@ prop_compose! {
 
 /// Lists of any bytes: well formed, well formed but for some bytes, and none at all.
 fn any_bytes_for_a_list() -> impl Strategy<Value = Vec<u8>> {
-    let broken = (any_list(), proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), any::<bool>())
+    let broken = (
+        any_list(),
+        proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        any::<bool>(),
+    )
         .prop_map(|(mut list, changes, cut)| {
             for (at, byte) in changes {
                 let at = at.index(list.len());
@@ -503,7 +507,10 @@ fn a_text_that_is_not_utf8_is_shown_escaped_and_sent_as_it_came() {
         panic!("it is replaced");
     };
     let (properties, headers, body) = arrived(&lapins(&with));
-    assert_eq!(properties.correlation_id.as_deref(), Some(r"\xff\xfe\x80raw"));
+    assert_eq!(
+        properties.correlation_id.as_deref(),
+        Some(r"\xff\xfe\x80raw")
+    );
     assert!(headers.is_empty() && body.is_empty());
     assert_eq!(list::write(&properties, &headers).expect("it fits"), list);
 }
@@ -560,7 +567,11 @@ fn a_deep_value_that_is_malformed_is_not_sent_back() {
     let (properties, headers) = list::read(&list, RawTexts::default());
     let copy = list::write(&properties, &headers).expect("it fits");
     let content = grammar::Cursor(&copy[2..]).long().expect("a table");
-    assert!(grammar::is_container(content, grammar::Kind::Table, grammar::BROKERS));
+    assert!(grammar::is_container(
+        content,
+        grammar::Kind::Table,
+        grammar::BROKERS
+    ));
     assert!(format!("{headers:?}").contains("Binary"));
     let unread = |value: &HeaderValue| matches!(value, HeaderValue::Unread(UnreadValue { .. }));
     assert!(!headers.values().any(unread));
@@ -614,7 +625,11 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
     };
     let names = Preface::read(preface).and_then(|preface| preface.names);
     assert_eq!(names, Some((b"ex".as_slice(), b"a\xffb".as_slice())));
-    assert!(incoming.look(&other).is_ok_and(|look| look == Look::Pass(other.len())));
+    assert!(
+        incoming
+            .look(&other)
+            .is_ok_and(|look| look == Look::Pass(other.len()))
+    );
 }
 
 #[test]
@@ -639,7 +654,10 @@ fn frames_larger_than_agreed_are_refused_before_they_arrive() {
     for kind in [FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT] {
         for size in [u32::MAX, 1 << 30] {
             let refused = agreed().look(&head(kind, size));
-            assert!(matches!(refused, Err(Refused::TooLarge(_))), "{kind} {size}");
+            assert!(
+                matches!(refused, Err(Refused::TooLarge(_))),
+                "{kind} {size}"
+            );
         }
     }
     for kind in [FRAME_METHOD, FRAME_BODY] {
@@ -705,5 +723,8 @@ fn a_stream_ends_where_the_peer_refuses_the_grammar() {
         .expect_err("a frame without end");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     let mut sink = Wire::new(futures_util::io::Cursor::new(Vec::new()), None);
-    sink.write_all(b"AMQP\0\0\x09\x01").now_or_never().expect("nothing waits").expect("it is written");
+    sink.write_all(b"AMQP\0\0\x09\x01")
+        .now_or_never()
+        .expect("nothing waits")
+        .expect("it is written");
 }
