@@ -18,10 +18,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub(crate) use self::size::entry_size;
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
-    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
+    message::{
+        HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
+    },
     size::{header_size, short_texts_fit},
 };
 use crate::decide::QueueName;

@@ -12,7 +12,7 @@ mod verdict;
 
 pub use self::{
     answer::{Answer, Answering, Refusal, Says, Trouble, trouble},
-    copy::{Copies, carried_job_id},
+    copy::{Copies, carried_job_id, lacks_headers},
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     route::{Route, Scope, Step, rest, scope, spares, what_is_wrong},

@@ -19,6 +19,7 @@ mod deadlines;
 mod exec_runner;
 mod full_disk;
 mod limits;
+mod odd_messages;
 mod orphans;
 mod queue_conformance;
 mod replies;

@@ -11,6 +11,7 @@ use super::{
     error::classify,
     link::Live,
     pool::{ChannelPool, Lease},
+    wire,
 };
 use crate::queue::{NoRoute, Outgoing, QueueError, QueueErrorKind, header_size};
 
@@ -31,7 +32,7 @@ pub(super) fn header_limit(live: Option<&Live>) -> usize {
         Ok(0) | Err(_) => DEFAULT_FRAME_MAX,
         Ok(frame_max) => frame_max,
     };
-    frame_max - FRAME_OVERHEAD
+    frame_max.saturating_sub(FRAME_OVERHEAD)
 }
 
 /// Publishes, and waits until the broker has the message in a queue.
@@ -87,13 +88,19 @@ async fn confirmed(
 ) -> Result<(), QueueError> {
     let exchange = short("name of an exchange", &message.exchange)?;
     let routing_key = short("routing key", &message.routing_key)?;
-    let properties = to_lapin(&message.properties, &message.headers)?;
+    let marked = wire::properties(&message.properties, &message.headers, &message.body)?;
+    let (properties, body) = match &marked {
+        Some((properties, body)) => (properties.clone(), body.as_slice()),
+        None => (
+            to_lapin(&message.properties, &message.headers)?,
+            message.body.as_ref(),
+        ),
+    };
     let options = BasicPublishOptions {
         mandatory: message.no_route == NoRoute::Fail,
         immediate: false,
     };
     let publish = async {
-        let body = &message.body;
         lease
             .channel
             .basic_publish(exchange, routing_key, options, body, properties)

@@ -47,7 +47,7 @@ fn value(header: &HeaderValue, depth: usize) -> Value {
         HeaderValue::List(_) | HeaderValue::Table(_) if depth == 0 => Value::Null,
         HeaderValue::List(values) => values.iter().map(|v| value(v, depth - 1)).collect(),
         HeaderValue::Table(headers) => table(headers, depth),
-        HeaderValue::Void => Value::Null,
+        HeaderValue::Void | HeaderValue::Unread(_) => Value::Null,
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) 
             user_id: Some("guest".to_owned()),
             app_id: Some("app".to_owned()),
             cluster_id: Some("cluster".to_owned()),
+            ..Properties::default()
         },
         headers: every_header(),
         ..outgoing(&queue, "body")
