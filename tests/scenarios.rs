@@ -35,6 +35,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+#[path = "scenarios/panics.rs"]
+mod panics;
 #[path = "scenarios/replies.rs"]
 mod replies;
 

@@ -5,6 +5,7 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod cell;
+mod contain;
 mod delayed;
 mod events;
 mod fleet;

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     metrics::BrokerMetrics,
-    pool::{Command, Pool},
+    pool::{Command, Pool, keep},
     replies::OwnQueues,
     shared::Shared,
 };
@@ -98,6 +98,17 @@ pub enum DrainError {
         /// How many.
         given_back: u64,
     },
+    /// A pool failed by a fault of tidegate's own, and could not be ended in order. What it still ran was cut off and
+    /// given back.
+    #[error("drain the pool {pool} in order: {cause}")]
+    PoolFailed {
+        /// The pool, the first if there are several.
+        pool: PoolName,
+        /// What its fault was.
+        cause: String,
+        /// Running jobs that were stopped and given back since the drain began, in all pools.
+        given_back: u64,
+    },
 }
 
 /// A supervisor could not do what it was asked.
@@ -126,6 +137,9 @@ pub enum SupervisorError {
     /// The pool has ended, or is ending.
     #[error("reach the pool {0}: it has ended")]
     Ended(PoolName),
+    /// The pool failed by a fault of tidegate's own while it was at it. It is started again.
+    #[error("reach the pool {0}: it has failed, and is started again")]
+    Failed(PoolName),
 }
 
 impl Supervisor {
@@ -237,11 +251,7 @@ impl Supervisor {
     /// # Cancel-safety
     /// Cancel-safe: the reconcile takes place all the same.
     pub async fn reconcile(&self, name: &PoolName) -> Result<ReconcileResult, SupervisorError> {
-        let (answer, result) = oneshot::channel();
-        self.inner.send(name, Command::Reconcile(answer)).await?;
-        result
-            .await
-            .map_err(|_| SupervisorError::Ended(name.clone()))
+        self.inner.ask(name, Command::Reconcile).await
     }
 
     /// Stops intake: messages stay in the queue, running jobs go on to their ends.
@@ -336,7 +346,8 @@ impl Supervisor {
     /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back.
     ///
     /// # Errors
-    /// The deadline passed and jobs were given back. The supervisor has ended all the same.
+    /// The deadline passed and jobs were given back, or a pool could not be ended in order. The supervisor has ended
+    /// all the same.
     ///
     /// # Cancel-safety
     /// A dropped future leaves the drain going on; calling again waits for it.
@@ -365,6 +376,17 @@ impl Supervisor {
             .until_ended(&handles)
             .await
             .saturating_sub(stopped_before);
+        let failed = handles.iter().find_map(|handle| {
+            let cause = handle.shared.gate.pool_failure()?;
+            Some((handle.shared.name.clone(), cause))
+        });
+        if let Some((pool, cause)) = failed {
+            return Err(DrainError::PoolFailed {
+                pool,
+                cause,
+                given_back,
+            });
+        }
         match given_back {
             0 => Ok(DrainReport { given_back }),
             given_back => Err(DrainError::DeadlinePassed { given_back }),
@@ -445,7 +467,7 @@ impl Inner {
             self.own_queues.clone(),
             self.epoch,
         ));
-        self.tasks.spawn(Pool::new(shared.clone(), inbox).run());
+        self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));
         Handle { shared, commands }
     }
 
@@ -472,6 +494,25 @@ impl Inner {
             .send(command)
             .await
             .map_err(|_| SupervisorError::Ended(name.clone()))
+    }
+
+    /// Sends a command that is answered, and waits for the answer.
+    async fn ask<T>(
+        &self,
+        name: &PoolName,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, SupervisorError> {
+        let (answer, result) = oneshot::channel();
+        self.send(name, command(answer)).await?;
+        result.await.map_err(|_| {
+            let ended = self
+                .find(name)
+                .is_ok_and(|handle| handle.commands.is_closed());
+            match ended {
+                true => SupervisorError::Ended(name.clone()),
+                false => SupervisorError::Failed(name.clone()),
+            }
+        })
     }
 
     fn pools(&self) -> MutexGuard<'_, Pools> {
@@ -619,7 +660,7 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
     let intake = shared.gate.intake(shared.now());
     let won = view.decision.as_ref().map(|decision| decision.won);
     match (intake, shared.connectivity()) {
-        (Intake::Draining, _) => (PoolState::Draining, None),
+        (Intake::Draining, _) => (PoolState::Draining, shared.gate.pool_failure()),
         (Intake::Paused, _) => (PoolState::Paused, None),
         (_, Connectivity::Disconnected { error }) => (PoolState::Disconnected, Some(error)),
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
@@ -638,7 +679,18 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
                 shared.settings().queue
             )),
         ),
-        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => (PoolState::Idle, None),
-        _ => (PoolState::Active, view.open_error.clone()),
+        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => {
+            (PoolState::Idle, shared.fleet.panics().cause())
+        }
+        _ => {
+            let cause = view.open_error.clone();
+            (
+                PoolState::Active,
+                cause.or_else(|| shared.fleet.panics().cause()),
+            )
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! is `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order; all but the first two happen without an
 //! await, so nothing moves in between.
 
+mod keep;
 mod look;
 mod reconcile;
 
@@ -19,8 +20,9 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 
+pub(crate) use self::keep::keep;
 use self::look::{Look, look};
-use super::{PoolSpec, cell::Leaving, shared::Shared};
+use super::{PoolSpec, cell::Leaving, contain::Panicked, metrics::Settlement, shared::Shared};
 use crate::{
     config::PoolSettings,
     decide::{Intake, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
@@ -43,6 +45,9 @@ pub(crate) enum Command {
     Update(Box<PoolSpec>),
     /// Take nothing more, finish what is held, and end; stop what still runs after this long.
     Drain(Duration),
+    /// Fail as a bug of ours would make it.
+    #[cfg(test)]
+    Panic(&'static str),
 }
 
 /// What happened.
@@ -105,7 +110,11 @@ pub(crate) struct Pool {
     trouble: Option<String>,
     /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
     absent: Option<(Duration, Instant)>,
-    delayed: AbortOnDropHandle<()>,
+    delayed: Option<AbortOnDropHandle<()>>,
+    /// A command that came while the pool was waiting to be started again.
+    early: Option<Command>,
+    /// Whether it came to its end in order.
+    ended: bool,
 }
 
 impl Pool {
@@ -129,13 +138,15 @@ impl Pool {
             fault: None,
             trouble: None,
             absent: None,
-            delayed: AbortOnDropHandle::new(delayed),
+            delayed: Some(AbortOnDropHandle::new(delayed)),
+            early: None,
+            ended: false,
             shared,
         }
     }
 
     /// Runs until the pool was told to drain and everyone has gone, or until it is killed.
-    pub(crate) async fn run(mut self) {
+    async fn run(&mut self) {
         let mut interval = self.shared.settings().poll_interval;
         let mut ticks = ticks(interval);
         loop {
@@ -144,7 +155,10 @@ impl Pool {
                 interval = current;
                 ticks = ticks_in(interval);
             }
-            let event = self.event(&mut ticks).await;
+            let event = match self.early.take() {
+                Some(command) => Event::Command(command),
+                None => self.event(&mut ticks).await,
+            };
             match self.handle(event) {
                 Next::Nothing => {}
                 Next::Look => self.start_look(),
@@ -224,6 +238,8 @@ impl Pool {
                 self.look = None;
                 self.note_absence(&look.probe);
                 let result = self.reconcile("poll", Some(*look));
+                // Once round without a fault: what made it fail is over.
+                self.shared.gate.pool_works();
                 for answer in self.answers.drain(..) {
                     // Whoever asked may have stopped waiting.
                     let _ = answer.send(result.clone());
@@ -270,6 +286,8 @@ impl Pool {
                     Next::Reconcile("drain")
                 }
             }
+            #[cfg(test)]
+            Event::Command(Command::Panic(why)) => panic!("{why}"),
             Event::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
                 self.deadline = None;
@@ -301,6 +319,12 @@ impl Pool {
         if self.look.is_some() {
             return;
         }
+        let is_over = |task: &AbortOnDropHandle<()>| task.is_finished();
+        if self.delayed.as_ref().is_some_and(is_over) {
+            // It ends by itself only by a panic.
+            let delayed = tokio::spawn(super::delayed::watch(self.shared.clone()));
+            self.delayed = Some(AbortOnDropHandle::new(delayed));
+        }
         let shared = self.shared.clone();
         let span = debug_span!("look", pool = %shared.name);
         self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
@@ -317,23 +341,44 @@ impl Pool {
     }
 
     fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
-        let (task, why) = match ended {
-            Ok(ended) => ended,
+        let (task, why, panicked) = match ended {
+            Ok((task, why)) => (task, why, None),
             Err(failed) => {
-                error!(pool = %self.shared.name, error = %failed, "worker panicked: what it held is given back");
-                (failed.id(), Leaving::Panicked)
+                let task = failed.id();
+                let panic = failed.try_into_panic();
+                let panicked = panic.map_or_else(
+                    |failed| failed.to_string(),
+                    |panic| Panicked::new(&*panic).to_string(),
+                );
+                (task, Leaving::Panicked, Some(panicked))
             }
         };
         let Some(id) = self.ids.remove(&task) else {
             return;
         };
-        self.shared.workers().remove(&id);
+        let cell = self.shared.workers().remove(&id);
         self.shared.metrics.worker_stopped(why.as_str());
+        if let Some(panicked) = panicked {
+            let held = cell.map_or(0, |cell| cell.seen().held);
+            error!(pool = %self.shared.name, error = ?panicked, held, "worker panicked: what it held is given back");
+            self.count_given_back(held);
+            // Its successor may meet the same: with backoff, then.
+            let cause = format!("a worker panicked: {panicked}");
+            self.shared.gate.start_failed(self.shared.now(), cause);
+        }
         if why == Leaving::NotOpened && self.shared.open_failures() == 1 {
             let error = self.shared.view().open_error.clone();
             warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
+    }
+
+    /// Counts deliveries that went back to the queue with the task that held them.
+    fn count_given_back(&self, deliveries: u32) {
+        for _ in 0..deliveries {
+            self.shared.metrics.settled(Settlement::Requeue);
+            self.shared.totals.count(Settlement::Requeue);
+        }
     }
 
     // Changing and ending.
@@ -397,7 +442,7 @@ impl Pool {
         }
     }
 
-    async fn end(mut self) {
+    async fn end(&mut self) {
         while let Some(ended) = self.workers.join_next_with_id().await {
             self.worker_ended(ended);
         }
@@ -408,7 +453,10 @@ impl Pool {
         let (census, _) = self.shared.census(self.shared.now());
         self.shared.metrics.sizes(0, 0, &census.counts());
         self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
-        drop(self.delayed);
+        self.delayed = None;
+        // However often it failed, it came to its end in order.
+        self.shared.gate.pool_works();
+        self.ended = true;
         info!(pool = %self.shared.name, "pool ended");
     }
 }
