@@ -165,6 +165,16 @@ impl Fleet {
         self.source().times
     }
 
+    /// The longest that jobs of any kind which may still run take to end when they are told to.
+    pub(crate) fn longest_stop_grace(&self) -> Duration {
+        let former = self.former();
+        let graces = former.iter().map(|source| source.times.stop_grace);
+        graces
+            .max()
+            .unwrap_or_default()
+            .max(self.times().stop_grace)
+    }
+
     /// Whether runners of the present kind give answers of their own accord.
     pub(crate) fn answers(&self) -> bool {
         self.source().answers

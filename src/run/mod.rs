@@ -28,5 +28,5 @@ pub use self::{
         DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
         WorkerStatus,
     },
-    supervisor::{DrainError, DrainReport, Supervisor, SupervisorError},
+    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
 };

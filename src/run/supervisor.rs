@@ -80,6 +80,17 @@ struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
+/// Which runners a [flush](Supervisor::flush) deletes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FlushMode {
+    /// Those that wait for a job.
+    #[default]
+    Idle,
+    /// Those that have one, too: their jobs are stopped and given back, without an attempt spent.
+    All,
+}
+
 /// What a drain came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -269,28 +280,42 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it.
+    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
+    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to.
     ///
     /// # Errors
     /// No such pool, or it has ended.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
     pub async fn scale(
         &self,
         name: &PoolName,
         workers: Option<u32>,
-    ) -> Result<(), SupervisorError> {
-        self.inner.send(name, Command::Pin(workers)).await
+    ) -> Result<ReconcileResult, SupervisorError> {
+        let pin = |answer| Command::Pin(workers, answer);
+        self.inner.ask(name, pin).await
     }
 
-    /// Deletes the idle runners of a pool now, and says how many they were.
+    /// Deletes runners of a pool now, and reconciles it. Says what both came to together: deleted runners are its
+    /// `metric_stats` of the kind [`RunnerStop`](crate::decide::EventKind::RunnerStop).
+    ///
+    /// By [`FlushMode::All`] running jobs are told to stop too, and are given back. Their ends are not waited for; each
+    /// is an event of its own. The pool then works on as it should: [`pause`](Self::pause) it first if it is to stay
+    /// without runners.
     ///
     /// # Errors
     /// No such pool, or it has ended.
-    pub async fn flush(&self, name: &PoolName) -> Result<u32, SupervisorError> {
-        let (answer, result) = oneshot::channel();
-        self.inner.send(name, Command::Flush(answer)).await?;
-        result
-            .await
-            .map_err(|_| SupervisorError::Ended(name.clone()))
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the flush and the reconcile take place all the same.
+    pub async fn flush(
+        &self,
+        name: &PoolName,
+        mode: FlushMode,
+    ) -> Result<ReconcileResult, SupervisorError> {
+        let flush = |answer| Command::Flush(mode, answer);
+        self.inner.ask(name, flush).await
     }
 
     /// Takes a new set of pools over: added ones start, removed ones drain within their `shutdown_grace`, changed
@@ -658,7 +683,7 @@ fn status(shared: &Shared) -> PoolStatus {
 /// What a pool is about, and why where that needs saying. The first that applies.
 fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, Option<String>) {
     let intake = shared.gate.intake(shared.now());
-    let won = view.decision.as_ref().map(|decision| decision.won);
+    let rule = view.decision.as_ref().map(|decision| decision.rule);
     match (intake, shared.connectivity()) {
         (Intake::Draining, _) => (PoolState::Draining, shared.gate.pool_failure()),
         (Intake::Paused, _) => (PoolState::Paused, None),
@@ -666,20 +691,20 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),
         // Nothing is left to try with, so there is nothing to be faulted at.
-        (trial, _) if trial.is_trial() && busy == 0 && won == Some(Rule::Empty) => {
+        (trial, _) if trial.is_trial() && busy == 0 && rule == Some(Rule::Empty) => {
             (PoolState::Idle, None)
         }
         (Intake::Faulted | Intake::Trial | Intake::BreakerOpen | Intake::BreakerTrial, _) => {
             (PoolState::Faulted, shared.gate.cause())
         }
-        _ if won == Some(Rule::Missing) => (
+        _ if rule == Some(Rule::Missing) => (
             PoolState::Waiting,
             Some(format!(
                 "the broker has no queue {}",
                 shared.settings().queue
             )),
         ),
-        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => {
+        _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {
             (PoolState::Idle, shared.fleet.panics().cause())
         }
         _ => {

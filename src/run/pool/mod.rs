@@ -22,7 +22,9 @@ use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 
 pub(crate) use self::keep::keep;
 use self::look::{Look, look};
-use super::{PoolSpec, cell::Leaving, contain::Panicked, metrics::Settlement, shared::Shared};
+use super::{
+    FlushMode, PoolSpec, cell::Leaving, contain::Panicked, metrics::Settlement, shared::Shared,
+};
 use crate::{
     config::PoolSettings,
     decide::{Intake, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
@@ -37,10 +39,10 @@ const ABSENT: Duration = Duration::from_secs(5);
 pub(crate) enum Command {
     /// Reconcile now, and say what it came to.
     Reconcile(oneshot::Sender<ReconcileResult>),
-    /// Pin the number of workers, or let go.
-    Pin(Option<u32>),
-    /// Delete idle runners now.
-    Flush(oneshot::Sender<u32>),
+    /// Pin the number of workers, or let go, and reconcile.
+    Pin(Option<u32>, oneshot::Sender<ReconcileResult>),
+    /// Delete runners now, and reconcile.
+    Flush(FlushMode, oneshot::Sender<ReconcileResult>),
     /// Take over a changed configuration.
     Update(Box<PoolSpec>),
     /// Take nothing more, finish what is held, and end; stop what still runs after this long.
@@ -78,10 +80,18 @@ enum Next {
     Look,
     /// Reconcile on the last reading.
     Reconcile(&'static str),
-    /// The same, for someone who wants to know what it came to.
-    Answer(oneshot::Sender<ReconcileResult>),
+    /// Look, and reconcile with what comes back, for someone who wants to know what it came to.
+    Answer(Asked),
     /// The pool is done.
     End,
+}
+
+/// Someone who waits for the outcome of a reconcile.
+struct Asked {
+    answer: oneshot::Sender<ReconcileResult>,
+    reason: &'static str,
+    /// What was done for them before the reconcile.
+    before: ReconcileResult,
 }
 
 /// A pool's task.
@@ -99,9 +109,9 @@ pub(crate) struct Pool {
     /// The look under way: at most one.
     look: Option<BoxFuture<'static, Look>>,
     /// Who waits for the look under way.
-    answers: Vec<oneshot::Sender<ReconcileResult>>,
+    answers: Vec<Asked>,
     /// Who asked since it began, and so wants another one.
-    late: Vec<oneshot::Sender<ReconcileResult>>,
+    late: Vec<Asked>,
     deadline: Option<Instant>,
     killed: bool,
     /// What was said to be wrong with intake.
@@ -165,9 +175,9 @@ impl Pool {
                 Next::Reconcile(reason) => {
                     let _ = self.reconcile(reason, None);
                 }
-                Next::Answer(answer) if self.look.is_some() => self.late.push(answer),
-                Next::Answer(answer) => {
-                    self.answers.push(answer);
+                Next::Answer(asked) if self.look.is_some() => self.late.push(asked),
+                Next::Answer(asked) => {
+                    self.answers.push(asked);
                     self.start_look();
                 }
                 Next::End => break,
@@ -237,12 +247,13 @@ impl Pool {
             Event::Looked(look) => {
                 self.look = None;
                 self.note_absence(&look.probe);
-                let result = self.reconcile("poll", Some(*look));
+                let reason = self.answers.first().map_or("poll", |asked| asked.reason);
+                let result = self.reconcile(reason, Some(*look));
                 // Once round without a fault: what made it fail is over.
                 self.shared.gate.pool_works();
-                for answer in self.answers.drain(..) {
+                for asked in self.answers.drain(..) {
                     // Whoever asked may have stopped waiting.
-                    let _ = answer.send(result.clone());
+                    let _ = asked.answer.send(asked.before.and(&result));
                 }
                 self.answers = std::mem::take(&mut self.late);
                 if self.is_done() {
@@ -263,17 +274,25 @@ impl Pool {
             }
             Event::ChoreEnded => Next::Nothing,
             Event::GateChanged => Next::Reconcile("gate"),
-            Event::Command(Command::Reconcile(answer)) => Next::Answer(answer),
-            Event::Command(Command::Pin(pin)) => {
+            Event::Command(Command::Reconcile(answer)) => Next::Answer(Asked {
+                answer,
+                reason: "asked",
+                before: ReconcileResult::default(),
+            }),
+            Event::Command(Command::Pin(pin, answer)) => {
                 self.reconciler.set_pin(pin);
                 self.shared.view().pinned = pin;
-                Next::Reconcile("scale")
+                Next::Answer(Asked {
+                    answer,
+                    reason: "scale",
+                    before: ReconcileResult::default(),
+                })
             }
-            Event::Command(Command::Flush(answer)) => {
-                let flushed = self.flush("flushed");
-                let _ = answer.send(flushed);
-                Next::Nothing
-            }
+            Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
+                answer,
+                reason: "flush",
+                before: self.flush(mode),
+            }),
             Event::Command(Command::Update(spec)) => {
                 self.update(*spec);
                 Next::Look
@@ -447,7 +466,7 @@ impl Pool {
             self.worker_ended(ended);
         }
         self.prestarts.shutdown().await;
-        self.flush("drained");
+        let _ = self.flush_idle("drained");
         while self.chores.join_next().await.is_some() {}
         self.shared.fleet.ended().await;
         let (census, _) = self.shared.census(self.shared.now());

@@ -13,6 +13,7 @@ use crate::{
         Reconciliation, Rule, WorkerId,
     },
     run::{
+        FlushMode,
         cell::{Leaving, WorkerCell},
         events::Event,
         fleet::{CRASHED, Idle},
@@ -74,7 +75,7 @@ impl Pool {
             expected_workers: decision.expected,
             duration: took,
         });
-        let outcome = match decision.won {
+        let outcome = match decision.rule {
             Rule::Frozen => ReconcileOutcome::Stale,
             Rule::Missing => ReconcileOutcome::Missing,
             _ if plan.is_empty() => ReconcileOutcome::Unchanged,
@@ -238,8 +239,22 @@ impl Pool {
         self.ids.insert(handle.id(), id);
     }
 
-    /// Deletes every idle runner.
-    pub(super) fn flush(&mut self, reason: &'static str) -> u32 {
+    /// Deletes runners, as far as `mode` says. Those with a job are told to stop, and are not waited for.
+    pub(super) fn flush(&mut self, mode: FlushMode) -> ReconcileResult {
+        let mut result = ReconcileResult::default();
+        count_stops(&mut result, self.flush_idle("flushed"));
+        if mode == FlushMode::All {
+            for cell in self.shared.workers().values() {
+                if cell.seen().held > 0 {
+                    cell.preempt();
+                }
+            }
+        }
+        result
+    }
+
+    /// Deletes every idle runner, and says how many they were.
+    pub(super) fn flush_idle(&mut self, reason: &'static str) -> u32 {
         let idle = self.shared.fleet.remove_all();
         for runner in &idle {
             self.shared
