@@ -18,6 +18,6 @@ pub use self::{
         WarmSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
-    run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
+    run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
 };

@@ -26,6 +26,6 @@ pub use self::{
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
-    record::{Decision, Inputs, Rule, Term},
+    record::{Decision, Inputs, Rule, Term, TermName},
     stabiliser::Scaling,
 };

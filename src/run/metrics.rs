@@ -25,6 +25,8 @@ const WORKERS_STARTED: &str = "tidegate_workers_started_total";
 const WORKERS_STOPPED: &str = "tidegate_workers_stopped_total";
 const RUNNERS_STARTED: &str = "tidegate_runners_started_total";
 const RUNNERS_STOPPED: &str = "tidegate_runners_stopped_total";
+const RUNNER_PANICS: &str = "tidegate_runner_panics_total";
+const POOL_RESTARTS: &str = "tidegate_pool_restarts_total";
 const RECONCILES: &str = "tidegate_reconciles_total";
 const RECONCILE_DURATION: &str = "tidegate_reconcile_duration_seconds";
 const JOBS: &str = "tidegate_jobs_total";
@@ -86,6 +88,16 @@ pub fn describe() {
         RUNNERS_STOPPED,
         Unit::Count,
         "Runners that ended, by reason."
+    );
+    describe_counter!(
+        RUNNER_PANICS,
+        Unit::Count,
+        "Panics in the code of a runner, its manager or an event sink, by where they were called."
+    );
+    describe_counter!(
+        POOL_RESTARTS,
+        Unit::Count,
+        "Times that a pool's task failed by a fault of ours and was started again."
     );
     describe_counter!(RECONCILES, Unit::Count, "Reconciles, by what they came to.");
     describe_histogram!(
@@ -280,6 +292,7 @@ pub(crate) struct PoolMetrics {
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
     started: Counter,
+    restarts: Counter,
     jobs: [Counter; JobOutcome::ALL.len()],
     settlements: [Counter; Settlement::ALL.len()],
     replies: [Counter; ReplyOutcome::ALL.len()],
@@ -305,6 +318,7 @@ impl PoolMetrics {
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
             started: counter!(WORKERS_STARTED, "pool" => p()),
+            restarts: counter!(POOL_RESTARTS, "pool" => p()),
             jobs: JobOutcome::ALL
                 .map(|outcome| counter!(JOBS, "pool" => p(), "outcome" => outcome.as_str())),
             settlements: Settlement::ALL
@@ -364,6 +378,10 @@ impl PoolMetrics {
         }
     }
 
+    pub(crate) fn pool_restarted(&self) {
+        self.restarts.increment(1);
+    }
+
     pub(crate) fn worker_started(&self) {
         self.started.increment(1);
     }
@@ -407,6 +425,11 @@ impl PoolMetrics {
     pub(crate) fn replied(&self, outcome: ReplyOutcome) {
         self.replies[outcome as usize].increment(1);
     }
+}
+
+/// A panic is rare enough to look its counter up.
+pub(crate) fn runner_panicked(pool: &PoolName, place: &'static str) {
+    counter!(RUNNER_PANICS, "pool" => pool.as_str().to_owned(), "place" => place).increment(1);
 }
 
 /// Handles of one kind of runner.

@@ -112,7 +112,7 @@ fn answering<T>(
 ) -> T {
     decide(Answering {
         settings: &settings.reply,
-        given: shared.fleet.manager().answers(),
+        given: shared.fleet.answers(),
         own: &shared.own_queues.get(),
     })
 }
