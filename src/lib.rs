@@ -4,6 +4,7 @@ pub mod adapters;
 mod builder;
 pub mod config;
 pub mod decide;
+mod escape;
 mod machine;
 pub mod queue;
 pub mod run;

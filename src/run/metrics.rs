@@ -37,6 +37,9 @@ const REPLIES: &str = "tidegate_replies_total";
 const DETOURS: &str = "tidegate_copy_detours_total";
 const CONNECTED: &str = "tidegate_broker_connected";
 const RECONNECTS: &str = "tidegate_broker_reconnects_total";
+const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
+const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
+const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
@@ -137,6 +140,32 @@ pub fn describe() {
         Unit::Count,
         "Connections to the broker that were made again after a loss."
     );
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        Unit::Count,
+        "Log lines that standard error did not take."
+    );
+    describe_counter!(
+        LOG_LINES_LEFT_OUT,
+        Unit::Count,
+        "Warnings that were not logged because there were too many of their kind within a second."
+    );
+    describe_counter!(
+        EVENTS_DROPPED,
+        Unit::Count,
+        "Metric events that the events file did not take."
+    );
+}
+
+/// Sets the log's own counts.
+pub(crate) fn log_lines(dropped: u64, left_out: u64) {
+    counter!(LOG_LINES_DROPPED).absolute(dropped);
+    counter!(LOG_LINES_LEFT_OUT).absolute(left_out);
+}
+
+/// The count of events that were dropped. Made once the recorder is there.
+pub(crate) fn events_dropped() -> Counter {
+    counter!(EVENTS_DROPPED)
 }
 
 /// How a run of a job came out.

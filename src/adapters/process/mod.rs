@@ -6,7 +6,6 @@
 mod child;
 mod course;
 mod environment;
-mod escape;
 mod exit;
 mod header_json;
 mod output;
@@ -16,7 +15,6 @@ mod variables;
 
 use std::time::Duration;
 
-pub(crate) use self::escape::Escaped;
 pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
@@ -28,6 +26,7 @@ pub(in crate::adapters) use self::{
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
+pub(crate) use crate::escape::Escaped;
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.
 pub(in crate::adapters) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
