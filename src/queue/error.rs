@@ -18,6 +18,10 @@ pub enum QueueErrorKind {
     AccessRefused,
     /// The broker has the queue, but with other arguments, or held exclusively by another connection.
     Conflict,
+    /// The queue is of a kind whose messages cannot be worked on one by one: a stream.
+    Unsuitable,
+    /// The broker grants no more channels.
+    ChannelLimit,
     /// No answer in time.
     Timeout,
     /// The broker blocks publishers (memory or disk alarm).
@@ -69,13 +73,19 @@ impl QueueError {
         use QueueErrorKind as K;
         match self.kind {
             K::Disconnected
+            | K::ChannelLimit
             | K::HeldTooLong
             | K::Timeout
             | K::Blocked
             | K::Refused
             | K::BrokerFailed
             | K::Other => true,
-            K::NotFound | K::AccessRefused | K::Conflict | K::Unroutable | K::TooLarge => false,
+            K::NotFound
+            | K::AccessRefused
+            | K::Conflict
+            | K::Unsuitable
+            | K::Unroutable
+            | K::TooLarge => false,
         }
     }
 }

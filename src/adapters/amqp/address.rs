@@ -14,7 +14,7 @@ use lapin::{
 };
 use tokio::time;
 
-use super::{error::classify, tls};
+use super::{error::classify, quota::Quota, tls};
 use crate::{
     config::{BrokerSettings, TlsSettings},
     queue::{QueueError, QueueErrorKind},
@@ -31,6 +31,7 @@ const HEARTBEAT: u16 = 10;
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
+    quota: Arc<Quota>,
 }
 
 impl Address {
@@ -49,7 +50,13 @@ impl Address {
         Ok(Self {
             uri,
             tls: settings.tls.clone(),
+            quota: Quota::new(),
         })
+    }
+
+    /// The channels that this user has there.
+    pub(super) fn quota(&self) -> &Arc<Quota> {
+        &self.quota
     }
 
     /// Connects once, under a name that operators see at the broker.

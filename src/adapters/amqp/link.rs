@@ -25,6 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Link {
     role: String,
+    address: Arc<Address>,
     /// Written by the keeper alone; read by every operation, and by the driver's connectivity.
     state: watch::Sender<LinkState>,
     stop: CancellationToken,
@@ -82,11 +83,16 @@ impl Link {
     pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
             role,
+            address: address.clone(),
             state: watch::Sender::new(LinkState::Connecting),
             stop: stop.child_token(),
         });
         tokio::spawn(keep(link.clone(), address));
         link
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
