@@ -22,6 +22,10 @@ pub enum QueueErrorKind {
     Mismatch,
     /// A limit on the number of queues or the like is reached.
     LimitReached,
+    /// The queue is of a kind whose messages cannot be worked on one by one: a stream.
+    Unsuitable,
+    /// The broker grants no more channels.
+    ChannelLimit,
     /// No answer in time.
     Timeout,
     /// The broker blocks publishers (memory or disk alarm).
@@ -73,6 +77,7 @@ impl QueueError {
         use QueueErrorKind as K;
         match self.kind {
             K::Disconnected
+            | K::ChannelLimit
             | K::HeldTooLong
             | K::Timeout
             | K::Blocked
@@ -84,6 +89,7 @@ impl QueueError {
             | K::Conflict
             | K::Mismatch
             | K::LimitReached
+            | K::Unsuitable
             | K::Unroutable
             | K::TooLarge => false,
         }

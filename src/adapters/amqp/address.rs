@@ -16,6 +16,7 @@ use tokio::time;
 
 use super::{
     error::classify,
+    quota::Quota,
     tls,
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
@@ -35,6 +36,7 @@ const HEARTBEAT: u16 = 10;
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
+    quota: Arc<Quota>,
 }
 
 impl Address {
@@ -65,7 +67,13 @@ impl Address {
         Ok(Self {
             uri,
             tls: settings.tls.clone(),
+            quota: Quota::new(),
         })
+    }
+
+    /// The channels that this user has there.
+    pub(super) fn quota(&self) -> &Arc<Quota> {
+        &self.quota
     }
 
     /// Connects once, under a name that operators see at the broker.

@@ -8,6 +8,7 @@ use lapin::{
 };
 use tokio::time;
 
+use super::refusal::kind_by_text;
 use crate::queue::{QueueError, QueueErrorKind};
 
 /// Names `error` by what was attempted, a fragment that reads after "failed to".
@@ -16,6 +17,11 @@ pub(super) fn classify(operation: impl Into<String>, error: lapin::Error) -> Que
 }
 
 fn kind_of(error: &lapin::Error) -> QueueErrorKind {
+    if let ErrorKind::ProtocolError(error) = error.kind()
+        && let Some(kind) = kind_by_text(error)
+    {
+        return kind;
+    }
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(soft) => match soft {
@@ -26,12 +32,13 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
                 AMQPSoftError::CONTENTTOOLARGE => QueueErrorKind::TooLarge,
                 AMQPSoftError::NOROUTE | AMQPSoftError::NOCONSUMERS => QueueErrorKind::Unroutable,
             },
-            // Only a vhost that is missing or forbidden comes with this code.
+            // Beside a vhost that is missing or forbidden, limits come with this code.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => QueueErrorKind::AccessRefused,
             AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => QueueErrorKind::BrokerFailed,
             // Every other hard error takes the connection with it.
             AMQPErrorKind::Hard(_) => QueueErrorKind::Disconnected,
         },
+        ErrorKind::ChannelsLimitReached => QueueErrorKind::ChannelLimit,
         ErrorKind::AuthProviderError(_) => QueueErrorKind::AccessRefused,
         ErrorKind::SerialisationError(_) => QueueErrorKind::TooLarge,
         ErrorKind::IOError(_)

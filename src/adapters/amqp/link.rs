@@ -25,6 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Link {
     role: String,
+    address: Arc<Address>,
     /// Written by the keeper alone; read by every operation, and by the driver's connectivity.
     state: watch::Sender<LinkState>,
     /// Whether the broker takes no publishes. Written by the keeper, read by publishers.
@@ -95,12 +96,17 @@ impl Link {
     pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
             role,
+            address: address.clone(),
             state: watch::Sender::new(LinkState::Connecting),
             blocked: watch::Sender::new(false),
             stop: stop.child_token(),
         });
         tokio::spawn(keep(link.clone(), address));
         link
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
