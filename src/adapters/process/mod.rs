@@ -16,18 +16,17 @@ mod variables;
 
 use std::time::Duration;
 
-pub(crate) use self::escape::Escaped;
 pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
     exit::{Exit, job_end},
-    header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
+pub(crate) use self::{escape::Escaped, header_json::headers_to_json};
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.
 pub(in crate::adapters) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
