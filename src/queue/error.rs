@@ -16,8 +16,12 @@ pub enum QueueErrorKind {
     HeldTooLong,
     /// The broker refused the user, the password or the permission.
     AccessRefused,
-    /// The broker has the queue, but with other arguments, or held exclusively by another connection.
+    /// The queue is held exclusively by another connection, or the broker refuses a message for a property of it.
     Conflict,
+    /// A queue of this name is there, but of another kind or with other arguments than were declared.
+    Mismatch,
+    /// A limit on the number of queues or the like is reached.
+    LimitReached,
     /// No answer in time.
     Timeout,
     /// The broker blocks publishers (memory or disk alarm).
@@ -28,7 +32,7 @@ pub enum QueueErrorKind {
     Refused,
     /// The broker failed in its own code at this, and ended the connection.
     BrokerFailed,
-    /// The message cannot be encoded within the connection's limits.
+    /// The message cannot be encoded within the connection's limits, or is larger than the broker takes.
     TooLarge,
     /// Anything else.
     Other,
@@ -75,7 +79,13 @@ impl QueueError {
             | K::Refused
             | K::BrokerFailed
             | K::Other => true,
-            K::NotFound | K::AccessRefused | K::Conflict | K::Unroutable | K::TooLarge => false,
+            K::NotFound
+            | K::AccessRefused
+            | K::Conflict
+            | K::Mismatch
+            | K::LimitReached
+            | K::Unroutable
+            | K::TooLarge => false,
         }
     }
 }

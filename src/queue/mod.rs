@@ -99,8 +99,15 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Cancel-safe.
     async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError>;
 
-    /// Makes sure that the queue is there: looks passively first and declares only what is missing, so that a
-    /// queue which an operator declared in another way is taken as it is.
+    /// Makes sure that the queue is there as described. It is declared, and not only looked at, so that a queue which
+    /// someone else declared in another way is an error. An answer may be remembered for as long as the connection
+    /// lasts and nothing says that the queue is gone.
+    ///
+    /// Where the user may not declare it, a queue that is there is taken as it is.
+    ///
+    /// # Errors
+    /// [`Mismatch`](QueueErrorKind::Mismatch) where a queue of this name is there in another way, and
+    /// [`LimitReached`](QueueErrorKind::LimitReached) where there may be no more queues.
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError>;
 
     /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.

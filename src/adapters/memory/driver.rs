@@ -66,7 +66,8 @@ impl MemoryBroker {
 
     /// Declares a queue that is nothing but durable.
     pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
-        self.core().declare(QueueSpec {
+        // One that is there already stays as it is.
+        let _ = self.core().declare(QueueSpec {
             name: name.into(),
             kind,
             dead_letter_to: None,
@@ -206,8 +207,7 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
-        self.connected("declare a queue")?.declare(queue.clone());
-        Ok(())
+        self.connected("declare a queue")?.declare(queue.clone())
     }
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {

@@ -168,7 +168,7 @@ async fn a_message_beyond_the_brokers_limit_is_refused_and_costs_only_its_channe
     let queue = declare(&driver, "small").await;
     let error = publish(&driver, &queue, &"x".repeat(1001)).await;
     let error = error.expect_err("it is too large");
-    assert_eq!(error.kind, QueueErrorKind::Conflict, "{error:?}");
+    assert_eq!(error.kind, QueueErrorKind::TooLarge, "{error:?}");
     assert!(!error.is_transient());
     publish(&driver, &queue, "x").await.expect("a publish");
     assert_eq!(*driver.connectivity().borrow(), Connectivity::Connected);

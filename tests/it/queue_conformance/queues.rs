@@ -147,7 +147,7 @@ pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) 
     assert_eq!(text(&next(&mut consumer).await), "later");
 }
 
-pub(super) async fn a_queue_that_is_there_is_taken_as_it_is(mut bench: Bench) {
+pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench: Bench) {
     let queue = bench.queue(QueueKind::Classic).await;
     bench.send(&queue, "a").await;
     let other = QueueSpec {
@@ -158,8 +158,19 @@ pub(super) async fn a_queue_that_is_there_is_taken_as_it_is(mut bench: Bench) {
     };
     // By one that has never seen it.
     let newcomer = bench.newcomer().await;
-    newcomer.declare(&other).await.expect("it is there");
-    bench.driver.declare(&other).await.expect("it is there");
+    let error = newcomer.declare(&other).await;
+    let error = error.expect_err("it is there in another way");
+    assert_eq!(error.kind, QueueErrorKind::Mismatch, "{error:?}");
+    assert!(!error.is_transient());
+    // And by one that has declared it, which stays as it is.
+    let same = QueueSpec {
+        kind: QueueKind::Classic,
+        dead_letter_to: None,
+        message_ttl: None,
+        ..other
+    };
+    newcomer.declare(&same).await.expect("it is there");
+    bench.driver.declare(&same).await.expect("it is there");
     bench.until_ready(&queue, 1).await;
 }
 
