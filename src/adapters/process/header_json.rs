@@ -9,7 +9,7 @@ use crate::queue::{HeaderValue, Headers};
 const MAX_DEPTH: usize = 16;
 
 /// The headers as a JSON object. The mapping is in the documentation of [`exec`](crate::adapters::exec).
-pub(in crate::adapters) fn headers_to_json(headers: &Headers) -> Value {
+pub(crate) fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 

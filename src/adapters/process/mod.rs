@@ -20,12 +20,12 @@ pub(in crate::adapters) use self::{
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
     exit::{Exit, job_end},
-    header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
+pub(crate) use self::header_json::headers_to_json;
 pub(crate) use crate::escape::Escaped;
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.
