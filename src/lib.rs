@@ -10,6 +10,8 @@ pub mod queue;
 pub mod run;
 pub mod runner;
 
+#[doc(hidden)]
+pub use tidegate_core::escape;
 pub use tidegate_core::{decide, settle};
 
 pub use self::{
@@ -19,6 +21,6 @@ pub use self::{
         WarmSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
-    run::{DrainError, DrainReport, PoolStatus, Supervisor, SupervisorError},
+    run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
 };

@@ -38,6 +38,7 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         "serde",
         "serde_core",
         "thiserror",
+        "unicode-properties",
         // At compile time only.
         "proc-macro2",
         "quote",

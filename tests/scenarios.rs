@@ -4,6 +4,8 @@
 
 #[path = "scenarios/breaker.rs"]
 mod breaker;
+#[path = "scenarios/copies.rs"]
+mod copies;
 #[path = "scenarios/deadline.rs"]
 mod deadline;
 #[path = "scenarios/delayed.rs"]
@@ -20,10 +22,11 @@ use std::{
 use tidegate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
     config::{DeadLetter, Declare, DrainAfter, PoolSettings, RetrySettings},
-    decide::{Policy, PoolName, Rule},
+    decide::{EventKind, Policy, PoolName, Rule},
     queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
     run::{
-        DrainError, Event, EventSink, PoolSpec, PoolState, PoolStatus, Supervisor, SupervisorError,
+        DrainError, Event, EventSink, FlushMode, PoolSpec, PoolState, PoolStatus, Supervisor,
+        SupervisorError,
     },
     runner::{
         BoxError, CreateRunner, Job, JobControl, JobEnd, Outcome, RunReport, Runner, RunnerManager,
@@ -34,6 +37,11 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, timeout},
 };
+
+#[path = "scenarios/panics.rs"]
+mod panics;
+#[path = "scenarios/results.rs"]
+mod results;
 
 #[path = "scenarios/replies.rs"]
 mod replies;
@@ -428,7 +436,7 @@ async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
     })
     .await;
     assert!(status(&supervisor).depth.age_ms.unwrap() >= 59_000);
-    assert_eq!(supervisor.explain(&name()).unwrap().won, Rule::Frozen);
+    assert_eq!(supervisor.explain(&name()).unwrap().rule, Rule::Frozen);
     broker.set_probes_fail(false);
     until(&supervisor, "drained", |pool| pool.workers.live == 0).await;
 }
@@ -961,7 +969,9 @@ async fn keep_warm_keeps_workers_with_their_runners_on_an_empty_queue() {
         .await
     };
     assert_eq!((warm.runners.idle, warm.workers.bare), (2, 0));
-    assert_eq!(supervisor.flush(&name()).await.unwrap(), 2);
+    let result = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
+    assert_eq!(result.metric_stats, [(EventKind::RunnerStop, 2)].into());
+    assert_eq!(result.workers_diff, 0);
     let flushed = status(&supervisor);
     assert_eq!((flushed.runners.idle, flushed.workers.bare), (0, 2));
 }

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 pub use tidegate_core::queue::{
     HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, QueueError, QueueErrorKind,
-    QueueKind, QueueSpec, SettleError, header_size, short_texts_fit,
+    QueueKind, QueueSpec, RawTexts, SettleError, UnreadValue, entry_size, header_size,
+    short_texts_fit,
 };
 
 pub use self::delivery::{Delivery, Settle};
@@ -72,8 +73,15 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Cancel-safe.
     async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError>;
 
-    /// Makes sure that the queue is there: looks passively first and declares only what is missing, so that a
-    /// queue which an operator declared in another way is taken as it is.
+    /// Makes sure that the queue is there as described. It is declared, and not only looked at, so that a queue which
+    /// someone else declared in another way is an error. An answer may be remembered for as long as the connection
+    /// lasts and nothing says that the queue is gone.
+    ///
+    /// Where the user may not declare it, a queue that is there is taken as it is.
+    ///
+    /// # Errors
+    /// [`Mismatch`](QueueErrorKind::Mismatch) where a queue of this name is there in another way, and
+    /// [`LimitReached`](QueueErrorKind::LimitReached) where there may be no more queues.
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError>;
 
     /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.
@@ -96,8 +104,9 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),
-    /// [`Blocked`](QueueErrorKind::Blocked), [`TooLarge`](QueueErrorKind::TooLarge), and what a connection can
-    /// meet. After an error the message may still have arrived: only `Ok` is certain.
+    /// [`Blocked`](QueueErrorKind::Blocked) (nothing was sent), [`TooLarge`](QueueErrorKind::TooLarge),
+    /// [`Timeout`](QueueErrorKind::Timeout) where no confirm came in 30 s or so without a block, and what a connection
+    /// can meet. After an error the message may still have arrived: only `Ok` is certain.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
@@ -105,6 +114,13 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
 
     /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
     fn header_limit(&self) -> usize;
+
+    /// Whether the broker takes no publishes for now (memory or disk alarm). Written by the driver, read by whoever waits
+    /// for a publish: one that was sent before is waited for, as its confirm may come late, and whoever waits should
+    /// say so. A driver that does not know never is blocked.
+    fn blocked(&self) -> watch::Receiver<bool> {
+        watch::channel(false).1
+    }
 
     /// The link's state. Written by the driver, read by pools and by readiness.
     fn connectivity(&self) -> watch::Receiver<Connectivity>;

@@ -1,9 +1,15 @@
 //! Counts the messages that wait in a pool's retry queues, for its state. Nothing is decided by it.
+//!
+//! The broker counts only what is ready in them. What it could not send back, because the pool's queue is full or gone, it
+//! keeps aside and tries again every 3 minutes; that is counted here by what was sent and has not come back.
 
 use std::{
     collections::{HashMap, HashSet},
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,9 +17,9 @@ use tokio::time::{self, Instant};
 
 use super::shared::Shared;
 use crate::{
-    decide::QueueName,
+    decide::{QueueName, may_break_error_texts},
     queue::QueueErrorKind,
-    settle::{Levels, retry_queue},
+    settle::{Levels, retry_queue, spares},
 };
 
 /// Time between two counts.
@@ -21,6 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Time until a queue that was missing is looked for again, lest another daemon has made it. Asking for one costs
 /// the probe's channel, and is an error in the broker's log.
 const MISSING_FOR: Duration = Duration::from_secs(3600);
+
+/// Time in which the broker tries again to send back what it could not: 3 minutes, and some.
+const CYCLE: Duration = Duration::from_secs(240);
 
 /// Retry queues that got a message since they were last asked for: they are there. Written by workers, read by the
 /// count.
@@ -40,43 +49,141 @@ impl Fed {
     }
 }
 
+/// Retries that were sent and have not come back, by our own account: of this run, and of those that came back to us.
+///
+/// The broker does not count a message that it cannot send back: its time is over, and its queue shows it no more. Written
+/// by workers, read by the count.
+#[derive(Debug, Default)]
+pub(crate) struct Outstanding(AtomicU64);
+
+impl Outstanding {
+    /// A retry was published.
+    pub(crate) fn sent(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message that had been retried was settled for good.
+    pub(crate) fn came_back(&self) {
+        self.forget(1);
+    }
+
+    fn forget(&self, retries: u64) {
+        let less = |n: u64| Some(n.saturating_sub(retries));
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Retries whose time is over and which have not come back, as far as that can be told.
+#[derive(Debug, Default)]
+struct Overdue {
+    /// What the last count found, so that those on their way are not among them.
+    before: u64,
+    /// Since when the queue has had room, and was empty.
+    had_room: Option<Instant>,
+}
+
+impl Overdue {
+    /// Counts them, at a time when `visible` retries wait in their queues. A lower bound: what is ready in the pool's queue or
+    /// held by its workers may be among those sent.
+    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> u64 {
+        let sent = shared.outstanding.get();
+        if sent <= visible {
+            *self = Self::default();
+            return 0;
+        }
+        let (census_before, now) = (shared.now(), Instant::now());
+        let ready = match shared.driver.probe(queue).await {
+            Ok(depth) => {
+                let (_, ours) = shared.census(census_before);
+                if depth.consumers > ours.consumers {
+                    // They may have come back to someone else.
+                    *self = Self::default();
+                    return 0;
+                }
+                depth.ready
+            }
+            Err(error) if error.kind == QueueErrorKind::NotFound => 0,
+            Err(_) => return self.before,
+        };
+        let (_, ours) = shared.census(shared.now());
+        let elsewhere = visible.saturating_add(ready).saturating_add(ours.held);
+        let overdue = sent.saturating_sub(elsewhere);
+        let is_empty = ready == 0 && ours.consumers > 0;
+        self.had_room = is_empty.then(|| self.had_room.unwrap_or(now));
+        if self.had_room.is_some_and(|since| since.elapsed() > CYCLE) {
+            // The broker has tried again since, so they are not there: someone took them out.
+            shared.outstanding.forget(overdue);
+            *self = Self::default();
+            return 0;
+        }
+        std::mem::replace(&mut self.before, overdue).min(overdue)
+    }
+}
+
 /// Counts until it is dropped. Writes the pool's view.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     // A queue that is not in here is looked at: each at the start, for what an earlier run left.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
+    let mut fed: HashSet<QueueName> = HashSet::new();
+    let mut overdue = Overdue::default();
     loop {
         time::sleep(INTERVAL).await;
         // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
         for queue in shared.fed.take() {
             missing.remove(&queue);
+            fed.insert(queue);
         }
         let settings = shared.settings();
-        let mut delayed = 0;
+        let mut visible = 0;
         for level in Levels::new(&settings.retry).iter() {
-            let queue = retry_queue(&settings.queue, level);
-            let since = missing.get(&queue);
-            if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
-                continue;
-            }
-            match shared.driver.probe(&queue).await {
-                Ok(depth) => {
-                    delayed += depth.ready;
-                    missing.remove(&queue);
+            let own = retry_queue(&settings.queue, level);
+            // What an earlier run left in a spare is looked for where that run left the queues before it.
+            let mut may_be_there = true;
+            for queue in std::iter::once(own.clone()).chain(spares(&own)) {
+                let since = missing.get(&queue);
+                let is_missing = since.is_some_and(|since| since.elapsed() < MISSING_FOR);
+                // Asking for one that is missing may cost more than its channel.
+                let is_wary = may_break_error_texts(queue.as_str());
+                if is_missing || !(fed.contains(&queue) || may_be_there && !is_wary) {
+                    may_be_there = false;
+                    continue;
                 }
-                // One that we may not see is no better than none: asking costs the same.
-                Err(error)
-                    if matches!(
-                        error.kind,
-                        QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
-                    ) =>
-                {
-                    missing.insert(queue, Instant::now());
+                match shared.driver.probe(&queue).await {
+                    Ok(depth) => {
+                        visible += depth.ready;
+                        missing.remove(&queue);
+                        // One that we have made has a spare only where we have fed that too.
+                        may_be_there &= !fed.contains(&queue);
+                    }
+                    // One that we may not see is no better than none: asking costs the same.
+                    Err(error)
+                        if matches!(
+                            error.kind,
+                            QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
+                        ) =>
+                    {
+                        may_be_there = false;
+                        fed.remove(&queue);
+                        missing.insert(queue, Instant::now());
+                    }
+                    // What cannot be counted now is counted in the next round.
+                    Err(_) => {}
                 }
-                // What cannot be counted now is counted in the next round.
-                Err(_) => {}
             }
         }
-        shared.view().delayed = delayed;
+        let overdue = overdue.count(&shared, &settings.queue, visible).await;
+        let delayed = visible + overdue;
+        {
+            let mut view = shared.view();
+            view.delayed = delayed;
+            view.overdue = overdue;
+        }
         shared.metrics.delayed(delayed);
     }
 }

@@ -15,13 +15,21 @@ use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    contain::{self, Contained, ContainedRunner, Panics, Place},
     events::{Event, EventSink},
     metrics::{PoolMetrics, RunnerCounters},
 };
 use crate::{
     decide::{PoolName, RunnerId},
-    runner::{CreateRunner, JobTimes, Retirement, Runner, RunnerManager, StartError},
+    runner::{
+        CleanupReport, CreateRunner, Job, JobControl, JobTimes, Retirement, RunReport,
+        RunnerManager, StartError,
+    },
 };
+
+/// Why runners go that did not end by our doing.
+pub(crate) const CRASHED: &str = "crashed";
+const IDLE_TIMEOUT: &str = Retirement::IdleTimeout.as_str();
 
 /// A pool's runners.
 pub(crate) struct Fleet {
@@ -30,7 +38,12 @@ pub(crate) struct Fleet {
     source: RwLock<Arc<Source>>,
     stock: Mutex<Stock>,
     lent: AtomicU32,
+    /// Runners that were lost with their jobs, or found dead when they were needed, since it was last asked. Written
+    /// by workers, read by the pool.
+    crashed: AtomicU32,
     next_id: AtomicU64,
+    /// Shared with the sources, whose runners may end after everything else.
+    panics: Arc<Panics>,
     events: Option<Arc<dyn EventSink>>,
     /// Runners that end while nobody waits for it but the pool's own end.
     endings: TaskTracker,
@@ -98,13 +111,15 @@ struct Source {
     manager: Arc<dyn RunnerManager>,
     kind: &'static str,
     times: JobTimes,
+    answers: bool,
     counters: RunnerCounters,
+    panics: Arc<Panics>,
 }
 
 /// A runner without a job.
 pub(crate) struct Idle {
     id: RunnerId,
-    runner: Box<dyn Runner>,
+    runner: ContainedRunner,
     since: Instant,
     source: Arc<Source>,
 }
@@ -124,13 +139,17 @@ impl Fleet {
         metrics: &PoolMetrics,
         events: Option<Arc<dyn EventSink>>,
     ) -> Self {
+        let panics = Arc::new(Panics::new(pool.clone()));
+        let source = Source::new(manager, metrics, panics.clone());
         Self {
             pool,
-            source: RwLock::new(Arc::new(Source::new(manager, metrics))),
+            source: RwLock::new(Arc::new(source)),
+            panics,
             stock: Mutex::default(),
             endings: TaskTracker::new(),
             former: Mutex::default(),
             lent: AtomicU32::new(0),
+            crashed: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             events,
         }
@@ -146,6 +165,49 @@ impl Fleet {
         self.source().times
     }
 
+    /// The longest that jobs of any kind which may still run take to end when they are told to.
+    pub(crate) fn longest_stop_grace(&self) -> Duration {
+        let former = self.former();
+        let graces = former.iter().map(|source| source.times.stop_grace);
+        graces
+            .max()
+            .unwrap_or_default()
+            .max(self.times().stop_grace)
+    }
+
+    /// Whether runners of the present kind give answers of their own accord.
+    pub(crate) fn answers(&self) -> bool {
+        self.source().answers
+    }
+
+    /// How many runners the present manager wants ready.
+    pub(crate) fn wanted_ready(&self) -> u32 {
+        let manager = self.manager();
+        let wanted = contain::call(|| manager.prestart());
+        self.panics.noted(Place::Describe, wanted, 0)
+    }
+
+    /// Has the present manager clean up. What it did not do because it panicked is there the next time.
+    pub(crate) async fn cleanup(&self) -> CleanupReport {
+        let manager = self.manager();
+        let cleaned = contain::future(|| manager.cleanup()).await;
+        if cleaned.is_ok() {
+            self.panics.clear(Place::Cleanup);
+        }
+        self.panics
+            .noted(Place::Cleanup, cleaned, CleanupReport::default())
+    }
+
+    /// The panics of its runners and managers.
+    pub(crate) fn panics(&self) -> &Panics {
+        &self.panics
+    }
+
+    /// Runners that were lost with their jobs, or found dead when they were needed, since this was last asked.
+    pub(crate) fn take_crashed(&self) -> u32 {
+        self.crashed.swap(0, Ordering::Relaxed)
+    }
+
     /// The present manager.
     pub(crate) fn manager(&self) -> Arc<dyn RunnerManager> {
         self.source().manager.clone()
@@ -158,7 +220,7 @@ impl Fleet {
         manager: Arc<dyn RunnerManager>,
         metrics: &PoolMetrics,
     ) -> Vec<Idle> {
-        let source = Arc::new(Source::new(manager, metrics));
+        let source = Arc::new(Source::new(manager, metrics, self.panics.clone()));
         let former = std::mem::replace(
             &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
             source,
@@ -177,11 +239,12 @@ impl Fleet {
             let offer = self.stock().offer();
             match offer {
                 Offer::Idle(mut idle) => {
-                    if idle.runner.is_alive() {
+                    if self.is_alive(&mut idle) {
                         let was_idle = idle.since.elapsed();
                         return Ok(Lent::new(self, idle, was_idle));
                     }
-                    self.count_out(idle.kind(), metrics, "crashed");
+                    self.crashed.fetch_add(1, Ordering::Relaxed);
+                    self.count_out(idle.kind(), metrics, CRASHED);
                     self.end(idle);
                 }
                 Offer::Promised(promised) => {
@@ -230,15 +293,26 @@ impl Fleet {
         self.endings.wait().await;
         let mut managers = std::mem::take(&mut *self.former());
         managers.push(self.source());
-        futures_util::future::join_all(managers.iter().map(|source| source.manager.quiesce()))
-            .await;
+        let quiesce = |source: Arc<Source>| async move {
+            let quiet = contain::future(|| source.manager.quiesce()).await;
+            source.panics.noted(Place::Quiesce, quiet, ());
+        };
+        futures_util::future::join_all(managers.into_iter().map(quiesce)).await;
     }
 
     async fn create(&self, id: RunnerId) -> Result<Idle, StartError> {
         let source = self.source();
         let begun = Instant::now();
         let pool = self.pool.clone();
-        let runner = source.manager.create(CreateRunner { id, pool }).await?;
+        let request = CreateRunner { id, pool };
+        let created = contain::future(|| source.manager.create(request)).await;
+        let runner = created.unwrap_or_else(|panicked| {
+            self.panics.note(Place::Create, &panicked);
+            Err(StartError {
+                what: format!("the runner manager panicked: {panicked}"),
+                source: None,
+            })
+        })?;
         source.counters.started.increment(1);
         self.emit(|pool| Event::RunnerInstalled {
             pool,
@@ -247,7 +321,7 @@ impl Fleet {
         let since = Instant::now();
         Ok(Idle {
             id,
-            runner,
+            runner: ContainedRunner::new(runner),
             since,
             source,
         })
@@ -295,21 +369,31 @@ impl Fleet {
     pub(crate) fn remove_dead(&self) -> Vec<Idle> {
         self.stock()
             .idle
-            .extract_if(.., |idle| !idle.runner.is_alive())
+            .extract_if(.., |idle| !self.is_alive(idle))
             .collect()
     }
 
-    /// Takes out the idle runners that should be replaced, each with the reason. `keep` of them are wanted, however
-    /// long they wait.
-    pub(crate) fn remove_retiring(&self, keep: u32) -> Vec<(Idle, Retirement)> {
+    /// Whether a runner is still good for a job. One that panics when it is asked is not.
+    fn is_alive(&self, idle: &mut Idle) -> bool {
+        let alive = idle.runner.is_alive();
+        self.panics.noted(Place::Check, alive, false)
+    }
+
+    /// Takes out the idle runners that should be replaced, each with the reason; one that panics when it is asked has
+    /// crashed. `keep` of them are wanted, however long they wait.
+    pub(crate) fn remove_retiring(&self, keep: u32) -> Vec<(Idle, &'static str)> {
         let mut stock = self.stock();
         let mut spare = stock.idle.len().saturating_sub(keep as usize);
         let mut retiring = Vec::new();
         let mut staying = Vec::with_capacity(stock.idle.len());
         for mut idle in stock.idle.drain(..) {
-            match idle.runner.retires() {
+            let why = match self.retires(&mut idle) {
+                None => None,
+                Some(IDLE_TIMEOUT) if spare == 0 => None,
+                why => why,
+            };
+            match why {
                 None => staying.push(idle),
-                Some(Retirement::IdleTimeout) if spare == 0 => staying.push(idle),
                 Some(why) => {
                     spare = spare.saturating_sub(1);
                     retiring.push((idle, why));
@@ -318,6 +402,12 @@ impl Fleet {
         }
         stock.idle = staying;
         retiring
+    }
+
+    /// Why a runner should be replaced.
+    fn retires(&self, idle: &mut Idle) -> Option<&'static str> {
+        let why = idle.runner.retires().map(|why| why.map(Retirement::as_str));
+        self.panics.noted(Place::Check, why, Some(CRASHED))
     }
 
     /// Takes out all idle runners.
@@ -344,7 +434,9 @@ impl Fleet {
 
     pub(crate) fn emit(&self, event: impl FnOnce(PoolName) -> Event) {
         if let Some(events) = &self.events {
-            events.emit(event(self.pool.clone()));
+            let event = event(self.pool.clone());
+            let emitted = contain::call(|| events.emit(event));
+            self.panics.noted(Place::Event, emitted, ());
         }
     }
 
@@ -360,8 +452,8 @@ impl Fleet {
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {
-        // `is_alive` and `retires` of runners are the only foreign code under this lock; the stock is sound if one
-        // of them panics.
+        // `is_alive` and `retires` of runners are the only foreign code under this lock, and their panics are
+        // contained.
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -421,13 +513,18 @@ impl Drop for StartingGuard<'_> {
 }
 
 impl Source {
-    fn new(manager: Arc<dyn RunnerManager>, metrics: &PoolMetrics) -> Self {
-        let kind = manager.kind();
+    fn new(manager: Arc<dyn RunnerManager>, metrics: &PoolMetrics, panics: Arc<Panics>) -> Self {
+        let kind = contain::call(|| manager.kind());
+        let kind = panics.noted(Place::Describe, kind, "unknown");
+        let times = contain::call(|| manager.times());
+        let answers = contain::call(|| manager.answers());
         Self {
             counters: metrics.runner_counters(kind),
-            times: manager.times(),
+            times: panics.noted(Place::Describe, times, JobTimes::default()),
+            answers: panics.noted(Place::Describe, answers, false),
             manager,
             kind,
+            panics,
         }
     }
 }
@@ -439,16 +536,18 @@ impl Idle {
 
     /// Ends it.
     pub(crate) async fn delete(self) {
-        self.source.manager.delete(self.runner).await;
+        let source = self.source;
+        let ended = contain::future(|| source.manager.delete(self.runner.into_inner())).await;
+        source.panics.noted(Place::End, ended, ());
     }
 
     /// Ends all of these. They are of one kind: a change of kind empties the stack.
     pub(crate) async fn flush(runners: Vec<Self>) {
         let Some(first) = runners.first() else { return };
-        let manager = first.source.manager.clone();
-        manager
-            .flush(runners.into_iter().map(|idle| idle.runner).collect())
-            .await;
+        let source = first.source.clone();
+        let runners = runners.into_iter().map(|idle| idle.runner.into_inner());
+        let ended = contain::future(|| source.manager.flush(runners.collect())).await;
+        source.panics.noted(Place::End, ended, ());
     }
 }
 
@@ -462,13 +561,17 @@ impl<'a> Lent<'a> {
         }
     }
 
-    /// The runner.
-    pub(crate) fn runner(&mut self) -> &mut dyn Runner {
+    /// Runs a job on it.
+    pub(crate) fn run<'r>(
+        &'r mut self,
+        job: &'r Job,
+        control: JobControl,
+    ) -> Contained<'r, RunReport> {
         let idle = self
             .idle
             .as_mut()
             .expect("a lent runner is there until it is brought back");
-        &mut *idle.runner
+        contain::future(|| idle.runner.get().run(job, control))
     }
 
     /// The runner came to its own end with the job that it had: nothing is left to stop.
@@ -481,7 +584,8 @@ impl<'a> Lent<'a> {
     /// The runner was lost with the job that it had.
     pub(crate) fn crashed(mut self, metrics: &PoolMetrics) {
         if let Some(idle) = self.idle.take() {
-            metrics.runner_stopped(idle.kind(), "crashed");
+            self.fleet.crashed.fetch_add(1, Ordering::Relaxed);
+            metrics.runner_stopped(idle.kind(), CRASHED);
         }
     }
 
@@ -489,9 +593,9 @@ impl<'a> Lent<'a> {
     pub(crate) fn bring_back(mut self) -> Option<(Idle, &'static str)> {
         let mut idle = self.idle.take()?;
         // One that has just worked has not waited.
-        let why = idle.runner.retires();
-        if let Some(why) = why.filter(|why| *why != Retirement::IdleTimeout) {
-            return Some((idle, why.as_str()));
+        let why = self.fleet.retires(&mut idle);
+        if let Some(why) = why.filter(|why| *why != IDLE_TIMEOUT) {
+            return Some((idle, why));
         }
         self.fleet.put_back(idle).map(|idle| (idle, "replaced"))
     }

@@ -40,6 +40,8 @@ pub(crate) struct Gate {
 struct State {
     paused: bool,
     draining: bool,
+    /// Why the pool's own task failed, until it works again.
+    pool_failed: Option<String>,
     fault: Option<Fault>,
     breaker: Option<Breaker>,
     /// Different messages whose command did not start, since one last did.
@@ -72,6 +74,9 @@ impl Gate {
         let state = self.state();
         if state.draining {
             Intake::Draining
+        } else if state.pool_failed.is_some() {
+            // Not even a pause is carried out meanwhile.
+            Intake::Faulted
         } else if state.paused {
             Intake::Paused
         } else if state.blocked > 0 {
@@ -84,6 +89,9 @@ impl Gate {
     /// Why the pool is faulted or blocked, in one line.
     pub(crate) fn cause(&self) -> Option<String> {
         let state = self.state();
+        if let Some(cause) = &state.pool_failed {
+            return Some(cause.clone());
+        }
         if state.blocked > 0 {
             return Some(state.blocked_by.clone());
         }
@@ -118,6 +126,23 @@ impl Gate {
     /// Waits until the gate has changed. Cancel-safe: a change that nobody waited for is kept.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// The pool's own task failed. Nobody is woken: the pool is not there to hear it.
+    pub(crate) fn pool_failed(&self, cause: String) {
+        self.state().pool_failed = Some(cause);
+    }
+
+    /// The pool's own task does its work again.
+    pub(crate) fn pool_works(&self) {
+        if self.state().pool_failed.take().is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Why the pool's own task failed, where it has.
+    pub(crate) fn pool_failure(&self) -> Option<String> {
+        self.state().pool_failed.clone()
     }
 
     /// A runner could not be started.

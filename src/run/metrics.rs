@@ -25,6 +25,8 @@ const WORKERS_STARTED: &str = "tidegate_workers_started_total";
 const WORKERS_STOPPED: &str = "tidegate_workers_stopped_total";
 const RUNNERS_STARTED: &str = "tidegate_runners_started_total";
 const RUNNERS_STOPPED: &str = "tidegate_runners_stopped_total";
+const RUNNER_PANICS: &str = "tidegate_runner_panics_total";
+const POOL_RESTARTS: &str = "tidegate_pool_restarts_total";
 const RECONCILES: &str = "tidegate_reconciles_total";
 const RECONCILE_DURATION: &str = "tidegate_reconcile_duration_seconds";
 const JOBS: &str = "tidegate_jobs_total";
@@ -32,8 +34,12 @@ const JOB_DURATION: &str = "tidegate_job_duration_seconds";
 const JOB_WAIT: &str = "tidegate_job_wait_seconds";
 const SETTLEMENTS: &str = "tidegate_settlements_total";
 const REPLIES: &str = "tidegate_replies_total";
+const DETOURS: &str = "tidegate_copy_detours_total";
 const CONNECTED: &str = "tidegate_broker_connected";
 const RECONNECTS: &str = "tidegate_broker_reconnects_total";
+const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
+const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
+const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
@@ -86,6 +92,16 @@ pub fn describe() {
         Unit::Count,
         "Runners that ended, by reason."
     );
+    describe_counter!(
+        RUNNER_PANICS,
+        Unit::Count,
+        "Panics in the code of a runner, its manager or an event sink, by where they were called."
+    );
+    describe_counter!(
+        POOL_RESTARTS,
+        Unit::Count,
+        "Times that a pool's task failed by a fault of ours and was started again."
+    );
     describe_counter!(RECONCILES, Unit::Count, "Reconciles, by what they came to.");
     describe_histogram!(
         RECONCILE_DURATION,
@@ -109,6 +125,11 @@ pub fn describe() {
         Unit::Count,
         "Answers to messages with a reply_to: 'done', 'failed' and 'too_large' were sent, 'refused' and 'undeliverable' were not."
     );
+    describe_counter!(
+        DETOURS,
+        Unit::Count,
+        "Copies that a queue of ours did not take, so that they went another way or were held."
+    );
     describe_gauge!(
         CONNECTED,
         Unit::Count,
@@ -119,6 +140,32 @@ pub fn describe() {
         Unit::Count,
         "Connections to the broker that were made again after a loss."
     );
+    describe_counter!(
+        LOG_LINES_DROPPED,
+        Unit::Count,
+        "Log lines that standard error did not take."
+    );
+    describe_counter!(
+        LOG_LINES_LEFT_OUT,
+        Unit::Count,
+        "Warnings that were not logged because there were too many of their kind within a second."
+    );
+    describe_counter!(
+        EVENTS_DROPPED,
+        Unit::Count,
+        "Metric events that the events file did not take."
+    );
+}
+
+/// Sets the log's own counts.
+pub fn log_lines(dropped: u64, left_out: u64) {
+    counter!(LOG_LINES_DROPPED).absolute(dropped);
+    counter!(LOG_LINES_LEFT_OUT).absolute(left_out);
+}
+
+/// The count of events that were dropped. Made once the recorder is there.
+pub fn events_dropped() -> Counter {
+    counter!(EVENTS_DROPPED)
 }
 
 /// How a run of a job came out.
@@ -274,9 +321,11 @@ pub(crate) struct PoolMetrics {
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
     started: Counter,
+    restarts: Counter,
     jobs: [Counter; JobOutcome::ALL.len()],
     settlements: [Counter; Settlement::ALL.len()],
     replies: [Counter; ReplyOutcome::ALL.len()],
+    detours: Counter,
     reconciles: [Counter; ReconcileOutcome::ALL.len()],
     reconcile_duration: Histogram,
     job_duration: Histogram,
@@ -298,12 +347,14 @@ impl PoolMetrics {
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
             started: counter!(WORKERS_STARTED, "pool" => p()),
+            restarts: counter!(POOL_RESTARTS, "pool" => p()),
             jobs: JobOutcome::ALL
                 .map(|outcome| counter!(JOBS, "pool" => p(), "outcome" => outcome.as_str())),
             settlements: Settlement::ALL
                 .map(|s| counter!(SETTLEMENTS, "pool" => p(), "settlement" => s.as_str())),
             replies: ReplyOutcome::ALL
                 .map(|outcome| counter!(REPLIES, "pool" => p(), "outcome" => outcome.as_str())),
+            detours: counter!(DETOURS, "pool" => p()),
             reconciles: ReconcileOutcome::ALL
                 .map(|outcome| counter!(RECONCILES, "pool" => p(), "outcome" => outcome.as_str())),
             reconcile_duration: histogram!(RECONCILE_DURATION, "pool" => p()),
@@ -356,6 +407,10 @@ impl PoolMetrics {
         }
     }
 
+    pub(crate) fn pool_restarted(&self) {
+        self.restarts.increment(1);
+    }
+
     pub(crate) fn worker_started(&self) {
         self.started.increment(1);
     }
@@ -391,9 +446,19 @@ impl PoolMetrics {
         self.settlements[settlement as usize].increment(1);
     }
 
+    /// A queue of ours took nothing.
+    pub(crate) fn detoured(&self) {
+        self.detours.increment(1);
+    }
+
     pub(crate) fn replied(&self, outcome: ReplyOutcome) {
         self.replies[outcome as usize].increment(1);
     }
+}
+
+/// A panic is rare enough to look its counter up.
+pub(crate) fn runner_panicked(pool: &PoolName, place: &'static str) {
+    counter!(RUNNER_PANICS, "pool" => pool.as_str().to_owned(), "place" => place).increment(1);
 }
 
 /// Handles of one kind of runner.

@@ -5,7 +5,10 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod cell;
+mod contain;
+mod copying;
 mod delayed;
+mod detours;
 mod events;
 mod fleet;
 mod gate;
@@ -28,5 +31,5 @@ pub use self::{
         DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
         WorkerStatus,
     },
-    supervisor::{DrainError, DrainReport, Supervisor, SupervisorError},
+    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
 };

@@ -112,7 +112,7 @@ fn answering<T>(
 ) -> T {
     decide(Answering {
         settings: &settings.reply,
-        given: shared.fleet.manager().answers(),
+        given: shared.fleet.answers(),
         own: &shared.own_queues.get(),
     })
 }
@@ -160,7 +160,7 @@ async fn publish_answer(
     hold: &HoldUntil<'_>,
 ) -> Result<(), Unpublished> {
     let mut tried_again = 0;
-    publish(shared, None, message, hold, |error| {
+    publish(shared, message, hold, |error| {
         let trouble = trouble(error.kind, tried_again);
         tried_again += u32::from(trouble == Trouble::TryAgain);
         trouble

@@ -11,21 +11,26 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{gate::BlockedGuard, metrics::Settlement, replies, shared::Shared};
+use super::{
+    copying::{NotCopied, close_intake, copy_to, hold_alone},
+    detours::HeldGuard,
+    gate::BlockedGuard,
+    metrics::Settlement,
+    replies,
+    shared::Shared,
+};
 use crate::{
     config::PoolSettings,
-    decide::JobId,
-    queue::{Delivery, Outgoing, QueueError, QueueSpec},
+    decide::{JobId, QueueName},
+    queue::{Delivery, Outgoing, QueueError},
     runner::Failure,
-    settle::{
-        Copies, Death, History, Trouble, Verdict, dead_queue_spec, jittered, retry_queue_spec,
-    },
+    settle::{Copies, Death, History, Route, Scope, Step, Trouble, Verdict, jittered, scope},
 };
 
 /// First wait before a copy that could not be published is tried again.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest such wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
@@ -38,6 +43,15 @@ pub(crate) struct HoldUntil<'a> {
 }
 
 impl HoldUntil<'_> {
+    /// Completes when the delivery is to be given back: at its deadline, or by an order.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = time::sleep_until(self.deadline) => {}
+            () = self.stop.cancelled() => {}
+            () = self.kill.cancelled() => {}
+        }
+    }
+
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
     fn count_stopped(&self, shared: &Shared) {
         if self.stop.is_cancelled() || self.kill.is_cancelled() {
@@ -53,6 +67,8 @@ pub(crate) struct Prepared {
     delivery: Delivery,
     act: Act,
     settlement: Settlement,
+    /// Whether the message came by a retry queue.
+    was_retried: bool,
 }
 
 /// What the broker is told.
@@ -74,13 +90,19 @@ impl Prepared {
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
     pub(crate) async fn settle(self, shared: &Shared) {
+        let (was_retried, gives_back) = (self.was_retried, self.gives_back());
         let result = match self.act {
             Act::Ack => self.delivery.ack().await,
             Act::Requeue => self.delivery.requeue().await,
             Act::Reject => self.delivery.reject().await,
         };
         let settlement = match result {
-            Ok(()) => self.settlement,
+            Ok(()) => {
+                if was_retried && !gives_back {
+                    shared.outstanding.came_back();
+                }
+                self.settlement
+            }
             Err(error) => {
                 let job = self.job.as_ref().map(|id| id.as_str().escape_debug());
                 warn!(
@@ -122,6 +144,7 @@ pub(crate) async fn prepare(
         delivery,
         act,
         settlement,
+        was_retried: history.attempt > 1 || history.launch_failures > 0,
     };
     let queue = &settings.queue;
     let copies = || Copies {
@@ -133,9 +156,9 @@ pub(crate) async fn prepare(
     };
     let now = jiff::Timestamp::now();
     let answer = replies::decide(shared, settings, delivery.message(), &verdict);
-    let (copy, spec, act, settlement) = match verdict {
-        Verdict::Ack { .. } => (None, None, Act::Ack, Settlement::Ack),
-        Verdict::GiveBack => (None, None, Act::Requeue, Settlement::Requeue),
+    let (copy, act, settlement) = match verdict {
+        Verdict::Ack { .. } => (None, Act::Ack, Settlement::Ack),
+        Verdict::GiveBack => (None, Act::Requeue, Settlement::Requeue),
         Verdict::Reject { death } => {
             log_death(
                 shared,
@@ -143,7 +166,7 @@ pub(crate) async fn prepare(
                 &death,
                 "job is rejected to the broker's own dead letters",
             );
-            (None, None, Act::Reject, Settlement::Reject)
+            (None, Act::Reject, Settlement::Reject)
         }
         Verdict::Retry {
             level,
@@ -154,41 +177,34 @@ pub(crate) async fn prepare(
             let message = delivery.message();
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             log_retry(shared, job, history, delay, failure.as_ref());
-            (
-                Some(copy),
-                Some(retry_queue_spec(queue, level)),
-                Act::Ack,
-                Settlement::Retry,
-            )
+            let copy = Copy::Retry { copy, level, delay };
+            (Some(copy), Act::Ack, Settlement::Retry)
         }
         Verdict::DeadLetter { death } => {
             log_death(shared, job, &death, "job is dead-lettered");
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
-            (
-                Some(copy),
-                Some(dead_queue_spec(queue)),
-                Act::Ack,
-                Settlement::DeadLetter,
-            )
+            let back = copies().give_back(delivery.message(), uncounted(history));
+            let copy = Copy::Dead { copy, back };
+            (Some(copy), Act::Ack, Settlement::DeadLetter)
         }
-        Verdict::GiveBackCopy { next } => (
-            Some(copies().give_back(delivery.message(), next)),
-            None,
-            Act::Ack,
-            Settlement::RequeueCopy,
-        ),
+        Verdict::GiveBackCopy { next } => {
+            let copy = Copy::Back(copies().give_back(delivery.message(), next));
+            (Some(copy), Act::Ack, Settlement::RequeueCopy)
+        }
     };
     let is_copied = copy.is_some();
-    if let Some(copy) = copy
-        && publish(shared, spec.as_ref(), copy, &hold, |_| Trouble::Hold)
-            .await
-            .is_err()
-    {
-        hold.count_stopped(shared);
-        return done(delivery, Act::Requeue, Settlement::Requeue);
-    }
-    if let (Settlement::Retry, Some(spec)) = (settlement, &spec) {
-        shared.fed.add(&spec.name);
+    if let Some(copy) = copy {
+        match copied(shared, queue, copy, &hold).await {
+            Ok(Copied::AsDecided) => {}
+            // Its job runs again, and whoever asked is not answered yet.
+            Ok(Copied::Back) => {
+                return done(delivery, Act::Ack, Settlement::RequeueCopy);
+            }
+            Err(TimeUp) => {
+                hold.count_stopped(shared);
+                return done(delivery, Act::Requeue, Settlement::Requeue);
+            }
+        }
     }
     // After the copy: what an answer says is so by then.
     if let Err(TimeUp) = replies::send(shared, delivery.message(), answer, &hold).await {
@@ -200,6 +216,84 @@ pub(crate) async fn prepare(
         return done(delivery, Act::Requeue, settlement);
     }
     done(delivery, act, settlement)
+}
+
+/// A copy to be published before its original is acknowledged.
+enum Copy {
+    /// To a retry queue of this level, for this long.
+    Retry {
+        copy: Outgoing,
+        level: Duration,
+        delay: Duration,
+    },
+    /// To the dead letters; or back, where they take nothing.
+    Dead { copy: Outgoing, back: Outgoing },
+    /// To its own queue.
+    Back(Outgoing),
+}
+
+/// Where a copy went.
+enum Copied {
+    /// Where it was to go, or to the same effect.
+    AsDecided,
+    /// Back to its queue instead: what was decided will be decided again.
+    Back,
+}
+
+/// Publishes a copy, or what comes closest.
+async fn copied(
+    shared: &Shared,
+    queue: &QueueName,
+    copy: Copy,
+    hold: &HoldUntil<'_>,
+) -> Result<Copied, TimeUp> {
+    let straight_back = async |copy: Outgoing| {
+        let published = publish(shared, copy, hold, |_| Trouble::Hold).await;
+        published.map_err(|_| TimeUp)
+    };
+    match copy {
+        Copy::Retry { copy, level, delay } => {
+            let route = Route::retry(queue, level);
+            match copy_to(shared, &route, copy, hold, Some(delay)).await {
+                Ok(taken) => {
+                    shared.fed.add(&taken.name);
+                    shared.outstanding.sent();
+                }
+                Err(NotCopied::TimeUp) => return Err(TimeUp),
+                // It has waited here instead, and goes where the retry queue would have sent it.
+                Err(NotCopied::NoQueue(copy)) => {
+                    let mut copy = *copy;
+                    copy.routing_key = queue.as_str().to_owned();
+                    copy.properties.expiration = None;
+                    straight_back(copy).await?;
+                    shared.outstanding.sent();
+                }
+            }
+            Ok(Copied::AsDecided)
+        }
+        Copy::Dead { copy, back } => {
+            match copy_to(shared, &Route::dead_letter(queue), copy, hold, None).await {
+                Ok(_) => Ok(Copied::AsDecided),
+                Err(NotCopied::TimeUp) => Err(TimeUp),
+                Err(NotCopied::NoQueue(_)) => {
+                    straight_back(back).await?;
+                    Ok(Copied::Back)
+                }
+            }
+        }
+        Copy::Back(copy) => {
+            straight_back(copy).await?;
+            Ok(Copied::AsDecided)
+        }
+    }
+}
+
+/// The history of a message whose job has come to its end: its deliveries were not in vain.
+fn uncounted(history: History) -> History {
+    History {
+        delivery_count: 0,
+        ..history
+    }
 }
 
 fn log_retry(
@@ -250,6 +344,7 @@ pub(super) fn cut(text: &str) -> &str {
 }
 
 /// Nothing could be published for as long as the delivery could be held.
+#[derive(Debug)]
 pub(super) struct TimeUp;
 
 /// Why something was not published.
@@ -264,62 +359,71 @@ pub(super) enum Unpublished {
 /// word of `after`.
 pub(super) async fn publish(
     shared: &Shared,
-    spec: Option<&QueueSpec>,
     message: Outgoing,
     hold: &HoldUntil<'_>,
     mut after: impl FnMut(&QueueError) -> Trouble,
 ) -> Result<(), Unpublished> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
+    let mut held: Option<(HeldGuard<'_>, Instant)> = None;
     loop {
-        let published = tokio::select! {
-            published = try_publish(shared, spec, message.clone()) => published,
-            // It may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
-        };
+        let published = attempt(shared, message.clone(), hold, &mut blocked).await;
         let error = match published {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(TimeUp) => return Err(Unpublished::TimeUp),
         };
         match after(&error) {
             Trouble::GiveUp => return Err(Unpublished::GivenUp(error)),
             Trouble::TryAgain => blocked = None,
+            Trouble::Hold if scope(Step::Publish, error.kind) == Scope::Everything => {
+                held = None;
+                close_intake(shared, &mut blocked, &message, &error);
+            }
             Trouble::Hold => {
-                let cause = format!("failed to {}", chain(&error));
-                match &blocked {
-                    Some(blocked) => blocked.because(cause),
-                    None => {
-                        warn!(
-                            pool = %shared.name,
-                            messaging.destination.name = ?cut(&message.routing_key),
-                            error = %cause,
-                            "a copy or an answer cannot be published: intake is closed until it can"
-                        );
-                        blocked = Some(shared.gate.block(cause));
-                    }
-                }
+                blocked = None;
+                hold_alone(shared, &mut held, &error);
             }
         }
         let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
         tokio::select! {
             () = time::sleep(pause) => {}
-            () = time::sleep_until(hold.deadline) => return Err(Unpublished::TimeUp),
-            () = hold.stop.cancelled() => return Err(Unpublished::TimeUp),
-            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
+            () = hold.over() => return Err(Unpublished::TimeUp),
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
-async fn try_publish(
-    shared: &Shared,
-    spec: Option<&QueueSpec>,
-    copy: Outgoing,
-) -> Result<(), QueueError> {
-    if let Some(spec) = spec {
-        shared.driver.declare(spec).await?;
+/// One try. While the broker blocks publishers, its confirm is waited for with intake closed: published again, the
+/// message would be there twice.
+pub(super) async fn attempt<'s>(
+    shared: &'s Shared,
+    message: Outgoing,
+    hold: &HoldUntil<'_>,
+    blocked: &mut Option<BlockedGuard<'s>>,
+) -> Result<Result<(), QueueError>, TimeUp> {
+    let mut is_blocked = shared.driver.blocked();
+    let mut is_told = true;
+    let mut published = std::pin::pin!(shared.driver.publish(message));
+    loop {
+        let blocked_now = *is_blocked.borrow_and_update();
+        if blocked_now && blocked.is_none() {
+            let cause = "failed to publish: the broker blocks publishers, and what was sent waits for its confirm";
+            warn!(pool = %shared.name, "the broker blocks publishers: intake is closed until it takes copies");
+            *blocked = Some(shared.gate.block(cause.to_owned()));
+        }
+        tokio::select! {
+            biased;
+            published = &mut published => return Ok(published),
+            // It may be out already: then the message runs twice, which is better than to wait now.
+            () = hold.kill.cancelled() => return Err(TimeUp),
+            () = hold.over(), if blocked_now => return Err(TimeUp),
+            changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
+        }
+        if !*is_blocked.borrow() {
+            *blocked = None;
+        }
     }
-    shared.driver.publish(copy).await
 }
 
 /// An error and its causes in one line.

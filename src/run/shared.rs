@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cell::WorkerCell,
-    delayed::Fed,
+    delayed::{Fed, Outstanding},
+    detours::Detours,
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) complaints: Complaints,
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) fed: Fed,
+    pub(crate) outstanding: Outstanding,
+    pub(crate) detours: Detours,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -75,6 +78,8 @@ pub(crate) struct View {
     pub(crate) decision: Option<Decision>,
     pub(crate) pinned: Option<u32>,
     pub(crate) delayed: u64,
+    /// Those of them whose time is over.
+    pub(crate) overdue: u64,
     /// Why a worker last could not open its consumer, until one could.
     pub(crate) open_error: Option<String>,
 }
@@ -150,6 +155,8 @@ impl Shared {
             complaints: Complaints::default(),
             own_queues,
             fed: Fed::default(),
+            outstanding: Outstanding::default(),
+            detours: Detours::default(),
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),
@@ -200,6 +207,21 @@ impl Shared {
 
     pub(crate) fn connectivity(&self) -> Connectivity {
         self.connectivity.borrow().clone()
+    }
+
+    /// What is wrong with copies, though the pool works.
+    pub(crate) fn copies_cause(&self) -> Option<String> {
+        let overdue = match self.view().overdue {
+            0 => None,
+            n => Some(format!(
+                "{n} {} due, but not back: the queue is full or was gone, and the broker tries again only every 3 \
+                 minutes",
+                if n == 1 { "retry is" } else { "retries are" }
+            )),
+        };
+        let causes = [self.detours.cause(Instant::now()), overdue];
+        let causes: Vec<_> = causes.into_iter().flatten().collect();
+        (!causes.is_empty()).then(|| causes.join("; "))
     }
 
     /// A worker could not open its consumer.

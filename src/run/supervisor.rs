@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     metrics::BrokerMetrics,
-    pool::{Command, Pool},
+    pool::{Command, Pool, keep},
     replies::OwnQueues,
     shared::Shared,
 };
@@ -80,6 +80,17 @@ struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
+/// Which runners a [flush](Supervisor::flush) deletes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FlushMode {
+    /// Those that wait for a job.
+    #[default]
+    Idle,
+    /// Those that have one, too: their jobs are stopped and given back, without an attempt spent.
+    All,
+}
+
 /// What a drain came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DrainReport {
@@ -94,6 +105,17 @@ pub enum DrainError {
     #[error("drain before the deadline: {given_back} running jobs were stopped and given back")]
     DeadlinePassed {
         /// How many.
+        given_back: u64,
+    },
+    /// A pool failed by a fault of tidegate's own, and could not be ended in order. What it still ran was cut off and
+    /// given back.
+    #[error("drain the pool {pool} in order: {cause}")]
+    PoolFailed {
+        /// The pool, the first if there are several.
+        pool: PoolName,
+        /// What its fault was.
+        cause: String,
+        /// Running jobs that were stopped and given back since the drain began, in all pools.
         given_back: u64,
     },
 }
@@ -124,6 +146,9 @@ pub enum SupervisorError {
     /// The pool has ended, or is ending.
     #[error("reach the pool {0}: it has ended")]
     Ended(PoolName),
+    /// The pool failed by a fault of tidegate's own while it was at it. It is started again.
+    #[error("reach the pool {0}: it has failed, and is started again")]
+    Failed(PoolName),
 }
 
 impl Supervisor {
@@ -235,11 +260,7 @@ impl Supervisor {
     /// # Cancel-safety
     /// Cancel-safe: the reconcile takes place all the same.
     pub async fn reconcile(&self, name: &PoolName) -> Result<ReconcileResult, SupervisorError> {
-        let (answer, result) = oneshot::channel();
-        self.inner.send(name, Command::Reconcile(answer)).await?;
-        result
-            .await
-            .map_err(|_| SupervisorError::Ended(name.clone()))
+        self.inner.ask(name, Command::Reconcile).await
     }
 
     /// Stops intake: messages stay in the queue, running jobs go on to their ends.
@@ -257,28 +278,42 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it.
+    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
+    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to.
     ///
     /// # Errors
     /// No such pool, or it has ended.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
     pub async fn scale(
         &self,
         name: &PoolName,
         workers: Option<u32>,
-    ) -> Result<(), SupervisorError> {
-        self.inner.send(name, Command::Pin(workers)).await
+    ) -> Result<ReconcileResult, SupervisorError> {
+        let pin = |answer| Command::Pin(workers, answer);
+        self.inner.ask(name, pin).await
     }
 
-    /// Deletes the idle runners of a pool now, and says how many they were.
+    /// Deletes runners of a pool now, and reconciles it. Says what both came to together: deleted runners are its
+    /// `metric_stats` of the kind [`RunnerStop`](crate::decide::EventKind::RunnerStop).
+    ///
+    /// By [`FlushMode::All`] running jobs are told to stop too, and are given back. Their ends are not waited for; each
+    /// is an event of its own. The pool then works on as it should: [`pause`](Self::pause) it first if it is to stay
+    /// without runners.
     ///
     /// # Errors
     /// No such pool, or it has ended.
-    pub async fn flush(&self, name: &PoolName) -> Result<u32, SupervisorError> {
-        let (answer, result) = oneshot::channel();
-        self.inner.send(name, Command::Flush(answer)).await?;
-        result
-            .await
-            .map_err(|_| SupervisorError::Ended(name.clone()))
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the flush and the reconcile take place all the same.
+    pub async fn flush(
+        &self,
+        name: &PoolName,
+        mode: FlushMode,
+    ) -> Result<ReconcileResult, SupervisorError> {
+        let flush = |answer| Command::Flush(mode, answer);
+        self.inner.ask(name, flush).await
     }
 
     /// Takes a new set of pools over: added ones start, removed ones drain within their `shutdown_grace`, changed
@@ -334,7 +369,8 @@ impl Supervisor {
     /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back.
     ///
     /// # Errors
-    /// The deadline passed and jobs were given back. The supervisor has ended all the same.
+    /// The deadline passed and jobs were given back, or a pool could not be ended in order. The supervisor has ended
+    /// all the same.
     ///
     /// # Cancel-safety
     /// A dropped future leaves the drain going on; calling again waits for it.
@@ -363,6 +399,17 @@ impl Supervisor {
             .until_ended(&handles)
             .await
             .saturating_sub(stopped_before);
+        let failed = handles.iter().find_map(|handle| {
+            let cause = handle.shared.gate.pool_failure()?;
+            Some((handle.shared.name.clone(), cause))
+        });
+        if let Some((pool, cause)) = failed {
+            return Err(DrainError::PoolFailed {
+                pool,
+                cause,
+                given_back,
+            });
+        }
         match given_back {
             0 => Ok(DrainReport { given_back }),
             given_back => Err(DrainError::DeadlinePassed { given_back }),
@@ -443,7 +490,7 @@ impl Inner {
             self.own_queues.clone(),
             self.epoch,
         ));
-        self.tasks.spawn(Pool::new(shared.clone(), inbox).run());
+        self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));
         Handle { shared, commands }
     }
 
@@ -470,6 +517,25 @@ impl Inner {
             .send(command)
             .await
             .map_err(|_| SupervisorError::Ended(name.clone()))
+    }
+
+    /// Sends a command that is answered, and waits for the answer.
+    async fn ask<T>(
+        &self,
+        name: &PoolName,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, SupervisorError> {
+        let (answer, result) = oneshot::channel();
+        self.send(name, command(answer)).await?;
+        result.await.map_err(|_| {
+            let ended = self
+                .find(name)
+                .is_ok_and(|handle| handle.commands.is_closed());
+            match ended {
+                true => SupervisorError::Ended(name.clone()),
+                false => SupervisorError::Failed(name.clone()),
+            }
+        })
     }
 
     fn pools(&self) -> MutexGuard<'_, Pools> {
@@ -612,31 +678,46 @@ fn status(shared: &Shared) -> PoolStatus {
     }
 }
 
+/// What is wrong with a pool that works all the same.
+fn lesser_cause(shared: &Shared) -> Option<String> {
+    shared
+        .copies_cause()
+        .or_else(|| shared.fleet.panics().cause())
+}
+
 /// What a pool is about, and why where that needs saying. The first that applies.
 fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, Option<String>) {
     let intake = shared.gate.intake(shared.now());
-    let won = view.decision.as_ref().map(|decision| decision.won);
+    let rule = view.decision.as_ref().map(|decision| decision.rule);
     match (intake, shared.connectivity()) {
-        (Intake::Draining, _) => (PoolState::Draining, None),
+        (Intake::Draining, _) => (PoolState::Draining, shared.gate.pool_failure()),
         (Intake::Paused, _) => (PoolState::Paused, None),
         (_, Connectivity::Disconnected { error }) => (PoolState::Disconnected, Some(error)),
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),
         // Nothing is left to try with, so there is nothing to be faulted at.
-        (trial, _) if trial.is_trial() && busy == 0 && won == Some(Rule::Empty) => {
+        (trial, _) if trial.is_trial() && busy == 0 && rule == Some(Rule::Empty) => {
             (PoolState::Idle, None)
         }
         (Intake::Faulted | Intake::Trial | Intake::BreakerOpen | Intake::BreakerTrial, _) => {
             (PoolState::Faulted, shared.gate.cause())
         }
-        _ if won == Some(Rule::Missing) => (
+        _ if rule == Some(Rule::Missing) => (
             PoolState::Waiting,
             Some(format!(
                 "the broker has no queue {}",
                 shared.settings().queue
             )),
         ),
-        _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => (PoolState::Idle, None),
-        _ => (PoolState::Active, view.open_error.clone()),
+        _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {
+            (PoolState::Idle, lesser_cause(shared))
+        }
+        _ => {
+            let cause = view.open_error.clone();
+            (PoolState::Active, cause.or_else(|| lesser_cause(shared)))
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

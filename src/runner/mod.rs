@@ -6,9 +6,16 @@
 
 mod job;
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 pub use tidegate_core::runner::{
@@ -27,6 +34,10 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// The pool calls [`create`](Self::create) only when no idle runner waits, hands each runner one job at a time,
 /// and ends every runner through [`delete`](Self::delete) or [`flush`](Self::flush), unless the runner has
 /// already said that it cannot be reused.
+///
+/// A panic in any of these, or in a [`Runner`], is contained: one in [`create`](Self::create) is a runner that did not
+/// start, one in [`Runner::run`] a job whose runner was lost, and a runner that panics when it is looked at has
+/// crashed. What else a manager was to do is left undone. Each is counted, by place, and said in the log.
 #[async_trait]
 pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// The kind's name: a metric label, so one of a few constants.
@@ -76,7 +87,12 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
 
     /// Ends all of these idle runners, at the same time where the kind allows it.
     async fn flush(&self, runners: Vec<Box<dyn Runner>>) {
-        futures_util::future::join_all(runners.into_iter().map(|runner| self.delete(runner))).await;
+        // One that panics must not take the others' ends with it.
+        let delete = |runner| AssertUnwindSafe(self.delete(runner)).catch_unwind();
+        let ended = futures_util::future::join_all(runners.into_iter().map(delete)).await;
+        if let Some(panic) = ended.into_iter().find_map(Result::err) {
+            resume_unwind(panic);
+        }
     }
 
     /// Waits, within a bound of its own, for what this manager still ends in the background. The pool calls it when
@@ -162,7 +178,7 @@ pub enum Retirement {
 
 impl Retirement {
     /// A word of a bounded set, for labels.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::MaxJobs => "max_jobs",
             Self::MaxAge => "max_age",

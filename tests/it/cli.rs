@@ -71,6 +71,7 @@ fn shows_examples_in_the_help_of_every_command() {
         "explain",
         "dead",
         "dead list",
+        "dead show",
         "dead retry",
         "dead purge",
         "completions",

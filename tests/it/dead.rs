@@ -442,11 +442,48 @@ async fn deletes_one_some_and_all() {
         serde_json::from_str(&rig.run(&["list", "p", "--format", "json"]).out).unwrap();
     let ids: Vec<&str> = letters.iter().map(|l| l["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["c", "d"]);
-    // No terminal, so nobody is asked.
+    // No terminal, so there is nobody to ask.
     let ran = rig.run(&["purge", "p"]);
+    let said = format!(
+        "error: failed to delete 2 dead letters of {dead} for good: there is no terminal to ask at\nhint: --yes"
+    );
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.starts_with(&said), "{}", ran.err);
+    assert_eq!(rig.ready(&dead).await, 2);
+    let ran = rig.run(&["purge", "p", "--yes"]);
     let said = format!("deleted 2 dead letters of {dead}\n");
     assert_eq!((ran.code, ran.err), (Some(0), said));
     assert_eq!(rig.ready(&dead).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shows_a_letter_whole_and_leaves_it_as_it_was() {
+    let rig = Rig::new().await;
+    for id in ["a", "b", "a"] {
+        rig.bury(id, "attempts").await;
+    }
+    let ran = rig.run(&["show", "p", "b"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    for part in [
+        "id           b\n",
+        "\n  tenant  ",
+        "body, 15 bytes:\n  the secret body\n",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    let ran = rig.run(&["show", "p", "a", "nobody", "--format", "json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("nobody\n"), "{}", ran.err);
+    let letters = serde_json::Deserializer::from_str(&ran.out).into_iter::<Value>();
+    let letters: Vec<Value> = letters.map(Result::unwrap).collect();
+    assert_eq!(letters.len(), 2, "{}", ran.out);
+    for letter in letters {
+        assert_eq!(letter["id"], "a");
+        assert_eq!(letter["body"], "the secret body");
+        assert_eq!(letter["headers"]["x-tidegate-exit-code"], 3);
+        assert_eq!(letter["properties"]["message_id"], "a");
+    }
+    assert_eq!(rig.ids(&rig.dead()).await, ["a", "b", "a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

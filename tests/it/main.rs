@@ -2,6 +2,10 @@
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the tests of settlement run on queues of both kinds"
+)]
 
 mod support;
 
@@ -15,10 +19,13 @@ mod deadlines;
 mod exec_runner;
 mod full_disk;
 mod limits;
+mod odd_messages;
 mod orphans;
 mod queue_conformance;
 mod replies;
 mod runner_conformance;
 mod settlement;
+#[path = "settlement.rs"]
+mod settlement_classic;
 mod warm_runner;
 mod with_broker;

@@ -6,18 +6,36 @@ mod consuming;
 mod publishing;
 mod queues;
 
+use tidegate::queue::QueueKind;
+
 use self::bench::Bench;
 
-/// Runs each test against each implementation.
+/// Runs each test against each implementation, on queues of each kind.
 macro_rules! conformance {
     ($($group:ident: [$($name:ident),* $(,)?]),* $(,)?) => {
-        mod memory {
+        mod memory_classic {
             use super::*;
-            $($(#[tokio::test] async fn $name() { $group::$name(Bench::memory()).await; })*)*
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::memory(QueueKind::Classic)).await;
+            })*)*
         }
-        mod amqp {
+        mod memory_quorum {
             use super::*;
-            $($(#[tokio::test] async fn $name() { $group::$name(Bench::amqp().await).await; })*)*
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::memory(QueueKind::Quorum)).await;
+            })*)*
+        }
+        mod amqp_classic {
+            use super::*;
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::amqp(QueueKind::Classic).await).await;
+            })*)*
+        }
+        mod amqp_quorum {
+            use super::*;
+            $($(#[tokio::test] async fn $name() {
+                $group::$name(Bench::amqp(QueueKind::Quorum).await).await;
+            })*)*
         }
     };
 }
@@ -66,7 +84,7 @@ conformance! {
         a_rejected_message_goes_to_the_dead_letter_queue,
         a_rejected_message_without_a_dead_letter_queue_is_dropped,
         a_quorum_queue_dead_letters_at_least_once,
-        a_queue_that_is_there_is_taken_as_it_is,
+        a_queue_that_is_there_in_another_way_is_a_mismatch,
         a_deleted_queue_can_be_declared_again,
         deleting_a_missing_queue_is_no_error,
         closing_ends_consumers_and_refuses_everything_else,

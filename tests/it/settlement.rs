@@ -1,5 +1,9 @@
 //! What becomes of messages, on a real broker: hostile ones above all.
+//!
+//! Compiled twice, as `settlement` on quorum queues and as `settlement_classic` on classic ones.
 
+// Its path is said because this file is not always the module of its own name.
+#[path = "settlement/replies.rs"]
 mod replies;
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +28,19 @@ use tokio::{
 use crate::support::broker::broker_url;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The kind of the pools' queues.
+const QUEUE_KIND: &str = match is_classic(module_path!()) {
+    true => "classic",
+    false => "quorum",
+};
+
+const fn is_classic(module: &str) -> bool {
+    matches!(
+        module.as_bytes(),
+        [.., b'c', b'l', b'a', b's', b's', b'i', b'c']
+    )
+}
 
 /// A pool on a queue of its own, and a bare client beside it.
 struct Rig {
@@ -66,7 +83,7 @@ impl Rig {
         let mut arguments = FieldTable::default();
         arguments.insert(
             "x-queue-type".into(),
-            AMQPValue::LongString("quorum".into()),
+            AMQPValue::LongString(QUEUE_KIND.into()),
         );
         channel
             .queue_declare(queue.as_str().into(), options, arguments)

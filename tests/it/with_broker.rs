@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
 };
@@ -10,9 +11,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::Command,
 };
 
@@ -46,6 +48,65 @@ async fn greets(address: &str) -> bool {
         && frame_kind == [1]
 }
 
+/// The version in the greeting of a broker.
+async fn version_at(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a broker");
+    stream.write_all(b"AMQP\0\0\x09\x01").await.expect("a peer");
+    let mut seen = Vec::new();
+    loop {
+        soon(stream.read_buf(&mut seen)).await.expect("a greeting");
+        let text = String::from_utf8_lossy(&seen).into_owned();
+        if let Some((version, _)) = text
+            .split_once("\x07versionS\0\0\0")
+            .and_then(|(_, rest)| rest.get(1..)?.split_once('\0'))
+        {
+            return version.to_owned();
+        }
+    }
+}
+
+/// Something that greets as RabbitMQ of this version does, and does no more. Its URL.
+async fn broker_that_says(version: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let table = format!(
+                "\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0{}{version}",
+                char::from(version.len() as u8)
+            );
+            let mut frame = b"\x01\0\0\0\0\x01\0\0\x0a\0\x0a\0\x09".to_vec();
+            frame.extend((table.len() as u32).to_be_bytes());
+            frame.extend(table.as_bytes());
+            frame.extend(b"\0\0\0\x05PLAIN\0\0\0\x05en_US\xce");
+            // A client that hangs up early has seen enough.
+            let _ = stream.write_all(&frame).await;
+        }
+    });
+    format!("amqp://guest:guest@{address}/%2f")
+}
+
+/// A run for a version, on a machine that has this URL and, as its own or in a folder, a server that does not start.
+fn with_version(scratch: &Path, version: &str, url: &str) -> Command {
+    let bin = scratch.join("bin");
+    let server = scratch.join(format!(
+        "cache/tidegate/rabbitmq-{version}/usr/lib/rabbitmq/bin/rabbitmq-server"
+    ));
+    for file in [bin.join("docker"), server] {
+        fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        fs::write(&file, "#!/bin/sh\nexit 1\n").expect("a script");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a script");
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = with_broker();
+    command
+        .env("AMQP_URL", url)
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .env("XDG_CACHE_HOME", scratch.join("cache"))
+        .args(["--version", version, "sh", "-c", "printf %s \"$AMQP_URL\""]);
+    command
+}
+
 /// The processes that have `folder` in their environment. A daemon of the node would have closed the descriptor
 /// of the witness, but not forgotten its folder.
 fn processes_of(folder: &Path) -> Vec<String> {
@@ -61,6 +122,11 @@ fn processes_of(folder: &Path) -> Vec<String> {
         })
         .map(|process| fs::read_to_string(process.path().join("cmdline")).unwrap_or_default())
         .collect()
+}
+
+/// The version that these tests are to run on, where they are told one.
+fn wanted_version() -> Option<String> {
+    std::env::var("TIDEGATE_TEST_RABBITMQ_VERSION").ok()
 }
 
 fn server_is_installed() -> bool {
@@ -83,6 +149,54 @@ async fn the_command_has_the_url_that_was_set_and_hands_back_its_code() {
     assert_eq!(status.code(), Some(75));
     assert_eq!(stdout, url);
     assert_eq!(stderr, "with-broker: using AMQP_URL\n");
+}
+
+#[tokio::test]
+async fn the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version() {
+    let scratch = TempDir::new().expect("a folder");
+    for (version, found) in [("4", "4.0.5"), ("3", "3.13.7"), ("3", "3.8.35")] {
+        let url = broker_that_says(found).await;
+
+        let (status, stdout, stderr) =
+            output(&mut with_version(scratch.path(), version, &url)).await;
+
+        assert_eq!((status.code(), stdout), (Some(0), url), "{stderr}");
+        assert!(
+            stderr.ends_with("with-broker: using AMQP_URL\n"),
+            "{stderr}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none() {
+    let scratch = TempDir::new().expect("a folder");
+    let other = broker_that_says("3.10.8").await;
+    let unseen = "amqps://broker.example:5671/%2f".to_owned();
+    for (url, why) in [
+        (other, "not using AMQP_URL: it is RabbitMQ 3, not 4"),
+        (unseen, "not using AMQP_URL: its version cannot be seen"),
+    ] {
+        // Whatever it finds instead, or nothing.
+        let (_, stdout, stderr) = output(&mut with_version(scratch.path(), "4", &url)).await;
+
+        assert_ne!(stdout, url);
+        assert!(stderr.contains(why), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
+    for arguments in [
+        ["--version", "true"],
+        ["--version", "5"],
+        ["--version=", "true"],
+    ] {
+        let (status, _, stderr) = output(with_broker().args(arguments)).await;
+
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+        assert!(stderr.starts_with("usage: "), "{stderr}");
+    }
 }
 
 #[tokio::test]
@@ -118,12 +232,14 @@ async fn a_private_node_serves_the_command_and_leaves_nothing_behind() {
     let mut witness = Witness::new();
     let scratch = witness.folder().join("scratch");
     fs::create_dir(&scratch).expect("a folder");
+    let mounts = fs::read_to_string("/proc/mounts").expect("mounts");
     // The node inherits descriptor 8, so the witness sees the last of it go.
     let mut command = Command::new("bash");
     command
         .args(["-c", "exec 8>\"$0\" && exec \"$@\""])
         .arg(witness.folder().join("witness"))
         .arg(with_broker().as_std().get_program())
+        .args(wanted_version().map(|version| format!("--version={version}")))
         .args(["bash", "-c"])
         .arg("trap 'exit 75' TERM; echo \"$AMQP_URL\" >&8; while :; do sleep 0.1; done")
         .env_remove("AMQP_URL")
@@ -135,7 +251,13 @@ async fn a_private_node_serves_the_command_and_leaves_nothing_behind() {
     let url = url::Url::parse(&url).expect("a URL");
     let address = format!("localhost:{}", url.port().expect("a port of its own"));
     assert!(greets(&address).await, "{address}");
+    if let Some(version) = wanted_version() {
+        let found = version_at(&address).await;
+        assert!(found.starts_with(&format!("{version}.")), "{found}");
+    }
     assert_eq!(fs::read_dir(&scratch).expect("a folder").count(), 1);
+    // What is mounted for a node in a system of its own is seen by nobody else.
+    assert_eq!(fs::read_to_string("/proc/mounts").expect("mounts"), mounts);
 
     // To the script alone, as a service manager does: it must reach the command, and the node outlives that.
     let pid = child.id().expect("a running script");

@@ -7,6 +7,7 @@
 //! Not a library of its own for users: use `tidegate`, which has all of it.
 
 pub mod decide;
+pub mod escape;
 pub mod queue;
 pub mod runner;
 pub mod settings;

@@ -14,7 +14,12 @@ use lapin::{
 };
 use tokio::time;
 
-use super::{error::classify, tls};
+use super::{
+    error::classify,
+    quota::Quota,
+    tls,
+    wire::{self, FRAME_MAX, Wire, WireRuntime},
+};
 use crate::{
     config::{BrokerSettings, TlsSettings},
     queue::{QueueError, QueueErrorKind},
@@ -31,6 +36,7 @@ const HEARTBEAT: u16 = 10;
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
+    quota: Arc<Quota>,
 }
 
 impl Address {
@@ -46,10 +52,28 @@ impl Address {
             uri.authority.host = address.to_string();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        // lapin takes memory for 64 frames at once, before anyone has answered. 0 is the broker's choice, which is
+        // bounded where it comes in.
+        if let Some(frame_max) = &mut uri.query.frame_max
+            && *frame_max > FRAME_MAX
+        {
+            tracing::warn!(
+                frame_max = *frame_max,
+                bound = FRAME_MAX,
+                "the broker's url asks for larger frames than are used: the bound is asked for instead"
+            );
+            *frame_max = FRAME_MAX;
+        }
         Ok(Self {
             uri,
             tls: settings.tls.clone(),
+            quota: Quota::new(),
         })
+    }
+
+    /// The channels that this user has there.
+    pub(super) fn quota(&self) -> &Arc<Quota> {
+        &self.quota
     }
 
     /// Connects once, under a name that operators see at the broker.
@@ -62,7 +86,8 @@ impl Address {
             .with_connection_name(format!("tidegate {role}").into())
             .with_client_property("product".into(), "tidegate".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let runtime =
+        let runtime = wire::runtime();
+        let below =
             lapin::runtime::default_runtime().map_err(|error| classify(OPERATION, error))?;
         let secure = match self.uri.scheme {
             AMQPScheme::AMQP => None,
@@ -74,21 +99,27 @@ impl Address {
         let attempt = Connection::connector(
             self.uri.clone(),
             runtime,
-            async move |uri: AMQPUri, runtime| {
+            async move |uri: AMQPUri, _: async_rs::Runtime<WireRuntime>| {
                 // lapin runs this on a thread of its own, which must end even where nobody waits any more.
                 let open = async {
                     let plain = AMQPUri {
                         scheme: AMQPScheme::AMQP,
                         ..uri.clone()
                     };
-                    let stream = plain.connect_async(&runtime).await?;
+                    let stream = plain.connect_async(&below).await?;
                     if let AsyncTcpStream::Plain(stream) = &stream {
                         socket.insert(stream.get_ref())?;
                     }
-                    match &secure {
-                        None => Ok(stream),
-                        Some(connector) => stream.into_rustls(connector, &uri.authority.host).await,
-                    }
+                    let stream = match &secure {
+                        None => stream,
+                        Some(connector) => {
+                            stream.into_rustls(connector, &uri.authority.host).await?
+                        }
+                    };
+                    Ok(AsyncTcpStream::Plain(Wire::new(
+                        stream,
+                        uri.query.frame_max,
+                    )))
                 };
                 let opened = time::timeout(CONNECT_TIMEOUT, open).await;
                 let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(timed_out()));
@@ -214,6 +245,21 @@ mod tests {
         assert_eq!(ours.uri.query.heartbeat, Some(10));
         let theirs = address("amqp://h?heartbeat=30").expect("a good url");
         assert_eq!(theirs.uri.query.heartbeat, Some(30));
+    }
+
+    #[test]
+    fn frames_of_any_size_in_the_url_take_no_more_memory_than_the_bound() {
+        for (asked, used) in [
+            ("", None),
+            ("?frame_max=0", Some(0)),
+            ("?frame_max=8192", Some(8192)),
+            ("?frame_max=1048577", Some(FRAME_MAX)),
+            ("?frame_max=4294967295", Some(FRAME_MAX)),
+        ] {
+            let address = address(&format!("amqp://h{asked}")).expect("a good url");
+            assert_eq!(address.uri.query.frame_max, used, "{asked}");
+        }
+        assert!(address("amqp://h?frame_max=4294967296").is_err());
     }
 
     #[test]

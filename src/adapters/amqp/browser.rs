@@ -36,9 +36,11 @@ impl AmqpBrowser {
     pub(super) async fn open(lanes: &Arc<Lanes>, queue: &QueueName) -> Result<Self, QueueError> {
         let operation = format!("look through the queue {queue}");
         let queue = short("name of a queue", queue.as_str())?;
-        let (place, live) = lanes.place(&operation).await?;
-        let open = live.connection.create_channel();
-        let channel = OwnChannel(rpc(&operation, RPC_TIMEOUT, open).await?);
+        let (mut place, live) = lanes.place(&operation).await?;
+        let open = rpc(&operation, RPC_TIMEOUT, live.connection.create_channel());
+        let opened = open.await.inspect_err(|error| place.ticket.note(error));
+        let channel = OwnChannel(opened?);
+        place.ticket.opened();
         Ok(Self {
             channel,
             queue,

@@ -13,7 +13,7 @@ use lapin::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
         BasicQosOptions, BasicRejectOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use tokio::time;
 
@@ -28,7 +28,7 @@ use crate::queue::{
     ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError,
 };
 
-/// An open consumer. Its place drops last, so that a lane is never fuller than it counts.
+/// An open consumer. Its place drops last where the channel is not lost, so that a lane is never fuller than it counts.
 pub(super) struct AmqpConsumer {
     channel: OwnChannel,
     stream: lapin::Consumer,
@@ -36,7 +36,8 @@ pub(super) struct AmqpConsumer {
     cancelled: bool,
     /// The stream has said its last; lapin's own would be pending for ever after.
     ended: bool,
-    _place: Place,
+    /// Until the channel is lost: a job that runs on does not keep it from others.
+    place: Option<Place>,
 }
 
 impl AmqpConsumer {
@@ -51,28 +52,31 @@ impl AmqpConsumer {
         let operation = format!("consume from the queue {}", request.queue);
         let queue = short("name of a queue", request.queue.as_str())?;
         let tag = short("consumer tag", &request.tag)?;
-        let (place, live) = lanes.place(&operation).await?;
+        let (mut place, live) = lanes.place(&operation).await?;
         let open = async {
             let channel = OwnChannel(live.connection.create_channel().await?);
+            place.ticket.opened();
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
             channel
                 .0
                 .basic_qos(request.prefetch.max(1), BasicQosOptions { global: false })
                 .await?;
+            place.ticket.consuming().await;
             let options = BasicConsumeOptions::default();
             let stream = channel
                 .0
-                .basic_consume(queue, tag, options, FieldTable::default())
+                .basic_consume(queue, tag, options, arguments())
                 .await?;
             Ok((channel, stream))
         };
-        let (channel, stream) = rpc(&operation, RPC_TIMEOUT, open).await?;
+        let opened = rpc(&operation, RPC_TIMEOUT, open).await;
+        let (channel, stream) = opened.inspect_err(|error| place.ticket.note(error))?;
         Ok(Self {
             channel,
             stream,
             cancelled: false,
             ended: false,
-            _place: place,
+            place: Some(place),
         })
     }
 }
@@ -98,6 +102,7 @@ impl Consumer for AmqpConsumer {
                 }
                 Some(Err(error)) => {
                     self.ended = true;
+                    self.place = None;
                     // Whatever the reply code: to a worker it is the loss of the channel. The one that its settings
                     // can mend has a kind of its own.
                     let lost = match is_consumer_timeout(&error) {
@@ -110,6 +115,9 @@ impl Consumer for AmqpConsumer {
                     self.ended = true;
                     // A connection that the broker closes in good order ends its streams without an error.
                     let lost = !self.cancelled && !self.channel.0.status().connected();
+                    if lost {
+                        self.place = None;
+                    }
                     lost.then(|| Err(disconnected(OPERATION)))
                 }
             });
@@ -134,6 +142,14 @@ impl Consumer for AmqpConsumer {
         let close = self.channel.0.close(200, "OK".into());
         let _ = rpc("close a channel", RPC_TIMEOUT, close).await;
     }
+}
+
+/// What each consumer asks for: the priority that it would have anyway. A stream refuses that for its own sake, and so
+/// is never consumed: it would hand every message to every worker, and none that was there before.
+fn arguments() -> FieldTable {
+    let mut table = FieldTable::default();
+    table.insert("x-priority".into(), AMQPValue::LongInt(0));
+    table
 }
 
 /// A channel that is closed when it is dropped, with all that it has not settled.

@@ -8,7 +8,10 @@ use lapin::{
     types::{AMQPValue, DecimalValue, FieldArray, FieldTable, ShortString},
 };
 
-use crate::queue::{HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind};
+use super::wire;
+use crate::queue::{
+    HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts,
+};
 
 /// A text as AMQP's short string.
 ///
@@ -23,6 +26,10 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, QueueError> {
 
 /// A delivery's message.
 pub(super) fn message(delivery: lapin::message::Delivery) -> Message {
+    wire::message(delivery).unwrap_or_else(plain)
+}
+
+fn plain(delivery: lapin::message::Delivery) -> Message {
     let (properties, headers) = from_lapin(&delivery.properties);
     Message {
         exchange: delivery.exchange.into(),
@@ -50,6 +57,7 @@ fn from_lapin(properties: &BasicProperties) -> (Properties, Headers) {
         user_id: text(properties.user_id()),
         app_id: text(properties.app_id()),
         cluster_id: text(properties.cluster_id()),
+        raw: RawTexts::default(),
     };
     let headers = properties.headers().as_ref().map(table).unwrap_or_default();
     (ours, headers)
@@ -110,6 +118,8 @@ pub(super) fn to_lapin(
         user_id,
         app_id,
         cluster_id,
+        // Those that have any go another way.
+        raw: _,
     } = properties;
     let mut lapins = BasicProperties::default();
     macro_rules! texts {
@@ -178,7 +188,8 @@ fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
             AMQPValue::FieldArray(FieldArray::from(values))
         }
         HeaderValue::Table(entries) => AMQPValue::FieldTable(field_table(entries)?),
-        HeaderValue::Void => AMQPValue::Void,
+        // Likewise.
+        HeaderValue::Void | HeaderValue::Unread(_) => AMQPValue::Void,
     })
 }
 
@@ -207,6 +218,7 @@ mod tests {
             Properties {
                 content_type, content_encoding, delivery_mode, priority, correlation_id, reply_to,
                 expiration, message_id, timestamp, kind, user_id, app_id, cluster_id,
+                raw: RawTexts::default(),
             }
         }
     }

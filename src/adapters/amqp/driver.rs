@@ -1,9 +1,9 @@
 //! The queue seam over links, lanes and pools.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -20,16 +20,16 @@ use super::{
     browser::AmqpBrowser,
     consumer::AmqpConsumer,
     convert::short,
-    error::rpc,
+    error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
     lanes::Lanes,
-    link::{Link, LinkState},
+    link::{Link, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
     publish,
 };
 use crate::{
     config::BrokerSettings,
-    decide::QueueName,
+    decide::{QueueName, may_break_error_texts},
     queue::{
         Browser, Connectivity, ConsumeRequest, Consumer, NoRoute, Outgoing, QueueDepth,
         QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec,
@@ -38,7 +38,7 @@ use crate::{
 
 /// Publishes in flight. Each is a round trip on a channel of its own.
 const PUBLISHES: usize = 32;
-/// Declares, probes and deletes in flight.
+/// Declares, probes and deletes in flight, on each connection for them.
 const REQUESTS: usize = 8;
 
 /// A RabbitMQ broker.
@@ -53,12 +53,16 @@ pub struct AmqpDriver {
     /// before 4.2 end the connection of whoever answers a caller that they cannot place, and copies must not go
     /// with it. One that was ended so is replaced at once, since it says nothing of the broker.
     answer: Mutex<Option<Arc<ChannelPool>>>,
-    probe: ChannelPool,
+    probe: Arc<ChannelPool>,
+    /// For requests about queues whose names the broker may stumble over, which ends the connection: opened with the
+    /// first. The depth of other queues must not go with it.
+    wary: Mutex<Option<Arc<ChannelPool>>>,
     /// Written by the task that follows the links, read by everyone.
     connectivity: watch::Receiver<Connectivity>,
-    /// Queues that were seen or declared, so that each retry does not ask again. A name goes as soon as anything
-    /// says that its queue is gone.
-    known: Mutex<HashSet<QueueName>>,
+    /// Queues that were declared, and on which connection, so that each retry does not ask again. A name goes as soon
+    /// as anything says that its queue is gone; after a loss of the connection it is asked for anew, since the broker
+    /// may have come back without it.
+    known: Mutex<HashMap<QueueName, Weak<Live>>>,
 }
 
 impl AmqpDriver {
@@ -76,7 +80,7 @@ impl AmqpDriver {
         let consume = Lanes::new(address.clone(), stop.clone());
         let link = |role: &str| Link::open(role.to_owned(), address.clone(), &stop);
         let publish = ChannelPool::new(link("publish"), Purpose::Publishing, PUBLISHES);
-        let probe = ChannelPool::new(link("probe"), Purpose::Requests, REQUESTS);
+        let probe = Arc::new(ChannelPool::new(link("probe"), Purpose::Requests, REQUESTS));
         let links = [
             consume.first(),
             publish.link().clone(),
@@ -91,6 +95,7 @@ impl AmqpDriver {
             publish,
             answer: Mutex::default(),
             probe,
+            wary: Mutex::default(),
             connectivity,
             known: Mutex::default(),
         }))
@@ -128,23 +133,83 @@ impl AmqpDriver {
     }
 
     async fn look(&self, queue: &QueueName, operation: &str) -> Result<QueueDepth, QueueError> {
+        let answer = self
+            .ask(queue, operation, true, FieldTable::default())
+            .await;
+        answer
+            .map_err(|error| match error.kind {
+                // Of what it may have to say here, which it failed at, this is the likely thing.
+                QueueErrorKind::BrokerFailed if may_break_error_texts(queue.as_str()) => {
+                    let what = format!("{operation}: the broker fails at saying why not");
+                    QueueError::new(QueueErrorKind::NotFound, what).with_source(error)
+                }
+                _ => error,
+            })
+            .inspect_err(|error| self.forget_if_gone(queue, error))
+    }
+
+    /// Declares a queue, or asks whether it is there.
+    async fn ask(
+        &self,
+        queue: &QueueName,
+        operation: &str,
+        passive: bool,
+        arguments: FieldTable,
+    ) -> Result<QueueDepth, QueueError> {
         let name = short("name of a queue", queue.as_str())?;
+        let pool = self.requests(queue);
         let options = QueueDeclareOptions {
-            passive: true,
+            passive,
+            durable: !passive,
             ..QueueDeclareOptions::default()
         };
-        let lease = time::timeout(RPC_TIMEOUT, self.probe.lease(operation)).await;
-        let lease =
-            lease.unwrap_or_else(|_| Err(QueueError::new(QueueErrorKind::Timeout, operation)))?;
-        let declare = lease
-            .channel
-            .queue_declare(name, options, FieldTable::default());
-        let answer = rpc(operation, RPC_TIMEOUT, declare).await;
-        let answer = answer.inspect_err(|error| self.forget_if_gone(queue, error))?;
-        lease.give_back();
-        Ok(QueueDepth {
-            ready: answer.message_count().into(),
-            consumers: answer.consumer_count(),
+        let asked = async {
+            let lease = time::timeout(RPC_TIMEOUT, pool.lease(operation)).await;
+            let timed_out = |_| Err(QueueError::new(QueueErrorKind::Timeout, operation));
+            let lease = lease.unwrap_or_else(timed_out)?;
+            let declare = lease.channel.queue_declare(name, options, arguments);
+            let answer = rpc(operation, RPC_TIMEOUT, declare).await?;
+            lease.give_back();
+            Ok(QueueDepth {
+                ready: answer.message_count().into(),
+                consumers: answer.consumer_count(),
+            })
+        };
+        let asked = asked
+            .await
+            .map_err(|error| match may_break_error_texts(queue.as_str()) {
+                true => unreadable_is_failed(error),
+                false => error,
+            });
+        asked.inspect_err(|error| replace_if_failed(&self.wary, &pool, error))
+    }
+
+    /// Where requests about a queue go.
+    fn requests(&self, queue: &QueueName) -> Arc<ChannelPool> {
+        if !may_break_error_texts(queue.as_str()) {
+            return self.probe.clone();
+        }
+        let open = || {
+            let link = Link::open("names".to_owned(), self.address.clone(), &self.stop);
+            Arc::new(ChannelPool::new(link, Purpose::Requests, REQUESTS))
+        };
+        lock(&self.wary).get_or_insert_with(open).clone()
+    }
+
+    /// The connection whose loss makes what is known uncertain.
+    fn incarnation(&self) -> Option<Arc<Live>> {
+        match &*self.probe.link().subscribe().borrow() {
+            LinkState::Up(live) => Some(live.clone()),
+            _ => None,
+        }
+    }
+
+    fn is_known(&self, queue: &QueueName) -> bool {
+        let known = self.known();
+        let since = known.get(queue).and_then(Weak::upgrade);
+        since.is_some_and(|since| {
+            self.incarnation()
+                .is_some_and(|now| Arc::ptr_eq(&since, &now))
         })
     }
 
@@ -162,23 +227,32 @@ impl AmqpDriver {
             let link = Link::open("answer".to_owned(), self.address.clone(), &self.stop);
             Arc::new(ChannelPool::new(link, Purpose::Publishing, PUBLISHES))
         };
-        let pool = self.answers().get_or_insert_with(open).clone();
+        let pool = lock(&self.answer).get_or_insert_with(open).clone();
         let published = publish::publish(&pool, message).await;
-        published.inspect_err(|error| {
-            if error.kind == QueueErrorKind::BrokerFailed {
-                pool.link().close();
-                self.answers()
-                    .take_if(|current| Arc::ptr_eq(current, &pool));
-            }
-        })
+        published.inspect_err(|error| replace_if_failed(&self.answer, &pool, error))
     }
 
-    fn answers(&self) -> MutexGuard<'_, Option<Arc<ChannelPool>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<QueueName, Weak<Live>>> {
+        lock(&self.known)
     }
+}
 
-    fn known(&self) -> MutexGuard<'_, HashSet<QueueName>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection of its own that the broker has ended for a failure in its own code is replaced at once: that says
+/// nothing of the broker.
+fn replace_if_failed(
+    place: &Mutex<Option<Arc<ChannelPool>>>,
+    pool: &Arc<ChannelPool>,
+    error: &QueueError,
+) {
+    if error.kind == QueueErrorKind::BrokerFailed {
+        let taken = lock(place).take_if(|current| Arc::ptr_eq(current, pool));
+        if let Some(pool) = taken {
+            pool.link().close();
+        }
     }
 }
 
@@ -190,44 +264,37 @@ impl QueueDriver for AmqpDriver {
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
         let name = &queue.name;
-        if self.known().contains(name) {
+        if self.is_known(name) {
             return Ok(());
         }
+        // Before it is asked: what was learnt on a connection that is lost meanwhile counts for nothing.
+        let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
-        match self.look(name, &operation).await {
-            Ok(_) => {}
-            Err(error) if error.kind == QueueErrorKind::NotFound => {
-                let lease = self.probe.lease(&operation).await?;
-                let options = QueueDeclareOptions {
-                    durable: true,
-                    ..QueueDeclareOptions::default()
-                };
-                let text = short("name of a queue", name.as_str())?;
-                let declare = lease.channel.queue_declare(text, options, arguments(queue));
-                match rpc(&operation, RPC_TIMEOUT, declare).await {
-                    Ok(_) => lease.give_back(),
-                    // Someone else declared it in between, in another way: it is taken as it is.
-                    Err(error) if error.kind == QueueErrorKind::Conflict => {
-                        self.look(name, &operation).await?;
-                    }
-                    Err(error) => return Err(error),
-                }
+        if let Err(error) = self.ask(name, &operation, false, arguments(queue)).await {
+            // A user who may not declare may still find a queue that someone else has declared for it.
+            if error.kind != QueueErrorKind::AccessRefused
+                || self.look(name, &operation).await.is_err()
+            {
+                return Err(error);
             }
-            Err(error) => return Err(error),
         }
-        self.known().insert(name.clone());
+        if let Some(live) = incarnation {
+            self.known().insert(name.clone(), Arc::downgrade(&live));
+        }
         Ok(())
     }
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
         let operation = format!("delete the queue {queue}");
         self.known().remove(queue);
-        let lease = self.probe.lease(&operation).await?;
+        let pool = self.requests(queue);
+        let lease = pool.lease(&operation).await?;
         let name = short("name of a queue", queue.as_str())?;
         let delete = lease
             .channel
             .queue_delete(name, QueueDeleteOptions::default());
-        rpc(&operation, RPC_TIMEOUT, delete).await?;
+        let deleted = rpc(&operation, RPC_TIMEOUT, delete).await;
+        deleted.inspect_err(|error| replace_if_failed(&self.wary, &pool, error))?;
         lease.give_back();
         Ok(())
     }
@@ -259,6 +326,10 @@ impl QueueDriver for AmqpDriver {
         }
     }
 
+    fn blocked(&self) -> watch::Receiver<bool> {
+        self.publish.link().blocked()
+    }
+
     fn connectivity(&self) -> watch::Receiver<Connectivity> {
         self.connectivity.clone()
     }
@@ -267,7 +338,9 @@ impl QueueDriver for AmqpDriver {
         self.stop.cancel();
         let mut links = self.consume.links();
         links.extend([self.publish.link().clone(), self.probe.link().clone()]);
-        links.extend(self.answers().iter().map(|pool| pool.link().clone()));
+        for place in [&self.answer, &self.wary] {
+            links.extend(lock(place).iter().map(|pool| pool.link().clone()));
+        }
         for link in links {
             link.closed().await;
         }

@@ -8,6 +8,7 @@ use lapin::{
 };
 use tokio::time;
 
+use super::refusal::kind_by_text;
 use crate::queue::{QueueError, QueueErrorKind};
 
 /// Names `error` by what was attempted, a fragment that reads after "failed to".
@@ -16,23 +17,28 @@ pub(super) fn classify(operation: impl Into<String>, error: lapin::Error) -> Que
 }
 
 fn kind_of(error: &lapin::Error) -> QueueErrorKind {
+    if let ErrorKind::ProtocolError(error) = error.kind()
+        && let Some(kind) = kind_by_text(error)
+    {
+        return kind;
+    }
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(soft) => match soft {
                 AMQPSoftError::NOTFOUND => QueueErrorKind::NotFound,
                 AMQPSoftError::ACCESSREFUSED => QueueErrorKind::AccessRefused,
-                AMQPSoftError::RESOURCELOCKED | AMQPSoftError::PRECONDITIONFAILED => {
-                    QueueErrorKind::Conflict
-                }
+                AMQPSoftError::RESOURCELOCKED => QueueErrorKind::Conflict,
+                AMQPSoftError::PRECONDITIONFAILED => precondition(error.get_message().as_str()),
                 AMQPSoftError::CONTENTTOOLARGE => QueueErrorKind::TooLarge,
                 AMQPSoftError::NOROUTE | AMQPSoftError::NOCONSUMERS => QueueErrorKind::Unroutable,
             },
-            // Only a vhost that is missing or forbidden comes with this code.
+            // Beside a vhost that is missing or forbidden, limits come with this code.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => QueueErrorKind::AccessRefused,
             AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => QueueErrorKind::BrokerFailed,
             // Every other hard error takes the connection with it.
             AMQPErrorKind::Hard(_) => QueueErrorKind::Disconnected,
         },
+        ErrorKind::ChannelsLimitReached => QueueErrorKind::ChannelLimit,
         ErrorKind::AuthProviderError(_) => QueueErrorKind::AccessRefused,
         ErrorKind::SerialisationError(_) => QueueErrorKind::TooLarge,
         ErrorKind::IOError(_)
@@ -44,6 +50,33 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
         | ErrorKind::MissingHeartbeatError => QueueErrorKind::Disconnected,
         _ => QueueErrorKind::Other,
     }
+}
+
+/// What a failed precondition is about. One reply code stands for many things, so that only the text tells them apart.
+fn precondition(text: &str) -> QueueErrorKind {
+    let text = text.trim_start_matches("PRECONDITION_FAILED - ");
+    if text.starts_with("inequivalent arg") {
+        QueueErrorKind::Mismatch
+    } else if text.starts_with("cannot declare queue") && text.contains("limit") {
+        QueueErrorKind::LimitReached
+    } else if text.starts_with("message size") {
+        QueueErrorKind::TooLarge
+    } else {
+        QueueErrorKind::Conflict
+    }
+}
+
+/// The same error; but where the broker's answer could not be read, the broker has failed. RabbitMQ before 4.0 cuts an
+/// error text within a character.
+pub(super) fn unreadable_is_failed(mut error: QueueError) -> QueueError {
+    let lapins = error
+        .source
+        .as_ref()
+        .and_then(|source| source.downcast_ref::<lapin::Error>());
+    if lapins.is_some_and(|error| matches!(error.kind(), ErrorKind::ParsingError(_))) {
+        error.kind = QueueErrorKind::BrokerFailed;
+    }
+    error
 }
 
 /// Whether the broker closed a channel because a delivery was held on it for too long. It shares its reply code with
@@ -96,6 +129,35 @@ mod tests {
             let error = AMQPError::from_id(code, "because".into()).expect("a known code");
             let error = lapin::Error::from(ErrorKind::ProtocolError(error));
             assert_eq!(kind_of(&error), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_failed_precondition_is_told_by_its_text() {
+        for (text, kind) in [
+            (
+                "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received the value '1000' of type \
+                 'signedint' but current is none",
+                QueueErrorKind::Mismatch,
+            ),
+            (
+                "cannot declare queue 'message size': queue limit in vhost '/' (1) is reached",
+                QueueErrorKind::LimitReached,
+            ),
+            (
+                "message size 1001 is larger than configured max size 1000",
+                QueueErrorKind::TooLarge,
+            ),
+            (
+                "user_id property set to 'a' but authenticated user was 'b'",
+                QueueErrorKind::Conflict,
+            ),
+            ("unknown delivery tag 7", QueueErrorKind::Conflict),
+        ] {
+            let text = format!("PRECONDITION_FAILED - {text}");
+            let error = AMQPError::from_id(406, text.as_str().into()).expect("a known code");
+            let error = lapin::Error::from(ErrorKind::ProtocolError(error));
+            assert_eq!(kind_of(&error), kind, "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time;
 use super::{
     address::{Address, CONNECT_TIMEOUT},
     error::classify,
-    tls,
+    tls, wire,
 };
 use crate::queue::{QueueError, QueueErrorKind};
 
@@ -79,6 +79,8 @@ async fn greeting(address: &Address) -> Result<FieldTable, QueueError> {
     let table = payload
         .strip_prefix(&START)
         .and_then(|start| start.get(VERSION_BYTES..))
+        // The parser recurses, and whoever answers may be anyone.
+        .filter(|properties| wire::begins_with_table(properties))
         .and_then(|properties| parse_field_table(properties).ok());
     let no_broker = || QueueError::new(QueueErrorKind::Other, OPERATION);
     table.map(|(_, table)| table).ok_or_else(no_broker)

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     address::Address,
     link::{Link, Live, disconnected},
+    quota::ConsumerTicket,
 };
 use crate::queue::QueueError;
 
@@ -27,10 +28,11 @@ struct Lane {
     load: usize,
 }
 
-/// One channel's place on a lane. Given back on drop.
+/// One channel's place on a lane, and in what the broker grants. Given back on drop.
 pub(super) struct Place {
     lanes: Arc<Lanes>,
     link: Arc<Link>,
+    pub(super) ticket: ConsumerTicket,
 }
 
 impl Lanes {
@@ -57,42 +59,54 @@ impl Lanes {
     ) -> Result<(Place, Arc<Live>), QueueError> {
         // The broker's limit is known once it has answered, and without the first lane there is no broker.
         let first = self.first().live(operation).await?;
-        let place = self.take(capacity(first.connection.configuration().channel_max()));
-        let place = place.ok_or_else(|| disconnected(operation))?;
-        let live = place.link.live(operation).await?;
+        let capacity = capacity(first.connection.configuration().channel_max());
+        let ticket = self.address.quota().consumer(&self.address, operation);
+        let ticket = ticket.await?;
+        let link = match self.take(capacity) {
+            Ok(link) => link,
+            // It says why.
+            Err(down) => {
+                down.live(operation).await?;
+                return Err(disconnected(operation));
+            }
+        };
+        let place = Place {
+            lanes: self.clone(),
+            link: link.clone(),
+            ticket,
+        };
+        let live = link.live(operation).await?;
         Ok((place, live))
     }
 
-    fn take(self: &Arc<Self>, capacity: usize) -> Option<Place> {
+    /// Counts one channel more on a lane. The error is the lane that has room, and no connection.
+    fn take(&self, capacity: usize) -> Result<Arc<Link>, Arc<Link>> {
         let mut lanes = self.lock();
-        let mut is_any_down = false;
+        let mut down = None;
         let mut found = None;
         for (index, lane) in lanes.iter().enumerate() {
             if lane.load >= capacity {
                 continue;
             }
             if lane.link.is_down() {
-                is_any_down = true;
+                down = Some(lane.link.clone());
             } else {
                 found = Some(index);
                 break;
             }
         }
-        let index = match found {
-            Some(index) => index,
+        let index = match (found, down) {
+            (Some(index), _) => index,
             // Its keeper is at it; another connection would be one attempt more on the same broker.
-            None if is_any_down => return None,
-            None => {
+            (None, Some(down)) => return Err(down),
+            (None, None) => {
                 let lane = self.open(lanes.len());
                 lanes.push(lane);
                 lanes.len() - 1
             }
         };
         lanes[index].load += 1;
-        Some(Place {
-            lanes: self.clone(),
-            link: lanes[index].link.clone(),
-        })
+        Ok(lanes[index].link.clone())
     }
 
     fn open(&self, index: usize) -> Lane {

@@ -25,8 +25,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Link {
     role: String,
+    address: Arc<Address>,
     /// Written by the keeper alone; read by every operation, and by the driver's connectivity.
     state: watch::Sender<LinkState>,
+    /// Whether the broker takes no publishes. Written by the keeper, read by publishers.
+    blocked: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
@@ -46,7 +49,7 @@ pub(super) enum LinkState {
 pub(super) struct Live {
     pub(super) connection: Connection,
     plug: Plug,
-    /// Whether the broker takes no publishes from it. Written by the keeper, read by publishers.
+    /// Whether the broker takes no publishes from it: the link's own.
     blocked: watch::Sender<bool>,
 }
 
@@ -60,6 +63,17 @@ impl Live {
         let mut blocked = self.blocked.subscribe();
         // `self` keeps the sender, so this cannot end by its loss.
         let _ = blocked.wait_for(|blocked| *blocked).await;
+    }
+
+    /// Whether the broker blocks the connection, and when that changes.
+    pub(super) fn blocked(&self) -> watch::Receiver<bool> {
+        self.blocked.subscribe()
+    }
+
+    /// Completes when that changes. Cancel-safe.
+    pub(super) async fn blocks_or_unblocks(&self, blocked: &mut watch::Receiver<bool>) {
+        // As above: `self` keeps the sender.
+        let _ = blocked.changed().await;
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -82,15 +96,26 @@ impl Link {
     pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
             role,
+            address: address.clone(),
             state: watch::Sender::new(LinkState::Connecting),
+            blocked: watch::Sender::new(false),
             stop: stop.child_token(),
         });
         tokio::spawn(keep(link.clone(), address));
         link
     }
 
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    /// Whether the broker takes no publishes on whatever connection is there.
+    pub(super) fn blocked(&self) -> watch::Receiver<bool> {
+        self.blocked.subscribe()
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -159,8 +184,9 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
         let why = match address.connect(&link.role).await {
             Ok((connection, plug)) => {
                 let events = connection.events_listener();
+                link.blocked.send_replace(connection.status().blocked());
                 let live = Arc::new(Live {
-                    blocked: watch::Sender::new(connection.status().blocked()),
+                    blocked: link.blocked.clone(),
                     connection,
                     plug,
                 });
@@ -172,6 +198,7 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
                     *backoff = Backoff::default();
                 }
                 live.plug.pull();
+                link.blocked.send_replace(false);
                 why
             }
             Err(error) => chain(&error),
@@ -198,21 +225,22 @@ async fn until_lost(live: &Live, events: impl futures_util::Stream<Item = Event>
             event = events.next() => match event {
                 Some(Event::Error(error)) => why = Some(chain(&error)),
                 Some(Event::ConnectionBlocked(_) | Event::ConnectionUnblocked) => {
-                    live.blocked.send_replace(live.is_blocked());
+                    note_block(live);
                 }
                 Some(_) => {}
                 None => return why.unwrap_or_else(lost),
             },
-            _ = look.tick() => {
-                live.blocked.send_if_modified(|blocked| {
-                    std::mem::replace(blocked, live.is_blocked()) != *blocked
-                });
-            }
+            _ = look.tick() => note_block(live),
         }
         if !live.is_up() {
             return why.unwrap_or_else(lost);
         }
     }
+}
+
+fn note_block(live: &Live) {
+    live.blocked
+        .send_if_modified(|blocked| std::mem::replace(blocked, live.is_blocked()) != *blocked);
 }
 
 fn lost() -> String {

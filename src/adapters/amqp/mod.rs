@@ -15,6 +15,12 @@
 //! Connections are apart because the broker blocks those that publish (memory or disk alarm), and lapin writes
 //! *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
 //!
+//! lapin never sees a socket: between the two is `wire`, which keeps from it what it cannot read.
+//!
+//! Channels may be limited, for a user or on a node, and the one that is too many costs its whole connection, with
+//! every job on it. So more of them than ever before are first tried on a connection of their own, "trial", and what
+//! was refused is remembered (`quota`).
+//!
 //! Each link has one keeper task, the only one that connects. A thousand workers that ask at once
 //! make no connection attempt; they read what the keeper last saw, and fail at once while it is down. lapin's own
 //! recovery stays off: it invalidates prefetched deliveries unseen and leaves streams pending, where the reconcile
@@ -31,6 +37,10 @@ mod lanes;
 mod link;
 mod pool;
 mod publish;
+mod quota;
+mod refusal;
 mod tls;
+#[doc(hidden)]
+pub mod wire;
 
 pub use self::{driver::AmqpDriver, facts::ServerFacts};

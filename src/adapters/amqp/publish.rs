@@ -1,4 +1,5 @@
 //! Publishing: mandatory unless a message may be dropped, confirmed, and never into a connection that the broker blocks.
+//! What was sent before it blocked is waited for.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::{
     convert::{short, to_lapin},
     error::classify,
     link::Live,
-    pool::ChannelPool,
+    pool::{ChannelPool, Lease},
+    wire,
 };
 use crate::queue::{NoRoute, Outgoing, QueueError, QueueErrorKind, header_size};
 
@@ -30,7 +32,7 @@ pub(super) fn header_limit(live: Option<&Live>) -> usize {
         Ok(0) | Err(_) => DEFAULT_FRAME_MAX,
         Ok(frame_max) => frame_max,
     };
-    frame_max - FRAME_OVERHEAD
+    frame_max.saturating_sub(FRAME_OVERHEAD)
 }
 
 /// Publishes, and waits until the broker has the message in a queue.
@@ -44,34 +46,61 @@ pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<()
         let what = format!("{operation}: its headers of {size} bytes do not fit a frame");
         return Err(QueueError::new(QueueErrorKind::TooLarge, what));
     }
-    if live.is_blocked() {
-        return Err(blocked(&operation));
-    }
-    // Dropped on a block, with a publish that may be in the socket: its channel is not used again, so a late
-    // confirm cannot be taken for another's.
-    tokio::select! {
+    // Nothing is sent yet, so that nothing need be waited for.
+    let lease = tokio::select! {
         biased;
-        outcome = time::timeout(CONFIRM_TIMEOUT, confirmed(pool, message, &operation)) => outcome
-            .unwrap_or_else(|_| Err(QueueError::new(QueueErrorKind::Timeout, &operation))),
-        () = live.until_blocked() => Err(blocked(&operation)),
+        () = live.until_blocked() => return Err(blocked(&operation)),
+        lease = pool.lease(&operation) => lease.map_err(not_the_queues_fault)?,
+    };
+    let mut confirmed = std::pin::pin!(confirmed(lease, message, &operation));
+    let mut is_blocked = live.blocked();
+    // What is sent may be in its queue when the broker blocks us, and its confirm comes late. It is waited for:
+    // published again, the message would be there twice.
+    loop {
+        let blocked_now = *is_blocked.borrow_and_update();
+        let patience = async {
+            match blocked_now {
+                true => std::future::pending().await,
+                false => time::sleep(CONFIRM_TIMEOUT).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = &mut confirmed => return outcome,
+            () = patience => return Err(QueueError::new(QueueErrorKind::Timeout, &operation)),
+            () = live.blocks_or_unblocks(&mut is_blocked) => {}
+        }
     }
 }
 
+/// The same error: but that no channel could be had in time says nothing of the queue.
+fn not_the_queues_fault(mut error: QueueError) -> QueueError {
+    if error.kind == QueueErrorKind::Timeout {
+        error.kind = QueueErrorKind::Disconnected;
+    }
+    error
+}
+
 async fn confirmed(
-    pool: &ChannelPool,
+    lease: Lease<'_>,
     message: &Outgoing,
     operation: &str,
 ) -> Result<(), QueueError> {
     let exchange = short("name of an exchange", &message.exchange)?;
     let routing_key = short("routing key", &message.routing_key)?;
-    let properties = to_lapin(&message.properties, &message.headers)?;
+    let marked = wire::properties(&message.properties, &message.headers, &message.body)?;
+    let (properties, body) = match &marked {
+        Some((properties, body)) => (properties.clone(), body.as_slice()),
+        None => (
+            to_lapin(&message.properties, &message.headers)?,
+            message.body.as_ref(),
+        ),
+    };
     let options = BasicPublishOptions {
         mandatory: message.no_route == NoRoute::Fail,
         immediate: false,
     };
-    let lease = pool.lease(operation).await?;
     let publish = async {
-        let body = &message.body;
         lease
             .channel
             .basic_publish(exchange, routing_key, options, body, properties)

@@ -27,6 +27,9 @@ pub(super) struct Core {
     pub(super) connected: bool,
     pub(super) blocked: bool,
     pub(super) probes_fail: bool,
+    pub(super) refusals: HashMap<QueueName, QueueErrorKind>,
+    pub(super) takes_no_queue: bool,
+    pub(super) max_message_size: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -82,14 +85,25 @@ impl Core {
         self.queues.contains_key(queue)
     }
 
-    pub(super) fn declare(&mut self, spec: QueueSpec) {
-        self.queues
-            .entry(spec.name.clone())
-            .or_insert_with(|| Queue {
-                spec,
-                ready: VecDeque::new(),
-                turns: VecDeque::new(),
-            });
+    /// Declares a queue. One that is there in another way stays as it is, and is an error.
+    pub(super) fn declare(&mut self, spec: QueueSpec) -> Result<(), QueueError> {
+        if let Some(found) = self.queues.get(&spec.name) {
+            if found.spec == spec {
+                return Ok(());
+            }
+            let what = format!(
+                "declare the queue {}: it is there in another way",
+                spec.name
+            );
+            return Err(QueueError::new(QueueErrorKind::Mismatch, what));
+        }
+        let queue = Queue {
+            spec,
+            ready: VecDeque::new(),
+            turns: VecDeque::new(),
+        };
+        self.queues.insert(queue.spec.name.clone(), queue);
+        Ok(())
     }
 
     /// Deletes a queue; its consumers end without having asked.

@@ -4,6 +4,7 @@ use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -26,6 +27,9 @@ use crate::{
 /// What a RabbitMQ connection with the default frame size allows.
 const HEADER_LIMIT: usize = 130_000;
 
+/// Time until a publish that is not confirmed fails.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A broker within the process. Cheap to clone; all clones are the same broker.
 ///
 /// ```
@@ -46,6 +50,8 @@ pub struct MemoryBroker {
 struct Shared {
     core: Mutex<Core>,
     connectivity: watch::Sender<Connectivity>,
+    /// Whether confirms are held. Written by tests, read by whoever publishes.
+    blocked: watch::Sender<bool>,
     /// Wakes the clock that moves expired messages. Written by whoever publishes, read by the clock.
     changed: Notify,
 }
@@ -59,6 +65,7 @@ impl MemoryBroker {
             shared: Arc::new(Shared {
                 core: Mutex::new(core),
                 connectivity: watch::Sender::new(Connectivity::Connected),
+                blocked: watch::Sender::new(false),
                 changed: Notify::new(),
             }),
         }
@@ -66,7 +73,8 @@ impl MemoryBroker {
 
     /// Declares a queue that is nothing but durable.
     pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
-        self.core().declare(QueueSpec {
+        // One that is there already stays as it is.
+        let _ = self.core().declare(QueueSpec {
             name: name.into(),
             kind,
             dead_letter_to: None,
@@ -123,6 +131,32 @@ impl MemoryBroker {
     /// Has every publish refused, as a memory or disk alarm does, or accepted again.
     pub fn set_blocked(&self, blocked: bool) {
         self.core().blocked = blocked;
+    }
+
+    /// Takes publishes but confirms none, and says that publishers are blocked, until it is called again: what an alarm
+    /// does to messages that were sent before it.
+    pub fn set_confirms_held(&self, held: bool) {
+        self.shared.blocked.send_replace(held);
+    }
+
+    /// Has every publish to a queue fail with an error of this kind, or none. A [`Timeout`](QueueErrorKind::Timeout)
+    /// comes after 30 s, as where a quorum queue has no leader.
+    pub fn set_refusal(&self, queue: &str, refusal: Option<QueueErrorKind>) {
+        let mut core = self.core();
+        match refusal {
+            Some(kind) => core.refusals.insert(QueueName::from(queue), kind),
+            None => core.refusals.remove(&QueueName::from(queue)),
+        };
+    }
+
+    /// Has every declare of a queue that is not there fail, as where a virtual host's limit is reached, or none.
+    pub fn set_full_of_queues(&self, full: bool) {
+        self.core().takes_no_queue = full;
+    }
+
+    /// Refuses bodies of more than this many bytes, or takes all.
+    pub fn set_max_message_size(&self, bytes: Option<usize>) {
+        self.core().max_message_size = bytes;
     }
 
     /// Has every probe fail, or answer again.
@@ -206,8 +240,12 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
-        self.connected("declare a queue")?.declare(queue.clone());
-        Ok(())
+        let mut core = self.connected("declare a queue")?;
+        if core.takes_no_queue && !core.has(&queue.name) {
+            let what = format!("declare the queue {}: no more queues", queue.name);
+            return Err(QueueError::new(QueueErrorKind::LimitReached, what));
+        }
+        core.declare(queue.clone())
     }
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
@@ -244,7 +282,55 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
+        let taken = self.take_publish(message);
+        if let Err(error) = &taken
+            && error.kind == QueueErrorKind::Timeout
+        {
+            time::sleep(CONFIRM_TIMEOUT).await;
+        }
+        taken?;
+        let mut held = self.shared.blocked.subscribe();
+        // The broker's state is in `self`, so that this cannot end by its loss.
+        let _ = held.wait_for(|held| !*held).await;
+        Ok(())
+    }
+
+    fn header_limit(&self) -> usize {
+        HEADER_LIMIT
+    }
+
+    fn blocked(&self) -> watch::Receiver<bool> {
+        self.shared.blocked.subscribe()
+    }
+
+    fn connectivity(&self) -> watch::Receiver<Connectivity> {
+        self.shared.connectivity.subscribe()
+    }
+
+    async fn close(&self) {
+        self.lose("closed");
+    }
+}
+
+impl MemoryBroker {
+    fn take_publish(&self, message: Outgoing) -> Result<(), QueueError> {
         let mut core = self.connected("publish")?;
+        if let Some(kind) = core
+            .refusals
+            .get(&QueueName::from(message.routing_key.as_str()))
+        {
+            let what = format!("publish to {:?}: the test says so", message.routing_key);
+            return Err(QueueError::new(*kind, what));
+        }
+        if core
+            .max_message_size
+            .is_some_and(|most| message.body.len() > most)
+        {
+            return Err(QueueError::new(
+                QueueErrorKind::TooLarge,
+                "publish: the body exceeds the broker's limit",
+            ));
+        }
         if core.blocked {
             return Err(QueueError::new(
                 QueueErrorKind::Blocked,
@@ -267,18 +353,6 @@ impl QueueDriver for MemoryBroker {
         drop(core);
         self.shared.changed.notify_one();
         Ok(())
-    }
-
-    fn header_limit(&self) -> usize {
-        HEADER_LIMIT
-    }
-
-    fn connectivity(&self) -> watch::Receiver<Connectivity> {
-        self.shared.connectivity.subscribe()
-    }
-
-    async fn close(&self) {
-        self.lose("closed");
     }
 }
 

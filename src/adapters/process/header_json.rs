@@ -9,7 +9,7 @@ use crate::queue::{HeaderValue, Headers};
 const MAX_DEPTH: usize = 16;
 
 /// The headers as a JSON object. The mapping is in the documentation of [`exec`](crate::adapters::exec).
-pub(in crate::adapters) fn headers_to_json(headers: &Headers) -> Value {
+pub fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 
@@ -47,7 +47,7 @@ fn value(header: &HeaderValue, depth: usize) -> Value {
         HeaderValue::List(_) | HeaderValue::Table(_) if depth == 0 => Value::Null,
         HeaderValue::List(values) => values.iter().map(|v| value(v, depth - 1)).collect(),
         HeaderValue::Table(headers) => table(headers, depth),
-        HeaderValue::Void => Value::Null,
+        HeaderValue::Void | HeaderValue::Unread(_) => Value::Null,
     }
 }
 

@@ -6,7 +6,6 @@
 mod child;
 mod course;
 mod environment;
-mod escape;
 mod exit;
 mod header_json;
 mod output;
@@ -16,18 +15,18 @@ mod variables;
 
 use std::time::Duration;
 
-pub use self::escape::Escaped;
+pub use self::header_json::headers_to_json;
 pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
     exit::{Exit, job_end},
-    header_json::headers_to_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
+pub use crate::escape::Escaped;
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.
 pub(in crate::adapters) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -4,14 +4,20 @@ use std::os::fd::AsFd;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::escape::Escaped;
-use crate::runner::Job;
+use crate::{
+    escape::{Escaped, escaped_len},
+    runner::Job,
+};
 
 /// Longest line that is logged; what follows up to its end is dropped.
 const LINE_CAP: usize = 16 * 1024;
 
-/// Bytes of a stream that are logged; what follows is dropped.
+/// What a stream may add to the log, in bytes; what follows is dropped.
 const STREAM_CAP: u64 = 1024 * 1024;
+
+/// What a line adds to the log beside its own text: time, level, message, pool, job and stream. About what it comes to
+/// in the form for people and as JSON, with names of usual length.
+const LINE_COST: u64 = 256;
 
 /// A line that is not complete yet, and always as much room again to read into.
 const BUFFER: usize = 2 * LINE_CAP;
@@ -49,7 +55,10 @@ pub(in crate::adapters) struct Output<L> {
     /// The stream's cap is reached.
     closed: bool,
     read: u64,
+    /// Bytes of what was read that are in the log.
     logged: u64,
+    /// What they cost there.
+    cost: u64,
     tail: Vec<u8>,
 }
 
@@ -96,6 +105,7 @@ impl<L: Log> Output<L> {
             closed: false,
             read: 0,
             logged: 0,
+            cost: 0,
             tail: Vec::new(),
         }
     }
@@ -191,13 +201,15 @@ impl<L: Log> Output<L> {
             Some(cut) if line.len() > LINE_CAP => (cut, LINE_CAP),
             _ => (line, line.len() + ending),
         };
-        if self.logged + size as u64 > STREAM_CAP {
+        let shown = line.strip_suffix(b"\r").unwrap_or(line);
+        let cost = LINE_COST + escaped_len(&String::from_utf8_lossy(shown)) as u64;
+        if self.cost + cost > STREAM_CAP {
             self.closed = true;
             return;
         }
+        self.cost += cost;
         self.logged += size as u64;
-        self.log
-            .line(self.stream, line.strip_suffix(b"\r").unwrap_or(line));
+        self.log.line(self.stream, shown);
     }
 
     /// Logs an unfinished last line, and says what was dropped. Returns the end of what was read.
@@ -217,7 +229,7 @@ impl<L: Log> Output<L> {
         if dropped > 0 {
             self.log.dropped(self.stream, dropped);
         }
-        (self.read, self.logged, self.closed) = (pending, 0, false);
+        (self.read, self.logged, self.cost, self.closed) = (pending, 0, 0, false);
         tail_text(&std::mem::take(&mut self.tail))
     }
 }
@@ -347,9 +359,27 @@ mod tests {
             4096,
         ))
         .await;
-        assert_eq!(seen.lines.len(), 1024);
-        assert_eq!(seen.dropped, [1976 * 1024 + 8]);
+        // Each of 1023 bytes and what the log adds to it.
+        let logged = 1024 * 1024 / (1023 + 256);
+        assert_eq!(seen.lines.len(), logged);
+        assert_eq!(seen.dropped, [(3000 - logged as u64) * 1024 + 8]);
         assert!(tail.expect("a tail").ends_with("x\nthe end"));
+    }
+
+    #[tokio::test]
+    async fn counts_what_a_line_costs_in_the_log_and_not_its_text_alone() {
+        for (line, cost) in [
+            ("short\n", 256 + 5),
+            ("\n", 256),
+            ("\u{1b}\u{1b}\n", 256 + 12),
+        ] {
+            let text = line.repeat(10_000).into_bytes();
+            let (seen, _) = seen(pieces(text, 4096)).await;
+            let logged = 1024 * 1024 / cost;
+            assert_eq!(seen.lines.len(), logged, "{line:?}");
+            let dropped = (10_000 - logged) * line.len();
+            assert_eq!(seen.dropped, [dropped as u64], "{line:?}");
+        }
     }
 
     #[tokio::test]

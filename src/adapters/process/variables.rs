@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::header_json::headers_to_json;
-use crate::runner::Job;
+use crate::{runner::Job, settle::lacks_headers};
 
 /// Bytes that the job's own variables may take together. Below the kernel's 128 KiB for a single string, and far
 /// below its 2 MiB for them all, so that no message can keep a process from starting.
@@ -55,6 +55,8 @@ pub(in crate::adapters) fn job_variables(
         ),
         WithHeaders::No => budget.truncated = true,
     }
+    // What an earlier copy had no room for is not there to be told.
+    budget.truncated |= lacks_headers(message);
     if budget.truncated {
         budget.variables.push(("TIDEGATE_TRUNCATED", "1".into()));
     }
@@ -177,6 +179,16 @@ mod tests {
         });
         assert!(!told.contains_key("TIDEGATE_ROUTING_KEY"));
         assert_eq!(told["TIDEGATE_HEADERS"], r#"{"h":1}"#);
+        assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
+    }
+
+    #[test]
+    fn tells_the_job_that_a_copy_left_headers_behind() {
+        let dropped = HeaderValue::List(vec![HeaderValue::from("h")]);
+        let told = variables(Message {
+            headers: Headers::from([("x-tidegate-dropped-headers".to_owned(), dropped)]),
+            ..Message::default()
+        });
         assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
     }
 

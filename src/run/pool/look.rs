@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time;
 
 use crate::{
     config::{DeadLetter, Declare, PoolSettings},
     decide::{Moment, Probe},
     queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    run::{settling::chain, shared::Shared},
+    run::{contain, settling::chain, shared::Shared},
     runner::CleanupReport,
     settle::{dead_queue, dead_queue_spec},
 };
@@ -30,12 +31,15 @@ pub(super) struct Look {
 /// Cancel-safe: the next look does it again.
 pub(super) async fn look(shared: &Shared) -> Look {
     let begun = shared.now();
-    let manager = shared.fleet.manager();
     // A manager that hangs must not hold the pool up: what it did not clean now is there the next time.
-    let cleaned = time::timeout(CLEANUP, manager.cleanup())
+    let cleaned = time::timeout(CLEANUP, shared.fleet.cleanup())
         .await
         .unwrap_or_default();
-    let probe = probe(&*shared.driver, &shared.settings()).await;
+    let settings = shared.settings();
+    let probe = contain::future(|| probe(&*shared.driver, &settings).boxed()).await;
+    let probe = probe.unwrap_or_else(|panicked| Probe::Failed {
+        why: format!("the queue driver panicked: {panicked}"),
+    });
     Look {
         begun,
         cleaned,

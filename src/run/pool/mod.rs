@@ -5,6 +5,7 @@
 //! is `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order; all but the first two happen without an
 //! await, so nothing moves in between.
 
+mod keep;
 mod look;
 mod reconcile;
 
@@ -19,8 +20,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 
+pub(crate) use self::keep::keep;
 use self::look::{Look, look};
-use super::{PoolSpec, cell::Leaving, shared::Shared};
+use super::{
+    FlushMode, PoolSpec, cell::Leaving, contain::Panicked, metrics::Settlement, shared::Shared,
+};
 use crate::{
     config::PoolSettings,
     decide::{Intake, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
@@ -35,14 +39,17 @@ const ABSENT: Duration = Duration::from_secs(5);
 pub(crate) enum Command {
     /// Reconcile now, and say what it came to.
     Reconcile(oneshot::Sender<ReconcileResult>),
-    /// Pin the number of workers, or let go.
-    Pin(Option<u32>),
-    /// Delete idle runners now.
-    Flush(oneshot::Sender<u32>),
+    /// Pin the number of workers, or let go, and reconcile.
+    Pin(Option<u32>, oneshot::Sender<ReconcileResult>),
+    /// Delete runners now, and reconcile.
+    Flush(FlushMode, oneshot::Sender<ReconcileResult>),
     /// Take over a changed configuration.
     Update(Box<PoolSpec>),
     /// Take nothing more, finish what is held, and end; stop what still runs after this long.
     Drain(Duration),
+    /// Fail as a bug of ours would make it.
+    #[cfg(test)]
+    Panic(&'static str),
 }
 
 /// What happened.
@@ -73,10 +80,18 @@ enum Next {
     Look,
     /// Reconcile on the last reading.
     Reconcile(&'static str),
-    /// The same, for someone who wants to know what it came to.
-    Answer(oneshot::Sender<ReconcileResult>),
+    /// Look, and reconcile with what comes back, for someone who wants to know what it came to.
+    Answer(Asked),
     /// The pool is done.
     End,
+}
+
+/// Someone who waits for the outcome of a reconcile.
+struct Asked {
+    answer: oneshot::Sender<ReconcileResult>,
+    reason: &'static str,
+    /// What was done for them before the reconcile.
+    before: ReconcileResult,
 }
 
 /// A pool's task.
@@ -94,9 +109,9 @@ pub(crate) struct Pool {
     /// The look under way: at most one.
     look: Option<BoxFuture<'static, Look>>,
     /// Who waits for the look under way.
-    answers: Vec<oneshot::Sender<ReconcileResult>>,
+    answers: Vec<Asked>,
     /// Who asked since it began, and so wants another one.
-    late: Vec<oneshot::Sender<ReconcileResult>>,
+    late: Vec<Asked>,
     deadline: Option<Instant>,
     killed: bool,
     /// What was said to be wrong with intake.
@@ -105,7 +120,11 @@ pub(crate) struct Pool {
     trouble: Option<String>,
     /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
     absent: Option<(Duration, Instant)>,
-    delayed: AbortOnDropHandle<()>,
+    delayed: Option<AbortOnDropHandle<()>>,
+    /// A command that came while the pool was waiting to be started again.
+    early: Option<Command>,
+    /// Whether it came to its end in order.
+    ended: bool,
 }
 
 impl Pool {
@@ -129,13 +148,15 @@ impl Pool {
             fault: None,
             trouble: None,
             absent: None,
-            delayed: AbortOnDropHandle::new(delayed),
+            delayed: Some(AbortOnDropHandle::new(delayed)),
+            early: None,
+            ended: false,
             shared,
         }
     }
 
     /// Runs until the pool was told to drain and everyone has gone, or until it is killed.
-    pub(crate) async fn run(mut self) {
+    async fn run(&mut self) {
         let mut interval = self.shared.settings().poll_interval;
         let mut ticks = ticks(interval);
         loop {
@@ -144,16 +165,19 @@ impl Pool {
                 interval = current;
                 ticks = ticks_in(interval);
             }
-            let event = self.event(&mut ticks).await;
+            let event = match self.early.take() {
+                Some(command) => Event::Command(command),
+                None => self.event(&mut ticks).await,
+            };
             match self.handle(event) {
                 Next::Nothing => {}
                 Next::Look => self.start_look(),
                 Next::Reconcile(reason) => {
                     let _ = self.reconcile(reason, None);
                 }
-                Next::Answer(answer) if self.look.is_some() => self.late.push(answer),
-                Next::Answer(answer) => {
-                    self.answers.push(answer);
+                Next::Answer(asked) if self.look.is_some() => self.late.push(asked),
+                Next::Answer(asked) => {
+                    self.answers.push(asked);
                     self.start_look();
                 }
                 Next::End => break,
@@ -223,10 +247,13 @@ impl Pool {
             Event::Looked(look) => {
                 self.look = None;
                 self.note_absence(&look.probe);
-                let result = self.reconcile("poll", Some(*look));
-                for answer in self.answers.drain(..) {
+                let reason = self.answers.first().map_or("poll", |asked| asked.reason);
+                let result = self.reconcile(reason, Some(*look));
+                // Once round without a fault: what made it fail is over.
+                self.shared.gate.pool_works();
+                for asked in self.answers.drain(..) {
                     // Whoever asked may have stopped waiting.
-                    let _ = answer.send(result.clone());
+                    let _ = asked.answer.send(asked.before.and(&result));
                 }
                 self.answers = std::mem::take(&mut self.late);
                 if self.is_done() {
@@ -247,17 +274,25 @@ impl Pool {
             }
             Event::ChoreEnded => Next::Nothing,
             Event::GateChanged => Next::Reconcile("gate"),
-            Event::Command(Command::Reconcile(answer)) => Next::Answer(answer),
-            Event::Command(Command::Pin(pin)) => {
+            Event::Command(Command::Reconcile(answer)) => Next::Answer(Asked {
+                answer,
+                reason: "asked",
+                before: ReconcileResult::default(),
+            }),
+            Event::Command(Command::Pin(pin, answer)) => {
                 self.reconciler.set_pin(pin);
                 self.shared.view().pinned = pin;
-                Next::Reconcile("scale")
+                Next::Answer(Asked {
+                    answer,
+                    reason: "scale",
+                    before: ReconcileResult::default(),
+                })
             }
-            Event::Command(Command::Flush(answer)) => {
-                let flushed = self.flush("flushed");
-                let _ = answer.send(flushed);
-                Next::Nothing
-            }
+            Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
+                answer,
+                reason: "flush",
+                before: self.flush(mode),
+            }),
             Event::Command(Command::Update(spec)) => {
                 self.update(*spec);
                 Next::Look
@@ -270,6 +305,8 @@ impl Pool {
                     Next::Reconcile("drain")
                 }
             }
+            #[cfg(test)]
+            Event::Command(Command::Panic(why)) => panic!("{why}"),
             Event::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
                 self.deadline = None;
@@ -301,6 +338,12 @@ impl Pool {
         if self.look.is_some() {
             return;
         }
+        let is_over = |task: &AbortOnDropHandle<()>| task.is_finished();
+        if self.delayed.as_ref().is_some_and(is_over) {
+            // It ends by itself only by a panic.
+            let delayed = tokio::spawn(super::delayed::watch(self.shared.clone()));
+            self.delayed = Some(AbortOnDropHandle::new(delayed));
+        }
         let shared = self.shared.clone();
         let span = debug_span!("look", pool = %shared.name);
         self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
@@ -317,23 +360,44 @@ impl Pool {
     }
 
     fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
-        let (task, why) = match ended {
-            Ok(ended) => ended,
+        let (task, why, panicked) = match ended {
+            Ok((task, why)) => (task, why, None),
             Err(failed) => {
-                error!(pool = %self.shared.name, error = %failed, "worker panicked: what it held is given back");
-                (failed.id(), Leaving::Panicked)
+                let task = failed.id();
+                let panic = failed.try_into_panic();
+                let panicked = panic.map_or_else(
+                    |failed| failed.to_string(),
+                    |panic| Panicked::new(&*panic).to_string(),
+                );
+                (task, Leaving::Panicked, Some(panicked))
             }
         };
         let Some(id) = self.ids.remove(&task) else {
             return;
         };
-        self.shared.workers().remove(&id);
+        let cell = self.shared.workers().remove(&id);
         self.shared.metrics.worker_stopped(why.as_str());
+        if let Some(panicked) = panicked {
+            let held = cell.map_or(0, |cell| cell.seen().held);
+            error!(pool = %self.shared.name, error = ?panicked, held, "worker panicked: what it held is given back");
+            self.count_given_back(held);
+            // Its successor may meet the same: with backoff, then.
+            let cause = format!("a worker panicked: {panicked}");
+            self.shared.gate.start_failed(self.shared.now(), cause);
+        }
         if why == Leaving::NotOpened && self.shared.open_failures() == 1 {
             let error = self.shared.view().open_error.clone();
             warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
+    }
+
+    /// Counts deliveries that went back to the queue with the task that held them.
+    fn count_given_back(&self, deliveries: u32) {
+        for _ in 0..deliveries {
+            self.shared.metrics.settled(Settlement::Requeue);
+            self.shared.totals.count(Settlement::Requeue);
+        }
     }
 
     // Changing and ending.
@@ -397,18 +461,21 @@ impl Pool {
         }
     }
 
-    async fn end(mut self) {
+    async fn end(&mut self) {
         while let Some(ended) = self.workers.join_next_with_id().await {
             self.worker_ended(ended);
         }
         self.prestarts.shutdown().await;
-        self.flush("drained");
+        let _ = self.flush_idle("drained");
         while self.chores.join_next().await.is_some() {}
         self.shared.fleet.ended().await;
         let (census, _) = self.shared.census(self.shared.now());
         self.shared.metrics.sizes(0, 0, &census.counts());
         self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
-        drop(self.delayed);
+        self.delayed = None;
+        // However often it failed, it came to its end in order.
+        self.shared.gate.pool_works();
+        self.ended = true;
         info!(pool = %self.shared.name, "pool ended");
     }
 }

@@ -13,9 +13,10 @@ use crate::{
         Reconciliation, Rule, WorkerId,
     },
     run::{
+        FlushMode,
         cell::{Leaving, WorkerCell},
         events::Event,
-        fleet::Idle,
+        fleet::{CRASHED, Idle},
         metrics::ReconcileOutcome,
         settling::chain,
         worker,
@@ -74,7 +75,7 @@ impl Pool {
             expected_workers: decision.expected,
             duration: took,
         });
-        let outcome = match decision.won {
+        let outcome = match decision.rule {
             Rule::Frozen => ReconcileOutcome::Stale,
             Rule::Missing => ReconcileOutcome::Missing,
             _ if plan.is_empty() => ReconcileOutcome::Unchanged,
@@ -106,38 +107,37 @@ impl Pool {
         result
     }
 
-    /// Collects runners that died idle, and counts what the manager collected.
+    /// Collects runners that died idle, and counts what the manager collected. Returns how many runners crashed since
+    /// the last reconcile, with a job or without.
     fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
         let shared = self.shared.clone();
         let dead = shared.fleet.remove_dead();
         let orphans = look.map_or(0, |look| look.cleaned.orphans);
-        let crashed = u32::try_from(dead.len()).unwrap_or(u32::MAX);
+        let died_idle = u32::try_from(dead.len()).unwrap_or(u32::MAX);
         for idle in &dead {
             warn!(pool = %shared.name, kind = idle.kind(), "idle runner died");
             shared
                 .fleet
-                .count_out(idle.kind(), &shared.metrics, "crashed");
+                .count_out(idle.kind(), &shared.metrics, CRASHED);
         }
         for _ in 0..orphans {
             shared
                 .fleet
                 .count_out(shared.fleet.kind(), &shared.metrics, "orphaned");
         }
-        count_stops(result, crashed + orphans);
+        count_stops(result, died_idle + orphans);
         // Ended all the same, so that what they leave behind is reaped.
         self.end_runners(dead);
 
-        let retired = shared
-            .fleet
-            .remove_retiring(shared.fleet.manager().prestart());
+        let retired = shared.fleet.remove_retiring(shared.fleet.wanted_ready());
+        let broken = retired.iter().filter(|(_, why)| *why == CRASHED).count();
         for (idle, why) in &retired {
-            shared
-                .fleet
-                .count_out(idle.kind(), &shared.metrics, why.as_str());
+            shared.fleet.count_out(idle.kind(), &shared.metrics, why);
         }
         count_stops(result, u32::try_from(retired.len()).unwrap_or(u32::MAX));
         self.end_runners(retired.into_iter().map(|(idle, _)| idle).collect());
-        crashed
+        // Those that were lost with their jobs have had their events.
+        died_idle + u32::try_from(broken).unwrap_or(u32::MAX) + shared.fleet.take_crashed()
     }
 
     /// The plan, less what cannot be done now.
@@ -198,7 +198,7 @@ impl Pool {
     /// Brings runners up for workers that wait, up to as many as the manager wants ready. Beyond the workers that
     /// will wait there is no place for them.
     fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
-        let ready = self.shared.fleet.manager().prestart();
+        let ready = self.shared.fleet.wanted_ready();
         if ready == 0 || !(intake == Intake::Open || intake.is_trial()) {
             return;
         }
@@ -239,8 +239,22 @@ impl Pool {
         self.ids.insert(handle.id(), id);
     }
 
-    /// Deletes every idle runner.
-    pub(super) fn flush(&mut self, reason: &'static str) -> u32 {
+    /// Deletes runners, as far as `mode` says. Those with a job are told to stop, and are not waited for.
+    pub(super) fn flush(&mut self, mode: FlushMode) -> ReconcileResult {
+        let mut result = ReconcileResult::default();
+        count_stops(&mut result, self.flush_idle("flushed"));
+        if mode == FlushMode::All {
+            for cell in self.shared.workers().values() {
+                if cell.seen().held > 0 {
+                    cell.preempt();
+                }
+            }
+        }
+        result
+    }
+
+    /// Deletes every idle runner, and says how many they were.
+    pub(super) fn flush_idle(&mut self, reason: &'static str) -> u32 {
         let idle = self.shared.fleet.remove_all();
         for runner in &idle {
             self.shared

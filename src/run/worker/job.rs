@@ -1,12 +1,8 @@
 //! One job of a worker: a runner is borrowed for it, it is run while the intake is minded, its message is settled, and
 //! the runner goes back. It decides nothing about the worker's own end but says why the worker must go.
 
-use std::{
-    panic::AssertUnwindSafe,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
@@ -17,6 +13,7 @@ use crate::{
     queue::Delivery,
     run::{
         cell::Leaving,
+        contain::{Panicked, Place},
         events::Event,
         fleet::Lent,
         metrics::JobOutcome,
@@ -245,8 +242,7 @@ impl Worker<'_> {
             started: self.on_start.clone(),
             output: output_use(self.shared, settings, job.message()),
         };
-        let running = AssertUnwindSafe(lent.runner().run(job, control)).catch_unwind();
-        let mut running = std::pin::pin!(running);
+        let mut running = lent.run(job, control);
         // Costs nothing until it is first polled, which is when a job has to be waited for.
         let mut due = std::pin::pin!(time::sleep_until(at + hours.stop));
         let (mut told, mut cut) = (false, Cut::No);
@@ -254,7 +250,10 @@ impl Worker<'_> {
             tokio::select! {
                 biased;
                 report = &mut running => {
-                    let report = report.unwrap_or_else(|panic| runner_panicked(panic.as_ref()));
+                    let report = report.unwrap_or_else(|panicked| {
+                        self.shared.fleet.panics().note(Place::Run, &panicked);
+                        runner_panicked(&panicked)
+                    });
                     return (report, cut);
                 }
                 () = &mut due => {
@@ -463,16 +462,11 @@ fn ending_of(end: &JobEnd) -> Option<Ending<'_>> {
 }
 
 /// A runner that panics broke its promise; the job is taken to have failed.
-fn runner_panicked(panic: &(dyn std::any::Any + Send)) -> RunReport {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
+fn runner_panicked(panicked: &Panicked) -> RunReport {
     RunReport {
         end: JobEnd::Failed(Failure {
             kind: FailureKind::RunnerLost,
-            message: format!("the runner panicked: {text}"),
+            message: format!("the runner panicked: {panicked}"),
             stderr_tail: None,
         }),
         reusable: false,

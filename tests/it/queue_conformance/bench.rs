@@ -7,8 +7,8 @@ use tidegate::{
     adapters::{amqp::AmqpDriver, memory::MemoryBroker},
     decide::QueueName,
     queue::{
-        Browser, ConsumeRequest, Consumer, Delivery, HeaderValue, Headers, Outgoing, QueueDriver,
-        QueueError, QueueKind, QueueSpec,
+        Browser, ConsumeRequest, Consumer, Delivery, HeaderValue, Headers, Outgoing, QueueDepth,
+        QueueDriver, QueueError, QueueKind, QueueSpec,
     },
 };
 use tokio::time::timeout;
@@ -21,25 +21,29 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A driver under test, and the queues of the test.
 pub(super) struct Bench {
     pub(super) driver: Arc<dyn QueueDriver>,
+    /// Of the queues of a test that does not say so itself.
+    pub(super) kind: QueueKind,
     queues: Vec<TestQueue>,
     names: u32,
     url: Option<String>,
 }
 
 impl Bench {
-    pub(super) fn memory() -> Self {
+    pub(super) fn memory(kind: QueueKind) -> Self {
         Self {
             driver: Arc::new(MemoryBroker::new()),
+            kind,
             queues: Vec::new(),
             names: 0,
             url: None,
         }
     }
 
-    pub(super) async fn amqp() -> Self {
+    pub(super) async fn amqp(kind: QueueKind) -> Self {
         let url = broker_url();
         Self {
             driver: connect(&url).await,
+            kind,
             queues: Vec::new(),
             names: 0,
             url: Some(url),
@@ -81,7 +85,7 @@ impl Bench {
     ) -> QueueName {
         let spec = adjust(QueueSpec {
             name: self.name(),
-            kind: QueueKind::Classic,
+            kind: self.kind,
             dead_letter_to: None,
             message_ttl: None,
         });
@@ -103,7 +107,7 @@ impl Bench {
         within("a publish", self.driver.publish(outgoing(queue, body))).await
     }
 
-    pub(super) async fn probe(&self, queue: &QueueName) -> tidegate::queue::QueueDepth {
+    pub(super) async fn probe(&self, queue: &QueueName) -> QueueDepth {
         within("a probe", self.driver.probe(queue))
             .await
             .expect("a probe")
@@ -129,12 +133,24 @@ impl Bench {
 
     /// A broker counts a message as ready some time after it came back.
     pub(super) async fn until_ready(&self, queue: &QueueName, ready: u64) {
+        let what = format!("{ready} ready messages");
+        self.until(&what, queue, |depth| depth.ready == ready).await;
+    }
+
+    /// And a consumer as gone some time after it went.
+    pub(super) async fn until_consumers(&self, queue: &QueueName, consumers: u32) {
+        let what = format!("{consumers} consumers");
+        self.until(&what, queue, |depth| depth.consumers == consumers)
+            .await;
+    }
+
+    async fn until(&self, what: &str, queue: &QueueName, wanted: impl Fn(&QueueDepth) -> bool) {
         let reached = async {
-            while self.driver.probe(queue).await.expect("a probe").ready != ready {
+            while !wanted(&self.driver.probe(queue).await.expect("a probe")) {
                 tokio::task::yield_now().await;
             }
         };
-        within(&format!("{ready} ready messages"), reached).await;
+        within(what, reached).await;
     }
 }
 

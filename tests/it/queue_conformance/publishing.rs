@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use tidegate::queue::{
     Connectivity, HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, QueueErrorKind,
-    QueueKind, header_size,
+    header_size,
 };
 
 use super::bench::{Bench, every_header, next, outgoing};
 
 pub(super) async fn a_publish_to_no_queue_is_unroutable(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     let error = bench
         .publish_to(&missing, "lost")
@@ -22,7 +22,7 @@ pub(super) async fn a_publish_to_no_queue_is_unroutable(mut bench: Bench) {
 }
 
 pub(super) async fn a_publish_to_no_exchange_is_not_found(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let message = Outgoing {
         exchange: bench.name().as_str().to_owned(),
         ..outgoing(&queue, "lost")
@@ -38,7 +38,7 @@ pub(super) async fn a_publish_to_no_exchange_is_not_found(mut bench: Bench) {
 }
 
 pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let sent = Outgoing {
         properties: Properties {
             content_type: Some("application/json".to_owned()),
@@ -54,6 +54,7 @@ pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) 
             user_id: Some("guest".to_owned()),
             app_id: Some("app".to_owned()),
             cluster_id: Some("cluster".to_owned()),
+            ..Properties::default()
         },
         headers: every_header(),
         ..outgoing(&queue, "body")
@@ -73,7 +74,7 @@ pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) 
 }
 
 pub(super) async fn a_message_without_properties_stays_without(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "bare").await;
     let mut consumer = bench.consume(&queue, 1).await;
     let delivery = next(&mut consumer).await;
@@ -82,7 +83,7 @@ pub(super) async fn a_message_without_properties_stays_without(mut bench: Bench)
 }
 
 pub(super) async fn bodies_come_through_byte_for_byte(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let large: Vec<u8> = (0..16 << 20).map(|n: u32| (n ^ (n >> 11)) as u8).collect();
     let bodies = [
         Bytes::new(),
@@ -99,7 +100,7 @@ pub(super) async fn bodies_come_through_byte_for_byte(mut bench: Bench) {
 }
 
 pub(super) async fn headers_up_to_the_limit_pass_and_beyond_it_are_refused(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let limit = bench.driver.header_limit();
     let sized = |bytes: usize| {
         let mut message = outgoing(&queue, "body");
@@ -140,7 +141,7 @@ pub(super) async fn headers_up_to_the_limit_pass_and_beyond_it_are_refused(mut b
 }
 
 pub(super) async fn texts_that_amqp_cannot_express_are_refused(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let long = "x".repeat(256);
     let longest = "x".repeat(255);
     let with_id = |id: &str| {
@@ -171,7 +172,7 @@ pub(super) async fn texts_that_amqp_cannot_express_are_refused(mut bench: Bench)
 }
 
 pub(super) async fn many_publish_at_once(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     let mut publishes = tokio::task::JoinSet::new();
     for n in 0..200 {
@@ -191,7 +192,7 @@ pub(super) async fn many_publish_at_once(mut bench: Bench) {
 }
 
 pub(super) async fn a_message_that_may_be_dropped_is_where_no_queue_takes_it(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     let droppable = |queue| Outgoing {
         no_route: NoRoute::Drop,

@@ -8,7 +8,7 @@ use tidegate::queue::{Connectivity, Outgoing, QueueErrorKind, QueueKind, QueueSp
 use super::bench::{Bench, consume, every_header, is_at_its_end, next, outgoing, text, within};
 
 pub(super) async fn a_missing_queue_is_not_found_and_harms_nothing_else(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     for _ in 0..3 {
         let error = bench
@@ -24,7 +24,7 @@ pub(super) async fn a_missing_queue_is_not_found_and_harms_nothing_else(mut benc
             .err()
             .expect("no such queue");
         assert_eq!(error.kind, QueueErrorKind::NotFound);
-        assert_eq!(bench.probe(&queue).await.ready, 0);
+        bench.until_ready(&queue, 0).await;
     }
     assert_eq!(
         *bench.driver.connectivity().borrow(),
@@ -33,25 +33,25 @@ pub(super) async fn a_missing_queue_is_not_found_and_harms_nothing_else(mut benc
 }
 
 pub(super) async fn a_depth_counts_ready_messages_and_consumers(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     for n in 0..4 {
         bench.send(&queue, n.to_string()).await;
     }
-    assert_eq!(bench.probe(&queue).await.consumers, 0);
+    bench.until_consumers(&queue, 0).await;
     bench.until_ready(&queue, 4).await;
     let mut first = bench.consume(&queue, 1).await;
     let second = bench.consume(&queue, 1).await;
     let _held = next(&mut first).await;
     // What is not acknowledged is not ready.
     bench.until_ready(&queue, 2).await;
-    assert_eq!(bench.probe(&queue).await.consumers, 2);
+    bench.until_consumers(&queue, 2).await;
     second.close().await;
     bench.until_ready(&queue, 3).await;
-    assert_eq!(bench.probe(&queue).await.consumers, 1);
+    bench.until_consumers(&queue, 1).await;
 }
 
 pub(super) async fn a_queues_ttl_moves_messages_to_its_dead_letter_queue(mut bench: Bench) {
-    let target = bench.queue(QueueKind::Classic).await;
+    let target = bench.queue(bench.kind).await;
     let waiting = bench
         .declare(|spec| QueueSpec {
             dead_letter_to: Some(target.clone()),
@@ -89,7 +89,7 @@ pub(super) async fn a_queues_ttl_moves_messages_to_its_dead_letter_queue(mut ben
 }
 
 pub(super) async fn the_shorter_of_two_ttls_counts(mut bench: Bench) {
-    let target = bench.queue(QueueKind::Classic).await;
+    let target = bench.queue(bench.kind).await;
     let waiting = bench
         .declare(|spec| QueueSpec {
             dead_letter_to: Some(target.clone()),
@@ -107,7 +107,7 @@ pub(super) async fn the_shorter_of_two_ttls_counts(mut bench: Bench) {
 }
 
 pub(super) async fn a_rejected_message_goes_to_the_dead_letter_queue(mut bench: Bench) {
-    let target = bench.queue(QueueKind::Classic).await;
+    let target = bench.queue(bench.kind).await;
     let queue = bench
         .declare(|spec| QueueSpec {
             dead_letter_to: Some(target.clone()),
@@ -123,17 +123,17 @@ pub(super) async fn a_rejected_message_goes_to_the_dead_letter_queue(mut bench: 
 }
 
 pub(super) async fn a_rejected_message_without_a_dead_letter_queue_is_dropped(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "bad").await;
     bench.send(&queue, "good").await;
     let mut consumer = bench.consume(&queue, 1).await;
     next(&mut consumer).await.reject().await.expect("a reject");
     assert_eq!(text(&next(&mut consumer).await), "good");
-    assert_eq!(bench.probe(&queue).await.ready, 0);
+    bench.until_ready(&queue, 0).await;
 }
 
 pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) {
-    let target = bench.queue(QueueKind::Classic).await;
+    let target = bench.queue(bench.kind).await;
     let waiting = bench
         .declare(|spec| QueueSpec {
             kind: QueueKind::Quorum,
@@ -147,28 +147,42 @@ pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) 
     assert_eq!(text(&next(&mut consumer).await), "later");
 }
 
-pub(super) async fn a_queue_that_is_there_is_taken_as_it_is(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench: Bench) {
+    let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     let other = QueueSpec {
         name: queue.clone(),
-        kind: QueueKind::Quorum,
+        kind: match bench.kind {
+            QueueKind::Quorum => QueueKind::Classic,
+            QueueKind::Classic => QueueKind::Quorum,
+        },
         dead_letter_to: Some(QueueName::from("elsewhere")),
         message_ttl: Some(Duration::from_millis(1)),
     };
     // By one that has never seen it.
     let newcomer = bench.newcomer().await;
-    newcomer.declare(&other).await.expect("it is there");
-    bench.driver.declare(&other).await.expect("it is there");
+    let error = newcomer.declare(&other).await;
+    let error = error.expect_err("it is there in another way");
+    assert_eq!(error.kind, QueueErrorKind::Mismatch, "{error:?}");
+    assert!(!error.is_transient());
+    // And by one that has declared it, which stays as it is.
+    let same = QueueSpec {
+        kind: bench.kind,
+        dead_letter_to: None,
+        message_ttl: None,
+        ..other
+    };
+    newcomer.declare(&same).await.expect("it is there");
+    bench.driver.declare(&same).await.expect("it is there");
     bench.until_ready(&queue, 1).await;
 }
 
 pub(super) async fn a_deleted_queue_can_be_declared_again(mut bench: Bench) {
     let newcomer = bench.newcomer().await;
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     let spec = QueueSpec {
         name: queue.clone(),
-        kind: QueueKind::Classic,
+        kind: bench.kind,
         dead_letter_to: None,
         message_ttl: None,
     };
@@ -176,7 +190,7 @@ pub(super) async fn a_deleted_queue_can_be_declared_again(mut bench: Bench) {
     newcomer.delete(&queue).await.expect("a delete");
     bench.driver.probe(&queue).await.expect_err("it is gone");
     bench.driver.declare(&spec).await.expect("a declare");
-    assert_eq!(bench.probe(&queue).await.ready, 0);
+    bench.until_ready(&queue, 0).await;
 
     newcomer.delete(&queue).await.expect("a delete");
     bench
@@ -202,7 +216,7 @@ pub(super) async fn deleting_a_missing_queue_is_no_error(mut bench: Bench) {
 }
 
 pub(super) async fn closing_ends_consumers_and_refuses_everything_else(mut bench: Bench) {
-    let queue = bench.queue(QueueKind::Classic).await;
+    let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     let newcomer = bench.newcomer().await;
     let mut consumer = bench.consume(&queue, 1).await;

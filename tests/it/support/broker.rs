@@ -135,7 +135,10 @@ impl PrivateBroker {
             let mut broker = Self::make(plugins);
             broker.order("start");
             match broker.until_it_answers() {
-                Ok(()) => return broker,
+                Ok(()) => {
+                    broker.is_of_the_wanted_version();
+                    return broker;
+                }
                 Err(why) => last_words = why,
             }
         }
@@ -177,6 +180,8 @@ impl PrivateBroker {
         let mut keeper = Command::new("bash")
             .arg("-c")
             .arg(include_str!("private_node.sh"))
+            .arg("private_node.sh")
+            .args(inside())
             .env("FOLDER", &folder)
             .env("SERVER", tool("rabbitmq-server"))
             .env("EPMD", epmd())
@@ -276,7 +281,7 @@ impl PrivateBroker {
 
     /// Runs `rabbitmqctl` against the node, and returns what it printed.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let output = Command::new(tool("rabbitmqctl"))
+        let output = command(tool("rabbitmqctl"))
             .args(["-s", "-n", &self.node])
             .args(arguments)
             .env("HOME", &self.folder)
@@ -295,6 +300,19 @@ impl PrivateBroker {
             String::from_utf8_lossy(&output.stderr)
         );
         text
+    }
+
+    /// A run for one version must not pass on a node of another.
+    fn is_of_the_wanted_version(&self) {
+        let Ok(wanted) = env::var("TIDEGATE_TEST_RABBITMQ_VERSION") else {
+            return;
+        };
+        let version = greeting(self.port).and_then(|greeting| version(&greeting));
+        let version = version.expect("a greeting tells the version");
+        assert!(
+            version.starts_with(&format!("{wanted}.")),
+            "the private node is of RabbitMQ {version}, not {wanted}"
+        );
     }
 
     fn order(&mut self, order: &str) {
@@ -346,17 +364,36 @@ pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
     broker
 }
 
-/// Whether an AMQP 0-9-1 broker answers on a port: its first frame is a method.
+/// Whether an AMQP 0-9-1 broker answers on a port.
 fn greets(port: u16) -> bool {
+    greeting(port).is_some()
+}
+
+/// The first frame of a broker on a port, which is a method.
+fn greeting(port: u16) -> Option<Vec<u8>> {
     let greeting = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"AMQP\x00\x00\x09\x01")?;
-        let mut first = [0];
-        stream.read_exact(&mut first)?;
-        std::io::Result::Ok(first[0])
+        let mut head = [0; 7];
+        stream.read_exact(&mut head)?;
+        let [kind, _, _, size @ ..] = head;
+        let size = u32::from_be_bytes(size);
+        let mut frame = Vec::new();
+        stream.take(u64::from(size)).read_to_end(&mut frame)?;
+        std::io::Result::Ok((kind, frame))
     };
-    greeting().is_ok_and(|first| first == 1)
+    let (kind, frame) = greeting().ok()?;
+    (kind == 1).then_some(frame)
+}
+
+/// What a greeting says of the broker's version.
+fn version(greeting: &[u8]) -> Option<String> {
+    const KEY: &[u8] = b"\x07versionS";
+    let at = greeting.windows(KEY.len()).position(|part| part == KEY)?;
+    let (size, rest) = greeting[at + KEY.len()..].split_first_chunk()?;
+    let text = rest.get(..usize::try_from(u32::from_be_bytes(*size)).ok()?)?;
+    String::from_utf8(text.to_vec()).ok()
 }
 
 /// A port that nobody listens on, below the range of outgoing connections: a client that tries a dead port of that
@@ -370,11 +407,31 @@ fn free_port() -> u16 {
     }
 }
 
+/// The folder of a system whose server is to be used, as `scripts/with-broker --version` names it.
+fn root() -> Option<PathBuf> {
+    env::var_os("TIDEGATE_TEST_RABBITMQ_ROOT").map(PathBuf::from)
+}
+
+/// The words before a command that is to run in that system, or none where the machine's own server is used.
+fn inside() -> Vec<PathBuf> {
+    let in_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/in-root");
+    root().map_or_else(Vec::new, |root| vec![in_root, root])
+}
+
+/// A command, in that system where there is one.
+fn command(program: PathBuf) -> Command {
+    let mut words = inside();
+    words.push(program);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
 /// The server's own scripts. The wrappers in /usr/sbin change user, and then reach neither our folder nor our
 /// settings.
 fn tool(name: &str) -> PathBuf {
     let own = Path::new("/usr/lib/rabbitmq/bin").join(name);
-    if own.exists() {
+    if root().is_some() || own.exists() {
         own
     } else {
         PathBuf::from(name)
@@ -383,6 +440,9 @@ fn tool(name: &str) -> PathBuf {
 
 /// Erlang's port mapper: on the path, or beside the emulator.
 fn epmd() -> PathBuf {
+    if root().is_some() {
+        return PathBuf::from("/usr/bin/epmd");
+    }
     const FIND: &str = r#"command -v epmd || ls "$(dirname "$(readlink -f "$(command -v erl)")")"/../erts-*/bin/epmd"#;
     let output = Command::new("bash")
         .args(["-c", FIND])

@@ -6,4 +6,5 @@ pub(crate) mod daemon;
 pub(crate) mod engine;
 pub(crate) mod logged;
 pub(crate) mod queue;
+pub(crate) mod raw;
 pub(crate) mod witness;

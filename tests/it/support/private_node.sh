@@ -2,7 +2,7 @@
 # its standard input. When that closes, however the tests ended, the node and its folder go.
 #
 # Reads `start` and `kill`, a line each, and answers each with `done`. FOLDER, SERVER, EPMD, NODE, DIST_PORT and
-# EPMD_PORT come in the environment.
+# EPMD_PORT come in the environment; the arguments are words to put before SERVER and EPMD.
 set -u
 
 node=
@@ -40,14 +40,14 @@ export RABBITMQ_LOG_BASE=$FOLDER/log RABBITMQ_MNESIA_BASE=$FOLDER/mnesia RABBITM
 # Groups of their own, which is what gets killed.
 set -m
 # An epmd of its own, in the foreground: the one that a node starts by itself would stay behind as a daemon.
-"$EPMD" -port "$EPMD_PORT" </dev/null >>epmd.log 2>&1 &
+"$@" "$EPMD" -port "$EPMD_PORT" </dev/null >>epmd.log 2>&1 &
 epmd=$!
 
 while read -r command; do
     case $command in
     start)
         end_group "$node"
-        "$SERVER" </dev/null >>console.log 2>&1 &
+        "$@" "$SERVER" </dev/null >>console.log 2>&1 &
         node=$!
         ;;
     kill) end_group "$node" ;;

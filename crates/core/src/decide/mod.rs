@@ -8,6 +8,7 @@ mod breaker;
 mod census;
 mod deadline;
 mod model;
+mod names;
 mod observe;
 mod plan;
 mod policy;
@@ -20,10 +21,11 @@ pub use self::{
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{Hours, margin},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
+    names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
-    record::{Decision, Inputs, Rule, Term},
+    record::{Decision, Inputs, Rule, Term, TermName},
     stabiliser::Scaling,
 };

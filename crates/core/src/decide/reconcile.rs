@@ -6,8 +6,11 @@ use serde::Serialize;
 
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Plan,
-    Policy, Probe, Reading, Rule, Scaling, Term, observe::Believed, plan::plan,
-    stabiliser::Stabiliser,
+    Policy, Probe, Reading, Rule, Scaling, TermName,
+    observe::Believed,
+    plan::plan,
+    record::Calculation,
+    stabiliser::{Movement, Stabiliser},
 };
 
 /// What a pool's size is decided by. Replaced whole when the configuration changes.
@@ -43,6 +46,18 @@ pub struct ReconcileResult {
     pub workers_diff: i64,
     /// Metric events of each kind that cleanup, flush and delete issued together.
     pub metric_stats: BTreeMap<EventKind, u64>,
+}
+
+impl ReconcileResult {
+    /// What this and `later` came to together.
+    #[must_use]
+    pub fn and(mut self, later: &Self) -> Self {
+        self.workers_diff += later.workers_diff;
+        for (kind, events) in &later.metric_stats {
+            *self.metric_stats.entry(*kind).or_default() += events;
+        }
+        self
+    }
 }
 
 /// The kinds of metric events.
@@ -156,8 +171,9 @@ impl Reconciler {
         self.take_in(observation, &believed);
 
         let inputs = self.inputs(observation, &believed, counts);
-        let mut terms = Vec::new();
-        let (won, expected) = self.expect(observation, &believed, &inputs, &mut terms);
+        let (rule, calculation) = self.expect(observation, &believed, &inputs);
+        let expected = calculation.workers();
+        let (terms, won) = calculation.into_terms();
         self.expected = expected;
 
         let plan = plan(
@@ -174,6 +190,7 @@ impl Reconciler {
                 at: observation.at,
                 inputs,
                 terms,
+                rule,
                 won,
                 expected,
                 plan: plan.summary(),
@@ -218,6 +235,9 @@ impl Reconciler {
             },
             held: observation.held,
             holders: observation.holders,
+            behind: observation
+                .held
+                .saturating_sub(u64::from(observation.holders)),
             demand: ready.saturating_add(observation.held),
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
@@ -231,8 +251,7 @@ impl Reconciler {
         observation: &Observation,
         believed: &Believed,
         inputs: &Inputs,
-        terms: &mut Vec<Term>,
-    ) -> (Rule, u32) {
+    ) -> (Rule, Calculation) {
         let closed = match observation.intake {
             Intake::Open | Intake::Trial | Intake::BreakerTrial => None,
             Intake::Paused => Some("paused: messages stay in the queue"),
@@ -246,24 +265,24 @@ impl Reconciler {
             }
         };
         if let Some(why) = closed {
-            term(terms, "intake", 0, why);
-            return (Rule::Intake, 0);
+            return (Rule::Intake, Calculation::new(TermName::Intake, 0, why));
         }
         if *believed == Believed::Missing {
-            term(terms, "queue", 0, "the broker has no such queue");
-            return (Rule::Missing, 0);
+            let why = "the broker has no such queue";
+            return (Rule::Missing, Calculation::new(TermName::Missing, 0, why));
         }
 
-        let (rule, expected) = self.expect_open(observation, believed, inputs, terms);
-        if observation.intake.is_trial() && expected > 1 {
-            let why = match observation.intake {
-                Intake::BreakerTrial => "one job at a time until one does not fail",
-                _ => "one job at a time until it is known that runners start",
-            };
-            term(terms, "trial", 1, why);
-            return (Rule::Intake, 1);
+        let (rule, mut calculation) = self.expect_open(observation, believed, inputs);
+        if observation.intake.is_trial() && calculation.workers() > 1 {
+            calculation.at_most(TermName::Trial, 1, || {
+                String::from(match observation.intake {
+                    Intake::BreakerTrial => "one job at a time until one does not fail",
+                    _ => "one job at a time until it is known that runners start",
+                })
+            });
+            return (Rule::Intake, calculation);
         }
-        (rule, expected)
+        (rule, calculation)
     }
 
     fn expect_open(
@@ -271,40 +290,29 @@ impl Reconciler {
         observation: &Observation,
         believed: &Believed,
         inputs: &Inputs,
-        terms: &mut Vec<Term>,
-    ) -> (Rule, u32) {
-        let max = self.rules.policy.max;
-        if let Some(pin) = self.pin {
-            term(terms, "pin", pin, "set by hand");
-            return (Rule::Pin, clamp(terms, pin, max));
-        }
-        if let Believed::Stale(why) = believed {
-            let expected = self.expected.min(max);
-            term(
-                terms,
-                "frozen",
-                expected,
-                format!("the depth is not known: {why}"),
-            );
-            return (Rule::Frozen, expected);
-        }
-        if let Some(why) = self.empty(inputs) {
+    ) -> (Rule, Calculation) {
+        let (rule, mut calculation) = if let Some(pin) = self.pin {
+            let pinned = Calculation::new(TermName::Pin, pin, "set by hand");
+            (Rule::Pin, pinned)
+        } else if let Believed::Stale(why) = believed {
+            let why = format!("the depth is not known: {why}");
+            let frozen = Calculation::new(TermName::Frozen, self.expected, why);
+            (Rule::Frozen, frozen)
+        } else if let Some(why) = self.empty(inputs) {
             self.stabiliser.clear();
             let busy = inputs.census.busy + inputs.census.retiring;
-            let expected = self.rules.keep_warm.max(busy);
-            let warm = self.rules.keep_warm;
-            term(
-                terms,
-                "empty",
-                expected,
-                format!("{why}; keep_warm {warm}, {busy} busy"),
-            );
-            return (Rule::Empty, clamp(terms, expected, max));
-        }
-        (
-            Rule::Policy,
-            self.expect_by_policy(observation.at, inputs, terms),
-        )
+            let why = format!("{why}; {busy} busy");
+            let mut empty = Calculation::new(TermName::Empty, busy, why);
+            empty.at_least(TermName::KeepWarm, self.rules.keep_warm, || {
+                String::from("kept on an empty queue")
+            });
+            (Rule::Empty, empty)
+        } else {
+            (Rule::Policy, self.expect_by_policy(observation.at, inputs))
+        };
+        // A ceiling that was lowered since binds at once, whatever the rest says.
+        calculation.at_most(TermName::Max, self.rules.policy.max, the_ceiling);
+        (rule, calculation)
     }
 
     /// Whether the queue is empty by the pool's rule, and how that is known.
@@ -324,87 +332,59 @@ impl Reconciler {
         }
     }
 
-    fn expect_by_policy(&mut self, now: Moment, inputs: &Inputs, terms: &mut Vec<Term>) -> u32 {
+    fn expect_by_policy(&mut self, now: Moment, inputs: &Inputs) -> Calculation {
         let policy = &self.rules.policy;
-        let mut workers = policy.workers_for(inputs.demand);
-        term(terms, "policy", workers, policy.reason_for(inputs.demand));
+        let mut calculation = Calculation::new(
+            TermName::Policy,
+            policy.workers_for(inputs.demand),
+            policy.reason_for(inputs.demand),
+        );
 
         // More than this would only wait: each holder is one worker, and each ready message occupies one more. A
         // pool that never drains wants its workers to wait.
         if self.rules.drain_after != DrainAfter::Never {
             let useful = u64::from(inputs.holders).saturating_add(inputs.ready);
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
-            if workers > useful {
-                workers = useful;
-                term(
-                    terms,
-                    "useful",
-                    workers,
-                    format!(
-                        "{} workers hold a delivery, {} messages are ready: more would only wait",
-                        inputs.holders, inputs.ready
-                    ),
-                );
-            }
+            calculation.at_most(TermName::Useful, useful, || {
+                format!(
+                    "{} workers hold a delivery, {} messages are ready: more would only wait",
+                    inputs.holders, inputs.ready
+                )
+            });
         }
-        if workers < policy.min_active && self.last_work.is_some() {
-            workers = policy.min_active;
-            term(
-                terms,
-                "min_active",
-                workers,
-                "the floor while there is work",
-            );
+        if self.last_work.is_some() {
+            calculation.at_least(TermName::MinActive, policy.min_active, || {
+                String::from("the floor while there is work")
+            });
         }
-        if workers > policy.max {
-            workers = policy.max;
-            term(terms, "max", workers, "the ceiling");
-        }
+        calculation.at_most(TermName::Max, policy.max, the_ceiling);
 
         let scaling = &self.rules.scaling;
         let current = self.expected;
-        let stabilised = self.stabiliser.stabilise(now, workers, current, scaling);
-        if let Some(highest) = stabilised.window {
-            term(
-                terms,
-                "window",
-                highest.min(current),
-                format!(
-                    "{highest} was recommended within the last {}",
-                    human(scaling.down_window)
-                ),
-            );
-        }
-        let unbounded = terms.last().map_or(workers, |term| term.workers);
-        workers = stabilised.workers;
-        if workers < unbounded {
-            let why = format!("at most {} more than {current} at a time", scaling.up_step);
-            term(terms, "up_step", workers, why);
-        } else if workers > unbounded {
-            let why = format!(
-                "at most {} fewer than {current} at a time",
-                scaling.down_step
-            );
-            term(terms, "down_step", workers, why);
-        }
-        // A ceiling that was lowered since binds at once, whatever the steps say.
-        clamp(terms, workers, self.rules.policy.max)
+        let recommended = calculation.workers();
+        let Movement {
+            up_to,
+            highest,
+            held_at,
+            down_to,
+        } = self.stabiliser.movement(now, recommended, current, scaling);
+        calculation.at_most(TermName::UpStep, up_to, || {
+            format!("at most {} more than {current} at a time", scaling.up_step)
+        });
+        calculation.at_least(TermName::Window, held_at, || {
+            let window = human(scaling.down_window);
+            format!("{highest} was recommended within the last {window}")
+        });
+        calculation.at_least(TermName::DownStep, down_to, || {
+            let step = scaling.down_step;
+            format!("at most {step} fewer than {current} at a time")
+        });
+        calculation
     }
 }
 
-fn term(terms: &mut Vec<Term>, name: &'static str, workers: u32, why: impl Into<String>) {
-    terms.push(Term {
-        name,
-        workers,
-        why: why.into(),
-    });
-}
-
-fn clamp(terms: &mut Vec<Term>, workers: u32, max: u32) -> u32 {
-    if workers > max {
-        term(terms, "max", max, "the ceiling");
-    }
-    workers.min(max)
+fn the_ceiling() -> String {
+    String::from("the ceiling")
 }
 
 fn human(duration: Duration) -> String {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Counts, Intake, Moment, PlanSummary};
 
-/// One decision, whole: what was seen, each term in the order it applied, and what won.
+/// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Decision {
@@ -16,8 +16,10 @@ pub struct Decision {
     pub inputs: Inputs,
     /// The calculation, term by term: each takes the number before it and gives the next.
     pub terms: Vec<Term>,
-    /// Which rule gave the result.
-    pub won: Rule,
+    /// Which rule the calculation began with.
+    pub rule: Rule,
+    /// The term that the result is owed to: the last one that changed the number.
+    pub won: TermName,
     /// The result: how many workers there should be.
     pub expected: u32,
     /// What is done about it.
@@ -38,6 +40,8 @@ pub struct Inputs {
     pub held: u64,
     /// Live workers that hold one.
     pub holders: u32,
+    /// Deliveries of those held that wait behind their worker's running job: none where prefetch is 1.
+    pub behind: u64,
     /// Ready plus held.
     pub demand: u64,
     /// Time since a message was last seen or taken; `None` where there never was one.
@@ -48,19 +52,127 @@ pub struct Inputs {
     pub intake: Intake,
 }
 
-/// One term of the calculation.
+/// One term of the calculation: it gave the number, or changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Term {
     /// Its name.
-    pub name: &'static str,
+    pub name: TermName,
     /// Workers after it.
     pub workers: u32,
     /// Why.
     pub why: String,
 }
 
-/// Which rule gave the result.
+/// What may give the number of workers, or change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TermName {
+    /// Intake is closed.
+    Intake,
+    /// There is no such queue.
+    Missing,
+    /// A pin.
+    Pin,
+    /// The reading is stale, so the last expectation stands.
+    Frozen,
+    /// The queue is empty, so only the busy workers stay.
+    Empty,
+    /// More than those are kept on an empty queue.
+    KeepWarm,
+    /// The policy.
+    Policy,
+    /// No more than have a message, or could get one.
+    Useful,
+    /// The floor while there is work.
+    MinActive,
+    /// The ceiling.
+    Max,
+    /// No more than so many more at a time.
+    UpStep,
+    /// The highest recommendation of the last while.
+    Window,
+    /// No more than so many fewer at a time.
+    DownStep,
+    /// One worker, to find out whether a fault is over.
+    Trial,
+}
+
+impl TermName {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Missing => "missing",
+            Self::Pin => "pin",
+            Self::Frozen => "frozen",
+            Self::Empty => "empty",
+            Self::KeepWarm => "keep_warm",
+            Self::Policy => "policy",
+            Self::Useful => "useful",
+            Self::MinActive => "min_active",
+            Self::Max => "max",
+            Self::UpStep => "up_step",
+            Self::Window => "window",
+            Self::DownStep => "down_step",
+            Self::Trial => "trial",
+        }
+    }
+}
+
+/// A calculation under way: a number, and the terms that made it what it is. A term that changes nothing leaves no
+/// trace, so the last one is always the one that the number is owed to.
+#[derive(Debug, Clone)]
+pub(super) struct Calculation {
+    terms: Vec<Term>,
+    workers: u32,
+    won: TermName,
+}
+
+impl Calculation {
+    /// Begins with a number.
+    pub(super) fn new(name: TermName, workers: u32, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self {
+            terms: vec![Term { name, workers, why }],
+            workers,
+            won: name,
+        }
+    }
+
+    /// No more than this.
+    pub(super) fn at_most(&mut self, name: TermName, workers: u32, why: impl FnOnce() -> String) {
+        if self.workers > workers {
+            self.change(name, workers, why());
+        }
+    }
+
+    /// No fewer than this.
+    pub(super) fn at_least(&mut self, name: TermName, workers: u32, why: impl FnOnce() -> String) {
+        if self.workers < workers {
+            self.change(name, workers, why());
+        }
+    }
+
+    fn change(&mut self, name: TermName, workers: u32, why: String) {
+        self.workers = workers;
+        self.won = name;
+        self.terms.push(Term { name, workers, why });
+    }
+
+    /// The number so far.
+    pub(super) fn workers(&self) -> u32 {
+        self.workers
+    }
+
+    /// The terms, and the last of them.
+    pub(super) fn into_terms(self) -> (Vec<Term>, TermName) {
+        (self.terms, self.won)
+    }
+}
+
+/// Which rule the calculation began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -120,6 +232,13 @@ impl fmt::Display for Decision {
             self.inputs.holders,
             if self.inputs.holders == 1 { "" } else { "s" }
         )?;
+        if self.inputs.behind > 0 {
+            writeln!(
+                f,
+                "  {:<11}{:>7}  of the held wait behind a running job; prefetch = 1 spreads them",
+                "behind", self.inputs.behind
+            )?;
+        }
         writeln!(f, "  {:<11}{demand:>7}  ready + held", "demand")?;
         if let Some(quiet) = self.inputs.quiet {
             writeln!(
@@ -143,7 +262,8 @@ impl fmt::Display for Decision {
         writeln!(f)?;
         writeln!(f, "why")?;
         for term in &self.terms {
-            writeln!(f, "  {:<11}{:>7}  {}", term.name, term.workers, term.why)?;
+            let name = term.name.as_str();
+            writeln!(f, "  {name:<11}{:>7}  {}", term.workers, term.why)?;
         }
         writeln!(f)?;
         write!(f, "plan         {}", self.plan)

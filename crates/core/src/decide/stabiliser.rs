@@ -38,24 +38,28 @@ pub(super) struct Stabiliser {
     peaks: VecDeque<(Moment, u32)>,
 }
 
-/// What the stabiliser made of a recommendation.
+/// How far a pool may move at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stabilised {
-    /// The highest recommendation within the window, where it holds a lower one up.
-    pub(super) window: Option<u32>,
-    /// The result.
-    pub(super) workers: u32,
+pub(super) struct Movement {
+    /// No more workers than this.
+    pub(super) up_to: u32,
+    /// The highest recommendation within the window.
+    pub(super) highest: u32,
+    /// No fewer than this, for that recommendation's sake.
+    pub(super) held_at: u32,
+    /// No fewer than this at once.
+    pub(super) down_to: u32,
 }
 
 impl Stabiliser {
     /// Takes a recommendation in, and says how far `current` may move towards it now.
-    pub(super) fn stabilise(
+    pub(super) fn movement(
         &mut self,
         now: Moment,
         recommended: u32,
         current: u32,
         scaling: &Scaling,
-    ) -> Stabilised {
+    ) -> Movement {
         while self
             .peaks
             .back()
@@ -72,17 +76,12 @@ impl Stabiliser {
             self.peaks.pop_front();
         }
 
-        if recommended >= current {
-            return Stabilised {
-                window: None,
-                workers: recommended.min(current.saturating_add(scaling.up_step)),
-            };
-        }
         let highest = self.peaks.front().map_or(recommended, |&(_, peak)| peak);
-        let target = highest.min(current);
-        Stabilised {
-            window: (target > recommended).then_some(highest),
-            workers: target.max(current.saturating_sub(scaling.down_step)),
+        Movement {
+            up_to: current.saturating_add(scaling.up_step),
+            highest,
+            held_at: highest.min(current),
+            down_to: current.saturating_sub(scaling.down_step),
         }
     }
 
@@ -97,6 +96,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Stabiliser {
+        /// Where a recommendation leads to.
+        fn stabilise(
+            &mut self,
+            now: Moment,
+            recommended: u32,
+            current: u32,
+            scaling: &Scaling,
+        ) -> u32 {
+            let Movement {
+                up_to,
+                held_at,
+                down_to,
+                ..
+            } = self.movement(now, recommended, current, scaling);
+            recommended.min(up_to).max(held_at).max(down_to)
+        }
+    }
 
     fn at(seconds: u64) -> Moment {
         Moment::after_start(Duration::from_secs(seconds))
@@ -118,9 +136,7 @@ mod tests {
             (19, 2),
             (30, 0),
         ] {
-            current = stabiliser
-                .stabilise(at(second), recommended, current, &scaling)
-                .workers;
+            current = stabiliser.stabilise(at(second), recommended, current, &scaling);
             seen.push(current);
         }
         assert_eq!(seen, [10, 10, 10, 10, 6, 6, 2, 0]);
@@ -137,9 +153,7 @@ mod tests {
         let mut current = 0;
         let mut seen = Vec::new();
         for (second, recommended) in [(0, 8), (1, 8), (2, 8), (3, 1), (4, 1), (5, 1), (6, 1)] {
-            current = stabiliser
-                .stabilise(at(second), recommended, current, &scaling)
-                .workers;
+            current = stabiliser.stabilise(at(second), recommended, current, &scaling);
             seen.push(current);
         }
         assert_eq!(seen, [3, 6, 8, 6, 4, 2, 1]);
@@ -151,7 +165,7 @@ mod tests {
         let scaling = Scaling::default();
         let _ = stabiliser.stabilise(at(0), 10, 0, &scaling);
         stabiliser.clear();
-        assert_eq!(stabiliser.stabilise(at(1), 1, 10, &scaling).workers, 1);
+        assert_eq!(stabiliser.stabilise(at(1), 1, 10, &scaling), 1);
     }
 
     proptest! {
@@ -173,7 +187,7 @@ mod tests {
                 } else {
                     highest.min(current).max(current.saturating_sub(4))
                 };
-                current = stabiliser.stabilise(at(now), recommended, current, &scaling).workers;
+                current = stabiliser.stabilise(at(now), recommended, current, &scaling);
                 prop_assert_eq!(current, naive);
             }
         }

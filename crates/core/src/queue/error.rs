@@ -16,8 +16,16 @@ pub enum QueueErrorKind {
     HeldTooLong,
     /// The broker refused the user, the password or the permission.
     AccessRefused,
-    /// The broker has the queue, but with other arguments, or held exclusively by another connection.
+    /// The queue is held exclusively by another connection, or the broker refuses a message for a property of it.
     Conflict,
+    /// A queue of this name is there, but of another kind or with other arguments than were declared.
+    Mismatch,
+    /// A limit on the number of queues or the like is reached.
+    LimitReached,
+    /// The queue is of a kind whose messages cannot be worked on one by one: a stream.
+    Unsuitable,
+    /// The broker grants no more channels.
+    ChannelLimit,
     /// No answer in time.
     Timeout,
     /// The broker blocks publishers (memory or disk alarm).
@@ -28,7 +36,7 @@ pub enum QueueErrorKind {
     Refused,
     /// The broker failed in its own code at this, and ended the connection.
     BrokerFailed,
-    /// The message cannot be encoded within the connection's limits.
+    /// The message cannot be encoded within the connection's limits, or is larger than the broker takes.
     TooLarge,
     /// Anything else.
     Other,
@@ -69,13 +77,21 @@ impl QueueError {
         use QueueErrorKind as K;
         match self.kind {
             K::Disconnected
+            | K::ChannelLimit
             | K::HeldTooLong
             | K::Timeout
             | K::Blocked
             | K::Refused
             | K::BrokerFailed
             | K::Other => true,
-            K::NotFound | K::AccessRefused | K::Conflict | K::Unroutable | K::TooLarge => false,
+            K::NotFound
+            | K::AccessRefused
+            | K::Conflict
+            | K::Mismatch
+            | K::LimitReached
+            | K::Unsuitable
+            | K::Unroutable
+            | K::TooLarge => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Everything a message carried is kept without loss, because a copy (a retry, a dead letter, a give-back)
 //! must carry it too.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -53,6 +53,88 @@ pub enum HeaderValue {
     Table(Headers),
     /// No value.
     Void,
+    /// A list or table that is nested too deep to be read. Jobs see nothing of it; copies carry it whole.
+    Unread(UnreadValue),
+}
+
+/// A value as the wire has it, with its type tag. Only the adapter that read it makes one, so that no copy carries
+/// what a broker would refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadValue(Bytes);
+
+impl UnreadValue {
+    /// `encoded` is well formed by AMQP's grammar as RabbitMQ speaks it, and begins with its type tag.
+    pub fn new(encoded: Bytes) -> Self {
+        Self(encoded)
+    }
+
+    /// The type tag, and what follows it.
+    pub fn encoded(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The texts of a message that are not UTF-8: how they are shown, and what bytes they are.
+///
+/// AMQP promises UTF-8 for no text. A property, a header's name, an exchange or a routing key of other bytes is shown with
+/// `\xff` for each byte that is none, and stands here. Copies and replies carry the bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RawTexts(Option<Arc<BTreeMap<String, Bytes>>>);
+
+impl RawTexts {
+    /// Whether all texts are as they are shown.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The bytes of the text that is shown so.
+    pub fn bytes<'a>(&'a self, shown: &'a str) -> &'a [u8] {
+        let raw = self.0.as_ref().and_then(|texts| texts.get(shown));
+        raw.map_or(shown.as_bytes(), |raw| raw)
+    }
+
+    /// The same, as a header's text.
+    pub fn header(&self, shown: &str) -> HeaderValue {
+        HeaderValue::Text(Bytes::copy_from_slice(self.bytes(shown)))
+    }
+
+    /// What is known of this one text alone.
+    #[must_use]
+    pub fn only(&self, shown: Option<&str>) -> Self {
+        let found = shown.and_then(|shown| self.0.as_ref()?.get_key_value(shown));
+        let alone = found.map(|(shown, raw)| BTreeMap::from([(shown.clone(), raw.clone())]));
+        Self(alone.map(Arc::new))
+    }
+
+    /// How `bytes` are shown, from now on here too where that is not what they are.
+    ///
+    /// No two texts of one message are shown alike: what has `\x` in it of its own has its backslashes doubled.
+    pub fn show(&mut self, bytes: &[u8]) -> String {
+        let shown = shown(bytes);
+        if shown.as_bytes() != bytes {
+            let texts = Arc::make_mut(self.0.get_or_insert_default());
+            texts.insert(shown.clone(), Bytes::copy_from_slice(bytes));
+        }
+        shown
+    }
+}
+
+/// Text with `\xff` for each byte that is not UTF-8.
+fn shown(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains("\\x") => return text.to_owned(),
+        _ => {}
+    }
+    let mut shown = String::with_capacity(bytes.len() * 2);
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(&chunk.valid().replace('\\', "\\\\"));
+        for byte in chunk.invalid() {
+            // Writing to a string does not fail.
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
 }
 
 impl HeaderValue {
@@ -126,6 +208,8 @@ pub struct Properties {
     pub user_id: Option<String>,
     pub app_id: Option<String>,
     pub cluster_id: Option<String>,
+    /// Which texts of the message are not UTF-8: these, and names of its headers.
+    pub raw: RawTexts,
 }
 
 /// A message that was delivered.
@@ -171,4 +255,42 @@ pub enum NoRoute {
     /// The broker drops it, and the publish succeeds. For direct reply-to (`amq.rabbitmq.reply-to.*`), which is no
     /// queue: a `mandatory` message comes back from there although it has arrived.
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_is_shown_as_it_is_and_other_bytes_escaped() {
+        let mut raw = RawTexts::default();
+        for plain in ["", "caf\u{e9}", "a\\b", "line\n"] {
+            assert_eq!(raw.show(plain.as_bytes()), plain);
+        }
+        assert!(raw.is_empty());
+        assert_eq!(raw.show(b"\xff\xfe\x80raw"), r"\xff\xfe\x80raw");
+        assert_eq!(raw.show(b"a\\b\xff"), r"a\\b\xff");
+        assert_eq!(raw.show(br"\xff"), r"\\xff");
+        assert_eq!(raw.bytes(r"\xff\xfe\x80raw"), b"\xff\xfe\x80raw");
+        assert_eq!(raw.bytes(r"\\xff"), br"\xff");
+        assert_eq!(raw.bytes("other"), b"other");
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_texts_are_shown_alike(
+            texts in proptest::collection::vec(
+                proptest::collection::vec(prop_oneof![Just(b'\\'), Just(b'x'), Just(b'f'), Just(0xff), any::<u8>()], 0..8),
+                0..20,
+            ),
+        ) {
+            let mut raw = RawTexts::default();
+            let shown: Vec<String> = texts.iter().map(|text| raw.show(text)).collect();
+            for (text, shown) in texts.iter().zip(&shown) {
+                prop_assert_eq!(raw.bytes(shown), text.as_slice());
+            }
+        }
+    }
 }

@@ -8,7 +8,9 @@ mod spec;
 
 pub use self::{
     error::{QueueError, QueueErrorKind, SettleError},
-    message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
-    size::{header_size, short_texts_fit},
+    message::{
+        HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
+    },
+    size::{entry_size, header_size, short_texts_fit},
     spec::{QueueKind, QueueSpec},
 };

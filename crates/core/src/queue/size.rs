@@ -1,6 +1,6 @@
 //! Bytes that properties and headers encode to, by AMQP 0-9-1's grammar as RabbitMQ speaks it.
 
-use super::{HeaderValue, Headers, Properties};
+use super::{HeaderValue, Headers, Properties, RawTexts};
 
 const SHORT_MAX: usize = 255;
 
@@ -8,11 +8,14 @@ const SHORT_MAX: usize = 255;
 ///
 /// A content header cannot be split over frames, so this decides whether a message can be published at all.
 pub fn header_size(properties: &Properties, headers: &Headers) -> usize {
-    let texts: usize = texts(properties).map(|text| 1 + text.len()).sum();
+    let raw = &properties.raw;
+    let texts: usize = texts(properties)
+        .map(|text| 1 + raw.bytes(text).len())
+        .sum();
     let octets = usize::from(properties.delivery_mode.is_some())
         + usize::from(properties.priority.is_some());
     let flags = 2;
-    flags + texts + octets + properties.timestamp.map_or(0, |_| 8) + table_size(headers)
+    flags + texts + octets + properties.timestamp.map_or(0, |_| 8) + table_size(headers, raw)
 }
 
 /// The properties that are text.
@@ -31,6 +34,7 @@ fn texts(properties: &Properties) -> impl Iterator<Item = &String> {
         user_id,
         app_id,
         cluster_id,
+        raw: _,
     } = properties;
     [
         content_type,
@@ -51,33 +55,39 @@ fn texts(properties: &Properties) -> impl Iterator<Item = &String> {
 /// Whether every text that AMQP holds in a short string fits one, which ends at 255 bytes: the properties, and the
 /// names of headers at any depth.
 pub fn short_texts_fit(properties: &Properties, headers: &Headers) -> bool {
-    texts(properties).all(|text| text.len() <= SHORT_MAX) && names_fit(headers)
+    let raw = &properties.raw;
+    texts(properties).all(|text| raw.bytes(text).len() <= SHORT_MAX) && names_fit(headers, raw)
 }
 
-fn names_fit(table: &Headers) -> bool {
+fn names_fit(table: &Headers, raw: &RawTexts) -> bool {
     table
         .iter()
-        .all(|(name, value)| name.len() <= SHORT_MAX && inner_names_fit(value))
+        .all(|(name, value)| raw.bytes(name).len() <= SHORT_MAX && inner_names_fit(value, raw))
 }
 
-fn inner_names_fit(value: &HeaderValue) -> bool {
+fn inner_names_fit(value: &HeaderValue, raw: &RawTexts) -> bool {
     match value {
-        HeaderValue::Table(table) => names_fit(table),
-        HeaderValue::List(values) => values.iter().all(inner_names_fit),
+        HeaderValue::Table(table) => names_fit(table, raw),
+        HeaderValue::List(values) => values.iter().all(|value| inner_names_fit(value, raw)),
         _ => true,
     }
 }
 
-fn table_size(table: &Headers) -> usize {
+fn table_size(table: &Headers, raw: &RawTexts) -> usize {
     let entries: usize = table
         .iter()
-        .map(|(name, value)| 1 + name.len() + value_size(value))
+        .map(|(name, value)| 1 + raw.bytes(name).len() + value_size(value, raw))
         .sum();
     4 + entries
 }
 
+/// Bytes of one entry of a table.
+pub fn entry_size(name: &str, value: &HeaderValue, raw: &RawTexts) -> usize {
+    1 + raw.bytes(name).len() + value_size(value, raw)
+}
+
 /// Bytes of a value with its type tag.
-fn value_size(value: &HeaderValue) -> usize {
+fn value_size(value: &HeaderValue, raw: &RawTexts) -> usize {
     1 + match value {
         HeaderValue::Void => 0,
         HeaderValue::Bool(_) | HeaderValue::I8(_) | HeaderValue::U8(_) => 1,
@@ -86,7 +96,13 @@ fn value_size(value: &HeaderValue) -> usize {
         HeaderValue::Decimal { .. } => 5,
         HeaderValue::I64(_) | HeaderValue::F64(_) | HeaderValue::Timestamp(_) => 8,
         HeaderValue::Text(bytes) | HeaderValue::Binary(bytes) => 4 + bytes.len(),
-        HeaderValue::List(values) => 4 + values.iter().map(value_size).sum::<usize>(),
-        HeaderValue::Table(table) => table_size(table),
+        HeaderValue::List(values) => {
+            4 + values
+                .iter()
+                .map(|value| value_size(value, raw))
+                .sum::<usize>()
+        }
+        HeaderValue::Table(table) => table_size(table, raw),
+        HeaderValue::Unread(value) => value.encoded().len().saturating_sub(1),
     }
 }

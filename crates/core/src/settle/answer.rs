@@ -126,11 +126,14 @@ impl Answering<'_> {
             Said::Done(reply) => (Says::Done, Content::done(reply)),
             Said::Failed(death) => (Says::Failed, Content::failed(death)),
         };
+        let correlation_id = correlation(request);
         let message = Outgoing {
             routing_key: reply_to.to_owned(),
             properties: Properties {
                 content_type: reply.content_type,
-                correlation_id: correlation(request),
+                // Byte for byte, whatever bytes they are.
+                raw: request.properties.raw.only(correlation_id.as_deref()),
+                correlation_id,
                 // For whom it matters: a caller's own queue is most often gone before a restart of the broker.
                 delivery_mode: Some(2),
                 ..Properties::default()

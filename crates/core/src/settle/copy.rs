@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     decide::{JobId, PoolName, QueueName},
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties, header_size},
+    queue::{HeaderValue, Headers, Message, Outgoing, Properties, entry_size, header_size},
     runner::{Failure, FailureKind},
 };
 
@@ -58,6 +58,11 @@ pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const ERROR_LIMIT: usize = 4096;
 /// Names of dropped headers that are listed, at most.
 const DROPPED_LISTED: usize = 16;
+/// Longest of them, in bytes: a short string's, each byte shown as four.
+const LONGEST_DROPPED: usize = 4 * 255;
+
+/// The longest of the broker's words for why it dead-letters.
+const LONGEST_REASON: &str = "delivery_limit";
 
 /// Makes the copies of one pool's messages.
 #[derive(Debug, Clone)]
@@ -189,11 +194,16 @@ impl Copies {
         }
         let properties = &message.properties;
         if !again {
-            set(&mut headers, ORIGINAL_EXCHANGE, message.exchange.as_str());
+            let raw = &properties.raw;
+            set(
+                &mut headers,
+                ORIGINAL_EXCHANGE,
+                raw.header(&message.exchange),
+            );
             set(
                 &mut headers,
                 ORIGINAL_ROUTING_KEY,
-                message.routing_key.as_str(),
+                raw.header(&message.routing_key),
             );
         }
         for (name, value) in [
@@ -201,7 +211,8 @@ impl Copies {
             ("user-id", &properties.user_id),
         ] {
             if let Some(value) = value {
-                set(&mut headers, &format!("{ORIGINAL}{name}"), value.as_str());
+                let value = properties.raw.header(value);
+                set(&mut headers, &format!("{ORIGINAL}{name}"), value);
             }
         }
         let mut reply_to = properties.reply_to.clone();
@@ -216,6 +227,10 @@ impl Copies {
         }
         if let Some(first) = first_failed_at(message) {
             set(&mut headers, FIRST_FAILED_AT, first);
+        }
+        let dropped = dropped(&message.headers);
+        if !dropped.is_empty() {
+            set(&mut headers, DROPPED, HeaderValue::List(dropped));
         }
         if history.attempt > 1 {
             set(&mut headers, ATTEMPT, i64::from(history.attempt));
@@ -248,42 +263,107 @@ impl Copies {
     }
 
     /// The copy, made to fit: a content header cannot be split over frames, so a message whose headers fill one
-    /// has no room for ours. What explains goes first, then the largest of the message's own, and their names stay.
+    /// has no room for ours, and for what the broker adds. What explains goes first, then the largest of the message's
+    /// own, and their names stay.
     fn fitted(&self, mut copy: Outgoing) -> Outgoing {
-        let mut dropped: Vec<String> = Vec::new();
-        while header_size(&copy.properties, &copy.headers) > self.header_limit {
-            let Some(victim) = largest(&copy.headers) else {
+        let limit = self.header_limit.saturating_sub(self.brokers_room(&copy));
+        let mut dropped = dropped(&copy.headers);
+        let mut size = header_size(&copy.properties, &copy.headers);
+        while size > limit {
+            let Some(victim) = largest(&copy) else {
                 break;
             };
-            copy.headers.remove(&victim);
+            if let Some(value) = copy.headers.remove(&victim) {
+                size -= entry_size(&victim, &value, &copy.properties.raw);
+            }
             if !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL) {
-                dropped.push(victim);
-                let listed = dropped.iter().take(DROPPED_LISTED);
-                let names = listed
-                    .map(|name| HeaderValue::from(name.as_str()))
-                    .collect();
-                set(&mut copy.headers, DROPPED, HeaderValue::List(names));
+                if dropped.len() >= DROPPED_LISTED {
+                    continue;
+                }
+                dropped.push(HeaderValue::from(victim));
+                let names = HeaderValue::List(dropped.clone());
+                set(&mut copy.headers, DROPPED, names);
+                size = header_size(&copy.properties, &copy.headers);
             }
         }
         copy
     }
+
+    /// Bytes that the broker may add before anyone sees the copy: a retry leaves its queue by dead-lettering, and the
+    /// pool's queue may have a policy that does the same once more. Nobody measures that frame: a client that is sent
+    /// one beyond its `frame_max` ends its connection.
+    fn brokers_room(&self, copy: &Outgoing) -> usize {
+        let names = [self.queue.as_str(), &copy.routing_key];
+        let longest = names
+            .into_iter()
+            .max_by_key(|name| name.len())
+            .unwrap_or_default();
+        let text = |text: &str| HeaderValue::from(text);
+        let death = |queue: &str| {
+            let mut death = Headers::new();
+            set(&mut death, "count", 1_i64);
+            set(&mut death, "reason", LONGEST_REASON);
+            set(&mut death, "queue", queue);
+            set(&mut death, "time", HeaderValue::Timestamp(0));
+            set(&mut death, "exchange", "");
+            set(
+                &mut death,
+                "routing-keys",
+                HeaderValue::List(vec![text(queue)]),
+            );
+            if let Some(expiration) = &copy.properties.expiration {
+                set(&mut death, "original-expiration", expiration.as_str());
+            }
+            HeaderValue::Table(death)
+        };
+        let mut added = Headers::new();
+        set(
+            &mut added,
+            DEATHS,
+            HeaderValue::List(vec![death(&copy.routing_key), death(self.queue.as_str())]),
+        );
+        for name in BROKERS
+            .iter()
+            .chain(&["x-acquired-count", "x-stream-offset"])
+        {
+            let value = match *name {
+                name if name.ends_with("-queue") => text(longest),
+                name if name.ends_with("-reason") => text(LONGEST_REASON),
+                name if name.ends_with("-exchange") => text(""),
+                _ => HeaderValue::I64(0),
+            };
+            set(&mut added, name, value);
+        }
+        header_size(&Properties::default(), &added)
+    }
+}
+
+/// Names of headers that earlier copies had no room for. Anyone may have written them: they inform, and no more.
+fn dropped(headers: &Headers) -> Vec<HeaderValue> {
+    let Some(HeaderValue::List(names)) = headers.get(DROPPED) else {
+        return Vec::new();
+    };
+    let is_name = |name: &&HeaderValue| matches!(name, HeaderValue::Text(bytes) if bytes.len() <= LONGEST_DROPPED);
+    let names = names.iter().filter(is_name).take(DROPPED_LISTED);
+    names.cloned().collect()
+}
+
+/// Whether a copy of the message had to leave some of its headers behind.
+pub fn lacks_headers(message: &Message) -> bool {
+    message.headers.contains_key(DROPPED)
 }
 
 /// The header to give up next, or `None` where only what must stay is left.
-fn largest(headers: &Headers) -> Option<String> {
-    if headers.contains_key(STDERR) {
+fn largest(copy: &Outgoing) -> Option<String> {
+    if copy.headers.contains_key(STDERR) {
         return Some(STDERR.to_owned());
     }
-    let size = |name: &str, value: &HeaderValue| {
-        let alone = Headers::from([(name.to_owned(), value.clone())]);
-        header_size(&Properties::default(), &alone)
-    };
-    headers
+    copy.headers
         .iter()
         .filter(|(name, _)| {
             ![ATTEMPT, LAUNCH_FAILURES, GIVE_BACKS, DROPPED, REASON].contains(&name.as_str())
         })
-        .max_by_key(|(name, value)| size(name, value))
+        .max_by_key(|(name, value)| entry_size(name, value, &copy.properties.raw))
         .map(|(name, _)| name.clone())
 }
 

@@ -7,13 +7,15 @@ mod answer;
 mod copy;
 mod letter;
 mod levels;
+mod route;
 mod verdict;
 
 pub use self::{
     answer::{Answer, Answering, Refusal, Says, Trouble, trouble},
-    copy::{Copies, carried_job_id},
+    copy::{Copies, carried_job_id, lacks_headers},
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
+    route::{Route, Scope, Step, rest, scope, spares, what_is_wrong},
     verdict::{
         CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,
         give_back, past_deadline, verdict,

@@ -85,7 +85,10 @@ impl State {
             // A stop ends the drain that it overtakes; only its own end counts then.
             Event::Drained(_) if self.phase == Phase::Stopping => Decision::Nothing,
             Event::Drained(Ok(report)) => ended(report.given_back),
-            Event::Drained(Err(DrainError::DeadlinePassed { given_back })) => ended(*given_back),
+            Event::Drained(Err(
+                DrainError::DeadlinePassed { given_back }
+                | DrainError::PoolFailed { given_back, .. },
+            )) => ended(*given_back),
             Event::Stopped(report) => ended(report.given_back),
         }
     }

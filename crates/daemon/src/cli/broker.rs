@@ -12,10 +12,11 @@ use super::{
     output::{Exit, Failure},
 };
 use tidegate::{
-    adapters::{amqp::AmqpDriver, process::Escaped},
+    adapters::amqp::AmqpDriver,
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
+    escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
 };
 

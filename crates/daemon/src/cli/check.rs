@@ -12,9 +12,9 @@ use super::{
     output::{self, Exit, Failure},
 };
 use tidegate::{
-    adapters::process::Escaped,
     config::{self, Loaded, Problem, Source},
     decide::PoolName,
+    escape::Escaped,
 };
 
 const OK: Style = AnsiColor::Green.on_default().bold();

@@ -9,7 +9,7 @@ use super::{
     client,
     output::{self, Exit, Failure},
 };
-use tidegate::adapters::process::Escaped;
+use tidegate::escape::Escaped;
 
 const HEAD: Style = Style::new().bold();
 

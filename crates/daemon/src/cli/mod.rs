@@ -14,10 +14,7 @@ mod output;
 mod status;
 mod table;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -28,35 +25,58 @@ use super::{
     app::{self, Ending},
     demo,
     guard::{self, Place},
-    telemetry::logs::{self, Verbosity},
+    telemetry::{
+        logs::{self, Verbosity},
+        stderr,
+    },
 };
 use tidegate::{
     adapters::launcher,
     config::{self, Loaded, LogFormat, Problems, Source},
+    escape::Escaped,
 };
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
     launcher::init();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version too: they are errors to clap, and end well.
+    let code = match Cli::try_parse() {
+        Ok(cli) => done(&cli),
+        // Help and version too: they are errors to clap, and end well.
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return match error.use_stderr() {
-                true => Exit::Usage.into(),
-                false => Exit::Ok.into(),
-            };
+            Exit::Ok.into()
+        }
+        Err(error) => {
+            // Whatever else is wrong with the words, a daemon does not wait for whoever reads what it says.
+            if std::env::args_os().any(|word| word == "run") {
+                never_wait();
+            }
+            output::tell(error.render().ansi().to_string().as_bytes());
+            Exit::Usage.into()
         }
     };
-    match dispatch(&cli) {
+    logs::finish();
+    code
+}
+
+fn done(cli: &Cli) -> ExitCode {
+    match dispatch(cli) {
         Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => Exit::Ok.into(),
         Err(failure) => {
+            if matches!(cli.command, Command::Run(_)) {
+                never_wait();
+            }
             failure.print();
             failure.exit.into()
         }
     }
+}
+
+/// From now on nothing that this process says on standard error waits for its reader.
+fn never_wait() {
+    // Without another thread what is said may have to wait, but is said.
+    let _ = stderr::start();
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -67,6 +87,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             {
                 return Ok(code);
             }
+            never_wait();
             run(cli, args)?
         }
         Command::Check(args) => check::check(cli, args)?,
@@ -111,8 +132,7 @@ fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
 /// Says all that is wrong with a configuration.
 fn refused(source: &Source, problems: &Problems) -> Failure {
     for problem in problems {
-        // Where standard error takes nothing, the exit code still says what is wrong.
-        let _ = writeln!(anstream::stderr(), "{problem}");
+        output::tell(format!("{}\n", Escaped(&problem.to_string())).as_bytes());
     }
     output::bad_configuration(source, problems.len())
 }
@@ -124,8 +144,8 @@ fn demo() -> Result<Exit, Failure> {
 
 fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
     logs::init(format, verbosity).map_err(|error| {
-        let hint =
-            "TIDEGATE_LOG wants a level (debug) or a list of them (info,tidegate::run=debug)";
+        let hint = "write off, error, warn, info, debug or trace, or a list with targets of their own: \
+                    info,tidegate::run=debug";
         Failure::new(Exit::BadConfiguration, error).hint(hint)
     })
 }

@@ -11,9 +11,11 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use tidegate::{
-    adapters::process::Escaped,
     config::{NotFound, Source},
+    escape::{Escaped, escaped_json},
 };
+
+use crate::telemetry::stderr::{self, Weight};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -84,8 +86,10 @@ impl Failure {
 
     /// Prints it on standard error.
     pub(super) fn print(&self) {
-        // Where standard error is closed there is nobody to tell.
-        let _ = self.write(&mut anstream::stderr().lock());
+        let mut text = Vec::new();
+        // Memory takes everything.
+        let _ = self.write(&mut text);
+        tell(&text);
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -139,6 +143,20 @@ impl fmt::Display for Said {
 
 impl Error for Said {}
 
+/// Writes on standard error, colours only where a terminal wants them. In a process that has a log it goes the log's
+/// way, behind what was logged before, and never waits for the reader.
+pub(super) fn tell(text: &[u8]) {
+    let Some(log) = stderr::started() else {
+        // Where standard error takes nothing, the exit code still says what is wrong.
+        let _ = anstream::stderr().lock().write_all(text);
+        return;
+    };
+    let choice = anstream::AutoStream::choice(&io::stderr());
+    let mut shown = anstream::AutoStream::new(Vec::new(), choice);
+    let _ = shown.write_all(text);
+    log.push(&shown.into_inner(), Weight::Grave);
+}
+
 /// Writes data to standard output, colours only where a terminal wants them.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
@@ -152,7 +170,7 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
         })
 }
 
-/// Writes data to standard output as JSON.
+/// Writes data to standard output as JSON. What cannot be seen is escaped, and reads as the same values.
 pub(super) fn json(data: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(data).map_err(|error| {
         Failure::new(
@@ -161,7 +179,10 @@ pub(super) fn json(data: &impl Serialize) -> Result<(), Failure> {
         )
     })?;
     text.push(b'\n');
-    write(&text)
+    match std::str::from_utf8(&text) {
+        Ok(text) => write(escaped_json(text).as_bytes()),
+        Err(_) => write(&text),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     table::{Cell, DIM, Layout, cell},
 };
 use tidegate::{
-    adapters::process::Escaped,
+    escape::Escaped,
     run::{PoolState, PoolStatus},
 };
 

@@ -1,8 +1,7 @@
 //! The guard: starts the supervisor, waits for it, passes signals on, and ends whatever it leaves.
 
 use std::{
-    env,
-    io::{self, Write},
+    env, io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -27,6 +26,7 @@ use super::{
     end::{Ended, end_descendants, reap},
     held_back, refused, table,
 };
+use crate::telemetry::stderr::{self, Weight};
 use tidegate::adapters::children;
 
 /// Exit code where the supervisor's was lost.
@@ -220,9 +220,13 @@ fn complain(ended: &Ended) {
     }
 }
 
-/// There is no log here. Where standard error is closed there is nobody to tell.
+/// There is no log here, but its way is taken: what is said last does not hold up the end. Only now, when nothing is
+/// started any more, is there a second thread.
 fn say(what: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "tidegate: {what}");
+    if let Ok(stderr) = stderr::start() {
+        stderr.push(format!("tidegate: {what}\n").as_bytes(), Weight::Grave);
+        stderr.finish(stderr::END_TIMEOUT);
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
-//! The file of metric events: one JSON object a line.
+//! The file of metric events: one JSON object a line. docs/events.md describes them.
 //!
-//! Workers hand events over through a bounded channel and never wait; one thread owns the file. What does not fit
-//! the channel or the disk is dropped, counted, and warned of: events tell about the work, they are not the work.
+//! Workers hand events over through a bounded channel and never wait; one thread owns the file, opens it, writes it and
+//! opens it again. What does not fit the channel or the disk is dropped, the newest first, counted, and warned of:
+//! events tell about the work, they are not the work. So neither a FIFO without a reader nor a disk that stalls holds up
+//! the start or the end.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,15 +20,25 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use metrics::Counter;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
+};
+use rustix::fs::OFlags;
 use serde::Serialize;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use tidegate::run::{Event, EventSink};
+use tidegate::{
+    decide::PoolName,
+    escape::escaped_json,
+    run::{Event, EventSink, metrics::events_dropped},
+};
 
 /// Events that may wait for the disk. At three events a job, a second of three thousand jobs.
 const CAPACITY: usize = 8 * 1024;
@@ -29,8 +46,14 @@ const CAPACITY: usize = 8 * 1024;
 /// Bytes of lines that are handed to the kernel at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How often a writer without any event looks whether it has drops to tell of.
+/// How often a writer without any event looks whether it has drops to tell of, and whether a FIFO has a reader now.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Longest that a start waits for the file to be opened, and an end for its last lines to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a writer that waits for a FIFO's reader looks whether the file is to be opened again, in milliseconds.
+const TICK: u8 = 100;
 
 /// The events file could not be opened.
 #[derive(Debug, Error)]
@@ -44,19 +67,34 @@ pub struct EventsFileError {
 }
 
 /// Sender to the file's writer. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EventsFile {
     /// Written by workers and pools, read by the writer.
     messages: SyncSender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for EventsFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventsFile").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
     /// Events that found the channel full. Written by workers and pools, taken by the writer.
-    dropped: Arc<AtomicU64>,
+    dropped: AtomicU64,
+    /// How often somebody asked for the file to be opened again. Read by the writer.
+    reopens: AtomicU64,
+    /// All that were dropped since the start.
+    total: Counter,
 }
 
 /// The writer's thread.
 #[derive(Debug)]
 pub struct EventsWriter {
-    thread: thread::JoinHandle<()>,
     messages: SyncSender<Message>,
+    /// Closed when the writer has come to its end.
+    ended: Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -67,7 +105,8 @@ enum Message {
 }
 
 impl EventsFile {
-    /// Opens the file to append to it, and starts its writer.
+    /// Opens the file to append to it, and starts its writer. Where the file takes longer to open than a second, or is
+    /// a FIFO that nobody reads, the writer goes on trying.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -76,35 +115,41 @@ impl EventsFile {
             path: path.to_owned(),
             source,
         };
-        let file = open(path).map_err(failed)?;
         let (messages, receiver) = sync_channel(CAPACITY);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let output = Output {
-            path: path.to_owned(),
-            file,
-            dropped: dropped.clone(),
-            lines: Vec::with_capacity(BATCH_BYTES),
-            pending: 0,
-            lost: 0,
-            is_failing: false,
-        };
-        let thread = thread::Builder::new()
+        let (opening, opened) = sync_channel(1);
+        let (ending, ended) = sync_channel(0);
+        let shared = Arc::new(Shared {
+            dropped: AtomicU64::new(0),
+            reopens: AtomicU64::new(0),
+            total: events_dropped(),
+        });
+        let output = Output::new(path, shared.clone());
+        thread::Builder::new()
             .name("events-file".to_owned())
-            .spawn(move || output.serve(&receiver))
+            .spawn(move || {
+                let _ended: SyncSender<()> = ending;
+                output.run(&opening, &receiver);
+            })
             .map_err(failed)?;
+        match opened.recv_timeout(PATIENCE) {
+            Ok(opened) => opened.map_err(failed)?,
+            Err(_) => warn!(
+                path = %path.display(),
+                "the events file takes long to open; events wait for it, and are dropped where they are too many"
+            ),
+        }
         let writer = EventsWriter {
-            thread,
             messages: messages.clone(),
+            ended,
         };
-        Ok((Self { messages, dropped }, writer))
+        Ok((Self { messages, shared }, writer))
     }
 
     /// Opens the file by its name again, after someone has moved the old one away.
     pub fn reopen(&self) {
-        // A full channel means that the disk is behind; whoever rotates asks again.
-        if self.messages.try_send(Message::Reopen).is_err() {
-            warn!("could not ask the events file's writer to open it again");
-        }
+        self.shared.reopens.fetch_add(1, Ordering::Relaxed);
+        // Where the channel is full the writer sees the count, once it has come that far.
+        let _ = self.messages.try_send(Message::Reopen);
     }
 }
 
@@ -112,22 +157,46 @@ impl EventSink for EventsFile {
     fn emit(&self, event: Event) {
         let message = Message::Event(Timestamp::now(), event);
         if self.messages.try_send(message).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.total.increment(1);
         }
     }
 }
 
 impl EventsWriter {
-    /// Writes what is left and ends the writer. Blocks while the disk does.
+    /// Writes what is left and ends the writer. Blocks while the disk does, for a second at most.
     pub fn close(self) {
-        if self.messages.send(Message::Close).is_ok() && self.thread.join().is_err() {
-            warn!("the events file's writer panicked");
+        let until = Instant::now() + PATIENCE;
+        // A full channel is one whose writer is behind.
+        while self.messages.try_send(Message::Close).is_err() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if self.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            warn!("the events file does not take its last events; they are dropped");
         }
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+/// Opens the file without waiting for anyone. A FIFO that nobody reads is an error then, and so it is looked for later.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .custom_flags(flags)
+        .open(path);
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if is_without_reader(&error, path) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_without_reader(error: &io::Error, path: &Path) -> bool {
+    let no_reader = rustix::io::Errno::NXIO.raw_os_error();
+    error.raw_os_error() == Some(no_reader)
+        && std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// One line, as it is written.
@@ -141,8 +210,13 @@ struct Line<'a> {
 /// The writer's side.
 struct Output {
     path: PathBuf,
-    file: File,
-    dropped: Arc<AtomicU64>,
+    /// `None` while the file cannot be had.
+    file: Option<File>,
+    shared: Arc<Shared>,
+    /// How many of the wishes to open the file again were fulfilled.
+    reopened: u64,
+    /// When the file was last looked for in vain.
+    looked: Instant,
     /// Whole lines that are not written yet.
     lines: Vec<u8>,
     /// How many lines those are.
@@ -151,9 +225,52 @@ struct Output {
     lost: u64,
     /// Whether the last write failed, so that one failing disk is one warning.
     is_failing: bool,
+    /// What was written last ended within a line.
+    is_mid_line: bool,
+    /// The numbers of each pool's last reconcile in this file.
+    reconciled: HashMap<PoolName, [u32; 3]>,
 }
 
 impl Output {
+    fn new(path: &Path, shared: Arc<Shared>) -> Self {
+        Self {
+            path: path.to_owned(),
+            file: None,
+            shared,
+            reopened: 0,
+            looked: Instant::now(),
+            lines: Vec::with_capacity(BATCH_BYTES),
+            pending: 0,
+            lost: 0,
+            is_failing: false,
+            is_mid_line: false,
+            reconciled: HashMap::new(),
+        }
+    }
+
+    /// Opens the file, tells how that went, and writes to it until it is closed.
+    fn run(mut self, opening: &SyncSender<io::Result<()>>, messages: &Receiver<Message>) {
+        // The file may be a terminal; see the log's writer.
+        let _ = SigSet::from(Signal::SIGTTOU).thread_block();
+        match open(&self.path) {
+            Ok(file) => {
+                if file.is_none() {
+                    self.failing("nobody reads it");
+                }
+                self.file = file;
+                let _ = opening.send(Ok(()));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                // Whoever started us may have stopped waiting.
+                if opening.send(Err(error)).is_err() {
+                    self.failing(&text);
+                }
+            }
+        }
+        self.serve(messages);
+    }
+
     fn serve(mut self, messages: &Receiver<Message>) {
         loop {
             let mut message = match messages.recv_timeout(IDLE) {
@@ -174,55 +291,155 @@ impl Output {
                 message = messages.try_recv().ok();
             }
             self.flush();
+            if self.is_to_reopen() {
+                self.reopen();
+            }
         }
     }
 
+    fn is_to_reopen(&self) -> bool {
+        self.shared.reopens.load(Ordering::Relaxed) != self.reopened
+    }
+
     fn add(&mut self, timestamp: Timestamp, event: &Event) {
-        let start = self.lines.len();
-        let line = Line { timestamp, event };
-        if serde_json::to_writer(&mut self.lines, &line).is_err() {
-            self.lines.truncate(start);
-            self.lost += 1;
+        if !self.is_news(event) {
             return;
         }
+        let line = serde_json::to_string(&Line { timestamp, event });
+        let Ok(line) = line else {
+            self.lose(1);
+            return;
+        };
+        self.lines.extend_from_slice(escaped_json(&line).as_bytes());
         self.lines.push(b'\n');
         self.pending += 1;
     }
 
+    /// Whether an event says anything new. Of reconciles only those do that differ from the pool's last one in the
+    /// file, or that found dead runners: each of those counts.
+    fn is_news(&mut self, event: &Event) -> bool {
+        let Event::Reconciliation {
+            pool,
+            crashed_runners,
+            idle_runners,
+            active_runners,
+            expected_workers,
+            ..
+        } = event
+        else {
+            return true;
+        };
+        let numbers = [*idle_runners, *active_runners, *expected_workers];
+        let last = self.reconciled.insert(pool.clone(), numbers);
+        last != Some(numbers) || *crashed_runners > 0
+    }
+
     fn flush(&mut self) {
         if self.pending > 0 {
-            match write_whole(&mut self.file, &self.lines) {
-                Ok(()) if self.is_failing => {
-                    self.is_failing = false;
-                    info!(path = %self.path.display(), "the events file is written again");
-                }
-                Ok(()) => {}
+            match self.write() {
+                Ok(()) => self.works(),
                 Err(error) => {
-                    self.lost += self.pending;
-                    if !self.is_failing {
-                        self.is_failing = true;
-                        warn!(
-                            path = %self.path.display(),
-                            error = %error,
-                            "could not write to the events file; events are dropped until it can be written"
-                        );
-                    }
+                    let pending = self.pending;
+                    self.lose(pending);
+                    self.failing(&error.to_string());
+                    // The last one in the file is another than we thought.
+                    self.reconciled.clear();
                 }
             }
             self.lines.clear();
             self.pending = 0;
         }
-        self.lost += self.dropped.swap(0, Ordering::Relaxed);
+        self.lost += self.shared.dropped.swap(0, Ordering::Relaxed);
         if self.lost > 0 && !self.is_failing {
             warn!(path = %self.path.display(), events = self.lost, "dropped events");
             self.lost = 0;
         }
     }
 
+    fn lose(&mut self, lines: u64) {
+        self.lost += lines;
+        self.shared.total.increment(lines);
+    }
+
+    /// Says once that the file takes nothing.
+    fn failing(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            warn!(
+                path = %self.path.display(),
+                error,
+                "could not write to the events file; events are dropped until it can be written"
+            );
+        }
+    }
+
+    fn works(&mut self) {
+        if std::mem::take(&mut self.is_failing) {
+            info!(path = %self.path.display(), "the events file is written again");
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.file.is_none() && self.looked.elapsed() >= IDLE {
+            self.looked = Instant::now();
+            self.file = open(&self.path)?;
+        }
+        let Some(mut file) = self.file.take() else {
+            return Err(io::Error::other("nobody reads it"));
+        };
+        let before = file.metadata()?;
+        if std::mem::take(&mut self.is_mid_line) {
+            self.lines.insert(0, b'\n');
+        }
+        let (mut result, mut written) = (Ok(()), 0);
+        while written < self.lines.len() {
+            match file.write(&self.lines[written..]) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                    if poll(&mut fds, PollTimeout::from(TICK)) == Ok(0) && self.is_to_reopen() {
+                        result = Err(io::Error::other("its reader does not read"));
+                    }
+                }
+                Err(error) => result = Err(error),
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        let Err(error) = result else {
+            self.file = Some(file);
+            return Ok(());
+        };
+        // Half a line would spoil the next one too.
+        if before.is_file() {
+            let _ = file.set_len(before.len());
+        } else {
+            self.is_mid_line = written > 0 && self.lines[written - 1] != b'\n';
+        }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            self.is_mid_line = false;
+        } else {
+            self.file = Some(file);
+        }
+        Err(error)
+    }
+
     fn reopen(&mut self) {
         self.flush();
+        self.reopened = self.shared.reopens.load(Ordering::Relaxed);
+        // A new file begins with all that there is to know.
+        self.reconciled.clear();
         match open(&self.path) {
-            Ok(file) => self.file = file,
+            Ok(Some(file)) => {
+                self.file = Some(file);
+                self.is_mid_line = false;
+            }
+            Ok(None) => {
+                self.file = None;
+                self.failing("nobody reads it");
+            }
             Err(error) => warn!(
                 path = %self.path.display(),
                 error = %error,
@@ -230,16 +447,6 @@ impl Output {
             ),
         }
     }
-}
-
-/// Writes all of `lines` or, as well as it can be done, nothing: half a line would spoil the next one too.
-fn write_whole(file: &mut File, lines: &[u8]) -> io::Result<()> {
-    let before = file.metadata()?;
-    file.write_all(lines).inspect_err(|_| {
-        if before.is_file() {
-            let _ = file.set_len(before.len());
-        }
-    })
 }
 
 #[cfg(test)]
@@ -255,6 +462,38 @@ mod tests {
             idle: Duration::from_millis(250),
             queue_duration: None,
         }
+    }
+
+    fn reconciled(pool: &str, numbers: [u32; 4]) -> Event {
+        let [
+            crashed_runners,
+            idle_runners,
+            active_runners,
+            expected_workers,
+        ] = numbers;
+        Event::Reconciliation {
+            pool: pool.into(),
+            crashed_runners,
+            idle_runners,
+            active_runners,
+            expected_workers,
+            duration: Duration::from_micros(20),
+        }
+    }
+
+    fn shared() -> Shared {
+        Shared {
+            dropped: AtomicU64::new(0),
+            reopens: AtomicU64::new(0),
+            total: Counter::noop(),
+        }
+    }
+
+    /// A FIFO that nobody reads yet.
+    fn fifo(dir: &Path) -> PathBuf {
+        let path = dir.join("events");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
     }
 
     fn lines(path: &Path) -> Vec<Value> {
@@ -323,14 +562,100 @@ mod tests {
     #[test]
     fn drops_and_counts_instead_of_blocking_a_worker() {
         let (messages, _receiver) = sync_channel(1);
+        let shared = Arc::new(shared());
         let events = EventsFile {
             messages,
-            dropped: Arc::default(),
+            shared: shared.clone(),
         };
         for job in 0..3 {
             events.emit(event(job));
         }
-        assert_eq!(events.dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn of_reconciles_only_what_changed_is_written() {
+        let mut output = Output::new(Path::new("unused"), Arc::new(shared()));
+        for (pool, numbers, is_news, why) in [
+            ("a", [0, 0, 0, 0], true, "the first"),
+            ("a", [0, 0, 0, 0], false, "the same"),
+            ("b", [0, 0, 0, 0], true, "the first of another pool"),
+            ("a", [0, 1, 0, 0], true, "an idle runner"),
+            ("a", [0, 0, 1, 0], true, "an active one"),
+            ("a", [0, 0, 1, 1], true, "an expected worker"),
+            ("b", [0, 0, 0, 0], false, "the other pool is as it was"),
+            ("a", [1, 0, 1, 1], true, "one died"),
+            ("a", [1, 0, 1, 1], true, "another one died"),
+            ("a", [0, 0, 1, 1], false, "none died, which is as usual"),
+        ] {
+            assert_eq!(output.is_news(&reconciled(pool, numbers)), is_news, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_new_file_begins_with_the_numbers_of_each_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (events, writer) = EventsFile::open(&path).unwrap();
+        events.emit(reconciled("a", [0, 1, 2, 3]));
+        events.emit(reconciled("a", [0, 1, 2, 3]));
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        events.reopen();
+        events.emit(reconciled("a", [0, 1, 2, 3]));
+        writer.close();
+        assert_eq!(lines(&dir.path().join("old")).len(), 1);
+        assert_eq!(lines(&path)[0]["expected_workers"], 3);
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_holds_up_neither_start_nor_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path());
+        let (events, writer) = EventsFile::open(&path).unwrap();
+        events.emit(event(1));
+        writer.close();
+    }
+
+    #[test]
+    fn a_fifo_whose_reader_stalls_does_not_hold_up_the_end_and_can_be_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path());
+        // Reads nothing, and is there.
+        let reader = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let (events, writer) = EventsFile::open(&path).unwrap();
+        for job in 0..1000 {
+            events.emit(event(job));
+        }
+        // More than a pipe holds, so the writer waits in it. A new file is begun all the same.
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        events.reopen();
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut job = 1000;
+        while !path.exists() || lines(&path).is_empty() {
+            assert!(Instant::now() < until, "no new file was begun");
+            events.emit(event(job));
+            job += 1;
+            thread::sleep(Duration::from_millis(10));
+        }
+        writer.close();
+        drop(reader);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(dir.path());
+        let _reader = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let (events, writer) = EventsFile::open(&path).unwrap();
+        for job in 0..20_000 {
+            events.emit(event(job));
+        }
+        writer.close();
     }
 
     #[test]

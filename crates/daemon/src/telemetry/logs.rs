@@ -1,21 +1,35 @@
 //! Logs on standard error, for a person or as JSON.
 //!
-//! Owns the process's one `tracing` subscriber. Never lets the client library's own detail through: at `trace` it
-//! logs whole frames, and the frame that opens a connection has the password in it.
+//! Owns the process's one `tracing` subscriber. Whoever logs waits for nobody: see [`stderr`](super::stderr). Never lets
+//! the client library's own detail through: at `trace` it logs whole frames, and the frame that opens a connection has
+//! the password in it.
 
-use std::io::{self, IsTerminal};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal},
+    panic::{self, PanicHookInfo},
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use thiserror::Error;
-use tracing::{Level, Metadata};
+use tracing::{
+    Event, Level, Metadata, Subscriber, level_filters::LevelFilter, span, subscriber::Interest,
+};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
-    fmt,
-    layer::SubscriberExt,
+    EnvFilter, Layer, fmt,
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format},
+    layer::{Context, Filter, SubscriberExt},
+    registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
 };
 
-use tidegate::config::LogFormat;
+use super::{
+    fields::HumanFields,
+    rates::{self, Rates},
+    stderr::{self, Stderr, Weight},
+};
+use tidegate::{config::LogFormat, escape::escaped_json};
 
 /// Variables that may hold the filter, by precedence.
 const VARIABLES: [&str; 2] = ["TIDEGATE_LOG", "RUST_LOG"];
@@ -43,6 +57,24 @@ impl Verbosity {
 /// Crates that see credentials on their way to the broker, and jobs' variables on their way to a container engine.
 const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
+/// Targets that a filter may name by a single word. Any other word was meant for a level.
+const TARGETS: [&str; 11] = [
+    "tidegate",
+    "lapin",
+    "amq_protocol",
+    "async_rs",
+    "bollard",
+    "hyper",
+    "hyper_util",
+    "axum",
+    "tokio",
+    "rustls",
+    "metrics_exporter_prometheus",
+];
+
+/// What was left out because it was too much at a time. Set once, by [`init`].
+static RATES: OnceLock<Arc<Rates>> = OnceLock::new();
+
 /// Logs could not be set up.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -56,38 +88,185 @@ pub enum LogsError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A variable holds a word that is neither a level nor one of our targets.
+    #[error("read the log filter in {variable}: {word:?} is not a level")]
+    Word {
+        /// The variable.
+        variable: &'static str,
+        /// The word.
+        word: String,
+    },
+    /// No thread could be had.
+    #[error("start the thread that writes the log")]
+    Thread(#[source] io::Error),
     /// There is a subscriber already.
     #[error("install the log subscriber")]
     Install(#[source] TryInitError),
 }
 
-/// Installs the process's log subscriber.
+/// Installs the process's log subscriber, and has panics logged by it.
 ///
 /// # Errors
-/// The filter in the environment cannot be read, or a subscriber is there already.
+/// The filter in the environment cannot be read, no thread can be had, or a subscriber is there already.
 pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
-    let filter = filter(|variable| std::env::var(variable).ok(), fallback)?;
-    let filter = filter.and(filter_fn(keeps_secrets));
+    let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
+    let rates = Arc::new(Rates::default());
+    let stderr = stderr::start().map_err(LogsError::Thread)?;
+    let lines = Lines { stderr, format };
     let layer = match format {
         LogFormat::Human => fmt::layer()
-            .with_writer(io::stderr)
+            .fmt_fields(HumanFields)
+            .with_writer(lines)
             .with_ansi(wants_colour())
             .with_target(false)
-            // A closed standard error must not become a panic in whoever logs.
+            .map_event_format(|lines| Bounded::new(lines, &rates))
             .log_internal_errors(false)
             .boxed(),
         LogFormat::Json => fmt::layer()
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .with_writer(io::stderr)
+            .map_event_format(|lines| Bounded::new(lines, &rates))
+            .with_writer(lines)
             .log_internal_errors(false)
             .boxed(),
     };
+    let filter = Wanted(chosen);
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .map_err(LogsError::Install)
+        .map_err(LogsError::Install)?;
+    let telling = rates.clone();
+    thread::Builder::new()
+        .name("log-rates".to_owned())
+        .spawn(move || telling.serve())
+        .map_err(LogsError::Thread)?;
+    let _ = RATES.set(rates);
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Has the last lines written, where standard error takes them within [`stderr::END_TIMEOUT`].
+pub fn finish() {
+    if let Some(rates) = RATES.get() {
+        rates.finish();
+    }
+    if let Some(stderr) = stderr::started() {
+        stderr.finish(stderr::END_TIMEOUT);
+    }
+}
+
+/// Lines that were left out since the start, because there were too many of their kind at a time.
+pub fn left_out() -> u64 {
+    RATES.get().map_or(0, |rates| rates.left_out())
+}
+
+/// The default hook would wait for whoever reads standard error, and hold up all who panic after it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    let thread = thread::current();
+    tracing::error!(
+        target: "tidegate::panic",
+        thread = thread.name(),
+        place = panic.location().map(tracing::field::display),
+        error = text.unwrap_or("no text"),
+        backtrace = backtrace.as_ref().map(tracing::field::display),
+        "panicked"
+    );
+}
+
+/// Lines as they are, but of warnings not too many at a time.
+///
+/// Not a filter, whose `event_enabled` would be the place for it: where that hides one event, tracing-subscriber 0.3.23
+/// may hide the next one of that thread too.
+struct Bounded<F> {
+    lines: F,
+    rates: Arc<Rates>,
+}
+
+impl<F> Bounded<F> {
+    fn new(lines: F, rates: &Arc<Rates>) -> Self {
+        Self {
+            lines,
+            rates: rates.clone(),
+        }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Bounded<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        line: format::Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let metadata = event.metadata();
+        let is_bounded = *metadata.level() <= Level::WARN && !tells_of_the_log(metadata);
+        if is_bounded && !self.rates.admits(event) {
+            // Nothing is no line.
+            return Ok(());
+        }
+        self.lines.format_event(context, line, event)
+    }
+}
+
+/// Hands each line over to the writer.
+struct Lines {
+    stderr: Stderr,
+    format: LogFormat,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line {
+            lines: self,
+            weight: Weight::Usual,
+        }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        let weight = match *metadata.level() <= Level::WARN {
+            _ if metadata.target() == stderr::DROPPED_TARGET => Weight::Notice,
+            true => Weight::Grave,
+            false => Weight::Usual,
+        };
+        Line {
+            lines: self,
+            weight,
+        }
+    }
+}
+
+/// The way of one line. It is written in one piece.
+struct Line<'a> {
+    lines: &'a Lines,
+    weight: Weight,
+}
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stderr = &self.lines.stderr;
+        match (self.lines.format, std::str::from_utf8(bytes)) {
+            (LogFormat::Json, Ok(text)) => stderr.push(escaped_json(text).as_bytes(), self.weight),
+            _ => stderr.push(bytes, self.weight),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn filter(
@@ -100,6 +279,10 @@ fn filter(
     match named {
         None => Ok(EnvFilter::new(fallback.filter())),
         Some((variable, text)) => {
+            if let Some(word) = words(&text).find(|word| !is_level_or_target(word)) {
+                let word = word.to_owned();
+                return Err(LogsError::Word { variable, word });
+            }
             // Asked for in general, the client library would log an error for each passive look at a queue that is
             // not there. Who wants to see that names it.
             let text = if text.contains("lapin") {
@@ -112,10 +295,75 @@ fn filter(
     }
 }
 
+/// The directives of a filter that are nothing but a word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(',').map(str::trim);
+    words.filter(|word| !word.is_empty() && !word.contains(['=', '[', ']', '{', '}', ':']))
+}
+
+/// The filter takes any other word for the name of a target that nobody has, and so hides everything.
+fn is_level_or_target(word: &str) -> bool {
+    word.parse::<LevelFilter>().is_ok() || TARGETS.contains(&word)
+}
+
 fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let is_privy = SEES_CREDENTIALS.iter().any(|name| target.starts_with(name));
     !is_privy || *metadata.level() <= Level::WARN
+}
+
+/// What is logged: what was chosen, and no secrets. What tells of lines that are missing is always logged.
+struct Wanted(EnvFilter);
+
+fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
+    [stderr::DROPPED_TARGET, rates::TARGET].contains(&metadata.target())
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Wanted {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        tells_of_the_log(metadata)
+            || (keeps_secrets(metadata) && Filter::enabled(&self.0, metadata, context))
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if tells_of_the_log(metadata) {
+            Interest::always()
+        } else if keeps_secrets(metadata) {
+            Filter::<S>::callsite_enabled(&self.0, metadata)
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let hint = Filter::<S>::max_level_hint(&self.0)?;
+        Some(hint.max(LevelFilter::WARN))
+    }
+
+    fn on_new_span(
+        &self,
+        attributes: &span::Attributes<'_>,
+        id: &span::Id,
+        context: Context<'_, S>,
+    ) {
+        Filter::on_new_span(&self.0, attributes, id, context);
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        Filter::on_record(&self.0, id, values, context);
+    }
+
+    fn on_enter(&self, id: &span::Id, context: Context<'_, S>) {
+        Filter::on_enter(&self.0, id, context);
+    }
+
+    fn on_exit(&self, id: &span::Id, context: Context<'_, S>) {
+        Filter::on_exit(&self.0, id, context);
+    }
+
+    fn on_close(&self, id: span::Id, context: Context<'_, S>) {
+        Filter::on_close(&self.0, id, context);
+    }
 }
 
 fn wants_colour() -> bool {
@@ -164,9 +412,7 @@ mod tests {
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink = seen.clone();
         let write = move || Sink(sink.clone());
-        let filter = from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")])
-            .unwrap()
-            .and(filter_fn(keeps_secrets));
+        let filter = Wanted(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
         let layer = fmt::layer().with_writer(write).with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::trace!(target: "lapin::channel", "s3cret");
@@ -180,6 +426,97 @@ mod tests {
             text.contains("heartbeat missed") && text.contains("ours"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn refuses_a_word_that_is_neither_a_level_nor_a_target_of_ours() {
+        for text in ["loud", "info,loud", "tidegate=debug, Verbose", "inf"] {
+            let error = from(&[("TIDEGATE_LOG", text)]).unwrap_err().to_string();
+            assert!(error.contains("is not a level"), "{text}: {error}");
+        }
+        assert_eq!(
+            from(&[("TIDEGATE_LOG", "loud")]).unwrap_err().to_string(),
+            "read the log filter in TIDEGATE_LOG: \"loud\" is not a level"
+        );
+        for text in [
+            "info",
+            "DEBUG",
+            "off",
+            "3",
+            "tidegate",
+            "warn,lapin",
+            "info,tidegate::run=debug",
+            "tidegate::run",
+            "loud=debug",
+            "[job{id=1}]=debug",
+            "info,",
+        ] {
+            from(&[("TIDEGATE_LOG", text)]).unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_line_for_people_shows_nothing_hidden_and_stays_one_line() {
+        let text = logged("info", || {
+            tracing::info!(
+                pool = %"mail",
+                error = %"two\nlines \u{202e}",
+                name = "a \"b\"\u{200b}",
+                list = ?["\u{3164}"],
+                "said {}",
+                "\u{2066}\u{1b}[2J"
+            );
+        });
+        let wanted = "INFO said \\u{2066}\\u{1b}[2J pool=mail error=two\\nlines \\u{202e} \
+                      name=\"a \\\"b\\\"\\u{200b}\" list=[\"\\u{3164}\"]\n";
+        assert!(text.ends_with(wanted), "{text:?}");
+    }
+
+    #[test]
+    fn logs_the_first_of_a_kind_and_says_how_many_more_there_were() {
+        let rates = Arc::new(Rates::default());
+        let text = logged_by("info", &rates, || {
+            for n in 0..rates::PER_SECOND + 7 {
+                for pool in ["a", "b"] {
+                    if n < 7 || pool == "a" {
+                        tracing::warn!(pool = %pool, n, "job failed");
+                        tracing::info!(pool = %pool, "not a warning");
+                    }
+                }
+            }
+            rates.finish();
+        });
+        let count = |what: &str| text.matches(what).count();
+        assert_eq!(count("job failed pool=b"), 7, "{text}");
+        assert_eq!(
+            count("job failed pool=a"),
+            rates::PER_SECOND as usize,
+            "{text}"
+        );
+        let more =
+            "more lines like this were left out within a second pool=a like=\"job failed\" lines=7";
+        assert_eq!(count(more), 1, "{text}");
+        assert_eq!(count("not a warning"), rates::PER_SECOND as usize + 14);
+        assert_eq!(rates.left_out(), 7);
+    }
+
+    /// What is logged with a filter.
+    fn logged(filter: &str, work: impl FnOnce()) -> String {
+        logged_by(filter, &Arc::default(), work)
+    }
+
+    fn logged_by(filter: &str, rates: &Arc<Rates>, work: impl FnOnce()) -> String {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let layer = fmt::layer()
+            .fmt_fields(HumanFields)
+            .with_target(false)
+            .with_ansi(false)
+            .map_event_format(|lines| Bounded::new(lines, rates))
+            .with_writer(move || Sink(sink.clone()))
+            .with_filter(Wanted(EnvFilter::new(filter)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+        String::from_utf8(seen.lock().unwrap().clone()).unwrap()
     }
 
     struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);

@@ -4,5 +4,8 @@
 //! listens to them is installed here, once for the process.
 
 pub mod events_file;
+mod fields;
 pub mod logs;
 pub mod prometheus;
+mod rates;
+pub mod stderr;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 
+use super::{logs, stderr};
+
 const BUILD_INFO: &str = "tidegate_build_info";
 
 /// Jobs, and their waits: from a millisecond to an hour.
@@ -54,6 +56,9 @@ impl Prometheus {
 
     /// Every metric, as Prometheus reads it.
     pub fn render(&self) -> String {
+        // Counted where no recorder may be: before there is one, and by threads that log.
+        let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
+        tidegate::run::metrics::log_lines(dropped, logs::left_out());
         self.0.render()
     }
 

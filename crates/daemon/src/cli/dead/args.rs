@@ -29,6 +29,16 @@ Examples:
   tidegate dead list thumbnails --format json | jq -r '.[] | select(.exit_code == 3) | .id'")]
     List(ListArgs),
 
+    /// Show dead letters whole: body, properties, headers, and the end of the standard error
+    ///
+    /// As JSON it is one object for each letter. Text that is not UTF-8 is `{"base64": "..."}` there, and escaped (\xff)
+    /// for people. The queue stays as it was, as with `list`.
+    #[command(after_help = "\
+Examples:
+  tidegate dead show thumbnails order-17
+  tidegate dead show thumbnails order-17 --format json | jq -r .body")]
+    Show(ShowArgs),
+
     /// Put dead letters back into the pool's queue, with their attempts before them
     ///
     /// All that are there when it begins, or those chosen. Each is confirmed in the queue before it leaves the dead
@@ -44,12 +54,14 @@ Examples:
 
     /// Delete dead letters for good
     ///
-    /// All that are there when it begins, or those chosen. In a terminal it asks before it deletes all.
+    /// All that are there when it begins, or those chosen. Before it deletes all it asks; where there is no terminal to
+    /// ask at, it wants --yes.
     #[command(after_help = "\
 Examples:
   tidegate dead purge thumbnails
   tidegate dead purge thumbnails order-17
-  tidegate dead purge thumbnails --reason rejected")]
+  tidegate dead purge thumbnails --reason rejected
+  tidegate dead purge thumbnails --yes    all of them, in a script")]
     Purge(PurgeArgs),
 }
 
@@ -79,6 +91,16 @@ pub(super) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+
+    /// Ids as `list` shows them, whole; every letter of such an id is shown
+    #[arg(value_name = "ID", required = true)]
+    pub(super) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ChoiceArgs {
     #[command(flatten)]
     pub(super) place: PlaceArgs,
@@ -101,7 +123,7 @@ pub(super) struct PurgeArgs {
     #[command(flatten)]
     pub(super) choice: ChoiceArgs,
 
-    /// Delete all without asking
+    /// Delete all without asking. Wanted where there is no terminal to ask at
     #[arg(long, short)]
     pub(super) yes: bool,
 }

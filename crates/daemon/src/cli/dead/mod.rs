@@ -5,6 +5,7 @@
 mod args;
 mod show;
 mod walk;
+mod whole;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::args::DeadArgs;
 use self::{
-    args::{ChoiceArgs, DeadCommand, ListArgs, Most, PlaceArgs},
+    args::{ChoiceArgs, DeadCommand, ListArgs, Most, PlaceArgs, ShowArgs},
     walk::{Graveyard, Walked, Wanted},
 };
 use super::{
@@ -27,9 +28,9 @@ use super::{
     output::{self, Exit, Failure},
 };
 use tidegate::{
-    adapters::process::Escaped,
     config::{DeadLetter, PoolSettings, Settings},
     decide::QueueName,
+    escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter, Levels, dead_queue, retry_queue},
 };
@@ -38,6 +39,7 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
     let settings = super::load(cli)?.1.settings;
     let place = match &args.command {
         DeadCommand::List(list) => &list.place,
+        DeadCommand::Show(show) => &show.place,
         DeadCommand::Retry(choice) => &choice.place,
         DeadCommand::Purge(purge) => &purge.choice.place,
     };
@@ -114,6 +116,7 @@ impl<'a> Place<'a> {
         };
         match &args.command {
             DeadCommand::List(args) => self.list(format, args, &graveyard).await,
+            DeadCommand::Show(args) => self.show(format, args, &graveyard).await,
             DeadCommand::Retry(args) => self.retry(format, args, &graveyard).await,
             DeadCommand::Purge(args) => {
                 self.purge(format, &args.choice, args.yes, &graveyard).await
@@ -152,6 +155,50 @@ impl<'a> Place<'a> {
             &wanted,
         ));
         Ok(Exit::Ok)
+    }
+
+    async fn show(
+        &self,
+        format: Format,
+        args: &ShowArgs,
+        graveyard: &Graveyard,
+    ) -> Result<Exit, Failure> {
+        let wanted = Wanted {
+            ids: args.ids.clone(),
+            reason: None,
+            limit: Most::All,
+        };
+        let mut written = Ok(());
+        let walked = match graveyard.letters {
+            0 => nothing(&wanted),
+            _ => {
+                let shown = graveyard.visit(&wanted, |letter, message| {
+                    if written.is_ok() {
+                        written = match format {
+                            Format::Json => output::json(&whole::Whole::new(letter, message)),
+                            Format::Human => output::write(whole::text(letter, message).as_bytes()),
+                        };
+                    }
+                });
+                let shown = shown.await;
+                shown.map_err(|error| failure(error, "look at dead letters"))?
+            }
+        };
+        written?;
+        if !walked.missing.is_empty() {
+            return Err(self.missing(&walked.missing));
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// The failure of having found no letter of these ids.
+    fn missing(&self, ids: &[String]) -> Failure {
+        let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
+        let hint = format!(
+            "`tidegate dead list {} --limit all` shows every id; an id is taken whole",
+            self.pool.name
+        );
+        Failure::new(Exit::Unexpected, error).hint(hint)
     }
 
     async fn retry(
@@ -196,6 +243,15 @@ impl<'a> Place<'a> {
     ) -> Result<Exit, Failure> {
         let wanted = wanted(args);
         let asks = wanted.is_everything() && !is_sure && graveyard.letters > 0;
+        if asks && !can_ask() {
+            let letters = letters(graveyard.letters);
+            let error = anyhow!(
+                "delete {letters} of {} for good: there is no terminal to ask at",
+                self.queue
+            );
+            let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
+            return Err(Failure::new(Exit::Usage, error).hint(hint));
+        }
         if asks && !confirmed(&self.queue, graveyard.letters)? {
             say("nothing was deleted");
             return Ok(Exit::Ok);
@@ -253,13 +309,7 @@ impl<'a> Place<'a> {
             return failed(anyhow!("{}: {} stay", what.operation, letters(stay)));
         }
         if !walked.missing.is_empty() {
-            let missing = walked.missing.join(", ");
-            let error = anyhow!("find in {}: {missing}", self.queue);
-            let hint = format!(
-                "`tidegate dead list {} --limit all` shows every id; an id is taken whole",
-                self.pool.name
-            );
-            return Err(Failure::new(Exit::Unexpected, error).hint(hint));
+            return Err(self.missing(&walked.missing));
         }
         Ok(Exit::Ok)
     }
@@ -392,11 +442,13 @@ fn say(text: &str) {
     }
 }
 
-/// Asks, where there is someone to ask. Nobody is there: it does as it was told.
+/// Whether there is someone to ask.
+fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks at the terminal.
 fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Ok(true);
-    }
     let question = format!("delete {} of {queue} for good? [y/N] ", letters(count));
     let _ = write!(io::stderr(), "{}", Escaped(&question));
     let mut answer = String::new();

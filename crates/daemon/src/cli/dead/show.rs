@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use super::super::table::{Cell, DIM, Layout, cell};
 use tidegate::{
-    adapters::process::Escaped,
+    escape::Escaped,
     settle::{DeadBy, Letter},
 };
 

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::Most;
 use tidegate::{
-    adapters::process::Escaped,
     decide::QueueName,
-    queue::{Browser, Delivery, Outgoing, QueueDriver, QueueError, QueueErrorKind},
+    escape::Escaped,
+    queue::{Browser, Delivery, Message, Outgoing, QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter, renewed},
 };
 
@@ -92,16 +92,27 @@ pub(super) struct Walked {
 impl Graveyard {
     /// Reads letters, and leaves the queue as it was.
     pub(super) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
-        let mut walk = Walk::begin(self, wanted).await?;
         let mut letters = Vec::new();
+        let walked = self.visit(wanted, |letter, _| letters.push(letter.clone()));
+        let walked = walked.await?;
+        Ok((letters, walked))
+    }
+
+    /// Hands each letter out with its message, and leaves the queue as it was.
+    pub(super) async fn visit(
+        &self,
+        wanted: &Wanted,
+        mut see: impl FnMut(&Letter, &Message),
+    ) -> Result<Walked, QueueError> {
+        let mut walk = Walk::begin(self, wanted).await?;
         while let Some((letter, delivery)) = walk.next().await? {
-            letters.push(letter);
+            see(&letter, delivery.message());
             walk.pass_over(delivery).await;
         }
         let walked = walk.end().await;
         match walked.trouble {
             Some(error) => Err(error),
-            None => Ok((letters, walked)),
+            None => Ok(walked),
         }
     }
 

@@ -1,0 +1,176 @@
+//! Where a copy goes when its queue takes nothing, and what an error on the way is about. Pure.
+
+use std::time::Duration;
+
+use super::levels::{dead_queue_spec, retry_queue_spec};
+use crate::{
+    decide::QueueName,
+    queue::{QueueErrorKind, QueueSpec},
+};
+
+/// Queues that stand in for the retry queue of a level: `<queue>.retry.<ms>.2` and so on.
+const SPARES: std::ops::RangeInclusive<u32> = 2..=4;
+
+/// How long a queue that took nothing is left alone at first. Doubled each time, up to [`LONGEST_REST`].
+const FIRST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// The queues that a copy may go to, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// How each is declared.
+    pub queues: Vec<QueueSpec>,
+    /// Whether a queue that someone else declared in another way will do.
+    pub takes_any: bool,
+}
+
+impl Route {
+    /// For a retry at this level. What its queue must do (hold a message for a time, then send it back) is in the
+    /// queue's arguments, so that another's will not do.
+    pub fn retry(queue: &QueueName, level: Duration) -> Self {
+        let own = retry_queue_spec(queue, level);
+        let spares = SPARES.map(|n| QueueSpec {
+            name: spare(&own.name, n),
+            ..own.clone()
+        });
+        let mut queues: Vec<_> = spares.collect();
+        queues.insert(0, own);
+        Self {
+            queues,
+            takes_any: false,
+        }
+    }
+
+    /// For a dead letter. Any queue of the name will do, so that an operator may have one with a limit or of another
+    /// kind; and there is no other, so that nobody has to look for dead letters in two places.
+    pub fn dead_letter(queue: &QueueName) -> Self {
+        Self {
+            queues: vec![dead_queue_spec(queue)],
+            takes_any: true,
+        }
+    }
+}
+
+/// Name of the queue that stands in for a retry queue, the first being the second queue of its level.
+fn spare(retry_queue: &QueueName, n: u32) -> QueueName {
+    QueueName::from(format!("{retry_queue}.{n}"))
+}
+
+/// The spares of a retry queue, in the order in which they are used.
+pub fn spares(retry_queue: &QueueName) -> impl Iterator<Item = QueueName> + '_ {
+    SPARES.map(|n| spare(retry_queue, n))
+}
+
+/// What an error is about that a copy met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing can be published at present.
+    Everything,
+    /// This queue takes nothing.
+    Queue,
+    /// This message is not taken, wherever it goes.
+    Message,
+}
+
+/// What was attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The queue was declared.
+    Declare,
+    /// The copy was published.
+    Publish,
+}
+
+/// Decides what an error of this kind is about.
+pub fn scope(step: Step, kind: QueueErrorKind) -> Scope {
+    use QueueErrorKind as K;
+    match (step, kind) {
+        (_, K::Blocked | K::Disconnected | K::HeldTooLong | K::Other) => Scope::Everything,
+        (Step::Declare, _) => Scope::Queue,
+        // All copies go through one exchange.
+        (Step::Publish, K::AccessRefused) => Scope::Everything,
+        (Step::Publish, K::TooLarge | K::Conflict | K::BrokerFailed) => Scope::Message,
+        (Step::Publish, _) => Scope::Queue,
+    }
+}
+
+/// What is wrong with a queue that met an error of this kind: reads after the queue's name.
+pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
+    use QueueErrorKind as K;
+    match kind {
+        K::Mismatch => {
+            "was declared by someone else in another way (406), and would not send retries back"
+        }
+        K::LimitReached => "cannot be declared, because a limit on queues is reached",
+        K::AccessRefused => "may not be declared by this user, and is not there",
+        K::Conflict => "is held exclusively by another connection",
+        K::Timeout => "does not confirm (a quorum queue without a leader does not)",
+        K::Refused => "refuses messages (full, or its node is gone)",
+        K::Unroutable => "is gone as soon as it is declared",
+        _ => "cannot be used",
+    }
+}
+
+/// How long a queue is left alone after it took nothing for this many times in a row.
+pub fn rest(kind: QueueErrorKind, failures: u32) -> Duration {
+    use QueueErrorKind as K;
+    match kind {
+        // Somebody has to change something.
+        K::Mismatch | K::AccessRefused | K::BrokerFailed => LONGEST_REST,
+        _ => FIRST_REST
+            .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+            .min(LONGEST_REST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use QueueErrorKind as K;
+
+    use super::*;
+
+    #[test]
+    fn a_retry_has_its_own_queue_and_three_more_and_a_dead_letter_one() {
+        let queue = QueueName::from("jobs");
+        let names = |route: &Route| -> Vec<String> {
+            route.queues.iter().map(|q| q.name.to_string()).collect()
+        };
+        let retry = Route::retry(&queue, Duration::from_millis(200));
+        let expected = ["", ".2", ".3", ".4"].map(|n| format!("jobs.retry.200{n}"));
+        assert_eq!(names(&retry), expected);
+        for spec in &retry.queues {
+            assert_eq!(spec.message_ttl, Some(Duration::from_millis(200)));
+            assert_eq!(spec.dead_letter_to, Some(queue.clone()));
+        }
+        assert_eq!(names(&Route::dead_letter(&queue)), ["jobs.dead"]);
+    }
+
+    #[test]
+    fn only_what_stops_every_publish_is_about_everything() {
+        for (step, kind, expected) in [
+            (Step::Publish, K::Blocked, Scope::Everything),
+            (Step::Publish, K::Disconnected, Scope::Everything),
+            (Step::Publish, K::AccessRefused, Scope::Everything),
+            (Step::Publish, K::Timeout, Scope::Queue),
+            (Step::Publish, K::Refused, Scope::Queue),
+            (Step::Publish, K::Unroutable, Scope::Queue),
+            (Step::Publish, K::TooLarge, Scope::Message),
+            (Step::Publish, K::Conflict, Scope::Message),
+            (Step::Declare, K::Disconnected, Scope::Everything),
+            (Step::Declare, K::Timeout, Scope::Queue),
+            (Step::Declare, K::Mismatch, Scope::Queue),
+            (Step::Declare, K::LimitReached, Scope::Queue),
+            (Step::Declare, K::AccessRefused, Scope::Queue),
+            (Step::Declare, K::BrokerFailed, Scope::Queue),
+        ] {
+            assert_eq!(scope(step, kind), expected, "{step:?} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_queue_rests_twice_as_long_each_time_and_someone_elses_long_at_once() {
+        let seconds = |kind| [1, 2, 3, 4, 5, 99].map(|n| rest(kind, n).as_secs());
+        assert_eq!(seconds(K::Timeout), [60, 120, 240, 480, 600, 600]);
+        assert_eq!(seconds(K::Mismatch), [600; 6]);
+    }
+}

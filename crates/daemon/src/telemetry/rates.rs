@@ -1,0 +1,280 @@
+//! The bound of how often one kind of warning is logged.
+//!
+//! Of the warnings and errors of one kind, which is one place in the code and one pool, the first [`PER_SECOND`] in a
+//! second are logged. The rest of that second are counted, and one line says how many they were. So a pool whose every
+//! job fails cannot fill a disk, and at the rates at which people read each failure is there.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::{Event, callsite::Identifier, field};
+
+/// Lines of one kind that are logged in a second.
+pub(super) const PER_SECOND: u32 = 50;
+
+/// How long a count lasts.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The target of the line that tells of those left out. No filter hides it.
+pub(super) const TARGET: &str = "tidegate::log::rate";
+
+/// Lets the first events of a kind pass, and tells of the others.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    /// Written by whoever logs, and by the thread that tells.
+    windows: Mutex<Windows>,
+    /// Something was left out that nobody was told of.
+    changed: Condvar,
+    left_out: AtomicU64,
+}
+
+impl Rates {
+    /// Whether an event is logged.
+    pub(super) fn admits(&self, event: &Event<'_>) -> bool {
+        let mut words = Words::default();
+        event.record(&mut words);
+        let kind = Kind {
+            callsite: event.metadata().callsite(),
+            pool: words.pool,
+        };
+        let is_admitted = self.lock().admit(kind, &words.message, Instant::now());
+        if !is_admitted {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.changed.notify_one();
+        }
+        is_admitted
+    }
+
+    /// Tells again and again what was left out in the second before. Never returns.
+    pub(super) fn serve(&self) {
+        let mut windows = self.lock();
+        loop {
+            let now = Instant::now();
+            let due = windows.due(now, false);
+            if !due.is_empty() {
+                // What is said comes by us again.
+                drop(windows);
+                due.iter().for_each(LeftOut::tell);
+                windows = self.lock();
+                continue;
+            }
+            windows = match windows.next_due() {
+                None => {
+                    let woken = self.changed.wait(windows);
+                    woken.unwrap_or_else(PoisonError::into_inner)
+                }
+                Some(next) => {
+                    let pause = next.saturating_duration_since(now);
+                    let woken = self.changed.wait_timeout(windows, pause);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Tells what was left out so far, at the end.
+    pub(super) fn finish(&self) {
+        let due = self.lock().due(Instant::now(), true);
+        due.iter().for_each(LeftOut::tell);
+    }
+
+    /// Lines that were left out since the start.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What counts together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    callsite: Identifier,
+    /// Empty where the event is not of a pool.
+    pool: String,
+}
+
+/// Counts of the present second, by kind. Bounded, because those that are over are removed.
+#[derive(Debug, Default)]
+struct Windows {
+    windows: HashMap<Kind, Window>,
+    /// Of seconds that are over.
+    left_out: Vec<LeftOut>,
+}
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    logged: u32,
+    left_out: u64,
+    /// The message of one that was left out.
+    like: String,
+}
+
+/// Events that were not logged.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut {
+    pool: String,
+    like: String,
+    lines: u64,
+}
+
+impl Windows {
+    fn admit(&mut self, kind: Kind, message: &str, now: Instant) -> bool {
+        if let Some(window) = self.windows.get_mut(&kind)
+            && now.saturating_duration_since(window.began) < WINDOW
+        {
+            if window.logged < PER_SECOND {
+                window.logged += 1;
+                return true;
+            }
+            if window.left_out == 0 {
+                window.like = message.to_owned();
+            }
+            window.left_out += 1;
+            return false;
+        }
+        let new = Window {
+            began: now,
+            logged: 1,
+            left_out: 0,
+            like: String::new(),
+        };
+        if let Some(over) = self.windows.insert(kind.clone(), new) {
+            self.left_out.extend(over.left_out(&kind));
+        }
+        true
+    }
+
+    /// What is to be told by now; all that there is at the end.
+    fn due(&mut self, now: Instant, is_end: bool) -> Vec<LeftOut> {
+        let over = |_: &Kind, window: &mut Window| {
+            is_end || now.saturating_duration_since(window.began) >= WINDOW
+        };
+        let mut due = std::mem::take(&mut self.left_out);
+        for (kind, window) in self.windows.extract_if(over) {
+            due.extend(window.left_out(&kind));
+        }
+        due
+    }
+
+    /// When the next count that has something to tell is over.
+    fn next_due(&self) -> Option<Instant> {
+        let windows = self.windows.values();
+        let telling = windows.filter(|window| window.left_out > 0);
+        telling.map(|window| window.began + WINDOW).min()
+    }
+}
+
+impl Window {
+    fn left_out(self, kind: &Kind) -> Option<LeftOut> {
+        (self.left_out > 0).then(|| LeftOut {
+            pool: kind.pool.clone(),
+            like: self.like,
+            lines: self.left_out,
+        })
+    }
+}
+
+impl LeftOut {
+    fn tell(&self) {
+        let pool = Some(self.pool.as_str()).filter(|pool| !pool.is_empty());
+        tracing::warn!(
+            target: TARGET,
+            pool = pool.map(field::display),
+            like = self.like,
+            lines = self.lines,
+            "more lines like this were left out within a second"
+        );
+    }
+}
+
+/// What is wanted of an event's fields.
+#[derive(Debug, Default)]
+struct Words {
+    pool: String,
+    message: String,
+}
+
+impl field::Visit for Words {
+    fn record_debug(&mut self, field: &field::Field, value: &dyn std::fmt::Debug) {
+        match field.name() {
+            "pool" => self.pool = format!("{value:?}"),
+            "message" => self.message = format!("{value:?}"),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Callsite, Metadata, subscriber::Interest};
+
+    use super::*;
+
+    struct Place;
+
+    impl Callsite for Place {
+        fn set_interest(&self, _: Interest) {}
+
+        fn metadata(&self) -> &Metadata<'_> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    fn kind(pool: &str) -> Kind {
+        static PLACE: Place = Place;
+        Kind {
+            callsite: Identifier(&PLACE),
+            pool: pool.to_owned(),
+        }
+    }
+
+    #[test]
+    fn logs_the_first_of_a_second_and_counts_the_rest_by_pool() {
+        let start = Instant::now();
+        let mut windows = Windows::default();
+        let logged = |windows: &mut Windows, pool: &str, events: u32, now| {
+            let admitted = (0..events).filter(|_| windows.admit(kind(pool), "job failed", now));
+            u32::try_from(admitted.count()).unwrap()
+        };
+        assert_eq!(logged(&mut windows, "a", 1400, start), PER_SECOND);
+        assert_eq!(logged(&mut windows, "b", 10, start), 10);
+        assert_eq!(windows.next_due(), Some(start + WINDOW));
+        assert_eq!(windows.due(start + WINDOW / 2, false), []);
+        let more = |lines| LeftOut {
+            pool: "a".to_owned(),
+            like: "job failed".to_owned(),
+            lines,
+        };
+        let rest = u64::from(1400 - PER_SECOND);
+        assert_eq!(windows.due(start + WINDOW, false), [more(rest)]);
+        assert!(windows.windows.is_empty());
+        assert_eq!(windows.next_due(), None);
+
+        // A next second begins also where nobody has told of the one before yet.
+        assert_eq!(logged(&mut windows, "a", 60, start), PER_SECOND);
+        assert_eq!(logged(&mut windows, "a", 51, start + WINDOW), PER_SECOND);
+        assert_eq!(windows.due(start + WINDOW, false), [more(10)]);
+        assert_eq!(windows.due(start + WINDOW, true), [more(1)]);
+    }
+
+    #[test]
+    fn at_the_rates_at_which_people_read_each_line_is_there() {
+        let start = Instant::now();
+        let mut windows = Windows::default();
+        for n in 0..1000 {
+            let now = start + WINDOW / PER_SECOND * n;
+            assert!(windows.admit(kind("a"), "job failed", now), "{n}");
+        }
+        assert_eq!(windows.due(start, true), []);
+    }
+}

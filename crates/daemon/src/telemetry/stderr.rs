@@ -1,0 +1,393 @@
+//! Standard error, written by a thread of its own, so that nothing else ever waits for whoever reads it.
+//!
+//! A line is handed over in memory and never waits. What may wait for the reader is bounded in bytes. The rule where
+//! the room is used up: **the newest line is dropped**, so that the beginning of a trouble stays, and the last quarter
+//! of the room is kept for warnings and errors. Dropped lines are counted, and the log says how many they were at the
+//! place where they are missing, once it flows again. Lines that standard error refuses (a full disk, a closed
+//! descriptor) are counted in the same way.
+//!
+//! The thread writes to the descriptor and not by way of [`std::io::Stderr`], whose lock it would hold while it waits.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
+};
+
+/// Bytes of lines that may wait for the reader. As many again may be on their way to the kernel.
+const CAPACITY: usize = 1024 * 1024;
+
+/// How much of that only warnings and errors may use.
+const RESERVED: usize = CAPACITY / 4;
+
+/// Longest that the process's end waits for its last lines to be written.
+pub const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The target of the line that tells of dropped ones. No filter hides it.
+pub(super) const DROPPED_TARGET: &str = "tidegate::log::dropped";
+
+static STDERR: OnceLock<Stderr> = OnceLock::new();
+
+/// How much a line matters where there is no room for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Dropped first.
+    Usual,
+    /// A warning or an error.
+    Grave,
+    /// The line that tells of dropped ones. Only the writer's own thread makes it.
+    Notice,
+}
+
+/// The way to standard error. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stderr(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Written by everyone who has something to say, emptied by the writer.
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    filled: Condvar,
+    /// All that there was is written, or refused.
+    done: Condvar,
+    /// Lines dropped since the start. Written here, read by the metrics.
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whole lines.
+    lines: Vec<u8>,
+    /// Lines dropped since the writer last took the others.
+    dropped: u64,
+    /// See [`Weight::Notice`].
+    notice: Vec<u8>,
+    /// The writer is about lines that it took.
+    is_writing: bool,
+}
+
+impl Waiting {
+    /// Takes a line in, or drops and counts it. Whether it was taken.
+    fn push(&mut self, line: &[u8], weight: Weight) -> bool {
+        let room = match weight {
+            Weight::Usual => CAPACITY - RESERVED,
+            Weight::Grave => CAPACITY,
+            Weight::Notice => {
+                self.notice.extend_from_slice(line);
+                return true;
+            }
+        };
+        let fits = self.lines.len() + line.len() <= room;
+        match fits {
+            true => self.lines.extend_from_slice(line),
+            false => self.dropped += 1,
+        }
+        fits
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.dropped == 0
+    }
+}
+
+/// Starts the writer of this process's standard error, where there is none yet.
+///
+/// # Errors
+/// No thread can be had.
+pub fn start() -> io::Result<Stderr> {
+    if let Some(stderr) = started() {
+        return Ok(stderr.clone());
+    }
+    let stderr = Stderr::to(write_stderr)?;
+    Ok(STDERR.get_or_init(|| stderr).clone())
+}
+
+/// The writer of this process's standard error, where it was started.
+pub fn started() -> Option<&'static Stderr> {
+    STDERR.get()
+}
+
+impl Stderr {
+    /// Starts a writer that hands what there is to `write`, which may block.
+    fn to(write: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let writer = Writer {
+            shared: shared.clone(),
+            write,
+            lost: 0,
+            is_mid_line: false,
+        };
+        thread::Builder::new()
+            .name("stderr".to_owned())
+            .spawn(move || writer.serve())?;
+        Ok(Self(shared))
+    }
+
+    /// Hands lines over. Never waits for the reader.
+    pub fn push(&self, lines: &[u8], weight: Weight) {
+        if !self.0.lock().push(lines, weight) {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.filled.notify_one();
+    }
+
+    /// Waits until all that was handed over is written, at most this long. Whether it is.
+    pub fn finish(&self, timeout: Duration) -> bool {
+        let waiting = self.0.lock();
+        let busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.is_empty();
+        let waited = self.0.done.wait_timeout_while(waiting, timeout, busy);
+        let (_waiting, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out()
+    }
+
+    /// Lines that were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing panics under it; and a log that is a little off is better than none.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Writer<W> {
+    shared: Arc<Shared>,
+    write: W,
+    /// Dropped lines that were not told of yet.
+    lost: u64,
+    /// The last write ended within a line.
+    is_mid_line: bool,
+}
+
+impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
+    fn serve(mut self) {
+        // A terminal in `tostop` stops a process in the background that writes to it, but not where the signal is
+        // blocked. Only in this thread, because jobs would inherit it from the others.
+        let _ = SigSet::from(Signal::SIGTTOU).thread_block();
+        let mut batch = Vec::new();
+        loop {
+            self.take(&mut batch);
+            self.write_all(&batch);
+            self.tell();
+            batch.clear();
+        }
+    }
+
+    /// Waits for something to write.
+    fn take(&mut self, batch: &mut Vec<u8>) {
+        let mut waiting = self.shared.lock();
+        waiting.is_writing = false;
+        while waiting.is_empty() {
+            self.shared.done.notify_all();
+            let woken = self.shared.filled.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(&mut waiting.lines, batch);
+        self.lost += std::mem::take(&mut waiting.dropped);
+        waiting.is_writing = true;
+    }
+
+    /// Writes lines, or counts those that were refused.
+    fn write_all(&mut self, lines: &[u8]) -> bool {
+        if self.is_mid_line {
+            match self.write_bytes(b"\n") {
+                Ok(()) => self.is_mid_line = false,
+                Err(_) => {
+                    self.refused(lines);
+                    return false;
+                }
+            }
+        }
+        match self.write_bytes(lines) {
+            Ok(()) => true,
+            Err(left) => {
+                let written = lines.len() - left;
+                self.is_mid_line = written > 0 && lines[written - 1] != b'\n';
+                self.refused(&lines[written..]);
+                false
+            }
+        }
+    }
+
+    /// The bytes that were not written, where there are any.
+    fn write_bytes(&mut self, mut bytes: &[u8]) -> Result<(), usize> {
+        while !bytes.is_empty() {
+            match (self.write)(bytes) {
+                Ok(0) => return Err(bytes.len()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(bytes.len()),
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, lines: &[u8]) {
+        let refused = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.lost += refused;
+        self.shared.dropped.fetch_add(refused, Ordering::Relaxed);
+    }
+
+    /// Says how many lines are missing here.
+    fn tell(&mut self) {
+        if self.lost == 0 || self.is_mid_line {
+            return;
+        }
+        // Comes back to us as bytes, in the form of all other lines.
+        tracing::warn!(
+            target: DROPPED_TARGET,
+            lines = self.lost,
+            "log lines were dropped: standard error did not take them"
+        );
+        let mut notice = std::mem::take(&mut self.shared.lock().notice);
+        if notice.is_empty() {
+            notice = format!("tidegate: {} log lines were dropped\n", self.lost).into_bytes();
+        }
+        if self.write_bytes(&notice).is_ok() {
+            self.lost = 0;
+        }
+    }
+}
+
+/// Writes to standard error itself, and waits where whoever we share it with wants writes not to wait.
+fn write_stderr(bytes: &[u8]) -> io::Result<usize> {
+    let stderr = io::stderr();
+    loop {
+        match rustix::io::write(&stderr, bytes) {
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut fds, PollTimeout::NONE)?;
+            }
+            written => return Ok(written?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use super::*;
+
+    /// Longest that a test waits.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A reader that takes what is written only when it is asked to.
+    struct Reader {
+        written: Receiver<Vec<u8>>,
+        allow: SyncSender<io::Result<usize>>,
+    }
+
+    /// The writer of such a reader: each write waits for the word of how much of it is taken.
+    fn stalled() -> (Stderr, Reader) {
+        let (tell, written) = sync_channel(1000);
+        let (allow, allowed) = sync_channel::<io::Result<usize>>(1000);
+        let stderr = Stderr::to(move |bytes| {
+            // Nobody listens once the test is over.
+            let _ = tell.send(bytes.to_vec());
+            let taken = allowed.recv().unwrap_or(Ok(0))?;
+            Ok(taken.min(bytes.len()))
+        });
+        (stderr.unwrap(), Reader { written, allow })
+    }
+
+    impl Reader {
+        fn next(&self) -> String {
+            let written = self.written.recv_timeout(LONG).expect("a write");
+            String::from_utf8(written).unwrap()
+        }
+
+        fn take(&self) -> String {
+            let text = self.next();
+            self.allow.send(Ok(usize::MAX)).unwrap();
+            text
+        }
+    }
+
+    fn line(n: usize) -> Vec<u8> {
+        format!("{n:0>1023}\n").into_bytes()
+    }
+
+    #[test]
+    fn nothing_waits_for_a_reader_that_does_not_read_and_the_newest_lines_are_dropped() {
+        let (stderr, reader) = stalled();
+        stderr.push(b"the first\n", Weight::Usual);
+        assert_eq!(reader.next(), "the first\n");
+        // The writer waits in its write from here on.
+        for n in 0..1000 {
+            stderr.push(&line(n), Weight::Usual);
+        }
+        let room = (CAPACITY - RESERVED) / 1024;
+        assert_eq!(stderr.dropped(), (1000 - room) as u64);
+        assert!(!stderr.finish(Duration::ZERO));
+
+        // It flows again: what waited, and then how many are missing at this place.
+        reader.allow.send(Ok(usize::MAX)).unwrap();
+        let kept = reader.take();
+        assert_eq!(kept.lines().count(), room);
+        assert!(kept.lines().last().unwrap().ends_with("767"), "{room}");
+        let notice = format!("tidegate: {} log lines were dropped\n", 1000 - room);
+        assert_eq!(reader.take(), notice);
+        stderr.push(b"after\n", Weight::Usual);
+        assert_eq!(reader.take(), "after\n");
+        assert!(stderr.finish(LONG));
+    }
+
+    #[test]
+    fn the_last_quarter_of_the_room_is_for_warnings_and_errors() {
+        let mut waiting = Waiting::default();
+        while waiting.push(&line(0), Weight::Usual) {}
+        assert_eq!(waiting.lines.len(), CAPACITY - RESERVED);
+        let mut grave = 0;
+        while waiting.push(&line(1), Weight::Grave) {
+            grave += 1;
+        }
+        assert_eq!(grave, RESERVED / 1024);
+        assert_eq!(waiting.dropped, 2);
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_and_told_of_where_a_line_can_begin_again() {
+        let (stderr, reader) = stalled();
+        stderr.push(b"whole\nbroken\nrefused\n", Weight::Usual);
+        assert_eq!(reader.next(), "whole\nbroken\nrefused\n");
+        reader.allow.send(Ok(9)).unwrap();
+        assert_eq!(reader.next(), "ken\nrefused\n");
+        reader
+            .allow
+            .send(Err(io::ErrorKind::StorageFull.into()))
+            .unwrap();
+        assert!(stderr.finish(LONG));
+        assert_eq!(stderr.dropped(), 2);
+
+        stderr.push(b"again\n", Weight::Usual);
+        assert_eq!(reader.take(), "\n");
+        assert_eq!(reader.take(), "again\n");
+        assert_eq!(reader.take(), "tidegate: 2 log lines were dropped\n");
+    }
+
+    #[test]
+    fn an_end_waits_for_what_can_be_written() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let stderr = Stderr::to(move |bytes| io::Write::write(&mut writer, bytes)).unwrap();
+        stderr.push(b"the last\n", Weight::Usual);
+        assert!(stderr.finish(LONG));
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(reader), &mut line).unwrap();
+        assert_eq!(line, "the last\n");
+    }
+}

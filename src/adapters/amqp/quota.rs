@@ -1,0 +1,507 @@
+//! Channels that the broker grants us: how many that may be, and how it is found out at no job's cost.
+//!
+//! RabbitMQ limits channels for a user (`max-channels`) and on a node (`channel_max_per_node`), tells nobody how many
+//! are left, and ends the *connection* that asks for one too many. Therefore:
+//!
+//! - Where jobs run, more channels than we have ever had are first tried on a connection of their own.
+//! - Where none run yet, they are opened right away, but nothing is consumed before all of them are answered.
+//! - What was refused is remembered. A few channels are kept back for requests and copies; the rest is for workers. Now
+//!   and then a trial finds out whether there are more by now, on a connection of its own again.
+//!
+//! Others who share the limit can still take a channel in between: then a connection is lost, as with any other fault.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+
+use super::{
+    address::{Address, Plug},
+    error::classify,
+    refusal::{channel_limit, number_in},
+};
+use crate::queue::{QueueError, QueueErrorKind};
+
+/// Channels that workers leave to others where there is a limit: one to probe, one to publish, one for answers.
+const RESERVED: usize = 3;
+/// Most channels that one trial asks for.
+const MOST_TRIED: usize = 256;
+/// Time from a refusal to the first trial: the broker counts channels of a lost connection a little longer.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time between two trials.
+const LAST_PAUSE: Duration = Duration::from_secs(300);
+/// For how long a channel that was closed still counts where there is a limit: the broker counts in the background.
+const LINGER: Duration = Duration::from_millis(500);
+/// The same after a trial, before its channels are opened again elsewhere.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Time after which a trial that could not be made is made again.
+const UNTRIED: Duration = Duration::from_secs(60);
+/// Longest time that a first consumer waits for the other channels that are being opened.
+const TOGETHER: Duration = Duration::from_secs(1);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the broker grants. One for all connections of a driver.
+#[derive(Debug)]
+pub(super) struct Quota {
+    /// Written by whoever opens and closes a channel. Held for no longer than it takes to count.
+    ledger: Mutex<Ledger>,
+    /// Consumers' channels that are being opened. Written with the ledger; read by first consumers, which wait for zero.
+    opening: watch::Sender<usize>,
+    /// One trial at a time; who waits finds what it found.
+    trial: tokio::sync::Mutex<()>,
+}
+
+/// The counts, and what follows from them. Pure.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Channels for requests and publishes.
+    requests: usize,
+    /// Channels of consumers, those that are being opened too.
+    consumers: usize,
+    /// Of these, those that the broker has not answered yet.
+    opening: usize,
+    /// Consumers that may hold jobs.
+    consuming: usize,
+    /// That many channels were open at once, and none was refused since.
+    proven: usize,
+    limit: Option<Limit>,
+    /// When channels that were closed no longer count, in order.
+    lingering: VecDeque<Instant>,
+    /// Until when no trial is made because the last could not be.
+    untried_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    /// Channels that we may have, all together.
+    channels: usize,
+    /// What the broker said, and when.
+    said: String,
+    at: Instant,
+    /// When the next trial may be.
+    until: Instant,
+    pause: Duration,
+    /// Channels that it asks for.
+    step: usize,
+}
+
+/// Whether a channel may be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Yes.
+    Open,
+    /// Yes, and nothing is consumed before all that are being opened are answered.
+    OpenTogether,
+    /// After a trial.
+    Try,
+    /// No.
+    Full,
+}
+
+/// What a trial came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Trial {
+    Granted(usize),
+    Refused {
+        granted: usize,
+        said: String,
+    },
+    /// There was no connection to be had for it.
+    Unknown,
+}
+
+impl Ledger {
+    fn open(&self) -> usize {
+        self.requests + self.consumers + self.lingering.len()
+    }
+
+    fn answered(&self) -> usize {
+        self.open() - self.opening
+    }
+
+    fn forget_lingering(&mut self, now: Instant) {
+        while self.lingering.front().is_some_and(|until| *until <= now) {
+            self.lingering.pop_front();
+        }
+    }
+
+    /// Whether one more consumer may open its channel.
+    fn ask_consumer(&mut self, now: Instant) -> Answer {
+        self.forget_lingering(now);
+        match &self.limit {
+            Some(limit) => {
+                let most = limit.channels.saturating_sub(RESERVED).max(1);
+                if self.consumers + self.lingering.len() < most {
+                    Answer::Open
+                } else if now >= limit.until {
+                    Answer::Try
+                } else {
+                    Answer::Full
+                }
+            }
+            None if self.open() < self.proven => Answer::Open,
+            None if self.consuming == 0 => Answer::OpenTogether,
+            None if self.is_untried(now) => Answer::Open,
+            None => Answer::Try,
+        }
+    }
+
+    /// Whether one more channel for requests may be opened, beside `own` of its kind.
+    fn ask_request(&mut self, own: usize, now: Instant) -> Answer {
+        self.forget_lingering(now);
+        if own == 0 {
+            return Answer::Open;
+        }
+        match &self.limit {
+            Some(limit) if self.open() < limit.channels => Answer::Open,
+            // One that is there does as well, if later.
+            Some(_) => Answer::Full,
+            None if self.open() < self.proven || self.is_untried(now) => Answer::Open,
+            None => Answer::Try,
+        }
+    }
+
+    fn is_untried(&self, now: Instant) -> bool {
+        self.untried_until.is_some_and(|until| now < until)
+    }
+
+    /// Channels that a trial is to ask for: one that is wanted now, and as many as that will soon be too.
+    fn to_try(&self) -> usize {
+        let more = match &self.limit {
+            Some(limit) => limit.step,
+            // As many again as there are: growth by one and one takes few trials.
+            None => self.open().max(8),
+        };
+        more.min(MOST_TRIED)
+    }
+
+    fn tried(&mut self, trial: Trial, now: Instant) {
+        match (trial, &mut self.limit) {
+            (Trial::Granted(granted), None) => self.proven = self.answered() + granted,
+            (Trial::Granted(granted), Some(_)) => {
+                let channels = self.answered() + granted;
+                if let Some(limit) = &mut self.limit {
+                    limit.channels = limit.channels.max(channels);
+                    limit.step = limit.step.saturating_mul(2);
+                    limit.pause = FIRST_PAUSE;
+                    limit.until = now;
+                }
+            }
+            (Trial::Refused { granted, said }, limit) => {
+                let before = limit.as_ref().map(|limit| limit.pause);
+                let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LAST_PAUSE));
+                self.set_limit(self.answered() + granted, said, now, pause, 1);
+            }
+            (Trial::Unknown, Some(limit)) => {
+                limit.pause = (limit.pause * 2).min(LAST_PAUSE);
+                limit.until = now + limit.pause;
+            }
+            (Trial::Unknown, None) => self.untried_until = Some(now + UNTRIED),
+        }
+    }
+
+    /// A connection was lost because it asked for one too many. How many are open is known to nobody at this moment:
+    /// one worker goes on, and a trial finds out once the broker has forgotten the lost ones.
+    fn refused(&mut self, said: String, now: Instant) {
+        // All that were opening on that connection bring the same news.
+        let known = self.limit.as_ref();
+        if known.is_some_and(|limit| now < limit.at + FIRST_PAUSE) {
+            return;
+        }
+        let step = number_in(&said).unwrap_or(8).clamp(1, MOST_TRIED);
+        self.set_limit(RESERVED + 1, said, now, FIRST_PAUSE, step);
+    }
+
+    fn set_limit(
+        &mut self,
+        channels: usize,
+        said: String,
+        now: Instant,
+        pause: Duration,
+        step: usize,
+    ) {
+        let most = number_in(&said).unwrap_or(usize::MAX);
+        self.proven = 0;
+        self.limit = Some(Limit {
+            channels: channels.min(most),
+            said,
+            at: now,
+            until: now + pause,
+            pause,
+            step,
+        });
+    }
+
+    /// A channel is open.
+    fn opened(&mut self) {
+        self.proven = match self.limit {
+            None => self.proven.max(self.answered()),
+            Some(_) => 0,
+        };
+    }
+
+    fn closed(&mut self, now: Instant) {
+        if self.limit.is_some() {
+            self.lingering.push_back(now + LINGER);
+        }
+    }
+
+    fn why_full(&self) -> String {
+        let Some(limit) = &self.limit else {
+            return String::new();
+        };
+        format!(
+            "the broker grants us {} channels, {} of them for workers, and more are tried from time to time: {}",
+            limit.channels,
+            limit.channels.saturating_sub(RESERVED).max(1),
+            limit.said
+        )
+    }
+}
+
+impl Quota {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ledger: Mutex::default(),
+            opening: watch::Sender::new(0),
+            trial: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The right to open a consumer's channel.
+    ///
+    /// # Errors
+    /// [`ChannelLimit`](QueueErrorKind::ChannelLimit).
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub(super) async fn consumer(
+        self: &Arc<Self>,
+        address: &Address,
+        operation: &str,
+    ) -> Result<ConsumerTicket, QueueError> {
+        loop {
+            {
+                let mut ledger = self.ledger();
+                let answer = ledger.ask_consumer(Instant::now());
+                match answer {
+                    Answer::Open | Answer::OpenTogether => {
+                        ledger.consumers += 1;
+                        ledger.opening += 1;
+                        self.opening.send_replace(ledger.opening);
+                        return Ok(ConsumerTicket {
+                            quota: self.clone(),
+                            together: answer == Answer::OpenTogether,
+                            is_opening: true,
+                            is_consuming: false,
+                        });
+                    }
+                    Answer::Full => {
+                        let what = format!("{operation}: {}", ledger.why_full());
+                        return Err(QueueError::new(QueueErrorKind::ChannelLimit, what));
+                    }
+                    Answer::Try => {}
+                }
+            }
+            let wants = |ledger: &mut Ledger| ledger.ask_consumer(Instant::now());
+            self.try_more(address, wants).await;
+        }
+    }
+
+    /// The right to open a channel for requests, beside `own` of its kind. `None`: one of these has to do.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        address: &Address,
+        own: usize,
+    ) -> Option<RequestTicket> {
+        loop {
+            {
+                let mut ledger = self.ledger();
+                match ledger.ask_request(own, Instant::now()) {
+                    Answer::Open | Answer::OpenTogether => {
+                        ledger.requests += 1;
+                        return Some(RequestTicket(self.clone()));
+                    }
+                    Answer::Full => return None,
+                    Answer::Try => {}
+                }
+            }
+            let wants = |ledger: &mut Ledger| ledger.ask_request(own, Instant::now());
+            self.try_more(address, wants).await;
+        }
+    }
+
+    /// Whether channels are known to be limited: then none is kept without need.
+    pub(super) fn is_limited(&self) -> bool {
+        self.ledger().limit.is_some()
+    }
+
+    /// Takes note of a refused channel, which has cost its connection.
+    pub(super) fn note(&self, error: &QueueError) {
+        let source = error.source.as_deref();
+        let said = source.and_then(|source| channel_limit(source));
+        if let Some(said) = said {
+            self.ledger().refused(said, Instant::now());
+        }
+    }
+
+    async fn try_more(&self, address: &Address, wants: impl Fn(&mut Ledger) -> Answer) {
+        let _one = self.trial.lock().await;
+        let channels = {
+            let mut ledger = self.ledger();
+            if wants(&mut ledger) != Answer::Try {
+                return;
+            }
+            ledger.to_try()
+        };
+        let trial = time::timeout(TRIAL_TIMEOUT, attempt(address, channels)).await;
+        let trial = trial.unwrap_or(Trial::Unknown);
+        tracing::debug!(channels, ?trial, "tried for more channels");
+        self.ledger().tried(trial, Instant::now());
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A consumer's channel in the count. **On drop** it leaves it.
+#[derive(Debug)]
+pub(super) struct ConsumerTicket {
+    quota: Arc<Quota>,
+    together: bool,
+    is_opening: bool,
+    is_consuming: bool,
+}
+
+impl ConsumerTicket {
+    /// The broker has answered: the channel is open.
+    pub(super) fn opened(&mut self) {
+        self.answer();
+        self.quota.ledger().opened();
+    }
+
+    /// Jobs may come: waits first, where none run yet, for other channels that are being opened.
+    pub(super) async fn consuming(&mut self) {
+        if self.together {
+            let mut opening = self.quota.opening.subscribe();
+            let _ = time::timeout(TOGETHER, opening.wait_for(|opening| *opening == 0)).await;
+        }
+        if !self.is_consuming {
+            self.is_consuming = true;
+            self.quota.ledger().consuming += 1;
+        }
+    }
+
+    /// Takes note of an error that opening met.
+    pub(super) fn note(&self, error: &QueueError) {
+        self.quota.note(error);
+    }
+
+    fn answer(&mut self) {
+        if std::mem::take(&mut self.is_opening) {
+            let mut ledger = self.quota.ledger();
+            ledger.opening -= 1;
+            self.quota.opening.send_replace(ledger.opening);
+        }
+    }
+}
+
+impl Drop for ConsumerTicket {
+    fn drop(&mut self) {
+        self.answer();
+        let mut ledger = self.quota.ledger();
+        ledger.consumers -= 1;
+        ledger.consuming -= usize::from(self.is_consuming);
+        ledger.closed(Instant::now());
+    }
+}
+
+/// A channel for requests in the count. **On drop** it leaves it.
+#[derive(Debug)]
+pub(super) struct RequestTicket(Arc<Quota>);
+
+impl RequestTicket {
+    /// The broker has answered: the channel is open.
+    pub(super) fn opened(&self) {
+        self.0.ledger().opened();
+    }
+}
+
+impl Drop for RequestTicket {
+    fn drop(&mut self) {
+        let mut ledger = self.0.ledger();
+        ledger.requests -= 1;
+        ledger.closed(Instant::now());
+    }
+}
+
+/// Opens that many channels at once on a connection of their own, and closes them.
+///
+/// # Cancel-safety
+/// Cancel-safe: the connection's socket is shut.
+async fn attempt(address: &Address, channels: usize) -> Trial {
+    let Ok((connection, plug)) = address.connect("trial").await else {
+        return Trial::Unknown;
+    };
+    let _plug = PulledOnDrop(plug);
+    let opening = (0..channels).map(|_| connection.create_channel());
+    let (mut granted, mut said, mut is_unknown) = (Vec::new(), None, false);
+    for answer in join_all(opening).await {
+        match answer {
+            Ok(channel) => granted.push(channel),
+            Err(error) => {
+                let error = classify("open a channel", error);
+                match error
+                    .source
+                    .as_deref()
+                    .and_then(|source| channel_limit(source))
+                {
+                    Some(text) => said = Some(text),
+                    // lapin's own, for this connection alone: no word of the broker's.
+                    None if error.kind == QueueErrorKind::ChannelLimit => {}
+                    None => is_unknown = true,
+                }
+            }
+        }
+    }
+    // One at least: nothing granted and nothing refused says nothing.
+    let count = granted.len();
+    if let Some(said) = said {
+        return Trial::Refused {
+            granted: count,
+            said,
+        };
+    }
+    if is_unknown || count == 0 {
+        return Trial::Unknown;
+    }
+    // One by one and answered, so that the broker has them off its count before they are wanted elsewhere.
+    join_all(
+        granted
+            .iter()
+            .map(|channel| channel.close(200, "OK".into())),
+    )
+    .await;
+    let _ = connection.close(200, "OK".into()).await;
+    time::sleep(SETTLE).await;
+    Trial::Granted(count)
+}
+
+struct PulledOnDrop(Plug);
+
+impl Drop for PulledOnDrop {
+    fn drop(&mut self) {
+        self.0.pull();
+    }
+}

@@ -1,0 +1,221 @@
+//! AMQP 0-9-1's grammar as RabbitMQ and lapin speak it, walked without recursion and without copying. Pure.
+
+/// Tables and lists in one another, the header table included, that lapin is given and jobs are shown. Its parser
+/// recurses.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// What a value is, by its type tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// So many bytes.
+    Fixed(usize),
+    /// A length of four bytes, and then so many.
+    Sized,
+    /// The same, and they are values.
+    List,
+    /// The same, and they are names with values.
+    Table,
+}
+
+impl Kind {
+    pub(super) fn of(tag: u8) -> Option<Self> {
+        Some(match tag {
+            b'V' => Self::Fixed(0),
+            b't' | b'b' | b'B' => Self::Fixed(1),
+            b's' | b'U' | b'u' => Self::Fixed(2),
+            b'I' | b'i' | b'f' => Self::Fixed(4),
+            b'D' => Self::Fixed(5),
+            b'L' | b'l' | b'd' | b'T' => Self::Fixed(8),
+            b'S' | b'x' => Self::Sized,
+            b'A' => Self::List,
+            b'F' => Self::Table,
+            _ => return None,
+        })
+    }
+}
+
+/// What a property is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Property {
+    /// A length of one byte, and then so many.
+    Text,
+    /// One byte.
+    Octet,
+    /// Eight bytes.
+    Timestamp,
+    /// The header table.
+    Headers,
+}
+
+/// The properties in their order, from the highest bit of the flags down.
+pub(super) const PROPERTIES: [Property; 14] = [
+    Property::Text,      // content_type
+    Property::Text,      // content_encoding
+    Property::Headers,   // headers
+    Property::Octet,     // delivery_mode
+    Property::Octet,     // priority
+    Property::Text,      // correlation_id
+    Property::Text,      // reply_to
+    Property::Text,      // expiration
+    Property::Text,      // message_id
+    Property::Timestamp, // timestamp
+    Property::Text,      // type
+    Property::Text,      // user_id
+    Property::Text,      // app_id
+    Property::Text,      // cluster_id
+];
+
+/// The flag that says whether the property at this place is there.
+pub(super) fn flag(place: usize) -> u16 {
+    1 << (15 - place)
+}
+
+/// Bytes that are read from the front. `None` wherever fewer are left than the grammar wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+
+impl<'a> Cursor<'a> {
+    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A length of one byte, and so many.
+    pub(super) fn short(&mut self) -> Option<&'a [u8]> {
+        let length = self.u8()?;
+        self.take(length.into())
+    }
+
+    /// A length of four bytes, and so many.
+    pub(super) fn long(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()?;
+        self.take(usize::try_from(length).ok()?)
+    }
+}
+
+/// What is demanded beyond the grammar.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demands {
+    /// Names are UTF-8.
+    pub(super) utf8: bool,
+    /// Containers in one another, at most.
+    pub(super) depth: usize,
+}
+
+/// What lapin demands.
+pub(super) const LAPINS: Demands = Demands {
+    utf8: true,
+    depth: MAX_DEPTH,
+};
+
+/// What a broker demands.
+pub(super) const BROKERS: Demands = Demands {
+    utf8: false,
+    depth: usize::MAX,
+};
+
+/// Whether the content of a container is well formed.
+pub(super) fn is_container(content: &[u8], kind: Kind, demands: Demands) -> bool {
+    walk(content, kind, demands).is_some()
+}
+
+fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
+    if demands.depth == 0 {
+        return None;
+    }
+    // Where the walk goes on after each container that it is in. Most headers are flat: then nothing is allocated.
+    let mut outer: Vec<(Cursor<'_>, Kind)> = Vec::new();
+    let mut inner = (Cursor(content), kind);
+    loop {
+        let (at, kind) = &mut inner;
+        if at.0.is_empty() {
+            match outer.pop() {
+                Some(next) => inner = next,
+                None => return Some(()),
+            }
+            continue;
+        }
+        if *kind == Kind::Table {
+            let name = at.short()?;
+            if demands.utf8 && !is_utf8(name) {
+                return None;
+            }
+        }
+        match Kind::of(at.u8()?)? {
+            Kind::Fixed(bytes) => {
+                at.take(bytes)?;
+            }
+            Kind::Sized => {
+                at.long()?;
+            }
+            deeper @ (Kind::List | Kind::Table) => {
+                let content = at.long()?;
+                if outer.len() + 1 >= demands.depth {
+                    return None;
+                }
+                outer.push(inner);
+                inner = (Cursor(content), deeper);
+            }
+        }
+    }
+}
+
+/// Whether lapin can read a property list: the flags, and all that they announce, and nothing more.
+pub(super) fn is_plain(list: &[u8]) -> bool {
+    let walk = || {
+        let mut at = Cursor(list);
+        let flags = at.u16()?;
+        for (place, property) in PROPERTIES.into_iter().enumerate() {
+            if flags & flag(place) == 0 {
+                continue;
+            }
+            match property {
+                Property::Text => {
+                    if !is_utf8(at.short()?) {
+                        return None;
+                    }
+                }
+                Property::Octet => {
+                    at.u8()?;
+                }
+                Property::Timestamp => {
+                    at.u64()?;
+                }
+                Property::Headers => {
+                    if !is_container(at.long()?, Kind::Table, LAPINS) {
+                        return None;
+                    }
+                }
+            }
+        }
+        at.0.is_empty().then_some(())
+    };
+    walk().is_some()
+}
+
+fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}

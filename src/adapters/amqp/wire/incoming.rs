@@ -1,0 +1,370 @@
+//! What comes from the broker, frame by frame: passed on as it is, replaced, or refused. Pure.
+
+use std::collections::HashMap;
+
+use super::{
+    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN, HEAD,
+    grammar::{Cursor, Kind, LAPINS, is_container, is_plain},
+    mark,
+};
+use crate::queue::RawTexts;
+
+/// Largest content header that is taken. A broker sends whole what a publisher's frames could hold, and adds to it,
+/// whatever we agreed on.
+const HEADER_MAX: usize = 16 << 20;
+
+/// Largest frame before its size is agreed on.
+const GREETING_MAX: usize = 64 << 10;
+
+/// What a frame's bytes are to become.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    /// So many bytes go on as they are. More than were seen, of a body.
+    Pass(usize),
+    /// It is decided once so many bytes are there.
+    Wait(usize),
+    /// So many bytes are replaced.
+    Replace(usize, Vec<u8>),
+}
+
+/// Why a connection is given up: what comes is not what a broker sends.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Larger than what was agreed on, or than what anything takes.
+    #[error("the broker sent a frame of {0} bytes, which is too large")]
+    TooLarge(usize),
+    /// Not a kind of frame.
+    #[error("the broker sent a frame of the unknown type {0}")]
+    Type(u8),
+    /// A frame that does not end where it says.
+    #[error("the broker sent a frame without its end")]
+    End,
+    /// A method that no broker sends, or that is cut short.
+    #[error("the broker sent the method {0}.{1}, which it may not, or not whole")]
+    Method(u16, u16),
+    /// A content header that is cut short.
+    #[error("the broker sent a content header that is cut short")]
+    Header,
+}
+
+/// The walk through what comes.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What our side asks for; 0 for whatever the broker has.
+    ours: u32,
+    agreed: Option<usize>,
+    /// Exchange and routing key of deliveries whose content header is still to come, where lapin cannot read them.
+    names: HashMap<u16, Names>,
+}
+
+#[derive(Debug)]
+struct Names {
+    exchange: Vec<u8>,
+    routing_key: Vec<u8>,
+}
+
+impl Incoming {
+    /// A walk on a connection of which our side asks for frames of so many bytes.
+    pub fn new(ours: Option<u32>) -> Self {
+        Self {
+            ours: ours.unwrap_or(0),
+            agreed: None,
+            names: HashMap::new(),
+        }
+    }
+
+    pub(super) fn frame_max(&self) -> usize {
+        self.agreed.unwrap_or(GREETING_MAX)
+    }
+
+    /// Looks at bytes that begin with a frame.
+    ///
+    /// # Errors
+    /// The connection is to be given up.
+    pub fn look(&mut self, bytes: &[u8]) -> Result<Look, Refused> {
+        let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
+            return Ok(Look::Wait(HEAD));
+        };
+        let [kind, channel @ .., _, _, _, _] = *head;
+        let [_, _, _, size @ ..] = *head;
+        let channel = u16::from_be_bytes([channel[0], channel[1]]);
+        let size = u32::from_be_bytes(size) as usize;
+        let length = size.saturating_add(HEAD + 1);
+        let limit = match kind {
+            FRAME_HEADER => HEADER_MAX,
+            FRAME_METHOD | FRAME_BODY | FRAME_HEARTBEAT => self.frame_max(),
+            // A broker of another protocol says so by its own header, and lapin says it well.
+            b'A' if self.agreed.is_none() => return Ok(Look::Pass(HEAD + 1)),
+            other => return Err(Refused::Type(other)),
+        };
+        if length > limit {
+            return Err(Refused::TooLarge(length));
+        }
+        if kind == FRAME_BODY || kind == FRAME_HEARTBEAT {
+            return Ok(Look::Pass(length));
+        }
+        let Some((payload, end)) = bytes
+            .get(HEAD..length)
+            .and_then(<[u8]>::split_last_chunk::<1>)
+            .map(|(payload, [end])| (payload, *end))
+        else {
+            return Ok(Look::Wait(length));
+        };
+        if end != FRAME_END {
+            return Err(Refused::End);
+        }
+        let replaced = match kind {
+            FRAME_METHOD => self.method(channel, payload)?,
+            _ => self.header(channel, payload, length)?,
+        };
+        Ok(match replaced {
+            None => Look::Pass(length),
+            Some(replaced) => Look::Replace(length, replaced),
+        })
+    }
+
+    fn header(
+        &mut self,
+        channel: u16,
+        payload: &[u8],
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, Refused> {
+        let (fixed, list) = payload
+            .split_first_chunk::<{ mark::FIXED }>()
+            .ok_or(Refused::Header)?;
+        let names = match self.names.is_empty() {
+            true => None,
+            false => self.names.remove(&channel),
+        };
+        if names.is_none() && length <= self.frame_max() && is_plain(list) {
+            return Ok(None);
+        }
+        let [_, _, _, _, body @ ..] = *fixed;
+        let body = u64::from_be_bytes(body);
+        let preface = Preface::write(names, list);
+        let mut out = mark::frame(channel, body, preface.len()).ok_or(Refused::Header)?;
+        for part in preface.chunks(self.frame_max() - HEAD - 1) {
+            frame(&mut out, FRAME_BODY, channel, part);
+        }
+        Ok(Some(out))
+    }
+
+    fn method(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+        let mut at = Cursor(payload);
+        let (Some(class), Some(method)) = (at.u16(), at.u16()) else {
+            return Err(Refused::Method(0, 0));
+        };
+        let refused = Refused::Method(class, method);
+        let Some(layout) = layout(class, method) else {
+            return Err(refused);
+        };
+        let arguments = at;
+        let Some(is_plain) = fields(layout, arguments, |_, plain| plain) else {
+            return Err(refused);
+        };
+        if (class, method) == TUNE {
+            return Ok(self.tune(channel, payload));
+        }
+        if is_plain {
+            return Ok(None);
+        }
+        let mut mended = payload[..4].to_vec();
+        let mut names = Vec::new();
+        fields(layout, arguments, |field, _| {
+            match field {
+                Field::Short(text) => {
+                    let shown = RawTexts::default().show(text);
+                    let end = shown.floor_char_boundary(usize::from(u8::MAX));
+                    mended.push(end as u8);
+                    mended.extend_from_slice(&shown.as_bytes()[..end]);
+                    names.push(text);
+                }
+                // Only a greeting has one, of which nothing is lost that matters.
+                Field::Table(content) if !is_container(content, Kind::Table, LAPINS) => {
+                    mended.extend_from_slice(&[0; 4]);
+                }
+                Field::Table(content) => {
+                    mended.extend_from_slice(&(content.len() as u32).to_be_bytes());
+                    mended.extend_from_slice(content);
+                }
+                Field::Other(bytes) => mended.extend_from_slice(bytes),
+            }
+            true
+        });
+        // Both have them last; their own texts are unlike the others in that copies carry them.
+        if let ((60, 60) | (60, 71), [.., exchange, routing_key]) = ((class, method), &names[..]) {
+            let names = Names {
+                exchange: exchange.to_vec(),
+                routing_key: routing_key.to_vec(),
+            };
+            self.names.insert(channel, names);
+        }
+        let mut out = Vec::with_capacity(mended.len() + HEAD + 1);
+        frame(&mut out, FRAME_METHOD, channel, &mended);
+        Ok(Some(out))
+    }
+
+    /// Notes what is agreed on, as lapin will. It takes memory for many frames of what the broker names: 0 is its word
+    /// for no limit, which would be all there is.
+    fn tune(&mut self, channel: u16, payload: &[u8]) -> Option<Vec<u8>> {
+        let mut at = Cursor(payload.get(6..)?);
+        let said = at.u32()?;
+        let theirs = match said {
+            0 => FRAME_MAX,
+            said => said.min(FRAME_MAX),
+        };
+        let agreed = match self.ours {
+            0 => theirs,
+            ours => ours.min(theirs),
+        };
+        self.agreed = Some(agreed.max(FRAME_MIN) as usize);
+        if theirs == said {
+            return None;
+        }
+        let mut payload = payload.to_vec();
+        payload[6..10].copy_from_slice(&theirs.to_be_bytes());
+        let mut out = Vec::new();
+        frame(&mut out, FRAME_METHOD, channel, &payload);
+        Some(out)
+    }
+}
+
+/// What stands before the body of a marked message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Preface<'a> {
+    /// Exchange and routing key, where lapin could not read them.
+    pub(super) names: Option<(&'a [u8], &'a [u8])>,
+    /// The property list.
+    pub(super) list: &'a [u8],
+}
+
+impl<'a> Preface<'a> {
+    fn write(names: Option<Names>, list: &[u8]) -> Vec<u8> {
+        let mut preface = Vec::with_capacity(list.len() + 1);
+        preface.push(u8::from(names.is_some()));
+        if let Some(names) = names {
+            for name in [names.exchange, names.routing_key] {
+                // Each was a short string a moment ago.
+                preface.push(name.len() as u8);
+                preface.extend_from_slice(&name);
+            }
+        }
+        preface.extend_from_slice(list);
+        preface
+    }
+
+    /// `None` for what we did not write.
+    pub(super) fn read(preface: &'a [u8]) -> Option<Self> {
+        let mut at = Cursor(preface);
+        let names = match at.u8()? {
+            0 => None,
+            _ => Some((at.short()?, at.short()?)),
+        };
+        Some(Self { names, list: at.0 })
+    }
+}
+
+fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&channel.to_be_bytes());
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    out.extend_from_slice(payload);
+    out.push(FRAME_END);
+}
+
+const TUNE: (u16, u16) = (10, 30);
+
+/// The arguments of each method that a broker may send: `o` one byte, `h` two, `l` four, `L` eight, `s` a short and `S` a
+/// long string, `F` a table. A method that only clients send is none of its own, whatever tables it brings.
+fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
+    Some(match (class, method) {
+        // connection: start, secure, tune, open-ok, close, close-ok, blocked, unblocked, update-secret-ok
+        (10, 10) => b"ooFSS",
+        (10, 20) => b"S",
+        (10, 30) => b"hlh",
+        (10, 41) => b"s",
+        (10, 50) => b"hshh",
+        (10, 51) => b"",
+        (10, 60) => b"s",
+        (10, 61 | 71) => b"",
+        // channel: open-ok, flow, flow-ok, close, close-ok
+        (20, 11) => b"S",
+        (20, 20 | 21) => b"o",
+        (20, 40) => b"hshh",
+        (20, 41) => b"",
+        // access: request-ok; exchange: all their answers
+        (30, 11) => b"h",
+        (40, 11 | 21 | 31 | 51) => b"",
+        // queue: declare-ok, bind-ok, purge-ok, delete-ok, unbind-ok
+        (50, 11) => b"sll",
+        (50, 31 | 41) => b"l",
+        (50, 21 | 51) => b"",
+        // basic: qos-ok, consume-ok, cancel, cancel-ok, return, deliver, get-ok, get-empty, ack, nack, recover-ok
+        (60, 11 | 111) => b"",
+        (60, 21 | 31) => b"s",
+        (60, 30) => b"so",
+        (60, 50) => b"hsss",
+        (60, 60) => b"sLoss",
+        (60, 71) => b"Lossl",
+        (60, 72) => b"s",
+        (60, 80 | 120) => b"Lo",
+        // confirm and tx: their answers
+        (85, 11) => b"",
+        (90, 11 | 21 | 31) => b"",
+        _ => return None,
+    })
+}
+
+/// One argument of a method.
+#[derive(Debug)]
+enum Field<'a> {
+    Short(&'a [u8]),
+    Table(&'a [u8]),
+    /// As it stands.
+    Other(&'a [u8]),
+}
+
+/// Hands each argument to `each`, with whether lapin can read it; whether it was true of all. `None` where they are not
+/// what the method has.
+fn fields<'a>(
+    layout: &[u8],
+    mut at: Cursor<'a>,
+    mut each: impl FnMut(Field<'a>, bool) -> bool,
+) -> Option<bool> {
+    let mut all = true;
+    for kind in layout {
+        let begin = at.0;
+        let (field, plain) = match kind {
+            b's' => {
+                let text = at.short()?;
+                (
+                    Field::Short(text),
+                    text.is_ascii() || std::str::from_utf8(text).is_ok(),
+                )
+            }
+            b'F' => {
+                let content = at.long()?;
+                (
+                    Field::Table(content),
+                    is_container(content, Kind::Table, LAPINS),
+                )
+            }
+            b'S' => {
+                at.long()?;
+                (Field::Other(&begin[..begin.len() - at.0.len()]), true)
+            }
+            fixed => {
+                let bytes = match fixed {
+                    b'o' => 1,
+                    b'h' => 2,
+                    b'l' => 4,
+                    _ => 8,
+                };
+                (Field::Other(at.take(bytes)?), true)
+            }
+        };
+        all &= each(field, plain);
+    }
+    at.0.is_empty().then_some(all)
+}

@@ -1,0 +1,116 @@
+//! The mark: how a property list that lapin cannot read or write goes past it, in front of the message's body. Pure.
+//!
+//! A marked content header has one header, whose name is a secret of this process and whose value is the length of a
+//! *preface*: so many bytes at the start of the body are not the body's. Nobody outside knows the name, so nobody can
+//! mark a message; what lapin drops is gone with its body, so nothing is kept anywhere; and a body takes several frames,
+//! so a list of any size fits.
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::{FRAME_END, FRAME_HEADER, HEAD, grammar::flag};
+
+/// Class `basic`: the only one with content.
+pub(super) const CLASS_BASIC: u16 = 60;
+/// Class, weight and body's size, before the property list.
+pub(super) const FIXED: usize = 12;
+const NAME: usize = 32;
+const TABLE: usize = 1 + NAME + 1 + 4;
+const LIST: usize = 2 + 4 + TABLE;
+/// A marked content header's payload.
+pub(super) const PAYLOAD: usize = FIXED + LIST;
+/// Its frame.
+pub(super) const FRAME: usize = HEAD + PAYLOAD + 1;
+
+fn name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| format!("{:032x}", rand::random::<u128>()))
+}
+
+/// Frame of a content header that is marked, for `body` bytes of body behind `preface` bytes.
+///
+/// `None` where that is more than can be said.
+pub(super) fn frame(channel: u16, body: u64, preface: usize) -> Option<Vec<u8>> {
+    let length = u32::try_from(preface).ok()?;
+    let body = body.checked_add(length.into())?;
+    let mut frame = Vec::with_capacity(FRAME);
+    frame.push(FRAME_HEADER);
+    frame.extend_from_slice(&channel.to_be_bytes());
+    frame.extend_from_slice(&(PAYLOAD as u32).to_be_bytes());
+    frame.extend_from_slice(&CLASS_BASIC.to_be_bytes());
+    frame.extend_from_slice(&[0; 2]);
+    frame.extend_from_slice(&body.to_be_bytes());
+    frame.extend_from_slice(&flag(2).to_be_bytes());
+    frame.extend_from_slice(&(TABLE as u32).to_be_bytes());
+    frame.push(NAME as u8);
+    frame.extend_from_slice(name().as_bytes());
+    frame.push(b'i');
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.push(FRAME_END);
+    Some(frame)
+}
+
+/// What is marked so, as lapin writes it.
+pub(super) fn properties(preface: usize) -> Option<BasicProperties> {
+    let length = AMQPValue::LongUInt(u32::try_from(preface).ok()?);
+    let table = BTreeMap::from([(ShortString::try_new(name()).ok()?, length)]);
+    Some(BasicProperties::default().with_headers(FieldTable::from(table)))
+}
+
+/// The preface's length, where lapin's reading of a content header is marked.
+pub(super) fn preface(properties: &BasicProperties) -> Option<usize> {
+    let table = properties.headers().as_ref()?.inner();
+    if table.len() != 1 {
+        return None;
+    }
+    match table.get(name())? {
+        AMQPValue::LongUInt(length) => usize::try_from(*length).ok(),
+        _ => None,
+    }
+}
+
+/// Channel, body's size without the preface, and the preface's length, where a frame of [`FRAME`] bytes is marked.
+pub(super) fn read(frame: &[u8; FRAME]) -> Option<(u16, u64, usize)> {
+    let channel = u16::from_be_bytes([frame[1], frame[2]]);
+    let (size, list) = frame[HEAD + 4..].split_first_chunk::<8>()?;
+    let length = u32::from_be_bytes(*list[LIST - 4..].first_chunk()?);
+    let body = u64::from_be_bytes(*size).checked_sub(length.into())?;
+    let length = usize::try_from(length).ok()?;
+    (self::frame(channel, body, length)?.as_slice() == frame).then_some((channel, body, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::generation::{gen_field_table, gen_short_uint};
+
+    use super::*;
+
+    #[test]
+    fn a_mark_is_what_lapin_writes_and_is_read_back() {
+        let frame = frame(7, 1_000, 300).expect("it can be said");
+        assert_eq!(frame.len(), FRAME);
+        let as_array: &[u8; FRAME] = frame.as_slice().try_into().expect("its size");
+        assert_eq!(read(as_array), Some((7, 1_000, 300)));
+        let properties = properties(300).expect("it can be said");
+        assert_eq!(preface(&properties), Some(300));
+        let table = properties.headers().as_ref().expect("a table");
+        let flags = gen_short_uint(properties.bitmask())(Vec::new().into()).expect("two bytes");
+        let (written, _) = gen_field_table(table)(flags).expect("a table").into_inner();
+        assert_eq!(written, frame[HEAD + FIXED..FRAME - 1]);
+    }
+
+    #[test]
+    fn a_mark_of_another_name_is_none() {
+        let mut frame = frame(1, 0, 2).expect("it can be said");
+        frame[HEAD + FIXED + 8] ^= 1;
+        assert_eq!(read(frame.as_slice().try_into().expect("its size")), None);
+        let table = BTreeMap::from([("0".repeat(32).into(), AMQPValue::LongUInt(2))]);
+        let forged = BasicProperties::default().with_headers(FieldTable::from(table));
+        assert_eq!(preface(&forged), None);
+        assert_eq!(preface(&BasicProperties::default()), None);
+    }
+}

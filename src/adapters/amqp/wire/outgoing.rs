@@ -1,0 +1,184 @@
+//! What goes to the broker: frames as lapin wrote them, and in the place of a marked content header the real one, which
+//! stands at the start of the body. Pure.
+
+use super::{FRAME_BODY, FRAME_END, FRAME_HEADER, HEAD, mark};
+
+/// The protocol's own header, which comes once and first. It is as long as an empty frame.
+const PROTOCOL: &[u8] = b"AMQP";
+
+/// The walk through what goes.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// Bytes of the frame at hand that go on as they are.
+    pass: usize,
+    /// Bytes that are lapin's and not the broker's: the end mark of a frame that is gone.
+    skip: usize,
+    /// The start of a frame of which it is not clear yet what it is.
+    head: Vec<u8>,
+    collecting: Option<Collecting>,
+}
+
+/// A property list on its way: its content header is written once it is whole.
+#[derive(Debug)]
+struct Collecting {
+    channel: u16,
+    body: u64,
+    length: usize,
+    list: Vec<u8>,
+    /// Bytes of a body frame that are still the list's, and bytes of the same frame that are the body's.
+    now: Option<(usize, usize)>,
+}
+
+impl Outgoing {
+    /// Bytes at the front that go on as they are. A number of them may be written, and then [`passed`](Self::passed)
+    /// is told; 0 means that [`walk`](Self::walk) is to have them.
+    pub fn plain(&self, bytes: &[u8]) -> usize {
+        if self.skip > 0 || !self.head.is_empty() || self.collecting.is_some() {
+            return 0;
+        }
+        let mut at = self.pass.min(bytes.len());
+        while let Some(length) = plain_frame(&bytes[at..]) {
+            at = at.saturating_add(length).min(bytes.len());
+        }
+        at
+    }
+
+    /// Notes that the first `written` of these bytes are written, which [`plain`](Self::plain) allowed.
+    pub fn passed(&mut self, bytes: &[u8], written: usize) {
+        let mut end = self.pass;
+        while end < written {
+            // The whole frame's length: its start was looked at before it was allowed.
+            end += plain_frame(&bytes[end..]).unwrap_or(written - end);
+        }
+        self.pass = end - written;
+    }
+
+    /// Takes bytes in, and writes to `out` what is to be sent.
+    pub fn walk(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !bytes.is_empty() {
+            if self.pass > 0 {
+                let (now, rest) = bytes.split_at(self.pass.min(bytes.len()));
+                out.extend_from_slice(now);
+                self.pass -= now.len();
+                bytes = rest;
+            } else if self.skip > 0 {
+                let step = self.skip.min(bytes.len());
+                self.skip -= step;
+                bytes = &bytes[step..];
+            } else if let Some(collecting) = &mut self.collecting
+                && let Some((left, body)) = collecting.now
+            {
+                let (now, rest) = bytes.split_at(left.min(bytes.len()));
+                collecting.list.extend_from_slice(now);
+                bytes = rest;
+                collecting.now = Some((left - now.len(), body));
+                if left == now.len() {
+                    self.taken(body, out);
+                }
+            } else {
+                self.head.push(bytes[0]);
+                bytes = &bytes[1..];
+                self.headed(out);
+            }
+        }
+    }
+
+    /// A frame's share of the list is in; so many bytes of it are body.
+    fn taken(&mut self, body: usize, out: &mut Vec<u8>) {
+        let Some(collecting) = &mut self.collecting else {
+            return;
+        };
+        collecting.now = None;
+        let channel = collecting.channel;
+        if collecting.list.len() == collecting.length {
+            let payload = mark::FIXED + collecting.list.len();
+            out.push(FRAME_HEADER);
+            out.extend_from_slice(&channel.to_be_bytes());
+            out.extend_from_slice(&(payload as u32).to_be_bytes());
+            out.extend_from_slice(&mark::CLASS_BASIC.to_be_bytes());
+            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&collecting.body.to_be_bytes());
+            out.extend_from_slice(&collecting.list);
+            out.push(FRAME_END);
+            self.collecting = None;
+        }
+        if body > 0 {
+            out.push(FRAME_BODY);
+            out.extend_from_slice(&channel.to_be_bytes());
+            out.extend_from_slice(&(body as u32).to_be_bytes());
+            self.pass = body + 1;
+        } else {
+            self.skip = 1;
+        }
+    }
+
+    /// One byte more of a frame's start is there.
+    fn headed(&mut self, out: &mut Vec<u8>) {
+        let Some((head, _)) = self.head.split_first_chunk::<HEAD>() else {
+            return;
+        };
+        let (kind, channel, size) = parts(head);
+        if self.head.starts_with(PROTOCOL) {
+            self.pass = 1;
+            out.append(&mut self.head);
+            return;
+        }
+        if let Some(collecting) = &mut self.collecting
+            && kind == FRAME_BODY
+            && channel == collecting.channel
+        {
+            let left = collecting.length - collecting.list.len();
+            collecting.now = Some((left.min(size), size - left.min(size)));
+            self.head.clear();
+            if size == 0 {
+                self.taken(0, out);
+            }
+            return;
+        }
+        let is_candidate = kind == FRAME_HEADER && size == mark::PAYLOAD;
+        if is_candidate && self.head.len() < mark::FRAME {
+            return;
+        }
+        let marked = <&[u8; mark::FRAME]>::try_from(self.head.as_slice());
+        match marked.ok().filter(|_| is_candidate).and_then(mark::read) {
+            Some((channel, body, length)) => {
+                self.collecting = Some(Collecting {
+                    channel,
+                    body,
+                    length,
+                    list: Vec::new(),
+                    now: None,
+                });
+            }
+            None => {
+                self.pass = (size + HEAD + 1).saturating_sub(self.head.len());
+                out.extend_from_slice(&self.head);
+            }
+        }
+        self.head.clear();
+    }
+}
+
+fn parts(head: &[u8; HEAD]) -> (u8, u16, usize) {
+    let [kind, high, low, size @ ..] = *head;
+    (
+        kind,
+        u16::from_be_bytes([high, low]),
+        u32::from_be_bytes(size) as usize,
+    )
+}
+
+/// Length of the frame at the front, where it certainly goes on as it is.
+fn plain_frame(bytes: &[u8]) -> Option<usize> {
+    if bytes.starts_with(PROTOCOL) {
+        return Some(HEAD + 1);
+    }
+    let (kind, _, size) = parts(bytes.first_chunk::<HEAD>()?);
+    if kind == FRAME_HEADER && size == mark::PAYLOAD {
+        let frame = bytes.first_chunk::<{ mark::FRAME }>()?;
+        if mark::read(frame).is_some() {
+            return None;
+        }
+    }
+    Some(size + HEAD + 1)
+}

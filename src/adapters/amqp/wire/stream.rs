@@ -1,0 +1,325 @@
+//! The stream that lapin reads and writes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use async_rs::{
+    Runtime, Tokio,
+    traits::Reactor,
+    util::{DummyIO, RuntimeParts},
+};
+use futures_util::{
+    Stream,
+    io::{AsyncRead, AsyncWrite},
+};
+use lapin::AsyncTcpStream;
+
+use super::{Incoming, Look, Outgoing};
+
+/// Bytes that are taken from lapin at a time where they are not written as they stand.
+const CHUNK: usize = 64 << 10;
+
+/// A stream whose frames are walked both ways. Above TLS, where there is some.
+#[derive(Debug)]
+pub struct Wire<S> {
+    stream: S,
+    incoming: Incoming,
+    /// Bytes at the front of what comes that need no look.
+    pass: usize,
+    /// The start of a frame that is decided once it is whole.
+    held: Vec<u8>,
+    /// Bytes of `held` that it is to have.
+    wanted: usize,
+    /// Read, and not looked at: what came behind a frame that was replaced.
+    behind: Buffered,
+    /// For lapin, before anything else.
+    ready: Buffered,
+    outgoing: Outgoing,
+    /// For the broker, before anything else.
+    unsent: Buffered,
+}
+
+/// Bytes that are taken from the front.
+#[derive(Debug, Default)]
+struct Buffered {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Buffered {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    /// Frees the memory with the last byte: it is rarely needed again.
+    fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    fn copy_to(&mut self, buf: &mut [u8], most: usize) -> usize {
+        let bytes = self.left().len().min(buf.len()).min(most);
+        buf[..bytes].copy_from_slice(&self.left()[..bytes]);
+        self.advance(bytes);
+        bytes
+    }
+}
+
+impl<S> Wire<S> {
+    /// A stream over `stream`, on which our side asks for frames of so many bytes.
+    pub fn new(stream: S, frame_max: Option<u32>) -> Self {
+        Self {
+            stream,
+            incoming: Incoming::new(frame_max),
+            pass: 0,
+            held: Vec::new(),
+            wanted: 0,
+            behind: Buffered::default(),
+            ready: Buffered::default(),
+            outgoing: Outgoing::default(),
+            unsent: Buffered::default(),
+        }
+    }
+
+    /// The stream below, without what is still to be written.
+    #[cfg(test)]
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    fn look(&mut self, bytes: &[u8]) -> io::Result<Look> {
+        let look = self.incoming.look(bytes);
+        look.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))
+    }
+
+    /// Looks through the first `read` bytes of `buf`, and keeps what cannot go on yet; how many go on.
+    fn sift(&mut self, buf: &[u8], read: usize) -> io::Result<usize> {
+        let mut at = self.pass.min(read);
+        self.pass -= at;
+        while at < read {
+            match self.look(&buf[at..read])? {
+                Look::Pass(length) => {
+                    let now = length.min(read - at);
+                    at += now;
+                    self.pass = length - now;
+                }
+                Look::Wait(wanted) => {
+                    self.held.extend_from_slice(&buf[at..read]);
+                    self.wanted = wanted;
+                    return Ok(at);
+                }
+                Look::Replace(length, with) => {
+                    self.behind = Buffered::new(buf[at + length..read].to_vec());
+                    self.ready = Buffered::new(with);
+                    return Ok(at);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// The same for what was read earlier, in its place: a queue full of odd messages is not copied for each of them.
+    fn sift_behind(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.pass == 0 {
+            let behind = std::mem::take(&mut self.behind);
+            let look = self.look(behind.left());
+            self.behind = behind;
+            match look? {
+                Look::Pass(length) => self.pass = length,
+                Look::Wait(wanted) => {
+                    self.held.extend_from_slice(self.behind.left());
+                    self.wanted = wanted;
+                    self.behind = Buffered::default();
+                    return Ok(0);
+                }
+                Look::Replace(length, with) => {
+                    self.behind.advance(length);
+                    self.ready = Buffered::new(with);
+                    return Ok(0);
+                }
+            }
+        }
+        let now = self.behind.copy_to(buf, self.pass);
+        self.pass -= now;
+        Ok(now)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Wire<S> {
+    /// Reads on until a frame is whole. `false` at the stream's end.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.held.len() < self.wanted {
+            // Not all at once: a size is only what the peer says.
+            let begin = self.held.len();
+            let most = self.wanted.min(begin + CHUNK);
+            self.held.resize(most, 0);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut self.held[begin..]);
+            let got = match &read {
+                Poll::Ready(Ok(read)) => *read,
+                _ => 0,
+            };
+            self.held.truncate(begin + got);
+            if ready!(read)? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        let held = std::mem::take(&mut self.held);
+        match self.look(&held)? {
+            Look::Wait(wanted) => {
+                self.wanted = wanted;
+                self.held = held;
+            }
+            Look::Pass(length) => {
+                self.pass = length - held.len();
+                self.ready = Buffered::new(held);
+            }
+            Look::Replace(_, with) => self.ready = Buffered::new(with),
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if !this.ready.is_empty() {
+                return Poll::Ready(Ok(this.ready.copy_to(buf, usize::MAX)));
+            }
+            let now = if !this.held.is_empty() {
+                if !ready!(this.poll_held(cx))? {
+                    return Poll::Ready(Ok(0));
+                }
+                0
+            } else if !this.behind.is_empty() {
+                this.sift_behind(buf)?
+            } else {
+                let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+                if read == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+                this.sift(buf, read)?
+            };
+            if now > 0 {
+                return Poll::Ready(Ok(now));
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, self.unsent.left()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_unsent(cx))?;
+        let plain = this.outgoing.plain(buf);
+        if plain > 0 {
+            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &buf[..plain]))?;
+            this.outgoing.passed(buf, written);
+            return Poll::Ready(Ok(written));
+        }
+        let taken = &buf[..buf.len().min(CHUNK)];
+        let mut out = Vec::new();
+        this.outgoing.walk(taken, &mut out);
+        this.unsent = Buffered::new(out);
+        // What is not written now is at the next write or flush, one of which always follows.
+        let _ = this.poll_unsent(cx)?;
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_unsent(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_unsent(cx))?;
+        Pin::new(&mut this.stream).poll_close(cx)
+    }
+}
+
+/// lapin's runtime, but for the type of its streams, which is the only way to give it one of our own.
+pub(in crate::adapters::amqp) type WireRuntime = RuntimeParts<Tokio, WireReactor>;
+
+/// A stream as tokio makes it, with or without TLS.
+type Tcp = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// The runtime that this is called on.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub(in crate::adapters::amqp) fn runtime() -> Runtime<WireRuntime> {
+    let tokio = Tokio::current();
+    Runtime::new(RuntimeParts::new(tokio.clone(), WireReactor(tokio)))
+}
+
+/// tokio's reactor. lapin asks it for the time only: whoever gives it a stream connects by himself.
+#[derive(Debug, Clone)]
+pub(in crate::adapters::amqp) struct WireReactor(Tokio);
+
+impl Reactor for WireReactor {
+    type TcpStream = Wire<Tcp>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: io::Read + io::Write + Send + 'static>(
+        &self,
+        _socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        Err::<DummyIO, _>(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        _address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}

@@ -1,0 +1,277 @@
+//! Containing panics of code that is not ours: runner managers, runners, event sinks and queue drivers.
+//!
+//! Whatever calls such code on a worker's or a pool's task does it through here, so that its panic is an answer
+//! ([`Panicked`]) and not the end of the task. A panic while it is dropped is contained too. What a panic means is the
+//! caller's to say.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use tracing::warn;
+
+use super::metrics;
+use crate::{
+    decide::PoolName,
+    runner::{Retirement, Runner},
+};
+
+/// Code that is not ours has panicked. Shows what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn new(panic: &(dyn Any + Send)) -> Self {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        Self(text.unwrap_or_else(|| String::from("a panic without a message")))
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Calls code that is not ours. What it was called on is not to be relied on after a panic.
+pub(crate) fn call<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| Panicked::new(&*panic))
+}
+
+/// Calls asynchronous code that is not ours.
+pub(crate) fn future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Contained<'a, T> {
+    match call(code) {
+        Ok(future) => Contained(State::Runs(Some(future))),
+        Err(panicked) => Contained(State::Panicked(Some(panicked))),
+    }
+}
+
+/// A future of code that is not ours. Cancel-safe as far as that is.
+#[must_use = "futures do nothing unless they are polled"]
+pub(crate) struct Contained<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Runs(Option<BoxFuture<'a, T>>),
+    Panicked(Option<Panicked>),
+}
+
+impl<T> Future for Contained<'_, T> {
+    type Output = Result<T, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const DONE: &str = "a contained future is not polled after its end";
+        match &mut self.0 {
+            State::Panicked(panicked) => Poll::Ready(Err(panicked.take().expect(DONE))),
+            State::Runs(future) => {
+                let running = future.as_mut().expect(DONE);
+                let polled = match call(|| running.as_mut().poll(cx)) {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(output)) => Ok(output),
+                    Err(panicked) => Err(panicked),
+                };
+                let ended = call(|| drop(future.take()));
+                Poll::Ready(polled.and_then(|output| ended.map(|()| output)))
+            }
+        }
+    }
+}
+
+impl<T> Drop for Contained<'_, T> {
+    fn drop(&mut self) {
+        if let State::Runs(future) = &mut self.0 {
+            // It was not waited for, so nobody is there to be told.
+            let _ = call(|| drop(future.take()));
+        }
+    }
+}
+
+/// A runner, which may be of a kind that is not ours.
+pub(crate) struct ContainedRunner(Option<Box<dyn Runner>>);
+
+impl ContainedRunner {
+    pub(crate) fn new(runner: Box<dyn Runner>) -> Self {
+        Self(Some(runner))
+    }
+
+    /// Whether it is still good for a job.
+    pub(crate) fn is_alive(&mut self) -> Result<bool, Panicked> {
+        let runner = self.get();
+        call(|| runner.is_alive())
+    }
+
+    /// Why it should be replaced.
+    pub(crate) fn retires(&mut self) -> Result<Option<Retirement>, Panicked> {
+        let runner = self.get();
+        call(|| runner.retires())
+    }
+
+    pub(crate) fn get(&mut self) -> &mut dyn Runner {
+        &mut **self.0.as_mut().expect("only its end takes the runner")
+    }
+
+    pub(crate) fn into_inner(mut self) -> Box<dyn Runner> {
+        self.0.take().expect("only its end takes the runner")
+    }
+}
+
+impl Drop for ContainedRunner {
+    fn drop(&mut self) {
+        // It was of no more use anyway.
+        let _ = call(|| drop(self.0.take()));
+    }
+}
+
+/// Where code that is not ours was called: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
+    Describe,
+    /// `RunnerManager::create`.
+    Create,
+    /// `RunnerManager::cleanup`.
+    Cleanup,
+    /// `RunnerManager::delete` or `flush`, and so `Runner::stop`.
+    End,
+    /// `RunnerManager::quiesce`.
+    Quiesce,
+    /// `Runner::run`.
+    Run,
+    /// `Runner::is_alive` or `retires`.
+    Check,
+    /// `EventSink::emit`.
+    Event,
+}
+
+impl Place {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Create => "create",
+            Self::Cleanup => "cleanup",
+            Self::End => "end",
+            Self::Quiesce => "quiesce",
+            Self::Run => "run",
+            Self::Check => "check",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// The panics of one pool's runners and their manager. Written by the pool and its workers, read for the status.
+#[derive(Debug)]
+pub(crate) struct Panics {
+    pool: PoolName,
+    /// The last one at each place, until it goes well there.
+    last: Mutex<BTreeMap<Place, Panicked>>,
+}
+
+impl Panics {
+    pub(crate) fn new(pool: PoolName) -> Self {
+        Self {
+            pool,
+            last: Mutex::default(),
+        }
+    }
+
+    /// Counts a panic, and says so in the log unless the last one there was the same.
+    pub(crate) fn note(&self, place: Place, panicked: &Panicked) {
+        metrics::runner_panicked(&self.pool, place.as_str());
+        let before = self.last().insert(place, panicked.clone());
+        if before.as_ref() != Some(panicked) {
+            warn!(
+                pool = %self.pool,
+                place = place.as_str(),
+                error = ?panicked.0,
+                "code of a runner or its manager panicked"
+            );
+        }
+    }
+
+    /// The answer of code that was called at a place; `default` where it panicked.
+    pub(crate) fn noted<T>(&self, place: Place, answer: Result<T, Panicked>, default: T) -> T {
+        answer.unwrap_or_else(|panicked| {
+            self.note(place, &panicked);
+            default
+        })
+    }
+
+    /// It went well there.
+    pub(crate) fn clear(&self, place: Place) {
+        self.last().remove(&place);
+    }
+
+    /// What a reconcile does without since its cleanup panics.
+    pub(crate) fn cause(&self) -> Option<String> {
+        let panicked = self.last().get(&Place::Cleanup).cloned()?;
+        Some(format!(
+            "the runner manager panicked while it cleaned up: {panicked}"
+        ))
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Panicked>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_wherever_it_comes_from() {
+        let said = |text: &str| Err::<(), _>(Panicked(text.to_owned()));
+        assert_eq!(call(|| panic!("called")), said("called"));
+        let (one, two) = (1, 2);
+        assert_eq!(call(|| panic!("{one} and {two}")), said("1 and 2"));
+        let unnamed = call(|| std::panic::panic_any(7));
+        assert_eq!(unnamed, said("a panic without a message"));
+
+        assert_eq!(future(|| panic!("made")).await, said("made"));
+        assert_eq!(
+            future(|| async { panic!("polled") }.boxed()).await,
+            said("polled")
+        );
+        let ends_badly = |guard: PanicsOnDrop| {
+            std::future::poll_fn(move |_| {
+                let _ = &guard;
+                Poll::Ready(())
+            })
+            .boxed()
+        };
+        assert_eq!(future(|| ends_badly(PanicsOnDrop)).await, said("dropped"));
+        assert_eq!(future(|| async { 7 }.boxed()).await, Ok(7));
+    }
+
+    #[test]
+    fn what_panics_as_it_is_dropped_is_contained() {
+        let never = PanicsOnDrop;
+        let future = future(|| {
+            async move {
+                let _never = never;
+                std::future::pending::<()>().await;
+            }
+            .boxed()
+        });
+        drop(future);
+    }
+}

@@ -1,0 +1,220 @@
+//! Copying: a copy published to whichever of its queues takes it.
+//!
+//! Where nothing can be published at all, the delivery is held and the pool's intake is closed, as for an answer. Where
+//! only this queue takes nothing, another of the same use is taken; where only this message is not taken, or no queue
+//! is left, the delivery is held alone and the pool goes on.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::{self, Instant};
+use tracing::{info, warn};
+
+use super::{
+    detours::HeldGuard,
+    gate::BlockedGuard,
+    settling::{FIRST_WAIT, HoldUntil, LONGEST_WAIT, attempt, chain, cut},
+    shared::Shared,
+};
+use crate::{
+    queue::{Outgoing, QueueError, QueueErrorKind, QueueSpec},
+    settle::{Route, Scope, Step, scope, what_is_wrong},
+};
+
+/// How long a delivery is held for want of a queue while many are: a pool whose workers all hold one runs no job.
+const HELD_WHEN_CROWDED: Duration = Duration::from_secs(60);
+/// Longest wait before a message that is not taken is tried again.
+const LONGEST_WAIT_ALONE: Duration = Duration::from_secs(60);
+/// Times that a queue may be gone between its declare and a publish before it counts as one that takes nothing.
+const GONE: u32 = 3;
+
+/// Why a copy was not published.
+#[derive(Debug)]
+pub(super) enum NotCopied {
+    /// The delivery could be held no longer.
+    TimeUp,
+    /// No queue of the route takes it, for as long as it was to be held for that.
+    NoQueue(Box<Outgoing>),
+}
+
+/// Publishes a copy to the first queue of its route that takes it, and says which. A delivery for which there is none
+/// is held for `patience`, or less where many are.
+pub(super) async fn copy_to(
+    shared: &Shared,
+    route: &Route,
+    mut copy: Outgoing,
+    hold: &HoldUntil<'_>,
+    patience: Option<Duration>,
+) -> Result<QueueSpec, NotCopied> {
+    let mut wait = FIRST_WAIT;
+    let mut blocked: Option<BlockedGuard<'_>> = None;
+    let mut held: Option<(HeldGuard<'_>, Instant)> = None;
+    let mut gone = 0;
+    loop {
+        let now = Instant::now();
+        let mut longest = LONGEST_WAIT;
+        if let Some(queue) = shared.detours.choose(&route.queues, now) {
+            copy.routing_key = queue.name.as_str().to_owned();
+            let tried = try_queue(shared, route, queue, &copy, hold, &mut blocked).await;
+            let (step, error) = match tried? {
+                Ok(()) => {
+                    if shared.detours.took(&queue.name) {
+                        info!(pool = %shared.name, messaging.destination.name = ?queue.name.as_str(), "a queue takes copies again");
+                    }
+                    return Ok(queue.clone());
+                }
+                Err(failed) => failed,
+            };
+            match scope(step, error.kind) {
+                Scope::Everything => {
+                    held = None;
+                    close_intake(shared, &mut blocked, &copy, &error);
+                }
+                // Deleted since it was declared, most likely: the driver knows now.
+                Scope::Queue if error.kind == QueueErrorKind::Unroutable && gone < GONE => {
+                    blocked = None;
+                    gone += 1;
+                    continue;
+                }
+                Scope::Queue => {
+                    blocked = None;
+                    gone = 0;
+                    note_queue(shared, queue, &error);
+                    // The next one is there already, or is not.
+                    continue;
+                }
+                Scope::Message => {
+                    blocked = None;
+                    hold_alone(shared, &mut held, &error);
+                    longest = LONGEST_WAIT_ALONE;
+                }
+            }
+        } else {
+            blocked = None;
+            let why = format!("{} copy", names(&route.queues));
+            let (_, since) = held.get_or_insert_with(|| (shared.detours.hold(why), now));
+            let max = shared.settings().policy.max;
+            let is_crowded = shared.detours.held().saturating_mul(2) > max;
+            let crowded = is_crowded.then_some(HELD_WHEN_CROWDED);
+            let limit = [patience, crowded].into_iter().flatten().min();
+            if limit.is_some_and(|limit| since.elapsed() >= limit) {
+                return Err(NotCopied::NoQueue(Box::new(copy)));
+            }
+            // It ends when it should, however long the pause between two tries.
+            longest = limit.map_or(longest, |limit| {
+                longest.min(limit.saturating_sub(since.elapsed()))
+            });
+        }
+        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        let pause = pause.min(longest).max(Duration::from_millis(1));
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = hold.over() => return Err(NotCopied::TimeUp),
+        }
+        wait = (wait * 2).min(longest.max(FIRST_WAIT));
+    }
+}
+
+/// One try of one queue.
+async fn try_queue<'s>(
+    shared: &'s Shared,
+    route: &Route,
+    queue: &QueueSpec,
+    copy: &Outgoing,
+    hold: &HoldUntil<'_>,
+    blocked: &mut Option<BlockedGuard<'s>>,
+) -> Result<Result<(), (Step, QueueError)>, NotCopied> {
+    let now = Instant::now();
+    if !(route.takes_any && shared.detours.is_as_it_is(&queue.name, now)) {
+        let declared = tokio::select! {
+            declared = shared.driver.declare(queue) => declared,
+            () = hold.kill.cancelled() => return Err(NotCopied::TimeUp),
+        };
+        match declared {
+            Ok(()) => {}
+            Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
+                if shared.detours.use_as_it_is(&queue.name, now) {
+                    warn!(
+                        pool = %shared.name,
+                        messaging.destination.name = ?queue.name.as_str(),
+                        error = %chain(&error),
+                        "the queue for dead letters was declared in another way: it is used as it is"
+                    );
+                }
+            }
+            Err(error) => return Ok(Err((Step::Declare, error))),
+        }
+    }
+    let tried = attempt(shared, copy.clone(), hold, blocked).await;
+    let tried = tried.map_err(|_| NotCopied::TimeUp)?;
+    Ok(tried.map_err(|error| (Step::Publish, error)))
+}
+
+/// Nothing can be published: intake is closed for as long as the guard lives. Said once.
+pub(super) fn close_intake<'s>(
+    shared: &'s Shared,
+    blocked: &mut Option<BlockedGuard<'s>>,
+    message: &Outgoing,
+    error: &QueueError,
+) {
+    let cause = format!("failed to {}", chain(error));
+    match blocked {
+        Some(blocked) => blocked.because(cause),
+        None => {
+            warn!(
+                pool = %shared.name,
+                messaging.destination.name = ?cut(&message.routing_key),
+                error = %cause,
+                "a copy or an answer cannot be published: intake is closed until it can"
+            );
+            *blocked = Some(shared.gate.block(cause));
+        }
+    }
+}
+
+/// This message is not taken: its delivery is held, and the pool goes on. Said once.
+pub(super) fn hold_alone<'s>(
+    shared: &'s Shared,
+    held: &mut Option<(HeldGuard<'s>, Instant)>,
+    error: &QueueError,
+) {
+    let why = format!("failed to {}", chain(error));
+    match held {
+        Some((held, _)) => held.because(why),
+        None => {
+            warn!(
+                pool = %shared.name,
+                error = %why,
+                "a copy is not taken: its message is held until ack_deadline, and others go on"
+            );
+            *held = Some((shared.detours.hold(why), Instant::now()));
+        }
+    }
+}
+
+/// A queue takes nothing. Said once for each time that it begins.
+fn note_queue(shared: &Shared, queue: &QueueSpec, error: &QueueError) {
+    let why = format!("failed to {}", chain(error));
+    shared.metrics.detoured();
+    if shared
+        .detours
+        .took_nothing(&queue.name, error.kind, why.clone(), Instant::now())
+    {
+        warn!(
+            pool = %shared.name,
+            messaging.destination.name = ?queue.name.as_str(),
+            error = %why,
+            "queue {}: copies go another way",
+            what_is_wrong(error.kind)
+        );
+    }
+}
+
+fn names(queues: &[QueueSpec]) -> String {
+    let names: Vec<_> = queues.iter().map(|queue| queue.name.as_str()).collect();
+    match names.as_slice() {
+        [first, .., last] => format!("none of {first} to {last} takes a"),
+        [only] => format!("{only} takes no"),
+        [] => String::from("there is no queue for a"),
+    }
+}

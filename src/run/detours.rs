@@ -1,0 +1,216 @@
+//! Detours: which queues of ours take no copies at present, and what is held for that.
+//!
+//! Written by workers, read by them and by whoever asks for the pool's state. It closes no intake: jobs that succeed
+//! need no copy.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    decide::QueueName,
+    queue::{QueueErrorKind, QueueSpec},
+    settle::{rest, what_is_wrong},
+};
+
+/// What is known of a pool's own queues.
+#[derive(Debug, Default)]
+pub(crate) struct Detours(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    resting: BTreeMap<QueueName, Resting>,
+    /// Queues of another make that are used as they are, and until when that need not be found out again.
+    as_they_are: BTreeMap<QueueName, Instant>,
+    /// Deliveries that are held since no queue takes their copy.
+    held: u32,
+    held_for: String,
+}
+
+/// A queue that took nothing.
+#[derive(Debug)]
+struct Resting {
+    kind: QueueErrorKind,
+    why: String,
+    failures: u32,
+    until: Instant,
+}
+
+/// A delivery that is held since no queue takes its copy. **On drop** it is held no more.
+#[derive(Debug)]
+pub(crate) struct HeldGuard<'a>(&'a Detours);
+
+impl Detours {
+    /// The first of these queues that is not known to take nothing.
+    pub(crate) fn choose<'q>(
+        &self,
+        queues: &'q [QueueSpec],
+        now: Instant,
+    ) -> Option<&'q QueueSpec> {
+        let state = self.state();
+        queues.iter().find(|queue| {
+            let resting = state.resting.get(&queue.name);
+            resting.is_none_or(|resting| resting.until <= now)
+        })
+    }
+
+    /// A queue took nothing. Whether that is news.
+    pub(crate) fn took_nothing(
+        &self,
+        queue: &QueueName,
+        kind: QueueErrorKind,
+        why: String,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state();
+        let before = state.resting.get(queue);
+        // Another worker of the same burst has said so.
+        if before.is_some_and(|resting| now < resting.until) {
+            return false;
+        }
+        let failures = before.map_or(0, |resting| resting.failures) + 1;
+        let is_news = failures == 1;
+        let resting = Resting {
+            kind,
+            why,
+            failures,
+            until: now + rest(kind, failures),
+        };
+        state.resting.insert(queue.clone(), resting);
+        is_news
+    }
+
+    /// A queue took a copy. Whether that is news.
+    pub(crate) fn took(&self, queue: &QueueName) -> bool {
+        let mut state = self.state();
+        !state.resting.is_empty() && state.resting.remove(queue).is_some()
+    }
+
+    /// Whether a queue is known to be of another make, and used as it is.
+    pub(crate) fn is_as_it_is(&self, queue: &QueueName, now: Instant) -> bool {
+        let state = self.state();
+        state
+            .as_they_are
+            .get(queue)
+            .is_some_and(|until| now < *until)
+    }
+
+    /// A queue is of another make, and used as it is. Whether that is news.
+    pub(crate) fn use_as_it_is(&self, queue: &QueueName, now: Instant) -> bool {
+        let until = now + rest(QueueErrorKind::Mismatch, 1);
+        let before = self.state().as_they_are.insert(queue.clone(), until);
+        before.is_none()
+    }
+
+    /// A delivery is held, for as long as the guard lives.
+    pub(crate) fn hold(&self, why: String) -> HeldGuard<'_> {
+        let mut state = self.state();
+        state.held += 1;
+        state.held_for = why;
+        HeldGuard(self)
+    }
+
+    /// Deliveries that are held.
+    pub(crate) fn held(&self) -> u32 {
+        self.state().held
+    }
+
+    /// What is wrong, in one line.
+    pub(crate) fn cause(&self, now: Instant) -> Option<String> {
+        let state = self.state();
+        let mut causes = Vec::new();
+        if state.held > 0 {
+            let jobs = if state.held == 1 {
+                "job is"
+            } else {
+                "jobs are"
+            };
+            causes.push(format!(
+                "{} {jobs} held, since no queue takes the copy: {}",
+                state.held, state.held_for
+            ));
+        }
+        for (queue, resting) in &state.resting {
+            if now < resting.until {
+                let wrong = what_is_wrong(resting.kind);
+                let why = &resting.why;
+                causes.push(format!(
+                    "queue {queue} {wrong}: copies go another way ({why})"
+                ));
+            }
+        }
+        (!causes.is_empty()).then(|| causes.join("; "))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of ours panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for HeldGuard<'_> {
+    fn drop(&mut self) {
+        self.0.state().held -= 1;
+    }
+}
+
+impl HeldGuard<'_> {
+    /// Replaces the cause that is shown.
+    pub(crate) fn because(&self, why: String) {
+        self.0.state().held_for = why;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settle::Route;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_takes_nothing_is_passed_over_until_it_is_tried_again() {
+        let detours = Detours::default();
+        let route = Route::retry(&QueueName::from("jobs"), Duration::from_secs(1));
+        let chosen = |detours: &Detours| {
+            let chosen = detours.choose(&route.queues, Instant::now());
+            chosen.map(|queue| queue.name.to_string())
+        };
+        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000"));
+        let own = &route.queues[0].name;
+        let fails = || {
+            let why = String::from("no confirm");
+            detours.took_nothing(own, QueueErrorKind::Timeout, why, Instant::now())
+        };
+        assert!(fails());
+        assert!(!fails(), "the same burst");
+        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000.2"));
+        let cause = detours.cause(Instant::now()).expect("a cause");
+        assert!(
+            cause.contains("jobs.retry.1000 does not confirm"),
+            "{cause}"
+        );
+
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000"));
+        assert!(!fails(), "it was said before");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000.2"));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(detours.took(own) && !detours.took(own));
+        assert_eq!(detours.cause(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_said_for_as_long_as_it_is() {
+        let detours = Detours::default();
+        let held = detours.hold(String::from("too large"));
+        let cause = detours.cause(Instant::now()).expect("a cause");
+        assert!(cause.starts_with("1 job is held"), "{cause}");
+        drop(held);
+        assert_eq!(detours.cause(Instant::now()), None);
+    }
+}

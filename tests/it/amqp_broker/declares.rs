@@ -1,0 +1,111 @@
+//! Declaring: what a broker says to it, and what that costs others.
+
+use tidegate::{
+    decide::QueueName,
+    queue::{Connectivity, QueueDriver, QueueErrorKind, QueueKind, QueueSpec},
+};
+
+use super::{connect, consume, declare, publish, to};
+use crate::support::broker::{TestQueue, broker_url, faulty_broker, unique_queue};
+
+fn spec(name: &QueueName) -> QueueSpec {
+    QueueSpec {
+        name: name.clone(),
+        kind: QueueKind::Classic,
+        dead_letter_to: None,
+        message_ttl: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_hosts_queue_limit_is_said_as_what_it_is() {
+    let mut broker = faulty_broker().await;
+    to(&mut broker, |broker| {
+        broker.ctl(&["add_vhost", "small"]);
+        broker.ctl(&["set_permissions", "-p", "small", "guest", ".*", ".*", ".*"]);
+        broker.ctl(&["set_vhost_limits", "-p", "small", r#"{"max-queues": 1}"#]);
+    });
+    let driver = connect(&broker.url().replace("%2f", "small")).await;
+    let there = declare(&driver, "first").await;
+    let error = driver.declare(&spec(&QueueName::from("second"))).await;
+    let error = error.expect_err("the limit is reached");
+    assert_eq!(error.kind, QueueErrorKind::LimitReached, "{error:?}");
+    // What is there may be declared by anyone all the same.
+    let newcomer = connect(&broker.url().replace("%2f", "small")).await;
+    newcomer.declare(&spec(&there)).await.expect("it is there");
+    to(&mut broker, |broker| broker.ctl(&["delete_vhost", "small"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_declare_takes_a_queue_as_it_is() {
+    let mut broker = faulty_broker().await;
+    to(&mut broker, |broker| {
+        broker.ctl(&["add_user", "reader", "secret"]);
+        broker.ctl(&["set_permissions", "reader", "^$", ".*", ".*"]);
+    });
+    let owner = connect(&broker.url()).await;
+    let theirs = declare(&owner, "operators").await;
+    let driver = connect(&broker.url().replace("guest:guest", "reader:secret")).await;
+    driver.declare(&spec(&theirs)).await.expect("it is there");
+    publish(&driver, &theirs, "a").await.expect("a publish");
+    let error = driver.declare(&spec(&QueueName::from("missing"))).await;
+    let error = error.expect_err("it is not there");
+    assert_eq!(error.kind, QueueErrorKind::AccessRefused, "{error:?}");
+    to(&mut broker, |broker| broker.ctl(&["delete_user", "reader"]));
+}
+
+#[tokio::test]
+async fn a_queue_is_declared_again_once_a_publish_to_it_came_back() {
+    let queue = unique_queue("again");
+    let driver = connect(&broker_url()).await;
+    let name = queue.name();
+    driver.declare(&spec(&name)).await.expect("a declare");
+    let newcomer = connect(&broker_url()).await;
+    newcomer.delete(&name).await.expect("a delete");
+    let error = publish(&driver, &name, "a").await.expect_err("it is gone");
+    assert_eq!(error.kind, QueueErrorKind::Unroutable);
+    driver.declare(&spec(&name)).await.expect("a declare");
+    publish(&driver, &name, "a").await.expect("a publish");
+}
+
+/// RabbitMQ 4.0 fails at cutting an error text that has characters beyond ASCII, and ends the connection.
+#[tokio::test]
+async fn a_name_that_the_broker_stumbles_over_costs_nobody_a_connection() {
+    let driver = connect(&broker_url()).await;
+    let short = TestQueue::at(&broker_url(), "plain");
+    let short = declare(&driver, short.name().as_str()).await;
+    let mut consumer = consume(&driver, &short).await.expect("a consumer");
+    for bytes in [64, 150, 218, 220, 231, 254] {
+        let name = QueueName::from(format!(
+            "{:08x}{}",
+            rand::random::<u32>(),
+            "é".repeat((bytes - 8) / 2)
+        ));
+        let error = driver.probe(&name).await.expect_err("it is missing");
+        assert_eq!(error.kind, QueueErrorKind::NotFound, "{bytes} bytes");
+        driver.declare(&spec(&name)).await.expect("a declare");
+        let other = QueueSpec {
+            kind: QueueKind::Quorum,
+            ..spec(&name)
+        };
+        let newcomer = connect(&broker_url()).await;
+        let error = newcomer.declare(&other).await;
+        let error = error.expect_err("it is there in another way");
+        assert!(
+            matches!(
+                error.kind,
+                QueueErrorKind::Mismatch | QueueErrorKind::BrokerFailed
+            ),
+            "{error:?}"
+        );
+        for driver in [&driver, &newcomer] {
+            assert_eq!(*driver.connectivity().borrow(), Connectivity::Connected);
+            assert_eq!(driver.probe(&name).await.expect("a probe").ready, 0);
+            driver.probe(&short).await.expect("a probe");
+        }
+        driver.delete(&name).await.expect("a delete");
+    }
+    publish(&driver, &short, "a").await.expect("a publish");
+    let delivery = super::delivery(&mut consumer).await;
+    delivery.ack().await.expect("an ack");
+}

@@ -1,0 +1,200 @@
+//! What a reconcile, and whoever asks for one, is told of what it came to.
+
+use std::sync::Mutex;
+
+use super::*;
+use tidegate::{
+    decide::TermName,
+    runner::{CleanupReport, Failure, FailureKind},
+};
+
+/// Runners that are lost with their job where the body says so, and die while they are idle where they are told to.
+#[derive(Debug, Clone, Default)]
+struct Mortal {
+    die_idle: Arc<std::sync::atomic::AtomicBool>,
+    cleanups: Arc<AtomicU32>,
+}
+
+struct MortalRunner(Mortal);
+
+#[async_trait::async_trait]
+impl RunnerManager for Mortal {
+    fn kind(&self) -> &'static str {
+        "mortal"
+    }
+
+    async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+        Ok(Box::new(MortalRunner(self.clone())))
+    }
+
+    async fn cleanup(&self) -> CleanupReport {
+        self.cleanups.fetch_add(1, Ordering::Relaxed);
+        CleanupReport::default()
+    }
+}
+
+#[async_trait::async_trait]
+impl Runner for MortalRunner {
+    async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
+        control.started.notify();
+        if job.body() == "fatal" {
+            return RunReport {
+                end: JobEnd::Failed(Failure {
+                    kind: FailureKind::RunnerLost,
+                    message: String::from("it fell over"),
+                    stderr_tail: None,
+                }),
+                reusable: false,
+            };
+        }
+        RunReport {
+            end: JobEnd::Done { reply: None },
+            reusable: true,
+        }
+    }
+
+    fn is_alive(&mut self) -> bool {
+        !self.0.die_idle.load(Ordering::Relaxed)
+    }
+
+    async fn stop(self: Box<Self>) {}
+}
+
+#[derive(Debug, Default)]
+struct Crashed(Mutex<u32>);
+
+impl EventSink for Crashed {
+    fn emit(&self, event: Event) {
+        if let Event::Reconciliation {
+            crashed_runners, ..
+        } = event
+        {
+            *self.0.lock().unwrap() += crashed_runners;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runners_that_were_lost_with_their_jobs_count_as_crashed_as_those_that_died_idle_do() {
+    let broker = broker();
+    let runners = Mortal::default();
+    let crashed = Arc::new(Crashed::default());
+    let settings = PoolSettings {
+        keep_warm: 2,
+        retry: RetrySettings {
+            max_attempts: 1,
+            ..RetrySettings::default()
+        },
+        ..settings(Policy::fixed(2))
+    };
+    let pool = PoolSpec {
+        settings,
+        runners: Arc::new(runners.clone()),
+    };
+    let supervisor =
+        Supervisor::start(Arc::new(broker.clone()), vec![pool], Some(crashed.clone())).unwrap();
+    for _ in 0..3 {
+        broker.send(QUEUE, "fatal");
+    }
+    until(&supervisor, "dead", |pool| pool.jobs.dead == 3).await;
+    supervisor.reconcile(&name()).await.unwrap();
+    assert_eq!(*crashed.0.lock().unwrap(), 3);
+
+    broker.send(QUEUE, "fine");
+    until(&supervisor, "done", |pool| {
+        pool.jobs.done == 1 && pool.runners.idle == 1
+    })
+    .await;
+    runners.die_idle.store(true, Ordering::Relaxed);
+    let result = supervisor.reconcile(&name()).await.unwrap();
+    assert_eq!(result.metric_stats, [(EventKind::RunnerStop, 1)].into());
+    assert_eq!(*crashed.0.lock().unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
+    let broker = broker();
+    let runners = Mortal::default();
+    let supervisor = start(&broker, settings(Policy::fixed(2).max(5)), runners.clone());
+    until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
+    // Neither a tick nor anything else looks in the same instant.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let cleanups = runners.cleanups.load(Ordering::Relaxed);
+    broker.send(QUEUE, "unseen so far");
+    let result = supervisor.scale(&name(), Some(9)).await.unwrap();
+    assert_eq!(result.workers_diff, 5);
+    assert_eq!(runners.cleanups.load(Ordering::Relaxed), cleanups + 1);
+    let decision = supervisor.explain(&name()).unwrap();
+    assert_eq!((decision.rule, decision.won), (Rule::Pin, TermName::Max));
+    assert_eq!(
+        decision.inputs.ready, 1,
+        "the depth was read for this reconcile"
+    );
+    until(&supervisor, "done", |pool| {
+        pool.jobs.done == 1 && pool.runners.idle == 1
+    })
+    .await;
+    let result = supervisor.scale(&name(), Some(0)).await.unwrap();
+    // Four bare ones; the fifth leaves with its runner.
+    assert_eq!(result.workers_diff, -4);
+    assert_eq!(result.metric_stats, [(EventKind::RunnerStop, 1)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(2)),
+        HandlerManager::new(handler),
+    );
+    broker.send(QUEUE, "one");
+    broker.send(QUEUE, "two");
+    held.started().await;
+    held.started().await;
+    let result = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
+    assert!(result.metric_stats.is_empty());
+    throughout(&supervisor, Duration::from_secs(20), "still busy", |pool| {
+        pool.runners.busy == 2
+    })
+    .await;
+
+    supervisor.pause(&name()).unwrap();
+    supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    let after = until(&supervisor, "flushed", |pool| {
+        pool.runners.busy == 0 && pool.workers.draining == 0
+    })
+    .await;
+    assert_eq!((after.jobs.requeued, after.jobs.retried), (2, 0));
+    assert_eq!(broker.ready(QUEUE), Some(2));
+    supervisor.resume(&name()).unwrap();
+    held.started().await;
+    held.started().await;
+    held.let_go(2);
+    until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_wait_behind_a_running_job_are_counted_and_explained() {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let settings = PoolSettings {
+        prefetch: 10,
+        ..settings(Policy::fixed(1))
+    };
+    let supervisor = start(&broker, settings, HandlerManager::new(handler));
+    for n in 0..5 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    held.started().await;
+    until(&supervisor, "holding five", |pool| pool.demand == 5).await;
+    supervisor.reconcile(&name()).await.unwrap();
+    let decision = supervisor.explain(&name()).unwrap();
+    assert_eq!((decision.inputs.held, decision.inputs.behind), (5, 4));
+    let text = decision.to_string();
+    let wanted = "4  of the held wait behind a running job; prefetch = 1 spreads them";
+    assert!(text.contains(wanted), "{text}");
+    let json = serde_json::to_value(&decision).unwrap();
+    assert_eq!(json["inputs"]["behind"], 4);
+}
