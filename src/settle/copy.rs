@@ -61,6 +61,9 @@ const DROPPED_LISTED: usize = 16;
 /// Longest of them, in bytes: a short string's, each byte shown as four.
 const LONGEST_DROPPED: usize = 4 * 255;
 
+/// As much as the name of another queue of the same level may be longer.
+const DETOUR: &str = "................";
+
 /// The longest of the broker's words for why it dead-letters.
 const LONGEST_REASON: &str = "delivery_limit";
 
@@ -293,11 +296,12 @@ impl Copies {
     /// pool's queue may have a policy that does the same once more. Nobody measures that frame: a client that is sent
     /// one beyond its `frame_max` ends its connection.
     fn brokers_room(&self, copy: &Outgoing) -> usize {
-        let names = [self.queue.as_str(), &copy.routing_key];
-        let longest = names
-            .into_iter()
-            .max_by_key(|name| name.len())
-            .unwrap_or_default();
+        let [main, first] =
+            [self.queue.as_str(), &copy.routing_key].map(|name| format!("{name}{DETOUR}"));
+        let longest = match main.len() > first.len() {
+            true => &main,
+            false => &first,
+        };
         let text = |text: &str| HeaderValue::from(text);
         let death = |queue: &str| {
             let mut death = Headers::new();
@@ -320,7 +324,7 @@ impl Copies {
         set(
             &mut added,
             DEATHS,
-            HeaderValue::List(vec![death(&copy.routing_key), death(self.queue.as_str())]),
+            HeaderValue::List(vec![death(&first), death(&main)]),
         );
         for name in BROKERS
             .iter()
