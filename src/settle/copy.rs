@@ -272,17 +272,18 @@ impl Copies {
         let limit = self.header_limit.saturating_sub(self.brokers_room(&copy));
         let mut dropped = dropped(&copy.headers);
         let mut size = header_size(&copy.properties, &copy.headers);
-        while size > limit {
-            let Some(victim) = largest(&copy) else {
+        if size <= limit {
+            return copy;
+        }
+        for victim in expendable(&copy) {
+            if size <= limit {
                 break;
-            };
+            }
             if let Some(value) = copy.headers.remove(&victim) {
                 size -= entry_size(&victim, &value, &copy.properties.raw);
             }
-            if !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL) {
-                if dropped.len() >= DROPPED_LISTED {
-                    continue;
-                }
+            let is_own = !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL);
+            if is_own && dropped.len() < DROPPED_LISTED {
                 dropped.push(HeaderValue::from(victim));
                 let names = HeaderValue::List(dropped.clone());
                 set(&mut copy.headers, DROPPED, names);
@@ -357,18 +358,22 @@ pub fn lacks_headers(message: &Message) -> bool {
     message.headers.contains_key(DROPPED)
 }
 
-/// The header to give up next, or `None` where only what must stay is left.
-fn largest(copy: &Outgoing) -> Option<String> {
-    if copy.headers.contains_key(STDERR) {
-        return Some(STDERR.to_owned());
-    }
-    copy.headers
+/// The headers that a copy can do without, in the order in which they are given up. Sorted once: a frame holds tens of
+/// thousands.
+fn expendable(copy: &Outgoing) -> Vec<String> {
+    let mut expendable: Vec<_> = copy
+        .headers
         .iter()
         .filter(|(name, _)| {
             ![ATTEMPT, LAUNCH_FAILURES, GIVE_BACKS, DROPPED, REASON].contains(&name.as_str())
         })
-        .max_by_key(|(name, value)| entry_size(name, value, &copy.properties.raw))
-        .map(|(name, _)| name.clone())
+        .map(|(name, value)| (entry_size(name, value, &copy.properties.raw), name))
+        .collect();
+    expendable.sort_by_key(|(size, name)| (name.as_str() != STDERR, std::cmp::Reverse(*size)));
+    expendable
+        .into_iter()
+        .map(|(_, name)| name.clone())
+        .collect()
 }
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {
