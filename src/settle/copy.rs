@@ -61,6 +61,9 @@ const DROPPED_LISTED: usize = 16;
 /// Longest of them, in bytes: a short string's, each byte shown as four.
 const LONGEST_DROPPED: usize = 4 * 255;
 
+/// As much as the name of another queue of the same level may be longer.
+const DETOUR: &str = "................";
+
 /// The longest of the broker's words for why it dead-letters.
 const LONGEST_REASON: &str = "delivery_limit";
 
@@ -269,17 +272,18 @@ impl Copies {
         let limit = self.header_limit.saturating_sub(self.brokers_room(&copy));
         let mut dropped = dropped(&copy.headers);
         let mut size = header_size(&copy.properties, &copy.headers);
-        while size > limit {
-            let Some(victim) = largest(&copy) else {
+        if size <= limit {
+            return copy;
+        }
+        for victim in expendable(&copy) {
+            if size <= limit {
                 break;
-            };
+            }
             if let Some(value) = copy.headers.remove(&victim) {
                 size -= entry_size(&victim, &value, &copy.properties.raw);
             }
-            if !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL) {
-                if dropped.len() >= DROPPED_LISTED {
-                    continue;
-                }
+            let is_own = !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL);
+            if is_own && dropped.len() < DROPPED_LISTED {
                 dropped.push(HeaderValue::from(victim));
                 let names = HeaderValue::List(dropped.clone());
                 set(&mut copy.headers, DROPPED, names);
@@ -293,11 +297,12 @@ impl Copies {
     /// pool's queue may have a policy that does the same once more. Nobody measures that frame: a client that is sent
     /// one beyond its `frame_max` ends its connection.
     fn brokers_room(&self, copy: &Outgoing) -> usize {
-        let names = [self.queue.as_str(), &copy.routing_key];
-        let longest = names
-            .into_iter()
-            .max_by_key(|name| name.len())
-            .unwrap_or_default();
+        let [main, first] =
+            [self.queue.as_str(), &copy.routing_key].map(|name| format!("{name}{DETOUR}"));
+        let longest = match main.len() > first.len() {
+            true => &main,
+            false => &first,
+        };
         let text = |text: &str| HeaderValue::from(text);
         let death = |queue: &str| {
             let mut death = Headers::new();
@@ -320,7 +325,7 @@ impl Copies {
         set(
             &mut added,
             DEATHS,
-            HeaderValue::List(vec![death(&copy.routing_key), death(self.queue.as_str())]),
+            HeaderValue::List(vec![death(&first), death(&main)]),
         );
         for name in BROKERS
             .iter()
@@ -353,18 +358,22 @@ pub fn lacks_headers(message: &Message) -> bool {
     message.headers.contains_key(DROPPED)
 }
 
-/// The header to give up next, or `None` where only what must stay is left.
-fn largest(copy: &Outgoing) -> Option<String> {
-    if copy.headers.contains_key(STDERR) {
-        return Some(STDERR.to_owned());
-    }
-    copy.headers
+/// The headers that a copy can do without, in the order in which they are given up. Sorted once: a frame holds tens of
+/// thousands.
+fn expendable(copy: &Outgoing) -> Vec<String> {
+    let mut expendable: Vec<_> = copy
+        .headers
         .iter()
         .filter(|(name, _)| {
             ![ATTEMPT, LAUNCH_FAILURES, GIVE_BACKS, DROPPED, REASON].contains(&name.as_str())
         })
-        .max_by_key(|(name, value)| entry_size(name, value, &copy.properties.raw))
-        .map(|(name, _)| name.clone())
+        .map(|(name, value)| (entry_size(name, value, &copy.properties.raw), name))
+        .collect();
+    expendable.sort_by_key(|(size, name)| (name.as_str() != STDERR, std::cmp::Reverse(*size)));
+    expendable
+        .into_iter()
+        .map(|(_, name)| name.clone())
+        .collect()
 }
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {

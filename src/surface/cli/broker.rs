@@ -155,8 +155,23 @@ async fn managed(
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // One that is not there is told of already.
-            let Some(details) = api.queue(&pool.queue).await? else {
-                continue;
+            let details = match api.queue(&pool.queue).await {
+                Ok(Some(details)) => details,
+                Ok(None) => continue,
+                // This queue's own trouble, such as arguments that are nested too deep to be read.
+                Err(error @ ManagementError::Answer(_)) => {
+                    found.push(Finding {
+                        severity: Severity::Warning,
+                        pool: Some(pool.name.clone()),
+                        what: format!(
+                            "what the management API says of the queue {} cannot be read: failed to {}",
+                            pool.queue,
+                            causes(&error)
+                        ),
+                    });
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
             let of_queue = management::findings::of_queue(pool, &details);

@@ -155,6 +155,9 @@ impl Incoming {
         let (Some(class), Some(method)) = (at.u16(), at.u16()) else {
             return Err(Refused::Method(0, 0));
         };
+        if !self.names.is_empty() {
+            self.names.remove(&channel);
+        }
         let refused = Refused::Method(class, method);
         let Some(layout) = layout(class, method) else {
             return Err(refused);

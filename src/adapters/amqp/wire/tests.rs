@@ -728,3 +728,44 @@ fn a_stream_ends_where_the_peer_refuses_the_grammar() {
         .expect("nothing waits")
         .expect("it is written");
 }
+
+#[test]
+fn a_publish_that_lapin_drops_half_way_takes_nothing_of_the_next() {
+    let close_ok = framed(FRAME_METHOD, 2, b"\0\x14\0\x29");
+    let plain = [header_frame(2, 2, &[0, 0]), framed(FRAME_BODY, 2, b"ab")].concat();
+    let other = framed(FRAME_HEARTBEAT, 0, b"");
+    let mut sent = mark::frame(2, 10, 100).expect("it can be said");
+    sent.extend(framed(FRAME_BODY, 2, b"part of it"));
+    sent.extend(&other);
+    sent.extend(&close_ok);
+    sent.extend(&plain);
+    let mut out = Vec::new();
+    Outgoing::default().walk(&sent, &mut out);
+    assert_eq!(out, [other, close_ok, plain].concat());
+}
+
+#[test]
+fn names_of_a_delivery_without_its_content_are_not_anothers() {
+    let deliver = |key: u8| {
+        let mut deliver = vec![0, 60, 0, 60, 1, b't'];
+        deliver.extend_from_slice(&7_u64.to_be_bytes());
+        deliver.extend_from_slice(&[0, 0, 1, key]);
+        framed(FRAME_METHOD, 9, &deliver)
+    };
+    let mut incoming = agreed();
+    assert!(matches!(
+        incoming.look(&deliver(0xff)),
+        Ok(Look::Replace(..))
+    ));
+    let plain = deliver(b'k');
+    assert_eq!(incoming.look(&plain), Ok(Look::Pass(plain.len())));
+    let header = header_frame(9, 0, &[0, 0]);
+    assert_eq!(incoming.look(&header), Ok(Look::Pass(header.len())));
+}
+
+#[test]
+fn a_greeting_that_is_nested_too_deep_is_none() {
+    assert!(begins_with_table(&nested(64, b'F')[2..]));
+    assert!(!begins_with_table(&nested(65, b'F')[2..]));
+    assert!(!begins_with_table(b"\0\0\0\x01"));
+}
