@@ -20,5 +20,6 @@ mod queue_conformance;
 mod replies;
 mod runner_conformance;
 mod settlement;
+mod stalled_readers;
 mod warm_runner;
 mod with_broker;
