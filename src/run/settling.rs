@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::PoolSettings,
     decide::{JobId, QueueName},
+    escape::{Escaped, Quoted},
     queue::{Delivery, Outgoing, QueueError},
     runner::Failure,
     settle::{Copies, Death, History, Route, Scope, Step, Trouble, Verdict, jittered, scope},
@@ -104,7 +105,7 @@ impl Prepared {
                 self.settlement
             }
             Err(error) => {
-                let job = self.job.as_ref().map(|id| id.as_str().escape_debug());
+                let job = self.job.as_ref().map(|id| Escaped(id.as_str()));
                 warn!(
                     pool = %shared.name,
                     job.id = job.as_ref().map(tracing::field::display),
@@ -303,7 +304,7 @@ fn log_retry(
     delay: Duration,
     failure: Option<&Failure>,
 ) {
-    let job = job.map(|id| id.as_str().escape_debug());
+    let job = job.map(|id| Escaped(id.as_str()));
     let job = job.as_ref().map(tracing::field::display);
     let delay_ms = delay.as_millis() as u64;
     let attempt = history.attempt;
@@ -312,7 +313,7 @@ fn log_retry(
             pool = %shared.name,
             job.id = job,
             attempt,
-            error = ?cut(&failure.message),
+            error = %Quoted(cut(&failure.message)),
             delay_ms,
             "job failed and is retried later"
         ),
@@ -323,18 +324,18 @@ fn log_retry(
 }
 
 fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static str) {
-    let job = job.map(|id| id.as_str().escape_debug());
+    let job = job.map(|id| Escaped(id.as_str()));
     warn!(
         pool = %shared.name,
         job.id = job.as_ref().map(tracing::field::display),
         reason = death.cause.as_str(),
         attempts = death.attempts,
-        error = ?cut(&death.message),
+        error = %Quoted(cut(&death.message)),
         "{what}"
     );
 }
 
-/// Others' text, no longer than a log line should be. Shown with Debug, which escapes control characters.
+/// Others' text, no longer than a log line should be.
 pub(super) fn cut(text: &str) -> &str {
     const LONGEST: usize = 1024;
     match text.char_indices().nth(LONGEST) {

@@ -27,5 +27,6 @@ mod runner_conformance;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod stalled_readers;
 mod warm_runner;
 mod with_broker;

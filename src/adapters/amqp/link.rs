@@ -11,7 +11,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Plug};
-use crate::queue::{QueueError, QueueErrorKind};
+use crate::{
+    escape::Escaped,
+    queue::{QueueError, QueueErrorKind},
+};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
@@ -247,7 +250,7 @@ fn lost() -> String {
     String::from("the connection was lost")
 }
 
-/// An error with its causes, in one line, without control characters: brokers' texts are others' data.
+/// An error with its causes, in one line and escaped: brokers' texts are others' data.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -260,9 +263,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    Escaped(&text).to_string()
 }
 
 /// Exponential with jitter: links that lost the same broker do not come back in step.

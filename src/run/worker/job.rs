@@ -10,6 +10,7 @@ use super::{Worker, intake::Arrived};
 use crate::{
     config::PoolSettings,
     decide::{Ending, Hours, JobId},
+    escape::Escaped,
     queue::Delivery,
     run::{
         cell::Leaving,
@@ -56,7 +57,7 @@ impl Worker<'_> {
             history.attempt,
             || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
         );
-        let span = debug_span!("job", job.id = %job.id().as_str().escape_debug());
+        let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
             let unrun = if history.is_crash_loop() {
                 Some(crash_loop(history, &settings.retry))
@@ -214,7 +215,7 @@ impl Worker<'_> {
         }
         warn!(
             pool = %self.shared.name,
-            job.id = %job.id().as_str().escape_debug(),
+            job.id = %Escaped(job.id().as_str()),
             held_ms = at.elapsed().as_millis() as u64,
             ack_deadline_ms = settings.ack_deadline.as_millis() as u64,
             "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
@@ -282,7 +283,7 @@ impl Worker<'_> {
                         warn!(
                             pool = %self.shared.name,
                             worker.id = %self.cell.id,
-                            job.id = %job.id().as_str().escape_debug(),
+                            job.id = %Escaped(job.id().as_str()),
                             reason = why.as_str(),
                             held_ms = at.elapsed().as_millis() as u64,
                             hint = lost_hint(why),

@@ -80,9 +80,23 @@ impl Daemon {
         head: &str,
         pools: &str,
     ) -> Self {
+        let standard = (Stdio::null(), log.into());
+        Self::start_unheard_by(&[], dir, standard, url, head, pools)
+    }
+
+    /// The same by way of a command, with this standard input and error.
+    pub(crate) fn start_unheard_by(
+        way: &[&str],
+        dir: TempDir,
+        (input, log): (Stdio, Stdio),
+        url: &str,
+        head: &str,
+        pools: &str,
+    ) -> Self {
         write_config(dir.path(), url, head, pools);
-        let child = tidegate(dir.path())
+        let child = tidegate_by(way, dir.path())
             .args(["run", "--log-format", "json"])
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -123,6 +137,11 @@ impl Daemon {
             readers,
             listen: String::new(),
         }
+    }
+
+    /// Where it listens on TCP.
+    pub(crate) fn listen(&self) -> &str {
+        &self.listen
     }
 
     pub(crate) fn dir(&self) -> &Path {
