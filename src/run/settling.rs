@@ -4,7 +4,7 @@
 //! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
 //! is held and the pool's gate is closed.
 
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use tokio::time::{self, Instant};
@@ -15,10 +15,11 @@ use super::{gate::BlockedGuard, metrics::Settlement, replies, shared::Shared};
 use crate::{
     config::PoolSettings,
     decide::JobId,
-    queue::{Delivery, Outgoing, QueueError, QueueSpec},
+    queue::{Delivery, NoRoute, Outgoing, QueueError, QueueErrorKind, QueueSpec},
     runner::Failure,
     settle::{
-        Copies, Death, History, Trouble, Verdict, dead_queue_spec, jittered, retry_queue_spec,
+        Copies, Death, History, Levels, Trouble, Verdict, dead_queue_spec, jittered,
+        retry_queue_spec,
     },
 };
 
@@ -26,6 +27,9 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
+/// back without a copy is counted by the queue.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
@@ -38,6 +42,21 @@ pub(crate) struct HoldUntil<'a> {
 }
 
 impl HoldUntil<'_> {
+    /// The moment after the supervisor's order.
+    async fn killed(&self) {
+        self.kill.cancelled().await;
+        time::sleep(LAST_MOMENT).await;
+    }
+
+    /// The moment after any order.
+    async fn stopped(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.kill.cancelled() => {}
+        }
+        time::sleep(LAST_MOMENT).await;
+    }
+
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
     fn count_stopped(&self, shared: &Shared) {
         if self.stop.is_cancelled() || self.kill.is_cancelled() {
@@ -69,6 +88,11 @@ impl Prepared {
         self.act == Act::Requeue || self.settlement == Settlement::RequeueCopy
     }
 
+    /// Whether it goes back without a copy.
+    pub(crate) fn is_requeued(&self) -> bool {
+        self.act == Act::Requeue
+    }
+
     /// Settles the delivery, and counts how.
     ///
     /// # Cancel-safety
@@ -94,6 +118,8 @@ impl Prepared {
                     Settlement::Retry
                     | Settlement::DeadLetter
                     | Settlement::RequeueCopy
+                    | Settlement::Renewed
+                    | Settlement::Parked
                     | Settlement::LostCopy => Settlement::LostCopy,
                     _ => Settlement::Lost,
                 }
@@ -133,6 +159,12 @@ pub(crate) async fn prepare(
     };
     let now = jiff::Timestamp::now();
     let answer = replies::decide(shared, settings, delivery.message(), &verdict);
+    // What a copy carries that goes straight back.
+    let next = match &verdict {
+        Verdict::GiveBackCopy { next } | Verdict::Renew { next } => Some(*next),
+        _ => None,
+    };
+    let goes_back = next.is_some();
     let (copy, spec, act, settlement) = match verdict {
         Verdict::Ack { .. } => (None, None, Act::Ack, Settlement::Ack),
         Verdict::GiveBack => (None, None, Act::Requeue, Settlement::Requeue),
@@ -177,17 +209,47 @@ pub(crate) async fn prepare(
             Act::Ack,
             Settlement::RequeueCopy,
         ),
+        Verdict::Renew { next } => (
+            Some(copies().give_back(delivery.message(), next)),
+            None,
+            Act::Ack,
+            Settlement::Renewed,
+        ),
+        Verdict::Park { level, next } => {
+            let delay = jittered(level, rand::rng().random());
+            let copy = copies().retry(delivery.message(), next, level, delay, None, now);
+            let spec = retry_queue_spec(queue, level);
+            (Some(copy), Some(spec), Act::Ack, Settlement::Parked)
+        }
+    };
+    let after = |error: &QueueError| match error.kind {
+        // Its own queue is gone, or full.
+        QueueErrorKind::Unroutable | QueueErrorKind::Refused if goes_back => Trouble::GiveUp,
+        _ => Trouble::Hold,
     };
     let is_copied = copy.is_some();
-    if let Some(copy) = copy
-        && publish(shared, spec.as_ref(), copy, &hold, |_| Trouble::Hold)
-            .await
-            .is_err()
-    {
-        hold.count_stopped(shared);
-        return done(delivery, Act::Requeue, Settlement::Requeue);
+    if let Some(copy) = copy {
+        let mut published = publish(shared, spec.as_ref(), copy, &hold, after).await;
+        if let Err(Unpublished::GivenUp(error)) = &published
+            && error.kind == QueueErrorKind::Refused
+            && let Some(next) = next
+        {
+            // Full: it waits beside its queue, and its acknowledgement makes room there.
+            let level = Levels::new(&settings.retry).after(1);
+            let copy = copies().retry(delivery.message(), next, level, level, None, now);
+            let beside = retry_queue_spec(queue, level);
+            published = publish(shared, Some(&beside), copy, &hold, |_| Trouble::Hold).await;
+            shared.fed.add(&beside.name);
+        }
+        if published.is_err() {
+            // A job that we stopped is counted already, and one that was not begun did not end.
+            if !(goes_back || settlement == Settlement::Parked) {
+                hold.count_stopped(shared);
+            }
+            return done(delivery, Act::Requeue, Settlement::Requeue);
+        }
     }
-    if let (Settlement::Retry, Some(spec)) = (settlement, &spec) {
+    if let (Settlement::Retry | Settlement::Parked, Some(spec)) = (settlement, &spec) {
         shared.fed.add(&spec.name);
     }
     // After the copy: what an answer says is so by then.
@@ -271,11 +333,12 @@ pub(super) async fn publish(
 ) -> Result<(), Unpublished> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
+    let (mut stopped, mut killed) = (pin!(hold.stopped()), pin!(hold.killed()));
     loop {
         let published = tokio::select! {
             published = try_publish(shared, spec, message.clone()) => published,
             // It may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
+            () = &mut killed => return Err(Unpublished::TimeUp),
         };
         let error = match published {
             Ok(()) => return Ok(()),
@@ -304,11 +367,43 @@ pub(super) async fn publish(
         tokio::select! {
             () = time::sleep(pause) => {}
             () = time::sleep_until(hold.deadline) => return Err(Unpublished::TimeUp),
-            () = hold.stop.cancelled() => return Err(Unpublished::TimeUp),
-            () = hold.kill.cancelled() => return Err(Unpublished::TimeUp),
+            () = &mut stopped => return Err(Unpublished::TimeUp),
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }
+}
+
+/// Keeps intake closed until the broker takes publishes again, where it takes none now.
+///
+/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
+/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
+pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
+    if shared.kill.is_cancelled() || shared.stop.is_cancelled() {
+        return;
+    }
+    let guarded = shared.clone();
+    tokio::spawn(async move {
+        let shared = guarded;
+        // For a queue that nobody has: it is dropped where publishes are taken.
+        let probe = Outgoing {
+            routing_key: format!("tidegate.probe.{:016x}", rand::random::<u64>()),
+            no_route: NoRoute::Drop,
+            ..Outgoing::default()
+        };
+        let cause = "failed to publish: the broker blocks publishers";
+        let _blocked = shared.gate.block(cause.to_owned());
+        loop {
+            match shared.driver.publish(probe.clone()).await {
+                Err(error) if error.kind == QueueErrorKind::Blocked => {}
+                _ => return,
+            }
+            tokio::select! {
+                () = time::sleep(LONGEST_WAIT) => {}
+                () = shared.stop.cancelled() => return,
+                () = shared.kill.cancelled() => return,
+            }
+        }
+    });
 }
 
 async fn try_publish(

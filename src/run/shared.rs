@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    aftermath::Aftermath,
     cell::WorkerCell,
     delayed::Fed,
     events::EventSink,
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) complaints: Complaints,
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) fed: Fed,
+    /// Of all pools of the supervisor.
+    pub(crate) aftermath: Arc<Aftermath>,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -136,6 +139,7 @@ impl Shared {
         runners: Arc<dyn RunnerManager>,
         events: Option<Arc<dyn EventSink>>,
         own_queues: Arc<OwnQueues>,
+        aftermath: Arc<Aftermath>,
         epoch: Instant,
     ) -> Self {
         let name = settings.name.clone();
@@ -150,6 +154,7 @@ impl Shared {
             complaints: Complaints::default(),
             own_queues,
             fed: Fed::default(),
+            aftermath,
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

@@ -15,7 +15,7 @@ pub use self::{
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     verdict::{
-        CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,
-        give_back, past_deadline, verdict,
+        CRASH_LOOP, Death, DeathCause, History, SUSPECT, Verdict, give_back, park, past_deadline,
+        renew, verdict,
     },
 };
