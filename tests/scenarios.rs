@@ -10,6 +10,8 @@ mod copies;
 mod deadline;
 #[path = "scenarios/delayed.rs"]
 mod delayed;
+#[path = "scenarios/giving_back.rs"]
+mod giving_back;
 
 use std::{
     sync::{
@@ -23,7 +25,10 @@ use tidegate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
     config::{DeadLetter, Declare, DrainAfter, PoolSettings, RetrySettings},
     decide::{EventKind, Policy, PoolName, Rule},
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
+    queue::{
+        ConsumeRequest, HeaderValue, Headers, Message, Outgoing, Properties, QueueDriver as _,
+        QueueKind,
+    },
     run::{
         DrainError, Event, EventSink, FlushMode, PoolSpec, PoolState, PoolStatus, Supervisor,
         SupervisorError,
@@ -67,6 +72,19 @@ fn start(broker: &MemoryBroker, settings: PoolSettings, runners: impl RunnerMana
         runners: Arc::new(runners),
     };
     Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap()
+}
+
+/// Has the messages of the queue held by someone who is lost with them.
+async fn lose(broker: &MemoryBroker, messages: u64) {
+    let request = ConsumeRequest {
+        queue: QUEUE.into(),
+        prefetch: u16::MAX,
+        tag: String::from("another"),
+    };
+    let consumer = broker.consume(request).await.unwrap();
+    assert_eq!(broker.ready(QUEUE), Some(0));
+    drop(consumer);
+    assert_eq!(broker.ready(QUEUE), Some(messages));
 }
 
 fn name() -> PoolName {
@@ -742,53 +760,6 @@ async fn a_message_that_no_runner_starts_for_does_not_go_round_among_the_workers
     .await;
     assert_eq!(tries.load(Ordering::Relaxed), 1);
     assert_eq!(broker.ready(QUEUE), Some(1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn giving_back_does_not_exhaust_the_delivery_limit_of_a_quorum_queue() {
-    let broker = broker();
-    let runners = Broken {
-        tries: Arc::default(),
-        mended: Arc::default(),
-    };
-    let supervisor = start(&broker, settings(Policy::fixed(1)), runners);
-    broker.send(QUEUE, "one");
-    let mut most = 0;
-    // Well past 20 rounds, with a minute between two of them.
-    for _ in 0..1800 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for message in broker.take(QUEUE) {
-            let count = message
-                .headers
-                .get("x-delivery-count")
-                .and_then(HeaderValue::as_integer);
-            most = most.max(count.unwrap_or(0));
-            broker.send_back(QUEUE, message);
-        }
-    }
-    assert!((1..20).contains(&most), "{most} deliveries");
-    drop(supervisor);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_that_was_delivered_in_vain_too_often_is_dead_lettered_unseen() {
-    let broker = broker();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(done),
-    );
-    broker.send_message(Outgoing {
-        routing_key: QUEUE.to_owned(),
-        headers: Headers::from([(String::from("x-tidegate-give-backs"), HeaderValue::I64(101))]),
-        ..Outgoing::default()
-    });
-    let after = until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
-    assert_eq!(after.jobs.done, 0);
-    assert_eq!(
-        text(&broker.take("jobs.dead")[0].headers, "x-tidegate-reason"),
-        "crash-loop"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ fn pool(
         "ack_deadline",
         "Longest that a delivery is held unsettled. At most the broker's own consumer timeout, 30 minutes as it \
          comes: past that the broker cuts the channel, and runs the job again elsewhere. A job that would still run \
-         is stopped before, spends no attempt, and is given back; one that is stopped so a hundred times is \
+         is stopped before, spends no attempt, and is given back; one that is stopped so 21 times is \
          dead-lettered.",
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,

@@ -220,19 +220,25 @@ pub(crate) enum Settlement {
     Reject,
     Requeue,
     RequeueCopy,
+    /// Made new before its job was begun, because its queue counts deliveries.
+    Renewed,
+    /// Put aside until no other message runs alone.
+    Parked,
     Lost,
     /// The same, after the copy was confirmed: both will run, or lie in wait.
     LostCopy,
 }
 
 impl Settlement {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ack,
         Self::Retry,
         Self::DeadLetter,
         Self::Reject,
         Self::Requeue,
         Self::RequeueCopy,
+        Self::Renewed,
+        Self::Parked,
         Self::Lost,
         Self::LostCopy,
     ];
@@ -245,6 +251,8 @@ impl Settlement {
             Self::Reject => "reject",
             Self::Requeue => "requeue",
             Self::RequeueCopy => "requeue_copy",
+            Self::Renewed => "renewed",
+            Self::Parked => "parked",
             Self::Lost => "lost",
             Self::LostCopy => "lost_copy",
         }

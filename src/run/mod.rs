@@ -4,6 +4,7 @@
 //! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
+mod aftermath;
 mod cell;
 mod contain;
 mod copying;

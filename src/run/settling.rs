@@ -4,7 +4,10 @@
 //! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
 //! is held and the pool's gate is closed.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rand::RngExt as _;
 use tokio::time::{self, Instant};
@@ -23,34 +26,70 @@ use crate::{
     config::PoolSettings,
     decide::{JobId, QueueName},
     escape::{Escaped, Quoted},
-    queue::{Delivery, Outgoing, QueueError},
+    queue::{Delivery, Message, Outgoing, QueueError, QueueErrorKind},
     runner::Failure,
-    settle::{Copies, Death, History, Route, Scope, Step, Trouble, Verdict, jittered, scope},
+    settle::{
+        Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, jittered, scope,
+    },
 };
 
 /// First wait before a copy that could not be published is tried again.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest such wait.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
+/// back without a copy is counted by the queue.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
     /// When it must be given back at the latest, lest the broker cuts the channel.
-    pub(crate) deadline: Instant,
+    deadline: Instant,
     /// The worker's order to stop what it does.
-    pub(crate) stop: &'a CancellationToken,
+    stop: &'a CancellationToken,
     /// The supervisor's.
-    pub(crate) kill: &'a CancellationToken,
+    kill: &'a CancellationToken,
+    /// When the first order to stop or to end was seen.
+    ordered: OnceLock<Instant>,
+    /// When the order to end was seen.
+    killed: OnceLock<Instant>,
 }
 
-impl HoldUntil<'_> {
-    /// Completes when the delivery is to be given back: at its deadline, or by an order.
+impl<'a> HoldUntil<'a> {
+    /// Until `deadline`, or a moment after an order.
+    pub(crate) fn new(
+        deadline: Instant,
+        stop: &'a CancellationToken,
+        kill: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            deadline,
+            stop,
+            kill,
+            ordered: OnceLock::new(),
+            killed: OnceLock::new(),
+        }
+    }
+
+    /// Completes when the delivery is to be given back: at its deadline, or a moment after an order.
     pub(super) async fn over(&self) {
+        let ordered = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.kill.cancelled() => {}
+            }
+            last_moment(&self.ordered).await;
+        };
         tokio::select! {
             () = time::sleep_until(self.deadline) => {}
-            () = self.stop.cancelled() => {}
-            () = self.kill.cancelled() => {}
+            () = ordered => {}
         }
+    }
+
+    /// Completes a moment after the supervisor's order to end now.
+    pub(super) async fn killed(&self) {
+        self.kill.cancelled().await;
+        last_moment(&self.killed).await;
     }
 
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
@@ -59,6 +98,11 @@ impl HoldUntil<'_> {
             shared.totals.count_stopped();
         }
     }
+}
+
+/// The rest of the moment that began when this was first asked.
+async fn last_moment(since: &OnceLock<Instant>) {
+    time::sleep_until(*since.get_or_init(Instant::now) + LAST_MOMENT).await;
 }
 
 /// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
@@ -84,6 +128,11 @@ impl Prepared {
     /// Whether the message goes back to its queue itself, and so might come straight back to its consumer.
     pub(crate) fn gives_back(&self) -> bool {
         self.act == Act::Requeue || self.settlement == Settlement::RequeueCopy
+    }
+
+    /// Whether it goes back without a copy.
+    pub(crate) fn is_requeued(&self) -> bool {
+        self.act == Act::Requeue
     }
 
     /// Settles the delivery, and counts how.
@@ -117,6 +166,8 @@ impl Prepared {
                     Settlement::Retry
                     | Settlement::DeadLetter
                     | Settlement::RequeueCopy
+                    | Settlement::Renewed
+                    | Settlement::Parked
                     | Settlement::LostCopy => Settlement::LostCopy,
                     _ => Settlement::Lost,
                 }
@@ -157,6 +208,18 @@ pub(crate) async fn prepare(
     };
     let now = jiff::Timestamp::now();
     let answer = replies::decide(shared, settings, delivery.message(), &verdict);
+    let goes_back = matches!(
+        verdict,
+        Verdict::GiveBackCopy { .. } | Verdict::Renew { .. }
+    );
+    let straight_back = |message: &Message, next| {
+        let level = Levels::new(&settings.retry).after(1);
+        Copy::Back {
+            copy: copies().give_back(message, next),
+            beside: Box::new(copies().retry(message, next, level, level, None, now)),
+            level,
+        }
+    };
     let (copy, act, settlement) = match verdict {
         Verdict::Ack { .. } => (None, Act::Ack, Settlement::Ack),
         Verdict::GiveBack => (None, Act::Requeue, Settlement::Requeue),
@@ -188,21 +251,40 @@ pub(crate) async fn prepare(
             let copy = Copy::Dead { copy, back };
             (Some(copy), Act::Ack, Settlement::DeadLetter)
         }
-        Verdict::GiveBackCopy { next } => {
-            let copy = Copy::Back(copies().give_back(delivery.message(), next));
-            (Some(copy), Act::Ack, Settlement::RequeueCopy)
+        Verdict::GiveBackCopy { next } => (
+            Some(straight_back(delivery.message(), next)),
+            Act::Ack,
+            Settlement::RequeueCopy,
+        ),
+        Verdict::Renew { next } => (
+            Some(straight_back(delivery.message(), next)),
+            Act::Ack,
+            Settlement::Renewed,
+        ),
+        Verdict::Park { level, next } => {
+            let delay = jittered(level, rand::rng().random());
+            let copy = copies().retry(delivery.message(), next, level, delay, None, now);
+            let copy = Copy::Retry { copy, level, delay };
+            (Some(copy), Act::Ack, Settlement::Parked)
         }
     };
     let is_copied = copy.is_some();
     if let Some(copy) = copy {
         match copied(shared, queue, copy, &hold).await {
-            Ok(Copied::AsDecided) => {}
+            Ok(Copied::AsDecided) => {
+                if settlement == Settlement::Retry {
+                    shared.outstanding.sent();
+                }
+            }
             // Its job runs again, and whoever asked is not answered yet.
             Ok(Copied::Back) => {
                 return done(delivery, Act::Ack, Settlement::RequeueCopy);
             }
             Err(TimeUp) => {
-                hold.count_stopped(shared);
+                // A job that we stopped is counted already, and one that was not begun did not end.
+                if !(goes_back || settlement == Settlement::Parked) {
+                    hold.count_stopped(shared);
+                }
                 return done(delivery, Act::Requeue, Settlement::Requeue);
             }
         }
@@ -229,8 +311,12 @@ enum Copy {
     },
     /// To the dead letters; or back, where they take nothing.
     Dead { copy: Outgoing, back: Outgoing },
-    /// To its own queue.
-    Back(Outgoing),
+    /// To its own queue; or beside it, where it is full, until there is room.
+    Back {
+        copy: Outgoing,
+        beside: Box<Outgoing>,
+        level: Duration,
+    },
 }
 
 /// Where a copy went.
@@ -258,7 +344,6 @@ async fn copied(
             match copy_to(shared, &route, copy, hold, Some(delay)).await {
                 Ok(taken) => {
                     shared.fed.add(&taken.name);
-                    shared.outstanding.sent();
                 }
                 Err(NotCopied::TimeUp) => return Err(TimeUp),
                 // It has waited here instead, and goes where the retry queue would have sent it.
@@ -267,7 +352,6 @@ async fn copied(
                     copy.routing_key = queue.as_str().to_owned();
                     copy.properties.expiration = None;
                     straight_back(copy).await?;
-                    shared.outstanding.sent();
                 }
             }
             Ok(Copied::AsDecided)
@@ -282,9 +366,28 @@ async fn copied(
                 }
             }
         }
-        Copy::Back(copy) => {
-            straight_back(copy).await?;
-            Ok(Copied::AsDecided)
+        Copy::Back {
+            copy,
+            beside,
+            level,
+        } => {
+            let after = |error: &QueueError| match error.kind {
+                // Its own queue is gone, or full.
+                QueueErrorKind::Unroutable | QueueErrorKind::Refused => Trouble::GiveUp,
+                _ => Trouble::Hold,
+            };
+            match publish(shared, copy, hold, after).await {
+                Ok(()) => Ok(Copied::AsDecided),
+                // Its acknowledgement makes room.
+                Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {
+                    let route = Route::retry(queue, level);
+                    let taken = copy_to(shared, &route, *beside, hold, Some(level)).await;
+                    let taken = taken.map_err(|_| TimeUp)?;
+                    shared.fed.add(&taken.name);
+                    Ok(Copied::AsDecided)
+                }
+                Err(_) => Err(TimeUp),
+            }
         }
     }
 }
@@ -417,7 +520,7 @@ pub(super) async fn attempt<'s>(
             biased;
             published = &mut published => return Ok(published),
             // It may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.kill.cancelled() => return Err(TimeUp),
+            () = hold.killed() => return Err(TimeUp),
             () = hold.over(), if blocked_now => return Err(TimeUp),
             changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
         }
@@ -425,6 +528,28 @@ pub(super) async fn attempt<'s>(
             *blocked = None;
         }
     }
+}
+
+/// Keeps intake closed until the broker takes publishes again, where it takes none now.
+///
+/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
+/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
+pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
+    let mut is_blocked = shared.driver.blocked();
+    if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
+        return;
+    }
+    let guarded = shared.clone();
+    tokio::spawn(async move {
+        let shared = guarded;
+        let cause = "failed to publish: the broker blocks publishers";
+        let _blocked = shared.gate.block(cause.to_owned());
+        tokio::select! {
+            _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
+            () = shared.stop.cancelled() => {}
+            () = shared.kill.cancelled() => {}
+        }
+    });
 }
 
 /// An error and its causes in one line.

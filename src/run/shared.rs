@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    aftermath::Aftermath,
     cell::WorkerCell,
     delayed::{Fed, Outstanding},
     detours::Detours,
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) fed: Fed,
     pub(crate) outstanding: Outstanding,
     pub(crate) detours: Detours,
+    /// Of all pools of the supervisor.
+    pub(crate) aftermath: Arc<Aftermath>,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -141,6 +144,7 @@ impl Shared {
         runners: Arc<dyn RunnerManager>,
         events: Option<Arc<dyn EventSink>>,
         own_queues: Arc<OwnQueues>,
+        aftermath: Arc<Aftermath>,
         epoch: Instant,
     ) -> Self {
         let name = settings.name.clone();
@@ -157,6 +161,7 @@ impl Shared {
             fed: Fed::default(),
             outstanding: Outstanding::default(),
             detours: Detours::default(),
+            aftermath,
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
+    aftermath::Aftermath,
     metrics::BrokerMetrics,
     pool::{Command, Pool, keep},
     replies::OwnQueues,
@@ -46,6 +47,8 @@ struct Inner {
     epoch: Instant,
     /// Written by this handle before it starts or changes a pool, read by workers.
     own_queues: Arc<OwnQueues>,
+    /// Written and read by workers.
+    aftermath: Arc<Aftermath>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
     /// Every pool's task, and the one that watches the connection.
@@ -173,6 +176,7 @@ impl Supervisor {
                 events,
                 epoch: Instant::now(),
                 own_queues: Arc::default(),
+                aftermath: Arc::default(),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
@@ -490,6 +494,7 @@ impl Inner {
             spec.runners,
             self.events.clone(),
             self.own_queues.clone(),
+            self.aftermath.clone(),
             self.epoch,
         ));
         self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));

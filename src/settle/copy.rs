@@ -18,7 +18,7 @@ use crate::{
 };
 
 const PREFIX: &str = "x-tidegate-";
-const ORIGINAL: &str = "x-tidegate-original-";
+pub(super) const ORIGINAL: &str = "x-tidegate-original-";
 const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
 const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
 pub(super) const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
@@ -135,6 +135,10 @@ impl Copies {
     pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
         let mut copy = self.base(message, next);
         copy.routing_key = self.queue.as_str().to_owned();
+        // There in any case: it is how the next taker knows that there was one before.
+        let none = || HeaderValue::I64(0);
+        let given_back = copy.headers.entry(GIVE_BACKS.to_owned());
+        given_back.or_insert_with(none);
         self.fitted(copy)
     }
 

@@ -462,7 +462,11 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
             Ok(channel) => granted.push(channel),
             Err(error) => {
                 let error = classify("open a channel", error);
-                match error.source.as_deref().and_then(|source| channel_limit(source)) {
+                match error
+                    .source
+                    .as_deref()
+                    .and_then(|source| channel_limit(source))
+                {
                     Some(text) => said = Some(text),
                     // lapin's own, for this connection alone: no word of the broker's.
                     None if error.kind == QueueErrorKind::ChannelLimit => {}
@@ -483,7 +487,12 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
         return Trial::Unknown;
     }
     // One by one and answered, so that the broker has them off its count before they are wanted elsewhere.
-    join_all(granted.iter().map(|channel| channel.close(200, "OK".into()))).await;
+    join_all(
+        granted
+            .iter()
+            .map(|channel| channel.close(200, "OK".into())),
+    )
+    .await;
     let _ = connection.close(200, "OK".into()).await;
     time::sleep(SETTLE).await;
     Trial::Granted(count)

@@ -35,6 +35,8 @@ pub(super) struct Core {
 #[derive(Debug)]
 struct Queue {
     spec: QueueSpec,
+    /// Returns that it allows a message; as many as there are where it says nothing.
+    delivery_limit: Option<u32>,
     ready: VecDeque<Stored>,
     /// Consumers in the order of their next turn.
     turns: VecDeque<u64>,
@@ -99,11 +101,19 @@ impl Core {
         }
         let queue = Queue {
             spec,
+            delivery_limit: None,
             ready: VecDeque::new(),
             turns: VecDeque::new(),
         };
         self.queues.insert(queue.spec.name.clone(), queue);
         Ok(())
+    }
+
+    /// Has a queue give up what is returned more often. Only quorum queues count.
+    pub(super) fn limit_deliveries(&mut self, queue: &QueueName, limit: u32) {
+        if let Some(found) = self.queues.get_mut(queue) {
+            found.delivery_limit = Some(limit);
+        }
     }
 
     /// Deletes a queue; its consumers end without having asked.
@@ -272,7 +282,7 @@ impl Core {
             return;
         };
         for stored in consumer.unsettled.into_values() {
-            self.put_back(&queue, stored);
+            self.put_back(&queue, stored, now);
         }
         self.dispatch(&queue, now);
     }
@@ -290,7 +300,7 @@ impl Core {
         };
         match settling {
             Settling::Ack => {}
-            Settling::Requeue => self.put_back(&queue, stored),
+            Settling::Requeue => self.put_back(&queue, stored, now),
             Settling::Reject => self.dead_letter(&queue, stored.message, now),
         }
         self.dispatch(&queue, now);
@@ -366,11 +376,18 @@ impl Core {
         self.dispatch(queue, now);
     }
 
-    /// Puts a message back where it had been.
-    fn put_back(&mut self, queue: &QueueName, mut stored: Stored) {
+    /// Puts a message back where it had been, unless its queue gives it up: then it is a dead letter, or gone.
+    fn put_back(&mut self, queue: &QueueName, mut stored: Stored, now: Instant) {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
+            let limit = found
+                .delivery_limit
+                .filter(|_| found.spec.kind == QueueKind::Quorum);
+            if limit.is_some_and(|limit| stored.returned > i64::from(limit)) {
+                self.dead_letter(queue, stored.message, now);
+                return;
+            }
             let index = found
                 .ready
                 .partition_point(|other| other.place < stored.place);

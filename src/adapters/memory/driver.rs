@@ -82,6 +82,12 @@ impl MemoryBroker {
         });
     }
 
+    /// Gives a quorum queue a delivery limit: what is returned more often goes to its dead letters, or nowhere, as
+    /// RabbitMQ has it. Without one, none is given up.
+    pub fn limit_deliveries(&self, queue: &str, limit: u32) {
+        self.core().limit_deliveries(&QueueName::from(queue), limit);
+    }
+
     /// Puts a message with this body into a queue.
     ///
     /// # Panics

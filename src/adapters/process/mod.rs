@@ -15,6 +15,7 @@ mod variables;
 
 use std::time::Duration;
 
+pub(crate) use self::header_json::headers_to_json;
 pub(in crate::adapters) use self::{
     child::{Ended, Pipes, Process, signal_name},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
@@ -25,7 +26,6 @@ pub(in crate::adapters) use self::{
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };
-pub(crate) use self::header_json::headers_to_json;
 pub(crate) use crate::escape::Escaped;
 
 /// The clock's own limit is some way beyond this, and nobody waits so long.

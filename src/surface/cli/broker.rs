@@ -277,8 +277,9 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
     )];
     if seen == Seen::Amqp {
         unseen.push(
-            "queue types, arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
-             vanish with a drained pool, and single-active-consumer makes more than one worker pointless. Write \
+            "queue types, arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
+             x-expires queues vanish with a drained pool, and single-active-consumer makes more than one worker \
+             pointless. Write \
              broker.management_url, and they are looked at"
                 .to_owned(),
         );

@@ -6,10 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::broker::Severity;
-use crate::{
-    config::{DeadLetter, PoolSettings},
-    settle::GIVE_BACKS_BEFORE_COPY,
-};
+use crate::config::{DeadLetter, PoolSettings};
 
 /// A queue, as the API shows it.
 #[derive(Debug, Default, Deserialize)]
@@ -147,16 +144,23 @@ pub(in crate::surface::cli) fn of_queue(
             ),
         );
     }
-    if let Some(Limit { value, by }) = details.limit("delivery-limit")
-        && value <= GIVE_BACKS_BEFORE_COPY
-    {
-        say(
-            Severity::Warning,
-            format!(
-                "queue {queue} has a delivery limit of {value} by {by}: a message that is given back as often is \
-                 dropped or dead-lettered by the broker. Raise it above {GIVE_BACKS_BEFORE_COPY}"
+    if let Some(Limit { value, by }) = details.limit("delivery-limit") {
+        // A give-back is a copy, and what comes back is made new: one return is all that a message can have.
+        match value {
+            0 => say(
+                Severity::Warning,
+                format!(
+                    "queue {queue} has a delivery limit of 0 by {by}: what is in work when the daemon or its connection \
+                     dies is dropped or dead-lettered by the broker. Raise it to 2 or more"
+                ),
             ),
-        );
+            _ => say(
+                Severity::Ok,
+                format!(
+                    "its delivery limit is {value} by {by}: giving messages back does not count towards it"
+                ),
+            ),
+        }
     }
     found
 }
@@ -277,7 +281,7 @@ mod tests {
     fn queues_that_go_away_or_take_one_consumer_are_told() {
         let json = json!({
             "auto_delete": true,
-            "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 3},
+            "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 0},
             "policy": "brief",
             "effective_policy_definition": {"expires": 5000},
         });
@@ -286,7 +290,7 @@ mod tests {
             "error: queue jobs is auto-delete",
             "warning: queue jobs expires by the policy brief",
             "warning: queue jobs has a single active consumer",
-            "warning: queue jobs has a delivery limit of 3",
+            "warning: queue jobs has a delivery limit of 0",
         ];
         assert_eq!(told.len(), expected.len(), "{told:?}");
         for (told, expected) in told.iter().zip(expected) {
@@ -297,6 +301,21 @@ mod tests {
             ..pool()
         };
         assert_eq!(troubles(&alone, json).len(), 3);
+    }
+
+    #[test]
+    fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
+        for limit in [1, 2, 3, 20] {
+            let json = json!({"arguments": {"x-delivery-limit": limit}});
+            assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
+            let told = of_queue(&pool(), &details(json));
+            let expected =
+                format!("its delivery limit is {limit} by its argument x-delivery-limit");
+            assert!(
+                told.iter().any(|(_, what)| what.starts_with(&expected)),
+                "{told:?}"
+            );
+        }
     }
 
     #[test]
