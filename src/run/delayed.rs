@@ -1,4 +1,4 @@
-//! Counts the messages that wait in a pool's retry queues, for its state. Nothing is decided by it.
+//! Counts the messages that wait in a pool's retry queues and its dead letters, for its state. Nothing is decided by it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::{
     decide::QueueName,
     queue::QueueErrorKind,
-    settle::{Levels, retry_queue},
+    settle::{Levels, dead_queue, retry_queue},
 };
 
 /// Time between two counts.
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// the probe's channel, and is an error in the broker's log.
 const MISSING_FOR: Duration = Duration::from_secs(3600);
 
-/// Retry queues that got a message since they were last asked for: they are there. Written by workers, read by the
+/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
 /// count.
 #[derive(Debug, Default)]
 pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
@@ -54,29 +54,43 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         let mut delayed = 0;
         for level in Levels::new(&settings.retry).iter() {
             let queue = retry_queue(&settings.queue, level);
-            let since = missing.get(&queue);
-            if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
-                continue;
-            }
-            match shared.driver.probe(&queue).await {
-                Ok(depth) => {
-                    delayed += depth.ready;
-                    missing.remove(&queue);
-                }
-                // One that we may not see is no better than none: asking costs the same.
-                Err(error)
-                    if matches!(
-                        error.kind,
-                        QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
-                    ) =>
-                {
-                    missing.insert(queue, Instant::now());
-                }
-                // What cannot be counted now is counted in the next round.
-                Err(_) => {}
-            }
+            delayed += count(&shared, queue, &mut missing).await.unwrap_or(0);
         }
         shared.view().delayed = delayed;
         shared.metrics.delayed(delayed);
+        if let Some(dead) = count(&shared, dead_queue(&settings.queue), &mut missing).await {
+            shared.view().dead = dead;
+            shared.metrics.dead_letters(dead);
+        }
+    }
+}
+
+/// Messages that wait in a queue of ours; none where it is not there, or was not when it was last looked for. `None`
+/// where it cannot be counted now: the next round does it.
+async fn count(
+    shared: &Shared,
+    queue: QueueName,
+    missing: &mut HashMap<QueueName, Instant>,
+) -> Option<u64> {
+    let since = missing.get(&queue);
+    if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
+        return Some(0);
+    }
+    match shared.driver.probe(&queue).await {
+        Ok(depth) => {
+            missing.remove(&queue);
+            Some(depth.ready)
+        }
+        // One that we may not see is no better than none: asking costs the same.
+        Err(error)
+            if matches!(
+                error.kind,
+                QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
+            ) =>
+        {
+            missing.insert(queue, Instant::now());
+            Some(0)
+        }
+        Err(_) => None,
     }
 }

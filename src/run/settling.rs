@@ -13,12 +13,13 @@ use tracing::{debug, warn};
 
 use super::{gate::BlockedGuard, metrics::Settlement, replies, shared::Shared};
 use crate::{
-    config::PoolSettings,
+    config::{Declare, PoolSettings},
     decide::JobId,
-    queue::{Delivery, Outgoing, QueueError, QueueSpec},
+    queue::{Delivery, Outgoing, QueueError, QueueSpec, SettleError},
     runner::Failure,
     settle::{
-        Copies, Death, History, Trouble, Verdict, dead_queue_spec, jittered, retry_queue_spec,
+        Copies, Death, History, Trouble, Verdict, dead_queue, dead_queue_spec, jittered,
+        retry_queue_spec,
     },
 };
 
@@ -74,11 +75,16 @@ impl Prepared {
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
     pub(crate) async fn settle(self, shared: &Shared) {
-        let result = match self.act {
-            Act::Ack => self.delivery.ack().await,
-            Act::Requeue => self.delivery.requeue().await,
-            Act::Reject => self.delivery.reject().await,
+        let delivery = self.delivery;
+        let settling = async {
+            match self.act {
+                Act::Ack => delivery.ack().await,
+                Act::Requeue => delivery.requeue().await,
+                Act::Reject => delivery.reject().await,
+            }
         };
+        let result = shared.answered(settling).await;
+        let result = result.unwrap_or(Err(SettleError { source: None }));
         let settlement = match result {
             Ok(()) => self.settlement,
             Err(error) => {
@@ -187,8 +193,11 @@ pub(crate) async fn prepare(
         hold.count_stopped(shared);
         return done(delivery, Act::Requeue, Settlement::Requeue);
     }
-    if let (Settlement::Retry, Some(spec)) = (settlement, &spec) {
+    if let Some(spec) = &spec {
         shared.fed.add(&spec.name);
+    } else if settlement == Settlement::Reject && settings.declare != Declare::No {
+        // By the arguments that the pool declares its queue with.
+        shared.fed.add(&dead_queue(queue));
     }
     // After the copy: what an answer says is so by then.
     if let Err(TimeUp) = replies::send(shared, delivery.message(), answer, &hold).await {

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) kill: CancellationToken,
     /// Ends every job with grace. Cancelled by the pool at a drain's deadline; parent of each worker's own.
     pub(crate) stop: CancellationToken,
+    /// Gives up on the broker's answers. Cancelled by the pool a moment after `kill`, read by workers.
+    pub(crate) abandon: CancellationToken,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
     /// Workers in a row that could not open their consumer. Written by workers, read by the pool.
@@ -75,6 +77,8 @@ pub(crate) struct View {
     pub(crate) decision: Option<Decision>,
     pub(crate) pinned: Option<u32>,
     pub(crate) delayed: u64,
+    /// Messages that wait in the pool's own dead-letter queue.
+    pub(crate) dead: u64,
     /// Why a worker last could not open its consumer, until one could.
     pub(crate) open_error: Option<String>,
 }
@@ -159,6 +163,7 @@ impl Shared {
             waiting: watch::Sender::new(0),
             kill,
             stop: CancellationToken::new(),
+            abandon: CancellationToken::new(),
             connectivity: driver.connectivity(),
             open_failures: AtomicU64::new(0),
             next_job: AtomicU64::new(0),
@@ -218,6 +223,16 @@ impl Shared {
     /// Workers in a row that could not open their consumer.
     pub(crate) fn open_failures(&self) -> u64 {
         self.open_failures.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the broker's answer, but no longer than the pool's end allows: `None` for one that was given up. A
+    /// request is sent all the same, as far as one poll does it.
+    pub(crate) async fn answered<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = request => Some(answer),
+            () = self.abandon.cancelled() => None,
+        }
     }
 
     pub(crate) fn delivery_taken(&self) {

@@ -143,6 +143,7 @@ impl Worker<'_> {
                 .settle(&settings, None, delivery, history, verdict, deadline)
                 .await;
         }
-        self.intake.consumer.close().await;
+        // One that does not answer any more is closed without waiting, as it is dropped.
+        let _ = self.shared.answered(self.intake.consumer.close()).await;
     }
 }
