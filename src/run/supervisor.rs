@@ -19,9 +19,9 @@ pub use self::outcome::{DrainError, DrainReport, FlushMode, SupervisorError};
 use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
     metrics::BrokerMetrics,
-    pool::{ANSWER, Command, Pool, keep},
+    pool::{Command, Pool, keep},
     replies::OwnQueues,
-    shared::Shared,
+    shared::{ANSWER, Shared},
 };
 use crate::{
     config::PoolSettings,
@@ -220,6 +220,20 @@ impl Supervisor {
     ///
     /// # Cancel-safety
     /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
+    ///
+    /// ```
+    /// # use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let broker = MemoryBroker::new();
+    /// # broker.declare_queue("thumbnails", QueueKind::Classic);
+    /// # let pool = Pool::new("thumbnails").handler(|_: Job| async { Ok(Outcome::Done) });
+    /// let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
+    /// let result = supervisor.scale(&"thumbnails".into(), Some(3)).await?;
+    /// assert_eq!(result.workers_diff, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn scale(
         &self,
         name: &PoolName,

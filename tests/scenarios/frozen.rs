@@ -1,4 +1,4 @@
-//! A broker that falls silent: connections stay open, and nothing is answered any more.
+//! A broker that falls silent: connections stay open, and nothing is answered any more. And a driver that panics.
 
 use std::{
     pin::Pin,
@@ -21,6 +21,9 @@ use tokio::sync::watch;
 struct Freezing {
     broker: MemoryBroker,
     frozen: Arc<AtomicBool>,
+    /// Panics where a consumer is opened.
+    breaks: Arc<AtomicBool>,
+    opened: Arc<AtomicU32>,
 }
 
 impl Freezing {
@@ -28,6 +31,8 @@ impl Freezing {
         Self {
             broker: broker.clone(),
             frozen: Arc::default(),
+            breaks: Arc::default(),
+            opened: Arc::default(),
         }
     }
 
@@ -61,6 +66,8 @@ impl QueueDriver for Freezing {
 
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
         Self::thawed(&self.frozen).await;
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.breaks.load(Ordering::Relaxed), "a bug of a driver");
         Ok(Box::new(FreezingConsumer {
             consumer: self.broker.consume(request).await?,
             frozen: self.frozen.clone(),
@@ -222,4 +229,33 @@ async fn a_stop_overtakes_a_drain_that_waits_for_a_silent_broker() {
     assert!(begun.elapsed() <= Duration::from_millis(1100));
     let _ = drain.await.unwrap();
     assert_eq!(status(&supervisor).jobs.lost, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_panic_as_they_open_are_started_with_backoff() {
+    let broker = broker();
+    let driver = Freezing::new(&broker);
+    driver.breaks.store(true, Ordering::Relaxed);
+    let pool = PoolSpec {
+        settings: settings(Policy::fixed(3)),
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let supervisor = Supervisor::start(Arc::new(driver.clone()), vec![pool], None).unwrap();
+    for n in 0..3 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    let faulted = until(&supervisor, "faulted", |pool| {
+        pool.state == PoolState::Faulted
+    })
+    .await;
+    assert_eq!(
+        faulted.cause.as_deref(),
+        Some("a worker panicked: a bug of a driver")
+    );
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let opened = driver.opened.load(Ordering::Relaxed);
+    assert!(opened < 30, "{opened} workers");
+    driver.breaks.store(false, Ordering::Relaxed);
+    let after = until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
+    assert_eq!(after.jobs.requeued, 0);
 }

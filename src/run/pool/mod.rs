@@ -38,9 +38,6 @@ const ABSENT: Duration = Duration::from_secs(5);
 /// was given back. Then it is stopped at once.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Time that the broker has for answers once everything is stopped at once.
-pub(crate) const ANSWER: Duration = Duration::from_millis(500);
-
 /// What a pool is asked to do. Sent by the supervisor's handle.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -77,8 +74,6 @@ enum Event {
     DeadlinePassed,
     /// So has the time for the jobs' ends and their settlements.
     Overdue,
-    /// The broker had its time to answer before the pool's end.
-    Unanswered,
     /// The supervisor stops everything now.
     Killed,
 }
@@ -127,8 +122,6 @@ pub(crate) struct Pool {
     deadline: Option<Instant>,
     /// When, after that, everything is stopped at once.
     overdue: Option<Instant>,
-    /// When, after that, the broker is no longer waited for.
-    unanswered: Option<Instant>,
     killed: bool,
     /// What was said to be wrong with intake.
     fault: Option<reconcile::Fault>,
@@ -161,7 +154,6 @@ impl Pool {
             late: Vec::new(),
             deadline: None,
             overdue: None,
-            unanswered: None,
             killed: false,
             fault: None,
             trouble: None,
@@ -260,15 +252,11 @@ impl Pool {
 
     /// What comes next on the way to the pool's end, and when.
     fn due(&self) -> Option<(Instant, Event)> {
-        let stages = [
-            (self.deadline, Event::DeadlinePassed),
-            (self.overdue, Event::Overdue),
-            (self.unanswered, Event::Unanswered),
-        ];
-        let set = stages
-            .into_iter()
-            .filter_map(|(at, event)| Some((at?, event)));
-        set.min_by_key(|(at, _)| *at)
+        match (self.deadline, self.overdue) {
+            (Some(at), _) => Some((at, Event::DeadlinePassed)),
+            (None, Some(at)) => Some((at, Event::Overdue)),
+            (None, None) => None,
+        }
     }
 
     /// Takes an event in and says what comes next. Never waits.
@@ -355,20 +343,11 @@ impl Pool {
                 self.shared.kill.cancel();
                 Next::Nothing
             }
-            Event::Unanswered => {
-                self.unanswered = None;
-                if !self.workers.is_empty() {
-                    warn!(pool = %self.shared.name, "the broker does not answer: what is held goes back when it finds us gone");
-                }
-                self.shared.abandon.cancel();
-                Next::Nothing
-            }
             Event::Killed => {
                 // The runners have heard of it already; what is left is to wait for their jobs to be given back.
                 self.killed = true;
                 self.deadline = None;
                 self.overdue = None;
-                self.unanswered = Some(Instant::now() + ANSWER);
                 self.shared.kill.cancel();
                 self.shared.gate.set_draining();
                 self.order_all();
