@@ -184,11 +184,18 @@ async fn frozen() -> (Supervisor, Held) {
     (supervisor, held)
 }
 
+/// Waits for an end that may never come.
+async fn ends<T>(end: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(3600), end)
+        .await
+        .expect("it ends")
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
     let (supervisor, _held) = frozen().await;
     let begun = Instant::now();
-    let report = supervisor.stop_now().await;
+    let report = ends(supervisor.stop_now()).await;
     assert_eq!(report.given_back, 2);
     assert!(
         begun.elapsed() <= Duration::from_millis(1100),
@@ -202,7 +209,7 @@ async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
 async fn a_drain_ends_within_its_grace_and_the_jobs_own_whatever_the_broker_does() {
     let (supervisor, _held) = frozen().await;
     let begun = Instant::now();
-    let drained = supervisor.drain(Duration::from_secs(1)).await;
+    let drained = ends(supervisor.drain(Duration::from_secs(1))).await;
     assert!(
         matches!(drained, Err(DrainError::DeadlinePassed { given_back: 2 })),
         "{drained:?}"
@@ -225,7 +232,7 @@ async fn a_stop_overtakes_a_drain_that_waits_for_a_silent_broker() {
     .await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     let begun = Instant::now();
-    supervisor.stop_now().await;
+    ends(supervisor.stop_now()).await;
     assert!(begun.elapsed() <= Duration::from_millis(1100));
     let _ = drain.await.unwrap();
     assert_eq!(status(&supervisor).jobs.lost, 2);
