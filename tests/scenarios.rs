@@ -43,6 +43,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+#[path = "scenarios/frozen.rs"]
+mod frozen;
 #[path = "scenarios/panics.rs"]
 mod panics;
 #[path = "scenarios/results.rs"]

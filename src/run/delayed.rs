@@ -1,4 +1,4 @@
-//! Counts the messages that wait in a pool's retry queues, for its state. Nothing is decided by it.
+//! Counts the messages that wait in a pool's retry queues and its dead letters, for its state. Nothing is decided by it.
 //!
 //! The broker counts only what is ready in them. What it could not send back, because the pool's queue is full or gone, it
 //! keeps aside and tries again every 3 minutes; that is counted here by what was sent and has not come back.
@@ -19,7 +19,7 @@ use super::shared::Shared;
 use crate::{
     decide::{QueueName, may_break_error_texts},
     queue::QueueErrorKind,
-    settle::{Levels, retry_queue, spares},
+    settle::{Levels, dead_queue, retry_queue, spares},
 };
 
 /// Time between two counts.
@@ -31,7 +31,7 @@ const MISSING_FOR: Duration = Duration::from_secs(3600);
 /// Time in which the broker tries again to send back what it could not: 3 minutes, and some.
 const CYCLE: Duration = Duration::from_secs(240);
 
-/// Retry queues that got a message since they were last asked for: they are there. Written by workers, read by the
+/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
 /// count.
 #[derive(Debug, Default)]
 pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
@@ -154,26 +154,17 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                     may_be_there = false;
                     continue;
                 }
-                match shared.driver.probe(&queue).await {
-                    Ok(depth) => {
-                        visible += depth.ready;
-                        missing.remove(&queue);
+                match count(&shared, &queue, &mut missing).await {
+                    Counted::Ready(ready) => {
+                        visible += ready;
                         // One that we have made has a spare only where we have fed that too.
                         may_be_there &= !fed.contains(&queue);
                     }
-                    // One that we may not see is no better than none: asking costs the same.
-                    Err(error)
-                        if matches!(
-                            error.kind,
-                            QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
-                        ) =>
-                    {
+                    Counted::Missing => {
                         may_be_there = false;
                         fed.remove(&queue);
-                        missing.insert(queue, Instant::now());
                     }
-                    // What cannot be counted now is counted in the next round.
-                    Err(_) => {}
+                    Counted::Unknown => {}
                 }
             }
         }
@@ -185,5 +176,57 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             view.overdue = overdue;
         }
         shared.metrics.delayed(delayed);
+        let dead = dead_queue(&settings.queue);
+        // Asking for one that is missing may cost more than its channel.
+        if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
+            let counted = count(&shared, &dead, &mut missing).await;
+            let waiting = match counted {
+                Counted::Ready(ready) => Some(ready),
+                Counted::Missing => Some(0),
+                Counted::Unknown => None,
+            };
+            if let Some(waiting) = waiting {
+                shared.view().dead = waiting;
+                shared.metrics.dead_letters(waiting);
+            }
+        }
+    }
+}
+
+/// What a look at a queue of ours saw.
+enum Counted {
+    /// Messages that wait there.
+    Ready(u64),
+    /// It is not there, or was not when it was last looked for.
+    Missing,
+    /// It cannot be counted now. The next round does it.
+    Unknown,
+}
+
+async fn count(
+    shared: &Shared,
+    queue: &QueueName,
+    missing: &mut HashMap<QueueName, Instant>,
+) -> Counted {
+    let since = missing.get(queue);
+    if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
+        return Counted::Missing;
+    }
+    match shared.driver.probe(queue).await {
+        Ok(depth) => {
+            missing.remove(queue);
+            Counted::Ready(depth.ready)
+        }
+        // One that we may not see is no better than none: asking costs the same.
+        Err(error)
+            if matches!(
+                error.kind,
+                QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
+            ) =>
+        {
+            missing.insert(queue.clone(), Instant::now());
+            Counted::Missing
+        }
+        Err(_) => Counted::Unknown,
     }
 }

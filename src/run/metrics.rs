@@ -15,6 +15,7 @@ use crate::decide::{Counts, PoolName};
 const DEPTH: &str = "tidegate_queue_depth_messages";
 const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
 const DELAYED: &str = "tidegate_delayed_messages";
+const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
@@ -41,6 +42,10 @@ const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
 const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
 const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
+/// What a gauge says whose pool, or kind of runner, is gone. The `metrics` facade has no way to take a gauge back, so
+/// recorders are told that there is no number, and the daemon's own leaves it out.
+pub const GONE: f64 = f64::NAN;
+
 /// Describes every metric to the installed recorder.
 pub fn describe() {
     describe_gauge!(
@@ -53,6 +58,11 @@ pub fn describe() {
         DELAYED,
         Unit::Count,
         "Messages that wait in the retry queues."
+    );
+    describe_gauge!(
+        DEAD_LETTERS,
+        Unit::Count,
+        "Messages that wait in the pool's dead-letter queue."
     );
     describe_gauge!(
         DEMAND,
@@ -322,6 +332,7 @@ pub(crate) struct PoolMetrics {
     depth: Gauge,
     depth_age: Gauge,
     delayed: Gauge,
+    dead_letters: Gauge,
     demand: Gauge,
     expected: Gauge,
     breaker_open: Gauge,
@@ -348,6 +359,7 @@ impl PoolMetrics {
             depth: gauge!(DEPTH, "pool" => p()),
             depth_age: gauge!(DEPTH_AGE, "pool" => p()),
             delayed: gauge!(DELAYED, "pool" => p()),
+            dead_letters: gauge!(DEAD_LETTERS, "pool" => p()),
             demand: gauge!(DEMAND, "pool" => p()),
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
@@ -379,6 +391,10 @@ impl PoolMetrics {
 
     pub(crate) fn delayed(&self, messages: u64) {
         self.delayed.set(messages as f64);
+    }
+
+    pub(crate) fn dead_letters(&self, messages: u64) {
+        self.dead_letters.set(messages as f64);
     }
 
     pub(crate) fn breaker(&self, is_open: bool) {
@@ -417,6 +433,31 @@ impl PoolMetrics {
 
     pub(crate) fn pool_restarted(&self) {
         self.restarts.increment(1);
+    }
+
+    /// A kind of runner that the pool no longer has says nothing any more.
+    pub(crate) fn forget_runners(&self, kind: &'static str) {
+        for state in ["idle", "busy"] {
+            gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
+                .set(GONE);
+        }
+    }
+
+    /// The pool has ended: its gauges say nothing any more. Its counters stay, as counters do.
+    pub(crate) fn forget(&self, kind: &'static str) {
+        let gauges = [
+            &self.depth,
+            &self.depth_age,
+            &self.delayed,
+            &self.dead_letters,
+            &self.demand,
+            &self.expected,
+            &self.breaker_open,
+        ];
+        for gauge in gauges.into_iter().chain(&self.workers) {
+            gauge.set(GONE);
+        }
+        self.forget_runners(kind);
     }
 
     pub(crate) fn worker_started(&self) {

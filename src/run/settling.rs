@@ -23,13 +23,14 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    config::PoolSettings,
+    config::{Declare, PoolSettings},
     decide::{JobId, QueueName},
     escape::{Escaped, Quoted},
-    queue::{Delivery, Message, Outgoing, QueueError, QueueErrorKind},
+    queue::{Delivery, Message, Outgoing, QueueError, QueueErrorKind, SettleError},
     runner::Failure,
     settle::{
-        Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, jittered, scope,
+        Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, dead_queue, jittered,
+        scope,
     },
 };
 
@@ -39,7 +40,7 @@ pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
 /// back without a copy is counted by the queue.
-const LAST_MOMENT: Duration = Duration::from_secs(2);
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
@@ -141,11 +142,16 @@ impl Prepared {
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
     pub(crate) async fn settle(self, shared: &Shared) {
         let (was_retried, gives_back) = (self.was_retried, self.gives_back());
-        let result = match self.act {
-            Act::Ack => self.delivery.ack().await,
-            Act::Requeue => self.delivery.requeue().await,
-            Act::Reject => self.delivery.reject().await,
+        let delivery = self.delivery;
+        let settling = async {
+            match self.act {
+                Act::Ack => delivery.ack().await,
+                Act::Requeue => delivery.requeue().await,
+                Act::Reject => delivery.reject().await,
+            }
         };
+        let result = shared.answered(settling).await;
+        let result = result.unwrap_or(Err(SettleError { source: None }));
         let settlement = match result {
             Ok(()) => {
                 if was_retried && !gives_back {
@@ -288,6 +294,10 @@ pub(crate) async fn prepare(
                 return done(delivery, Act::Requeue, Settlement::Requeue);
             }
         }
+        if settlement == Settlement::Reject && settings.declare != Declare::No {
+            // By the arguments that the pool declares its queue with.
+            shared.fed.add(&dead_queue(queue));
+        }
     }
     // After the copy: what an answer says is so by then.
     if let Err(TimeUp) = replies::send(shared, delivery.message(), answer, &hold).await {
@@ -358,7 +368,10 @@ async fn copied(
         }
         Copy::Dead { copy, back } => {
             match copy_to(shared, &Route::dead_letter(queue), copy, hold, None).await {
-                Ok(_) => Ok(Copied::AsDecided),
+                Ok(taken) => {
+                    shared.fed.add(&taken.name);
+                    Ok(Copied::AsDecided)
+                }
                 Err(NotCopied::TimeUp) => Err(TimeUp),
                 Err(NotCopied::NoQueue(_)) => {
                     straight_back(back).await?;

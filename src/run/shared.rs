@@ -10,8 +10,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     aftermath::Aftermath,
@@ -31,6 +35,24 @@ use crate::{
     queue::{Connectivity, QueueDriver},
     runner::RunnerManager,
 };
+
+/// Time that the broker has for an answer once everything is stopped at once.
+pub(crate) const ANSWER: Duration = Duration::from_millis(500);
+
+/// Whether the broker answers, once everything is stopped at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It last answered then, if at all.
+    Since(Option<Instant>),
+    /// It does not.
+    Is,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self::Since(None)
+    }
+}
 
 /// What a pool's tasks share.
 pub(crate) struct Shared {
@@ -67,6 +89,9 @@ pub(crate) struct Shared {
     pub(crate) kill: CancellationToken,
     /// Ends every job with grace. Cancelled by the pool at a drain's deadline; parent of each worker's own.
     pub(crate) stop: CancellationToken,
+    /// After `kill`: whether the broker was found not to answer, and when a worker last heard from it. Written and read
+    /// by workers.
+    silence: Mutex<Silence>,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
     /// Workers in a row that could not open their consumer. Written by workers, read by the pool.
@@ -83,6 +108,8 @@ pub(crate) struct View {
     pub(crate) delayed: u64,
     /// Those of them whose time is over.
     pub(crate) overdue: u64,
+    /// Messages that wait in the pool's own dead-letter queue.
+    pub(crate) dead: u64,
     /// Why a worker last could not open its consumer, until one could.
     pub(crate) open_error: Option<String>,
 }
@@ -171,6 +198,7 @@ impl Shared {
             waiting: watch::Sender::new(0),
             kill,
             stop: CancellationToken::new(),
+            silence: Mutex::default(),
             connectivity: driver.connectivity(),
             open_failures: AtomicU64::new(0),
             next_job: AtomicU64::new(0),
@@ -245,6 +273,47 @@ impl Shared {
     /// Workers in a row that could not open their consumer.
     pub(crate) fn open_failures(&self) -> u64 {
         self.open_failures.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the broker's answer. Once everything is stopped at once, no longer than until it has not answered any
+    /// worker for a moment: `None` then, and at once from then on. A request is sent all the same, as far as one poll
+    /// does it.
+    pub(crate) async fn answered<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        let mut request = std::pin::pin!(request);
+        tokio::select! {
+            biased;
+            answer = &mut request => return Some(answer),
+            () = self.kill.cancelled() => {}
+        }
+        let since = Instant::now();
+        loop {
+            let heard = match *self.silence() {
+                Silence::Is => return None,
+                Silence::Since(heard) => heard.map_or(since, |heard| heard.max(since)),
+            };
+            tokio::select! {
+                biased;
+                answer = &mut request => {
+                    let mut silence = self.silence();
+                    if *silence != Silence::Is {
+                        *silence = Silence::Since(Some(Instant::now()));
+                    }
+                    return Some(answer);
+                }
+                () = time::sleep_until(heard + ANSWER) => {}
+            }
+            let mut silence = self.silence();
+            if let Silence::Since(last) = *silence
+                && last.is_none_or(|last| last <= heard)
+            {
+                *silence = Silence::Is;
+                warn!(pool = %self.name, "the broker does not answer: what is held goes back when it finds us gone");
+            }
+        }
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn delivery_taken(&self) {

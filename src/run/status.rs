@@ -21,6 +21,9 @@ pub struct PoolStatus {
     pub depth: DepthStatus,
     /// Messages that wait in the retry queues.
     pub delayed: u64,
+    /// Messages that wait in the pool's dead-letter queue, `<queue>.dead`, whoever put them there and when.
+    #[serde(default)]
+    pub dead_waiting: u64,
     /// Ready plus held, in jobs.
     pub demand: u64,
     /// How many workers there should be.

@@ -17,6 +17,7 @@ mod daemon;
 mod dead;
 mod deadlines;
 mod exec_runner;
+mod frozen;
 mod full_disk;
 mod limits;
 mod odd_messages;

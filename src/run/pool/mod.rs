@@ -34,6 +34,10 @@ use crate::{
 /// the broker's log.
 const ABSENT: Duration = Duration::from_secs(5);
 
+/// Time beyond the jobs' own grace that a pool has for its end after a drain's deadline: for the broker to hear of what
+/// was given back. Then it is stopped at once.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What a pool is asked to do. Sent by the supervisor's handle.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -68,6 +72,8 @@ enum Event {
     Command(Command),
     /// The drain's deadline has passed.
     DeadlinePassed,
+    /// So has the time for the jobs' ends and their settlements.
+    Overdue,
     /// The supervisor stops everything now.
     Killed,
 }
@@ -112,7 +118,10 @@ pub(crate) struct Pool {
     answers: Vec<Asked>,
     /// Who asked since it began, and so wants another one.
     late: Vec<Asked>,
+    /// When a drain stops what still runs.
     deadline: Option<Instant>,
+    /// When, after that, everything is stopped at once.
+    overdue: Option<Instant>,
     killed: bool,
     /// What was said to be wrong with intake.
     fault: Option<reconcile::Fault>,
@@ -144,6 +153,7 @@ impl Pool {
             answers: Vec::new(),
             late: Vec::new(),
             deadline: None,
+            overdue: None,
             killed: false,
             fault: None,
             trouble: None,
@@ -188,6 +198,7 @@ impl Pool {
 
     /// The next event.
     async fn event(&mut self, ticks: &mut time::Interval) -> Event {
+        let due = self.due();
         let Self {
             shared,
             workers,
@@ -195,7 +206,6 @@ impl Pool {
             chores,
             prestarts,
             look,
-            deadline,
             killed,
             ..
         } = self;
@@ -206,9 +216,12 @@ impl Pool {
                 None => std::future::pending().await,
             }
         };
-        let deadline = async {
-            match deadline {
-                Some(deadline) => time::sleep_until(*deadline).await,
+        let due = async {
+            match due {
+                Some((at, event)) => {
+                    time::sleep_until(at).await;
+                    event
+                }
                 None => std::future::pending().await,
             }
         };
@@ -231,9 +244,18 @@ impl Pool {
             look = look => Event::Looked(Box::new(look)),
             Some(_) = chores.join_next() => Event::ChoreEnded,
             Some(_) = prestarts.join_next() => Event::ChoreEnded,
-            () = deadline => Event::DeadlinePassed,
+            event = due => event,
             () = pause => Event::GateChanged,
             _ = ticks.tick() => Event::Tick,
+        }
+    }
+
+    /// What comes next on the way to the pool's end, and when.
+    fn due(&self) -> Option<(Instant, Event)> {
+        match (self.deadline, self.overdue) {
+            (Some(at), _) => Some((at, Event::DeadlinePassed)),
+            (None, Some(at)) => Some((at, Event::Overdue)),
+            (None, None) => None,
         }
     }
 
@@ -310,12 +332,22 @@ impl Pool {
             Event::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
                 self.deadline = None;
+                let grace = self.shared.fleet.longest_stop_grace();
+                self.overdue = Instant::now().checked_add(grace.saturating_add(LAST_WORDS));
                 self.shared.stop.cancel();
+                Next::Nothing
+            }
+            Event::Overdue => {
+                warn!(pool = %self.shared.name, "drain is overdue: the rest is stopped at once");
+                self.overdue = None;
+                self.shared.kill.cancel();
                 Next::Nothing
             }
             Event::Killed => {
                 // The runners have heard of it already; what is left is to wait for their jobs to be given back.
                 self.killed = true;
+                self.deadline = None;
+                self.overdue = None;
                 self.shared.kill.cancel();
                 self.shared.gate.set_draining();
                 self.order_all();
@@ -429,7 +461,7 @@ impl Pool {
             // Whatever could not start, or failed, may be what was changed.
             self.shared.gate.try_now(self.shared.now());
             // The next reconcile sets the gauges of the new kind.
-            self.shared.metrics.runners(kind, 0, 0);
+            self.shared.metrics.forget_runners(kind);
             for idle in &old {
                 self.shared
                     .fleet
@@ -469,10 +501,8 @@ impl Pool {
         let _ = self.flush_idle("drained");
         while self.chores.join_next().await.is_some() {}
         self.shared.fleet.ended().await;
-        let (census, _) = self.shared.census(self.shared.now());
-        self.shared.metrics.sizes(0, 0, &census.counts());
-        self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
         self.delayed = None;
+        self.shared.metrics.forget(self.shared.fleet.kind());
         // However often it failed, it came to its end in order.
         self.shared.gate.pool_works();
         self.ended = true;

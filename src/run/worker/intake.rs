@@ -118,7 +118,12 @@ impl Worker<'_> {
             return;
         }
         self.intake.ended = Some(Leaving::ScaledDown);
-        if let Err(error) = self.intake.consumer.cancel().await {
+        let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
+        let Some(cancelled) = cancelled else {
+            // What it was sent ahead goes back with its channel.
+            return;
+        };
+        if let Err(error) = cancelled {
             // The broker gives back by itself what was sent ahead on a channel that is gone.
             debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
             self.intake.ended = Some(Leaving::Lost);

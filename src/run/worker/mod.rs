@@ -153,7 +153,8 @@ impl Worker<'_> {
     /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
     async fn leave(mut self) {
         self.hold_nothing().await;
-        self.intake.consumer.close().await;
+        // One that does not answer any more is closed without waiting, as it is dropped.
+        let _ = self.shared.answered(self.intake.consumer.close()).await;
     }
 
     /// Cancels the consumer and gives back what it was sent ahead.
