@@ -9,11 +9,13 @@ mod census;
 mod deadline;
 mod model;
 mod observe;
+mod openings;
 mod plan;
 mod policy;
 mod reconcile;
 mod record;
 mod stabiliser;
+mod stuck;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerState, Ending},
@@ -21,9 +23,11 @@ pub use self::{
     deadline::{Hours, margin},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
+    openings::{Ground, Openings, Refusal},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term},
     stabiliser::Scaling,
+    stuck::{Depth, STUCK_AFTER, Scene, StuckWatch},
 };

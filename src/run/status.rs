@@ -58,6 +58,8 @@ pub enum PoolState {
     Faulted,
     /// Copies cannot be published.
     Blocked,
+    /// There is work that it cannot get at: the broker refuses its consumers, or gives them nothing.
+    Stuck,
     /// No connection to the broker.
     Disconnected,
 }
@@ -73,6 +75,7 @@ impl PoolState {
             Self::Waiting => "waiting",
             Self::Faulted => "faulted",
             Self::Blocked => "blocked",
+            Self::Stuck => "stuck",
             Self::Disconnected => "disconnected",
         }
     }

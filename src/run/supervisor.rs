@@ -207,7 +207,10 @@ impl Supervisor {
                     PoolState::Waiting => {
                         reasons.push(format!("pool {} waits: no queue {}", pool.name, pool.queue))
                     }
-                    PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+                    PoolState::Faulted
+                    | PoolState::Blocked
+                    | PoolState::Stuck
+                    | PoolState::Disconnected => {
                         reasons.push(format!(
                             "pool {} is {}: {cause}",
                             pool.name,
@@ -638,7 +641,13 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
                 shared.settings().queue
             )),
         ),
+        _ if view.stuck.is_some() => (PoolState::Stuck, view.stuck.clone()),
         _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => (PoolState::Idle, None),
-        _ => (PoolState::Active, view.open_error.clone()),
+        _ => {
+            let refusal = shared.openings().refusal().map(|known| known.why.clone());
+            let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+            let unread = || inputs.and_then(|inputs| inputs.stale.clone());
+            (PoolState::Active, refusal.or_else(unread))
+        }
     }
 }

@@ -54,6 +54,7 @@ impl AmqpConsumer {
         let tag = short("consumer tag", &request.tag)?;
         let (mut place, live) = lanes.place(&operation).await?;
         let open = async {
+            place.ticket.turn().await;
             let channel = OwnChannel(live.connection.create_channel().await?);
             place.ticket.opened();
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
@@ -70,7 +71,18 @@ impl AmqpConsumer {
             Ok((channel, stream))
         };
         let opened = rpc(&operation, RPC_TIMEOUT, open).await;
-        let (channel, stream) = opened.inspect_err(|error| place.ticket.note(error))?;
+        let (channel, stream) = opened
+            .inspect_err(|error| place.ticket.note(error))
+            .map_err(|error| match error.kind {
+                QueueErrorKind::Unsuitable => QueueError {
+                    operation: format!(
+                        "{operation}: it is a stream, which gives each message to every worker; a pool wants a classic \
+                         or a quorum queue"
+                    ),
+                    ..error
+                },
+                _ => error,
+            })?;
         Ok(Self {
             channel,
             stream,
