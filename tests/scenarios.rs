@@ -37,6 +37,8 @@ use tokio::{
 
 #[path = "scenarios/replies.rs"]
 mod replies;
+#[path = "scenarios/stuck.rs"]
+mod stuck;
 
 const QUEUE: &str = "jobs";
 

@@ -128,7 +128,11 @@ mod tests {
                 // Others of the same burst.
                 openings.failed(at(now), refusal(ground));
                 openings.failed(at(now + 1), refusal(ground));
-                assert_eq!(openings.most(at(now + pause - 1), 7, false), 0, "{ground:?}");
+                assert_eq!(
+                    openings.most(at(now + pause - 1), 7, false),
+                    0,
+                    "{ground:?}"
+                );
                 now += pause;
                 assert_eq!(openings.most(at(now), 7, false), 1, "{ground:?}");
                 assert_eq!(openings.most(at(now), 7, true), 0);

@@ -88,8 +88,8 @@ impl StuckWatch {
             (Found::Nothing, _) => None,
             (Found::Unasked, before) => before.filter(|trouble| trouble.still_is(scene)),
             (Found::Trouble { kind, lasting }, before) => {
-                let before = before
-                    .filter(|before| before.kind.is_same(&kind) && before.still_is(scene));
+                let before =
+                    before.filter(|before| before.kind.is_same(&kind) && before.still_is(scene));
                 Some(Trouble {
                     kind,
                     since: before.map_or(scene.at, |before| before.since),
@@ -258,13 +258,37 @@ mod tests {
     #[test]
     fn what_is_not_stuck() {
         let working = [
-            Scene { open: false, ..starved(50) },
-            Scene { expected: 0, ..starved(50) },
-            Scene { busy: 1, ..starved(50) },
-            Scene { consumers: 0, ..starved(50) },
-            Scene { last_taken: Some(at(50)), ..starved(50) },
-            Scene { depth: Depth::Read { ready: 0, consumers: 5 }, ..starved(50) },
-            Scene { depth: Depth::Missing, ..starved(50) },
+            Scene {
+                open: false,
+                ..starved(50)
+            },
+            Scene {
+                expected: 0,
+                ..starved(50)
+            },
+            Scene {
+                busy: 1,
+                ..starved(50)
+            },
+            Scene {
+                consumers: 0,
+                ..starved(50)
+            },
+            Scene {
+                last_taken: Some(at(50)),
+                ..starved(50)
+            },
+            Scene {
+                depth: Depth::Read {
+                    ready: 0,
+                    consumers: 5,
+                },
+                ..starved(50)
+            },
+            Scene {
+                depth: Depth::Missing,
+                ..starved(50)
+            },
         ];
         for scene in working {
             let mut watch = StuckWatch::default();
@@ -298,7 +322,11 @@ mod tests {
             ground,
             why: String::from("no permission"),
         };
-        for (ground, patience) in [(Ground::Lasting, 0), (Ground::Passing, 30), (Ground::Full, 30)] {
+        for (ground, patience) in [
+            (Ground::Lasting, 0),
+            (Ground::Passing, 30),
+            (Ground::Full, 30),
+        ] {
             let refusal = refusal(ground);
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
@@ -354,7 +382,10 @@ mod tests {
         };
         assert_eq!(watch.look(&scene(0)), None);
         let cause = watch.look(&scene(42)).unwrap();
-        assert!(cause.contains("our consumer waits in vain for 42s"), "{cause}");
+        assert!(
+            cause.contains("our consumer waits in vain for 42s"),
+            "{cause}"
+        );
         assert!(cause.contains("others consume it too (2)"), "{cause}");
     }
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod amqp_broker;
+mod causes;
 mod check_broker;
 mod cli;
 mod container_runner;

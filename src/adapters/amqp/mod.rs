@@ -31,6 +31,7 @@ mod convert;
 mod driver;
 mod error;
 mod facts;
+mod kind;
 mod lanes;
 mod link;
 mod pool;
@@ -39,4 +40,4 @@ mod quota;
 mod refusal;
 mod tls;
 
-pub use self::{driver::AmqpDriver, facts::ServerFacts};
+pub use self::{driver::AmqpDriver, facts::ServerFacts, kind::QueueFacts};

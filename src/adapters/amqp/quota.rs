@@ -502,7 +502,12 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
         return Trial::Unknown;
     }
     // One by one and answered, so that the broker has them off its count before they are wanted elsewhere.
-    join_all(granted.iter().map(|channel| channel.close(200, "OK".into()))).await;
+    join_all(
+        granted
+            .iter()
+            .map(|channel| channel.close(200, "OK".into())),
+    )
+    .await;
     let _ = connection.close(200, "OK".into()).await;
     time::sleep(SETTLE).await;
     Trial::Granted(count)
@@ -520,7 +525,8 @@ impl Drop for PulledOnDrop {
 mod tests {
     use super::*;
 
-    const SAID: &str = "channels opened for user 'u' has reached the maximum allowed user limit of (10)";
+    const SAID: &str =
+        "channels opened for user 'u' has reached the maximum allowed user limit of (10)";
 
     fn refused(granted: usize) -> Trial {
         Trial::Refused {
@@ -579,7 +585,11 @@ mod tests {
         ledger.requests += 1;
         assert_eq!(ledger.ask_request(1, now), Answer::Full);
         assert_eq!(ledger.ask_request(0, now), Answer::Open);
-        assert!(ledger.why_full().contains("10 channels, 7 of them for workers"));
+        assert!(
+            ledger
+                .why_full()
+                .contains("10 channels, 7 of them for workers")
+        );
     }
 
     #[test]
@@ -589,7 +599,10 @@ mod tests {
         let mut pause = FIRST_PAUSE;
         for _ in 0..12 {
             ledger.tried(refused(1), now);
-            assert_eq!(ledger.ask_consumer(now + pause - Duration::from_millis(1)), Answer::Full);
+            assert_eq!(
+                ledger.ask_consumer(now + pause - Duration::from_millis(1)),
+                Answer::Full
+            );
             now += pause;
             assert_eq!(ledger.ask_consumer(now), Answer::Try);
             pause = (pause * 2).min(LAST_PAUSE);

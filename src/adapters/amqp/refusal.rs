@@ -51,18 +51,23 @@ mod tests {
     fn what_a_text_tells() {
         let user = "NOT_ALLOWED - number of channels opened for user 'lim' has reached the maximum allowed user limit \
                     of (10)";
-        let node =
-            "NOT_ALLOWED - number of channels opened on node 'r@h' has reached the maximum allowed limit of (7)";
+        let node = "NOT_ALLOWED - number of channels opened on node 'r@h' has reached the maximum allowed limit of (7)";
         let stream = "PRECONDITION_FAILED - invalid arg 'x-priority' for queue 's' in vhost '/' of queue type \
                       rabbit_stream_queue";
-        let connections = "NOT_ALLOWED - connection refused for user 'c': user connection limit (2) is reached";
+        let connections =
+            "NOT_ALLOWED - connection refused for user 'c': user connection limit (2) is reached";
         for (code, text, kind, number) in [
             (530, user, Some(QueueErrorKind::ChannelLimit), Some(10)),
             (530, node, Some(QueueErrorKind::ChannelLimit), Some(7)),
             (530, connections, None, Some(2)),
             (530, "NOT_ALLOWED - vhost none not found", None, None),
             (406, stream, Some(QueueErrorKind::Unsuitable), None),
-            (406, "PRECONDITION_FAILED - unknown delivery tag 7", None, None),
+            (
+                406,
+                "PRECONDITION_FAILED - unknown delivery tag 7",
+                None,
+                None,
+            ),
         ] {
             let error = AMQPError::from_id(code, text.into()).expect("a known code");
             assert_eq!(kind_by_text(&error), kind, "{text}");

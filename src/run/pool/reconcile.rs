@@ -9,8 +9,8 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 use super::{Pool, look::Look};
 use crate::{
     decide::{
-        Counts, EventKind, Intake, Observation, Plan, Probe, ReconcileResult,
-        Reconciliation, Rule, WorkerId,
+        Counts, EventKind, Intake, Observation, Plan, Probe, ReconcileResult, Reconciliation, Rule,
+        WorkerId,
     },
     run::{
         cell::{Leaving, WorkerCell},
