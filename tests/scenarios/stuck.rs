@@ -14,12 +14,17 @@ fn five(broker: &MemoryBroker) -> Supervisor {
     )
 }
 
+fn send_five(broker: &MemoryBroker) {
+    for body in ["a", "b", "c", "d", "e"] {
+        broker.send(QUEUE, body);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the_first_delivery() {
     let broker = broker();
     broker.set_withholds(true);
-    broker.send(QUEUE, "a");
-    broker.send(QUEUE, "b");
+    send_five(&broker);
     let supervisor = five(&broker);
     until(&supervisor, "waiting", |pool| pool.workers.live == 5).await;
     throughout(&supervisor, STUCK_AFTER - TIGHT, "active", |pool| {
@@ -31,7 +36,7 @@ async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the
     let stuck = until(&supervisor, "stuck", |pool| pool.state == PoolState::Stuck).await;
     assert!(begun.elapsed() < TIGHT * 2, "{:?}", begun.elapsed());
     let cause = stuck.cause.unwrap();
-    assert!(cause.contains("2 messages are ready"), "{cause}");
+    assert!(cause.contains("5 messages are ready"), "{cause}");
     assert!(cause.contains("our 5 consumers wait in vain"), "{cause}");
     let reasons = supervisor.readiness().reasons;
     assert!(
@@ -43,7 +48,7 @@ async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the
 
     broker.set_withholds(false);
     until(&supervisor, "well", |pool| {
-        pool.jobs.done == 2 && pool.state != PoolState::Stuck && pool.cause.is_none()
+        pool.jobs.done == 5 && pool.state != PoolState::Stuck && pool.cause.is_none()
     })
     .await;
     assert!(supervisor.readiness().is_ready());
@@ -54,7 +59,7 @@ async fn pools_that_wait_for_a_reason_of_their_own_are_not_stuck() {
     // Paused.
     let broker = broker();
     broker.set_withholds(true);
-    broker.send(QUEUE, "a");
+    send_five(&broker);
     let supervisor = five(&broker);
     until(&supervisor, "waiting", |pool| pool.workers.live == 5).await;
     supervisor.pause(&name()).unwrap();

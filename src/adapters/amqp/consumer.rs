@@ -53,8 +53,8 @@ impl AmqpConsumer {
         let queue = short("name of a queue", request.queue.as_str())?;
         let tag = short("consumer tag", &request.tag)?;
         let (mut place, live) = lanes.place(&operation).await?;
+        place.ticket.turn().await;
         let open = async {
-            place.ticket.turn().await;
             let channel = OwnChannel(live.connection.create_channel().await?);
             place.ticket.opened();
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.

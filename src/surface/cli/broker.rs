@@ -293,8 +293,8 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
     )];
     if seen == Seen::Amqp {
         unseen.push(
-            "queue types, arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
-             vanish with a drained pool, and single-active-consumer makes more than one worker pointless. Write \
+            "queue arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
+             vanish with a drained pool. Write \
              broker.management_url, and they are looked at"
                 .to_owned(),
         );
