@@ -52,6 +52,8 @@ mod results;
 
 #[path = "scenarios/replies.rs"]
 mod replies;
+#[path = "scenarios/stuck.rs"]
+mod stuck;
 
 const QUEUE: &str = "jobs";
 

@@ -19,6 +19,7 @@ const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const STUCK: &str = "tidegate_pool_stuck";
 const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
 const RUNNERS: &str = "tidegate_runners";
@@ -74,6 +75,11 @@ pub fn describe() {
         BREAKER_OPEN,
         Unit::Count,
         "1 while too many jobs fail and intake is closed for it, trials included, else 0."
+    );
+    describe_gauge!(
+        STUCK,
+        Unit::Count,
+        "1 while there is work that the pool cannot get at: its consumers are refused or given nothing, else 0."
     );
     describe_counter!(
         BREAKER_OPENED,
@@ -336,6 +342,7 @@ pub(crate) struct PoolMetrics {
     demand: Gauge,
     expected: Gauge,
     breaker_open: Gauge,
+    stuck: Gauge,
     breaker_opened: Counter,
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
@@ -363,6 +370,7 @@ impl PoolMetrics {
             demand: gauge!(DEMAND, "pool" => p()),
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
+            stuck: gauge!(STUCK, "pool" => p()),
             breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
@@ -399,6 +407,10 @@ impl PoolMetrics {
 
     pub(crate) fn breaker(&self, is_open: bool) {
         self.breaker_open.set(if is_open { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn stuck(&self, is_stuck: bool) {
+        self.stuck.set(if is_stuck { 1.0 } else { 0.0 });
     }
 
     pub(crate) fn breaker_opened(&self) {

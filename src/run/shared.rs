@@ -27,12 +27,16 @@ use super::{
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
     replies::{Complaints, OwnQueues},
+    settling::chain,
     status::{JobTotals, ReplyTotals},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Census, CensusWorker, Decision, JobId, Moment, Phase, PoolName, WorkerId},
-    queue::{Connectivity, QueueDriver},
+    decide::{
+        Census, CensusWorker, Decision, Ground, JobId, Moment, Openings, Phase, PoolName, Refusal,
+        WorkerId,
+    },
+    queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
 };
 
@@ -94,8 +98,8 @@ pub(crate) struct Shared {
     silence: Mutex<Silence>,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
-    /// Workers in a row that could not open their consumer. Written by workers, read by the pool.
-    open_failures: AtomicU64,
+    /// What became of opening consumers. Written by workers and by the pool, read by the pool and for the status.
+    openings: Mutex<Openings>,
     /// For ids of jobs whose messages have none.
     next_job: AtomicU64,
 }
@@ -110,8 +114,8 @@ pub(crate) struct View {
     pub(crate) overdue: u64,
     /// Messages that wait in the pool's own dead-letter queue.
     pub(crate) dead: u64,
-    /// Why a worker last could not open its consumer, until one could.
-    pub(crate) open_error: Option<String>,
+    /// Why the pool cannot get at its work, where it cannot.
+    pub(crate) stuck: Option<String>,
 }
 
 /// What became of jobs, as the status shows it. Written by workers.
@@ -200,7 +204,7 @@ impl Shared {
             stop: CancellationToken::new(),
             silence: Mutex::default(),
             connectivity: driver.connectivity(),
-            open_failures: AtomicU64::new(0),
+            openings: Mutex::default(),
             next_job: AtomicU64::new(0),
             name,
             driver,
@@ -258,21 +262,25 @@ impl Shared {
     }
 
     /// A worker could not open its consumer.
-    pub(crate) fn open_failed(&self, error: String) {
-        self.view().open_error = Some(error);
-        self.open_failures.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn open_failed(&self, error: &QueueError) {
+        let ground = match error.kind {
+            QueueErrorKind::ChannelLimit => Ground::Full,
+            // Nobody needs to do more than declare it.
+            QueueErrorKind::NotFound => Ground::Passing,
+            _ if error.is_transient() => Ground::Passing,
+            _ => Ground::Lasting,
+        };
+        let why = chain(error);
+        self.openings().failed(self.now(), Refusal { ground, why });
     }
 
     /// A worker has opened its consumer.
     pub(crate) fn opened(&self) {
-        if self.open_failures.swap(0, Ordering::Relaxed) > 0 {
-            self.view().open_error = None;
-        }
+        self.openings().opened();
     }
 
-    /// Workers in a row that could not open their consumer.
-    pub(crate) fn open_failures(&self) -> u64 {
-        self.open_failures.load(Ordering::Relaxed)
+    pub(crate) fn openings(&self) -> MutexGuard<'_, Openings> {
+        self.openings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the broker's answer. Once everything is stopped at once, no longer than until it has not answered any

@@ -61,6 +61,8 @@ pub enum PoolState {
     Faulted,
     /// Copies cannot be published.
     Blocked,
+    /// There is work that it cannot get at: the broker refuses its consumers, or gives them nothing.
+    Stuck,
     /// No connection to the broker.
     Disconnected,
 }
@@ -76,6 +78,7 @@ impl PoolState {
             Self::Waiting => "waiting",
             Self::Faulted => "faulted",
             Self::Blocked => "blocked",
+            Self::Stuck => "stuck",
             Self::Disconnected => "disconnected",
         }
     }

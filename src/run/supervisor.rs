@@ -168,7 +168,10 @@ impl Supervisor {
                     PoolState::Waiting => {
                         reasons.push(format!("pool {} waits: no queue {}", pool.name, pool.queue))
                     }
-                    PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+                    PoolState::Faulted
+                    | PoolState::Blocked
+                    | PoolState::Stuck
+                    | PoolState::Disconnected => {
                         reasons.push(format!(
                             "pool {} is {}: {cause}",
                             pool.name,
@@ -672,11 +675,15 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
                 shared.settings().queue
             )),
         ),
+        _ if view.stuck.is_some() => (PoolState::Stuck, view.stuck.clone()),
         _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {
             (PoolState::Idle, lesser_cause(shared))
         }
         _ => {
-            let cause = view.open_error.clone();
+            let refusal = shared.openings().refusal().map(|known| known.why.clone());
+            let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+            let unread = || inputs.and_then(|inputs| inputs.stale.clone());
+            let cause = refusal.or_else(unread);
             (PoolState::Active, cause.or_else(|| lesser_cause(shared)))
         }
     }

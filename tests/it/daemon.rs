@@ -11,6 +11,8 @@ use std::{
 
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
+use tempfile::TempDir;
+use tidegate::adapters::instance::InstanceLock;
 
 use crate::support::{
     broker::broker_url,
@@ -422,6 +424,20 @@ fn is_the_only_one_on_its_state_directory() {
     );
     // The first one is none the worse for it.
     daemon.wait_for_pool("work", |pool| pool["state"] == "idle");
+}
+
+#[test]
+fn waits_for_the_end_of_one_that_is_on_its_way_out() {
+    let queue = Queue::new();
+    let dir = TempDir::new().unwrap();
+    let state = dir.path().join("state");
+    let first = InstanceLock::take(&state).unwrap();
+    let mut daemon = Daemon::start_soon(dir, &broker_url(), &signing(&queue));
+    daemon.wait_for_message("another supervisor is here: waiting for its end");
+    drop(first);
+    daemon.wait_until_started();
+    queue.publish("one");
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
 }
 
 #[test]

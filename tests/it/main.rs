@@ -10,6 +10,7 @@
 mod support;
 
 mod amqp_broker;
+mod causes;
 mod check_broker;
 mod cli;
 mod container_runner;

@@ -22,6 +22,7 @@ use super::{
     convert::short,
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
+    kind::{self, QueueFacts},
     lanes::Lanes,
     link::{Link, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
@@ -130,6 +131,19 @@ impl AmqpDriver {
     /// Cancel-safe.
     pub async fn facts(&self) -> Result<ServerFacts, QueueError> {
         facts::ask(&self.address).await
+    }
+
+    /// What a queue is, as far as the broker lets on over AMQP: its type and arguments, and not its policies. Changes
+    /// nothing, whether the queue is there or not; each question is an error in the broker's log.
+    ///
+    /// # Errors
+    /// [`NotFound`](QueueErrorKind::NotFound); [`AccessRefused`](QueueErrorKind::AccessRefused) where the user may not
+    /// declare it.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn queue_facts(&self, queue: &QueueName) -> Result<QueueFacts, QueueError> {
+        kind::ask(&self.probe, queue).await
     }
 
     async fn look(&self, queue: &QueueName, operation: &str) -> Result<QueueDepth, QueueError> {

@@ -33,6 +33,7 @@ mod convert;
 mod driver;
 mod error;
 mod facts;
+mod kind;
 mod lanes;
 mod link;
 mod pool;
@@ -43,4 +44,4 @@ mod tls;
 #[doc(hidden)]
 pub mod wire;
 
-pub use self::{driver::AmqpDriver, facts::ServerFacts};
+pub use self::{driver::AmqpDriver, facts::ServerFacts, kind::QueueFacts};

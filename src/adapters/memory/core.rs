@@ -30,6 +30,10 @@ pub(super) struct Core {
     pub(super) refusals: HashMap<QueueName, QueueErrorKind>,
     pub(super) takes_no_queue: bool,
     pub(super) max_message_size: Option<usize>,
+    /// Nothing is delivered.
+    pub(super) withholds: bool,
+    /// What consumers are refused with.
+    pub(super) refuses: Option<QueueErrorKind>,
 }
 
 #[derive(Debug)]
@@ -204,6 +208,12 @@ impl Core {
         now: Instant,
     ) -> Result<(u64, mpsc::UnboundedReceiver<Handed>), QueueError> {
         let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
+        if let Some(kind) = self.refuses {
+            return Err(QueueError::new(
+                kind,
+                "open a consumer: the test refuses it",
+            ));
+        }
         let id = self.next_consumer;
         self.next_consumer += 1;
         found.turns.push_back(id);
@@ -347,6 +357,14 @@ impl Core {
         }
     }
 
+    /// Hands out what waits, in every queue.
+    pub(super) fn dispatch_all(&mut self, now: Instant) {
+        let names: Vec<QueueName> = self.queues.keys().cloned().collect();
+        for name in names {
+            self.dispatch(&name, now);
+        }
+    }
+
     fn new_place(&mut self) -> u64 {
         self.next_place += 1;
         self.next_place
@@ -411,6 +429,9 @@ impl Core {
     /// Hands ready messages out, a turn each, as far as prefetch allows.
     fn dispatch(&mut self, queue: &QueueName, now: Instant) {
         self.expire_head(queue, now);
+        if self.withholds {
+            return;
+        }
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };

@@ -170,6 +170,18 @@ impl MemoryBroker {
         self.core().probes_fail = fail;
     }
 
+    /// Has nothing delivered, as on a queue whose single active consumer is someone else, or delivered again.
+    pub fn set_withholds(&self, withholds: bool) {
+        let mut core = self.core();
+        core.withholds = withholds;
+        core.dispatch_all(Instant::now());
+    }
+
+    /// Has every new consumer refused with this kind of error, or opened again.
+    pub fn set_refuses(&self, kind: Option<QueueErrorKind>) {
+        self.core().refuses = kind;
+    }
+
     /// Loses every connection: consumers end, what they had not settled goes back.
     pub fn disconnect(&self) {
         self.lose("the test pulled the plug");

@@ -23,6 +23,8 @@ pub(super) struct Look {
     pub(super) begun: Moment,
     pub(super) cleaned: CleanupReport,
     pub(super) probe: Probe,
+    /// Whether the broker refuses to be asked, until someone changes something.
+    pub(super) refused: bool,
 }
 
 /// Cleans up and reads the queue's depth: the first two steps of a reconcile.
@@ -37,18 +39,21 @@ pub(super) async fn look(shared: &Shared) -> Look {
         .unwrap_or_default();
     let settings = shared.settings();
     let probe = contain::future(|| probe(&*shared.driver, &settings).boxed()).await;
-    let probe = probe.unwrap_or_else(|panicked| Probe::Failed {
-        why: format!("the queue driver panicked: {panicked}"),
+    let (probe, refused) = probe.unwrap_or_else(|panicked| {
+        let why = format!("the queue driver panicked: {panicked}");
+        (Probe::Failed { why }, false)
     });
     Look {
         begun,
         cleaned,
         probe,
+        refused,
     }
 }
 
-/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to.
-async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
+/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to. Says also whether the
+/// broker refuses that for good.
+async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, bool) {
     let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
     let mut answer = driver.probe(&settings.queue).await;
     if answer.as_ref().is_err_and(missing) && settings.declare != Declare::No {
@@ -57,13 +62,17 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
             Err(error) => Err(error),
         };
     }
-    match answer {
+    let refused = answer
+        .as_ref()
+        .is_err_and(|error| !missing(error) && !error.is_transient());
+    let probe = match answer {
         Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
         Err(error) if missing(&error) => Probe::Missing,
         Err(error) => Probe::Failed {
             why: format!("failed to {}", chain(&error)),
         },
-    }
+    };
+    (probe, refused)
 }
 
 async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {

@@ -8,6 +8,7 @@
 mod keep;
 mod look;
 mod reconcile;
+mod stuck;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -125,6 +126,7 @@ pub(crate) struct Pool {
     killed: bool,
     /// What was said to be wrong with intake.
     fault: Option<reconcile::Fault>,
+    troubles: stuck::Troubles,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
@@ -156,6 +158,7 @@ impl Pool {
             overdue: None,
             killed: false,
             fault: None,
+            troubles: stuck::Troubles::default(),
             trouble: None,
             absent: None,
             delayed: Some(AbortOnDropHandle::new(delayed)),
@@ -268,7 +271,7 @@ impl Pool {
             Event::Tick => Next::Look,
             Event::Looked(look) => {
                 self.look = None;
-                self.note_absence(&look.probe);
+                self.note_absence(look.refused || look.probe == Probe::Missing);
                 let reason = self.answers.first().map_or("poll", |asked| asked.reason);
                 let result = self.reconcile(reason, Some(*look));
                 // Once round without a fault: what made it fail is over.
@@ -381,10 +384,10 @@ impl Pool {
         self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
     }
 
-    /// A queue that stays missing is looked for less and less often.
-    fn note_absence(&mut self, probe: &Probe) {
+    /// A queue that stays missing, or may not be looked at, is looked for less and less often.
+    fn note_absence(&mut self, is_absent: bool) {
         let interval = self.shared.settings().poll_interval;
-        self.absent = matches!(probe, Probe::Missing).then(|| {
+        self.absent = is_absent.then(|| {
             let longer = |(pause, _): (Duration, _)| pause.saturating_mul(2).min(ABSENT);
             let pause = self.absent.map_or(interval, longer).max(interval);
             (pause, Instant::now() + pause)
@@ -416,10 +419,6 @@ impl Pool {
             // Its successor may meet the same: with backoff, then.
             let cause = format!("a worker panicked: {panicked}");
             self.shared.gate.start_failed(self.shared.now(), cause);
-        }
-        if why == Leaving::NotOpened && self.shared.open_failures() == 1 {
-            let error = self.shared.view().open_error.clone();
-            warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
     }

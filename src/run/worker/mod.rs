@@ -62,7 +62,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         Ok(consumer) => consumer,
         Err(error) => {
             debug!(error = %chain(&error), "consumer not opened");
-            shared.open_failed(chain(&error));
+            shared.open_failed(&error);
             return cell.go(Leaving::NotOpened);
         }
     };

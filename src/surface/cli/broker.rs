@@ -1,7 +1,7 @@
 //! What a broker looks like to a configuration: the other half of `tidegate check --broker`.
 //!
-//! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
-//! broker. What can only be found out by doing, or only through the management API, it says it could not see.
+//! Looks, and changes nothing: it consumes and publishes nothing, and declares only what no broker carries out, so that
+//! it can be run beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,7 +12,10 @@ use super::{
     output::{Exit, Failure},
 };
 use crate::{
-    adapters::{amqp::AmqpDriver, process::Escaped},
+    adapters::{
+        amqp::{AmqpDriver, QueueFacts},
+        process::Escaped,
+    },
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
@@ -104,6 +107,12 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         Some(management) => managed(management, url, &pools, &mut findings).await,
         None => (Seen::Amqp, Vec::new()),
     };
+    // What the management API showed is known better.
+    for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
+        if let Ok(facts) = driver.queue_facts(&pool.queue).await {
+            findings.extend(of_facts(&facts, pool));
+        }
+    }
     findings.extend(unseen(&pools, seen));
     driver.close().await;
     Ok(BrokerReport {
@@ -239,6 +248,28 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
     }
 }
 
+/// What a queue's type and arguments mean for the pool on it, as far as AMQP shows them.
+fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
+    let queue = &pool.queue;
+    let mut found = Vec::new();
+    let mut say = |severity, what: String| {
+        found.push(Finding {
+            severity,
+            pool: Some(pool.name.clone()),
+            what,
+        });
+    };
+    if let Some(kind) = &facts.kind {
+        let (severity, what) = management::findings::of_kind(queue, kind);
+        say(severity, what);
+    }
+    if facts.has_single_active_consumer() && pool.policy.max > 1 {
+        let (severity, what) = management::findings::of_single_active_consumer(queue);
+        say(severity, what);
+    }
+    found
+}
+
 fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
     let queue = &pool.queue;
     match (error.kind, pool.declare) {
@@ -277,9 +308,8 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
     )];
     if seen == Seen::Amqp {
         unseen.push(
-            "queue types, arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
-             x-expires queues vanish with a drained pool, and single-active-consumer makes more than one worker \
-             pointless. Write \
+            "queue arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
+             x-expires queues vanish with a drained pool. Write \
              broker.management_url, and they are looked at"
                 .to_owned(),
         );

@@ -98,7 +98,7 @@ fn state_style(state: PoolState) -> Style {
         PoolState::Paused | PoolState::Draining | PoolState::Waiting => {
             AnsiColor::Yellow.on_default()
         }
-        PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+        PoolState::Faulted | PoolState::Blocked | PoolState::Stuck | PoolState::Disconnected => {
             AnsiColor::Red.on_default().bold()
         }
     }

@@ -60,7 +60,12 @@ impl Daemon {
         daemon
     }
 
-    fn wait_until_started(&mut self) {
+    /// Starts one in `dir`, and does not wait.
+    pub(crate) fn start_soon(dir: TempDir, url: &str, pools: &str) -> Self {
+        Self::spawn(dir, &[], url, "", pools)
+    }
+
+    pub(crate) fn wait_until_started(&mut self) {
         let started = self.wait_for("started", |line| line["message"] == "started");
         self.listen = started["listen"].as_str().unwrap().to_owned();
     }

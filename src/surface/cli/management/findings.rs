@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::broker::Severity;
-use crate::config::{DeadLetter, PoolSettings};
+use crate::{
+    config::{DeadLetter, PoolSettings},
+    decide::QueueName,
+};
 
 /// A queue, as the API shows it.
 #[derive(Debug, Default, Deserialize)]
@@ -85,7 +88,8 @@ pub(in crate::surface::cli) fn of_queue(
     let mut found = Vec::new();
     let mut say = |severity, what: String| found.push((severity, what));
     let kind = details.kind.as_deref().unwrap_or("unknown");
-    say(Severity::Ok, format!("queue {queue} is of type {kind}"));
+    let (severity, what) = of_kind(queue, kind);
+    say(severity, what);
 
     if let Some(Limit { value, by }) = details.limit("consumer-timeout") {
         let timeout = Duration::from_millis(value);
@@ -127,13 +131,8 @@ pub(in crate::surface::cli) fn of_queue(
     }
     let single = details.arguments.get("x-single-active-consumer");
     if single.and_then(Value::as_bool) == Some(true) && pool.policy.max > 1 {
-        say(
-            Severity::Warning,
-            format!(
-                "queue {queue} has a single active consumer: one worker is given all jobs and the others wait. Write \
-                 policy.max = 1, or declare it without x-single-active-consumer"
-            ),
-        );
+        let (severity, what) = of_single_active_consumer(queue);
+        say(severity, what);
     }
     if pool.retry.dead_letter == DeadLetter::Broker && !details.has_dead_letter_exchange() {
         say(
@@ -163,6 +162,31 @@ pub(in crate::surface::cli) fn of_queue(
         }
     }
     found
+}
+
+/// What a queue's type means for the pool on it.
+pub(in crate::surface::cli) fn of_kind(queue: &QueueName, kind: &str) -> (Severity, String) {
+    match kind {
+        "stream" => (
+            Severity::Error,
+            format!(
+                "queue {queue} is a stream, which gives each message to every worker and keeps it: a pool wants a \
+                 classic or a quorum queue"
+            ),
+        ),
+        _ => (Severity::Ok, format!("queue {queue} is of type {kind}")),
+    }
+}
+
+/// What a queue with a single active consumer is to a pool of several workers.
+pub(in crate::surface::cli) fn of_single_active_consumer(queue: &QueueName) -> (Severity, String) {
+    (
+        Severity::Warning,
+        format!(
+            "queue {queue} has a single active consumer: one worker is given all jobs and the others wait, and all of \
+             them where it is another's. Write policy.max = 1, or declare it without x-single-active-consumer"
+        ),
+    )
 }
 
 /// What the user may do. Only what is plain is judged: the patterns are the broker's to match.
@@ -316,6 +340,15 @@ mod tests {
                 "{told:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_stream_is_refused() {
+        let told = troubles(&pool(), json!({"type": "stream"}));
+        assert!(
+            told[0].starts_with("error: queue jobs is a stream"),
+            "{told:?}"
+        );
     }
 
     #[test]
