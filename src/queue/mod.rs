@@ -7,6 +7,7 @@
 mod delivery;
 mod error;
 mod message;
+mod origin;
 mod size;
 
 use std::{
@@ -18,10 +19,12 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub(crate) use self::origin::{ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY};
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
     message::{HeaderValue, Headers, Message, NoRoute, Outgoing, Properties},
+    origin::Origin,
     size::{header_size, short_texts_fit},
 };
 use crate::decide::QueueName;

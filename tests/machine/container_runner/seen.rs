@@ -56,6 +56,8 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     assert_eq!(seen["TIDEGATE_POOL"], "pool");
     assert_eq!(seen["TIDEGATE_ATTEMPT"], "2");
     assert_eq!(seen["TIDEGATE_HEADERS"], "{}");
+    assert_eq!(seen["TIDEGATE_ROUTING_KEY"], "");
+    assert_eq!(seen["TIDEGATE_TYPE"], "");
     assert_eq!(
         Some(seen["TIDEGATE_JOB_ID"]),
         message.properties.message_id.as_deref()
