@@ -7,6 +7,7 @@
 mod delivery;
 mod error;
 mod message;
+mod origin;
 mod size;
 
 use std::{
@@ -18,14 +19,18 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub(crate) use self::size::entry_size;
 pub use self::{
     delivery::{Delivery, Settle},
     error::{QueueError, QueueErrorKind, SettleError},
     message::{
         HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
     },
+    origin::Origin,
     size::{header_size, short_texts_fit},
+};
+pub(crate) use self::{
+    origin::{ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY},
+    size::entry_size,
 };
 use crate::decide::QueueName;
 

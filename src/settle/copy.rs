@@ -13,14 +13,15 @@ use super::{
 };
 use crate::{
     decide::{JobId, PoolName, QueueName},
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties, entry_size, header_size},
+    queue::{
+        HeaderValue, Headers, Message, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Outgoing,
+        Properties, entry_size, header_size,
+    },
     runner::{Failure, FailureKind},
 };
 
 const PREFIX: &str = "x-tidegate-";
 pub(super) const ORIGINAL: &str = "x-tidegate-original-";
-const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
-const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
 pub(super) const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
 pub(super) const FAILED_AT: &str = "x-tidegate-failed-at";
 pub(super) const REASON: &str = "x-tidegate-reason";
@@ -94,7 +95,7 @@ impl Copies {
         failure: Option<&Failure>,
         now: jiff::Timestamp,
     ) -> Outgoing {
-        let mut copy = self.base(message, next);
+        let mut copy = self.base(message, next, is_copy(message));
         copy.routing_key = retry_queue(&self.queue, level).as_str().to_owned();
         copy.properties.expiration = Some(delay.as_millis().to_string());
         if let Some(failure) = failure {
@@ -112,7 +113,7 @@ impl Copies {
         death: &Death,
         now: jiff::Timestamp,
     ) -> Outgoing {
-        let mut copy = self.base(message, history);
+        let mut copy = self.base(message, history, is_copy(message));
         copy.routing_key = dead_queue(&self.queue).as_str().to_owned();
         let headers = &mut copy.headers;
         // The number of an attempt to come means nothing to the dead; the number spent does.
@@ -133,7 +134,7 @@ impl Copies {
 
     /// A copy that goes straight back to the queue, where the broker counts its deliveries from zero.
     pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
-        let mut copy = self.base(message, next);
+        let mut copy = self.base(message, next, is_copy(message));
         copy.routing_key = self.queue.as_str().to_owned();
         // There in any case: it is how the next taker knows that there was one before.
         let none = || HeaderValue::I64(0);
@@ -151,7 +152,9 @@ impl Copies {
     /// `x-tidegate-original-*`, where it says more than that the message came by the queue's own name.
     pub fn revive(&self, letter: &Message) -> Outgoing {
         let broker = BrokerDeath::of(&letter.headers);
-        let mut copy = self.base(letter, History::default());
+        // Whatever exchange took the letter to where it lay.
+        let again = letter.headers.contains_key(ORIGINAL_ROUTING_KEY);
+        let mut copy = self.base(letter, History::default(), again);
         copy.routing_key = self.queue.as_str().to_owned();
         copy.headers.remove(FIRST_FAILED_AT);
         if !letter.headers.contains_key(ORIGINAL_ROUTING_KEY)
@@ -175,11 +178,9 @@ impl Copies {
         self.fitted(copy)
     }
 
-    /// The message's own content, safe to publish, with our history on it.
-    fn base(&self, message: &Message, history: History) -> Outgoing {
-        // Ours from an earlier copy already. Someone may forge it, and then only forgoes the record of where
-        // the message came from.
-        let again = message.headers.contains_key(ORIGINAL_ROUTING_KEY);
+    /// The message's own content, safe to publish, with our history on it. `again`: it is a copy already, whose record of
+    /// where the message came from is kept. Someone may forge that, and then only forgoes the record.
+    fn base(&self, message: &Message, history: History, again: bool) -> Outgoing {
         let mut headers = Headers::new();
         for (name, value) in &message.headers {
             let name = name.as_str();
@@ -345,6 +346,11 @@ impl Copies {
         }
         header_size(&Properties::default(), &added)
     }
+}
+
+/// Whether a message is a copy of ours, as far as can be told.
+fn is_copy(message: &Message) -> bool {
+    message.copied_from().is_some()
 }
 
 /// Names of headers that earlier copies had no room for. Anyone may have written them: they inform, and no more.

@@ -175,6 +175,25 @@ fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
 }
 
 #[test]
+fn what_a_stranger_says_of_the_origin_is_not_kept_where_an_exchange_brought_the_message() {
+    let mut message = hostile();
+    for name in [
+        ORIGINAL_EXCHANGE,
+        ORIGINAL_ROUTING_KEY,
+        "x-tidegate-original-cc",
+    ] {
+        let forged = HeaderValue::from("forged");
+        message.headers.insert(String::from(name), forged);
+    }
+    assert_eq!(message.exchange, "orders");
+    let copy = retried(&message);
+    let forged = HeaderValue::from("forged");
+    assert!(!copy.headers.values().any(|value| *value == forged));
+    let exchange = copy.headers.get(ORIGINAL_EXCHANGE);
+    assert_eq!(exchange, Some(&HeaderValue::from("orders")));
+}
+
+#[test]
 fn a_dead_letter_tells_a_person_what_happened() {
     let death = Death {
         cause: DeathCause::Attempts,
