@@ -633,10 +633,15 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         }
         _ if won == Some(Rule::Missing) => (
             PoolState::Waiting,
-            Some(format!(
-                "the broker has no queue {}",
-                shared.settings().queue
-            )),
+            Some(match shared.copies_cause() {
+                None => format!("the broker has no queue {}", shared.settings().queue),
+                Some(more) => {
+                    format!(
+                        "the broker has no queue {}; {more}",
+                        shared.settings().queue
+                    )
+                }
+            }),
         ),
         _ if busy == 0 && matches!(won, Some(Rule::Empty) | None) => {
             (PoolState::Idle, shared.copies_cause())
