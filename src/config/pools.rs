@@ -16,10 +16,8 @@ use super::{
         Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Spot, Table, Text, Whole,
     },
 };
-use crate::decide::QueueName;
+use crate::decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room};
 
-/// Bytes that AMQP has for a queue's name.
-const NAME_BYTES: usize = 255;
 /// A pool's name is a metric label and a word of the command line.
 const POOL_NAME_BYTES: usize = 64;
 
@@ -322,12 +320,16 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
 /// The retry queues' names must fit too. The longest is the last level's.
 fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &RetrySettings) {
     let suffix = format!(".retry.{}", retry.backoff_max.as_millis());
-    let room = NAME_BYTES - suffix.len();
+    let room = name_room(queue.value.as_str(), &suffix);
     if queue.is_sound() && queue.value.as_str().len() > room {
-        table.refuse(
-            queue,
-            format!("write at most {room} bytes: <queue>{suffix} must fit in {NAME_BYTES}"),
-        );
+        let why = match queue.value.as_str().is_ascii() {
+            true => format!("<queue>{suffix} must fit in {NAME_BYTES}"),
+            false => format!(
+                "RabbitMQ 4.0 fails at errors about <queue>{suffix} with more than {NAME_BYTES_BEYOND_ASCII} where not \
+                 all are ASCII, and closes the connection"
+            ),
+        };
+        table.refuse(queue, format!("write at most {room} bytes: {why}"));
     }
 }
 

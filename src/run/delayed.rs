@@ -79,10 +79,19 @@ impl Outstanding {
     }
 }
 
+/// What a count found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    /// Retries whose time is over, those on their way among them.
+    now: u64,
+    /// Those that were so at the last count too.
+    stay: u64,
+}
+
 /// Retries whose time is over and which have not come back, as far as that can be told.
 #[derive(Debug, Default)]
 struct Overdue {
-    /// What the last count found, so that those on their way are not among them.
+    /// What the last count found.
     before: u64,
     /// Since when the queue has had room, and was empty.
     had_room: Option<Instant>,
@@ -91,11 +100,11 @@ struct Overdue {
 impl Overdue {
     /// Counts them, at a time when `visible` retries wait in their queues. A lower bound: what is ready in the pool's queue or
     /// held by its workers may be among those sent.
-    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> u64 {
+    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> Counted {
         let sent = shared.outstanding.get();
         if sent <= visible {
             *self = Self::default();
-            return 0;
+            return Counted::default();
         }
         let (census_before, now) = (shared.now(), Instant::now());
         let ready = match shared.driver.probe(queue).await {
@@ -104,12 +113,17 @@ impl Overdue {
                 if depth.consumers > ours.consumers {
                     // They may have come back to someone else.
                     *self = Self::default();
-                    return 0;
+                    return Counted::default();
                 }
                 depth.ready
             }
             Err(error) if error.kind == QueueErrorKind::NotFound => 0,
-            Err(_) => return self.before,
+            Err(_) => {
+                return Counted {
+                    now: self.before,
+                    stay: self.before,
+                };
+            }
         };
         let (_, ours) = shared.census(shared.now());
         let elsewhere = visible.saturating_add(ready).saturating_add(ours.held);
@@ -120,9 +134,12 @@ impl Overdue {
             // The broker has tried again since, so they are not there: someone took them out.
             shared.outstanding.forget(overdue);
             *self = Self::default();
-            return 0;
+            return Counted::default();
         }
-        std::mem::replace(&mut self.before, overdue).min(overdue)
+        Counted {
+            now: overdue,
+            stay: mem::replace(&mut self.before, overdue).min(overdue),
+        }
     }
 }
 
@@ -131,7 +148,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     // A queue that is not in here is looked at: each at the start, for what an earlier run left.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
     let mut fed: HashSet<QueueName> = HashSet::new();
-    let mut overdue = Overdue::default();
+    let mut counter = Overdue::default();
     loop {
         time::sleep(INTERVAL).await;
         // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
@@ -168,12 +185,12 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                 }
             }
         }
-        let overdue = overdue.count(&shared, &settings.queue, visible).await;
-        let delayed = visible + overdue;
+        let overdue = counter.count(&shared, &settings.queue, visible).await;
+        let delayed = visible + overdue.now;
         {
             let mut view = shared.view();
             view.delayed = delayed;
-            view.overdue = overdue;
+            view.overdue = overdue.stay;
         }
         shared.metrics.delayed(delayed);
         let dead = dead_queue(&settings.queue);

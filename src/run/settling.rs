@@ -2,7 +2,7 @@
 //!
 //! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
 //! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
-//! is held and the pool's gate is closed.
+//! is held; the pool's gate is closed only where nothing can be published at all (`copying`).
 
 use std::{
     sync::{Arc, OnceLock},

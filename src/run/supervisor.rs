@@ -670,10 +670,15 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         }
         _ if rule == Some(Rule::Missing) => (
             PoolState::Waiting,
-            Some(format!(
-                "the broker has no queue {}",
-                shared.settings().queue
-            )),
+            Some(match shared.copies_cause() {
+                None => format!("the broker has no queue {}", shared.settings().queue),
+                Some(more) => {
+                    format!(
+                        "the broker has no queue {}; {more}",
+                        shared.settings().queue
+                    )
+                }
+            }),
         ),
         _ if view.stuck.is_some() => (PoolState::Stuck, view.stuck.clone()),
         _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {

@@ -2,6 +2,7 @@
 //!
 //! These tests stop and kill a private node, one at a time.
 
+mod copies;
 mod declares;
 mod faults;
 mod limits;

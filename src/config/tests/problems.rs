@@ -440,6 +440,23 @@ fn a_queue_name_must_leave_room_for_its_retry_queues() {
     assert!(lines[0].ends_with("write at most 242 bytes: <queue>.retry.300000 must fit in 255"));
 }
 
+/// RabbitMQ 4.0 answers by an internal error, and closes the connection.
+#[test]
+fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
+    let room = 219 - ".retry.300000".len();
+    let fits = "é".repeat(room / 2);
+    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
+    let lines = pool_lines(&format!("queue = \"{fits}é\""));
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].contains(
+            "write at most 206 bytes: RabbitMQ 4.0 fails at errors about <queue>.retry.300000"
+        ),
+        "{}",
+        lines[0]
+    );
+}
+
 #[test]
 fn pool_names_are_words() {
     let name = "x".repeat(65);

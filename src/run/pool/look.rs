@@ -85,7 +85,11 @@ async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<()
     let drops = kind == QueueKind::Quorum || settings.retry.dead_letter == DeadLetter::Broker;
     let dead_letter_to = drops.then(|| dead_queue(&settings.queue));
     if drops {
-        driver.declare(&dead_queue_spec(&settings.queue)).await?;
+        match driver.declare(&dead_queue_spec(&settings.queue)).await {
+            // Any queue of the name will do, as for our own copies.
+            Err(error) if error.kind == QueueErrorKind::Mismatch => {}
+            declared => declared?,
+        }
     }
     let spec = QueueSpec {
         name: settings.queue.clone(),
