@@ -5,6 +5,7 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod cell;
+mod declaring;
 mod delayed;
 mod events;
 mod fleet;
@@ -19,7 +20,7 @@ mod status;
 mod supervisor;
 mod worker;
 
-pub(crate) use self::settling::chain;
+pub(crate) use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,

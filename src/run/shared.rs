@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cell::WorkerCell,
+    declaring::Declaring,
     delayed::Fed,
     events::EventSink,
     fleet::Fleet,
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) complaints: Complaints,
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) fed: Fed,
+    pub(crate) declaring: Declaring,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -150,6 +152,7 @@ impl Shared {
             complaints: Complaints::default(),
             own_queues,
             fed: Fed::default(),
+            declaring: Declaring::default(),
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

@@ -5,12 +5,11 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::{
-    config::{DeadLetter, Declare, PoolSettings},
+    config::{Declare, PoolSettings},
     decide::{Moment, Probe},
-    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    run::{settling::chain, shared::Shared},
+    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
+    run::{declaring::declare, settling::chain, shared::Shared},
     runner::CleanupReport,
-    settle::{dead_queue, dead_queue_spec},
 };
 
 /// Longest that a runner manager may clean up in one look.
@@ -35,7 +34,9 @@ pub(super) async fn look(shared: &Shared) -> Look {
     let cleaned = time::timeout(CLEANUP, manager.cleanup())
         .await
         .unwrap_or_default();
-    let probe = probe(&*shared.driver, &shared.settings()).await;
+    let settings = shared.settings();
+    shared.declaring.keep(&*shared.driver, &settings).await;
+    let probe = probe(&*shared.driver, &settings).await;
     Look {
         begun,
         cleaned,
@@ -60,25 +61,4 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
             why: format!("failed to {}", chain(&error)),
         },
     }
-}
-
-async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
-    let kind = match settings.declare {
-        Declare::Quorum => QueueKind::Quorum,
-        Declare::Classic | Declare::No => QueueKind::Classic,
-    };
-    // RabbitMQ drops a message that is rejected, and from version 4 on one at a quorum queue's delivery limit, unless
-    // the queue has somewhere to send it.
-    let drops = kind == QueueKind::Quorum || settings.retry.dead_letter == DeadLetter::Broker;
-    let dead_letter_to = drops.then(|| dead_queue(&settings.queue));
-    if drops {
-        driver.declare(&dead_queue_spec(&settings.queue)).await?;
-    }
-    let spec = QueueSpec {
-        name: settings.queue.clone(),
-        kind,
-        dead_letter_to,
-        message_ttl: None,
-    };
-    driver.declare(&spec).await
 }

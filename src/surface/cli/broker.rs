@@ -1,13 +1,14 @@
 //! What a broker looks like to a configuration: the other half of `tidegate check --broker`.
 //!
-//! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
-//! broker. What can only be found out by doing, or only through the management API, it says it could not see.
+//! Looks, and changes nothing: it consumes and publishes nothing and declares only what is there, so that it can be run
+//! beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::{
+    declared::of_declaration,
     management::{self, Management, ManagementError},
     output::{Exit, Failure},
 };
@@ -63,6 +64,16 @@ impl Severity {
     }
 }
 
+impl Finding {
+    pub(super) fn of_pool(severity: Severity, pool: &PoolName, what: String) -> Self {
+        Self {
+            severity,
+            pool: Some(pool.clone()),
+            what,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.pool {
@@ -99,6 +110,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let mut findings = Vec::new();
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
+        findings.extend(of_declaration(driver.as_ref(), pool).await);
     }
     let (seen, shown) = match &settings.management {
         Some(management) => managed(management, url, &pools, &mut findings).await,

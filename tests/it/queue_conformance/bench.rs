@@ -79,12 +79,7 @@ impl Bench {
         &mut self,
         adjust: impl FnOnce(QueueSpec) -> QueueSpec,
     ) -> QueueName {
-        let spec = adjust(QueueSpec {
-            name: self.name(),
-            kind: QueueKind::Classic,
-            dead_letter_to: None,
-            message_ttl: None,
-        });
+        let spec = adjust(QueueSpec::new(self.name(), QueueKind::Classic));
         within("a declare", self.driver.declare(&spec))
             .await
             .expect("a declare");
