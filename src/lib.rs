@@ -15,8 +15,8 @@ pub mod surface;
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings, Rlimits,
-        WarmSettings,
+        Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
+        Rlimits, WarmSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},

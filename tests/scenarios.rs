@@ -26,8 +26,8 @@ use tidegate::{
     config::{DeadLetter, Declare, DrainAfter, PoolSettings, RetrySettings},
     decide::{EventKind, Policy, PoolName, Rule},
     queue::{
-        ConsumeRequest, HeaderValue, Headers, Message, Outgoing, Properties, QueueDriver as _,
-        QueueKind,
+        ConsumeRequest, HeaderValue, Headers, Message, Outgoing, Properties, QueueDriver,
+        QueueKind, QueueSpec,
     },
     run::{
         DrainError, Event, EventSink, FlushMode, PoolSpec, PoolState, PoolStatus, Supervisor,
@@ -402,12 +402,37 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
     let supervisor = start(&broker, settings, HandlerManager::new(done));
     until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
     assert_eq!(broker.ready(QUEUE), Some(0));
-    assert_eq!(broker.ready("jobs.dead"), Some(0));
+    // Nobody asked for more.
+    assert_eq!(broker.ready("jobs.dead"), None);
     broker.delete_queue(QUEUE);
     until(&supervisor, "declared again", |_| {
         broker.ready(QUEUE).is_some()
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
+    let broker = broker();
+    let settings = PoolSettings {
+        declare: Declare::Classic,
+        ..settings(Policy::fixed(1))
+    };
+    let supervisor = start(&broker, settings.clone(), HandlerManager::new(done));
+    broker.send(QUEUE, "a job");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    for state in [PoolState::Active, PoolState::Idle] {
+        until(&supervisor, "told of", |pool| {
+            let cause = pool.cause.as_deref().unwrap_or_default();
+            pool.state == state && cause.contains("declare the queue jobs: it is there in another")
+        })
+        .await;
+    }
+    // Once it is gone, it is declared as it should be.
+    broker.delete_queue(QUEUE);
+    until(&supervisor, "declared", |pool| pool.cause.is_none()).await;
+    let again = QueueSpec::new(QUEUE, QueueKind::Classic);
+    broker.declare(&again).await.expect("it is as configured");
 }
 
 #[tokio::test(start_paused = true)]
@@ -521,12 +546,18 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_of_our_own_keeps_what_is_rejected() {
+async fn a_queue_of_our_own_keeps_what_is_rejected_where_its_arguments_say_so() {
     for declare in [Declare::Classic, Declare::Quorum] {
         let broker = MemoryBroker::new();
         let handler = |_: Job| async { Err::<Outcome, _>(BoxError::from("no such picture")) };
+        let arguments = [
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", "jobs.dead"),
+        ];
+        let arguments = arguments.map(|(name, value)| (name.to_owned(), value.into()));
         let settings = PoolSettings {
             declare,
+            arguments: arguments.into(),
             retry: RetrySettings {
                 max_attempts: 1,
                 dead_letter: DeadLetter::Broker,

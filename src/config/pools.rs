@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    arguments::{declaration, warn_of_lost_dead_letters},
     daemon::Inputs,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
@@ -55,7 +56,8 @@ fn pool(
     let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
     let declare = table.key(
         "declare",
-        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits.",
+        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits. One \
+         that is there in another way stays as it is, which is said.",
         Choice(&[
             ("no", Declare::No),
             ("classic", Declare::Classic),
@@ -112,6 +114,7 @@ fn pool(
         default.ack_deadline,
     );
     let (reply, reply_allow) = reply(&mut table);
+    let (arguments, bindings) = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let RunnerKeys {
@@ -139,12 +142,20 @@ fn pool(
     refuse_outliving_jobs(&mut table, &job, &ack_deadline);
     warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
-    warn_of_lost_dead_letters(&mut table, &dead_letter, &declare);
+    warn_of_lost_dead_letters(
+        &mut table,
+        queue.value.as_str(),
+        &dead_letter,
+        &declare,
+        &arguments,
+    );
     refuse_long_name(&mut table, &queue, &retry);
     let pool = PoolSettings {
         name: default.name,
         queue: queue.value.clone(),
         declare: declare.value,
+        arguments,
+        bindings,
         prefetch: prefetch.value,
         poll_interval: poll_interval.value,
         drain_after: drain_after
@@ -189,7 +200,7 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let dead_letter = table.key(
         "dead_letter",
         "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: rejected, and lost where \
-         the queue has no dead-letter exchange; one that the pool declares has it, to `<queue>.dead`.",
+         the queue has no dead-letter exchange: see `arguments`.",
         Choice(&[("queue", DeadLetter::Queue), ("broker", DeadLetter::Broker)]),
         default.dead_letter,
     );
@@ -330,23 +341,6 @@ fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &R
             ),
         };
         table.refuse(queue, format!("write at most {room} bytes: {why}"));
-    }
-}
-
-/// A queue of someone else's may have no dead-letter exchange, and then the broker drops what is rejected.
-fn warn_of_lost_dead_letters(
-    table: &mut Table<'_, '_>,
-    dead_letter: &Key<DeadLetter>,
-    declare: &Key<Declare>,
-) {
-    let is_rejected = dead_letter.is_sound() && dead_letter.value == DeadLetter::Broker;
-    if is_rejected && declare.is_sound() && declare.value == Declare::No {
-        table.warn(Problem::new(
-            dead_letter.place.clone(),
-            dead_letter.path.clone(),
-            "\"broker\"",
-            "make sure that the queue has a dead-letter exchange, or write \"queue\": without one, dead letters are lost",
-        ));
     }
 }
 

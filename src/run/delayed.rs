@@ -172,16 +172,16 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                     continue;
                 }
                 match count(&shared, &queue, &mut missing).await {
-                    Counted::Ready(ready) => {
+                    Seen::Ready(ready) => {
                         visible += ready;
                         // One that we have made has a spare only where we have fed that too.
                         may_be_there &= !fed.contains(&queue);
                     }
-                    Counted::Missing => {
+                    Seen::Missing => {
                         may_be_there = false;
                         fed.remove(&queue);
                     }
-                    Counted::Unknown => {}
+                    Seen::Unknown => {}
                 }
             }
         }
@@ -198,9 +198,9 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
             let counted = count(&shared, &dead, &mut missing).await;
             let waiting = match counted {
-                Counted::Ready(ready) => Some(ready),
-                Counted::Missing => Some(0),
-                Counted::Unknown => None,
+                Seen::Ready(ready) => Some(ready),
+                Seen::Missing => Some(0),
+                Seen::Unknown => None,
             };
             if let Some(waiting) = waiting {
                 shared.view().dead = waiting;
@@ -211,7 +211,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 /// What a look at a queue of ours saw.
-enum Counted {
+enum Seen {
     /// Messages that wait there.
     Ready(u64),
     /// It is not there, or was not when it was last looked for.
@@ -224,15 +224,15 @@ async fn count(
     shared: &Shared,
     queue: &QueueName,
     missing: &mut HashMap<QueueName, Instant>,
-) -> Counted {
+) -> Seen {
     let since = missing.get(queue);
     if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
-        return Counted::Missing;
+        return Seen::Missing;
     }
     match shared.driver.probe(queue).await {
         Ok(depth) => {
             missing.remove(queue);
-            Counted::Ready(depth.ready)
+            Seen::Ready(depth.ready)
         }
         // One that we may not see is no better than none: asking costs the same.
         Err(error)
@@ -242,8 +242,8 @@ async fn count(
             ) =>
         {
             missing.insert(queue.clone(), Instant::now());
-            Counted::Missing
+            Seen::Missing
         }
-        Err(_) => Counted::Unknown,
+        Err(_) => Seen::Unknown,
     }
 }

@@ -8,6 +8,7 @@ mod aftermath;
 mod cell;
 mod contain;
 mod copying;
+mod declaring;
 mod delayed;
 mod detours;
 mod events;
@@ -23,7 +24,7 @@ mod status;
 mod supervisor;
 mod worker;
 
-pub(crate) use self::settling::chain;
+pub(crate) use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,

@@ -20,6 +20,7 @@ use tracing::warn;
 use super::{
     aftermath::Aftermath,
     cell::WorkerCell,
+    declaring::Declaring,
     delayed::{Fed, Outstanding},
     detours::Detours,
     events::EventSink,
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) detours: Detours,
     /// Of all pools of the supervisor.
     pub(crate) aftermath: Arc<Aftermath>,
+    pub(crate) declaring: Declaring,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -193,6 +195,7 @@ impl Shared {
             outstanding: Outstanding::default(),
             detours: Detours::default(),
             aftermath,
+            declaring: Declaring::default(),
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),

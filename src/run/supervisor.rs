@@ -617,7 +617,10 @@ fn status(shared: &Shared) -> PoolStatus {
         name: shared.name.clone(),
         queue: shared.settings().queue.clone(),
         state,
-        cause,
+        cause: match (cause, shared.declaring.cause()) {
+            (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
+            (cause, other) => cause.or(other),
+        },
         depth: DepthStatus {
             ready,
             age_ms: inputs

@@ -27,6 +27,8 @@ async fn ends(broker: &mut PrivateBroker, signal: Signal, grace: &str) -> Option
         kind: QueueKind::Classic,
         dead_letter_to: None,
         message_ttl: None,
+        arguments: Default::default(),
+        bindings: Vec::new(),
     };
     driver.declare(&spec).await.unwrap();
     let pool = format!(

@@ -18,6 +18,7 @@ mod cli;
 mod daemon;
 mod dead;
 mod deadlines;
+mod declaring;
 mod exec_runner;
 mod frozen;
 mod odd_messages;

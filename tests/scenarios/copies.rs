@@ -269,6 +269,8 @@ async fn retries_that_the_broker_cannot_send_back_are_counted_and_said() {
         kind: QueueKind::Quorum,
         dead_letter_to: Some(QUEUE.into()),
         message_ttl: Some(Duration::from_secs(1)),
+        arguments: Default::default(),
+        bindings: Vec::new(),
     };
     tidegate::queue::QueueDriver::declare(&broker, &swallowing)
         .await

@@ -156,7 +156,7 @@ pub(super) fn to_lapin(
     Ok(lapins)
 }
 
-fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
+pub(super) fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
     let entries = headers
         .iter()
         .map(|(name, value)| Ok((short("name of a header", name)?, field(value)?)))

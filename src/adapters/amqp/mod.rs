@@ -30,6 +30,7 @@ mod address;
 mod browser;
 mod consumer;
 mod convert;
+mod declare;
 mod driver;
 mod error;
 mod facts;

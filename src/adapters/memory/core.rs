@@ -92,9 +92,25 @@ impl Core {
     }
 
     /// Declares a queue. One that is there in another way stays as it is, and is an error.
-    pub(super) fn declare(&mut self, spec: QueueSpec) -> Result<(), QueueError> {
+    pub(super) fn declare(&mut self, mut spec: QueueSpec) -> Result<(), QueueError> {
+        let text = |name: &str| spec.arguments.get(name).and_then(HeaderValue::as_text);
+        if let (Some(""), Some(key)) = (
+            text("x-dead-letter-exchange"),
+            text("x-dead-letter-routing-key"),
+        ) {
+            spec.dead_letter_to = Some(key.into());
+        }
+        let ttl = spec.arguments.get("x-message-ttl");
+        if let Some(ms) = ttl.and_then(HeaderValue::as_integer) {
+            spec.message_ttl = Some(Duration::from_millis(ms.unsigned_abs()));
+        }
         if let Some(found) = self.queues.get(&spec.name) {
-            if found.spec == spec {
+            // Bindings are made, and say nothing of how the queue is. There are no exchanges here to bind to.
+            let same = QueueSpec {
+                bindings: found.spec.bindings.clone(),
+                ..spec.clone()
+            };
+            if found.spec == same {
                 return Ok(());
             }
             let what = format!(

@@ -74,12 +74,7 @@ impl MemoryBroker {
     /// Declares a queue that is nothing but durable.
     pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
         // One that is there already stays as it is.
-        let _ = self.core().declare(QueueSpec {
-            name: name.into(),
-            kind,
-            dead_letter_to: None,
-            message_ttl: None,
-        });
+        let _ = self.core().declare(QueueSpec::new(name.into(), kind));
     }
 
     /// Gives a quorum queue a delivery limit: what is returned more often goes to its dead letters, or nowhere, as

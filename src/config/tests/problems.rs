@@ -405,8 +405,15 @@ fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
                  dead-letter exchange, or write \"queue\": without one, dead letters are lost",
             ],
         ),
-        ("classic", vec![]),
-        ("quorum", vec![]),
+        (
+            "classic",
+            vec![
+                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", write arguments = { \
+                 x-dead-letter-exchange = \"\", x-dead-letter-routing-key = \"a.dead\" }, or write \"queue\": without a \
+                 dead-letter exchange, dead letters are lost",
+            ],
+        ),
+        ("quorum\"\narguments.x-dead-letter-exchange = \"", vec![]),
     ] {
         let text = format!(
             "[pools.a]\ndeclare = \"{declare}\"\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n"

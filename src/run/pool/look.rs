@@ -6,12 +6,11 @@ use futures_util::FutureExt as _;
 use tokio::time;
 
 use crate::{
-    config::{DeadLetter, Declare, PoolSettings},
+    config::{Declare, PoolSettings},
     decide::{Moment, Probe},
-    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    run::{contain, settling::chain, shared::Shared},
+    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
+    run::{contain, declaring::declare, settling::chain, shared::Shared},
     runner::CleanupReport,
-    settle::{dead_queue, dead_queue_spec},
 };
 
 /// Longest that a runner manager may clean up in one look.
@@ -38,6 +37,7 @@ pub(super) async fn look(shared: &Shared) -> Look {
         .await
         .unwrap_or_default();
     let settings = shared.settings();
+    shared.declaring.keep(&*shared.driver, &settings).await;
     let probe = contain::future(|| probe(&*shared.driver, &settings).boxed()).await;
     let (probe, refused) = probe.unwrap_or_else(|panicked| {
         let why = format!("the queue driver panicked: {panicked}");
@@ -73,29 +73,4 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, boo
         },
     };
     (probe, refused)
-}
-
-async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
-    let kind = match settings.declare {
-        Declare::Quorum => QueueKind::Quorum,
-        Declare::Classic | Declare::No => QueueKind::Classic,
-    };
-    // RabbitMQ drops a message that is rejected, and from version 4 on one at a quorum queue's delivery limit, unless
-    // the queue has somewhere to send it.
-    let drops = kind == QueueKind::Quorum || settings.retry.dead_letter == DeadLetter::Broker;
-    let dead_letter_to = drops.then(|| dead_queue(&settings.queue));
-    if drops {
-        match driver.declare(&dead_queue_spec(&settings.queue)).await {
-            // Any queue of the name will do, as for our own copies.
-            Err(error) if error.kind == QueueErrorKind::Mismatch => {}
-            declared => declared?,
-        }
-    }
-    let spec = QueueSpec {
-        name: settings.queue.clone(),
-        kind,
-        dead_letter_to,
-        message_ttl: None,
-    };
-    driver.declare(&spec).await
 }

@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use super::{
+    declared::of_declaration,
     management::{self, Management, ManagementError},
     output::{Exit, Failure},
 };
@@ -66,6 +67,16 @@ impl Severity {
     }
 }
 
+impl Finding {
+    pub(super) fn of_pool(severity: Severity, pool: &PoolName, what: String) -> Self {
+        Self {
+            severity,
+            pool: Some(pool.clone()),
+            what,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.pool {
@@ -102,6 +113,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let mut findings = Vec::new();
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
+        findings.extend(of_declaration(driver.as_ref(), pool).await);
     }
     let (seen, shown) = match &settings.management {
         Some(management) => managed(management, url, &pools, &mut findings).await,

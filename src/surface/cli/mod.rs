@@ -8,6 +8,7 @@ mod broker;
 mod check;
 mod client;
 mod dead;
+mod declared;
 mod explain;
 mod management;
 mod output;
