@@ -220,7 +220,8 @@ impl Supervisor {
     }
 
     /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
-    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to.
+    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to. One whose cleanup has
+    /// begun already will do.
     ///
     /// # Errors
     /// No such pool, or it has ended.

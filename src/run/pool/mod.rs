@@ -97,8 +97,10 @@ enum Next {
 struct Asked {
     answer: oneshot::Sender<ReconcileResult>,
     reason: &'static str,
-    /// What was done for them before the reconcile.
+    /// What was done since they asked and before that reconcile.
     before: ReconcileResult,
+    /// Whether a look that is under way already will do: what they want is done by whatever reconcile comes next.
+    joins: bool,
 }
 
 /// A pool's task.
@@ -186,9 +188,12 @@ impl Pool {
                 Next::Nothing => {}
                 Next::Look => self.start_look(),
                 Next::Reconcile(reason) => {
-                    let _ = self.reconcile(reason, None);
+                    let result = self.reconcile(reason, None);
+                    for asked in self.answers.iter_mut().filter(|asked| asked.joins) {
+                        asked.before = std::mem::take(&mut asked.before).and(&result);
+                    }
                 }
-                Next::Answer(asked) if self.look.is_some() => self.late.push(asked),
+                Next::Answer(asked) if self.look.is_some() && !asked.joins => self.late.push(asked),
                 Next::Answer(asked) => {
                     self.answers.push(asked);
                     self.start_look();
@@ -303,6 +308,7 @@ impl Pool {
                 answer,
                 reason: "asked",
                 before: ReconcileResult::default(),
+                joins: false,
             }),
             Event::Command(Command::Pin(pin, answer)) => {
                 self.reconciler.set_pin(pin);
@@ -311,12 +317,14 @@ impl Pool {
                     answer,
                     reason: "scale",
                     before: ReconcileResult::default(),
+                    joins: true,
                 })
             }
             Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
                 answer,
                 reason: "flush",
                 before: self.flush(mode),
+                joins: true,
             }),
             Event::Command(Command::Update(spec)) => {
                 self.update(*spec);
