@@ -127,11 +127,8 @@ async fn try_queue<'s>(
 ) -> Result<Result<(), (Step, QueueError)>, NotCopied> {
     let now = Instant::now();
     if !(route.takes_any && shared.detours.is_as_it_is(&queue.name, now)) {
-        let declared = tokio::select! {
-            declared = shared.driver.declare(queue) => declared,
-            () = hold.killed() => return Err(NotCopied::TimeUp),
-        };
-        match declared {
+        let declared = shared.answered(shared.driver.declare(queue)).await;
+        match declared.ok_or(NotCopied::TimeUp)? {
             Ok(()) => {}
             Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
                 if shared.detours.use_as_it_is(&queue.name, now) {

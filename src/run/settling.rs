@@ -52,8 +52,6 @@ pub(crate) struct HoldUntil<'a> {
     kill: &'a CancellationToken,
     /// When the first order to stop or to end was seen.
     ordered: OnceLock<Instant>,
-    /// When the order to end was seen.
-    killed: OnceLock<Instant>,
 }
 
 impl<'a> HoldUntil<'a> {
@@ -68,7 +66,6 @@ impl<'a> HoldUntil<'a> {
             stop,
             kill,
             ordered: OnceLock::new(),
-            killed: OnceLock::new(),
         }
     }
 
@@ -85,12 +82,6 @@ impl<'a> HoldUntil<'a> {
             () = time::sleep_until(self.deadline) => {}
             () = ordered => {}
         }
-    }
-
-    /// Completes a moment after the supervisor's order to end now.
-    pub(super) async fn killed(&self) {
-        self.kill.cancelled().await;
-        last_moment(&self.killed).await;
     }
 
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
@@ -521,7 +512,9 @@ pub(super) async fn attempt<'s>(
 ) -> Result<Result<(), QueueError>, TimeUp> {
     let mut is_blocked = shared.driver.blocked();
     let mut is_told = true;
-    let mut published = std::pin::pin!(shared.driver.publish(message));
+    // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
+    let published = shared.answered(shared.driver.publish(message));
+    let mut published = std::pin::pin!(published);
     loop {
         let blocked_now = *is_blocked.borrow_and_update();
         if blocked_now && blocked.is_none() {
@@ -531,9 +524,7 @@ pub(super) async fn attempt<'s>(
         }
         tokio::select! {
             biased;
-            published = &mut published => return Ok(published),
-            // It may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.killed() => return Err(TimeUp),
+            published = &mut published => return published.ok_or(TimeUp),
             () = hold.over(), if blocked_now => return Err(TimeUp),
             changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
         }

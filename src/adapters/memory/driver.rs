@@ -50,7 +50,7 @@ pub struct MemoryBroker {
 struct Shared {
     core: Mutex<Core>,
     connectivity: watch::Sender<Connectivity>,
-    /// Whether confirms are held. Written by tests, read by whoever publishes.
+    /// Whether publishers are blocked, and confirms held. Written by tests, read by whoever publishes.
     blocked: watch::Sender<bool>,
     /// Wakes the clock that moves expired messages. Written by whoever publishes, read by the clock.
     changed: Notify,
@@ -132,6 +132,7 @@ impl MemoryBroker {
     /// Has every publish refused, as a memory or disk alarm does, or accepted again.
     pub fn set_blocked(&self, blocked: bool) {
         self.core().blocked = blocked;
+        self.shared.blocked.send_replace(blocked);
     }
 
     /// Takes publishes but confirms none, and says that publishers are blocked, until it is called again: what an alarm
