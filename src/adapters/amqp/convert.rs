@@ -26,7 +26,10 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, QueueError> {
 
 /// A delivery's message.
 pub(super) fn message(delivery: lapin::message::Delivery) -> Message {
-    wire::message(delivery).unwrap_or_else(plain)
+    match wire::preface(&delivery) {
+        Some(length) => wire::message(delivery, length),
+        None => plain(delivery),
+    }
 }
 
 fn plain(delivery: lapin::message::Delivery) -> Message {

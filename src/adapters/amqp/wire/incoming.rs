@@ -178,7 +178,10 @@ impl Incoming {
             match field {
                 Field::Short(text) => {
                     let shown = RawTexts::default().show(text);
-                    let end = shown.floor_char_boundary(usize::from(u8::MAX));
+                    let mut end = shown.len().min(usize::from(u8::MAX));
+                    while !shown.is_char_boundary(end) {
+                        end -= 1;
+                    }
                     mended.push(end as u8);
                     mended.extend_from_slice(&shown.as_bytes()[..end]);
                     names.push(text);
