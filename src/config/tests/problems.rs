@@ -297,7 +297,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\\u0000\"]",
-            "2:12: pools.a.runner.command: found \"a\\0\", write it without the NUL",
+            "2:12: pools.a.runner.command: found \"a\\u{0}\", write it without the NUL",
         ),
         (
             "command = [\"a\"]\ntimeout = \"0s\"",
