@@ -16,7 +16,7 @@ use tidegate::{
     Job, Outcome, Policy, Pool, Supervisor,
     adapters::amqp::AmqpDriver,
     decide::{PoolName, QueueName},
-    queue::QueueErrorKind,
+    queue::{ConsumeRequest, QueueDriver, QueueErrorKind},
     run::{PoolState, PoolStatus},
 };
 use tokio::{task, time::Instant};
@@ -418,6 +418,39 @@ async fn a_queue_says_what_it_is() {
         let error = driver.queue_facts(&missing).await.unwrap_err();
         assert_eq!(error.kind, QueueErrorKind::NotFound);
     }
+}
+
+/// lapin gives a channel's number the error that the broker closed its last channel with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_stays_missing_uses_no_channels_up_and_takes_no_other_queue_along() {
+    let broker = faulty_broker().await;
+    let url = format!("{}?channel_max=8", broker.url());
+    let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
+    driver.until_connected(PATIENCE).await.unwrap();
+    let other = Other::declare(&broker.url(), "there", &[]).await;
+    let there = QueueName::from(other.queue.as_str());
+    let missing = QueueName::from("tidegate-test-never-declared");
+    for _ in 0..40 {
+        let error = driver.probe(&missing).await.unwrap_err();
+        assert_eq!(error.kind, QueueErrorKind::NotFound, "{error:?}");
+        driver.probe(&there).await.unwrap();
+    }
+    let request = |queue: &QueueName| ConsumeRequest {
+        queue: queue.clone(),
+        prefetch: 1,
+        tag: format!("test-{:08x}", rand::random::<u32>()),
+    };
+    // One that stays, over all that is replaced meanwhile.
+    let mut first = driver.consume(request(&there)).await.unwrap();
+    for _ in 0..40 {
+        let error = driver.consume(request(&missing)).await.err().unwrap();
+        assert_eq!(error.kind, QueueErrorKind::NotFound, "{error:?}");
+        driver.consume(request(&there)).await.unwrap();
+    }
+    other.publish(1).await;
+    let delivery = std::future::poll_fn(|cx| first.poll_next(cx)).await;
+    delivery.unwrap().unwrap().ack().await.unwrap();
+    other.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

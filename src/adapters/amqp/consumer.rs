@@ -55,7 +55,7 @@ impl AmqpConsumer {
         let (mut place, live) = lanes.place(&operation).await?;
         place.ticket.turn().await;
         let open = async {
-            let channel = OwnChannel(live.connection.create_channel().await?);
+            let channel = OwnChannel(live.create_channel().await?);
             place.ticket.opened();
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
             channel
