@@ -465,6 +465,7 @@ impl PoolMetrics {
             &self.demand,
             &self.expected,
             &self.breaker_open,
+            &self.stuck,
         ];
         for gauge in gauges.into_iter().chain(&self.workers) {
             gauge.set(GONE);
