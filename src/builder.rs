@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::{
     adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
     config::{
-        BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings, PoolSettings, ReplySettings,
-        RetrySettings, TlsSettings, WarmSettings,
+        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings,
+        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -45,6 +45,23 @@ impl Pool {
     /// Declares the queue where it is missing. Otherwise the pool waits until someone else does.
     pub fn declare(mut self, declare: Declare) -> Self {
         self.settings.declare = declare;
+        self
+    }
+
+    /// Declares the queue with this argument too: `.argument("x-max-priority", 10)`. Means nothing without
+    /// [`declare`](Self::declare).
+    pub fn argument(mut self, name: impl Into<String>, value: impl Into<Argument>) -> Self {
+        self.settings.arguments.insert(name.into(), value.into());
+        self
+    }
+
+    /// Binds the queue to an exchange, which must be there, when it is declared.
+    pub fn binding(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
+        self.settings.bindings.push(Binding {
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            ..Binding::default()
+        });
         self
     }
 

@@ -17,8 +17,8 @@ pub use tidegate_core::{decide, settle};
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings, Rlimits,
-        WarmSettings,
+        Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
+        Rlimits, WarmSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},

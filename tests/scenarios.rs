@@ -10,6 +10,8 @@ mod copies;
 mod deadline;
 #[path = "scenarios/delayed.rs"]
 mod delayed;
+#[path = "scenarios/giving_back.rs"]
+mod giving_back;
 
 use std::{
     sync::{
@@ -23,7 +25,10 @@ use tidegate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
     config::{DeadLetter, Declare, DrainAfter, PoolSettings, RetrySettings},
     decide::{EventKind, Policy, PoolName, Rule},
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties, QueueKind},
+    queue::{
+        ConsumeRequest, HeaderValue, Headers, Message, Outgoing, Properties, QueueDriver,
+        QueueKind, QueueSpec,
+    },
     run::{
         DrainError, Event, EventSink, FlushMode, PoolSpec, PoolState, PoolStatus, Supervisor,
         SupervisorError,
@@ -38,6 +43,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+#[path = "scenarios/frozen.rs"]
+mod frozen;
 #[path = "scenarios/panics.rs"]
 mod panics;
 #[path = "scenarios/results.rs"]
@@ -45,6 +52,8 @@ mod results;
 
 #[path = "scenarios/replies.rs"]
 mod replies;
+#[path = "scenarios/stuck.rs"]
+mod stuck;
 
 const QUEUE: &str = "jobs";
 
@@ -67,6 +76,19 @@ fn start(broker: &MemoryBroker, settings: PoolSettings, runners: impl RunnerMana
         runners: Arc::new(runners),
     };
     Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap()
+}
+
+/// Has the messages of the queue held by someone who is lost with them.
+async fn lose(broker: &MemoryBroker, messages: u64) {
+    let request = ConsumeRequest {
+        queue: QUEUE.into(),
+        prefetch: u16::MAX,
+        tag: String::from("another"),
+    };
+    let consumer = broker.consume(request).await.unwrap();
+    assert_eq!(broker.ready(QUEUE), Some(0));
+    drop(consumer);
+    assert_eq!(broker.ready(QUEUE), Some(messages));
 }
 
 fn name() -> PoolName {
@@ -380,12 +402,37 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
     let supervisor = start(&broker, settings, HandlerManager::new(done));
     until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
     assert_eq!(broker.ready(QUEUE), Some(0));
-    assert_eq!(broker.ready("jobs.dead"), Some(0));
+    // Nobody asked for more.
+    assert_eq!(broker.ready("jobs.dead"), None);
     broker.delete_queue(QUEUE);
     until(&supervisor, "declared again", |_| {
         broker.ready(QUEUE).is_some()
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
+    let broker = broker();
+    let settings = PoolSettings {
+        declare: Declare::Classic,
+        ..settings(Policy::fixed(1))
+    };
+    let supervisor = start(&broker, settings.clone(), HandlerManager::new(done));
+    broker.send(QUEUE, "a job");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    for state in [PoolState::Active, PoolState::Idle] {
+        until(&supervisor, "told of", |pool| {
+            let cause = pool.cause.as_deref().unwrap_or_default();
+            pool.state == state && cause.contains("declare the queue jobs: it is there in another")
+        })
+        .await;
+    }
+    // Once it is gone, it is declared as it should be.
+    broker.delete_queue(QUEUE);
+    until(&supervisor, "declared", |pool| pool.cause.is_none()).await;
+    let again = QueueSpec::new(QUEUE, QueueKind::Classic);
+    broker.declare(&again).await.expect("it is as configured");
 }
 
 #[tokio::test(start_paused = true)]
@@ -499,12 +546,18 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_of_our_own_keeps_what_is_rejected() {
+async fn a_queue_of_our_own_keeps_what_is_rejected_where_its_arguments_say_so() {
     for declare in [Declare::Classic, Declare::Quorum] {
         let broker = MemoryBroker::new();
         let handler = |_: Job| async { Err::<Outcome, _>(BoxError::from("no such picture")) };
+        let arguments = [
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", "jobs.dead"),
+        ];
+        let arguments = arguments.map(|(name, value)| (name.to_owned(), value.into()));
         let settings = PoolSettings {
             declare,
+            arguments: arguments.into(),
             retry: RetrySettings {
                 max_attempts: 1,
                 dead_letter: DeadLetter::Broker,
@@ -742,53 +795,6 @@ async fn a_message_that_no_runner_starts_for_does_not_go_round_among_the_workers
     .await;
     assert_eq!(tries.load(Ordering::Relaxed), 1);
     assert_eq!(broker.ready(QUEUE), Some(1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn giving_back_does_not_exhaust_the_delivery_limit_of_a_quorum_queue() {
-    let broker = broker();
-    let runners = Broken {
-        tries: Arc::default(),
-        mended: Arc::default(),
-    };
-    let supervisor = start(&broker, settings(Policy::fixed(1)), runners);
-    broker.send(QUEUE, "one");
-    let mut most = 0;
-    // Well past 20 rounds, with a minute between two of them.
-    for _ in 0..1800 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for message in broker.take(QUEUE) {
-            let count = message
-                .headers
-                .get("x-delivery-count")
-                .and_then(HeaderValue::as_integer);
-            most = most.max(count.unwrap_or(0));
-            broker.send_back(QUEUE, message);
-        }
-    }
-    assert!((1..20).contains(&most), "{most} deliveries");
-    drop(supervisor);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_that_was_delivered_in_vain_too_often_is_dead_lettered_unseen() {
-    let broker = broker();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(done),
-    );
-    broker.send_message(Outgoing {
-        routing_key: QUEUE.to_owned(),
-        headers: Headers::from([(String::from("x-tidegate-give-backs"), HeaderValue::I64(101))]),
-        ..Outgoing::default()
-    });
-    let after = until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
-    assert_eq!(after.jobs.done, 0);
-    assert_eq!(
-        text(&broker.take("jobs.dead")[0].headers, "x-tidegate-reason"),
-        "crash-loop"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
 //! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`, `runner`); `schema` is the machine behind
 //! those calls, and [`reference()`] prints what they declare.
+mod arguments;
 mod broker;
 mod container;
 mod daemon;
@@ -34,9 +35,9 @@ pub use self::{
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
     settings::{
-        BreakerRules, BrokerSettings, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings,
-        HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
-        RunnerSettings, Settings, TlsSettings, WarmSettings,
+        Argument, Arguments, Binding, BreakerRules, BrokerSettings, BrokerUrl, DeadLetter, Declare,
+        DrainAfter, ExecSettings, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings,
+        RetrySettings, RunnerSettings, Settings, TlsSettings, WarmSettings,
     },
     surroundings::Surroundings,
 };

@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    arguments::{declaration, warn_of_lost_dead_letters},
     daemon::Inputs,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
@@ -16,10 +17,8 @@ use super::{
         Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Spot, Table, Text, Whole,
     },
 };
-use crate::decide::QueueName;
+use crate::decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room};
 
-/// Bytes that AMQP has for a queue's name.
-const NAME_BYTES: usize = 255;
 /// A pool's name is a metric label and a word of the command line.
 const POOL_NAME_BYTES: usize = 64;
 
@@ -57,7 +56,8 @@ fn pool(
     let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
     let declare = table.key(
         "declare",
-        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits.",
+        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits. One \
+         that is there in another way stays as it is, which is said.",
         Choice(&[
             ("no", Declare::No),
             ("classic", Declare::Classic),
@@ -108,12 +108,13 @@ fn pool(
         "ack_deadline",
         "Longest that a delivery is held unsettled. At most the broker's own consumer timeout, 30 minutes as it \
          comes: past that the broker cuts the channel, and runs the job again elsewhere. A job that would still run \
-         is stopped before, spends no attempt, and is given back; one that is stopped so a hundred times is \
+         is stopped before, spends no attempt, and is given back; one that is stopped so 21 times is \
          dead-lettered.",
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
     let (reply, reply_allow) = reply(&mut table);
+    let (arguments, bindings) = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let RunnerKeys {
@@ -141,12 +142,20 @@ fn pool(
     refuse_outliving_jobs(&mut table, &job, &ack_deadline);
     warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
-    warn_of_lost_dead_letters(&mut table, &dead_letter, &declare);
+    warn_of_lost_dead_letters(
+        &mut table,
+        queue.value.as_str(),
+        &dead_letter,
+        &declare,
+        &arguments,
+    );
     refuse_long_name(&mut table, &queue, &retry);
     let pool = PoolSettings {
         name: default.name,
         queue: queue.value.clone(),
         declare: declare.value,
+        arguments,
+        bindings,
         prefetch: prefetch.value,
         poll_interval: poll_interval.value,
         drain_after: drain_after
@@ -191,7 +200,7 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let dead_letter = table.key(
         "dead_letter",
         "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: rejected, and lost where \
-         the queue has no dead-letter exchange; one that the pool declares has it, to `<queue>.dead`.",
+         the queue has no dead-letter exchange: see `arguments`.",
         Choice(&[("queue", DeadLetter::Queue), ("broker", DeadLetter::Broker)]),
         default.dead_letter,
     );
@@ -322,29 +331,16 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
 /// The retry queues' names must fit too. The longest is the last level's.
 fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &RetrySettings) {
     let suffix = format!(".retry.{}", retry.backoff_max.as_millis());
-    let room = NAME_BYTES - suffix.len();
+    let room = name_room(queue.value.as_str(), &suffix);
     if queue.is_sound() && queue.value.as_str().len() > room {
-        table.refuse(
-            queue,
-            format!("write at most {room} bytes: <queue>{suffix} must fit in {NAME_BYTES}"),
-        );
-    }
-}
-
-/// A queue of someone else's may have no dead-letter exchange, and then the broker drops what is rejected.
-fn warn_of_lost_dead_letters(
-    table: &mut Table<'_, '_>,
-    dead_letter: &Key<DeadLetter>,
-    declare: &Key<Declare>,
-) {
-    let is_rejected = dead_letter.is_sound() && dead_letter.value == DeadLetter::Broker;
-    if is_rejected && declare.is_sound() && declare.value == Declare::No {
-        table.warn(Problem::new(
-            dead_letter.place.clone(),
-            dead_letter.path.clone(),
-            "\"broker\"",
-            "make sure that the queue has a dead-letter exchange, or write \"queue\": without one, dead letters are lost",
-        ));
+        let why = match queue.value.as_str().is_ascii() {
+            true => format!("<queue>{suffix} must fit in {NAME_BYTES}"),
+            false => format!(
+                "RabbitMQ 4.0 fails at errors about <queue>{suffix} with more than {NAME_BYTES_BEYOND_ASCII} where not \
+                 all are ASCII, and closes the connection"
+            ),
+        };
+        table.refuse(queue, format!("write at most {room} bytes: {why}"));
     }
 }
 

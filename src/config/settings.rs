@@ -144,6 +144,10 @@ pub struct PoolSettings {
     pub queue: QueueName,
     /// Whether to declare the queue.
     pub declare: Declare,
+    /// What it is declared with, besides its type.
+    pub arguments: Arguments,
+    /// What it is bound to when it is declared.
+    pub bindings: Vec<Binding>,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
     /// Time between two readings of the queue's depth.
@@ -176,6 +180,8 @@ impl PoolSettings {
             queue: QueueName::from(name.as_str()),
             name,
             declare: Declare::No,
+            arguments: Arguments::new(),
+            bindings: Vec::new(),
             prefetch: 1,
             poll_interval: Duration::from_millis(500),
             drain_after: DrainAfter::default(),
@@ -199,8 +205,53 @@ pub enum Declare {
     No,
     /// As a durable classic queue.
     Classic,
-    /// As a quorum queue whose dead letters go to `<queue>.dead`.
+    /// As a quorum queue.
     Quorum,
+}
+
+/// Arguments of a queue or a binding, by the broker's own names.
+pub type Arguments = BTreeMap<String, Argument>;
+
+/// The value of an argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// True or false.
+    Flag(bool),
+    /// A whole number.
+    Whole(i64),
+    /// Text.
+    Text(String),
+    /// Several.
+    List(Vec<Argument>),
+}
+
+impl From<bool> for Argument {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl From<i64> for Argument {
+    fn from(number: i64) -> Self {
+        Self::Whole(number)
+    }
+}
+
+impl From<&str> for Argument {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// A binding of a pool's queue to an exchange.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// The exchange, which must be there.
+    pub exchange: String,
+    /// Routing key, or a pattern of them. Of no meaning to an exchange that matches headers.
+    pub routing_key: String,
+    /// For an exchange that matches headers.
+    pub arguments: Arguments,
 }
 
 /// A kind of runner, as the configuration file names it.

@@ -33,6 +33,8 @@ pub(crate) enum Leaving {
     Faulted,
     /// It had to give its message back, and so stopped consuming.
     GaveBack,
+    /// It ran a message that may be what kills its takers, and held nothing else meanwhile.
+    Alone,
     /// Its channel or connection was lost.
     Lost,
     /// The broker cut its channel, for a delivery was held longer than the broker allows.
@@ -54,6 +56,7 @@ impl Leaving {
             Self::Drained => "drained",
             Self::Faulted => "faulted",
             Self::GaveBack => "gave_back",
+            Self::Alone => "alone",
             Self::Lost => "lost",
             Self::HeldTooLong => "held_too_long",
             Self::Cancelled => "cancelled",

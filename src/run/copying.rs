@@ -17,6 +17,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    escape::Quoted,
     queue::{Outgoing, QueueError, QueueErrorKind, QueueSpec},
     settle::{Route, Scope, Step, scope, what_is_wrong},
 };
@@ -59,7 +60,7 @@ pub(super) async fn copy_to(
             let (step, error) = match tried? {
                 Ok(()) => {
                     if shared.detours.took(&queue.name) {
-                        info!(pool = %shared.name, messaging.destination.name = ?queue.name.as_str(), "a queue takes copies again");
+                        info!(pool = %shared.name, messaging.destination.name = %Quoted(queue.name.as_str()), "a queue takes copies again");
                     }
                     return Ok(queue.clone());
                 }
@@ -126,17 +127,14 @@ async fn try_queue<'s>(
 ) -> Result<Result<(), (Step, QueueError)>, NotCopied> {
     let now = Instant::now();
     if !(route.takes_any && shared.detours.is_as_it_is(&queue.name, now)) {
-        let declared = tokio::select! {
-            declared = shared.driver.declare(queue) => declared,
-            () = hold.kill.cancelled() => return Err(NotCopied::TimeUp),
-        };
-        match declared {
+        let declared = shared.answered(shared.driver.declare(queue)).await;
+        match declared.ok_or(NotCopied::TimeUp)? {
             Ok(()) => {}
             Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
                 if shared.detours.use_as_it_is(&queue.name, now) {
                     warn!(
                         pool = %shared.name,
-                        messaging.destination.name = ?queue.name.as_str(),
+                        messaging.destination.name = %Quoted(queue.name.as_str()),
                         error = %chain(&error),
                         "the queue for dead letters was declared in another way: it is used as it is"
                     );
@@ -163,7 +161,7 @@ pub(super) fn close_intake<'s>(
         None => {
             warn!(
                 pool = %shared.name,
-                messaging.destination.name = ?cut(&message.routing_key),
+                messaging.destination.name = %Quoted(cut(&message.routing_key)),
                 error = %cause,
                 "a copy or an answer cannot be published: intake is closed until it can"
             );
@@ -202,7 +200,7 @@ fn note_queue(shared: &Shared, queue: &QueueSpec, error: &QueueError) {
     {
         warn!(
             pool = %shared.name,
-            messaging.destination.name = ?queue.name.as_str(),
+            messaging.destination.name = %Quoted(queue.name.as_str()),
             error = %why,
             "queue {}: copies go another way",
             what_is_wrong(error.kind)

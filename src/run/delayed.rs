@@ -1,4 +1,4 @@
-//! Counts the messages that wait in a pool's retry queues, for its state. Nothing is decided by it.
+//! Counts the messages that wait in a pool's retry queues and its dead letters, for its state. Nothing is decided by it.
 //!
 //! The broker counts only what is ready in them. What it could not send back, because the pool's queue is full or gone, it
 //! keeps aside and tries again every 3 minutes; that is counted here by what was sent and has not come back.
@@ -19,7 +19,7 @@ use super::shared::Shared;
 use crate::{
     decide::{QueueName, may_break_error_texts},
     queue::QueueErrorKind,
-    settle::{Levels, retry_queue, spares},
+    settle::{Levels, dead_queue, retry_queue, spares},
 };
 
 /// Time between two counts.
@@ -31,7 +31,7 @@ const MISSING_FOR: Duration = Duration::from_secs(3600);
 /// Time in which the broker tries again to send back what it could not: 3 minutes, and some.
 const CYCLE: Duration = Duration::from_secs(240);
 
-/// Retry queues that got a message since they were last asked for: they are there. Written by workers, read by the
+/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
 /// count.
 #[derive(Debug, Default)]
 pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
@@ -79,10 +79,19 @@ impl Outstanding {
     }
 }
 
+/// What a count found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    /// Retries whose time is over, those on their way among them.
+    now: u64,
+    /// Those that were so at the last count too.
+    stay: u64,
+}
+
 /// Retries whose time is over and which have not come back, as far as that can be told.
 #[derive(Debug, Default)]
 struct Overdue {
-    /// What the last count found, so that those on their way are not among them.
+    /// What the last count found.
     before: u64,
     /// Since when the queue has had room, and was empty.
     had_room: Option<Instant>,
@@ -91,11 +100,11 @@ struct Overdue {
 impl Overdue {
     /// Counts them, at a time when `visible` retries wait in their queues. A lower bound: what is ready in the pool's queue or
     /// held by its workers may be among those sent.
-    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> u64 {
+    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> Counted {
         let sent = shared.outstanding.get();
         if sent <= visible {
             *self = Self::default();
-            return 0;
+            return Counted::default();
         }
         let (census_before, now) = (shared.now(), Instant::now());
         let ready = match shared.driver.probe(queue).await {
@@ -104,12 +113,17 @@ impl Overdue {
                 if depth.consumers > ours.consumers {
                     // They may have come back to someone else.
                     *self = Self::default();
-                    return 0;
+                    return Counted::default();
                 }
                 depth.ready
             }
             Err(error) if error.kind == QueueErrorKind::NotFound => 0,
-            Err(_) => return self.before,
+            Err(_) => {
+                return Counted {
+                    now: self.before,
+                    stay: self.before,
+                };
+            }
         };
         let (_, ours) = shared.census(shared.now());
         let elsewhere = visible.saturating_add(ready).saturating_add(ours.held);
@@ -120,9 +134,12 @@ impl Overdue {
             // The broker has tried again since, so they are not there: someone took them out.
             shared.outstanding.forget(overdue);
             *self = Self::default();
-            return 0;
+            return Counted::default();
         }
-        std::mem::replace(&mut self.before, overdue).min(overdue)
+        Counted {
+            now: overdue,
+            stay: mem::replace(&mut self.before, overdue).min(overdue),
+        }
     }
 }
 
@@ -131,7 +148,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     // A queue that is not in here is looked at: each at the start, for what an earlier run left.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
     let mut fed: HashSet<QueueName> = HashSet::new();
-    let mut overdue = Overdue::default();
+    let mut counter = Overdue::default();
     loop {
         time::sleep(INTERVAL).await;
         // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
@@ -154,36 +171,79 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                     may_be_there = false;
                     continue;
                 }
-                match shared.driver.probe(&queue).await {
-                    Ok(depth) => {
-                        visible += depth.ready;
-                        missing.remove(&queue);
+                match count(&shared, &queue, &mut missing).await {
+                    Seen::Ready(ready) => {
+                        visible += ready;
                         // One that we have made has a spare only where we have fed that too.
                         may_be_there &= !fed.contains(&queue);
                     }
-                    // One that we may not see is no better than none: asking costs the same.
-                    Err(error)
-                        if matches!(
-                            error.kind,
-                            QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
-                        ) =>
-                    {
+                    Seen::Missing => {
                         may_be_there = false;
                         fed.remove(&queue);
-                        missing.insert(queue, Instant::now());
                     }
-                    // What cannot be counted now is counted in the next round.
-                    Err(_) => {}
+                    Seen::Unknown => {}
                 }
             }
         }
-        let overdue = overdue.count(&shared, &settings.queue, visible).await;
-        let delayed = visible + overdue;
+        let overdue = counter.count(&shared, &settings.queue, visible).await;
+        let delayed = visible + overdue.now;
         {
             let mut view = shared.view();
             view.delayed = delayed;
-            view.overdue = overdue;
+            view.overdue = overdue.stay;
         }
         shared.metrics.delayed(delayed);
+        let dead = dead_queue(&settings.queue);
+        // Asking for one that is missing may cost more than its channel.
+        if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
+            let counted = count(&shared, &dead, &mut missing).await;
+            let waiting = match counted {
+                Seen::Ready(ready) => Some(ready),
+                Seen::Missing => Some(0),
+                Seen::Unknown => None,
+            };
+            if let Some(waiting) = waiting {
+                shared.view().dead = waiting;
+                shared.metrics.dead_letters(waiting);
+            }
+        }
+    }
+}
+
+/// What a look at a queue of ours saw.
+enum Seen {
+    /// Messages that wait there.
+    Ready(u64),
+    /// It is not there, or was not when it was last looked for.
+    Missing,
+    /// It cannot be counted now. The next round does it.
+    Unknown,
+}
+
+async fn count(
+    shared: &Shared,
+    queue: &QueueName,
+    missing: &mut HashMap<QueueName, Instant>,
+) -> Seen {
+    let since = missing.get(queue);
+    if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
+        return Seen::Missing;
+    }
+    match shared.driver.probe(queue).await {
+        Ok(depth) => {
+            missing.remove(queue);
+            Seen::Ready(depth.ready)
+        }
+        // One that we may not see is no better than none: asking costs the same.
+        Err(error)
+            if matches!(
+                error.kind,
+                QueueErrorKind::NotFound | QueueErrorKind::AccessRefused
+            ) =>
+        {
+            missing.insert(queue.clone(), Instant::now());
+            Seen::Missing
+        }
+        Err(_) => Seen::Unknown,
     }
 }

@@ -15,9 +15,11 @@ use crate::decide::{Counts, PoolName};
 const DEPTH: &str = "tidegate_queue_depth_messages";
 const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
 const DELAYED: &str = "tidegate_delayed_messages";
+const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const STUCK: &str = "tidegate_pool_stuck";
 const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
 const RUNNERS: &str = "tidegate_runners";
@@ -41,6 +43,10 @@ const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
 const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
 const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
+/// What a gauge says whose pool, or kind of runner, is gone. The `metrics` facade has no way to take a gauge back, so
+/// recorders are told that there is no number, and the daemon's own leaves it out.
+pub const GONE: f64 = f64::NAN;
+
 /// Describes every metric to the installed recorder.
 pub fn describe() {
     describe_gauge!(
@@ -55,6 +61,11 @@ pub fn describe() {
         "Messages that wait in the retry queues."
     );
     describe_gauge!(
+        DEAD_LETTERS,
+        Unit::Count,
+        "Messages that wait in the pool's dead-letter queue."
+    );
+    describe_gauge!(
         DEMAND,
         Unit::Count,
         "Ready messages plus deliveries that live workers hold."
@@ -64,6 +75,11 @@ pub fn describe() {
         BREAKER_OPEN,
         Unit::Count,
         "1 while too many jobs fail and intake is closed for it, trials included, else 0."
+    );
+    describe_gauge!(
+        STUCK,
+        Unit::Count,
+        "1 while there is work that the pool cannot get at: its consumers are refused or given nothing, else 0."
     );
     describe_counter!(
         BREAKER_OPENED,
@@ -220,19 +236,25 @@ pub(crate) enum Settlement {
     Reject,
     Requeue,
     RequeueCopy,
+    /// Made new before its job was begun, because its queue counts deliveries.
+    Renewed,
+    /// Put aside until no other message runs alone.
+    Parked,
     Lost,
     /// The same, after the copy was confirmed: both will run, or lie in wait.
     LostCopy,
 }
 
 impl Settlement {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Ack,
         Self::Retry,
         Self::DeadLetter,
         Self::Reject,
         Self::Requeue,
         Self::RequeueCopy,
+        Self::Renewed,
+        Self::Parked,
         Self::Lost,
         Self::LostCopy,
     ];
@@ -245,6 +267,8 @@ impl Settlement {
             Self::Reject => "reject",
             Self::Requeue => "requeue",
             Self::RequeueCopy => "requeue_copy",
+            Self::Renewed => "renewed",
+            Self::Parked => "parked",
             Self::Lost => "lost",
             Self::LostCopy => "lost_copy",
         }
@@ -314,9 +338,11 @@ pub(crate) struct PoolMetrics {
     depth: Gauge,
     depth_age: Gauge,
     delayed: Gauge,
+    dead_letters: Gauge,
     demand: Gauge,
     expected: Gauge,
     breaker_open: Gauge,
+    stuck: Gauge,
     breaker_opened: Counter,
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
@@ -340,9 +366,11 @@ impl PoolMetrics {
             depth: gauge!(DEPTH, "pool" => p()),
             depth_age: gauge!(DEPTH_AGE, "pool" => p()),
             delayed: gauge!(DELAYED, "pool" => p()),
+            dead_letters: gauge!(DEAD_LETTERS, "pool" => p()),
             demand: gauge!(DEMAND, "pool" => p()),
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
+            stuck: gauge!(STUCK, "pool" => p()),
             breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
@@ -373,8 +401,16 @@ impl PoolMetrics {
         self.delayed.set(messages as f64);
     }
 
+    pub(crate) fn dead_letters(&self, messages: u64) {
+        self.dead_letters.set(messages as f64);
+    }
+
     pub(crate) fn breaker(&self, is_open: bool) {
         self.breaker_open.set(if is_open { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn stuck(&self, is_stuck: bool) {
+        self.stuck.set(if is_stuck { 1.0 } else { 0.0 });
     }
 
     pub(crate) fn breaker_opened(&self) {
@@ -409,6 +445,32 @@ impl PoolMetrics {
 
     pub(crate) fn pool_restarted(&self) {
         self.restarts.increment(1);
+    }
+
+    /// A kind of runner that the pool no longer has says nothing any more.
+    pub(crate) fn forget_runners(&self, kind: &'static str) {
+        for state in ["idle", "busy"] {
+            gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
+                .set(GONE);
+        }
+    }
+
+    /// The pool has ended: its gauges say nothing any more. Its counters stay, as counters do.
+    pub(crate) fn forget(&self, kind: &'static str) {
+        let gauges = [
+            &self.depth,
+            &self.depth_age,
+            &self.delayed,
+            &self.dead_letters,
+            &self.demand,
+            &self.expected,
+            &self.breaker_open,
+            &self.stuck,
+        ];
+        for gauge in gauges.into_iter().chain(&self.workers) {
+            gauge.set(GONE);
+        }
+        self.forget_runners(kind);
     }
 
     pub(crate) fn worker_started(&self) {

@@ -4,9 +4,11 @@
 //! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
+mod aftermath;
 mod cell;
 mod contain;
 mod copying;
+mod declaring;
 mod delayed;
 mod detours;
 mod events;
@@ -23,7 +25,7 @@ mod supervisor;
 mod worker;
 
 #[doc(hidden)]
-pub use self::settling::chain;
+pub use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,

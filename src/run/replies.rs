@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::PoolSettings,
     decide::QueueName,
+    escape::Quoted,
     queue::{Message, Outgoing},
     runner::OutputUse,
     settle::{Answer, Answering, Refusal, Says, Trouble, Verdict, trouble},
@@ -177,7 +178,7 @@ fn refused(shared: &Shared, request: &Message, refusal: Refusal) {
     if let Some(suppressed) = is_due(&shared.complaints.refused[refusal as usize]) {
         warn!(
             pool = %shared.name,
-            messaging.destination.name = ?reply_to(request),
+            messaging.destination.name = %Quoted(reply_to(request)),
             reason = refusal.as_str(),
             hint = refusal.hint(reply_to(request)),
             suppressed,
@@ -190,7 +191,7 @@ fn too_large(shared: &Shared, request: &Message) {
     if let Some(suppressed) = is_due(&shared.complaints.too_large) {
         warn!(
             pool = %shared.name,
-            messaging.destination.name = ?reply_to(request),
+            messaging.destination.name = %Quoted(reply_to(request)),
             reply_max = shared.settings().reply.max,
             hint = "raise reply_max, or let jobs answer with less",
             suppressed,
@@ -203,7 +204,7 @@ fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
     if let Some(suppressed) = is_due(&shared.complaints.undeliverable) {
         warn!(
             pool = %shared.name,
-            messaging.destination.name = ?reply_to(request),
+            messaging.destination.name = %Quoted(reply_to(request)),
             error = %format_args!("failed to {cause}"),
             suppressed,
             "an answer cannot be delivered"

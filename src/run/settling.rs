@@ -2,9 +2,12 @@
 //!
 //! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
 //! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
-//! is held and the pool's gate is closed.
+//! is held; the pool's gate is closed only where nothing can be published at all (`copying`).
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rand::RngExt as _;
 use tokio::time::{self, Instant};
@@ -20,35 +23,64 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    config::PoolSettings,
+    config::{Declare, PoolSettings},
     decide::{JobId, QueueName},
-    queue::{Delivery, Outgoing, QueueError},
+    escape::{Escaped, Quoted},
+    queue::{Delivery, Message, Outgoing, QueueError, QueueErrorKind, SettleError},
     runner::Failure,
-    settle::{Copies, Death, History, Route, Scope, Step, Trouble, Verdict, jittered, scope},
+    settle::{
+        Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, dead_queue, jittered,
+        scope,
+    },
 };
 
 /// First wait before a copy that could not be published is tried again.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Longest such wait.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
+/// back without a copy is counted by the queue.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
     /// When it must be given back at the latest, lest the broker cuts the channel.
-    pub(crate) deadline: Instant,
+    deadline: Instant,
     /// The worker's order to stop what it does.
-    pub(crate) stop: &'a CancellationToken,
+    stop: &'a CancellationToken,
     /// The supervisor's.
-    pub(crate) kill: &'a CancellationToken,
+    kill: &'a CancellationToken,
+    /// When the first order to stop or to end was seen.
+    ordered: OnceLock<Instant>,
 }
 
-impl HoldUntil<'_> {
-    /// Completes when the delivery is to be given back: at its deadline, or by an order.
+impl<'a> HoldUntil<'a> {
+    /// Until `deadline`, or a moment after an order.
+    pub(crate) fn new(
+        deadline: Instant,
+        stop: &'a CancellationToken,
+        kill: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            deadline,
+            stop,
+            kill,
+            ordered: OnceLock::new(),
+        }
+    }
+
+    /// Completes when the delivery is to be given back: at its deadline, or a moment after an order.
     pub(super) async fn over(&self) {
+        let ordered = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.kill.cancelled() => {}
+            }
+            last_moment(&self.ordered).await;
+        };
         tokio::select! {
             () = time::sleep_until(self.deadline) => {}
-            () = self.stop.cancelled() => {}
-            () = self.kill.cancelled() => {}
+            () = ordered => {}
         }
     }
 
@@ -58,6 +90,11 @@ impl HoldUntil<'_> {
             shared.totals.count_stopped();
         }
     }
+}
+
+/// The rest of the moment that began when this was first asked.
+async fn last_moment(since: &OnceLock<Instant>) {
+    time::sleep_until(*since.get_or_init(Instant::now) + LAST_MOMENT).await;
 }
 
 /// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
@@ -85,17 +122,27 @@ impl Prepared {
         self.act == Act::Requeue || self.settlement == Settlement::RequeueCopy
     }
 
+    /// Whether it goes back without a copy.
+    pub(crate) fn is_requeued(&self) -> bool {
+        self.act == Act::Requeue
+    }
+
     /// Settles the delivery, and counts how.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
     pub(crate) async fn settle(self, shared: &Shared) {
         let (was_retried, gives_back) = (self.was_retried, self.gives_back());
-        let result = match self.act {
-            Act::Ack => self.delivery.ack().await,
-            Act::Requeue => self.delivery.requeue().await,
-            Act::Reject => self.delivery.reject().await,
+        let delivery = self.delivery;
+        let settling = async {
+            match self.act {
+                Act::Ack => delivery.ack().await,
+                Act::Requeue => delivery.requeue().await,
+                Act::Reject => delivery.reject().await,
+            }
         };
+        let result = shared.answered(settling).await;
+        let result = result.unwrap_or(Err(SettleError { source: None }));
         let settlement = match result {
             Ok(()) => {
                 if was_retried && !gives_back {
@@ -104,7 +151,7 @@ impl Prepared {
                 self.settlement
             }
             Err(error) => {
-                let job = self.job.as_ref().map(|id| id.as_str().escape_debug());
+                let job = self.job.as_ref().map(|id| Escaped(id.as_str()));
                 warn!(
                     pool = %shared.name,
                     job.id = job.as_ref().map(tracing::field::display),
@@ -116,6 +163,8 @@ impl Prepared {
                     Settlement::Retry
                     | Settlement::DeadLetter
                     | Settlement::RequeueCopy
+                    | Settlement::Renewed
+                    | Settlement::Parked
                     | Settlement::LostCopy => Settlement::LostCopy,
                     _ => Settlement::Lost,
                 }
@@ -156,6 +205,18 @@ pub(crate) async fn prepare(
     };
     let now = jiff::Timestamp::now();
     let answer = replies::decide(shared, settings, delivery.message(), &verdict);
+    let goes_back = matches!(
+        verdict,
+        Verdict::GiveBackCopy { .. } | Verdict::Renew { .. }
+    );
+    let straight_back = |message: &Message, next| {
+        let level = Levels::new(&settings.retry).after(1);
+        Copy::Back {
+            copy: copies().give_back(message, next),
+            beside: Box::new(copies().retry(message, next, level, level, None, now)),
+            level,
+        }
+    };
     let (copy, act, settlement) = match verdict {
         Verdict::Ack { .. } => (None, Act::Ack, Settlement::Ack),
         Verdict::GiveBack => (None, Act::Requeue, Settlement::Requeue),
@@ -187,23 +248,46 @@ pub(crate) async fn prepare(
             let copy = Copy::Dead { copy, back };
             (Some(copy), Act::Ack, Settlement::DeadLetter)
         }
-        Verdict::GiveBackCopy { next } => {
-            let copy = Copy::Back(copies().give_back(delivery.message(), next));
-            (Some(copy), Act::Ack, Settlement::RequeueCopy)
+        Verdict::GiveBackCopy { next } => (
+            Some(straight_back(delivery.message(), next)),
+            Act::Ack,
+            Settlement::RequeueCopy,
+        ),
+        Verdict::Renew { next } => (
+            Some(straight_back(delivery.message(), next)),
+            Act::Ack,
+            Settlement::Renewed,
+        ),
+        Verdict::Park { level, next } => {
+            let delay = jittered(level, rand::rng().random());
+            let copy = copies().retry(delivery.message(), next, level, delay, None, now);
+            let copy = Copy::Retry { copy, level, delay };
+            (Some(copy), Act::Ack, Settlement::Parked)
         }
     };
     let is_copied = copy.is_some();
     if let Some(copy) = copy {
         match copied(shared, queue, copy, &hold).await {
-            Ok(Copied::AsDecided) => {}
+            Ok(Copied::AsDecided) => {
+                if settlement == Settlement::Retry {
+                    shared.outstanding.sent();
+                }
+            }
             // Its job runs again, and whoever asked is not answered yet.
             Ok(Copied::Back) => {
                 return done(delivery, Act::Ack, Settlement::RequeueCopy);
             }
             Err(TimeUp) => {
-                hold.count_stopped(shared);
+                // A job that we stopped is counted already, and one that was not begun did not end.
+                if !(goes_back || settlement == Settlement::Parked) {
+                    hold.count_stopped(shared);
+                }
                 return done(delivery, Act::Requeue, Settlement::Requeue);
             }
+        }
+        if settlement == Settlement::Reject && settings.declare != Declare::No {
+            // By the arguments that the pool declares its queue with.
+            shared.fed.add(&dead_queue(queue));
         }
     }
     // After the copy: what an answer says is so by then.
@@ -228,8 +312,12 @@ enum Copy {
     },
     /// To the dead letters; or back, where they take nothing.
     Dead { copy: Outgoing, back: Outgoing },
-    /// To its own queue.
-    Back(Outgoing),
+    /// To its own queue; or beside it, where it is full, until there is room.
+    Back {
+        copy: Outgoing,
+        beside: Box<Outgoing>,
+        level: Duration,
+    },
 }
 
 /// Where a copy went.
@@ -257,7 +345,6 @@ async fn copied(
             match copy_to(shared, &route, copy, hold, Some(delay)).await {
                 Ok(taken) => {
                     shared.fed.add(&taken.name);
-                    shared.outstanding.sent();
                 }
                 Err(NotCopied::TimeUp) => return Err(TimeUp),
                 // It has waited here instead, and goes where the retry queue would have sent it.
@@ -266,14 +353,16 @@ async fn copied(
                     copy.routing_key = queue.as_str().to_owned();
                     copy.properties.expiration = None;
                     straight_back(copy).await?;
-                    shared.outstanding.sent();
                 }
             }
             Ok(Copied::AsDecided)
         }
         Copy::Dead { copy, back } => {
             match copy_to(shared, &Route::dead_letter(queue), copy, hold, None).await {
-                Ok(_) => Ok(Copied::AsDecided),
+                Ok(taken) => {
+                    shared.fed.add(&taken.name);
+                    Ok(Copied::AsDecided)
+                }
                 Err(NotCopied::TimeUp) => Err(TimeUp),
                 Err(NotCopied::NoQueue(_)) => {
                     straight_back(back).await?;
@@ -281,9 +370,28 @@ async fn copied(
                 }
             }
         }
-        Copy::Back(copy) => {
-            straight_back(copy).await?;
-            Ok(Copied::AsDecided)
+        Copy::Back {
+            copy,
+            beside,
+            level,
+        } => {
+            let after = |error: &QueueError| match error.kind {
+                // Its own queue is gone, or full.
+                QueueErrorKind::Unroutable | QueueErrorKind::Refused => Trouble::GiveUp,
+                _ => Trouble::Hold,
+            };
+            match publish(shared, copy, hold, after).await {
+                Ok(()) => Ok(Copied::AsDecided),
+                // Its acknowledgement makes room.
+                Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {
+                    let route = Route::retry(queue, level);
+                    let taken = copy_to(shared, &route, *beside, hold, Some(level)).await;
+                    let taken = taken.map_err(|_| TimeUp)?;
+                    shared.fed.add(&taken.name);
+                    Ok(Copied::AsDecided)
+                }
+                Err(_) => Err(TimeUp),
+            }
         }
     }
 }
@@ -303,7 +411,7 @@ fn log_retry(
     delay: Duration,
     failure: Option<&Failure>,
 ) {
-    let job = job.map(|id| id.as_str().escape_debug());
+    let job = job.map(|id| Escaped(id.as_str()));
     let job = job.as_ref().map(tracing::field::display);
     let delay_ms = delay.as_millis() as u64;
     let attempt = history.attempt;
@@ -312,7 +420,7 @@ fn log_retry(
             pool = %shared.name,
             job.id = job,
             attempt,
-            error = ?cut(&failure.message),
+            error = %Quoted(cut(&failure.message)),
             delay_ms,
             "job failed and is retried later"
         ),
@@ -323,18 +431,18 @@ fn log_retry(
 }
 
 fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static str) {
-    let job = job.map(|id| id.as_str().escape_debug());
+    let job = job.map(|id| Escaped(id.as_str()));
     warn!(
         pool = %shared.name,
         job.id = job.as_ref().map(tracing::field::display),
         reason = death.cause.as_str(),
         attempts = death.attempts,
-        error = ?cut(&death.message),
+        error = %Quoted(cut(&death.message)),
         "{what}"
     );
 }
 
-/// Others' text, no longer than a log line should be. Shown with Debug, which escapes control characters.
+/// Others' text, no longer than a log line should be.
 pub(super) fn cut(text: &str) -> &str {
     const LONGEST: usize = 1024;
     match text.char_indices().nth(LONGEST) {
@@ -404,7 +512,9 @@ pub(super) async fn attempt<'s>(
 ) -> Result<Result<(), QueueError>, TimeUp> {
     let mut is_blocked = shared.driver.blocked();
     let mut is_told = true;
-    let mut published = std::pin::pin!(shared.driver.publish(message));
+    // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
+    let published = shared.answered(shared.driver.publish(message));
+    let mut published = std::pin::pin!(published);
     loop {
         let blocked_now = *is_blocked.borrow_and_update();
         if blocked_now && blocked.is_none() {
@@ -414,9 +524,7 @@ pub(super) async fn attempt<'s>(
         }
         tokio::select! {
             biased;
-            published = &mut published => return Ok(published),
-            // It may be out already: then the message runs twice, which is better than to wait now.
-            () = hold.kill.cancelled() => return Err(TimeUp),
+            published = &mut published => return published.ok_or(TimeUp),
             () = hold.over(), if blocked_now => return Err(TimeUp),
             changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
         }
@@ -424,6 +532,28 @@ pub(super) async fn attempt<'s>(
             *blocked = None;
         }
     }
+}
+
+/// Keeps intake closed until the broker takes publishes again, where it takes none now.
+///
+/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
+/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
+pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
+    let mut is_blocked = shared.driver.blocked();
+    if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
+        return;
+    }
+    let guarded = shared.clone();
+    tokio::spawn(async move {
+        let shared = guarded;
+        let cause = "failed to publish: the broker blocks publishers";
+        let _blocked = shared.gate.block(cause.to_owned());
+        tokio::select! {
+            _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
+            () = shared.stop.cancelled() => {}
+            () = shared.kill.cancelled() => {}
+        }
+    });
 }
 
 /// An error and its causes in one line.

@@ -10,11 +10,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
+    aftermath::Aftermath,
     cell::WorkerCell,
+    declaring::Declaring,
     delayed::{Fed, Outstanding},
     detours::Detours,
     events::EventSink,
@@ -22,14 +28,36 @@ use super::{
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
     replies::{Complaints, OwnQueues},
+    settling::chain,
     status::{JobTotals, ReplyTotals},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Census, CensusWorker, Decision, JobId, Moment, Phase, PoolName, WorkerId},
-    queue::{Connectivity, QueueDriver},
+    decide::{
+        Census, CensusWorker, Decision, Ground, JobId, Moment, Openings, Phase, PoolName, Refusal,
+        WorkerId,
+    },
+    queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
 };
+
+/// Time that the broker has for an answer once everything is stopped at once.
+pub(crate) const ANSWER: Duration = Duration::from_millis(500);
+
+/// Whether the broker answers, once everything is stopped at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It last answered then, if at all.
+    Since(Option<Instant>),
+    /// It does not.
+    Is,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self::Since(None)
+    }
+}
 
 /// What a pool's tasks share.
 pub(crate) struct Shared {
@@ -44,6 +72,9 @@ pub(crate) struct Shared {
     pub(crate) fed: Fed,
     pub(crate) outstanding: Outstanding,
     pub(crate) detours: Detours,
+    /// Of all pools of the supervisor.
+    pub(crate) aftermath: Arc<Aftermath>,
+    pub(crate) declaring: Declaring,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -64,10 +95,13 @@ pub(crate) struct Shared {
     pub(crate) kill: CancellationToken,
     /// Ends every job with grace. Cancelled by the pool at a drain's deadline; parent of each worker's own.
     pub(crate) stop: CancellationToken,
+    /// After `kill`: whether the broker was found not to answer, and when a worker last heard from it. Written and read
+    /// by workers.
+    silence: Mutex<Silence>,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
-    /// Workers in a row that could not open their consumer. Written by workers, read by the pool.
-    open_failures: AtomicU64,
+    /// What became of opening consumers. Written by workers and by the pool, read by the pool and for the status.
+    openings: Mutex<Openings>,
     /// For ids of jobs whose messages have none.
     next_job: AtomicU64,
 }
@@ -80,8 +114,10 @@ pub(crate) struct View {
     pub(crate) delayed: u64,
     /// Those of them whose time is over.
     pub(crate) overdue: u64,
-    /// Why a worker last could not open its consumer, until one could.
-    pub(crate) open_error: Option<String>,
+    /// Messages that wait in the pool's own dead-letter queue.
+    pub(crate) dead: u64,
+    /// Why the pool cannot get at its work, where it cannot.
+    pub(crate) stuck: Option<String>,
 }
 
 /// What became of jobs, as the status shows it. Written by workers.
@@ -141,6 +177,7 @@ impl Shared {
         runners: Arc<dyn RunnerManager>,
         events: Option<Arc<dyn EventSink>>,
         own_queues: Arc<OwnQueues>,
+        aftermath: Arc<Aftermath>,
         epoch: Instant,
     ) -> Self {
         let name = settings.name.clone();
@@ -157,6 +194,8 @@ impl Shared {
             fed: Fed::default(),
             outstanding: Outstanding::default(),
             detours: Detours::default(),
+            aftermath,
+            declaring: Declaring::default(),
             host: hostname(),
             epoch,
             settings: RwLock::new(Arc::new(settings)),
@@ -166,8 +205,9 @@ impl Shared {
             waiting: watch::Sender::new(0),
             kill,
             stop: CancellationToken::new(),
+            silence: Mutex::default(),
             connectivity: driver.connectivity(),
-            open_failures: AtomicU64::new(0),
+            openings: Mutex::default(),
             next_job: AtomicU64::new(0),
             name,
             driver,
@@ -225,21 +265,66 @@ impl Shared {
     }
 
     /// A worker could not open its consumer.
-    pub(crate) fn open_failed(&self, error: String) {
-        self.view().open_error = Some(error);
-        self.open_failures.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn open_failed(&self, error: &QueueError) {
+        let ground = match error.kind {
+            QueueErrorKind::ChannelLimit => Ground::Full,
+            // Nobody needs to do more than declare it.
+            QueueErrorKind::NotFound => Ground::Passing,
+            _ if error.is_transient() => Ground::Passing,
+            _ => Ground::Lasting,
+        };
+        let why = chain(error);
+        self.openings().failed(self.now(), Refusal { ground, why });
     }
 
     /// A worker has opened its consumer.
     pub(crate) fn opened(&self) {
-        if self.open_failures.swap(0, Ordering::Relaxed) > 0 {
-            self.view().open_error = None;
+        self.openings().opened();
+    }
+
+    pub(crate) fn openings(&self) -> MutexGuard<'_, Openings> {
+        self.openings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the broker's answer. Once everything is stopped at once, no longer than until it has not answered any
+    /// worker for a moment: `None` then, and at once from then on. A request is sent all the same, as far as one poll
+    /// does it.
+    pub(crate) async fn answered<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        let mut request = std::pin::pin!(request);
+        tokio::select! {
+            biased;
+            answer = &mut request => return Some(answer),
+            () = self.kill.cancelled() => {}
+        }
+        let since = Instant::now();
+        loop {
+            let heard = match *self.silence() {
+                Silence::Is => return None,
+                Silence::Since(heard) => heard.map_or(since, |heard| heard.max(since)),
+            };
+            tokio::select! {
+                biased;
+                answer = &mut request => {
+                    let mut silence = self.silence();
+                    if *silence != Silence::Is {
+                        *silence = Silence::Since(Some(Instant::now()));
+                    }
+                    return Some(answer);
+                }
+                () = time::sleep_until(heard + ANSWER) => {}
+            }
+            let mut silence = self.silence();
+            if let Silence::Since(last) = *silence
+                && last.is_none_or(|last| last <= heard)
+            {
+                *silence = Silence::Is;
+                warn!(pool = %self.name, "the broker does not answer: what is held goes back when it finds us gone");
+            }
         }
     }
 
-    /// Workers in a row that could not open their consumer.
-    pub(crate) fn open_failures(&self) -> u64 {
-        self.open_failures.load(Ordering::Relaxed)
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn delivery_taken(&self) {

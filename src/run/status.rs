@@ -21,6 +21,9 @@ pub struct PoolStatus {
     pub depth: DepthStatus,
     /// Messages that wait in the retry queues.
     pub delayed: u64,
+    /// Messages that wait in the pool's dead-letter queue, `<queue>.dead`, whoever put them there and when.
+    #[serde(default)]
+    pub dead_waiting: u64,
     /// Ready plus held, in jobs.
     pub demand: u64,
     /// How many workers there should be.
@@ -57,6 +60,8 @@ pub enum PoolState {
     Faulted,
     /// Copies cannot be published.
     Blocked,
+    /// There is work that it cannot get at: the broker refuses its consumers, or gives them nothing.
+    Stuck,
     /// No connection to the broker.
     Disconnected,
 }
@@ -72,6 +77,7 @@ impl PoolState {
             Self::Waiting => "waiting",
             Self::Faulted => "faulted",
             Self::Blocked => "blocked",
+            Self::Stuck => "stuck",
             Self::Disconnected => "disconnected",
         }
     }

@@ -1,25 +1,28 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod outcome;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+pub use self::outcome::{DrainError, DrainReport, FlushMode, SupervisorError};
 use super::{
     DepthStatus, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, RunnerStatus, WorkerStatus,
+    aftermath::Aftermath,
     metrics::BrokerMetrics,
     pool::{Command, Pool, keep},
     replies::OwnQueues,
-    shared::Shared,
+    shared::{ANSWER, Shared},
 };
 use crate::{
     config::PoolSettings,
@@ -46,12 +49,16 @@ struct Inner {
     epoch: Instant,
     /// Written by this handle before it starts or changes a pool, read by workers.
     own_queues: Arc<OwnQueues>,
+    /// Written and read by workers.
+    aftermath: Arc<Aftermath>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
     /// Every pool's task, and the one that watches the connection.
     tasks: TaskTracker,
     /// Stops the task that watches the connection.
     watching: CancellationToken,
+    /// Whether it was told to stop at once.
+    at_once: CancellationToken,
 }
 
 /// The pools, and whether there may be others.
@@ -80,77 +87,6 @@ struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
-/// Which runners a [flush](Supervisor::flush) deletes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FlushMode {
-    /// Those that wait for a job.
-    #[default]
-    Idle,
-    /// Those that have one, too: their jobs are stopped and given back, without an attempt spent.
-    All,
-}
-
-/// What a drain came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DrainReport {
-    /// Jobs that were stopped and given back to their queues.
-    pub given_back: u64,
-}
-
-/// A drain did not come to a clean end.
-#[derive(Debug, Error)]
-pub enum DrainError {
-    /// The deadline passed; jobs that still ran were stopped and given back.
-    #[error("drain before the deadline: {given_back} running jobs were stopped and given back")]
-    DeadlinePassed {
-        /// How many.
-        given_back: u64,
-    },
-    /// A pool failed by a fault of tidegate's own, and could not be ended in order. What it still ran was cut off and
-    /// given back.
-    #[error("drain the pool {pool} in order: {cause}")]
-    PoolFailed {
-        /// The pool, the first if there are several.
-        pool: PoolName,
-        /// What its fault was.
-        cause: String,
-        /// Running jobs that were stopped and given back since the drain began, in all pools.
-        given_back: u64,
-    },
-}
-
-/// A supervisor could not do what it was asked.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SupervisorError {
-    /// Two pools on one queue would each plan for the whole of it.
-    #[error("run the pools {first} and {second} on one queue, {queue}")]
-    SharedQueue {
-        /// A pool.
-        first: PoolName,
-        /// Another.
-        second: PoolName,
-        /// Their queue.
-        queue: QueueName,
-    },
-    /// Two pools of one name.
-    #[error("run two pools named {0}")]
-    SharedName(PoolName),
-    /// No such pool.
-    #[error("find a pool named {0}")]
-    NoSuchPool(PoolName),
-    /// It is ending, so its pools stay as they are.
-    #[error("change the pools of a supervisor that is ending")]
-    Ending,
-    /// The pool has ended, or is ending.
-    #[error("reach the pool {0}: it has ended")]
-    Ended(PoolName),
-    /// The pool failed by a fault of tidegate's own while it was at it. It is started again.
-    #[error("reach the pool {0}: it has failed, and is started again")]
-    Failed(PoolName),
-}
-
 impl Supervisor {
     /// Starts the pools on a driver. Returns at once: a broker that is not there yet is waited for.
     ///
@@ -171,9 +107,11 @@ impl Supervisor {
                 events,
                 epoch: Instant::now(),
                 own_queues: Arc::default(),
+                aftermath: Arc::default(),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
+                at_once: CancellationToken::new(),
             }),
         };
         let inner = &supervisor.inner;
@@ -230,7 +168,10 @@ impl Supervisor {
                     PoolState::Waiting => {
                         reasons.push(format!("pool {} waits: no queue {}", pool.name, pool.queue))
                     }
-                    PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+                    PoolState::Faulted
+                    | PoolState::Blocked
+                    | PoolState::Stuck
+                    | PoolState::Disconnected => {
                         reasons.push(format!(
                             "pool {} is {}: {cause}",
                             pool.name,
@@ -279,13 +220,28 @@ impl Supervisor {
     }
 
     /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
-    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to.
+    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to. One whose cleanup has
+    /// begun already will do.
     ///
     /// # Errors
     /// No such pool, or it has ended.
     ///
     /// # Cancel-safety
     /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
+    ///
+    /// ```
+    /// # use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let broker = MemoryBroker::new();
+    /// # broker.declare_queue("thumbnails", QueueKind::Classic);
+    /// # let pool = Pool::new("thumbnails").handler(|_: Job| async { Ok(Outcome::Done) });
+    /// let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
+    /// let result = supervisor.scale(&"thumbnails".into(), Some(3)).await?;
+    /// assert_eq!(result.workers_diff, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn scale(
         &self,
         name: &PoolName,
@@ -366,7 +322,8 @@ impl Supervisor {
     }
 
     /// Drains every pool and ends the supervisor: no worker takes anything more, running jobs are finished and
-    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back.
+    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. Whatever the
+    /// broker does, all is over within the two and 4 seconds.
     ///
     /// # Errors
     /// The deadline passed and jobs were given back, or a pool could not be ended in order. The supervisor has ended
@@ -416,11 +373,14 @@ impl Supervisor {
         }
     }
 
-    /// Stops every job at once, gives it back, and ends the supervisor. A drain that waits meanwhile ends too.
+    /// Stops every job at once, gives it back, and ends the supervisor. A drain that waits meanwhile ends too. A broker
+    /// that does not answer is given up within a second: what it was not told comes back by itself when it finds the
+    /// connection gone.
     ///
     /// # Cancel-safety
     /// A dropped future leaves the stop going on; calling again waits for it.
     pub async fn stop_now(&self) -> DrainReport {
+        self.inner.at_once.cancel();
         let handles = self.inner.end();
         let stopped_before = stopped(&handles);
         for handle in &handles {
@@ -439,7 +399,12 @@ impl Supervisor {
         inner.watching.cancel();
         inner.tasks.close();
         inner.tasks.wait().await;
-        inner.driver.close().await;
+        if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
+            // The driver goes on by itself.
+            let _ = time::timeout(ANSWER, inner.driver.close()).await;
+        } else {
+            inner.driver.close().await;
+        }
         stopped(handles)
     }
 
@@ -488,6 +453,7 @@ impl Inner {
             spec.runners,
             self.events.clone(),
             self.own_queues.clone(),
+            self.aftermath.clone(),
             self.epoch,
         ));
         self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));
@@ -652,7 +618,10 @@ fn status(shared: &Shared) -> PoolStatus {
         name: shared.name.clone(),
         queue: shared.settings().queue.clone(),
         state,
-        cause,
+        cause: match (cause, shared.declaring.cause()) {
+            (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
+            (cause, other) => cause.or(other),
+        },
         depth: DepthStatus {
             ready,
             age_ms: inputs
@@ -661,6 +630,7 @@ fn status(shared: &Shared) -> PoolStatus {
             stale: inputs.is_none_or(|inputs| inputs.stale.is_some()),
         },
         delayed: view.delayed,
+        dead_waiting: view.dead,
         demand: ready.saturating_add(holdings.held),
         expected: view
             .decision
@@ -704,16 +674,25 @@ fn state(shared: &Shared, view: &super::shared::View, busy: u32) -> (PoolState, 
         }
         _ if rule == Some(Rule::Missing) => (
             PoolState::Waiting,
-            Some(format!(
-                "the broker has no queue {}",
-                shared.settings().queue
-            )),
+            Some(match shared.copies_cause() {
+                None => format!("the broker has no queue {}", shared.settings().queue),
+                Some(more) => {
+                    format!(
+                        "the broker has no queue {}; {more}",
+                        shared.settings().queue
+                    )
+                }
+            }),
         ),
+        _ if view.stuck.is_some() => (PoolState::Stuck, view.stuck.clone()),
         _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {
             (PoolState::Idle, lesser_cause(shared))
         }
         _ => {
-            let cause = view.open_error.clone();
+            let refusal = shared.openings().refusal().map(|known| known.why.clone());
+            let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+            let unread = || inputs.and_then(|inputs| inputs.stale.clone());
+            let cause = refusal.or_else(unread);
             (PoolState::Active, cause.or_else(|| lesser_cause(shared)))
         }
     }

@@ -1,13 +1,13 @@
 //! A job: the work that a delivery asks for, as a runner sees it.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     decide::{JobId, PoolName, QueueName},
-    queue::{Headers, Message},
+    queue::{Headers, Message, Properties},
 };
 
 /// A job. Cheap to clone: the message is shared.
@@ -71,6 +71,22 @@ impl Job {
         self.attempt
     }
 
+    /// The exchange that it was first published to, also on a later attempt; empty for the default exchange.
+    /// See [`Message::origin`] for when a message is believed.
+    pub fn exchange(&self) -> Cow<'_, str> {
+        self.message.origin().exchange
+    }
+
+    /// The routing key that it was first published with, also on a later attempt.
+    pub fn routing_key(&self) -> Cow<'_, str> {
+        self.message.origin().routing_key
+    }
+
+    /// The message's properties: type, priority, timestamp and the like.
+    pub fn properties(&self) -> &Properties {
+        &self.message.properties
+    }
+
     /// The body, byte for byte.
     pub fn body(&self) -> &Bytes {
         &self.message.body
@@ -81,7 +97,7 @@ impl Job {
         &self.message.headers
     }
 
-    /// The whole message.
+    /// The whole message, as it came this time.
     pub fn message(&self) -> &Message {
         &self.message
     }

@@ -2,6 +2,7 @@
 //!
 //! These tests stop and kill a private node, one at a time.
 
+mod copies;
 mod declares;
 mod faults;
 mod limits;
@@ -73,12 +74,7 @@ async fn until_connected(driver: &AmqpDriver) {
 
 /// A queue that goes with its node's folder.
 async fn declare(driver: &AmqpDriver, name: &str) -> QueueName {
-    let spec = QueueSpec {
-        name: QueueName::from(name),
-        kind: QueueKind::Classic,
-        dead_letter_to: None,
-        message_ttl: None,
-    };
+    let spec = QueueSpec::new(QueueName::from(name), QueueKind::Classic);
     within("a declare", driver.declare(&spec))
         .await
         .expect("a declare");

@@ -43,6 +43,10 @@ async fn declare(broker: &PrivateBroker) {
                 ("x-expires", number(600_000)),
             ],
         ),
+        (
+            "stream",
+            vec![("x-queue-type", AMQPValue::LongString("stream".into()))],
+        ),
     ] {
         let mut table = FieldTable::default();
         for (key, value) in arguments {
@@ -106,6 +110,18 @@ async fn the_management_api_shows_what_amqp_does_not() {
     let (text, code) = check(&broker, nowhere, &["plain"]);
     assert_eq!(code, Some(78), "{text}");
     assert!(text.contains("failed to ask the management API"), "{text}");
+
+    // A stream is no queue for a pool: seen in both ways.
+    for management in [management.as_str(), ""] {
+        let (text, code) = check(&broker, management, &["plain", "stream"]);
+        assert_eq!(code, Some(78), "{text}");
+        let line = "error: pool stream: queue stream is a stream";
+        assert!(text.contains(line), "{text}");
+    }
+    let (text, code) = check(&broker, "", &["plain", "single"]);
+    assert_eq!(code, Some(0), "{text}");
+    let line = "warning: pool single: queue single has a single active consumer";
+    assert!(text.contains(line), "{text}");
 
     let (text, code) = check(&broker, "", &["plain", "hasty"]);
     assert_eq!(code, Some(0), "{text}");

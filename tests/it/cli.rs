@@ -315,3 +315,21 @@ fn prints_every_key_as_a_configuration() {
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     assert_eq!(ran.out, tidegate::config::reference());
 }
+
+#[test]
+fn refuses_a_word_for_the_log_that_is_not_a_level() {
+    let dir = TempDir::new().unwrap();
+    let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    std::fs::write(dir.path().join("tidegate.toml"), config).unwrap();
+    let ran = tidegate(dir.path())
+        .arg("run")
+        .env("TIDEGATE_LOG", "loud")
+        .output()
+        .unwrap();
+    let err = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(78), "{err}");
+    let wanted = "error: failed to read the log filter in TIDEGATE_LOG: \"loud\" is not a level\n\
+                  hint: write off, error, warn, info, debug or trace, or a list with targets of their own: \
+                  info,tidegate::run=debug\n";
+    assert_eq!(err, wanted);
+}

@@ -11,6 +11,8 @@ use std::{
 
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
+use tempfile::TempDir;
+use tidegate::adapters::instance::InstanceLock;
 
 use crate::support::{
     broker::broker_url,
@@ -158,6 +160,8 @@ fn answers_health_metrics_and_api_over_http() {
         "tidegate_job_wait_seconds",
         "tidegate_settlements_total",
         "tidegate_replies_total",
+        "tidegate_dead_letters",
+        "tidegate_pool_restarts_total",
         "tidegate_broker_connected",
         "tidegate_broker_reconnects_total",
         "tidegate_build_info",
@@ -307,12 +311,34 @@ fn takes_a_new_configuration_over_at_a_hangup() {
     assert!(took["changed"].is_null() && took["removed"].is_null());
     second.publish("hello");
     daemon.wait_for_pool("more", |pool| pool["jobs"]["done"] == 1);
+    let gauge = "tidegate_expected_workers{pool=\"more\"}";
+    let (_, metrics) = daemon.get("/metrics");
+    assert!(metrics.contains(gauge), "{metrics}");
 
     daemon.configure(&broker_url(), "", &signing(&first));
     daemon.signal(Signal::SIGHUP);
     let took = daemon.wait_for_message("took the configuration over");
     assert_eq!(took["removed"], "more");
     assert_eq!(daemon.pool("more"), Value::Null);
+    // Its counters stay, and nothing that was true of it only while it was there.
+    let metrics = poll(|| {
+        let (_, metrics) = daemon.get("/metrics");
+        (!metrics.contains(gauge)).then_some(metrics)
+    });
+    let metrics = metrics.expect("its gauges go");
+    let lines = metrics
+        .lines()
+        .filter(|line| line.contains("pool=\"more\""));
+    let mut left: Vec<&str> = lines.filter_map(|line| line.split('{').next()).collect();
+    left.dedup();
+    for gauge in [
+        "tidegate_workers",
+        "tidegate_runners",
+        "tidegate_breaker_open",
+    ] {
+        assert!(!left.contains(&gauge), "{metrics}");
+    }
+    assert!(left.contains(&"tidegate_jobs_total"), "{metrics}");
 }
 
 #[test]
@@ -398,6 +424,20 @@ fn is_the_only_one_on_its_state_directory() {
     );
     // The first one is none the worse for it.
     daemon.wait_for_pool("work", |pool| pool["state"] == "idle");
+}
+
+#[test]
+fn waits_for_the_end_of_one_that_is_on_its_way_out() {
+    let queue = Queue::new();
+    let dir = TempDir::new().unwrap();
+    let state = dir.path().join("state");
+    let first = InstanceLock::take(&state).unwrap();
+    let mut daemon = Daemon::start_soon(dir, &broker_url(), &signing(&queue));
+    daemon.wait_for_message("another supervisor is here: waiting for its end");
+    drop(first);
+    daemon.wait_until_started();
+    queue.publish("one");
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Tests that need the outside world: a broker, child processes, the built program.
+//! Tests that need the outside world: a broker, child processes, the built program. Those that need more of the machine are
+//! in `tests/machine`.
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
@@ -7,25 +8,24 @@
     reason = "the tests of settlement run on queues of both kinds"
 )]
 
+#[allow(dead_code, reason = "the tests of the machine use more of it")]
 mod support;
 
 mod amqp_broker;
+mod causes;
 mod check_broker;
 mod cli;
-mod container_runner;
 mod daemon;
 mod dead;
 mod deadlines;
+mod declaring;
 mod exec_runner;
-mod full_disk;
-mod limits;
+mod frozen;
 mod odd_messages;
-mod orphans;
 mod queue_conformance;
 mod replies;
-mod runner_conformance;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod stalled_readers;
 mod warm_runner;
-mod with_broker;

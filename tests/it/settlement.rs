@@ -2,7 +2,9 @@
 //!
 //! Compiled twice, as `settlement` on quorum queues and as `settlement_classic` on classic ones.
 
-// Its path is said because this file is not always the module of its own name.
+// Their paths are said because this file is not always the module of its own name.
+#[path = "settlement/origin.rs"]
+mod origin;
 #[path = "settlement/replies.rs"]
 mod replies;
 

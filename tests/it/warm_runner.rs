@@ -3,7 +3,6 @@
 mod broken;
 mod life;
 mod pools;
-mod shims;
 mod talk;
 
 use std::{sync::Arc, time::Duration};

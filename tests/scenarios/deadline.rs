@@ -79,7 +79,7 @@ async fn a_job_that_always_needs_more_time_ends_among_the_dead_letters() {
     };
     let supervisor = start(&broker, settings, HandlerManager::new(endless(&began)));
     until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
-    assert_eq!(began.load(Ordering::Relaxed), 101);
+    assert_eq!(began.load(Ordering::Relaxed), 21);
     let dead = broker.take("jobs.dead");
     assert_eq!(text(&dead[0].headers, "x-tidegate-reason"), "crash-loop");
     assert_eq!(broker.ready(QUEUE), Some(0));
@@ -223,6 +223,6 @@ async fn a_drain_that_comes_first_is_what_stops_a_job() {
         error,
         DrainError::DeadlinePassed { given_back: 1 }
     ));
-    // The message itself, not a copy.
-    assert_eq!(give_backs(&broker.take(QUEUE)[0]), None);
+    // What a drain stops counts for nothing.
+    assert_eq!(give_backs(&broker.take(QUEUE)[0]), Some(0));
 }

@@ -117,10 +117,11 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
     tokio::time::sleep(Duration::from_secs(1700)).await;
     assert_eq!(asked.in_vain(), (times, levels));
 
-    // Another daemon may have made one in the meantime.
+    // Another daemon may have made one in the meantime. Two are there by now: the retry's, and that of the dead letters,
+    // where the message went after its last attempt.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let (again, _) = asked.in_vain();
-    assert_eq!(again, 2 * times - 1);
+    assert_eq!(again, 2 * times - 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,4 +138,25 @@ async fn what_an_earlier_run_left_is_counted() {
     until(&supervisor, "gone", |pool| pool.delayed == 0).await;
     broker.send(QUEUE, "one");
     until(&supervisor, "delayed again", |pool| pool.delayed == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_wait_now_are_counted_whoever_wrote_them() {
+    let broker = broker();
+    broker.declare_queue("jobs.dead", QueueKind::Classic);
+    broker.send("jobs.dead", "of an earlier run");
+    let reject = HandlerManager::new(|_: Job| async { Ok(Outcome::reject("never")) });
+    let supervisor = start(&broker, settings(Policy::fixed(1)), reject);
+    let earlier = until(&supervisor, "counted", |pool| pool.dead_waiting == 1).await;
+    assert_eq!(earlier.jobs.dead, 0);
+    broker.send(QUEUE, "bad");
+    until(&supervisor, "counted too", |pool| pool.dead_waiting == 2).await;
+    broker.take("jobs.dead");
+    let purged = until(&supervisor, "gone", |pool| pool.dead_waiting == 0).await;
+    assert_eq!(purged.jobs.dead, 1);
+    // A queue that was not there when it was looked for is known as soon as something is put into it.
+    assert!(broker.delete_queue("jobs.dead"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    broker.send(QUEUE, "bad");
+    until(&supervisor, "counted again", |pool| pool.dead_waiting == 1).await;
 }

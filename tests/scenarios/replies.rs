@@ -187,8 +187,10 @@ async fn a_crash_loop_is_answered_too() {
     let mut message = asking(CALLER, "echo");
     message
         .headers
-        .insert("x-tidegate-give-backs".to_owned(), HeaderValue::I64(101));
+        .insert("x-tidegate-give-backs".to_owned(), HeaderValue::I64(20));
     broker.send_message(message);
+    // Held once more, and its taker lost.
+    lose(&broker, 1).await;
     let supervisor = start(
         &broker,
         two_attempts(ReplySettings::default()),

@@ -141,6 +141,18 @@ async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn scaling_says_what_it_came_to_though_a_reconcile_is_under_way() {
+    let broker = broker();
+    let supervisor = start(&broker, settings(Policy::fixed(5)), Mortal::default());
+    // The pool's first look begins with its task.
+    tokio::task::yield_now().await;
+    let result = supervisor.scale(&name(), Some(3)).await.unwrap();
+    assert_eq!(result.workers_diff, 3);
+    let again = supervisor.scale(&name(), Some(3)).await.unwrap();
+    assert_eq!(again.workers_diff, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
     let broker = broker();
     let (mut held, handler) = Held::new();

@@ -37,7 +37,7 @@ impl AmqpBrowser {
         let operation = format!("look through the queue {queue}");
         let queue = short("name of a queue", queue.as_str())?;
         let (mut place, live) = lanes.place(&operation).await?;
-        let open = rpc(&operation, RPC_TIMEOUT, live.connection.create_channel());
+        let open = rpc(&operation, RPC_TIMEOUT, live.create_channel());
         let opened = open.await.inspect_err(|error| place.ticket.note(error));
         let channel = OwnChannel(opened?);
         place.ticket.opened();

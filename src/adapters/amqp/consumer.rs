@@ -53,8 +53,9 @@ impl AmqpConsumer {
         let queue = short("name of a queue", request.queue.as_str())?;
         let tag = short("consumer tag", &request.tag)?;
         let (mut place, live) = lanes.place(&operation).await?;
+        place.ticket.turn().await;
         let open = async {
-            let channel = OwnChannel(live.connection.create_channel().await?);
+            let channel = OwnChannel(live.create_channel().await?);
             place.ticket.opened();
             // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
             channel
@@ -70,7 +71,18 @@ impl AmqpConsumer {
             Ok((channel, stream))
         };
         let opened = rpc(&operation, RPC_TIMEOUT, open).await;
-        let (channel, stream) = opened.inspect_err(|error| place.ticket.note(error))?;
+        let (channel, stream) = opened
+            .inspect_err(|error| place.ticket.note(error))
+            .map_err(|error| match error.kind {
+                QueueErrorKind::Unsuitable => QueueError {
+                    operation: format!(
+                        "{operation}: it is a stream, which gives each message to every worker; a pool wants a classic \
+                         or a quorum queue"
+                    ),
+                    ..error
+                },
+                _ => error,
+            })?;
         Ok(Self {
             channel,
             stream,

@@ -26,7 +26,10 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, QueueError> {
 
 /// A delivery's message.
 pub(super) fn message(delivery: lapin::message::Delivery) -> Message {
-    wire::message(delivery).unwrap_or_else(plain)
+    match wire::preface(&delivery) {
+        Some(length) => wire::message(delivery, length),
+        None => plain(delivery),
+    }
 }
 
 fn plain(delivery: lapin::message::Delivery) -> Message {
@@ -156,7 +159,7 @@ pub(super) fn to_lapin(
     Ok(lapins)
 }
 
-fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
+pub(super) fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
     let entries = headers
         .iter()
         .map(|(name, value)| Ok((short("name of a header", name)?, field(value)?)))

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
-    types::{AMQPValue, FieldTable},
+    types::FieldTable,
 };
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,10 @@ use super::{
     browser::AmqpBrowser,
     consumer::AmqpConsumer,
     convert::short,
+    declare::{arguments, bind},
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
+    kind::{self, QueueFacts},
     lanes::Lanes,
     link::{Link, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
@@ -32,7 +34,7 @@ use crate::{
     decide::{QueueName, may_break_error_texts},
     queue::{
         Browser, Connectivity, ConsumeRequest, Consumer, NoRoute, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec,
+        QueueDriver, QueueError, QueueErrorKind, QueueSpec,
     },
 };
 
@@ -59,10 +61,10 @@ pub struct AmqpDriver {
     wary: Mutex<Option<Arc<ChannelPool>>>,
     /// Written by the task that follows the links, read by everyone.
     connectivity: watch::Receiver<Connectivity>,
-    /// Queues that were declared, and on which connection, so that each retry does not ask again. A name goes as soon
+    /// Queues that were declared, on which connection and how, so that each retry does not ask again. A name goes as soon
     /// as anything says that its queue is gone; after a loss of the connection it is asked for anew, since the broker
     /// may have come back without it.
-    known: Mutex<HashMap<QueueName, Weak<Live>>>,
+    known: Mutex<HashMap<QueueName, (Weak<Live>, QueueSpec)>>,
 }
 
 impl AmqpDriver {
@@ -130,6 +132,19 @@ impl AmqpDriver {
     /// Cancel-safe.
     pub async fn facts(&self) -> Result<ServerFacts, QueueError> {
         facts::ask(&self.address).await
+    }
+
+    /// What a queue is, as far as the broker lets on over AMQP: its type and arguments, and not its policies. Changes
+    /// nothing, whether the queue is there or not; each question is an error in the broker's log.
+    ///
+    /// # Errors
+    /// [`NotFound`](QueueErrorKind::NotFound); [`AccessRefused`](QueueErrorKind::AccessRefused) where the user may not
+    /// declare it.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn queue_facts(&self, queue: &QueueName) -> Result<QueueFacts, QueueError> {
+        kind::ask(&self.probe, queue).await
     }
 
     async fn look(&self, queue: &QueueName, operation: &str) -> Result<QueueDepth, QueueError> {
@@ -204,9 +219,10 @@ impl AmqpDriver {
         }
     }
 
-    fn is_known(&self, queue: &QueueName) -> bool {
+    fn is_known(&self, queue: &QueueSpec) -> bool {
         let known = self.known();
-        let since = known.get(queue).and_then(Weak::upgrade);
+        let known = known.get(&queue.name).filter(|(_, spec)| spec == queue);
+        let since = known.and_then(|(since, _)| since.upgrade());
         since.is_some_and(|since| {
             self.incarnation()
                 .is_some_and(|now| Arc::ptr_eq(&since, &now))
@@ -232,7 +248,7 @@ impl AmqpDriver {
         published.inspect_err(|error| replace_if_failed(&self.answer, &pool, error))
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<QueueName, Weak<Live>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<QueueName, (Weak<Live>, QueueSpec)>> {
         lock(&self.known)
     }
 }
@@ -264,13 +280,13 @@ impl QueueDriver for AmqpDriver {
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
         let name = &queue.name;
-        if self.is_known(name) {
+        if self.is_known(queue) {
             return Ok(());
         }
         // Before it is asked: what was learnt on a connection that is lost meanwhile counts for nothing.
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
-        if let Err(error) = self.ask(name, &operation, false, arguments(queue)).await {
+        if let Err(error) = self.ask(name, &operation, false, arguments(queue)?).await {
             // A user who may not declare may still find a queue that someone else has declared for it.
             if error.kind != QueueErrorKind::AccessRefused
                 || self.look(name, &operation).await.is_err()
@@ -278,8 +294,10 @@ impl QueueDriver for AmqpDriver {
                 return Err(error);
             }
         }
+        bind(&self.requests(name), queue).await?;
         if let Some(live) = incarnation {
-            self.known().insert(name.clone(), Arc::downgrade(&live));
+            let known = (Arc::downgrade(&live), queue.clone());
+            self.known().insert(name.clone(), known);
         }
         Ok(())
     }
@@ -405,32 +423,4 @@ fn connectivity_of(links: &[LinkState]) -> Connectivity {
         }
         None => Connectivity::Connected,
     }
-}
-
-fn arguments(queue: &QueueSpec) -> FieldTable {
-    let mut table = FieldTable::default();
-    let mut text = |key: &str, value: &str| {
-        table.insert(key.into(), AMQPValue::LongString(value.into()));
-    };
-    // Said for classic too: a virtual host may have another default.
-    text(
-        "x-queue-type",
-        match queue.kind {
-            QueueKind::Classic => "classic",
-            QueueKind::Quorum => "quorum",
-        },
-    );
-    if let Some(target) = &queue.dead_letter_to {
-        text("x-dead-letter-exchange", "");
-        text("x-dead-letter-routing-key", target.as_str());
-        if queue.kind == QueueKind::Quorum {
-            text("x-dead-letter-strategy", "at-least-once");
-            text("x-overflow", "reject-publish");
-        }
-    }
-    if let Some(ttl) = queue.message_ttl {
-        let ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-        table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ms));
-    }
-    table
 }

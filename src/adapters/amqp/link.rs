@@ -1,17 +1,26 @@
 //! One connection, kept up by one task.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
-use lapin::{Connection, Event};
+use lapin::{Channel, Connection, Event};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Plug};
-use crate::queue::{QueueError, QueueErrorKind};
+use crate::{
+    escape::Escaped,
+    queue::{QueueError, QueueErrorKind},
+};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
@@ -19,6 +28,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(15);
 const STABLE: Duration = Duration::from_secs(30);
 /// How often a connection's state is looked at beside its events, which lapin drops before anyone listens.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest that a request waits for the first attempt, or for a connection that is being replaced.
+const REPLACED_WITHIN: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection's place: whatever connection is there at the moment, and what became of the last.
@@ -51,9 +62,46 @@ pub(super) struct Live {
     plug: Plug,
     /// Whether the broker takes no publishes from it: the link's own.
     blocked: watch::Sender<bool>,
+    /// Channels that were opened on it. Written by whoever opens one.
+    opened: AtomicUsize,
+    /// Wakes the keeper to replace it. Written by whoever opens one channel too many.
+    worn: Notify,
+    /// Whether there is no other to be had. Written by the keeper, read by whoever opens a channel.
+    is_irreplaceable: AtomicBool,
 }
 
 impl Live {
+    fn new(connection: Connection, plug: Plug, blocked: watch::Sender<bool>) -> Self {
+        Self {
+            blocked,
+            connection,
+            plug,
+            opened: AtomicUsize::new(0),
+            worn: Notify::new(),
+            is_irreplaceable: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens a channel.
+    ///
+    /// lapin numbers channels one after the other, and keeps what the broker closed one with: the number's next channel
+    /// fails with the error of the one before, and the number is lost. A queue that is not there for hours uses them
+    /// all up, and then another queue seems not to be there. So no number is used twice: a connection that has used
+    /// most of them is replaced, and goes once its channels have.
+    pub(super) async fn create_channel(&self) -> lapin::Result<Channel> {
+        let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+        if opened >= wears_at(self.connection.configuration().channel_max()) {
+            self.worn.notify_one();
+        }
+        self.connection.create_channel().await
+    }
+
+    fn is_used_up(&self) -> bool {
+        let numbers = numbers(self.connection.configuration().channel_max());
+        self.opened.load(Ordering::Relaxed) >= numbers
+            && !self.is_irreplaceable.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.connection.status().connected()
     }
@@ -124,14 +172,21 @@ impl Link {
 
     /// The connection.
     ///
-    /// Waits for the first attempt, whose outcome nobody knows yet, and for nothing else: a link that is down is
-    /// an error at once.
+    /// Waits for the first attempt, whose outcome nobody knows yet, and for one that is being replaced: a link that is
+    /// down is an error at once.
     pub(super) async fn live(&self, operation: &str) -> Result<Arc<Live>, QueueError> {
         let mut state = self.state.subscribe();
-        let seen = state
-            .wait_for(|state| !matches!(state, LinkState::Connecting))
-            .await
-            .map(|state| state.clone());
+        // One that has no number left is being replaced.
+        let is_known = |state: &LinkState| match state {
+            LinkState::Connecting => false,
+            LinkState::Up(live) => !live.is_up() || !live.is_used_up(),
+            LinkState::Down(_) => true,
+        };
+        let seen = time::timeout(REPLACED_WITHIN, state.wait_for(is_known)).await;
+        let seen = match seen {
+            Ok(seen) => seen.map(|state| state.clone()),
+            Err(_) => return Err(QueueError::new(QueueErrorKind::ChannelLimit, operation)),
+        };
         match seen {
             Ok(LinkState::Up(live)) if live.is_up() => Ok(live),
             Ok(LinkState::Down(why)) => Err(disconnected(operation).with_source(why.as_ref())),
@@ -180,29 +235,51 @@ async fn keep(link: Arc<Link>, address: Arc<Address>) {
 
 /// Cancel-safe: an attempt that is dropped closes its socket, and a connection that was made is in the link.
 async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) {
+    // One that is being replaced, and does until then.
+    let mut worn: Option<Arc<Live>> = None;
     loop {
         let why = match address.connect(&link.role).await {
             Ok((connection, plug)) => {
+                worn = None;
                 let events = connection.events_listener();
                 link.blocked.send_replace(connection.status().blocked());
-                let live = Arc::new(Live {
-                    blocked: link.blocked.clone(),
-                    connection,
-                    plug,
-                });
+                let live = Arc::new(Live::new(connection, plug, link.blocked.clone()));
                 let since = Instant::now();
                 tracing::debug!(link = link.role, "connected to the broker");
                 link.set(LinkState::Up(live.clone()));
-                let why = until_lost(&live, events).await;
+                let lost = tokio::select! {
+                    why = until_lost(&live, events) => Some(why),
+                    () = live.worn.notified() => None,
+                };
                 if since.elapsed() >= STABLE {
                     *backoff = Backoff::default();
                 }
+                let Some(why) = lost else {
+                    tracing::debug!(
+                        link = link.role,
+                        "connection is replaced: its channel numbers run out"
+                    );
+                    worn = Some(live);
+                    continue;
+                };
                 live.plug.pull();
                 link.blocked.send_replace(false);
                 why
             }
             Err(error) => chain(&error),
         };
+        if let Some(live) = worn.as_ref().filter(|live| live.is_up()) {
+            // Numbers used twice are better than no channel at all.
+            live.is_irreplaceable.store(true, Ordering::Relaxed);
+            tracing::debug!(
+                link = link.role,
+                error = why,
+                "connection cannot be replaced"
+            );
+            time::sleep(backoff.next_pause()).await;
+            continue;
+        }
+        worn = None;
         let pause = backoff.next_pause();
         tracing::debug!(
             link = link.role,
@@ -247,7 +324,7 @@ fn lost() -> String {
     String::from("the connection was lost")
 }
 
-/// An error with its causes, in one line, without control characters: brokers' texts are others' data.
+/// An error with its causes, in one line and escaped: brokers' texts are others' data.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -260,9 +337,20 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    Escaped(&text).to_string()
+}
+
+/// Channels that a connection of this `channel_max` can number. 0 is its word for no limit.
+fn numbers(channel_max: u16) -> usize {
+    match channel_max {
+        0 => usize::from(u16::MAX),
+        limit => usize::from(limit),
+    }
+}
+
+/// Channels after which such a connection is replaced.
+fn wears_at(channel_max: u16) -> usize {
+    (numbers(channel_max) * 3 / 4).max(1)
 }
 
 /// Exponential with jitter: links that lost the same broker do not come back in step.

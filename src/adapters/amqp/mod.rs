@@ -30,9 +30,11 @@ mod address;
 mod browser;
 mod consumer;
 mod convert;
+mod declare;
 mod driver;
 mod error;
 mod facts;
+mod kind;
 mod lanes;
 mod link;
 mod pool;
@@ -43,4 +45,4 @@ mod tls;
 #[doc(hidden)]
 pub mod wire;
 
-pub use self::{driver::AmqpDriver, facts::ServerFacts};
+pub use self::{driver::AmqpDriver, facts::ServerFacts, kind::QueueFacts};

@@ -173,7 +173,7 @@ impl ChannelPool {
 
     async fn open(&self, live: &Live, operation: &str) -> Result<Channel, QueueError> {
         let open = async {
-            let channel = live.connection.create_channel().await?;
+            let channel = live.create_channel().await?;
             if self.purpose == Purpose::Publishing {
                 channel
                     .confirm_select(ConfirmSelectOptions::default())

@@ -18,7 +18,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{self, Instant},
 };
 
@@ -43,6 +43,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Time after which a trial that could not be made is made again.
 const UNTRIED: Duration = Duration::from_secs(60);
+/// Channels that are opened at once where nothing is known of a limit: as many may be granted beyond it.
+const AT_ONCE: usize = 4;
 /// Longest time that a first consumer waits for the other channels that are being opened.
 const TOGETHER: Duration = Duration::from_secs(1);
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +56,8 @@ pub(super) struct Quota {
     ledger: Mutex<Ledger>,
     /// Consumers' channels that are being opened. Written with the ledger; read by first consumers, which wait for zero.
     opening: watch::Sender<usize>,
+    /// Lets few channels at a time be opened where nothing is known of a limit.
+    turns: Arc<Semaphore>,
     /// One trial at a time; who waits finds what it found.
     trial: tokio::sync::Mutex<()>,
 }
@@ -271,6 +275,7 @@ impl Quota {
         Arc::new(Self {
             ledger: Mutex::default(),
             opening: watch::Sender::new(0),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
             trial: tokio::sync::Mutex::default(),
         })
     }
@@ -299,6 +304,7 @@ impl Quota {
                         return Ok(ConsumerTicket {
                             quota: self.clone(),
                             together: answer == Answer::OpenTogether,
+                            turn: None,
                             is_opening: true,
                             is_consuming: false,
                         });
@@ -380,11 +386,20 @@ impl Quota {
 pub(super) struct ConsumerTicket {
     quota: Arc<Quota>,
     together: bool,
+    turn: Option<OwnedSemaphorePermit>,
     is_opening: bool,
     is_consuming: bool,
 }
 
 impl ConsumerTicket {
+    /// Waits for its turn to open the channel.
+    pub(super) async fn turn(&mut self) {
+        if self.together {
+            // It is never closed.
+            self.turn = self.quota.turns.clone().acquire_owned().await.ok();
+        }
+    }
+
     /// The broker has answered: the channel is open.
     pub(super) fn opened(&mut self) {
         self.answer();
@@ -409,6 +424,7 @@ impl ConsumerTicket {
     }
 
     fn answer(&mut self) {
+        self.turn = None;
         if std::mem::take(&mut self.is_opening) {
             let mut ledger = self.quota.ledger();
             ledger.opening -= 1;
@@ -446,7 +462,7 @@ impl Drop for RequestTicket {
     }
 }
 
-/// Opens that many channels at once on a connection of their own, and closes them.
+/// Opens that many channels on a connection of their own, and closes them.
 ///
 /// # Cancel-safety
 /// Cancel-safe: the connection's socket is shut.
@@ -455,35 +471,34 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
         return Trial::Unknown;
     };
     let _plug = PulledOnDrop(plug);
-    let opening = (0..channels).map(|_| connection.create_channel());
-    let (mut granted, mut said, mut is_unknown) = (Vec::new(), None, false);
-    for answer in join_all(opening).await {
-        match answer {
+    // One after the other: the broker counts in the background, and grants too many to who asks for all at once. So at
+    // the end it is given time to count, and asked once more.
+    let mut granted = Vec::new();
+    for n in 0..=channels {
+        if n == channels {
+            time::sleep(SETTLE).await;
+        }
+        match connection.create_channel().await {
             Ok(channel) => granted.push(channel),
             Err(error) => {
                 let error = classify("open a channel", error);
-                match error
-                    .source
-                    .as_deref()
-                    .and_then(|source| channel_limit(source))
-                {
-                    Some(text) => said = Some(text),
+                let said = error.source.as_deref();
+                match said.and_then(|source| channel_limit(source)) {
+                    Some(said) => {
+                        return Trial::Refused {
+                            granted: granted.len(),
+                            said,
+                        };
+                    }
                     // lapin's own, for this connection alone: no word of the broker's.
-                    None if error.kind == QueueErrorKind::ChannelLimit => {}
-                    None => is_unknown = true,
+                    None if error.kind == QueueErrorKind::ChannelLimit => break,
+                    None => return Trial::Unknown,
                 }
             }
         }
     }
-    // One at least: nothing granted and nothing refused says nothing.
-    let count = granted.len();
-    if let Some(said) = said {
-        return Trial::Refused {
-            granted: count,
-            said,
-        };
-    }
-    if is_unknown || count == 0 {
+    let count = granted.len().min(channels);
+    if count == 0 {
         return Trial::Unknown;
     }
     // One by one and answered, so that the broker has them off its count before they are wanted elsewhere.
@@ -503,5 +518,144 @@ struct PulledOnDrop(Plug);
 impl Drop for PulledOnDrop {
     fn drop(&mut self) {
         self.0.pull();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str =
+        "channels opened for user 'u' has reached the maximum allowed user limit of (10)";
+
+    fn refused(granted: usize) -> Trial {
+        Trial::Refused {
+            granted,
+            said: SAID.to_owned(),
+        }
+    }
+
+    /// A driver that probes and publishes, and has that many consumers.
+    fn ledger(consumers: usize) -> Ledger {
+        Ledger {
+            requests: 2,
+            consumers,
+            consuming: consumers,
+            proven: 2 + consumers,
+            ..Ledger::default()
+        }
+    }
+
+    /// Consumers that are let in until one is not, and what it is told.
+    fn fill(ledger: &mut Ledger, now: Instant) -> (usize, Answer) {
+        for n in 0.. {
+            match ledger.ask_consumer(now) {
+                Answer::Open | Answer::OpenTogether => ledger.consumers += 1,
+                other => return (n, other),
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn more_than_ever_are_tried_first_where_jobs_run_and_opened_together_where_none_do() {
+        let now = Instant::now();
+        let mut idle = ledger(0);
+        assert_eq!(idle.ask_consumer(now), Answer::OpenTogether);
+        let mut busy = ledger(5);
+        assert_eq!(busy.ask_consumer(now), Answer::Try);
+        let tried = busy.to_try();
+        busy.tried(Trial::Granted(tried), now);
+        assert_eq!(fill(&mut busy, now), (tried, Answer::Try));
+        // What was once open may be again.
+        busy.consumers = 1;
+        assert_eq!(busy.ask_consumer(now), Answer::Open);
+    }
+
+    #[test]
+    fn a_trial_that_was_refused_leaves_a_few_channels_to_others() {
+        let now = Instant::now();
+        let mut ledger = ledger(1);
+        // Three are open, seven more are granted.
+        ledger.tried(refused(7), now);
+        assert_eq!(fill(&mut ledger, now), (6, Answer::Full));
+        assert_eq!(ledger.consumers, 7);
+        assert_eq!(ledger.ask_request(0, now), Answer::Open);
+        assert_eq!(ledger.ask_request(1, now), Answer::Open);
+        ledger.requests += 1;
+        assert_eq!(ledger.ask_request(1, now), Answer::Full);
+        assert_eq!(ledger.ask_request(0, now), Answer::Open);
+        assert!(
+            ledger
+                .why_full()
+                .contains("10 channels, 7 of them for workers")
+        );
+    }
+
+    #[test]
+    fn trials_come_less_and_less_often_while_they_fail_and_at_once_while_they_do_not() {
+        let mut now = Instant::now();
+        let mut ledger = ledger(7);
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..12 {
+            ledger.tried(refused(1), now);
+            assert_eq!(
+                ledger.ask_consumer(now + pause - Duration::from_millis(1)),
+                Answer::Full
+            );
+            now += pause;
+            assert_eq!(ledger.ask_consumer(now), Answer::Try);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            let step = ledger.to_try();
+            asked.push(step);
+            ledger.tried(Trial::Granted(step), now);
+            assert_eq!(fill(&mut ledger, now).1, Answer::Try);
+        }
+        assert_eq!(asked, [1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn a_refusal_that_cost_a_connection_leaves_one_worker_until_a_trial_has_counted() {
+        let now = Instant::now();
+        let mut ledger = ledger(0);
+        // All that were opening bring the news.
+        for _ in 0..20 {
+            ledger.refused(SAID.to_owned(), now);
+        }
+        assert_eq!(fill(&mut ledger, now), (1, Answer::Full));
+        let later = now + FIRST_PAUSE;
+        assert_eq!(ledger.ask_consumer(later), Answer::Try);
+        assert_eq!(ledger.to_try(), 10);
+        ledger.tried(refused(7), later);
+        assert_eq!(fill(&mut ledger, later), (6, Answer::Full));
+        // Others have taken some since.
+        let later = later + FIRST_PAUSE;
+        ledger.refused(SAID.to_owned(), later);
+        ledger.consumers = 0;
+        assert_eq!(fill(&mut ledger, later), (1, Answer::Full));
+    }
+
+    #[test]
+    fn a_channel_that_was_closed_counts_a_little_longer_where_there_is_a_limit() {
+        let now = Instant::now();
+        let mut ledger = ledger(1);
+        ledger.tried(refused(7), now);
+        assert_eq!(fill(&mut ledger, now), (6, Answer::Full));
+        ledger.consumers -= 1;
+        ledger.closed(now);
+        assert_eq!(ledger.ask_consumer(now), Answer::Full);
+        assert_eq!(ledger.ask_consumer(now + LINGER), Answer::Open);
+    }
+
+    #[test]
+    fn a_trial_that_cannot_be_made_stands_in_nobodys_way() {
+        let now = Instant::now();
+        let mut ledger = ledger(5);
+        ledger.tried(Trial::Unknown, now);
+        assert_eq!(ledger.ask_consumer(now), Answer::Open);
+        assert_eq!(ledger.ask_consumer(now + UNTRIED), Answer::Try);
     }
 }

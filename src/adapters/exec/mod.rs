@@ -7,9 +7,13 @@
 //! The body on standard input, byte for byte, then end of file. Nothing of the message is ever part of a command
 //! line. The environment is cleared but for `PATH`, `HOME`, `LANG`, `TZ` and what the pool lists, and then has
 //! `TIDEGATE_POOL`, `TIDEGATE_QUEUE`, `TIDEGATE_JOB_ID`, `TIDEGATE_ATTEMPT` (1 first), `TIDEGATE_REDELIVERED`
-//! (`true` or `false`), `TIDEGATE_ROUTING_KEY`, `TIDEGATE_CONTENT_TYPE`, `TIDEGATE_CORRELATION_ID` (both empty
-//! where the message has none), `TIDEGATE_HEADERS` (a JSON object; see below) and `TIDEGATE_RUN_ID`. What would take these beyond
-//! 64 KiB together is left out, and then `TIDEGATE_TRUNCATED` is `1`. A NUL becomes U+FFFD.
+//! (`true` or `false`), `TIDEGATE_EXCHANGE` and `TIDEGATE_ROUTING_KEY` (of the [first publish](crate::queue::Message::origin)),
+//! `TIDEGATE_TYPE`, `TIDEGATE_APP_ID`, `TIDEGATE_MESSAGE_ID`, `TIDEGATE_CORRELATION_ID`, `TIDEGATE_REPLY_TO`,
+//! `TIDEGATE_PRIORITY`, `TIDEGATE_TIMESTAMP` (seconds since the epoch), `TIDEGATE_CONTENT_TYPE`, `TIDEGATE_CONTENT_ENCODING`
+//! (each empty where the message has none), `TIDEGATE_HEADERS` (a JSON object; see below) and `TIDEGATE_RUN_ID`. What would
+//! take these beyond 64 KiB together is left out, in this order, and then `TIDEGATE_TRUNCATED` is `1`; likewise where an
+//! earlier copy of the message had to leave headers behind. A NUL becomes U+FFFD, and a byte that is not UTF-8 is shown
+//! as `\xff`.
 //!
 //! # What it says
 //! Both outputs are its log; or, in a pool that answers (`reply = true`), its standard output is the answer for whoever
@@ -37,7 +41,8 @@
 //! # `TIDEGATE_HEADERS`
 //! Text and numbers are themselves; timestamps are whole seconds since the epoch; decimals are strings, so that
 //! no digit is lost; bytes, and text that is not UTF-8, are `{"base64": "..."}`; lists and tables are arrays and
-//! objects, down to 16 levels; what JSON has no word for (void, infinite, not a number, deeper) is `null`.
+//! objects, down to 16 levels; what JSON has no word for (void, infinite, not a number, deeper) is `null`. A name's bytes that
+//! are not UTF-8 are shown as `\xff`.
 
 mod manager;
 mod run;

@@ -30,11 +30,17 @@ pub(super) struct Core {
     pub(super) refusals: HashMap<QueueName, QueueErrorKind>,
     pub(super) takes_no_queue: bool,
     pub(super) max_message_size: Option<usize>,
+    /// Nothing is delivered.
+    pub(super) withholds: bool,
+    /// What consumers are refused with.
+    pub(super) refuses: Option<QueueErrorKind>,
 }
 
 #[derive(Debug)]
 struct Queue {
     spec: QueueSpec,
+    /// Returns that it allows a message; as many as there are where it says nothing.
+    delivery_limit: Option<u32>,
     ready: VecDeque<Stored>,
     /// Consumers in the order of their next turn.
     turns: VecDeque<u64>,
@@ -86,9 +92,25 @@ impl Core {
     }
 
     /// Declares a queue. One that is there in another way stays as it is, and is an error.
-    pub(super) fn declare(&mut self, spec: QueueSpec) -> Result<(), QueueError> {
+    pub(super) fn declare(&mut self, mut spec: QueueSpec) -> Result<(), QueueError> {
+        let text = |name: &str| spec.arguments.get(name).and_then(HeaderValue::as_text);
+        if let (Some(""), Some(key)) = (
+            text("x-dead-letter-exchange"),
+            text("x-dead-letter-routing-key"),
+        ) {
+            spec.dead_letter_to = Some(key.into());
+        }
+        let ttl = spec.arguments.get("x-message-ttl");
+        if let Some(ms) = ttl.and_then(HeaderValue::as_integer) {
+            spec.message_ttl = Some(Duration::from_millis(ms.unsigned_abs()));
+        }
         if let Some(found) = self.queues.get(&spec.name) {
-            if found.spec == spec {
+            // Bindings are made, and say nothing of how the queue is. There are no exchanges here to bind to.
+            let same = QueueSpec {
+                bindings: found.spec.bindings.clone(),
+                ..spec.clone()
+            };
+            if found.spec == same {
                 return Ok(());
             }
             let what = format!(
@@ -99,11 +121,19 @@ impl Core {
         }
         let queue = Queue {
             spec,
+            delivery_limit: None,
             ready: VecDeque::new(),
             turns: VecDeque::new(),
         };
         self.queues.insert(queue.spec.name.clone(), queue);
         Ok(())
+    }
+
+    /// Has a queue give up what is returned more often. Only quorum queues count.
+    pub(super) fn limit_deliveries(&mut self, queue: &QueueName, limit: u32) {
+        if let Some(found) = self.queues.get_mut(queue) {
+            found.delivery_limit = Some(limit);
+        }
     }
 
     /// Deletes a queue; its consumers end without having asked.
@@ -194,6 +224,12 @@ impl Core {
         now: Instant,
     ) -> Result<(u64, mpsc::UnboundedReceiver<Handed>), QueueError> {
         let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
+        if let Some(kind) = self.refuses {
+            return Err(QueueError::new(
+                kind,
+                "open a consumer: the test refuses it",
+            ));
+        }
         let id = self.next_consumer;
         self.next_consumer += 1;
         found.turns.push_back(id);
@@ -272,7 +308,7 @@ impl Core {
             return;
         };
         for stored in consumer.unsettled.into_values() {
-            self.put_back(&queue, stored);
+            self.put_back(&queue, stored, now);
         }
         self.dispatch(&queue, now);
     }
@@ -290,7 +326,7 @@ impl Core {
         };
         match settling {
             Settling::Ack => {}
-            Settling::Requeue => self.put_back(&queue, stored),
+            Settling::Requeue => self.put_back(&queue, stored, now),
             Settling::Reject => self.dead_letter(&queue, stored.message, now),
         }
         self.dispatch(&queue, now);
@@ -337,6 +373,14 @@ impl Core {
         }
     }
 
+    /// Hands out what waits, in every queue.
+    pub(super) fn dispatch_all(&mut self, now: Instant) {
+        let names: Vec<QueueName> = self.queues.keys().cloned().collect();
+        for name in names {
+            self.dispatch(&name, now);
+        }
+    }
+
     fn new_place(&mut self) -> u64 {
         self.next_place += 1;
         self.next_place
@@ -366,11 +410,18 @@ impl Core {
         self.dispatch(queue, now);
     }
 
-    /// Puts a message back where it had been.
-    fn put_back(&mut self, queue: &QueueName, mut stored: Stored) {
+    /// Puts a message back where it had been, unless its queue gives it up: then it is a dead letter, or gone.
+    fn put_back(&mut self, queue: &QueueName, mut stored: Stored, now: Instant) {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
+            let limit = found
+                .delivery_limit
+                .filter(|_| found.spec.kind == QueueKind::Quorum);
+            if limit.is_some_and(|limit| stored.returned > i64::from(limit)) {
+                self.dead_letter(queue, stored.message, now);
+                return;
+            }
             let index = found
                 .ready
                 .partition_point(|other| other.place < stored.place);
@@ -394,6 +445,9 @@ impl Core {
     /// Hands ready messages out, a turn each, as far as prefetch allows.
     fn dispatch(&mut self, queue: &QueueName, now: Instant) {
         self.expire_head(queue, now);
+        if self.withholds {
+            return;
+        }
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };

@@ -50,7 +50,7 @@ pub struct MemoryBroker {
 struct Shared {
     core: Mutex<Core>,
     connectivity: watch::Sender<Connectivity>,
-    /// Whether confirms are held. Written by tests, read by whoever publishes.
+    /// Whether publishers are blocked, and confirms held. Written by tests, read by whoever publishes.
     blocked: watch::Sender<bool>,
     /// Wakes the clock that moves expired messages. Written by whoever publishes, read by the clock.
     changed: Notify,
@@ -74,12 +74,13 @@ impl MemoryBroker {
     /// Declares a queue that is nothing but durable.
     pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
         // One that is there already stays as it is.
-        let _ = self.core().declare(QueueSpec {
-            name: name.into(),
-            kind,
-            dead_letter_to: None,
-            message_ttl: None,
-        });
+        let _ = self.core().declare(QueueSpec::new(name.into(), kind));
+    }
+
+    /// Gives a quorum queue a delivery limit: what is returned more often goes to its dead letters, or nowhere, as
+    /// RabbitMQ has it. Without one, none is given up.
+    pub fn limit_deliveries(&self, queue: &str, limit: u32) {
+        self.core().limit_deliveries(&QueueName::from(queue), limit);
     }
 
     /// Puts a message with this body into a queue.
@@ -131,6 +132,7 @@ impl MemoryBroker {
     /// Has every publish refused, as a memory or disk alarm does, or accepted again.
     pub fn set_blocked(&self, blocked: bool) {
         self.core().blocked = blocked;
+        self.shared.blocked.send_replace(blocked);
     }
 
     /// Takes publishes but confirms none, and says that publishers are blocked, until it is called again: what an alarm
@@ -162,6 +164,18 @@ impl MemoryBroker {
     /// Has every probe fail, or answer again.
     pub fn set_probes_fail(&self, fail: bool) {
         self.core().probes_fail = fail;
+    }
+
+    /// Has nothing delivered, as on a queue whose single active consumer is someone else, or delivered again.
+    pub fn set_withholds(&self, withholds: bool) {
+        let mut core = self.core();
+        core.withholds = withholds;
+        core.dispatch_all(Instant::now());
+    }
+
+    /// Has every new consumer refused with this kind of error, or opened again.
+    pub fn set_refuses(&self, kind: Option<QueueErrorKind>) {
+        self.core().refuses = kind;
     }
 
     /// Loses every connection: consumers end, what they had not settled goes back.

@@ -26,7 +26,7 @@ pub(in crate::adapters) fn job_variables(
     let mut budget = Budget {
         left: BUDGET,
         truncated: false,
-        variables: Vec::with_capacity(10),
+        variables: Vec::with_capacity(18),
     };
     budget.add("TIDEGATE_POOL", without_nul(job.pool().as_str()));
     budget.add("TIDEGATE_QUEUE", without_nul(job.queue().as_str()));
@@ -36,15 +36,17 @@ pub(in crate::adapters) fn job_variables(
         "TIDEGATE_REDELIVERED",
         if message.redelivered { "true" } else { "false" }.into(),
     );
-    budget.add("TIDEGATE_ROUTING_KEY", without_nul(&message.routing_key));
-    budget.add(
-        "TIDEGATE_CONTENT_TYPE",
-        without_nul(properties.content_type.as_deref().unwrap_or_default()),
-    );
-    budget.add(
-        "TIDEGATE_CORRELATION_ID",
-        without_nul(properties.correlation_id.as_deref().unwrap_or_default()),
-    );
+    budget.add("TIDEGATE_EXCHANGE", no_nul(job.exchange()));
+    budget.add("TIDEGATE_ROUTING_KEY", no_nul(job.routing_key()));
+    budget.text("TIDEGATE_TYPE", &properties.kind);
+    budget.text("TIDEGATE_APP_ID", &properties.app_id);
+    budget.text("TIDEGATE_MESSAGE_ID", &properties.message_id);
+    budget.text("TIDEGATE_CORRELATION_ID", &properties.correlation_id);
+    budget.text("TIDEGATE_REPLY_TO", &properties.reply_to);
+    budget.number("TIDEGATE_PRIORITY", properties.priority);
+    budget.number("TIDEGATE_TIMESTAMP", properties.timestamp);
+    budget.text("TIDEGATE_CONTENT_TYPE", &properties.content_type);
+    budget.text("TIDEGATE_CONTENT_ENCODING", &properties.content_encoding);
     // Last, because it is the one that a sender can make as large as they like.
     match headers {
         WithHeaders::Yes if job.headers().is_empty() => budget.add("TIDEGATE_HEADERS", "{}".into()),
@@ -70,6 +72,16 @@ struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
+    /// A property; empty where the message has none.
+    fn text(&mut self, name: &'static str, property: &'a Option<String>) {
+        self.add(name, without_nul(property.as_deref().unwrap_or_default()));
+    }
+
+    fn number(&mut self, name: &'static str, property: Option<impl ToString>) {
+        let text = property.map(|number| number.to_string());
+        self.add(name, text.unwrap_or_default().into());
+    }
+
     fn add(&mut self, name: &'static str, value: Cow<'a, str>) {
         // As the kernel counts: `name=value` and a NUL.
         let size = name.len() + value.len() + 2;
@@ -80,6 +92,13 @@ impl<'a> Budget<'a> {
             }
             None => self.truncated = true,
         }
+    }
+}
+
+fn no_nul(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => without_nul(text),
+        Cow::Owned(text) => without_nul(&text).into_owned().into(),
     }
 }
 
@@ -131,8 +150,15 @@ mod tests {
                 message_id: Some("id\0".into()),
                 content_type: Some("text/plain".into()),
                 correlation_id: Some("corr".into()),
+                content_encoding: Some("gzip".into()),
+                kind: Some("thumbnail".into()),
+                app_id: Some("shop".into()),
+                reply_to: Some("answers".into()),
+                priority: Some(7),
+                timestamp: Some(1_764_000_000),
                 ..Properties::default()
             },
+            exchange: "orders".into(),
             ..with_header(1)
         });
         let expected = [
@@ -141,9 +167,17 @@ mod tests {
             ("TIDEGATE_JOB_ID", "id\u{fffd}"),
             ("TIDEGATE_ATTEMPT", "3"),
             ("TIDEGATE_REDELIVERED", "true"),
+            ("TIDEGATE_EXCHANGE", "orders"),
             ("TIDEGATE_ROUTING_KEY", "key\nof two lines"),
-            ("TIDEGATE_CONTENT_TYPE", "text/plain"),
+            ("TIDEGATE_TYPE", "thumbnail"),
+            ("TIDEGATE_APP_ID", "shop"),
+            ("TIDEGATE_MESSAGE_ID", "id\u{fffd}"),
             ("TIDEGATE_CORRELATION_ID", "corr"),
+            ("TIDEGATE_REPLY_TO", "answers"),
+            ("TIDEGATE_PRIORITY", "7"),
+            ("TIDEGATE_TIMESTAMP", "1764000000"),
+            ("TIDEGATE_CONTENT_TYPE", "text/plain"),
+            ("TIDEGATE_CONTENT_ENCODING", "gzip"),
             ("TIDEGATE_HEADERS", r#"{"h":1}"#),
         ];
         assert_eq!(
@@ -159,10 +193,58 @@ mod tests {
         let told = variables(Message::default());
         assert_eq!(told["TIDEGATE_JOB_ID"], "made-up");
         assert_eq!(told["TIDEGATE_REDELIVERED"], "false");
-        assert_eq!(told["TIDEGATE_CONTENT_TYPE"], "");
-        assert_eq!(told["TIDEGATE_CORRELATION_ID"], "");
+        for name in [
+            "EXCHANGE",
+            "ROUTING_KEY",
+            "TYPE",
+            "APP_ID",
+            "MESSAGE_ID",
+            "CORRELATION_ID",
+            "REPLY_TO",
+            "PRIORITY",
+            "TIMESTAMP",
+            "CONTENT_TYPE",
+            "CONTENT_ENCODING",
+        ] {
+            assert_eq!(told[&*format!("TIDEGATE_{name}")], "");
+        }
         assert_eq!(told["TIDEGATE_HEADERS"], "{}");
         assert!(!told.contains_key("TIDEGATE_TRUNCATED"));
+    }
+
+    #[test]
+    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+        let copy = |exchange: &str| Message {
+            exchange: exchange.into(),
+            routing_key: "thumbnails".into(),
+            headers: Headers::from([
+                ("x-tidegate-original-exchange".to_owned(), "orders".into()),
+                (
+                    "x-tidegate-original-routing-key".to_owned(),
+                    "eu.new".into(),
+                ),
+            ]),
+            ..Message::default()
+        };
+        let told = variables(copy(""));
+        assert_eq!(told["TIDEGATE_EXCHANGE"], "orders");
+        assert_eq!(told["TIDEGATE_ROUTING_KEY"], "eu.new");
+        let told = variables(copy("elsewhere"));
+        assert_eq!(told["TIDEGATE_EXCHANGE"], "elsewhere");
+        assert_eq!(told["TIDEGATE_ROUTING_KEY"], "thumbnails");
+    }
+
+    /// The page that users look them up on.
+    #[test]
+    fn every_variable_is_documented() {
+        let page = include_str!("../../../docs/jobs.md");
+        let told = variables(Message::default());
+        for name in told
+            .keys()
+            .chain(&["TIDEGATE_TRUNCATED", "TIDEGATE_RUN_ID"])
+        {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
     }
 
     #[test]

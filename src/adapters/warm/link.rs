@@ -19,6 +19,7 @@ use crate::{
     },
     config::WarmSettings,
     decide::{JobId, PoolName},
+    escape::Quoted,
     runner::{CreateRunner, StartError},
 };
 
@@ -253,9 +254,11 @@ impl End {
 /// A line that came when no job was there to answer.
 pub(super) fn unasked(line: &[u8]) -> String {
     match protocol::parse(line) {
-        Ok(Said::Answer { id, .. }) => format!("answered {:?}, which it was not asked", cut(&id)),
+        Ok(Said::Answer { id, .. }) => {
+            format!("answered {}, which it was not asked", Quoted(&cut(&id)))
+        }
         Ok(Said::Progress { id, .. }) => {
-            format!("spoke of {:?}, which it was not at", cut(&id))
+            format!("spoke of {}, which it was not at", Quoted(&cut(&id)))
         }
         Ok(Said::Ready { .. }) => "said again that it is ready".to_owned(),
         Err(trouble) => trouble,

@@ -1,6 +1,7 @@
 //! The lines of the protocol, both ways. Pure. `docs/warm-protocol.md` is its specification.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     time::Duration,
@@ -58,9 +59,17 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         pool: &'a str,
         queue: &'a str,
         redelivered: bool,
-        routing_key: &'a str,
-        content_type: Option<&'a str>,
+        exchange: Cow<'a, str>,
+        routing_key: Cow<'a, str>,
+        r#type: Option<&'a str>,
+        app_id: Option<&'a str>,
+        message_id: Option<&'a str>,
         correlation_id: Option<&'a str>,
+        reply_to: Option<&'a str>,
+        priority: Option<u8>,
+        timestamp: Option<u64>,
+        content_type: Option<&'a str>,
+        content_encoding: Option<&'a str>,
         headers: Value,
         #[serde(skip_serializing_if = "Option::is_none")]
         body: Option<&'a str>,
@@ -68,6 +77,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         body_base64: Option<String>,
     }
     let message = job.message();
+    let properties = job.properties();
     let text = std::str::from_utf8(job.body()).ok();
     let line = Line {
         id: job.id().as_str(),
@@ -75,9 +85,17 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         pool: job.pool().as_str(),
         queue: job.queue().as_str(),
         redelivered: message.redelivered,
-        routing_key: &message.routing_key,
-        content_type: message.properties.content_type.as_deref(),
-        correlation_id: message.properties.correlation_id.as_deref(),
+        exchange: job.exchange(),
+        routing_key: job.routing_key(),
+        r#type: properties.kind.as_deref(),
+        app_id: properties.app_id.as_deref(),
+        message_id: properties.message_id.as_deref(),
+        correlation_id: properties.correlation_id.as_deref(),
+        reply_to: properties.reply_to.as_deref(),
+        priority: properties.priority,
+        timestamp: properties.timestamp,
+        content_type: properties.content_type.as_deref(),
+        content_encoding: properties.content_encoding.as_deref(),
         headers: headers_to_json(job.headers()),
         body: text,
         body_base64: match text {
@@ -278,8 +296,15 @@ mod tests {
             properties: Properties {
                 message_id: Some("a\"b".into()),
                 content_type: Some("text/plain".into()),
+                content_encoding: Some("gzip".into()),
+                kind: Some("thumbnail".into()),
+                app_id: Some("shop".into()),
+                reply_to: Some("answers".into()),
+                priority: Some(7),
+                timestamp: Some(1_764_000_000),
                 ..Properties::default()
             },
+            exchange: "orders".into(),
             ..Message::default()
         });
         assert!(told.starts_with(r#"{"id":"a\"b","#), "{told}");
@@ -287,10 +312,37 @@ mod tests {
         let value: Value = serde_json::from_str(&told).expect("JSON");
         let expected = json!({
             "id": "a\"b", "attempt": 2, "pool": "p", "queue": "q", "redelivered": true,
-            "routing_key": "key", "content_type": "text/plain", "correlation_id": null,
+            "exchange": "orders", "routing_key": "key", "type": "thumbnail", "app_id": "shop",
+            "message_id": "a\"b", "correlation_id": null, "reply_to": "answers", "priority": 7,
+            "timestamp": 1_764_000_000, "content_type": "text/plain", "content_encoding": "gzip",
             "headers": {"h": 1}, "body": "of\ntwo lines",
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+        let told = line(Message {
+            routing_key: "q".into(),
+            headers: Headers::from([
+                ("x-tidegate-original-exchange".to_owned(), "orders".into()),
+                ("x-tidegate-original-routing-key".to_owned(), "new".into()),
+            ]),
+            ..Message::default()
+        });
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(value["exchange"], "orders");
+        assert_eq!(value["routing_key"], "new");
+    }
+
+    /// The specification that runners are written from.
+    #[test]
+    fn every_key_is_documented() {
+        let page = include_str!("../../../docs/warm-protocol.md");
+        let value: Value = serde_json::from_str(&line(Message::default())).expect("JSON");
+        for key in value.as_object().expect("an object").keys() {
+            assert!(page.contains(&format!("`{key}`")), "{key}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     adapters::process::{Cause, Course, Event, FOREVER, Step},
     config::ExecSettings,
+    escape::Quoted,
     runner::{Failure, FailureKind, Job, JobControl, JobEnd},
 };
 
@@ -142,7 +143,7 @@ pub(super) async fn talk(
                             continue;
                         }
                         Ok(Said::Answer { id, .. } | Said::Progress { id, .. }) => {
-                            break Deed::Broke(format!("answered {:?}, which is another job", cut(&id)));
+                            break Deed::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
                         }
                         Ok(Said::Ready { .. }) => break Deed::Broke(unasked(&line)),
                         Err(trouble) => break Deed::Broke(trouble),

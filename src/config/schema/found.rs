@@ -8,6 +8,7 @@ use super::super::{
     BrokerUrl,
     problem::{Place, Problem},
 };
+use crate::escape::{Escaped, Quoted};
 
 /// A value with its position.
 pub(in crate::config) type Item<'v> = Spanned<DeValue<'v>>;
@@ -65,8 +66,8 @@ pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
 /// The same of a text. A URL with credentials may stand at any key, by mistake: its password is left out.
 pub(in crate::config) fn shown_text(text: &str) -> String {
     match may_hold_credentials(text) {
-        true => cut(&BrokerUrl::new(text).to_string()),
-        false => format!("{:?}", cut(text)),
+        true => Escaped(&cut(&BrokerUrl::new(text).to_string())).to_string(),
+        false => Quoted(&cut(text)).to_string(),
     }
 }
 

@@ -26,5 +26,6 @@ pub(super) use self::{
         duration_text, quoted,
     },
     table::Table,
+    unknown::nearest,
     variables::Spelling,
 };

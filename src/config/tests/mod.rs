@@ -1,5 +1,6 @@
 //! The module as its users see it: text in, settings or problems out.
 
+mod arguments;
 mod environment;
 mod files;
 mod limits;

@@ -297,7 +297,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\\u0000\"]",
-            "2:12: pools.a.runner.command: found \"a\\0\", write it without the NUL",
+            "2:12: pools.a.runner.command: found \"a\\u{0}\", write it without the NUL",
         ),
         (
             "command = [\"a\"]\ntimeout = \"0s\"",
@@ -405,8 +405,15 @@ fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
                  dead-letter exchange, or write \"queue\": without one, dead letters are lost",
             ],
         ),
-        ("classic", vec![]),
-        ("quorum", vec![]),
+        (
+            "classic",
+            vec![
+                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", write arguments = { \
+                 x-dead-letter-exchange = \"\", x-dead-letter-routing-key = \"a.dead\" }, or write \"queue\": without a \
+                 dead-letter exchange, dead letters are lost",
+            ],
+        ),
+        ("quorum\"\narguments.x-dead-letter-exchange = \"", vec![]),
     ] {
         let text = format!(
             "[pools.a]\ndeclare = \"{declare}\"\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n"
@@ -438,6 +445,23 @@ fn a_queue_name_must_leave_room_for_its_retry_queues() {
     let lines = pool_lines(&format!("queue = \"{fits}q\""));
     assert_eq!(lines.len(), 1);
     assert!(lines[0].ends_with("write at most 242 bytes: <queue>.retry.300000 must fit in 255"));
+}
+
+/// RabbitMQ 4.0 answers by an internal error, and closes the connection.
+#[test]
+fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
+    let room = 219 - ".retry.300000".len();
+    let fits = "é".repeat(room / 2);
+    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
+    let lines = pool_lines(&format!("queue = \"{fits}é\""));
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].contains(
+            "write at most 206 bytes: RabbitMQ 4.0 fails at errors about <queue>.retry.300000"
+        ),
+        "{}",
+        lines[0]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        Answers, BreakerRules, BrokerUrl, ContainerSettings, Cores, DeadLetter, Declare,
+        Answers, Binding, BreakerRules, BrokerUrl, ContainerSettings, Cores, DeadLetter, Declare,
         DrainAfter, EngineAddress, ExecSettings, LogFormat, Mount, PoolSettings, Pull,
         ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
     },
@@ -43,6 +43,8 @@ keep_warm = 1
 preempt = true
 shutdown_grace = "1m30s"
 ack_deadline = "1h"
+bindings = [{ exchange = "savanna", routing_key = "zebra.*" }]
+arguments.x-dead-letter-exchange = "lions"
 reply = true
 reply_allow = ["amq.gen-*", "replies"]
 reply_max = "64KiB"
@@ -119,6 +121,12 @@ fn every_key_of_the_file_reaches_its_setting() {
         name: "zebra".into(),
         queue: "stripes".into(),
         declare: Declare::Quorum,
+        arguments: [("x-dead-letter-exchange".to_owned(), "lions".into())].into(),
+        bindings: vec![Binding {
+            exchange: "savanna".to_owned(),
+            routing_key: "zebra.*".to_owned(),
+            ..Binding::default()
+        }],
         prefetch: 2,
         poll_interval: Duration::from_secs(1),
         drain_after: DrainAfter::Never,

@@ -75,7 +75,7 @@ impl Pool {
         if ends {
             // The panic may have come before anyone was told.
             self.order_all();
-            if self.deadline.is_none() && !self.shared.stop.is_cancelled() {
+            if self.due().is_none() {
                 let grace = self.shared.settings().shutdown_grace;
                 self.deadline = Instant::now().checked_add(grace);
             }

@@ -6,12 +6,11 @@ use futures_util::FutureExt as _;
 use tokio::time;
 
 use crate::{
-    config::{DeadLetter, Declare, PoolSettings},
+    config::{Declare, PoolSettings},
     decide::{Moment, Probe},
-    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    run::{contain, settling::chain, shared::Shared},
+    queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
+    run::{contain, declaring::declare, settling::chain, shared::Shared},
     runner::CleanupReport,
-    settle::{dead_queue, dead_queue_spec},
 };
 
 /// Longest that a runner manager may clean up in one look.
@@ -23,6 +22,8 @@ pub(super) struct Look {
     pub(super) begun: Moment,
     pub(super) cleaned: CleanupReport,
     pub(super) probe: Probe,
+    /// Whether the broker refuses to be asked, until someone changes something.
+    pub(super) refused: bool,
 }
 
 /// Cleans up and reads the queue's depth: the first two steps of a reconcile.
@@ -36,19 +37,23 @@ pub(super) async fn look(shared: &Shared) -> Look {
         .await
         .unwrap_or_default();
     let settings = shared.settings();
+    shared.declaring.keep(&*shared.driver, &settings).await;
     let probe = contain::future(|| probe(&*shared.driver, &settings).boxed()).await;
-    let probe = probe.unwrap_or_else(|panicked| Probe::Failed {
-        why: format!("the queue driver panicked: {panicked}"),
+    let (probe, refused) = probe.unwrap_or_else(|panicked| {
+        let why = format!("the queue driver panicked: {panicked}");
+        (Probe::Failed { why }, false)
     });
     Look {
         begun,
         cleaned,
         probe,
+        refused,
     }
 }
 
-/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to.
-async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
+/// Reads the queue's depth, and declares the queue where it is missing and the pool is told to. Says also whether the
+/// broker refuses that for good.
+async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, bool) {
     let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
     let mut answer = driver.probe(&settings.queue).await;
     if answer.as_ref().is_err_and(missing) && settings.declare != Declare::No {
@@ -57,32 +62,15 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> Probe {
             Err(error) => Err(error),
         };
     }
-    match answer {
+    let refused = answer
+        .as_ref()
+        .is_err_and(|error| !missing(error) && !error.is_transient());
+    let probe = match answer {
         Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
         Err(error) if missing(&error) => Probe::Missing,
         Err(error) => Probe::Failed {
             why: format!("failed to {}", chain(&error)),
         },
-    }
-}
-
-async fn declare(driver: &dyn QueueDriver, settings: &PoolSettings) -> Result<(), QueueError> {
-    let kind = match settings.declare {
-        Declare::Quorum => QueueKind::Quorum,
-        Declare::Classic | Declare::No => QueueKind::Classic,
     };
-    // RabbitMQ drops a message that is rejected, and from version 4 on one at a quorum queue's delivery limit, unless
-    // the queue has somewhere to send it.
-    let drops = kind == QueueKind::Quorum || settings.retry.dead_letter == DeadLetter::Broker;
-    let dead_letter_to = drops.then(|| dead_queue(&settings.queue));
-    if drops {
-        driver.declare(&dead_queue_spec(&settings.queue)).await?;
-    }
-    let spec = QueueSpec {
-        name: settings.queue.clone(),
-        kind,
-        dead_letter_to,
-        message_ttl: None,
-    };
-    driver.declare(&spec).await
+    (probe, refused)
 }

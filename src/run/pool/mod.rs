@@ -8,6 +8,7 @@
 mod keep;
 mod look;
 mod reconcile;
+mod stuck;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,6 +34,10 @@ use crate::{
 /// Longest time until a queue that is missing is looked for again: each look costs the probe's channel, and a line in
 /// the broker's log.
 const ABSENT: Duration = Duration::from_secs(5);
+
+/// Time beyond the jobs' own grace that a pool has for its end after a drain's deadline: for the broker to hear of what
+/// was given back. Then it is stopped at once.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a pool is asked to do. Sent by the supervisor's handle.
 #[derive(Debug)]
@@ -68,6 +73,8 @@ enum Event {
     Command(Command),
     /// The drain's deadline has passed.
     DeadlinePassed,
+    /// So has the time for the jobs' ends and their settlements.
+    Overdue,
     /// The supervisor stops everything now.
     Killed,
 }
@@ -90,8 +97,10 @@ enum Next {
 struct Asked {
     answer: oneshot::Sender<ReconcileResult>,
     reason: &'static str,
-    /// What was done for them before the reconcile.
+    /// What was done since they asked and before that reconcile.
     before: ReconcileResult,
+    /// Whether a look that is under way already will do: what they want is done by whatever reconcile comes next.
+    joins: bool,
 }
 
 /// A pool's task.
@@ -112,10 +121,14 @@ pub(crate) struct Pool {
     answers: Vec<Asked>,
     /// Who asked since it began, and so wants another one.
     late: Vec<Asked>,
+    /// When a drain stops what still runs.
     deadline: Option<Instant>,
+    /// When, after that, everything is stopped at once.
+    overdue: Option<Instant>,
     killed: bool,
     /// What was said to be wrong with intake.
     fault: Option<reconcile::Fault>,
+    troubles: stuck::Troubles,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
@@ -144,8 +157,10 @@ impl Pool {
             answers: Vec::new(),
             late: Vec::new(),
             deadline: None,
+            overdue: None,
             killed: false,
             fault: None,
+            troubles: stuck::Troubles::default(),
             trouble: None,
             absent: None,
             delayed: Some(AbortOnDropHandle::new(delayed)),
@@ -173,9 +188,12 @@ impl Pool {
                 Next::Nothing => {}
                 Next::Look => self.start_look(),
                 Next::Reconcile(reason) => {
-                    let _ = self.reconcile(reason, None);
+                    let result = self.reconcile(reason, None);
+                    for asked in self.answers.iter_mut().filter(|asked| asked.joins) {
+                        asked.before = std::mem::take(&mut asked.before).and(&result);
+                    }
                 }
-                Next::Answer(asked) if self.look.is_some() => self.late.push(asked),
+                Next::Answer(asked) if self.look.is_some() && !asked.joins => self.late.push(asked),
                 Next::Answer(asked) => {
                     self.answers.push(asked);
                     self.start_look();
@@ -188,6 +206,7 @@ impl Pool {
 
     /// The next event.
     async fn event(&mut self, ticks: &mut time::Interval) -> Event {
+        let due = self.due();
         let Self {
             shared,
             workers,
@@ -195,7 +214,6 @@ impl Pool {
             chores,
             prestarts,
             look,
-            deadline,
             killed,
             ..
         } = self;
@@ -206,9 +224,12 @@ impl Pool {
                 None => std::future::pending().await,
             }
         };
-        let deadline = async {
-            match deadline {
-                Some(deadline) => time::sleep_until(*deadline).await,
+        let due = async {
+            match due {
+                Some((at, event)) => {
+                    time::sleep_until(at).await;
+                    event
+                }
                 None => std::future::pending().await,
             }
         };
@@ -231,9 +252,18 @@ impl Pool {
             look = look => Event::Looked(Box::new(look)),
             Some(_) = chores.join_next() => Event::ChoreEnded,
             Some(_) = prestarts.join_next() => Event::ChoreEnded,
-            () = deadline => Event::DeadlinePassed,
+            event = due => event,
             () = pause => Event::GateChanged,
             _ = ticks.tick() => Event::Tick,
+        }
+    }
+
+    /// What comes next on the way to the pool's end, and when.
+    fn due(&self) -> Option<(Instant, Event)> {
+        match (self.deadline, self.overdue) {
+            (Some(at), _) => Some((at, Event::DeadlinePassed)),
+            (None, Some(at)) => Some((at, Event::Overdue)),
+            (None, None) => None,
         }
     }
 
@@ -246,7 +276,7 @@ impl Pool {
             Event::Tick => Next::Look,
             Event::Looked(look) => {
                 self.look = None;
-                self.note_absence(&look.probe);
+                self.note_absence(look.refused || look.probe == Probe::Missing);
                 let reason = self.answers.first().map_or("poll", |asked| asked.reason);
                 let result = self.reconcile(reason, Some(*look));
                 // Once round without a fault: what made it fail is over.
@@ -278,6 +308,7 @@ impl Pool {
                 answer,
                 reason: "asked",
                 before: ReconcileResult::default(),
+                joins: false,
             }),
             Event::Command(Command::Pin(pin, answer)) => {
                 self.reconciler.set_pin(pin);
@@ -286,12 +317,14 @@ impl Pool {
                     answer,
                     reason: "scale",
                     before: ReconcileResult::default(),
+                    joins: true,
                 })
             }
             Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
                 answer,
                 reason: "flush",
                 before: self.flush(mode),
+                joins: true,
             }),
             Event::Command(Command::Update(spec)) => {
                 self.update(*spec);
@@ -310,12 +343,22 @@ impl Pool {
             Event::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
                 self.deadline = None;
+                let grace = self.shared.fleet.longest_stop_grace();
+                self.overdue = Instant::now().checked_add(grace.saturating_add(LAST_WORDS));
                 self.shared.stop.cancel();
+                Next::Nothing
+            }
+            Event::Overdue => {
+                warn!(pool = %self.shared.name, "drain is overdue: the rest is stopped at once");
+                self.overdue = None;
+                self.shared.kill.cancel();
                 Next::Nothing
             }
             Event::Killed => {
                 // The runners have heard of it already; what is left is to wait for their jobs to be given back.
                 self.killed = true;
+                self.deadline = None;
+                self.overdue = None;
                 self.shared.kill.cancel();
                 self.shared.gate.set_draining();
                 self.order_all();
@@ -349,10 +392,10 @@ impl Pool {
         self.look = Some(async move { look(&shared).await }.instrument(span).boxed());
     }
 
-    /// A queue that stays missing is looked for less and less often.
-    fn note_absence(&mut self, probe: &Probe) {
+    /// A queue that stays missing, or may not be looked at, is looked for less and less often.
+    fn note_absence(&mut self, is_absent: bool) {
         let interval = self.shared.settings().poll_interval;
-        self.absent = matches!(probe, Probe::Missing).then(|| {
+        self.absent = is_absent.then(|| {
             let longer = |(pause, _): (Duration, _)| pause.saturating_mul(2).min(ABSENT);
             let pause = self.absent.map_or(interval, longer).max(interval);
             (pause, Instant::now() + pause)
@@ -384,10 +427,6 @@ impl Pool {
             // Its successor may meet the same: with backoff, then.
             let cause = format!("a worker panicked: {panicked}");
             self.shared.gate.start_failed(self.shared.now(), cause);
-        }
-        if why == Leaving::NotOpened && self.shared.open_failures() == 1 {
-            let error = self.shared.view().open_error.clone();
-            warn!(pool = %self.shared.name, error, "a worker could not open its consumer: trying one at a time");
         }
         debug!(pool = %self.shared.name, worker.id = %id, reason = why.as_str(), "worker ended");
     }
@@ -429,7 +468,7 @@ impl Pool {
             // Whatever could not start, or failed, may be what was changed.
             self.shared.gate.try_now(self.shared.now());
             // The next reconcile sets the gauges of the new kind.
-            self.shared.metrics.runners(kind, 0, 0);
+            self.shared.metrics.forget_runners(kind);
             for idle in &old {
                 self.shared
                     .fleet
@@ -469,10 +508,8 @@ impl Pool {
         let _ = self.flush_idle("drained");
         while self.chores.join_next().await.is_some() {}
         self.shared.fleet.ended().await;
-        let (census, _) = self.shared.census(self.shared.now());
-        self.shared.metrics.sizes(0, 0, &census.counts());
-        self.shared.metrics.runners(self.shared.fleet.kind(), 0, 0);
         self.delayed = None;
+        self.shared.metrics.forget(self.shared.fleet.kind());
         // However often it failed, it came to its end in order.
         self.shared.gate.pool_works();
         self.ended = true;

@@ -9,8 +9,8 @@ use tracing::{Instrument as _, debug, debug_span, info, warn};
 use super::{Pool, look::Look};
 use crate::{
     decide::{
-        Counts, EventKind, Intake, Observation, Phase, Plan, Probe, ReconcileResult,
-        Reconciliation, Rule, WorkerId,
+        Counts, EventKind, Intake, Observation, Plan, Probe, ReconcileResult, Reconciliation, Rule,
+        WorkerId,
     },
     run::{
         FlushMode,
@@ -38,6 +38,7 @@ impl Pool {
         let crashed = self.cleanup(look.as_ref(), &mut result);
 
         let now = shared.now();
+        let refused = look.as_ref().is_some_and(|look| look.refused);
         let (probe, before) = match look {
             Some(look) => (look.probe, look.begun),
             None => (Probe::Held, now),
@@ -58,12 +59,14 @@ impl Pool {
 
         self.note_fault(intake);
         self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());
+        let counts = census.counts();
+        let stale = decision.inputs.stale.as_deref();
+        self.look_out(&observation, stale, refused, &counts, decision.expected);
         let plan = self.allowed(plan, intake);
         decision.plan = plan.summary();
         result.workers_diff = plan.workers_diff();
         self.apply(&plan, intake, &mut result);
 
-        let counts = census.counts();
         self.prestart(&counts, &plan, intake);
         let (idle, busy) = shared.fleet.counts();
         let took = started.elapsed();
@@ -90,7 +93,8 @@ impl Pool {
         shared.metrics.runners(shared.fleet.kind(), idle, busy);
         shared.metrics.breaker(shared.gate.is_broken());
         shared.metrics.reconciled(outcome, took);
-        if !plan.is_empty() {
+        // Tries that fail one after the other are told as such.
+        if !plan.is_empty() && !shared.openings().is_failing() {
             info!(
                 pool = %shared.name,
                 reason,
@@ -144,13 +148,8 @@ impl Pool {
     fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
         if !self.shared.is_connected() || intake == Intake::Draining {
             plan.spawn = 0;
-        } else if self.shared.open_failures() > 0 {
-            // Consumers do not open: one at a time until one does.
-            let opening = self.shared.workers().values().any(|cell| {
-                let seen = cell.seen();
-                seen.phase == Phase::Waiting && seen.consuming.is_none()
-            });
-            plan.spawn = plan.spawn.min(u32::from(!opening));
+        } else {
+            plan.spawn = self.openings(plan.spawn);
         }
         plan
     }

@@ -28,6 +28,11 @@ pub(super) struct Arrived {
 }
 
 impl Intake {
+    /// Whether its channel is gone: then the broker hands out anew what is not settled, and a copy would be a second one.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.ended, Some(Leaving::Lost | Leaving::HeldTooLong))
+    }
+
     /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Arrived, Leaving> {
         if self.ended.is_some() {
@@ -60,6 +65,9 @@ impl Intake {
 impl Worker<'_> {
     /// Waits for a delivery.
     pub(super) async fn wait(&mut self) -> Result<Arrived, Leaving> {
+        if let Some(why) = self.intake.ended.filter(|_| self.intake.is_gone()) {
+            return Err(why);
+        }
         if let Some(mut arrived) = self.intake.ahead.pop_front() {
             arrived.waited = true;
             return Ok(arrived);
@@ -68,10 +76,20 @@ impl Worker<'_> {
             return Err(why);
         }
         self.shared.waiting_more();
-        let next = tokio::select! {
-            biased;
-            () = self.cell.leave.cancelled() => None,
-            next = self.intake.next() => Some(next),
+        let next = loop {
+            let next = tokio::select! {
+                biased;
+                () = self.cell.leave.cancelled() => break None,
+                next = self.intake.next() => next,
+            };
+            match next {
+                Ok(arrived) => {
+                    if let Some(arrived) = self.sift(arrived) {
+                        break Some(Ok(arrived));
+                    }
+                }
+                Err(why) => break Some(Err(why)),
+            }
         };
         let result = match next {
             // Still counted as waiting until the broker has confirmed that nothing more will come.
@@ -100,18 +118,25 @@ impl Worker<'_> {
             return;
         }
         self.intake.ended = Some(Leaving::ScaledDown);
-        if let Err(error) = self.intake.consumer.cancel().await {
+        let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
+        let Some(cancelled) = cancelled else {
+            // What it was sent ahead goes back with its channel.
+            return;
+        };
+        if let Err(error) = cancelled {
             // The broker gives back by itself what was sent ahead on a channel that is gone.
             debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            self.intake.ended = Some(Leaving::Lost);
             return;
         }
         // What was sent before the broker heard of it.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            self.intake.ahead.push_back(Arrived {
+            let arrived = Arrived {
                 delivery,
                 at: Instant::now(),
                 waited: false,
-            });
+            };
+            self.keep(arrived);
         }
     }
 }

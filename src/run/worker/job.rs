@@ -1,7 +1,10 @@
 //! One job of a worker: a runner is borrowed for it, it is run while the intake is minded, its message is settled, and
 //! the runner goes back. It decides nothing about the worker's own end but says why the worker must go.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, warn};
@@ -10,7 +13,8 @@ use super::{Worker, intake::Arrived};
 use crate::{
     config::PoolSettings,
     decide::{Ending, Hours, JobId},
-    queue::Delivery,
+    escape::Escaped,
+    queue::{Delivery, Message},
     run::{
         cell::Leaving,
         contain::{Panicked, Place},
@@ -18,10 +22,10 @@ use crate::{
         fleet::Lent,
         metrics::JobOutcome,
         replies::output_use,
-        settling::{HoldUntil, chain, prepare},
+        settling::{HoldUntil, chain, prepare, stay_blocked},
     },
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
-    settle::{History, Verdict, carried_job_id, crash_loop, give_back, past_deadline, verdict},
+    settle::{History, Verdict, carried_job_id, give_back, past_deadline, verdict},
 };
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
@@ -52,19 +56,21 @@ impl Worker<'_> {
         let job = Job::new(
             self.shared.name.clone(),
             settings.queue.clone(),
-            delivery.message().clone(),
+            as_taken(delivery.message(), history),
             history.attempt,
             || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
         );
-        let span = debug_span!("job", job.id = %job.id().as_str().escape_debug());
+        let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
-            let unrun = if history.is_crash_loop() {
-                Some(crash_loop(history, &settings.retry))
-            } else if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
+            let mut turn = None;
+            let unrun = if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
-                Some(give_back(history, &settings.retry))
-            } else {
+                Some(give_back(history))
+            } else if history.in_vain() == 0 {
                 None
+            } else {
+                self.before_it_runs_again(&settings, job.id(), history, &mut turn)
+                    .await
             };
             match unrun {
                 Some(verdict) => {
@@ -111,7 +117,9 @@ impl Worker<'_> {
             Some(Ok(Ok(lent))) => lent,
             None | Some(Err(_)) => {
                 let cut = lent.map_or(Cut::No, |_| Cut::AtDeadline);
-                let verdict = self.stopped(job, cut, at, history, settings);
+                self.note_stopped(job, cut, at, settings);
+                // It was never begun, so whatever kept it from that was not its own fault.
+                let verdict = give_back(history);
                 return self
                     .settle(
                         settings,
@@ -182,7 +190,13 @@ impl Worker<'_> {
             JobEnd::Failed(failure) if failure.kind == FailureKind::RunnerLost
         );
         let verdict = match report.end {
-            JobEnd::Stopped => self.stopped(job, cut, at, history, settings),
+            JobEnd::Stopped => {
+                self.note_stopped(job, cut, at, settings);
+                match cut {
+                    Cut::No => verdict(JobEnd::Stopped, history, &settings.retry),
+                    Cut::AtDeadline => past_deadline(history, &settings.retry),
+                }
+            }
             end => verdict(end, history, &settings.retry),
         };
         let settled = self
@@ -199,27 +213,19 @@ impl Worker<'_> {
         settled
     }
 
-    /// What becomes of a job that was stopped.
-    fn stopped(
-        &self,
-        job: &Job,
-        cut: Cut,
-        at: Instant,
-        history: History,
-        settings: &PoolSettings,
-    ) -> Verdict {
+    /// Counts a job that we stopped, or says that its delivery could be held no longer.
+    fn note_stopped(&self, job: &Job, cut: Cut, at: Instant, settings: &PoolSettings) {
         if cut == Cut::No {
             self.shared.totals.count_stopped();
-            return verdict(JobEnd::Stopped, history, &settings.retry);
+            return;
         }
         warn!(
             pool = %self.shared.name,
-            job.id = %job.id().as_str().escape_debug(),
+            job.id = %Escaped(job.id().as_str()),
             held_ms = at.elapsed().as_millis() as u64,
             ack_deadline_ms = settings.ack_deadline.as_millis() as u64,
             "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
         );
-        past_deadline(history, &settings.retry)
     }
 
     /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost. Stops it
@@ -274,7 +280,7 @@ impl Worker<'_> {
                 }
                 next = self.intake.next() => match next {
                     Ok(arrived) => {
-                        self.intake.ahead.push_back(arrived);
+                        self.keep(arrived);
                         self.cell.hold(1 + self.held());
                     }
                     Err(why) => {
@@ -282,7 +288,7 @@ impl Worker<'_> {
                         warn!(
                             pool = %self.shared.name,
                             worker.id = %self.cell.id,
-                            job.id = %job.id().as_str().escape_debug(),
+                            job.id = %Escaped(job.id().as_str()),
                             reason = why.as_str(),
                             held_ms = at.elapsed().as_millis() as u64,
                             hint = lost_hint(why),
@@ -309,12 +315,25 @@ impl Worker<'_> {
         verdict: Verdict,
         deadline: Instant,
     ) -> Result<(), Leaving> {
-        let hold = HoldUntil {
-            deadline,
-            stop: &self.cell.stop,
-            kill: &self.shared.kill,
+        let hold = HoldUntil::new(deadline, &self.cell.stop, &self.shared.kill);
+        let goes_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
+        let verdict = match verdict {
+            Verdict::GiveBackCopy { .. } | Verdict::Park { .. } if self.intake.is_gone() => {
+                Verdict::GiveBack
+            }
+            verdict => verdict,
         };
+        let wants_copy = !matches!(
+            verdict,
+            Verdict::Ack { .. } | Verdict::Reject { .. } | Verdict::GiveBack
+        );
+        if goes_back {
+            self.cancel().await;
+        }
         let prepared = prepare(self.shared, settings, job, delivery, history, verdict, hold).await;
+        if wants_copy && prepared.is_requeued() {
+            stay_blocked(self.shared);
+        }
         let gives_back = prepared.gives_back();
         if gives_back || self.cell.goes_after_this() {
             self.cancel().await;
@@ -350,7 +369,7 @@ impl Worker<'_> {
             () = self.cell.stop.cancelled() => {}
             () = self.shared.kill.cancelled() => {}
         }
-        let verdict = give_back(history, &settings.retry);
+        let verdict = give_back(history);
         // It goes in any case, and by its own reason.
         let _ = self
             .settle(
@@ -417,6 +436,17 @@ impl Worker<'_> {
             job_duration: Some(took),
         });
     }
+}
+
+/// The message as its job sees it: of a copy, too, a job is told that there may have been one before.
+fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
+    if message.redelivered || !history.was_taken {
+        return message.clone();
+    }
+    Arc::new(Message {
+        redelivered: true,
+        ..Message::clone(message)
+    })
 }
 
 /// What to look at where a consumer was lost under a job.

@@ -4,21 +4,26 @@
 //! been sent ahead is given back, the channel is closed. A running job comes before all of that: it is finished
 //! and settled first, unless it was ordered to stop.
 //!
-//! Here is its life; what its consumer sends is in `intake`, one job and its settlement in `job`.
+//! Here is its life; what its consumer sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
+//! is done about messages that were delivered in vain before.
 
+mod comeback;
 mod intake;
 mod job;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{
+    task::JoinSet,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::intake::{Arrived, Intake};
 use super::{
     cell::{After, Leaving, WorkerCell},
-    settling::chain,
+    settling::{HoldUntil, chain, prepare, stay_blocked},
     shared::Shared,
 };
 use crate::{
@@ -26,8 +31,12 @@ use crate::{
     decide::QueueName,
     queue::ConsumeRequest,
     runner::OnStart,
-    settle::{History, give_back},
+    settle::{History, Verdict, give_back},
 };
+
+/// How long a worker that is told to go while it opens its consumer waits for that. Closed half way, what the broker has
+/// sent by then would count as delivered in vain.
+const OPENING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
 pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving {
@@ -37,16 +46,23 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         prefetch: settings.prefetch,
         tag: consumer_tag(&shared, &cell),
     };
+    if cell.leave.is_cancelled() {
+        return cell.go(Leaving::ScaledDown);
+    }
+    let mut opening = pin!(shared.driver.consume(request));
     let opened = tokio::select! {
         biased;
-        () = cell.leave.cancelled() => return cell.go(Leaving::ScaledDown),
-        opened = shared.driver.consume(request) => opened,
+        opened = &mut opening => opened,
+        () = cell.leave.cancelled() => match time::timeout(OPENING, opening).await {
+            Ok(opened) => opened,
+            Err(_) => return cell.go(Leaving::ScaledDown),
+        },
     };
     let consumer = match opened {
         Ok(consumer) => consumer,
         Err(error) => {
             debug!(error = %chain(&error), "consumer not opened");
-            shared.open_failed(chain(&error));
+            shared.open_failed(&error);
             return cell.go(Leaving::NotOpened);
         }
     };
@@ -65,6 +81,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
             ahead: VecDeque::new(),
             ended: None,
         },
+        renewals: JoinSet::new(),
         on_start,
         stop: None,
     };
@@ -87,10 +104,12 @@ fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
 
 struct Worker<'a> {
     shared: &'a Arc<Shared>,
-    cell: &'a WorkerCell,
+    cell: &'a Arc<WorkerCell>,
     /// The queue that it consumes: the pool's own may have changed since.
     queue: QueueName,
     intake: Intake,
+    /// Deliveries that are made new, whatever the worker does meanwhile.
+    renewals: JoinSet<()>,
     on_start: OnStart,
     /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
     stop: Option<CancellationToken>,
@@ -133,16 +152,41 @@ impl Worker<'_> {
 
     /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
     async fn leave(mut self) {
+        self.hold_nothing().await;
+        // One that does not answer any more is closed without waiting, as it is dropped.
+        let _ = self.shared.answered(self.intake.consumer.close()).await;
+    }
+
+    /// Cancels the consumer and gives back what it was sent ahead.
+    async fn hold_nothing(&mut self) {
         self.cancel().await;
         let settings = self.settings();
-        let deadline = Instant::now();
+        let mut is_copied = !self.intake.is_gone();
         while let Some(Arrived { delivery, .. }) = self.intake.ahead.pop_front() {
             let history = History::of(delivery.message(), &settings.retry);
-            let verdict = give_back(history, &settings.retry);
-            let _ = self
-                .settle(&settings, None, delivery, history, verdict, deadline)
-                .await;
+            let verdict = match is_copied {
+                true => give_back(history),
+                false => Verdict::GiveBack,
+            };
+            let hold = HoldUntil::new(Instant::now(), &self.cell.stop, &self.shared.kill);
+            let wants_copy = verdict != Verdict::GiveBack;
+            let prepared = prepare(
+                self.shared,
+                &settings,
+                None,
+                delivery,
+                history,
+                verdict,
+                hold,
+            )
+            .await;
+            // Where one cannot be copied the next ones cannot either, and each attempt may take long.
+            if wants_copy && prepared.is_requeued() {
+                is_copied = false;
+                stay_blocked(self.shared);
+            }
+            prepared.settle(self.shared).await;
         }
-        self.intake.consumer.close().await;
+        while self.renewals.join_next().await.is_some() {}
     }
 }

@@ -9,12 +9,7 @@ use super::{connect, consume, declare, publish, to};
 use crate::support::broker::{TestQueue, broker_url, faulty_broker, unique_queue};
 
 fn spec(name: &QueueName) -> QueueSpec {
-    QueueSpec {
-        name: name.clone(),
-        kind: QueueKind::Classic,
-        dead_letter_to: None,
-        message_ttl: None,
-    }
+    QueueSpec::new(name.clone(), QueueKind::Classic)
 }
 
 #[tokio::test(flavor = "multi_thread")]

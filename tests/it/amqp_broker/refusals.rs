@@ -63,12 +63,7 @@ async fn a_missing_permission_is_no_missing_queue_and_no_lost_connection() {
     let owner = connect(&broker.url()).await;
     let theirs = declare(&owner, "theirs").await;
     let driver = connect(&broker.url().replace("guest:guest", "limited:secret")).await;
-    let spec = QueueSpec {
-        name: QueueName::from("others"),
-        kind: QueueKind::Classic,
-        dead_letter_to: None,
-        message_ttl: None,
-    };
+    let spec = QueueSpec::new(QueueName::from("others"), QueueKind::Classic);
     let errors = [
         driver.declare(&spec).await.err(),
         consume(&driver, &theirs).await.err(),

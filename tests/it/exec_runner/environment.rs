@@ -55,11 +55,14 @@ async fn clears_the_environment_but_for_what_is_listed() {
 #[tokio::test]
 async fn tells_the_job_about_its_message() {
     let message = Message {
+        exchange: "orders".into(),
         routing_key: "key".into(),
         properties: Properties {
             message_id: Some("m-1".into()),
             content_type: Some("application/json".into()),
             correlation_id: Some("c-1".into()),
+            kind: Some("resize".into()),
+            priority: Some(4),
             ..Properties::default()
         },
         headers: Headers::from([
@@ -85,9 +88,17 @@ async fn tells_the_job_about_its_message() {
         ("JOB_ID", "m-1"),
         ("ATTEMPT", "1"),
         ("REDELIVERED", "false"),
+        ("EXCHANGE", "orders"),
         ("ROUTING_KEY", "key"),
-        ("CONTENT_TYPE", "application/json"),
+        ("TYPE", "resize"),
+        ("APP_ID", ""),
+        ("MESSAGE_ID", "m-1"),
         ("CORRELATION_ID", "c-1"),
+        ("REPLY_TO", ""),
+        ("PRIORITY", "4"),
+        ("TIMESTAMP", ""),
+        ("CONTENT_TYPE", "application/json"),
+        ("CONTENT_ENCODING", ""),
         (
             "HEADERS",
             r#"{"bytes":{"base64":"/w=="},"newline":"a\nb","nul":"a\u0000b"}"#,

@@ -83,12 +83,7 @@ impl Bench {
         &mut self,
         adjust: impl FnOnce(QueueSpec) -> QueueSpec,
     ) -> QueueName {
-        let spec = adjust(QueueSpec {
-            name: self.name(),
-            kind: self.kind,
-            dead_letter_to: None,
-            message_ttl: None,
-        });
+        let spec = adjust(QueueSpec::new(self.name(), self.kind));
         within("a declare", self.driver.declare(&spec))
             .await
             .expect("a declare");

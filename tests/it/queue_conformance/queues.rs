@@ -158,6 +158,7 @@ pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench
         },
         dead_letter_to: Some(QueueName::from("elsewhere")),
         message_ttl: Some(Duration::from_millis(1)),
+        ..QueueSpec::new("", QueueKind::Quorum)
     };
     // By one that has never seen it.
     let newcomer = bench.newcomer().await;
@@ -180,12 +181,7 @@ pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench
 pub(super) async fn a_deleted_queue_can_be_declared_again(mut bench: Bench) {
     let newcomer = bench.newcomer().await;
     let queue = bench.queue(bench.kind).await;
-    let spec = QueueSpec {
-        name: queue.clone(),
-        kind: bench.kind,
-        dead_letter_to: None,
-        message_ttl: None,
-    };
+    let spec = QueueSpec::new(queue.clone(), bench.kind);
     // By someone else, so that the driver has to notice: at a probe, at a publish, at a consume.
     newcomer.delete(&queue).await.expect("a delete");
     bench.driver.probe(&queue).await.expect_err("it is gone");

@@ -268,6 +268,16 @@ impl PrivateBroker {
             .expect("a node that was there starts again");
     }
 
+    /// Freezes the node: its connections stay open, and nothing is read from them or written to them any more.
+    pub(crate) fn suspend(&mut self) {
+        self.order("suspend");
+    }
+
+    /// Has a frozen node go on.
+    pub(crate) fn resume(&mut self) {
+        self.order("resume");
+    }
+
     /// Takes the broker off its node in good order: connections are closed with a reason.
     pub(crate) fn stop_app(&self) {
         self.ctl(&["stop_app"]);
@@ -414,7 +424,7 @@ fn root() -> Option<PathBuf> {
 
 /// The words before a command that is to run in that system, or none where the machine's own server is used.
 fn inside() -> Vec<PathBuf> {
-    let in_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/in-root");
+    let in_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/in-root");
     root().map_or_else(Vec::new, |root| vec![in_root, root])
 }
 

@@ -60,7 +60,12 @@ impl Daemon {
         daemon
     }
 
-    fn wait_until_started(&mut self) {
+    /// Starts one in `dir`, and does not wait.
+    pub(crate) fn start_soon(dir: TempDir, url: &str, pools: &str) -> Self {
+        Self::spawn(dir, &[], url, "", pools)
+    }
+
+    pub(crate) fn wait_until_started(&mut self) {
         let started = self.wait_for("started", |line| line["message"] == "started");
         self.listen = started["listen"].as_str().unwrap().to_owned();
     }
@@ -80,9 +85,23 @@ impl Daemon {
         head: &str,
         pools: &str,
     ) -> Self {
+        let standard = (Stdio::null(), log.into());
+        Self::start_unheard_by(&[], dir, standard, url, head, pools)
+    }
+
+    /// The same by way of a command, with this standard input and error.
+    pub(crate) fn start_unheard_by(
+        way: &[&str],
+        dir: TempDir,
+        (input, log): (Stdio, Stdio),
+        url: &str,
+        head: &str,
+        pools: &str,
+    ) -> Self {
         write_config(dir.path(), url, head, pools);
-        let child = tidegate(dir.path())
+        let child = tidegate_by(way, dir.path())
             .args(["run", "--log-format", "json"])
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -123,6 +142,11 @@ impl Daemon {
             readers,
             listen: String::new(),
         }
+    }
+
+    /// Where it listens on TCP.
+    pub(crate) fn listen(&self) -> &str {
+        &self.listen
     }
 
     pub(crate) fn dir(&self) -> &Path {

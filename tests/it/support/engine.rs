@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     env, fs,
-    io::Write as _,
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -40,18 +39,19 @@ pub(crate) struct Engine {
     _keeper: Option<(Child, ChildStdin)>,
 }
 
-/// The engine, or `None` where there is none to be had: said on standard error, whatever the test runner captures.
-pub(crate) fn engine() -> Option<&'static Engine> {
+/// The engine. For tests that need one, which are ignored where there is none.
+pub(crate) fn engine() -> &'static Engine {
+    find().as_ref().expect("an engine")
+}
+
+/// Why there is no engine to be had.
+pub(crate) fn lack() -> Option<String> {
+    find().as_ref().err().cloned()
+}
+
+fn find() -> &'static Result<Engine, String> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
-    match ENGINE.get_or_init(Engine::find) {
-        Ok(engine) => Some(engine),
-        Err(why) => {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            let said = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-            said.expect("standard error");
-            None
-        }
-    }
+    ENGINE.get_or_init(Engine::find)
 }
 
 impl Engine {

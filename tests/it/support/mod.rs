@@ -4,6 +4,7 @@ pub(crate) mod broker;
 pub(crate) mod certificates;
 pub(crate) mod daemon;
 pub(crate) mod engine;
+pub(crate) mod exec;
 pub(crate) mod logged;
 pub(crate) mod queue;
 pub(crate) mod raw;

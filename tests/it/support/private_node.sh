@@ -1,7 +1,7 @@
 # Keeps one private RabbitMQ node for the tests: run by tests/it/support/broker.rs, which holds the other end of
 # its standard input. When that closes, however the tests ended, the node and its folder go.
 #
-# Reads `start` and `kill`, a line each, and answers each with `done`. FOLDER, SERVER, EPMD, NODE, DIST_PORT and
+# Reads `start`, `kill`, `suspend` and `resume`, a line each, and answers each with `done`. FOLDER, SERVER, EPMD, NODE, DIST_PORT and
 # EPMD_PORT come in the environment; the arguments are words to put before SERVER and EPMD.
 set -u
 
@@ -51,6 +51,8 @@ while read -r command; do
         node=$!
         ;;
     kill) end_group "$node" ;;
+    suspend) kill -STOP -- "-$node" ;;
+    resume) kill -CONT -- "-$node" ;;
     esac
     echo 'done'
 done

@@ -10,11 +10,13 @@ mod deadline;
 mod model;
 mod names;
 mod observe;
+mod openings;
 mod plan;
 mod policy;
 mod reconcile;
 mod record;
 mod stabiliser;
+mod stuck;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerState, Ending},
@@ -23,9 +25,11 @@ pub use self::{
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
+    openings::{Ground, Openings, Refusal},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     stabiliser::Scaling,
+    stuck::{Depth, STUCK_AFTER, Scene, StuckWatch},
 };

@@ -13,8 +13,8 @@ pub struct Observation {
     pub at: Moment,
     /// What this reconcile's probe of the queue came to.
     pub probe: Probe,
-    /// Our consumers that the broker had confirmed before the probe was sent and that are still there. The broker
-    /// must count at least as many, or its answer is not to be believed.
+    /// Our consumers that the broker had confirmed before the probe was sent and that are still there. Where there are
+    /// any, the broker must count one at least, or its answer is not to be believed.
     pub consumers: u32,
     /// Deliveries that our live workers hold.
     pub held: u64,
@@ -111,16 +111,17 @@ pub(super) enum Believed {
 }
 
 impl Observation {
-    /// What the probe's answer is worth, after `last`. Zero from a broker that does not see all of our own consumers
-    /// is not an empty queue: a quorum queue without a leader answers 0 messages and 0 consumers.
+    /// What the probe's answer is worth, after `last`. Zero from a broker that sees none of our own consumers is not an
+    /// empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. Whoever counts any is the
+    /// queue's leader, though it counts fewer than ours: a quorum queue with a single active consumer counts that one.
     pub(super) fn believed(&self, last: &Believed) -> Believed {
         match &self.probe {
             Probe::Held => last.clone(),
             Probe::Answered {
                 ready: 0,
-                consumers,
-            } if *consumers < self.consumers => Believed::Stale(format!(
-                "0 ready, but the broker counts {consumers} consumers where we hold {}",
+                consumers: 0,
+            } if self.consumers > 0 => Believed::Stale(format!(
+                "0 ready, but the broker counts no consumers where we hold {}",
                 self.consumers
             )),
             Probe::Answered { ready, .. } => Believed::Fresh(*ready),

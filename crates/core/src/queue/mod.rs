@@ -3,6 +3,7 @@
 
 mod error;
 mod message;
+mod origin;
 mod size;
 mod spec;
 
@@ -11,6 +12,7 @@ pub use self::{
     message::{
         HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
     },
+    origin::{ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin},
     size::{entry_size, header_size, short_texts_fit},
-    spec::{QueueKind, QueueSpec},
+    spec::{QueueBinding, QueueKind, QueueSpec},
 };

@@ -13,14 +13,15 @@ use super::{
 };
 use crate::{
     decide::{JobId, PoolName, QueueName},
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties, entry_size, header_size},
+    queue::{
+        HeaderValue, Headers, Message, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Outgoing,
+        Properties, entry_size, header_size,
+    },
     runner::{Failure, FailureKind},
 };
 
 const PREFIX: &str = "x-tidegate-";
-const ORIGINAL: &str = "x-tidegate-original-";
-const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
-const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
+pub(super) const ORIGINAL: &str = "x-tidegate-original-";
 pub(super) const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
 pub(super) const FAILED_AT: &str = "x-tidegate-failed-at";
 pub(super) const REASON: &str = "x-tidegate-reason";
@@ -61,6 +62,9 @@ const DROPPED_LISTED: usize = 16;
 /// Longest of them, in bytes: a short string's, each byte shown as four.
 const LONGEST_DROPPED: usize = 4 * 255;
 
+/// As much as the name of another queue of the same level may be longer.
+const DETOUR: &str = "................";
+
 /// The longest of the broker's words for why it dead-letters.
 const LONGEST_REASON: &str = "delivery_limit";
 
@@ -91,7 +95,7 @@ impl Copies {
         failure: Option<&Failure>,
         now: jiff::Timestamp,
     ) -> Outgoing {
-        let mut copy = self.base(message, next);
+        let mut copy = self.base(message, next, is_copy(message));
         copy.routing_key = retry_queue(&self.queue, level).as_str().to_owned();
         copy.properties.expiration = Some(delay.as_millis().to_string());
         if let Some(failure) = failure {
@@ -109,7 +113,7 @@ impl Copies {
         death: &Death,
         now: jiff::Timestamp,
     ) -> Outgoing {
-        let mut copy = self.base(message, history);
+        let mut copy = self.base(message, history, is_copy(message));
         copy.routing_key = dead_queue(&self.queue).as_str().to_owned();
         let headers = &mut copy.headers;
         // The number of an attempt to come means nothing to the dead; the number spent does.
@@ -130,8 +134,12 @@ impl Copies {
 
     /// A copy that goes straight back to the queue, where the broker counts its deliveries from zero.
     pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
-        let mut copy = self.base(message, next);
+        let mut copy = self.base(message, next, is_copy(message));
         copy.routing_key = self.queue.as_str().to_owned();
+        // There in any case: it is how the next taker knows that there was one before.
+        let none = || HeaderValue::I64(0);
+        let given_back = copy.headers.entry(GIVE_BACKS.to_owned());
+        given_back.or_insert_with(none);
         self.fitted(copy)
     }
 
@@ -144,7 +152,9 @@ impl Copies {
     /// `x-tidegate-original-*`, where it says more than that the message came by the queue's own name.
     pub fn revive(&self, letter: &Message) -> Outgoing {
         let broker = BrokerDeath::of(&letter.headers);
-        let mut copy = self.base(letter, History::default());
+        // Whatever exchange took the letter to where it lay.
+        let again = letter.headers.contains_key(ORIGINAL_ROUTING_KEY);
+        let mut copy = self.base(letter, History::default(), again);
         copy.routing_key = self.queue.as_str().to_owned();
         copy.headers.remove(FIRST_FAILED_AT);
         if !letter.headers.contains_key(ORIGINAL_ROUTING_KEY)
@@ -168,11 +178,9 @@ impl Copies {
         self.fitted(copy)
     }
 
-    /// The message's own content, safe to publish, with our history on it.
-    fn base(&self, message: &Message, history: History) -> Outgoing {
-        // Ours from an earlier copy already. Someone may forge it, and then only forgoes the record of where
-        // the message came from.
-        let again = message.headers.contains_key(ORIGINAL_ROUTING_KEY);
+    /// The message's own content, safe to publish, with our history on it. `again`: it is a copy already, whose record of
+    /// where the message came from is kept. Someone may forge that, and then only forgoes the record.
+    fn base(&self, message: &Message, history: History, again: bool) -> Outgoing {
         let mut headers = Headers::new();
         for (name, value) in &message.headers {
             let name = name.as_str();
@@ -269,17 +277,18 @@ impl Copies {
         let limit = self.header_limit.saturating_sub(self.brokers_room(&copy));
         let mut dropped = dropped(&copy.headers);
         let mut size = header_size(&copy.properties, &copy.headers);
-        while size > limit {
-            let Some(victim) = largest(&copy) else {
+        if size <= limit {
+            return copy;
+        }
+        for victim in expendable(&copy) {
+            if size <= limit {
                 break;
-            };
+            }
             if let Some(value) = copy.headers.remove(&victim) {
                 size -= entry_size(&victim, &value, &copy.properties.raw);
             }
-            if !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL) {
-                if dropped.len() >= DROPPED_LISTED {
-                    continue;
-                }
+            let is_own = !victim.starts_with(PREFIX) || victim.starts_with(ORIGINAL);
+            if is_own && dropped.len() < DROPPED_LISTED {
                 dropped.push(HeaderValue::from(victim));
                 let names = HeaderValue::List(dropped.clone());
                 set(&mut copy.headers, DROPPED, names);
@@ -293,11 +302,12 @@ impl Copies {
     /// pool's queue may have a policy that does the same once more. Nobody measures that frame: a client that is sent
     /// one beyond its `frame_max` ends its connection.
     fn brokers_room(&self, copy: &Outgoing) -> usize {
-        let names = [self.queue.as_str(), &copy.routing_key];
-        let longest = names
-            .into_iter()
-            .max_by_key(|name| name.len())
-            .unwrap_or_default();
+        let [main, first] =
+            [self.queue.as_str(), &copy.routing_key].map(|name| format!("{name}{DETOUR}"));
+        let longest = match main.len() > first.len() {
+            true => &main,
+            false => &first,
+        };
         let text = |text: &str| HeaderValue::from(text);
         let death = |queue: &str| {
             let mut death = Headers::new();
@@ -320,7 +330,7 @@ impl Copies {
         set(
             &mut added,
             DEATHS,
-            HeaderValue::List(vec![death(&copy.routing_key), death(self.queue.as_str())]),
+            HeaderValue::List(vec![death(&first), death(&main)]),
         );
         for name in BROKERS
             .iter()
@@ -338,6 +348,11 @@ impl Copies {
     }
 }
 
+/// Whether a message is a copy of ours, as far as can be told.
+fn is_copy(message: &Message) -> bool {
+    message.copied_from().is_some()
+}
+
 /// Names of headers that earlier copies had no room for. Anyone may have written them: they inform, and no more.
 fn dropped(headers: &Headers) -> Vec<HeaderValue> {
     let Some(HeaderValue::List(names)) = headers.get(DROPPED) else {
@@ -353,18 +368,22 @@ pub fn lacks_headers(message: &Message) -> bool {
     message.headers.contains_key(DROPPED)
 }
 
-/// The header to give up next, or `None` where only what must stay is left.
-fn largest(copy: &Outgoing) -> Option<String> {
-    if copy.headers.contains_key(STDERR) {
-        return Some(STDERR.to_owned());
-    }
-    copy.headers
+/// The headers that a copy can do without, in the order in which they are given up. Sorted once: a frame holds tens of
+/// thousands.
+fn expendable(copy: &Outgoing) -> Vec<String> {
+    let mut expendable: Vec<_> = copy
+        .headers
         .iter()
         .filter(|(name, _)| {
             ![ATTEMPT, LAUNCH_FAILURES, GIVE_BACKS, DROPPED, REASON].contains(&name.as_str())
         })
-        .max_by_key(|(name, value)| entry_size(name, value, &copy.properties.raw))
-        .map(|(name, _)| name.clone())
+        .map(|(name, value)| (entry_size(name, value, &copy.properties.raw), name))
+        .collect();
+    expendable.sort_by_key(|(size, name)| (name.as_str() != STDERR, std::cmp::Reverse(*size)));
+    expendable
+        .into_iter()
+        .map(|(_, name)| name.clone())
+        .collect()
 }
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::{
     copy::{
-        ATTEMPTS, DEATHS, ERROR, EXIT_CODE, FAILED_AT, FAILURE, FIRST_FAILED_AT, REASON, ROUTING,
-        SIGNAL, STDERR, carried_job_id,
+        ATTEMPTS, DEATHS, ERROR, EXIT_CODE, FAILED_AT, FAILURE, FIRST_FAILED_AT, ORIGINAL, REASON,
+        ROUTING, SIGNAL, STDERR, carried_job_id,
     },
-    verdict::{ATTEMPT, DELIVERY_COUNT, GIVE_BACKS_BEFORE_COPY},
+    verdict::{ATTEMPT, DELIVERY_COUNT},
 };
 use crate::{
     decide::QueueName,
@@ -96,41 +96,52 @@ impl Letter {
             signal: integer(headers, SIGNAL),
             stderr: text(headers, STDERR),
             size: body.len() as u64,
-            returned: natural(headers, DELIVERY_COUNT).unwrap_or(0),
+            returned: returned(message),
         }
     }
 }
 
 /// The letter once more, for the end of its own queue, where its returns are counted from zero: looking at a letter
-/// is a return, and a quorum queue of RabbitMQ 4.0 to 4.2 gives up what was returned 20 times.
+/// is a return, and a quorum queue may give up what was returned three times. `None` where nobody counted a return.
 ///
-/// `None` where it was not returned often, and where a copy would go elsewhere too, expire or be refused.
+/// What would have the copy go elsewhere too, expire or be refused moves aside as it does on all copies.
 pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
-    let Message {
-        headers,
-        properties,
-        ..
-    } = letter;
-    let returned = natural(headers, DELIVERY_COUNT).unwrap_or(0);
-    let is_safe = properties.expiration.is_none()
-        && properties.user_id.is_none()
-        && !ROUTING.iter().any(|name| headers.contains_key(*name));
-    if returned < GIVE_BACKS_BEFORE_COPY || !is_safe {
+    if returned(letter) == 0 {
         return None;
     }
-    let mut headers = headers.clone();
+    let mut headers = letter.headers.clone();
+    let mut properties = letter.properties.clone();
     headers.remove(DELIVERY_COUNT);
+    let routing = ROUTING.map(|name| (name.to_lowercase(), headers.remove(name)));
+    let text = |text: Option<String>| text.map(HeaderValue::from);
+    let moved = [
+        ("expiration".to_owned(), text(properties.expiration.take())),
+        ("user-id".to_owned(), text(properties.user_id.take())),
+    ];
+    for (name, value) in routing.into_iter().chain(moved) {
+        if let Some(value) = value {
+            headers.entry(format!("{ORIGINAL}{name}")).or_insert(value);
+        }
+    }
     Some(Outgoing {
         exchange: String::new(),
         routing_key: queue.as_str().to_owned(),
         properties: Properties {
             delivery_mode: Some(2),
-            ..properties.clone()
+            ..properties
         },
         headers,
         body: letter.body.clone(),
         ..Outgoing::default()
     })
+}
+
+/// Returns that its own queue has counted. What the broker hands out for the first time has another queue's header.
+fn returned(letter: &Message) -> u64 {
+    match letter.redelivered {
+        true => natural(&letter.headers, DELIVERY_COUNT).unwrap_or(0),
+        false => 0,
+    }
 }
 
 /// What the broker writes on a message that it dead-letters.
@@ -345,9 +356,10 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_looked_at_often_is_made_new_where_that_is_safe() {
+    fn a_letter_that_was_looked_at_is_made_new_and_one_of_another_queue_is_not() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
+            redelivered: true,
             headers: table([
                 (DELIVERY_COUNT, HeaderValue::I64(times)),
                 (REASON, "attempts".into()),
@@ -357,27 +369,47 @@ mod tests {
             ..Message::default()
         };
         let queue = QueueName::from("q.dead");
-        assert_eq!(renewed(&returned(9), &queue), None);
-        let copy = renewed(&returned(10), &queue).expect("a copy");
+        assert_eq!(renewed(&returned(0), &queue), None);
+        let anothers = Message {
+            redelivered: false,
+            ..returned(20)
+        };
+        assert_eq!(renewed(&anothers, &queue), None);
+        let copy = renewed(&returned(1), &queue).expect("a copy");
         assert_eq!(
             (copy.exchange.as_str(), copy.routing_key.as_str()),
             ("", "q.dead")
         );
         assert_eq!(copy.properties.delivery_mode, Some(2));
-        let mut expected = returned(10);
+        let mut expected = returned(1);
         expected.headers.remove(DELIVERY_COUNT);
         assert_eq!((copy.headers, copy.body), (expected.headers, expected.body));
+    }
 
-        let mut elsewhere = returned(10);
-        elsewhere
-            .headers
-            .insert("BCC".to_owned(), HeaderValue::Void);
-        let mut expires = returned(10);
-        expires.properties.expiration = Some("250".to_owned());
-        let mut refused = returned(10);
-        refused.properties.user_id = Some("someone-else".to_owned());
-        for letter in [elsewhere, expires, refused] {
-            assert_eq!(renewed(&letter, &queue), None);
-        }
+    #[test]
+    fn what_would_harm_a_renewed_letter_moves_aside() {
+        let mut letter = Message {
+            redelivered: true,
+            headers: table([
+                (DELIVERY_COUNT, HeaderValue::I64(1)),
+                ("BCC", "elsewhere".into()),
+                // Of the first publish: it stays.
+                ("x-tidegate-original-expiration", "9".into()),
+            ]),
+            ..Message::default()
+        };
+        letter.properties.expiration = Some("250".to_owned());
+        letter.properties.user_id = Some("someone-else".to_owned());
+        let copy = renewed(&letter, &QueueName::from("q.dead")).expect("a copy");
+        assert_eq!(
+            (copy.properties.expiration, copy.properties.user_id),
+            (None, None)
+        );
+        let expected = table([
+            ("x-tidegate-original-bcc", "elsewhere".into()),
+            ("x-tidegate-original-expiration", "9".into()),
+            ("x-tidegate-original-user-id", "someone-else".into()),
+        ]);
+        assert_eq!(copy.headers, expected);
     }
 }

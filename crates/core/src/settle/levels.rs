@@ -71,17 +71,13 @@ pub fn retry_queue_spec(queue: &QueueName, level: Duration) -> QueueSpec {
         kind: QueueKind::Quorum,
         dead_letter_to: Some(queue.clone()),
         message_ttl: Some(level),
+        ..QueueSpec::new("", QueueKind::Quorum)
     }
 }
 
 /// How the queue for dead letters is declared.
 pub fn dead_queue_spec(queue: &QueueName) -> QueueSpec {
-    QueueSpec {
-        name: dead_queue(queue),
-        kind: QueueKind::Classic,
-        dead_letter_to: None,
-        message_ttl: None,
-    }
+    QueueSpec::new(dead_queue(queue), QueueKind::Classic)
 }
 
 /// How long a message waits at `level`: within [0.75, 1] of it, for `fraction` in [0, 1).

@@ -17,7 +17,7 @@ pub use self::{
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     route::{Route, Scope, Step, rest, scope, spares, what_is_wrong},
     verdict::{
-        CRASH_LOOP, Death, DeathCause, GIVE_BACKS_BEFORE_COPY, History, Verdict, crash_loop,
-        give_back, past_deadline, verdict,
+        CRASH_LOOP, Death, DeathCause, History, SUSPECT, Verdict, give_back, park, past_deadline,
+        renew, verdict,
     },
 };

@@ -16,7 +16,7 @@ const FIRST_REST: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
 /// The queues that a copy may go to, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// How each is declared.
     pub queues: Vec<QueueSpec>,

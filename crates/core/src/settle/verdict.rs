@@ -9,17 +9,24 @@ use crate::{
     settings::{DeadLetter, RetrySettings},
 };
 
-/// Give-backs that a queue with a delivery count is trusted with, before a copy is made instead. A quorum queue
-/// of RabbitMQ 4.0 to 4.2 drops or dead-letters a message after 20.
-pub const GIVE_BACKS_BEFORE_COPY: u64 = 10;
-
 /// Deliveries that came to nothing, after which a message is dead-lettered as a crash loop.
-pub const CRASH_LOOP: u64 = 100;
+///
+/// As many as RabbitMQ 4 itself allows on a quorum queue that says nothing else.
+pub const CRASH_LOOP: u64 = 20;
+
+/// Deliveries that came to nothing, from which on a message is a suspect. Suspects run one at a time, and meanwhile no
+/// other suspect is held: so only the one that runs can be blamed for what happens.
+pub const SUSPECT: u64 = 10;
+
+/// How long a suspect waits in a retry queue for its turn, rounded up to a level of the backoff.
+const PARKED_FOR: Duration = Duration::from_secs(10);
 
 pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
 pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
 pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
+/// RabbitMQ 4 counts with this one what it hands out, where that is not the same.
+const ACQUIRED_COUNT: &str = "x-acquired-count";
 
 /// What a message's headers tell of its past with us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +37,14 @@ pub struct History {
     pub launch_failures: u32,
     /// Deliveries that came to nothing, carried over from earlier copies.
     pub give_backs: u64,
-    /// Deliveries that came to nothing since the last copy, as the broker counts them on a quorum queue.
+    /// Deliveries that came to nothing since the last copy, as the broker counts them on a quorum queue. 0 of a
+    /// message that the broker hands out for the first time, whatever its headers say: those are another queue's.
     pub delivery_count: u64,
+    /// Whether the queue may count deliveries, and give a message up that was delivered too often. Only a message that
+    /// comes again without a count shows that it does not.
+    pub may_count: bool,
+    /// Whether it was handed out before, as far as that is known: by the broker's word, or by that of a copy.
+    pub was_taken: bool,
 }
 
 impl Default for History {
@@ -41,6 +54,8 @@ impl Default for History {
             launch_failures: 0,
             give_backs: 0,
             delivery_count: 0,
+            may_count: true,
+            was_taken: false,
         }
     }
 }
@@ -49,25 +64,47 @@ impl History {
     /// Reads a message's headers. Anyone may have written them: a wrong type or range counts as not there.
     pub fn of(message: &Message, retry: &RetrySettings) -> Self {
         let max = i64::from(retry.max_attempts);
+        let most = i64::try_from(CRASH_LOOP).unwrap_or(i64::MAX);
         let number = |name: &str, least: i64, most: i64| {
             integer(&message.headers, name).filter(|n| (least..=most).contains(n))
         };
         let small = |n: i64| u32::try_from(n).unwrap_or(0);
+        let again = message.redelivered;
+        let give_backs = number(GIVE_BACKS, 0, most);
+        let counted = || {
+            let names = [DELIVERY_COUNT, ACQUIRED_COUNT];
+            names.iter().any(|name| message.headers.contains_key(*name))
+        };
         Self {
             attempt: number(ATTEMPT, 1, max).map_or(1, small),
             launch_failures: number(LAUNCH_FAILURES, 0, max).map_or(0, small),
-            give_backs: number(GIVE_BACKS, 0, i64::from(u32::MAX)).map_or(0, |n| n.unsigned_abs()),
-            delivery_count: number(DELIVERY_COUNT, 0, i64::MAX).map_or(0, |n| n.unsigned_abs()),
+            give_backs: give_backs.map_or(0, |n| n.unsigned_abs()),
+            delivery_count: number(DELIVERY_COUNT, 0, i64::MAX)
+                .filter(|_| again)
+                .map_or(0, |n| n.unsigned_abs()),
+            may_count: !again || counted(),
+            was_taken: again || give_backs.is_some(),
         }
     }
 
-    /// All deliveries of this message that came to nothing.
-    pub fn in_vain(&self) -> u64 {
-        self.give_backs.saturating_add(self.delivery_count)
+    /// Whether the broker counts deliveries of this one that came to nothing. It must be made new before anything
+    /// else, because the queue's limit may be the next.
+    pub fn came_back(&self) -> bool {
+        self.delivery_count > 0
     }
 
-    /// Whether the message was delivered in vain so often that it must be what kills its takers.
-    pub fn is_crash_loop(&self) -> bool {
+    /// All deliveries of this message that came to nothing. What the broker counted since the last copy is one of
+    /// them, however often: the others may be those of another program, or of a time when no copy could be made.
+    pub fn in_vain(&self) -> u64 {
+        self.give_backs.saturating_add(self.came_back().into())
+    }
+
+    /// Whether it came to nothing so often that it must run alone.
+    pub fn is_suspect(&self) -> bool {
+        self.in_vain() >= SUSPECT
+    }
+
+    fn is_crash_loop(&self) -> bool {
         self.in_vain() > CRASH_LOOP
     }
 }
@@ -107,6 +144,18 @@ pub enum Verdict {
     GiveBack,
     /// Give it back as a copy with a fresh delivery count; then acknowledge it.
     GiveBackCopy {
+        /// What the copy carries.
+        next: History,
+    },
+    /// The same before its job was begun, because the queue counts its deliveries.
+    Renew {
+        /// What the copy carries.
+        next: History,
+    },
+    /// A copy waits for its turn to run alone; then acknowledge it.
+    Park {
+        /// The level of the backoff that it waits at.
+        level: Duration,
         /// What the copy carries.
         next: History,
     },
@@ -214,31 +263,40 @@ pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict 
                 failure,
             },
         ),
-        JobEnd::NotStarted(_) => give_back(history, retry),
-        JobEnd::Stopped => back(history, fresh(history), retry),
+        JobEnd::NotStarted(_) | JobEnd::Stopped => give_back(history),
     }
 }
 
-/// Decides how a delivery is given back whose job was never begun.
+/// Decides how a delivery is given back whose job was never begun, or that we have stopped.
 ///
-/// Such a delivery cannot be what ends its takers, so a copy takes none of the broker's count along: a pool may be
-/// faulted for days, and none of its messages becomes a crash loop by that.
-pub fn give_back(history: History, retry: &RetrySettings) -> Verdict {
-    let next = History {
-        delivery_count: 0,
-        ..history
-    };
-    back(history, next, retry)
+/// As a copy, from the first time on: the queue's limit may be 2 or 3, and cannot be seen. Only where the queue is known
+/// not to count it goes back as it is, and keeps its place. It counts for nothing: a pool may be faulted for days,
+/// and none of its messages becomes a crash loop by that.
+pub fn give_back(history: History) -> Verdict {
+    if !history.may_count {
+        return Verdict::GiveBack;
+    }
+    Verdict::GiveBackCopy {
+        next: fresh(history),
+    }
 }
 
-fn back(history: History, next: History, retry: &RetrySettings) -> Verdict {
+/// Decides what becomes of a delivery that [came back](History::came_back), before its job is begun.
+pub fn renew(history: History, retry: &RetrySettings) -> Verdict {
     if history.is_crash_loop() {
         return crash_loop(history, retry);
     }
-    if history.delivery_count < GIVE_BACKS_BEFORE_COPY {
-        return Verdict::GiveBack;
+    Verdict::Renew {
+        next: fresh(history),
     }
-    Verdict::GiveBackCopy { next }
+}
+
+/// Decides where a suspect waits while another one runs.
+pub fn park(history: History, retry: &RetrySettings) -> Verdict {
+    Verdict::Park {
+        level: Levels::new(retry).for_delay(PARKED_FOR),
+        next: fresh(history),
+    }
 }
 
 /// Decides how a delivery is given back whose job was stopped because the broker would soon have cut its channel.
@@ -258,7 +316,7 @@ pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
 }
 
 /// The end of a message that was delivered in vain too often.
-pub fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
+fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
     dead(
         retry,
         Death {
@@ -319,280 +377,4 @@ fn dead(retry: &RetrySettings, death: Death) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runner::{FailureKind, StartError};
-
-    fn failure() -> Failure {
-        Failure {
-            kind: FailureKind::Exit(3),
-            message: String::from("exit code 3"),
-            stderr_tail: None,
-        }
-    }
-
-    fn later(after: Option<Duration>) -> JobEnd {
-        let failure = Some(failure());
-        JobEnd::Retry { after, failure }
-    }
-
-    fn at_attempt(attempt: u32) -> History {
-        History {
-            attempt,
-            ..History::default()
-        }
-    }
-
-    /// What became of the job, its attempt, and the verdict in a word.
-    #[test]
-    fn each_end_of_a_job_has_the_settlement_of_the_design() {
-        let retry = RetrySettings::default();
-        let table: Vec<(&str, JobEnd, u32, &str)> = vec![
-            ("done", JobEnd::Done { reply: None }, 1, "ack"),
-            ("done at last", JobEnd::Done { reply: None }, 5, "ack"),
-            (
-                "failed",
-                JobEnd::Failed(failure()),
-                1,
-                "retry 1s as attempt 2",
-            ),
-            (
-                "failed again",
-                JobEnd::Failed(failure()),
-                4,
-                "retry 8s as attempt 5",
-            ),
-            (
-                "failed for good",
-                JobEnd::Failed(failure()),
-                5,
-                "dead: attempts",
-            ),
-            ("asked for later", later(None), 2, "retry 2s as attempt 3"),
-            (
-                "asked for much later",
-                later(Some(Duration::from_secs(90))),
-                1,
-                "retry 128s as attempt 2",
-            ),
-            (
-                "asked for later too often",
-                later(None),
-                5,
-                "dead: attempts",
-            ),
-            (
-                "refused itself",
-                JobEnd::Rejected {
-                    reason: String::new(),
-                    failure: None,
-                },
-                1,
-                "dead: rejected",
-            ),
-            (
-                "wrapper",
-                JobEnd::WrapperFailed(failure()),
-                3,
-                "retry 1s as attempt 3",
-            ),
-            ("stopped", JobEnd::Stopped, 5, "give back"),
-            (
-                "not started",
-                JobEnd::NotStarted(StartError {
-                    what: String::new(),
-                    source: None,
-                }),
-                5,
-                "give back",
-            ),
-        ];
-        for (name, end, attempt, expected) in table {
-            assert_eq!(
-                word(&verdict(end, at_attempt(attempt), &retry)),
-                expected,
-                "{name}"
-            );
-        }
-    }
-
-    fn word(verdict: &Verdict) -> String {
-        match verdict {
-            Verdict::Ack { .. } => String::from("ack"),
-            Verdict::Retry { level, next, .. } => {
-                format!("retry {}s as attempt {}", level.as_secs(), next.attempt)
-            }
-            Verdict::DeadLetter { death } => format!("dead: {}", death.cause.as_str()),
-            Verdict::Reject { death } => format!("reject: {}", death.cause.as_str()),
-            Verdict::GiveBack => String::from("give back"),
-            Verdict::GiveBackCopy { next } => {
-                format!("give back a copy, {} in vain", next.give_backs)
-            }
-        }
-    }
-
-    #[test]
-    fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
-        let retry = RetrySettings::default();
-        let refused = |failure| JobEnd::Rejected {
-            reason: String::from("not a picture"),
-            failure,
-        };
-        let last = "asked to be run later at its last attempt";
-        for (end, attempt, message, seen) in [
-            (refused(Some(failure())), 1, "not a picture", true),
-            (refused(None), 1, "not a picture", false),
-            (later(None), 5, last, true),
-            (JobEnd::Failed(failure()), 5, "exit code 3", true),
-        ] {
-            let Verdict::DeadLetter { death } = verdict(end, at_attempt(attempt), &retry) else {
-                panic!("{message}: not dead");
-            };
-            assert_eq!(death.message, message);
-            assert_eq!(death.failure, seen.then(failure), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_job_that_asks_for_later_has_not_failed() {
-        let verdict = verdict(later(None), at_attempt(1), &RetrySettings::default());
-        assert!(matches!(verdict, Verdict::Retry { failure: None, .. }));
-    }
-
-    #[test]
-    fn the_broker_dead_letters_where_it_is_asked_to() {
-        let retry = RetrySettings {
-            dead_letter: DeadLetter::Broker,
-            ..RetrySettings::default()
-        };
-        let verdict = verdict(JobEnd::Failed(failure()), at_attempt(5), &retry);
-        assert_eq!(word(&verdict), "reject: attempts");
-    }
-
-    #[test]
-    fn launches_that_fail_have_a_count_of_their_own() {
-        let retry = RetrySettings::default();
-        let fourth = History {
-            launch_failures: 4,
-            ..at_attempt(2)
-        };
-        assert_eq!(
-            word(&verdict(JobEnd::WrapperFailed(failure()), fourth, &retry)),
-            "dead: launch"
-        );
-    }
-
-    #[test]
-    fn giving_back_minds_the_delivery_limit_of_quorum_queues() {
-        let retry = RetrySettings::default();
-        for (count, carried, expected) in [
-            (9, 0, "give back"),
-            (10, 0, "give back a copy, 10 in vain"),
-            (10, 60, "give back a copy, 70 in vain"),
-            (10, 91, "dead: crash-loop"),
-            (101, 0, "dead: crash-loop"),
-        ] {
-            let history = History {
-                delivery_count: count,
-                give_backs: carried,
-                ..History::default()
-            };
-            assert_eq!(
-                word(&verdict(JobEnd::Stopped, history, &retry)),
-                expected,
-                "{count} + {carried}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_message_whose_job_is_never_begun_is_no_crash_loop() {
-        let retry = RetrySettings::default();
-        let mut history = at_attempt(3);
-        let mut copies = 0;
-        for _ in 0..1000 {
-            let not_started = JobEnd::NotStarted(StartError {
-                what: String::new(),
-                source: None,
-            });
-            match verdict(not_started, history, &retry) {
-                // As a quorum queue counts.
-                Verdict::GiveBack => history.delivery_count += 1,
-                Verdict::GiveBackCopy { next } => {
-                    copies += 1;
-                    history = next;
-                }
-                end => panic!("{}", word(&end)),
-            }
-            assert!(history.delivery_count <= GIVE_BACKS_BEFORE_COPY);
-        }
-        assert_eq!((copies, history.attempt), (90, 3));
-        // What came of jobs that were begun is kept.
-        let begun = History {
-            delivery_count: 10,
-            give_backs: 60,
-            ..History::default()
-        };
-        assert_eq!(
-            word(&give_back(begun, &retry)),
-            "give back a copy, 60 in vain"
-        );
-    }
-
-    #[test]
-    fn a_job_that_always_runs_into_the_deadline_does_not_go_round_for_ever() {
-        let retry = RetrySettings::default();
-        let mut history = at_attempt(3);
-        let mut rounds = 0;
-        let end = loop {
-            match past_deadline(history, &retry) {
-                Verdict::GiveBackCopy { next } => history = next,
-                end => break word(&end),
-            }
-            rounds += 1;
-            assert_eq!((history.attempt, history.give_backs), (3, rounds));
-        };
-        assert_eq!((rounds, end.as_str()), (CRASH_LOOP, "dead: crash-loop"));
-    }
-
-    #[test]
-    fn forged_headers_mean_the_first_attempt() {
-        let retry = RetrySettings::default();
-        let forged = [
-            HeaderValue::from("3"),
-            HeaderValue::I64(0),
-            HeaderValue::I64(-4),
-            HeaderValue::I64(6),
-            HeaderValue::I64(i64::MAX),
-            HeaderValue::F64(2.0),
-            HeaderValue::Bool(true),
-            HeaderValue::Void,
-        ];
-        for value in forged {
-            let message = Message {
-                headers: Headers::from([
-                    (String::from(ATTEMPT), value.clone()),
-                    (String::from(LAUNCH_FAILURES), HeaderValue::I64(-1)),
-                    (String::from(GIVE_BACKS), HeaderValue::from("many")),
-                ]),
-                ..Message::default()
-            };
-            assert_eq!(
-                History::of(&message, &retry),
-                History::default(),
-                "{value:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_attempt_within_range_is_read_whatever_its_width() {
-        for value in [HeaderValue::I32(3), HeaderValue::U8(3), HeaderValue::I64(3)] {
-            let message = Message {
-                headers: Headers::from([(String::from(ATTEMPT), value)]),
-                ..Message::default()
-            };
-            assert_eq!(History::of(&message, &RetrySettings::default()).attempt, 3);
-        }
-    }
-}
+mod tests;

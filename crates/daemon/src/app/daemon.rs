@@ -1,6 +1,6 @@
 //! The daemon's life: put together, served, told what to do, taken apart.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -8,6 +8,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
     task::JoinHandle,
+    time::Instant,
 };
 use tracing::{error, info, warn};
 
@@ -33,7 +34,7 @@ use crate::{
 use tidegate::{
     adapters::{
         cgroup,
-        instance::{Instance as Identity, InstanceLock},
+        instance::{Instance as Identity, InstanceLock, LockError},
     },
     builder::{LaunchError, broker_driver},
     config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
@@ -43,6 +44,11 @@ use tidegate::{
 
 /// Events that may wait for the daemon: far more than can be under way.
 const EVENTS: usize = 16;
+
+/// How long a start waits for the end of another supervisor on the same state directory or socket.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it looks again meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -110,7 +116,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
     let settings = loaded.settings;
-    let instance = Instance::take(&settings.http).await?;
+    let instance = Instance::take_patiently(&settings.http).await?;
     let lock = instance.lock.id();
     prepare_cgroups(settings.pools.clone(), lock)
         .await
@@ -167,6 +173,37 @@ struct Instance {
 }
 
 impl Instance {
+    /// As [`take`](Self::take), once one that is on its way out has ended: a process that was killed has its files a
+    /// little longer, and so has one that is being replaced.
+    async fn take_patiently(http: &HttpSettings) -> Result<Self, AppError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut is_waiting = false;
+        loop {
+            let error = match Self::take(http).await {
+                Err(error) if Instant::now() < deadline => error,
+                taken => return taken,
+            };
+            match &error {
+                AppError::Instance(
+                    InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
+                ) => {}
+                // What holds the port may be the one that we wait for, or anything.
+                AppError::Listen { source, .. }
+                    if is_waiting && source.kind() == io::ErrorKind::AddrInUse => {}
+                _ => return Err(error),
+            }
+            if !is_waiting {
+                is_waiting = true;
+                info!(
+                    state_dir = %http.state_dir.display(),
+                    seconds = PATIENCE.as_secs(),
+                    "another supervisor is here: waiting for its end"
+                );
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     async fn take(http: &HttpSettings) -> Result<Self, AppError> {
         let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
         let token = match &http.token_file {

@@ -1,18 +1,19 @@
 //! What a broker looks like to a configuration: the other half of `tidegate check --broker`.
 //!
-//! Looks, and changes nothing: it declares, consumes and publishes nothing, so that it can be run beside a busy
-//! broker. What can only be found out by doing, or only through the management API, it says it could not see.
+//! Looks, and changes nothing: it consumes and publishes nothing, and declares only what no broker carries out, so that
+//! it can be run beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::{
+    declared::of_declaration,
     management::{self, Management, ManagementError},
     output::{Exit, Failure},
 };
 use tidegate::{
-    adapters::amqp::AmqpDriver,
+    adapters::amqp::{AmqpDriver, QueueFacts},
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
@@ -64,6 +65,16 @@ impl Severity {
     }
 }
 
+impl Finding {
+    pub(super) fn of_pool(severity: Severity, pool: &PoolName, what: String) -> Self {
+        Self {
+            severity,
+            pool: Some(pool.clone()),
+            what,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.pool {
@@ -100,11 +111,18 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let mut findings = Vec::new();
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
+        findings.extend(of_declaration(driver.as_ref(), pool).await);
     }
     let (seen, shown) = match &settings.management {
         Some(management) => managed(management, url, &pools, &mut findings).await,
         None => (Seen::Amqp, Vec::new()),
     };
+    // What the management API showed is known better.
+    for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
+        if let Ok(facts) = driver.queue_facts(&pool.queue).await {
+            findings.extend(of_facts(&facts, pool));
+        }
+    }
     findings.extend(unseen(&pools, seen));
     driver.close().await;
     Ok(BrokerReport {
@@ -156,8 +174,23 @@ async fn managed(
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // One that is not there is told of already.
-            let Some(details) = api.queue(&pool.queue).await? else {
-                continue;
+            let details = match api.queue(&pool.queue).await {
+                Ok(Some(details)) => details,
+                Ok(None) => continue,
+                // This queue's own trouble, such as arguments that are nested too deep to be read.
+                Err(error @ ManagementError::Answer(_)) => {
+                    found.push(Finding {
+                        severity: Severity::Warning,
+                        pool: Some(pool.name.clone()),
+                        what: format!(
+                            "what the management API says of the queue {} cannot be read: failed to {}",
+                            pool.queue,
+                            causes(&error)
+                        ),
+                    });
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
             let of_queue = management::findings::of_queue(pool, &details);
@@ -225,6 +258,28 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
     }
 }
 
+/// What a queue's type and arguments mean for the pool on it, as far as AMQP shows them.
+fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
+    let queue = &pool.queue;
+    let mut found = Vec::new();
+    let mut say = |severity, what: String| {
+        found.push(Finding {
+            severity,
+            pool: Some(pool.name.clone()),
+            what,
+        });
+    };
+    if let Some(kind) = &facts.kind {
+        let (severity, what) = management::findings::of_kind(queue, kind);
+        say(severity, what);
+    }
+    if facts.has_single_active_consumer() && pool.policy.max > 1 {
+        let (severity, what) = management::findings::of_single_active_consumer(queue);
+        say(severity, what);
+    }
+    found
+}
+
 fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
     let queue = &pool.queue;
     match (error.kind, pool.declare) {
@@ -263,8 +318,8 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
     )];
     if seen == Seen::Amqp {
         unseen.push(
-            "queue types, arguments and policies: their own consumer timeouts; auto-delete and x-expires queues \
-             vanish with a drained pool, and single-active-consumer makes more than one worker pointless. Write \
+            "queue arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
+             x-expires queues vanish with a drained pool. Write \
              broker.management_url, and they are looked at"
                 .to_owned(),
         );

@@ -99,10 +99,14 @@ fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
 fn text(report: &Report) -> String {
     let mut text = String::new();
     for problem in &report.problems {
-        let _ = writeln!(text, "{problem}");
+        let _ = writeln!(text, "{}", Escaped(&problem.to_string()));
     }
     for warning in &report.warnings {
-        let _ = writeln!(text, "{WARNING}warning:{WARNING:#} {warning}");
+        let _ = writeln!(
+            text,
+            "{WARNING}warning:{WARNING:#} {}",
+            Escaped(&warning.to_string())
+        );
     }
     if let Some(broker) = &report.broker {
         let _ = writeln!(text, "{}", Escaped(&broker.summary()));

@@ -1,5 +1,7 @@
 //! `tidegate explain POOL`: why a pool has the size it has.
 
+use std::fmt::Write as _;
+
 use anstyle::Style;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -30,12 +32,16 @@ fn text(answer: &Value) -> String {
     let word = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
     let name = word("/name").unwrap_or("?");
     let state = word("/status/state").unwrap_or("?");
-    let mut text = format!("{HEAD}{name}{HEAD:#} is {state}");
+    let mut text = format!("{HEAD}{}{HEAD:#} is {}", Escaped(name), Escaped(state));
     if let Some(cause) = word("/status/cause") {
         text = format!("{text}: {}", Escaped(cause));
     }
     let record = word("/text").unwrap_or("nothing was decided yet");
-    format!("{text}\n{record}\n")
+    text.push('\n');
+    for line in record.lines() {
+        let _ = writeln!(text, "{}", Escaped(line));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -55,6 +61,18 @@ mod tests {
         let text = anstream::adapter::strip_str(&text).to_string();
         let expected =
             "thumbnails is waiting: no queue thumbnails\nexpected 0 (by missing)\n\nseen\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn no_line_of_the_answer_steers_a_terminal() {
+        let answer = json!({
+            "name": "a\u{202e}",
+            "status": {"state": "faulted", "cause": "\u{1b}[2J"},
+            "text": "expected 0\n\u{2066}seen"
+        });
+        let text = anstream::adapter::strip_str(&text(&answer)).to_string();
+        let expected = "a\\u{202e} is faulted: \\u{1b}[2J\nexpected 0\n\\u{2066}seen\n";
         assert_eq!(text, expected);
     }
 }

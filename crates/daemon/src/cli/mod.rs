@@ -8,6 +8,7 @@ mod broker;
 mod check;
 mod client;
 mod dead;
+mod declared;
 mod explain;
 mod management;
 mod output;
@@ -26,7 +27,7 @@ use super::{
     demo,
     guard::{self, Place},
     telemetry::{
-        logs::{self, Verbosity},
+        logs::{self, LogsError, Verbosity},
         stderr,
     },
 };
@@ -146,7 +147,12 @@ fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
     logs::init(format, verbosity).map_err(|error| {
         let hint = "write off, error, warn, info, debug or trace, or a list with targets of their own: \
                     info,tidegate::run=debug";
-        Failure::new(Exit::BadConfiguration, error).hint(hint)
+        match error {
+            LogsError::Filter { .. } | LogsError::Word { .. } => {
+                Failure::new(Exit::BadConfiguration, error).hint(hint)
+            }
+            error => Failure::new(Exit::Unexpected, error),
+        }
     })
 }
 

@@ -98,7 +98,7 @@ fn state_style(state: PoolState) -> Style {
         PoolState::Paused | PoolState::Draining | PoolState::Waiting => {
             AnsiColor::Yellow.on_default()
         }
-        PoolState::Faulted | PoolState::Blocked | PoolState::Disconnected => {
+        PoolState::Faulted | PoolState::Blocked | PoolState::Stuck | PoolState::Disconnected => {
             AnsiColor::Red.on_default().bold()
         }
     }
@@ -116,6 +116,11 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
     }
     if let Some(workers) = pool.pinned {
         notes.push(format!("pinned to {workers} workers"));
+    }
+    match pool.dead_waiting {
+        0 => {}
+        1 => notes.push(format!("1 message waits in {}.dead", pool.queue)),
+        waiting => notes.push(format!("{waiting} messages wait in {}.dead", pool.queue)),
     }
     if pool.jobs.requeued > 0 {
         notes.push(format!("{} jobs were given back", pool.jobs.requeued));
@@ -150,6 +155,7 @@ mod tests {
         mails["cause"] = "start a runner: /bin/mail: no such\nfile".into();
         mails["depth"] = serde_json::json!({"ready": 7, "age_ms": 12_345, "stale": true});
         mails["pinned"] = 4.into();
+        mails["dead_waiting"] = 12.into();
         mails["jobs"]["requeued"] = 5.into();
         let text = table(&[pool(thumbnails()), pool(mails)]);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());

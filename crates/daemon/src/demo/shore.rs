@@ -86,12 +86,7 @@ impl Shore {
 
     pub(super) async fn make_queue(&self) -> Result<(), QueueError> {
         self.driver
-            .declare(&QueueSpec {
-                name: self.queue.clone(),
-                kind: QueueKind::Classic,
-                dead_letter_to: None,
-                message_ttl: None,
-            })
+            .declare(&QueueSpec::new(self.queue.clone(), QueueKind::Classic))
             .await
     }
 

@@ -3,6 +3,7 @@
 //! [`guard`] says who may ask, [`routes`] what is answered, [`server`] holds connections, [`socket`] the Unix
 //! socket's file. Reads a running supervisor and never owns it.
 
+mod connections;
 pub mod guard;
 pub mod routes;
 pub mod server;

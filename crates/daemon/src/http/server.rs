@@ -2,9 +2,9 @@
 //!
 //! A loop of our own around hyper instead of `axum::serve`, which has neither a limit to the number of connections
 //! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
-//! which jobs need.
+//! which jobs need. No connection waits for another one's end: see [`connections`](super::connections).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -15,19 +15,23 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-/// Connections of one listener at a time; further ones wait to be accepted.
+use super::connections::Connections;
+
+/// Connections of one listener at a time; a further one ends the one that has stood still the longest.
 const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take to send a request's head, and to be silent between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest that one connection is served at all: a client that reads one byte a minute ends here.
+/// How long a client may read nothing of an answer that is on its way.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest that one connection is served at all: a client that reads one byte a second ends here.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How long to wait after `accept` failed, which it does when descriptors run out.
@@ -55,25 +59,27 @@ impl Server {
     /// Serves a listener, until the server ends.
     pub fn serve<L: Listen>(&self, listener: L, router: Router) {
         let (ending, tasks) = (self.ending.clone(), self.tasks.clone());
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Connections::new(MAX_CONNECTIONS);
         self.tasks.spawn(async move {
             loop {
-                let permit = Arc::clone(&permits).acquire_owned();
-                let accepting = async { (permit.await, listener.accept().await) };
-                let (permit, stream) = match ending.run_until_cancelled(accepting).await {
+                let stream = match ending.run_until_cancelled(listener.accept()).await {
                     None => return,
-                    Some((permit, Ok(Some(stream)))) => (permit, stream),
-                    Some((_, Ok(None))) => continue,
-                    Some((_, Err(error))) => {
+                    Some(Ok(Some(stream))) => stream,
+                    Some(Ok(None)) => continue,
+                    Some(Err(error)) => {
                         debug!(error = %error, "could not accept a connection");
+                        connections.cut_stillest();
                         time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
+                let (stream, place) = connections.enter(stream, STALL_TIMEOUT);
                 let (router, ending) = (router.clone(), ending.clone());
                 tasks.spawn(async move {
-                    serve_connection(stream, router, ending).await;
-                    drop(permit);
+                    tokio::select! {
+                        () = serve_connection(stream, router, ending) => {}
+                        () = place.lost() => debug!("a connection gave way to a new one"),
+                    }
                 });
             }
         });

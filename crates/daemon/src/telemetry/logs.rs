@@ -146,6 +146,14 @@ pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
     Ok(())
 }
 
+/// Looks at the filter in the environment, as [`init`] will.
+///
+/// # Errors
+/// It cannot be read.
+pub fn inspect() -> Result<(), LogsError> {
+    filter(|variable| std::env::var(variable).ok(), Verbosity::Normal).map(drop)
+}
+
 /// Has the last lines written, where standard error takes them within [`stderr::END_TIMEOUT`].
 pub fn finish() {
     if let Some(rates) = RATES.get() {

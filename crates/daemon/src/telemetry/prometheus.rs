@@ -54,12 +54,12 @@ impl Prometheus {
         Ok(Self(handle))
     }
 
-    /// Every metric, as Prometheus reads it.
+    /// Every metric, as Prometheus reads it, without the gauges of what is [gone](tidegate::run::metrics::GONE).
     pub fn render(&self) -> String {
         // Counted where no recorder may be: before there is one, and by threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
-        self.0.render()
+        present(&self.0.render())
     }
 
     /// Keeps the recorder's memory bounded. Runs until it is dropped.
@@ -70,6 +70,41 @@ impl Prometheus {
             self.0.run_upkeep();
         }
     }
+}
+
+/// The lines that have a number, and of a family that has none left, nothing.
+fn present(text: &str) -> String {
+    let mut present = String::with_capacity(text.len());
+    // What introduces a family waits for its first line.
+    let mut head = String::new();
+    let mut had_lines = true;
+    for line in text.split_inclusive('\n') {
+        let is_comment = line.starts_with('#');
+        if is_comment {
+            if had_lines {
+                head.clear();
+                had_lines = false;
+            }
+            head.push_str(line);
+            continue;
+        }
+        if line.trim().is_empty() {
+            present.push_str(if head.is_empty() { line } else { "" });
+            continue;
+        }
+        had_lines = true;
+        let is_gone = line
+            .trim_end()
+            .rsplit(' ')
+            .next()
+            .and_then(|value| value.parse::<f64>().ok())
+            .is_some_and(f64::is_nan);
+        if !is_gone {
+            present.push_str(&std::mem::take(&mut head));
+            present.push_str(line);
+        }
+    }
+    present
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -90,6 +125,48 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leaves_out_gauges_of_what_is_gone_and_families_of_which_nothing_is_left() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        let gone = tidegate::run::metrics::GONE;
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            for pool in ["a", "b NaN"] {
+                metrics::gauge!("tidegate_demand_jobs", "pool" => pool).set(3.0);
+                metrics::gauge!("tidegate_breaker_open", "pool" => pool).set(1.0);
+                metrics::counter!("tidegate_jobs_total", "pool" => pool).increment(1);
+            }
+            metrics::gauge!("tidegate_demand_jobs", "pool" => "a").set(gone);
+            metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(gone);
+            metrics::gauge!("tidegate_breaker_open", "pool" => "b NaN").set(gone);
+        });
+        let text = present(&handle.render());
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("pool=")).collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        for line in [
+            r#"tidegate_demand_jobs{pool="b NaN"} 3"#,
+            r#"tidegate_jobs_total{pool="a"} 1"#,
+            r#"tidegate_jobs_total{pool="b NaN"} 1"#,
+        ] {
+            assert!(lines.contains(&line), "{line} in:\n{text}");
+        }
+        assert!(!text.contains("tidegate_breaker_open"), "{text}");
+        // What was gone may come back.
+        metrics::with_local_recorder(&recorder, || {
+            metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
+        });
+        let text = present(&handle.render());
+        assert!(
+            text.contains(r#"tidegate_breaker_open{pool="a"} 0"#),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE tidegate_breaker_open gauge"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn gives_durations_buckets_of_their_own_scale() {

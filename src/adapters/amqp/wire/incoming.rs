@@ -155,6 +155,9 @@ impl Incoming {
         let (Some(class), Some(method)) = (at.u16(), at.u16()) else {
             return Err(Refused::Method(0, 0));
         };
+        if !self.names.is_empty() {
+            self.names.remove(&channel);
+        }
         let refused = Refused::Method(class, method);
         let Some(layout) = layout(class, method) else {
             return Err(refused);
@@ -175,7 +178,10 @@ impl Incoming {
             match field {
                 Field::Short(text) => {
                     let shown = RawTexts::default().show(text);
-                    let end = shown.floor_char_boundary(usize::from(u8::MAX));
+                    let mut end = shown.len().min(usize::from(u8::MAX));
+                    while !shown.is_char_boundary(end) {
+                        end -= 1;
+                    }
                     mended.push(end as u8);
                     mended.extend_from_slice(&shown.as_bytes()[..end]);
                     names.push(text);

@@ -20,14 +20,8 @@ pub(super) fn read(list: &[u8], raw: RawTexts) -> (Properties, Headers) {
     let mut properties = Properties::default();
     let mut headers = Headers::new();
     let mut at = Cursor(list);
-    if reader
-        .list(&mut at, &mut properties, &mut headers)
-        .is_none()
-    {
-        reader.malformed.extend_from_slice(at.0);
-    } else if !at.0.is_empty() {
-        reader.malformed.extend_from_slice(at.0);
-    }
+    reader.list(&mut at, &mut properties, &mut headers);
+    reader.malformed.extend_from_slice(at.0);
     if !reader.malformed.is_empty() {
         let rest = HeaderValue::Binary(Bytes::from(reader.malformed));
         headers.insert(MALFORMED.to_owned(), rest);
@@ -42,17 +36,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// `None` where the list ends too early; `at` is then where that began.
-    fn list(
-        &mut self,
-        at: &mut Cursor<'_>,
-        properties: &mut Properties,
-        headers: &mut Headers,
-    ) -> Option<()> {
-        let flags = at.u16()?;
+    /// Leaves `at` where the list is malformed, or where it ends.
+    fn list(&mut self, at: &mut Cursor<'_>, properties: &mut Properties, headers: &mut Headers) {
+        let Some(flags) = at.u16() else {
+            return;
+        };
         let mut texts = [const { None }; PROPERTIES.len()];
         let mut octets = [None; PROPERTIES.len()];
-        let mut outcome = Some(());
         for (place, property) in PROPERTIES.into_iter().enumerate() {
             if flags & flag(place) == 0 {
                 continue;
@@ -68,7 +58,6 @@ impl Reader {
             };
             if read.is_none() {
                 *at = begin;
-                outcome = None;
                 break;
             }
         }
@@ -104,7 +93,6 @@ impl Reader {
             cluster_id,
             raw: RawTexts::default(),
         };
-        outcome
     }
 
     /// Recurses as deep as values are read at all.

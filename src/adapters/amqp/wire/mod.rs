@@ -52,13 +52,13 @@ pub(super) fn begins_with_table(bytes: &[u8]) -> bool {
     })
 }
 
-/// A delivery's message, where lapin could not read its content header; else the delivery again.
-pub(super) fn message(
-    delivery: lapin::message::Delivery,
-) -> Result<Message, lapin::message::Delivery> {
-    let Some(length) = mark::preface(&delivery.properties) else {
-        return Err(delivery);
-    };
+/// How much of a delivery's body is not the body's, where lapin could not read its content header.
+pub(super) fn preface(delivery: &lapin::message::Delivery) -> Option<usize> {
+    mark::preface(&delivery.properties)
+}
+
+/// The message of a delivery that has such a preface.
+pub(super) fn message(delivery: lapin::message::Delivery, length: usize) -> Message {
     // Both are there: the walk wrote them.
     let mut body = Bytes::from(delivery.data);
     let preface = body.split_to(length.min(body.len()));
@@ -72,14 +72,14 @@ pub(super) fn message(
         None => (delivery.exchange.into(), delivery.routing_key.into()),
     };
     let (properties, headers) = list::read(preface.list, raw);
-    Ok(Message {
+    Message {
         exchange,
         routing_key,
         redelivered: delivery.redelivered,
         properties,
         headers,
         body,
-    })
+    }
 }
 
 /// Properties that lapin can write, and a body, which become these ones on the wire; `None` where lapin can write these.

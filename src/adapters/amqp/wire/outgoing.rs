@@ -135,6 +135,9 @@ impl Outgoing {
             }
             return;
         }
+        // lapin drops the rest of a publish whose channel the broker has closed, which listens no more.
+        self.collecting
+            .take_if(|collecting| channel == collecting.channel);
         let is_candidate = kind == FRAME_HEADER && size == mark::PAYLOAD;
         if is_candidate && self.head.len() < mark::FRAME {
             return;

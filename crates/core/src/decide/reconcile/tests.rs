@@ -204,6 +204,23 @@ fn a_zero_from_a_broker_that_does_not_see_our_consumers_is_stale_not_empty() {
     assert!(decision.inputs.stale.is_some());
 }
 
+/// As a quorum queue with a single active consumer does, which counts that one.
+#[test]
+fn a_zero_from_a_broker_that_sees_one_of_our_consumers_is_an_empty_queue() {
+    let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
+    let census = census(3, 0);
+    let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
+    let empty = Observation {
+        probe: Probe::Answered {
+            ready: 0,
+            consumers: 1,
+        },
+        ..seen(60, 0, &census)
+    };
+    let decision = reconciler.reconcile(&empty, &census).decision;
+    assert_eq!((decision.expected, decision.rule), (0, Rule::Empty));
+}
+
 #[test]
 fn a_reconcile_without_a_probe_stands_on_the_last_reading_and_does_not_make_it_younger() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));

@@ -333,3 +333,25 @@ fn an_answer_is_held_while_the_broker_is_away_and_given_up_where_it_says_no() {
         }
     }
 }
+
+#[test]
+fn a_correlation_id_of_other_bytes_is_answered_byte_for_byte() {
+    let mut raw = crate::queue::RawTexts::default();
+    let mut asked = request(CALLER);
+    asked.properties.correlation_id = Some(raw.show(b"\xff\xfe"));
+    asked.properties.app_id = Some(raw.show(b"\x80"));
+    asked.properties.raw = raw;
+    let answering = Answering {
+        settings: &settings(Answers::Given),
+        given: true,
+        own: &[],
+    };
+    let Answer::Send { message, .. } = answering.answer(&asked, &done(Some("42"))) else {
+        panic!("it is answered");
+    };
+    let properties = &message.properties;
+    let shown = properties.correlation_id.as_deref().unwrap_or_default();
+    assert_eq!(properties.raw.bytes(shown), b"\xff\xfe");
+    // And nothing else of the request.
+    assert_eq!(properties.raw.bytes(r"\x80"), br"\x80");
+}

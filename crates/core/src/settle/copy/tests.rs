@@ -175,6 +175,25 @@ fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
 }
 
 #[test]
+fn what_a_stranger_says_of_the_origin_is_not_kept_where_an_exchange_brought_the_message() {
+    let mut message = hostile();
+    for name in [
+        ORIGINAL_EXCHANGE,
+        ORIGINAL_ROUTING_KEY,
+        "x-tidegate-original-cc",
+    ] {
+        let forged = HeaderValue::from("forged");
+        message.headers.insert(String::from(name), forged);
+    }
+    assert_eq!(message.exchange, "orders");
+    let copy = retried(&message);
+    let forged = HeaderValue::from("forged");
+    assert!(!copy.headers.values().any(|value| *value == forged));
+    let exchange = copy.headers.get(ORIGINAL_EXCHANGE);
+    assert_eq!(exchange, Some(&HeaderValue::from("orders")));
+}
+
+#[test]
 fn a_dead_letter_tells_a_person_what_happened() {
     let death = Death {
         cause: DeathCause::Attempts,
@@ -281,6 +300,121 @@ fn a_message_whose_headers_fill_the_frame_loses_its_largest_and_says_which() {
     assert_eq!(copy.headers.get(ATTEMPT), Some(&HeaderValue::I64(2)));
 }
 
+/// What RabbitMQ adds to a retry before the pool sees it again: 4.0 the most, measured on it.
+fn as_it_returns(copy: &Outgoing, queue: &str) -> Headers {
+    let mut headers = copy.headers.clone();
+    let mut death = Headers::new();
+    set(&mut death, "count", 1_i64);
+    set(&mut death, "reason", "expired");
+    set(&mut death, "queue", copy.routing_key.as_str());
+    set(&mut death, "time", HeaderValue::Timestamp(1));
+    set(&mut death, "exchange", "");
+    let keys = HeaderValue::List(vec![copy.routing_key.as_str().into()]);
+    set(&mut death, "routing-keys", keys);
+    let expiration = copy.properties.expiration.clone().unwrap_or_default();
+    set(&mut death, "original-expiration", expiration);
+    set(
+        &mut headers,
+        DEATHS,
+        HeaderValue::List(vec![HeaderValue::Table(death)]),
+    );
+    for when in ["first", "last"] {
+        for (what, value) in [
+            ("exchange", ""),
+            ("queue", copy.routing_key.as_str()),
+            ("reason", "expired"),
+        ] {
+            set(&mut headers, &format!("x-{when}-death-{what}"), value);
+        }
+    }
+    set(&mut headers, "x-delivery-count", 20_i64);
+    assert!(queue.len() <= copy.routing_key.len());
+    headers
+}
+
+#[test]
+fn a_retry_of_any_size_fits_with_what_the_broker_adds_on_its_way_back() {
+    for queue in ["q".to_owned(), "q".repeat(240)] {
+        let copies = Copies {
+            queue: QueueName::from(queue.as_str()),
+            ..copies()
+        };
+        let mut kept = 0;
+        let sizes = 116_000..=120_000;
+        for size in sizes.clone() {
+            let message = Message {
+                headers: Headers::from([("h".to_owned(), "x".repeat(size).into())]),
+                ..hostile()
+            };
+            let next = History {
+                attempt: 2,
+                ..History::default()
+            };
+            let level = Duration::from_secs(4);
+            let failure = died().failure;
+            let copy = copies.retry(&message, next, level, level, failure.as_ref(), now());
+            let back = as_it_returns(&copy, &queue);
+            assert!(header_size(&copy.properties, &back) <= 120_000, "{size}");
+            kept += usize::from(copy.headers.contains_key("h"));
+        }
+        assert!(kept > 0 && kept < sizes.count(), "{kept}");
+    }
+}
+
+#[test]
+fn what_is_left_out_is_named_at_each_attempt() {
+    let mut message = hostile();
+    let huge = |size: usize| HeaderValue::from("x".repeat(size));
+    message.headers.insert("huge".to_owned(), huge(119_000));
+    let first = delivered(retried(&message));
+    assert!(lacks_headers(&first));
+    let second = delivered(retried(&first));
+    assert_eq!(
+        second.headers[DROPPED],
+        HeaderValue::List(vec!["huge".into()])
+    );
+
+    // What comes on top stands behind, and what anyone wrote is taken for no more than names.
+    let mut third = second;
+    third.headers.insert("larger".to_owned(), huge(119_500));
+    let names = HeaderValue::List(vec!["huge".into(), HeaderValue::Void, huge(5_000)]);
+    third.headers.insert(DROPPED.to_owned(), names);
+    let copy = retried(&third);
+    let names = HeaderValue::List(vec!["huge".into(), "larger".into()]);
+    assert_eq!(copy.headers[DROPPED], names);
+    let letter = copies().dead_letter(&third, History::default(), &died(), now());
+    assert_eq!(letter.headers[DROPPED], names);
+}
+
+#[test]
+fn bytes_that_are_not_utf8_stay_on_a_copy_wherever_they_move() {
+    let mut raw = crate::queue::RawTexts::default();
+    let mut show = |bytes: &[u8]| raw.show(bytes);
+    let mut message = Message {
+        routing_key: show(b"key\xff"),
+        headers: Headers::from([(show(b"name\xfe"), HeaderValue::Void)]),
+        ..hostile()
+    };
+    message.properties.correlation_id = Some(show(b"\x80"));
+    message.properties.user_id = Some(show(b"\x81"));
+    message.properties.raw = raw;
+    let copy = retried(&message);
+    let bytes = |bytes: &'static [u8]| Some(HeaderValue::Text(Bytes::from_static(bytes)));
+    assert_eq!(
+        copy.headers.get(ORIGINAL_ROUTING_KEY).cloned(),
+        bytes(b"key\xff")
+    );
+    assert_eq!(
+        copy.headers.get("x-tidegate-original-user-id").cloned(),
+        bytes(b"\x81")
+    );
+    let raw = &copy.properties.raw;
+    assert!(copy.headers.contains_key(r"name\xfe"));
+    assert_eq!(raw.bytes(r"name\xfe"), b"name\xfe");
+    assert_eq!(copy.properties.correlation_id.as_deref(), Some(r"\x80"));
+    assert_eq!(raw.bytes(r"\x80"), b"\x80");
+}
+
 fn died() -> Death {
     Death {
         cause: DeathCause::Attempts,
@@ -359,7 +493,11 @@ fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stay
             back.headers.get(ORIGINAL_EXCHANGE),
             Some(&HeaderValue::from("orders"))
         );
-        assert_eq!(History::of(&delivered(back), &retry), History::default());
+        let fresh = Message {
+            redelivered: false,
+            ..delivered(back)
+        };
+        assert_eq!(History::of(&fresh, &retry), History::default());
     }
 }
 

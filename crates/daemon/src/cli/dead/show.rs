@@ -140,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_cannot_pass_for_another() {
+        let letter = Letter {
+            id: Some("gpj.\u{202e}exe\u{2066}\u{200b}".to_owned()),
+            error: Some("\u{feff}\u{e0041}why".to_owned()),
+            ..Letter::default()
+        };
+        let text = table(&[letter]);
+        let shown = [r"gpj.\u{202e}exe\u{2066}\u{200b}", r"\u{feff}\u{e0041}why"];
+        assert!(shown.iter().all(|shown| text.contains(shown)), "{text}");
+    }
+
+    #[test]
     fn shows_letters_of_ours_of_the_brokers_and_of_strangers() {
         let at = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
         let failed = Letter {

@@ -107,7 +107,7 @@ impl Graveyard {
         let mut walk = Walk::begin(self, wanted).await?;
         while let Some((letter, delivery)) = walk.next().await? {
             see(&letter, delivery.message());
-            walk.pass_over(delivery).await;
+            walk.pass_over(delivery).await?;
         }
         let walked = walk.end().await;
         match walked.trouble {
@@ -149,7 +149,7 @@ impl Graveyard {
             match walk.next().await {
                 Ok(Some((letter, delivery))) => {
                     let copy = copies.revive(delivery.message());
-                    let moving = put_back(self.driver.clone(), copy, delivery);
+                    let moving = put_back(self.driver.clone(), self.queue.clone(), copy, delivery);
                     under_way.spawn(async move { (letter, moving.await) });
                 }
                 Ok(None) => is_over = true,
@@ -195,15 +195,38 @@ enum Moved {
     Stays(QueueError),
 }
 
-async fn put_back(driver: Arc<dyn QueueDriver>, copy: Outgoing, letter: Delivery) -> Moved {
+async fn put_back(
+    driver: Arc<dyn QueueDriver>,
+    queue: QueueName,
+    copy: Outgoing,
+    letter: Delivery,
+) -> Moved {
     match driver.publish(copy).await {
         Ok(()) => match letter.ack().await {
             Ok(()) => Moved::Done,
             Err(_) => Moved::Twice,
         },
-        // Dropped unsettled, the letter goes back when the walk ends.
-        Err(error) => Moved::Stays(error),
+        // Unsettled, the letter goes back when the walk ends. It was looked at for nothing, as one that is passed over.
+        Err(error) => {
+            let _ = renew(driver.as_ref(), &queue, letter).await;
+            Moved::Stays(error)
+        }
     }
+}
+
+/// Makes a letter new where its queue has counted returns. Returns whether it did.
+async fn renew(
+    driver: &dyn QueueDriver,
+    queue: &QueueName,
+    letter: Delivery,
+) -> Result<bool, QueueError> {
+    let Some(copy) = renewed(letter.message(), queue) else {
+        return Ok(false);
+    };
+    driver.publish(copy).await?;
+    // Where that is lost, it is there twice, which is better than not at all.
+    let _ = letter.ack().await;
+    Ok(true)
 }
 
 impl Walked {
@@ -282,7 +305,7 @@ impl<'a> Walk<'a> {
             self.looked += 1;
             let letter = Letter::of(delivery.message());
             if !self.wanted.takes(&letter) {
-                self.pass_over(delivery).await;
+                self.pass_over(delivery).await?;
                 continue;
             }
             self.taken += 1;
@@ -298,16 +321,17 @@ impl<'a> Walk<'a> {
 
     /// Leaves a letter where it is, which gives it back when the walk ends. A queue that counts that might give it up:
     /// then it is made new.
-    async fn pass_over(&mut self, letter: Delivery) {
-        let Some(copy) = renewed(letter.message(), self.queue) else {
-            return;
-        };
-        // What cannot be made new is given back like the others.
-        if self.driver.publish(copy).await.is_ok() {
-            self.renewed += 1;
-            // Otherwise it is there twice, which is better than not at all.
-            let _ = letter.ack().await;
+    ///
+    /// # Errors
+    /// It cannot be made new now, and neither can the ones behind it, which a longer walk would count up too.
+    async fn pass_over(&mut self, letter: Delivery) -> Result<(), QueueError> {
+        match renew(self.driver, self.queue, letter).await {
+            Ok(is_new) => self.renewed += u64::from(is_new),
+            // Its own trouble.
+            Err(error) if error.kind == QueueErrorKind::TooLarge => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     async fn end(self) -> Walked {

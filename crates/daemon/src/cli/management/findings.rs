@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::broker::Severity;
 use tidegate::{
     config::{DeadLetter, PoolSettings},
-    settle::GIVE_BACKS_BEFORE_COPY,
+    decide::QueueName,
 };
 
 /// A queue, as the API shows it.
@@ -88,7 +88,8 @@ pub(in crate::cli) fn of_queue(
     let mut found = Vec::new();
     let mut say = |severity, what: String| found.push((severity, what));
     let kind = details.kind.as_deref().unwrap_or("unknown");
-    say(Severity::Ok, format!("queue {queue} is of type {kind}"));
+    let (severity, what) = of_kind(queue, kind);
+    say(severity, what);
 
     if let Some(Limit { value, by }) = details.limit("consumer-timeout") {
         let timeout = Duration::from_millis(value);
@@ -130,13 +131,8 @@ pub(in crate::cli) fn of_queue(
     }
     let single = details.arguments.get("x-single-active-consumer");
     if single.and_then(Value::as_bool) == Some(true) && pool.policy.max > 1 {
-        say(
-            Severity::Warning,
-            format!(
-                "queue {queue} has a single active consumer: one worker is given all jobs and the others wait. Write \
-                 policy.max = 1, or declare it without x-single-active-consumer"
-            ),
-        );
+        let (severity, what) = of_single_active_consumer(queue);
+        say(severity, what);
     }
     if pool.retry.dead_letter == DeadLetter::Broker && !details.has_dead_letter_exchange() {
         say(
@@ -147,18 +143,50 @@ pub(in crate::cli) fn of_queue(
             ),
         );
     }
-    if let Some(Limit { value, by }) = details.limit("delivery-limit")
-        && value <= GIVE_BACKS_BEFORE_COPY
-    {
-        say(
-            Severity::Warning,
-            format!(
-                "queue {queue} has a delivery limit of {value} by {by}: a message that is given back as often is \
-                 dropped or dead-lettered by the broker. Raise it above {GIVE_BACKS_BEFORE_COPY}"
+    if let Some(Limit { value, by }) = details.limit("delivery-limit") {
+        // A give-back is a copy, and what comes back is made new: one return is all that a message can have.
+        match value {
+            0 => say(
+                Severity::Warning,
+                format!(
+                    "queue {queue} has a delivery limit of 0 by {by}: what is in work when the daemon or its connection \
+                     dies is dropped or dead-lettered by the broker. Raise it to 2 or more"
+                ),
             ),
-        );
+            _ => say(
+                Severity::Ok,
+                format!(
+                    "its delivery limit is {value} by {by}: giving messages back does not count towards it"
+                ),
+            ),
+        }
     }
     found
+}
+
+/// What a queue's type means for the pool on it.
+pub(in crate::cli) fn of_kind(queue: &QueueName, kind: &str) -> (Severity, String) {
+    match kind {
+        "stream" => (
+            Severity::Error,
+            format!(
+                "queue {queue} is a stream, which gives each message to every worker and keeps it: a pool wants a \
+                 classic or a quorum queue"
+            ),
+        ),
+        _ => (Severity::Ok, format!("queue {queue} is of type {kind}")),
+    }
+}
+
+/// What a queue with a single active consumer is to a pool of several workers.
+pub(in crate::cli) fn of_single_active_consumer(queue: &QueueName) -> (Severity, String) {
+    (
+        Severity::Warning,
+        format!(
+            "queue {queue} has a single active consumer: one worker is given all jobs and the others wait, and all of \
+             them where it is another's. Write policy.max = 1, or declare it without x-single-active-consumer"
+        ),
+    )
 }
 
 /// What the user may do. Only what is plain is judged: the patterns are the broker's to match.
@@ -277,7 +305,7 @@ mod tests {
     fn queues_that_go_away_or_take_one_consumer_are_told() {
         let json = json!({
             "auto_delete": true,
-            "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 3},
+            "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 0},
             "policy": "brief",
             "effective_policy_definition": {"expires": 5000},
         });
@@ -286,7 +314,7 @@ mod tests {
             "error: queue jobs is auto-delete",
             "warning: queue jobs expires by the policy brief",
             "warning: queue jobs has a single active consumer",
-            "warning: queue jobs has a delivery limit of 3",
+            "warning: queue jobs has a delivery limit of 0",
         ];
         assert_eq!(told.len(), expected.len(), "{told:?}");
         for (told, expected) in told.iter().zip(expected) {
@@ -297,6 +325,30 @@ mod tests {
             ..pool()
         };
         assert_eq!(troubles(&alone, json).len(), 3);
+    }
+
+    #[test]
+    fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
+        for limit in [1, 2, 3, 20] {
+            let json = json!({"arguments": {"x-delivery-limit": limit}});
+            assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
+            let told = of_queue(&pool(), &details(json));
+            let expected =
+                format!("its delivery limit is {limit} by its argument x-delivery-limit");
+            assert!(
+                told.iter().any(|(_, what)| what.starts_with(&expected)),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_is_refused() {
+        let told = troubles(&pool(), json!({"type": "stream"}));
+        assert!(
+            told[0].starts_with("error: queue jobs is a stream"),
+            "{told:?}"
+        );
     }
 
     #[test]

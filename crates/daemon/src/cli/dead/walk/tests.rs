@@ -249,28 +249,91 @@ async fn stops_when_told_and_leaves_the_rest() {
     assert_eq!(in_queue(&broker, "q.dead").len(), 4);
 }
 
-#[tokio::test]
-async fn a_queue_that_counts_looks_does_not_give_letters_up() {
-    let broker = MemoryBroker::new();
+/// Letters in a quorum queue with a delivery limit and no dead letters of its own.
+fn with_counted_letters(limit: u32, letters: &[Outgoing]) -> (MemoryBroker, Graveyard) {
+    let broker = broker();
+    broker.delete_queue("q.dead");
     broker.declare_queue("q.dead", QueueKind::Quorum);
-    for id in ["a", "b"] {
-        broker.send_message(Outgoing {
-            routing_key: "q.dead".to_owned(),
-            properties: Properties {
-                message_id: Some(id.to_owned()),
-                ..Properties::default()
-            },
-            ..Outgoing::default()
-        });
+    broker.limit_deliveries("q.dead", limit);
+    for letter in letters {
+        broker.send_message(letter.clone());
     }
     let graveyard = graveyard(&broker);
-    let mut renewed = 0;
-    for _ in 0..50 {
-        let (letters, walked) = graveyard.read(&all()).await.unwrap();
-        assert_eq!(letters.len(), 2);
-        assert!(letters.iter().all(|letter| letter.returned <= 10));
-        renewed += walked.renewed;
+    (broker, graveyard)
+}
+
+fn letter(id: &str) -> Outgoing {
+    Outgoing {
+        routing_key: "q.dead".to_owned(),
+        properties: Properties {
+            message_id: Some(id.to_owned()),
+            ..Properties::default()
+        },
+        ..Outgoing::default()
     }
-    assert_eq!(renewed, 8);
-    assert_eq!(in_queue(&broker, "q.dead"), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_queue_that_counts_looks_does_not_give_letters_up() {
+    let mut refused = letter("b");
+    refused.properties.user_id = Some("someone".to_owned());
+    refused.properties.expiration = Some("86400000".to_owned());
+    refused.headers = Headers::from([("CC".to_owned(), HeaderValue::from("elsewhere"))]);
+    for limit in [1, 2, 3, 20] {
+        let (broker, graveyard) = with_counted_letters(limit, &[letter("a"), refused.clone()]);
+        let mut renewed = 0;
+        for _ in 0..50 {
+            let (letters, walked) = graveyard.read(&all()).await.unwrap();
+            assert_eq!(letters.len(), 2, "limit {limit}");
+            assert!(letters.iter().all(|letter| letter.returned <= 1));
+            renewed += walked.renewed;
+        }
+        assert_eq!(renewed, 50);
+        let left = broker.take("q.dead");
+        let ids: Vec<_> = left
+            .iter()
+            .map(|message| message.properties.message_id.as_deref())
+            .collect();
+        assert_eq!(ids, [Some("a"), Some("b")]);
+        // As on every copy of ours.
+        let second = &left[1];
+        assert_eq!(
+            (&second.properties.user_id, &second.properties.expiration),
+            (&None, &None)
+        );
+        for (name, value) in [
+            ("user-id", "someone"),
+            ("expiration", "86400000"),
+            ("cc", "elsewhere"),
+        ] {
+            let name = format!("x-tidegate-original-{name}");
+            assert_eq!(second.headers[&name], HeaderValue::from(value));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_put_back_is_not_given_up_either() {
+    let (broker, graveyard) = with_counted_letters(2, &[letter("a")]);
+    broker.delete_queue("q");
+    for _ in 0..9 {
+        let walked = put_back(&graveyard, &all()).await;
+        assert_eq!(walked.trouble.unwrap().kind, QueueErrorKind::Unroutable);
+    }
+    assert_eq!(in_queue(&broker, "q.dead"), ["a"]);
+}
+
+#[tokio::test]
+async fn a_look_ends_at_the_first_letter_that_it_cannot_make_new() {
+    let (broker, graveyard) = with_counted_letters(2, &[letter("a"), letter("b"), letter("c")]);
+    graveyard.read(&all()).await.unwrap();
+    broker.set_blocked(true);
+    let error = graveyard.read(&all()).await.unwrap_err();
+    assert_eq!(error.kind, QueueErrorKind::Blocked);
+    let counts: Vec<_> = broker
+        .take("q.dead")
+        .into_iter()
+        .map(|message| message.headers["x-delivery-count"].as_integer())
+        .collect();
+    assert_eq!(counts, [Some(2), Some(1), Some(1)]);
 }

@@ -17,10 +17,19 @@ use tidegate::{
     runner::{CreateRunner, Failure, Job, JobControl, JobEnd, RunnerManager, StartError},
 };
 
+use crate::harness::Trials;
 use crate::support::{
     engine::Engine,
     witness::{Witness, soon},
 };
+
+pub(crate) fn trials(all: &mut Trials) {
+    ending::trials(all);
+    pools::trials(all);
+    seen::trials(all);
+    start::trials(all);
+    strays::trials(all);
+}
 
 /// A shell script in a container, with the witness's folder as `/folder` and the witness as descriptor 9.
 fn witnessed(engine: &Engine, witness: &Witness, script: &str) -> ContainerSettings {

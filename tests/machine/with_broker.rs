@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Output, Stdio},
 };
 
@@ -18,7 +18,22 @@ use tokio::{
     process::Command,
 };
 
+use crate::needs::Need;
 use crate::support::witness::{Witness, soon};
+
+trials! {
+    tasks(Need::Nothing): [
+        the_command_has_the_url_that_was_set_and_hands_back_its_code,
+        the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version,
+        the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none,
+        without_a_version_that_there_is_the_script_says_how_it_is_used,
+        without_a_command_the_script_says_how_it_is_used,
+        a_command_that_does_not_exist_starts_no_broker,
+    ],
+    tasks(Need::PrivateNode): [
+        a_private_node_serves_the_command_and_leaves_nothing_behind,
+    ],
+}
 
 fn with_broker() -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/with-broker");
@@ -129,15 +144,6 @@ fn wanted_version() -> Option<String> {
     std::env::var("TIDEGATE_TEST_RABBITMQ_VERSION").ok()
 }
 
-fn server_is_installed() -> bool {
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&on_path)
-        .map(|folder| folder.join("rabbitmq-server"))
-        .chain([PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server")])
-        .any(|server| server.exists())
-}
-
-#[tokio::test]
 async fn the_command_has_the_url_that_was_set_and_hands_back_its_code() {
     let url = "amqp://somebody:secret@broker.example:5673/%2fjobs";
     let mut command = with_broker();
@@ -151,7 +157,6 @@ async fn the_command_has_the_url_that_was_set_and_hands_back_its_code() {
     assert_eq!(stderr, "with-broker: using AMQP_URL\n");
 }
 
-#[tokio::test]
 async fn the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version() {
     let scratch = TempDir::new().expect("a folder");
     for (version, found) in [("4", "4.0.5"), ("3", "3.13.7"), ("3", "3.8.35")] {
@@ -168,7 +173,6 @@ async fn the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version() {
     }
 }
 
-#[tokio::test]
 async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none() {
     let scratch = TempDir::new().expect("a folder");
     let other = broker_that_says("3.10.8").await;
@@ -185,7 +189,6 @@ async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_t
     }
 }
 
-#[tokio::test]
 async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
     for arguments in [
         ["--version", "true"],
@@ -199,7 +202,6 @@ async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
     }
 }
 
-#[tokio::test]
 async fn without_a_command_the_script_says_how_it_is_used() {
     let (status, stdout, stderr) = output(&mut with_broker()).await;
 
@@ -208,7 +210,6 @@ async fn without_a_command_the_script_says_how_it_is_used() {
     assert!(stderr.starts_with("usage: "), "{stderr}");
 }
 
-#[tokio::test]
 async fn a_command_that_does_not_exist_starts_no_broker() {
     let mut command = with_broker();
     command
@@ -222,13 +223,7 @@ async fn a_command_that_does_not_exist_starts_no_broker() {
     assert!(!stderr.contains("using"), "{stderr}");
 }
 
-#[tokio::test]
 async fn a_private_node_serves_the_command_and_leaves_nothing_behind() {
-    // Elsewhere the script would take the broker that answers, or install one.
-    if !server_is_installed() || greets("localhost:5672").await {
-        eprintln!("skipped: no private node would be started here");
-        return;
-    }
     let mut witness = Witness::new();
     let scratch = witness.folder().join("scratch");
     fs::create_dir(&scratch).expect("a folder");

@@ -30,6 +30,7 @@ use crate::support::{
     engine::engine,
     witness::{PATIENCE, Witness, soon},
 };
+use crate::{harness::Trials, needs::Need};
 
 /// What a job does. "Says" is a line to the witness, which it holds open to its end.
 #[derive(Debug, Clone, Copy)]
@@ -67,10 +68,6 @@ const AMPLE: Limits = Limits {
 const BRIEF: Duration = Duration::from_millis(50);
 
 trait Kit {
-    /// Whether this machine has what the kind needs. A kit that says no has said why.
-    fn is_possible(&self) -> bool {
-        true
-    }
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager>;
     /// Whether a runner takes another job after one that ended by itself.
     fn reusable(&self) -> bool;
@@ -187,10 +184,6 @@ impl Kit for Warm {
 struct Container;
 
 impl Kit for Container {
-    fn is_possible(&self) -> bool {
-        engine().is_some()
-    }
-
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
         // Whoever is the first process of a container does not end of a TERM by default.
         let wait = |on_term: &str| {
@@ -209,7 +202,7 @@ impl Kit for Container {
             Task::Ignore => &wait(""),
             Task::Copy => "cat >/folder/body; printf %s \"$TIDEGATE_ATTEMPT\" >/folder/attempt",
         };
-        let mut settings = engine().expect("an engine").script(script);
+        let mut settings = engine().script(script);
         settings.timeout = limits.timeout;
         settings.stop_timeout = limits.kill_grace;
         let folder = witness.folder().to_str().expect("a path of text");
@@ -222,7 +215,7 @@ impl Kit for Container {
     }
 
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
-        let settings = engine()?.settings("tidegate-test-no-such-image:1");
+        let settings = engine().settings("tidegate-test-no-such-image:1");
         Some(Box::new(ContainerManager::new(settings)))
     }
 }
@@ -492,21 +485,19 @@ async fn tells_a_runner_that_cannot_start_from_a_job_that_fails(kit: impl Kit) {
 }
 
 macro_rules! conformance {
-    ($kind:ident, $kit:expr, [$($test:ident),* $(,)?]) => {
+    ($kind:ident, $kit:expr, $need:expr, [$($test:ident),* $(,)?]) => {
         mod $kind {
             use super::*;
             $(
-                #[tokio::test]
                 async fn $test() {
-                    if $kit.is_possible() {
-                        super::$test($kit).await;
-                    }
+                    super::$test($kit).await;
                 }
             )*
+            trials! { tasks($need): [$($test),*] }
         }
     };
-    ($kind:ident, $kit:expr) => {
-        conformance!($kind, $kit, [
+    ($kind:ident, $kit:expr, $need:expr) => {
+        conformance!($kind, $kit, $need, [
             reports_a_job_that_is_done,
             reports_a_job_that_failed_and_why,
             reports_a_job_that_asks_for_later,
@@ -526,8 +517,16 @@ macro_rules! conformance {
     };
 }
 
-conformance!(container, Container);
-conformance!(exec, EXEC);
-conformance!(exec_with_limits, LAUNCHED);
-conformance!(handler, Handler);
-conformance!(warm, Warm);
+conformance!(container, Container, Need::Engine);
+conformance!(exec, EXEC, Need::Nothing);
+conformance!(exec_with_limits, LAUNCHED, Need::Nothing);
+conformance!(handler, Handler, Need::Nothing);
+conformance!(warm, Warm, Need::Interpreter("python3"));
+
+pub(crate) fn trials(all: &mut Trials) {
+    container::trials(all);
+    exec::trials(all);
+    exec_with_limits::trials(all);
+    handler::trials(all);
+    warm::trials(all);
+}

@@ -1,50 +1,31 @@
-//! The same with jobs in cgroups of their own, which end in one stroke. Takes a cgroup v2 hierarchy that can be written
-//! to; `scripts/with-cgroup2` sees to one. Where there is none, a test says that it was skipped.
+//! The same with jobs in cgroups of their own, which end in one stroke.
 
 use std::path::PathBuf;
 
 use super::*;
+use crate::needs::{Need, has_controller, hierarchy};
 
-/// Where cgroups can be made. `None` where they cannot, which is said.
-fn hierarchy() -> Option<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mount = text
-        .lines()
-        .rev()
-        .find(|line| line.contains(" - cgroup2 "))
-        .and_then(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let dir = mount.zip(own).map(|(mount, own)| mount.join(own));
-    let probe = dir
-        .as_ref()
-        .map(|dir| dir.join(format!("tidegate-test-{}", std::process::id())));
-    match probe.map(|probe| fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe))) {
-        Some(Ok(())) => dir,
-        // Another test's is as good.
-        Some(Err(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => dir,
-        Some(Err(error)) => {
-            eprintln!("skipped: cgroups cannot be made here: {error}");
-            None
-        }
-        None => {
-            eprintln!("skipped: there is no cgroup v2 here");
-            None
-        }
-    }
-}
-
-/// Whether a controller can be had there. Where not, that is said.
-fn has(hierarchy: &Path, controller: &str) -> bool {
-    let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap();
-    let has = controllers
-        .split_whitespace()
-        .any(|name| name == controller);
-    if !has {
-        eprintln!("skipped: cgroup v2 has no {controller} controller here");
-    }
-    has
+trials! {
+    plain(Need::Cgroups): [
+        nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed,
+        nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed,
+        a_chain_of_forks_in_a_cgroup_ends_in_one_stroke,
+        what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide,
+        what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone,
+        a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it,
+        a_warm_process_has_a_cgroup_without_being_asked,
+    ],
+    plain(Need::Controller("cpu")): [
+        a_job_has_the_processors_of_its_cgroup,
+    ],
+    plain(Need::Controller("pids")): [
+        a_job_has_the_processes_of_its_cgroup,
+        a_job_beyond_its_processes_is_refused_more_and_no_other_job_is,
+    ],
+    plain(Need::Controller("memory")): [
+        a_job_has_the_memory_of_its_cgroup,
+        a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it,
+    ],
 }
 
 fn limited(queue: &Queue, script: &str, keys: &str) -> String {
@@ -60,9 +41,7 @@ fn cgroup_of(pid: Pid) -> String {
 
 /// Kills one of the two while a job runs that does all it can to stay, in a cgroup of its own.
 fn nothing_outlives_in_a_cgroup(victim: Victim) {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
+    let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let config = limited(&queue, FAMILY, "cgroup = \"always\"");
     let daemon = Daemon::start(&broker_url(), &config);
@@ -106,21 +85,15 @@ fn mount_of(hierarchy: &Path) -> PathBuf {
     hierarchy.ancestors().nth(depth).unwrap().to_owned()
 }
 
-#[test]
 fn nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed() {
     nothing_outlives_in_a_cgroup(Victim::Supervisor);
 }
 
-#[test]
 fn nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed() {
     nothing_outlives_in_a_cgroup(Victim::Guard);
 }
 
-#[test]
 fn a_chain_of_forks_in_a_cgroup_ends_in_one_stroke() {
-    if hierarchy().is_none() {
-        return;
-    }
     let queue = Queue::new();
     let config = limited(&queue, RUNAWAY, "cgroup = \"always\"");
     let daemon = Daemon::start(&broker_url(), &config);
@@ -147,11 +120,8 @@ short) (setsid env -i /bin/sh -c 'echo $$ >> stranger; exec /bin/sleep 1000' >/d
 esac
 "#;
 
-#[test]
 fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
+    let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let config = limited(&queue, LEAVES_A_STRANGER, "cgroup = \"always\"");
     let daemon = Daemon::start(&broker_url(), &config);
@@ -178,12 +148,9 @@ fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
     assert!(!leaf.parent().unwrap().exists());
 }
 
-#[test]
 fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone()
 {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
+    let hierarchy = hierarchy().expect("a hierarchy");
     let script = "echo $$ >> pids; exec sleep 1000";
     let queues = [Queue::new(), Queue::new()];
     let config = |queue| limited(queue, script, "cgroup = \"always\"");
@@ -217,16 +184,13 @@ fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbo
     assert!(other.is_alive());
 }
 
-#[test]
 fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
+    let hierarchy = hierarchy().expect("a hierarchy");
     let home = hierarchy.join(format!("tidegate-test-home-{}", std::process::id()));
     fs::create_dir(&home).unwrap();
     let queue = Queue::new();
     let mut keys = "cgroup = \"always\"\n".to_owned();
-    if has(&hierarchy, "pids") {
+    if has_controller(&hierarchy, "pids") {
         fs::write(hierarchy.join("cgroup.subtree_control"), "+pids").unwrap();
         // Which takes that nobody is left in `home` itself.
         keys.push_str("pids_max = 9\n");
@@ -253,43 +217,31 @@ fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
     fs::remove_dir(home).unwrap();
 }
 
-#[test]
-fn jobs_have_the_limits_of_their_cgroups() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
-    let wanted = [
-        ("cpu", "cpu_max = 1.5", "cpu.max", "150000 100000\n"),
-        ("pids", "pids_max = 9", "pids.max", "9\n"),
-        (
-            "memory",
-            "memory_max = \"64MiB\"",
-            "memory.max",
-            "67108864\n",
-        ),
-    ];
-    for (controller, key, file, expected) in wanted {
-        if !has(&hierarchy, controller) {
-            continue;
-        }
-        let queue = Queue::new();
-        let script = "echo $$ >> pids; exec sleep 1000";
-        let daemon = Daemon::start(&broker_url(), &limited(&queue, script, key));
-        queue.publish("job");
-        let job = wait_for_pids(&daemon, "pids", 1).remove(0);
-        let leaf = mount_of(&hierarchy).join(cgroup_of(job.pid));
-        assert_eq!(fs::read_to_string(leaf.join(file)).unwrap(), expected);
-    }
+/// A job that is limited by this key has the file of its cgroup say so.
+fn a_job_has_its_limit(key: &str, file: &str, expected: &str) {
+    let hierarchy = hierarchy().expect("a hierarchy");
+    let queue = Queue::new();
+    let script = "echo $$ >> pids; exec sleep 1000";
+    let daemon = Daemon::start(&broker_url(), &limited(&queue, script, key));
+    queue.publish("job");
+    let job = wait_for_pids(&daemon, "pids", 1).remove(0);
+    let leaf = mount_of(&hierarchy).join(cgroup_of(job.pid));
+    assert_eq!(fs::read_to_string(leaf.join(file)).unwrap(), expected);
 }
 
-#[test]
+fn a_job_has_the_processors_of_its_cgroup() {
+    a_job_has_its_limit("cpu_max = 1.5", "cpu.max", "150000 100000\n");
+}
+
+fn a_job_has_the_processes_of_its_cgroup() {
+    a_job_has_its_limit("pids_max = 9", "pids.max", "9\n");
+}
+
+fn a_job_has_the_memory_of_its_cgroup() {
+    a_job_has_its_limit("memory_max = \"64MiB\"", "memory.max", "67108864\n");
+}
+
 fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
-    if !has(&hierarchy, "pids") {
-        return;
-    }
     let queue = Queue::new();
     // Forks until it cannot.
     let script =
@@ -312,14 +264,7 @@ fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
     );
 }
 
-#[test]
 fn a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
-    if !has(&hierarchy, "memory") {
-        return;
-    }
     let queue = Queue::new();
     // A child grows, and the shell that started it would go on.
     let script = "tail /dev/zero; echo survived >> survived";
@@ -341,11 +286,8 @@ fn a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it(
     assert!(!daemon.dir().join("survived").exists());
 }
 
-#[test]
 fn a_warm_process_has_a_cgroup_without_being_asked() {
-    let Some(hierarchy) = hierarchy() else {
-        return;
-    };
+    let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let script = "echo $$ >> pids; echo '{\"ready\": true, \"protocol\": 1}'; exec sleep 1000";
     let config = limited(&queue, script, "kind = \"warm\"");

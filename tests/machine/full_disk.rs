@@ -5,17 +5,29 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::needs::Need;
 use crate::support::{
     broker::broker_url,
     daemon::{Daemon, Signal, poll, tidegate},
     queue::Queue,
 };
+
+trials! {
+    plain(Need::Nothing): [
+        works_on_with_a_log_on_a_full_disk,
+        works_on_when_the_reader_of_its_log_is_gone,
+        ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told,
+    ],
+    plain(Need::Mount): [
+        keeps_whole_lines_when_a_disk_fills_up_and_writes_again_when_it_has_room,
+    ],
+}
 
 /// A pool named `work` that says something of every job: each writes to its standard error, and one of them fails.
 fn talkative(queue: &Queue) -> String {
@@ -44,7 +56,6 @@ fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
     assert_eq!(daemon.end().0, Some(0));
 }
 
-#[test]
 fn works_on_with_a_log_on_a_full_disk() {
     let queue = Queue::new();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -54,7 +65,6 @@ fn works_on_with_a_log_on_a_full_disk() {
     goes_on(daemon, &queue, head);
 }
 
-#[test]
 fn works_on_when_the_reader_of_its_log_is_gone() {
     let queue = Queue::new();
     let (reader, writer) = io::pipe().unwrap();
@@ -64,7 +74,6 @@ fn works_on_when_the_reader_of_its_log_is_gone() {
     goes_on(daemon, &queue, "");
 }
 
-#[test]
 fn ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("tidegate.toml"), "colour = \"blue\"\n").unwrap();
@@ -74,12 +83,8 @@ fn ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told() {
     assert_eq!(status.code(), Some(78));
 }
 
-#[test]
 fn keeps_whole_lines_when_a_disk_fills_up_and_writes_again_when_it_has_room() {
-    let Some(disk) = SmallDisk::mount() else {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
-    };
+    let disk = SmallDisk::mount();
     let queue = Queue::new();
     let events = disk.path("events.jsonl");
     let head = format!("events_file = \"{}\"", events.display());
@@ -132,17 +137,14 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// `None` where this may not be done: it takes root, and not every container's root will do.
-    fn mount() -> Option<Self> {
+    fn mount() -> Self {
         let dir = TempDir::new().unwrap();
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=64k", "tidegate-test"])
             .arg(dir.path())
-            .stderr(Stdio::null())
             .status();
-        mount
-            .is_ok_and(|status| status.success())
-            .then_some(Self { dir })
+        assert!(mount.is_ok_and(|status| status.success()));
+        Self { dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {

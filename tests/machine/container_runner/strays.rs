@@ -11,10 +11,17 @@ use tidegate::{
 use tokio::task::JoinHandle;
 
 use super::{containers_of, job, message, witnessed};
+use crate::needs::Need;
 use crate::support::{
     engine::{Engine, engine},
     witness::{Witness, soon},
 };
+
+trials! {
+    tasks(Need::Engine): [
+        removes_the_containers_of_the_dead_and_no_others,
+    ],
+}
 
 /// A supervisor with one job, which runs until it is told otherwise.
 struct Supervisor {
@@ -64,9 +71,8 @@ fn manager(settings: ContainerSettings, lock: Option<&InstanceLock>) -> Containe
     }
 }
 
-#[tokio::test]
 async fn removes_the_containers_of_the_dead_and_no_others() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let folder = TempDir::new().expect("a folder");
     let take = |name: &str| InstanceLock::take(&folder.path().join(name)).expect("a lock");
 

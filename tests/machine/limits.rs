@@ -6,14 +6,29 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use nix::unistd::Uid;
 use tempfile::TempDir;
 
+use crate::needs::Need;
 use crate::support::{
     broker::broker_url,
     daemon::{Daemon, Signal, poll, tidegate},
     queue::Queue,
 };
+
+trials! {
+    plain(Need::Nothing): [
+        what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start,
+        a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole,
+        variables_of_a_file_are_read_again_on_hup,
+        a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else,
+    ],
+    plain(Need::UserNamespace): [
+        root_of_a_user_namespace_is_told_by_check_what_it_cannot_give,
+    ],
+    plain(Need::Root): [
+        a_launcher_that_fails_faults_the_pool_and_costs_the_job_no_attempt,
+    ],
+}
 
 fn pool(queue: &Queue, script: &str, keys: &str) -> String {
     format!(
@@ -31,7 +46,6 @@ fn with_a_user_that_is_not_there(command: &str) -> Output {
     tidegate(dir.path()).arg(command).output().unwrap()
 }
 
-#[test]
 fn what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start() {
     let problem = "tidegate.toml:3:8: pools.work.runner.user: found \"no-such-user\", but there is no user \
                    \"no-such-user\", write a user of this machine\n";
@@ -44,17 +58,12 @@ fn what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start() {
     assert!(said.starts_with(problem), "{said}");
 }
 
-#[test]
 fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
     let own_namespace = || {
         let mut command = Command::new("unshare");
         command.arg("--map-root-user");
         command
     };
-    if !(own_namespace().arg("true").status()).is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no user namespace can be made here");
-        return;
-    }
     let dir = TempDir::new().unwrap();
     let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\nuser = \"daemon\"\nnice = -20\n";
     fs::write(dir.path().join("tidegate.toml"), config).unwrap();
@@ -76,7 +85,6 @@ fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
     );
 }
 
-#[test]
 fn a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true", ""));
@@ -90,12 +98,7 @@ fn a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole() {
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
 }
 
-#[test]
 fn a_launcher_that_fails_faults_the_pool_and_costs_the_job_no_attempt() {
-    if !Uid::effective().is_root() {
-        eprintln!("skipped: this test takes root");
-        return;
-    }
     let queue = Queue::new();
     let folder = TempDir::new().unwrap();
     let may_enter = |mode| {
@@ -124,7 +127,6 @@ fn a_launcher_that_fails_faults_the_pool_and_costs_the_job_no_attempt() {
     assert_eq!(attempt.as_deref(), Some("1"), "{}", daemon.said());
 }
 
-#[test]
 fn variables_of_a_file_are_read_again_on_hup() {
     let queue = Queue::new();
     let script = "printf %s \"$COLOUR\" > \"$1-\"; mv \"$1-\" \"$1\"";
@@ -146,7 +148,6 @@ fn variables_of_a_file_are_read_again_on_hup() {
     assert_eq!(said("two"), "green");
 }
 
-#[test]
 fn a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else() {
     let dir = TempDir::new().unwrap();
     for command in ["status", "--help", "anything"] {

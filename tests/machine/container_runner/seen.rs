@@ -10,11 +10,25 @@ use tidegate::{
 };
 
 use super::{failure, folder, message, run, try_run, witnessed};
+use crate::needs::Need;
 use crate::support::{engine::engine, logged::Logged, witness::Witness};
 
-#[tokio::test]
+trials! {
+    tasks(Need::Engine): [
+        tells_a_job_of_its_message_beside_what_image_and_pool_say,
+        holds_a_job_to_what_its_pool_allows,
+        logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_at_once,
+        reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share,
+        survives_a_job_that_does_not_read_its_input,
+        a_job_can_read_and_write_more_than_any_pipe_holds_at_the_same_time,
+        runs_the_images_own_command_where_the_pool_names_none,
+        answers_with_what_a_job_prints_where_somebody_waits_for_it,
+        names_pool_job_and_supervisor_on_its_container,
+    ],
+}
+
 async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let image = engine.variant(
         "env",
         &["ENV OF_IMAGE=1", "ENV SIZE=1", "ENV TIDEGATE_POOL=1"],
@@ -42,6 +56,8 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     assert_eq!(seen["TIDEGATE_POOL"], "pool");
     assert_eq!(seen["TIDEGATE_ATTEMPT"], "2");
     assert_eq!(seen["TIDEGATE_HEADERS"], "{}");
+    assert_eq!(seen["TIDEGATE_ROUTING_KEY"], "");
+    assert_eq!(seen["TIDEGATE_TYPE"], "");
     assert_eq!(
         Some(seen["TIDEGATE_JOB_ID"]),
         message.properties.message_id.as_deref()
@@ -50,9 +66,8 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     assert!(!seen.contains_key("CARGO_PKG_NAME"), "{seen:?}");
 }
 
-#[tokio::test]
 async fn holds_a_job_to_what_its_pool_allows() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let witness = Witness::new();
     let script = "pwd; id -u; id -g; cat /proc/self/mounts | grep ' /read '; ls /sys/class/net | tr '\\n' ' '; echo; \
                   touch /read/x 2>/dev/null || echo refused";
@@ -85,9 +100,8 @@ fn open_to_all(witness: &Witness) {
     std::fs::set_permissions(witness.folder(), all).expect("our folder");
 }
 
-#[tokio::test]
 async fn logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_at_once() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     for _ in 0..5 {
         let logged = Logged::default();
         let capture = logged.capture();
@@ -103,9 +117,8 @@ async fn logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_
     }
 }
 
-#[tokio::test]
 async fn reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let logged = Logged::default();
     let capture = logged.capture();
     let script = "head -c 20000000 /dev/zero | tr '\\0' x; echo; echo why >&2; exit 3";
@@ -121,9 +134,8 @@ async fn reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share() {
     assert_eq!(logged.dropped(), [20_000_001 - 16 * 1024]);
 }
 
-#[tokio::test]
 async fn survives_a_job_that_does_not_read_its_input() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let message = Message {
         body: vec![b'x'; 16 * 1024 * 1024].into(),
         ..message()
@@ -132,9 +144,8 @@ async fn survives_a_job_that_does_not_read_its_input() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-#[tokio::test]
 async fn a_job_can_read_and_write_more_than_any_pipe_holds_at_the_same_time() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let message = Message {
         body: vec![b'x'; 8 * 1024 * 1024].into(),
         ..message()
@@ -143,9 +154,8 @@ async fn a_job_can_read_and_write_more_than_any_pipe_holds_at_the_same_time() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-#[tokio::test]
 async fn runs_the_images_own_command_where_the_pool_names_none() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let image = engine.variant("cmd", &["CMD [\"sh\", \"-c\", \"cat >/folder/body\"]"]);
     let witness = Witness::new();
     let mut settings = engine.settings(&image);
@@ -160,9 +170,8 @@ async fn runs_the_images_own_command_where_the_pool_names_none() {
     assert_eq!(body, b"whole");
 }
 
-#[tokio::test]
 async fn answers_with_what_a_job_prints_where_somebody_waits_for_it() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let manager = ContainerManager::new(engine.script("printf answer; echo why >&2"));
     let control = JobControl {
         output: OutputUse::Reply { limit: 100 },
@@ -177,9 +186,8 @@ async fn answers_with_what_a_job_prints_where_somebody_waits_for_it() {
     assert_eq!(reply.body, "answer");
 }
 
-#[tokio::test]
 async fn names_pool_job_and_supervisor_on_its_container() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut witness = Witness::new();
     let message = message();
     let settings = witnessed(engine, &witness, "echo started >&9; sleep 1000");

@@ -1,29 +1,44 @@
 //! The shims of `examples/warm`, each where its interpreter is present.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use tidegate::{
+    adapters::warm::WarmManager,
     config::WarmSettings,
+    decide::RunnerId,
     queue::{Headers, Message},
-    runner::{Job, JobControl, JobEnd, Runner},
+    runner::{CreateRunner, Job, JobControl, JobEnd, Runner, RunnerManager},
 };
 
-use super::create;
+use crate::needs::Need;
 use crate::support::witness::soon;
 
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
-const HANDLERS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../tests/it/warm_runner/handlers"
-);
+trials! {
+    tasks(Need::Interpreter("python3")): [
+        python_answers_and_its_prints_go_to_the_log,
+    ],
+    tasks(Need::Interpreter("node")): [
+        node_answers_and_its_prints_go_to_the_log,
+    ],
+    tasks(Need::Interpreter("php")): [
+        php_answers_and_its_prints_go_to_the_log,
+    ],
+    tasks(Need::Interpreter("ruby")): [
+        ruby_answers_and_its_prints_go_to_the_log,
+    ],
+    tasks(Need::Nothing): [
+        a_shell_answers_by_its_exit_codes,
+    ],
+    plain(Need::Nothing): [
+        each_shim_is_under_forty_lines,
+    ],
+}
 
-/// The runner of a language's handler, where the machine has the language.
-async fn runner(interpreter: &str, extension: &str) -> Option<Box<dyn Runner>> {
-    let version = Command::new(interpreter).args(["-c", ":"]).output();
-    if version.is_err() {
-        println!("skipped: no {interpreter} on this machine");
-        return None;
-    }
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+const HANDLERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/machine/handlers");
+
+/// The runner of a language's handler.
+async fn runner(interpreter: &str, extension: &str) -> Box<dyn Runner> {
     let handler = format!("{HANDLERS}/handler.{extension}");
     let mut settings = WarmSettings::new([interpreter, &handler]);
     settings.process.env = [
@@ -32,7 +47,12 @@ async fn runner(interpreter: &str, extension: &str) -> Option<Box<dyn Runner>> {
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
     ]
     .into();
-    Some(create(settings).await)
+    let request = CreateRunner {
+        id: RunnerId(1),
+        pool: "pool".into(),
+    };
+    let created = soon(WarmManager::new(settings).create(request)).await;
+    created.expect("a runner")
 }
 
 async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
@@ -53,9 +73,7 @@ async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
 /// What every language's handler is held to. Whatever it is asked, it also prints a stray line. Its own errors are of
 /// the class `raised`.
 async fn holds(interpreter: &str, extension: &str, raised: &str) {
-    let Some(mut runner) = runner(interpreter, extension).await else {
-        return;
-    };
+    let mut runner = runner(interpreter, extension).await;
     let runner = &mut *runner;
     let replies: [(&[u8], &str); 3] = [
         (b"reply", "caf\u{e9} a \"b\\\" 'c' $d \u{1f600} 3 7"),
@@ -110,29 +128,24 @@ async fn holds(interpreter: &str, extension: &str, raised: &str) {
     );
 }
 
-#[tokio::test]
 async fn python_answers_and_its_prints_go_to_the_log() {
     holds("python3", "py", "ValueError").await;
 }
 
-#[tokio::test]
 async fn node_answers_and_its_prints_go_to_the_log() {
     holds("node", "js", "Error").await;
 }
 
-#[tokio::test]
 async fn php_answers_and_its_prints_go_to_the_log() {
     holds("php", "php", "Exception").await;
 }
 
-#[tokio::test]
 async fn ruby_answers_and_its_prints_go_to_the_log() {
     holds("ruby", "rb", "RuntimeError").await;
 }
 
-#[tokio::test]
 async fn a_shell_answers_by_its_exit_codes() {
-    let mut runner = runner("sh", "sh").await.expect("a shell");
+    let mut runner = runner("sh", "sh").await;
     let runner = &mut *runner;
     let table: [(&[u8], &str); 4] = [
         (b"reply", "Done { reply: None }"),
@@ -152,7 +165,6 @@ async fn a_shell_answers_by_its_exit_codes() {
     assert_eq!(failure.stderr_tail.as_deref(), Some("stray\nwhy"));
 }
 
-#[test]
 fn each_shim_is_under_forty_lines() {
     for shim in ["py", "js", "php", "rb", "sh"] {
         let path = Path::new(SHIMS).join(format!("tidegate.{shim}"));

@@ -13,10 +13,23 @@ use tokio::{
 };
 
 use super::{containers_of, message, try_run};
-use crate::support::engine::engine;
+use crate::needs::Need;
+use crate::support::engine::{Engine, engine};
 
-/// What a person reads where nothing can be started.
-async fn refusal(settings: ContainerSettings) -> String {
+trials! {
+    tasks(Need::Nothing): [
+        says_what_was_tried_where_no_engine_answers,
+        a_limit_that_the_engine_drops_is_no_silence,
+    ],
+    tasks(Need::Engine): [
+        an_image_that_does_not_exist_is_not_the_jobs_fault,
+        an_image_that_cannot_be_pulled_anew_is_used_as_it_is,
+        what_the_engine_lacks_is_not_the_jobs_fault,
+    ],
+}
+
+/// What a person reads where nothing can be started, and no container is left at the engine.
+async fn refusal(engine: Option<&Engine>, settings: ContainerSettings) -> String {
     let manager = ContainerManager::new(settings);
     let message = message();
     let refused = try_run(&manager, message.clone(), JobControl::default()).await;
@@ -27,18 +40,17 @@ async fn refusal(settings: ContainerSettings) -> String {
         said = format!("{said}: {error}");
     }
     manager.quiesce().await;
-    if let Some(engine) = engine() {
+    if let Some(engine) = engine {
         assert_eq!(containers_of(engine, &message).await, []);
     }
     said
 }
 
-#[tokio::test]
 async fn says_what_was_tried_where_no_engine_answers() {
     let mut settings = ContainerSettings::new("a");
     settings.engine = Some(EngineAddress::Unix("/no/such/engine.sock".into()));
     assert_eq!(
-        refusal(settings).await,
+        refusal(None, settings).await,
         "start a runner: no container engine answers at unix:///no/such/engine.sock (no such socket)"
     );
 }
@@ -87,7 +99,6 @@ async fn answer(stream: UnixStream) -> io::Result<()> {
     stream.write_all(answer.as_bytes()).await
 }
 
-#[tokio::test]
 async fn a_limit_that_the_engine_drops_is_no_silence() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("docker.sock");
@@ -98,28 +109,26 @@ async fn a_limit_that_the_engine_drops_is_no_silence() {
     settings.memory_max = Some(64 << 20);
     settings.pids_max = Some(9);
     assert_eq!(
-        refusal(settings).await,
+        refusal(None, settings).await,
         "start a runner: the engine holds no job to memory_max: Limitation discarded."
     );
 }
 
-#[tokio::test]
 async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut settings = engine.settings("tidegate-test-no-such-image");
-    let told = refusal(settings.clone()).await;
+    let told = refusal(Some(engine), settings.clone()).await;
     let expected = "start a runner: pull the image tidegate-test-no-such-image: ";
     assert!(told.starts_with(expected), "{told}");
 
     settings.pull = Pull::Never;
-    let told = refusal(settings).await;
+    let told = refusal(Some(engine), settings).await;
     let expected = "start a runner: make a container of tidegate-test-no-such-image: No such image";
     assert!(told.starts_with(expected), "{told}");
 }
 
-#[tokio::test]
 async fn an_image_that_cannot_be_pulled_anew_is_used_as_it_is() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut settings = engine.script("exit 0");
     settings.pull = Pull::Always;
     let manager = ContainerManager::new(settings);
@@ -127,22 +136,21 @@ async fn an_image_that_cannot_be_pulled_anew_is_used_as_it_is() {
     end.expect("the image is there");
 }
 
-#[tokio::test]
 async fn what_the_engine_lacks_is_not_the_jobs_fault() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut no_network = engine.script("exit 0");
     no_network.network = Some("no-such-network".to_owned());
-    let told = refusal(no_network).await;
+    let told = refusal(Some(engine), no_network).await;
     assert!(told.contains("no-such-network not found"), "{told}");
 
     let mut no_mount = engine.script("exit 0");
     no_mount.mounts = vec![Mount::parse("/no/such/folder:/folder").expect("a mount")];
-    let told = refusal(no_mount).await;
+    let told = refusal(Some(engine), no_mount).await;
     assert!(told.contains("/no/such/folder"), "{told}");
 
     let mut no_program = engine.settings(engine.image());
     no_program.command = vec!["/no/such/program".to_owned()];
-    let told = refusal(no_program).await;
+    let told = refusal(Some(engine), no_program).await;
     let expected = format!("start a runner: start a container of {}: ", engine.image());
     assert!(told.starts_with(&expected), "{told}");
     assert!(told.contains("/no/such/program"), "{told}");

@@ -1,6 +1,6 @@
 //! No orphans: supervisor and guard are killed for real, and the process table is looked at.
 
-mod in_cgroups;
+pub(crate) mod in_cgroups;
 
 use std::{
     fs,
@@ -22,11 +22,32 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::needs::Need;
 use crate::support::{
     broker::broker_url,
     daemon::{Daemon, poll, tidegate},
     queue::Queue,
 };
+
+trials! {
+    plain(Need::Nothing): [
+        nothing_of_a_job_outlives_a_supervisor_that_is_killed,
+        nothing_of_a_job_outlives_a_guard_that_is_killed,
+        nothing_of_a_job_outlives_a_supervisor_that_is_killed_in_mid_drain,
+        nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain,
+        a_chain_of_forks_does_not_run_away,
+        nothing_is_left_either_where_the_guard_has_children_that_it_spares,
+        exit_codes_are_known_also_where_the_ends_of_children_are_ignored,
+        a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it,
+        a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started,
+        what_a_job_orphans_is_reaped_while_it_runs,
+        a_supervisor_is_out_of_reach_of_the_terminals_own_signals,
+        guard_and_supervisor_stop_and_go_on_together,
+        a_job_starts_with_no_signal_held_back,
+        the_service_manager_hears_from_the_supervisor_through_its_guard,
+        a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it,
+    ],
+}
 
 /// What is promised.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -198,22 +219,18 @@ fn nothing_outlives(victim: Victim, when: When) {
     }
 }
 
-#[test]
 fn nothing_of_a_job_outlives_a_supervisor_that_is_killed() {
     nothing_outlives(Victim::Supervisor, When::Running);
 }
 
-#[test]
 fn nothing_of_a_job_outlives_a_guard_that_is_killed() {
     nothing_outlives(Victim::Guard, When::Running);
 }
 
-#[test]
 fn nothing_of_a_job_outlives_a_supervisor_that_is_killed_in_mid_drain() {
     nothing_outlives(Victim::Supervisor, When::Draining);
 }
 
-#[test]
 fn nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain() {
     nothing_outlives(Victim::Guard, When::Draining);
 }
@@ -221,7 +238,6 @@ fn nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain() {
 /// Each of its processes lives for about as long as it takes to start the next one.
 const RUNAWAY: &str = "go_on() { go_on & }; (setsid true; go_on &); echo >> started; sleep 1000";
 
-#[test]
 fn a_chain_of_forks_does_not_run_away() {
     let queue = Queue::new();
     // A moment to get away comes not every time.
@@ -245,7 +261,6 @@ fn a_chain_of_forks_does_not_run_away() {
     }
 }
 
-#[test]
 fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
     let queue = Queue::new();
     // What a container's entry point does.
@@ -273,7 +288,6 @@ fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
     }
 }
 
-#[test]
 fn exit_codes_are_known_also_where_the_ends_of_children_are_ignored() {
     let queue = Queue::new();
     for script in [
@@ -302,7 +316,6 @@ fn exit_codes_are_known_also_where_the_ends_of_children_are_ignored() {
     assert_eq!(output.status.code(), Some(78), "{output:?}");
 }
 
-#[test]
 fn a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("slow.toml");
@@ -340,7 +353,6 @@ short)
 esac
 "#;
 
-#[test]
 fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, LEAVING));
@@ -372,7 +384,6 @@ fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_star
     assert_eq!(daemon.end().0, Some(0));
 }
 
-#[test]
 fn what_a_job_orphans_is_reaped_while_it_runs() {
     let queue = Queue::new();
     let script = "for n in 1 2 3 4 5 6 7 8 9; do (true &); done; echo $$ >> pids; exec sleep 1000";
@@ -385,7 +396,6 @@ fn what_a_job_orphans_is_reaped_while_it_runs() {
     assert!(job.is_alive());
 }
 
-#[test]
 fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
@@ -395,7 +405,6 @@ fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
     assert_ne!(getpgid(Some(daemon.pid())), Ok(supervisor));
 }
 
-#[test]
 fn guard_and_supervisor_stop_and_go_on_together() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
@@ -409,7 +418,6 @@ fn guard_and_supervisor_stop_and_go_on_together() {
     assert_eq!(daemon.end().0, Some(0));
 }
 
-#[test]
 fn a_job_starts_with_no_signal_held_back() {
     let queue = Queue::new();
     let script = "while read -r name value; do test $name != SigBlk: || echo $value > held; done < /proc/self/status";
@@ -422,7 +430,6 @@ fn a_job_starts_with_no_signal_held_back() {
     assert_eq!(held.as_deref(), Some("0000000000000000\n"));
 }
 
-#[test]
 fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("notify");
@@ -452,7 +459,6 @@ fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
     assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
-#[test]
 fn a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("tidegate.toml");

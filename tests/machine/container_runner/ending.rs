@@ -9,14 +9,28 @@ use tidegate::{
 };
 
 use super::{container_of, containers_of, failure, message, run, try_run, witnessed};
+use crate::needs::Need;
 use crate::support::{
     engine::engine,
     witness::{Witness, soon},
 };
 
-#[tokio::test]
+trials! {
+    tasks(Need::Engine): [
+        reads_exit_codes,
+        a_container_killed_from_outside_is_that_jobs_failed_attempt,
+        a_container_removed_from_outside_is_that_jobs_failed_attempt,
+        says_that_a_job_ran_out_of_memory,
+        believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory,
+        stops_a_job_by_the_signal_that_its_image_wants,
+        an_init_ends_a_program_that_handles_no_signal,
+        leaves_no_container_whatever_became_of_its_job,
+        leaves_no_container_whenever_its_future_is_dropped,
+    ],
+}
+
 async fn reads_exit_codes() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     for (code, expected) in [
         (0, "Done"),
         (1, "Failed(Failure { kind: Exit(1)"),
@@ -35,9 +49,8 @@ async fn reads_exit_codes() {
     }
 }
 
-#[tokio::test]
 async fn a_container_killed_from_outside_is_that_jobs_failed_attempt() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut witness = Witness::new();
     let message = message();
     let settings = witnessed(
@@ -60,9 +73,8 @@ async fn a_container_killed_from_outside_is_that_jobs_failed_attempt() {
     witness.gone().await;
 }
 
-#[tokio::test]
 async fn a_container_removed_from_outside_is_that_jobs_failed_attempt() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut witness = Witness::new();
     let message = message();
     let settings = witnessed(engine, &witness, "echo started >&9; sleep 1000");
@@ -86,9 +98,8 @@ async fn a_container_removed_from_outside_is_that_jobs_failed_attempt() {
     witness.gone().await;
 }
 
-#[tokio::test]
 async fn says_that_a_job_ran_out_of_memory() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut settings = engine.script("x=xxxxxxxx; while :; do x=$x$x; done");
     settings.memory_max = Some(16 << 20);
     // An engine that is busy may hear of it after the exit, and then it never tells (Docker 20.10).
@@ -102,18 +113,16 @@ async fn says_that_a_job_ran_out_of_memory() {
     panic!("of ten jobs beyond their memory none was said to have run out of it");
 }
 
-#[tokio::test]
 async fn believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut settings = engine.script("sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'; exit 0");
     settings.memory_max = Some(16 << 20);
     let end = run(settings, message()).await;
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-#[tokio::test]
 async fn stops_a_job_by_the_signal_that_its_image_wants() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut witness = Witness::new();
     let mut settings = witnessed(
         engine,
@@ -139,9 +148,8 @@ async fn stops_a_job_by_the_signal_that_its_image_wants() {
     witness.gone().await;
 }
 
-#[tokio::test]
 async fn an_init_ends_a_program_that_handles_no_signal() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let mut witness = Witness::new();
     let mut settings = witnessed(engine, &witness, "echo started >&9; exec sleep 1000");
     settings.init = true;
@@ -163,9 +171,8 @@ async fn an_init_ends_a_program_that_handles_no_signal() {
     witness.gone().await;
 }
 
-#[tokio::test]
 async fn leaves_no_container_whatever_became_of_its_job() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     for script in ["exit 0", "exit 3"] {
         let message = message();
         let manager = ContainerManager::new(engine.script(script));
@@ -176,9 +183,8 @@ async fn leaves_no_container_whatever_became_of_its_job() {
     }
 }
 
-#[tokio::test]
 async fn leaves_no_container_whenever_its_future_is_dropped() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     // From before the engine has heard of it to well into the job.
     for after in [0, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640].map(Duration::from_millis) {
         let message = message();

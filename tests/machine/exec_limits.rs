@@ -1,15 +1,39 @@
-//! Limits of a job, as the job itself sees them. Some take root, and where there is none the test says so.
+//! Limits of a job of the `exec` runner, as the job itself sees them.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use nix::unistd::Uid;
 use tidegate::{
     adapters::launcher,
-    config::{CgroupUse, Limits},
-    runner::StartError,
+    config::{CgroupUse, ExecSettings, Limits},
+    queue::Message,
+    runner::{JobControl, JobEnd, StartError},
 };
 
-use super::*;
+use crate::{
+    needs::Need,
+    support::{
+        exec::{MIB, failure, file, run, script},
+        witness::Witness,
+    },
+};
+
+trials! {
+    tasks(Need::Nothing): [
+        a_job_has_the_limits_that_it_was_given,
+        a_launcher_leaves_no_trace_in_its_job,
+        a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own,
+        a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal,
+        what_a_launcher_cannot_do_is_the_runners_fault_and_named,
+        a_program_behind_a_launcher_is_missed_in_the_same_words_as_without,
+        a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same,
+    ],
+    tasks(Need::Root): [
+        a_job_of_another_user_may_open_its_streams_anew,
+        a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in,
+        a_program_that_its_user_may_not_run_is_named_with_that_user,
+        a_working_directory_is_entered_as_the_user_that_the_job_is,
+    ],
+}
 
 /// A script as a job that has these limits.
 fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
@@ -48,15 +72,6 @@ fn not_started(end: JobEnd) -> StartError {
     }
 }
 
-/// Says what was left out, and why.
-fn takes_root() -> bool {
-    let is_root = Uid::effective().is_root();
-    if !is_root {
-        eprintln!("skipped: this test takes root");
-    }
-    !is_root
-}
-
 fn as_user(user: &str) -> Limits {
     Limits {
         user: Some(user.to_owned()),
@@ -64,7 +79,6 @@ fn as_user(user: &str) -> Limits {
     }
 }
 
-#[tokio::test]
 async fn a_job_has_the_limits_that_it_was_given() {
     let mut limits = Limits {
         nice: Some(7),
@@ -81,7 +95,6 @@ async fn a_job_has_the_limits_that_it_was_given() {
     );
 }
 
-#[tokio::test]
 async fn a_launcher_leaves_no_trace_in_its_job() {
     let limits = Limits {
         nice: Some(1),
@@ -96,7 +109,6 @@ async fn a_launcher_leaves_no_trace_in_its_job() {
     assert_eq!(launched, direct);
 }
 
-#[tokio::test]
 async fn a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own() {
     let mut witness = Witness::new();
     let limits = Limits {
@@ -116,7 +128,6 @@ async fn a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own() 
     assert_eq!(said.trim(), MIB.to_string());
 }
 
-#[tokio::test]
 async fn a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal() {
     let mut limits = Limits::default();
     limits.rlimits.cpu_time = Some(Duration::from_secs(1));
@@ -126,11 +137,7 @@ async fn a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal() {
     assert_eq!(failure(end).message, "ended by SIGXCPU (signal 24)");
 }
 
-#[tokio::test]
 async fn a_job_of_another_user_may_open_its_streams_anew() {
-    if takes_root() {
-        return;
-    }
     let witness = Witness::new();
     let text = "cat </dev/stdin && echo out >/dev/stdout && echo err >/dev/stderr";
     let settings = limited(&witness, as_user("daemon"), text);
@@ -139,11 +146,7 @@ async fn a_job_of_another_user_may_open_its_streams_anew() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-#[tokio::test]
 async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
-    if takes_root() {
-        return;
-    }
     let text = "id -un; id -gn; id -Gn; echo $HOME $USER $LOGNAME; grep -h '^Cap[EPIA]' /proc/self/status | \
                 sort -u -k 2 | cut -f 2";
     let daemon = std::process::Command::new("id")
@@ -168,7 +171,6 @@ async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
     );
 }
 
-#[tokio::test]
 async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
     let witness = Witness::new();
     let fault = async |limits: Limits| {
@@ -205,7 +207,6 @@ async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
     );
 }
 
-#[tokio::test]
 async fn a_program_behind_a_launcher_is_missed_in_the_same_words_as_without() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -227,19 +228,23 @@ async fn a_program_behind_a_launcher_is_missed_in_the_same_words_as_without() {
         let direct = words(program, &Limits::default()).await;
         assert_eq!(words(program, &nice).await, direct);
     }
-    if takes_root() {
-        return;
-    }
-    let secret = file(&folder.path().join("secret"), 0o700, "#!/bin/sh\n");
-    let (what, _) = words(&secret, &as_user("daemon")).await;
-    assert_eq!(what, format!("{secret}: may not be run by the user daemon"));
 }
 
-#[tokio::test]
+async fn a_program_that_its_user_may_not_run_is_named_with_that_user() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
+    let secret = file(&folder.path().join("secret"), 0o700, "#!/bin/sh\n");
+    let mut settings = ExecSettings::new([&secret]);
+    settings.limits = as_user("daemon");
+    let end = run(settings, Message::default(), JobControl::default()).await;
+    assert_eq!(
+        not_started(end).what,
+        format!("{secret}: may not be run by the user daemon")
+    );
+}
+
 async fn a_working_directory_is_entered_as_the_user_that_the_job_is() {
-    if takes_root() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let witness = Witness::new();
@@ -253,7 +258,6 @@ async fn a_working_directory_is_entered_as_the_user_that_the_job_is() {
     );
 }
 
-#[tokio::test]
 async fn a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same() {
     let mut witness = Witness::new();
     let limits = Limits {

@@ -5,12 +5,22 @@ use std::{fs, path::Path};
 use nix::{sys::signal::kill, unistd::Pid};
 use tempfile::TempDir;
 
+use crate::needs::Need;
 use crate::support::{
     broker::broker_url,
     daemon::{Daemon, Signal, poll},
     engine::{Engine, engine},
     queue::Queue,
 };
+
+trials! {
+    plain(Need::Engine): [
+        runs_jobs_in_containers_and_leaves_none,
+        gives_jobs_back_at_the_drains_deadline_and_leaves_no_container,
+        removes_at_its_start_what_a_killed_supervisor_left_and_runs_the_job_again,
+        is_faulted_while_there_is_no_image_and_spends_no_attempt_on_it,
+    ],
+}
 
 /// A pool named `work`, whose jobs see `folder`. A job that failed would not be back for an hour.
 fn pool(queue: &Queue, engine: &Engine, folder: &Path, keys: &str, script: &str) -> String {
@@ -48,9 +58,8 @@ fn holder(state: &Path) -> Pid {
     Pid::from_raw(pid.parse().unwrap())
 }
 
-#[test]
 fn runs_jobs_in_containers_and_leaves_none() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let (queue, folder) = (Queue::new(), TempDir::new().unwrap());
     let script = "cat >/folder/$TIDEGATE_JOB_ID";
     let pool = pool(&queue, engine, folder.path(), "", script);
@@ -70,9 +79,8 @@ fn runs_jobs_in_containers_and_leaves_none() {
     assert_eq!(containers(engine, &names), 0, "{said}");
 }
 
-#[test]
 fn gives_jobs_back_at_the_drains_deadline_and_leaves_no_container() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let (queue, folder) = (Queue::new(), TempDir::new().unwrap());
     let script = "touch /folder/started; while :; do sleep 1000; done";
     let keys = "shutdown_grace = \"0s\"\n";
@@ -87,9 +95,8 @@ fn gives_jobs_back_at_the_drains_deadline_and_leaves_no_container() {
     assert_eq!(queue.take().unwrap(), b"drained-1");
 }
 
-#[test]
 fn removes_at_its_start_what_a_killed_supervisor_left_and_runs_the_job_again() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let (queue, neighbours) = (Queue::new(), Queue::new());
     let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let script = "test -e /folder/second || { touch /folder/$TIDEGATE_JOB_ID; sleep 1000; }; \
@@ -131,9 +138,8 @@ fn removes_at_its_start_what_a_killed_supervisor_left_and_runs_the_job_again() {
     assert_eq!(containers(engine, &["neighbour-1"]), 0, "{said}");
 }
 
-#[test]
 fn is_faulted_while_there_is_no_image_and_spends_no_attempt_on_it() {
-    let Some(engine) = engine() else { return };
+    let engine = engine();
     let (queue, folder) = (Queue::new(), TempDir::new().unwrap());
     let script = "printf %s $TIDEGATE_ATTEMPT >/folder/attempt";
     let late = format!("localhost/tidegate-test-late:{}", std::process::id());

@@ -1,0 +1,161 @@
+//! Opening consumers: when the next may be tried after some could not be opened, and why they could not.
+
+use std::time::Duration;
+
+use super::Moment;
+
+/// First pause after a consumer could not be opened.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause where the trouble may pass by itself.
+const PASSING: Duration = Duration::from_secs(5);
+/// Longest pause where someone has to change something. Each try is a line in the broker's log.
+const LASTING: Duration = Duration::from_secs(30);
+
+/// What kind of trouble it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// It may pass by itself.
+    Passing,
+    /// Someone has to change something: a permission, or the queue.
+    Lasting,
+    /// The broker grants no more of them; those that are open go on.
+    Full,
+}
+
+/// Why consumers cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of trouble it is.
+    pub ground: Ground,
+    /// The cause in one line, without any credential.
+    pub why: String,
+}
+
+/// What is known of a pool's consumers that did not open.
+#[derive(Debug, Clone, Default)]
+pub struct Openings {
+    /// Failures since one could be opened. Those of one burst count once.
+    failures: u32,
+    until: Moment,
+    refusal: Option<Refusal>,
+}
+
+impl Openings {
+    /// A consumer could not be opened.
+    pub fn failed(&mut self, now: Moment, refusal: Refusal) {
+        let is_same_burst = self.failures > 0 && now < self.until;
+        if !is_same_burst {
+            let longest = match refusal.ground {
+                Ground::Passing | Ground::Full => PASSING,
+                Ground::Lasting => LASTING,
+            };
+            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+            self.until = now + pause.min(longest);
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.refusal = Some(refusal);
+    }
+
+    /// A consumer was opened.
+    pub fn opened(&mut self) {
+        self.failures = 0;
+        // That there are some says nothing of whether there may be more.
+        self.refusal.take_if(|known| known.ground != Ground::Full);
+    }
+
+    /// There are as many consumers as are wanted.
+    pub fn satisfied(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many may be opened at once, of `wanted`, while others may be `opening`.
+    pub fn most(&self, now: Moment, wanted: u32, opening: bool) -> u32 {
+        match self.failures {
+            0 => wanted,
+            _ if opening || now < self.until => 0,
+            // One at a time until one does open.
+            _ => wanted.min(1),
+        }
+    }
+
+    /// Whether the last try failed.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Why not all that are wanted are open.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::after_start(Duration::from_millis(ms))
+    }
+
+    fn refusal(ground: Ground) -> Refusal {
+        Refusal {
+            ground,
+            why: String::from("because"),
+        }
+    }
+
+    #[test]
+    fn pauses_grow_by_what_kind_of_trouble_it_is() {
+        for (ground, pauses) in [
+            (
+                Ground::Passing,
+                [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
+            ),
+            (
+                Ground::Full,
+                [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
+            ),
+            (
+                Ground::Lasting,
+                [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000],
+            ),
+        ] {
+            let mut openings = Openings::default();
+            let mut now = 0;
+            assert_eq!(openings.most(at(now), 7, true), 7);
+            for pause in pauses {
+                openings.failed(at(now), refusal(ground));
+                // Others of the same burst.
+                openings.failed(at(now), refusal(ground));
+                openings.failed(at(now + 1), refusal(ground));
+                assert_eq!(
+                    openings.most(at(now + pause - 1), 7, false),
+                    0,
+                    "{ground:?}"
+                );
+                now += pause;
+                assert_eq!(openings.most(at(now), 7, false), 1, "{ground:?}");
+                assert_eq!(openings.most(at(now), 7, true), 0);
+            }
+            openings.opened();
+            assert_eq!(openings.most(at(now), 7, false), 7);
+        }
+    }
+
+    #[test]
+    fn one_that_opens_ends_a_trouble_but_not_a_limit() {
+        for (ground, is_known) in [
+            (Ground::Passing, false),
+            (Ground::Lasting, false),
+            (Ground::Full, true),
+        ] {
+            let mut openings = Openings::default();
+            openings.failed(at(0), refusal(ground));
+            openings.opened();
+            assert!(!openings.is_failing());
+            assert_eq!(openings.refusal().is_some(), is_known, "{ground:?}");
+            openings.satisfied();
+            assert_eq!(openings.refusal(), None);
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Stuck: a pool that has work to do and cannot get at it.
+
+use std::time::Duration;
+
+use super::{Ground, Moment, Refusal};
+
+/// How long a trouble that may pass is watched before the pool is stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// What a reconcile shows of whether a pool gets what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scene<'a> {
+    /// When.
+    pub at: Moment,
+    /// Whether the pool takes messages at all: not paused, faulted, blocked or draining, and the broker is connected.
+    pub open: bool,
+    /// Workers that there should be.
+    pub expected: u32,
+    /// What was read of the queue.
+    pub depth: Depth<'a>,
+    /// Why consumers cannot be opened.
+    pub refusal: Option<&'a Refusal>,
+    /// Our consumers that the broker had confirmed before it was asked.
+    pub consumers: u32,
+    /// Workers that have a job, those that were told to go too.
+    pub busy: u32,
+    /// When the last delivery was taken.
+    pub last_taken: Option<Moment>,
+}
+
+/// What was read of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth<'a> {
+    /// Nothing was asked for this reconcile.
+    Held,
+    /// The broker answered.
+    Read {
+        /// Messages ready.
+        ready: u64,
+        /// Consumers of the queue, ours and others'.
+        consumers: u32,
+    },
+    /// There is no such queue, which is told apart.
+    Missing,
+    /// It could not be read.
+    Unread {
+        /// Why.
+        why: &'a str,
+        /// Whether someone has to change something.
+        lasting: bool,
+    },
+}
+
+/// Watches for a pool that is stuck.
+#[derive(Debug, Clone, Default)]
+pub struct StuckWatch {
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Clone)]
+struct Trouble {
+    kind: Kind,
+    since: Moment,
+    lasting: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// The queue's depth is not known.
+    Unread { why: String },
+    /// No consumer can be opened.
+    Refused { why: String },
+    /// Consumers are open and are given nothing.
+    Starved {
+        ready: u64,
+        ours: u32,
+        /// Consumers that the broker counts.
+        all: u32,
+    },
+}
+
+impl StuckWatch {
+    /// Takes in what a reconcile shows, and says why the pool is stuck, where it is.
+    pub fn look(&mut self, scene: &Scene<'_>) -> Option<String> {
+        let found = Self::find(scene);
+        let before = self.trouble.take();
+        self.trouble = match (found, before) {
+            (Found::Nothing, _) => None,
+            (Found::Unasked, before) => before.filter(|trouble| trouble.still_is(scene)),
+            (Found::Trouble { kind, lasting }, before) => {
+                let before =
+                    before.filter(|before| before.kind.is_same(&kind) && before.still_is(scene));
+                Some(Trouble {
+                    kind,
+                    since: before.map_or(scene.at, |before| before.since),
+                    lasting,
+                })
+            }
+        };
+        let trouble = self.trouble.as_ref()?;
+        let lasted = scene.at.since(trouble.since);
+        (trouble.lasting || lasted >= STUCK_AFTER).then(|| trouble.kind.cause(lasted))
+    }
+
+    fn find(scene: &Scene<'_>) -> Found {
+        if !scene.open {
+            return Found::Nothing;
+        }
+        if let Depth::Unread { why, lasting } = scene.depth {
+            let why = why.to_owned();
+            return Found::Trouble {
+                kind: Kind::Unread { why },
+                lasting,
+            };
+        }
+        if scene.expected == 0 || scene.depth == Depth::Missing {
+            return Found::Nothing;
+        }
+        if let Some(Refusal { ground, why }) = scene.refusal
+            && scene.consumers == 0
+            && scene.busy == 0
+        {
+            return Found::Trouble {
+                kind: Kind::Refused { why: why.clone() },
+                lasting: *ground == Ground::Lasting,
+            };
+        }
+        match scene.depth {
+            Depth::Read { ready, consumers } if ready > 0 && scene.consumers > 0 => {
+                match scene.busy {
+                    0 => Found::Trouble {
+                        kind: Kind::Starved {
+                            ready,
+                            ours: scene.consumers,
+                            all: consumers,
+                        },
+                        lasting: false,
+                    },
+                    _ => Found::Nothing,
+                }
+            }
+            Depth::Held => Found::Unasked,
+            _ => Found::Nothing,
+        }
+    }
+}
+
+enum Found {
+    Nothing,
+    /// The queue was not looked at, so what was found before stands unless it has ended.
+    Unasked,
+    Trouble {
+        kind: Kind,
+        lasting: bool,
+    },
+}
+
+impl Trouble {
+    fn still_is(&self, scene: &Scene<'_>) -> bool {
+        match self.kind {
+            Kind::Unread { .. } => true,
+            Kind::Refused { .. } => scene.refusal.is_some(),
+            Kind::Starved { .. } => {
+                scene.busy == 0 && scene.last_taken.is_none_or(|taken| taken <= self.since)
+            }
+        }
+    }
+}
+
+impl Kind {
+    fn is_same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    fn cause(&self, lasted: Duration) -> String {
+        match self {
+            Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
+            Self::Refused { why } => format!("no consumer can be opened: {why}"),
+            Self::Starved { ready, ours, all } => {
+                let (ours, verb) = match ours {
+                    1 => (String::from("our consumer"), "waits"),
+                    more => (format!("our {more} consumers"), "wait"),
+                };
+                let seconds = lasted.as_secs();
+                let others = match all.saturating_sub(self.ours()) {
+                    0 => String::from(
+                        "the queue may have a single active consumer that is another's, or a broker that delivers \
+                         nothing (no leader, a disk or memory alarm)",
+                    ),
+                    n => format!(
+                        "others consume it too ({n}): one of them may be its single active consumer, or have a higher \
+                         priority"
+                    ),
+                };
+                format!(
+                    "nothing is delivered: {ready} messages are ready, and {ours} {verb} in vain for {seconds}s; {others}"
+                )
+            }
+        }
+    }
+
+    fn ours(&self) -> u32 {
+        match self {
+            Self::Starved { ours, .. } => *ours,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::after_start(Duration::from_secs(seconds))
+    }
+
+    /// A pool whose five consumers wait, with twelve messages ready.
+    fn starved(seconds: u64) -> Scene<'static> {
+        Scene {
+            at: at(seconds),
+            open: true,
+            expected: 5,
+            depth: Depth::Read {
+                ready: 12,
+                consumers: 5,
+            },
+            refusal: None,
+            consumers: 5,
+            busy: 0,
+            last_taken: None,
+        }
+    }
+
+    #[test]
+    fn waiting_in_vain_is_stuck_after_the_stated_time() {
+        let mut watch = StuckWatch::default();
+        assert_eq!(watch.look(&starved(100)), None);
+        assert_eq!(watch.look(&starved(129)), None);
+        let cause = watch.look(&starved(130)).unwrap();
+        assert!(cause.contains("12 messages"), "{cause}");
+        assert!(cause.contains("our 5 consumers wait"), "{cause}");
+        assert!(cause.contains("single active consumer"), "{cause}");
+        // Without a look at the queue as well.
+        let held = Scene {
+            depth: Depth::Held,
+            ..starved(131)
+        };
+        assert!(watch.look(&held).is_some());
+        // The first delivery ends it.
+        let given = Scene {
+            last_taken: Some(at(131)),
+            ..held
+        };
+        assert_eq!(watch.look(&given), None);
+    }
+
+    #[test]
+    fn what_is_not_stuck() {
+        let working = [
+            Scene {
+                open: false,
+                ..starved(50)
+            },
+            Scene {
+                expected: 0,
+                ..starved(50)
+            },
+            Scene {
+                busy: 1,
+                ..starved(50)
+            },
+            Scene {
+                consumers: 0,
+                ..starved(50)
+            },
+            Scene {
+                last_taken: Some(at(50)),
+                ..starved(50)
+            },
+            Scene {
+                depth: Depth::Read {
+                    ready: 0,
+                    consumers: 5,
+                },
+                ..starved(50)
+            },
+            Scene {
+                depth: Depth::Missing,
+                ..starved(50)
+            },
+        ];
+        for scene in working {
+            let mut watch = StuckWatch::default();
+            // All the time.
+            for seconds in 0..100 {
+                let taken = scene.last_taken.map(|_| at(seconds));
+                let scene = Scene {
+                    at: at(seconds),
+                    last_taken: taken,
+                    ..scene
+                };
+                assert_eq!(watch.look(&scene), None, "{scene:?}");
+            }
+            // Once is enough to begin anew.
+            let mut watch = StuckWatch::default();
+            for seconds in 0..80 {
+                let scene = match seconds {
+                    50 => scene,
+                    _ => starved(seconds),
+                };
+                let stuck = watch.look(&scene);
+                let expected = (30..50).contains(&seconds);
+                assert_eq!(stuck.is_some(), expected, "{seconds}: {scene:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_lasts_is_stuck_at_once_and_one_that_may_pass_later() {
+        let refusal = |ground| Refusal {
+            ground,
+            why: String::from("no permission"),
+        };
+        for (ground, patience) in [
+            (Ground::Lasting, 0),
+            (Ground::Passing, 30),
+            (Ground::Full, 30),
+        ] {
+            let refusal = refusal(ground);
+            let mut watch = StuckWatch::default();
+            for seconds in 0..40 {
+                let scene = Scene {
+                    refusal: Some(&refusal),
+                    consumers: 0,
+                    ..starved(seconds)
+                };
+                let stuck = watch.look(&scene);
+                assert_eq!(stuck.is_some(), seconds >= patience, "{ground:?} {seconds}");
+                assert!(stuck.is_none_or(|cause| cause.contains("no permission")));
+            }
+            // Some of the consumers are open, and work.
+            let scene = Scene {
+                refusal: Some(&refusal),
+                busy: 5,
+                ..starved(40)
+            };
+            assert_eq!(watch.look(&scene), None, "{ground:?}");
+        }
+    }
+
+    #[test]
+    fn a_depth_that_cannot_be_read_is_stuck_by_what_kind_of_trouble_it_is() {
+        for (lasting, patience) in [(true, 0), (false, 30)] {
+            let mut watch = StuckWatch::default();
+            for seconds in 0..40 {
+                let scene = Scene {
+                    depth: Depth::Unread {
+                        why: "locked",
+                        lasting,
+                    },
+                    expected: 0,
+                    consumers: 0,
+                    ..starved(seconds)
+                };
+                let stuck = watch.look(&scene);
+                assert_eq!(stuck.is_some(), seconds >= patience, "{lasting} {seconds}");
+            }
+        }
+    }
+
+    #[test]
+    fn others_are_named_where_the_broker_counts_them() {
+        let mut watch = StuckWatch::default();
+        let scene = |seconds| Scene {
+            depth: Depth::Read {
+                ready: 1,
+                consumers: 3,
+            },
+            consumers: 1,
+            ..starved(seconds)
+        };
+        assert_eq!(watch.look(&scene(0)), None);
+        let cause = watch.look(&scene(42)).unwrap();
+        assert!(
+            cause.contains("our consumer waits in vain for 42s"),
+            "{cause}"
+        );
+        assert!(cause.contains("others consume it too (2)"), "{cause}");
+    }
+}

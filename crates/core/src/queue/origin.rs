@@ -1,0 +1,90 @@
+//! Where a message was first published to, which its copies carry in headers of ours.
+
+use std::borrow::Cow;
+
+use super::{HeaderValue, Message};
+
+/// The exchange of the first publish, on copies.
+pub const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
+/// Its routing key.
+pub const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
+
+/// Where a message was first published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The exchange; empty for the default exchange.
+    pub exchange: Cow<'a, str>,
+    /// The routing key.
+    pub routing_key: Cow<'a, str>,
+}
+
+impl Message {
+    /// Where it was first published to: a copy of ours says so in its headers, any other message came as it is.
+    ///
+    /// The headers are believed of what came through the default exchange, as every copy does. What came by a named exchange
+    /// was published by someone else, whatever its headers say.
+    pub fn origin(&self) -> Origin<'_> {
+        self.copied_from().unwrap_or(Origin {
+            exchange: self.exchange.as_str().into(),
+            routing_key: self.routing_key.as_str().into(),
+        })
+    }
+
+    /// What a copy says of its origin, where this is one.
+    pub fn copied_from(&self) -> Option<Origin<'_>> {
+        // AMQP promises UTF-8 for neither.
+        let text = |name: &str| match self.headers.get(name) {
+            Some(HeaderValue::Text(bytes)) => Some(String::from_utf8_lossy(bytes)),
+            _ => None,
+        };
+        match (text(ORIGINAL_EXCHANGE), text(ORIGINAL_ROUTING_KEY)) {
+            (Some(exchange), Some(routing_key)) if self.exchange.is_empty() => Some(Origin {
+                exchange,
+                routing_key,
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(exchange: &str, headers: &[(&str, HeaderValue)]) -> Message {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Message {
+            exchange: exchange.to_owned(),
+            routing_key: "key".to_owned(),
+            headers: headers.collect(),
+            ..Message::default()
+        }
+    }
+
+    #[test]
+    fn a_copy_says_where_its_message_came_from_and_no_other_message_is_believed() {
+        let both = [
+            (ORIGINAL_EXCHANGE, "orders".into()),
+            (ORIGINAL_ROUTING_KEY, "eu.new".into()),
+        ];
+        let half = &both[..1];
+        let raw = HeaderValue::Text(b"\xff".as_slice().into());
+        let raw = [both[0].clone(), (ORIGINAL_ROUTING_KEY, raw)];
+        let odd = [both[0].clone(), (ORIGINAL_ROUTING_KEY, 7.into())];
+        for (message, expected) in [
+            (message("", &[]), ("", "key")),
+            (message("orders", &[]), ("orders", "key")),
+            (message("", &both), ("orders", "eu.new")),
+            (message("others", &both), ("others", "key")),
+            (message("", half), ("", "key")),
+            (message("", &odd), ("", "key")),
+            (message("", &raw), ("orders", "\u{fffd}")),
+        ] {
+            let origin = message.origin();
+            let seen = (&*origin.exchange, &*origin.routing_key);
+            assert_eq!(seen, expected, "{message:?}");
+        }
+    }
+}

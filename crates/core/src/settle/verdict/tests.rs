@@ -1,0 +1,378 @@
+use super::*;
+use crate::runner::{FailureKind, StartError};
+
+fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::Exit(3),
+        message: String::from("exit code 3"),
+        stderr_tail: None,
+    }
+}
+
+fn later(after: Option<Duration>) -> JobEnd {
+    let failure = Some(failure());
+    JobEnd::Retry { after, failure }
+}
+
+fn at_attempt(attempt: u32) -> History {
+    History {
+        attempt,
+        ..History::default()
+    }
+}
+
+/// What became of the job, its attempt, and the verdict in a word.
+#[test]
+fn each_end_of_a_job_has_the_settlement_of_the_design() {
+    let retry = RetrySettings::default();
+    let table: Vec<(&str, JobEnd, u32, &str)> = vec![
+        ("done", JobEnd::Done { reply: None }, 1, "ack"),
+        ("done at last", JobEnd::Done { reply: None }, 5, "ack"),
+        (
+            "failed",
+            JobEnd::Failed(failure()),
+            1,
+            "retry 1s as attempt 2",
+        ),
+        (
+            "failed again",
+            JobEnd::Failed(failure()),
+            4,
+            "retry 8s as attempt 5",
+        ),
+        (
+            "failed for good",
+            JobEnd::Failed(failure()),
+            5,
+            "dead: attempts",
+        ),
+        ("asked for later", later(None), 2, "retry 2s as attempt 3"),
+        (
+            "asked for much later",
+            later(Some(Duration::from_secs(90))),
+            1,
+            "retry 128s as attempt 2",
+        ),
+        (
+            "asked for later too often",
+            later(None),
+            5,
+            "dead: attempts",
+        ),
+        (
+            "refused itself",
+            JobEnd::Rejected {
+                reason: String::new(),
+                failure: None,
+            },
+            1,
+            "dead: rejected",
+        ),
+        (
+            "wrapper",
+            JobEnd::WrapperFailed(failure()),
+            3,
+            "retry 1s as attempt 3",
+        ),
+        ("stopped", JobEnd::Stopped, 5, "give back a copy, 0 in vain"),
+        (
+            "not started",
+            not_started(),
+            5,
+            "give back a copy, 0 in vain",
+        ),
+    ];
+    for (name, end, attempt, expected) in table {
+        assert_eq!(
+            word(&verdict(end, at_attempt(attempt), &retry)),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+fn word(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Ack { .. } => String::from("ack"),
+        Verdict::Retry { level, next, .. } => {
+            format!("retry {}s as attempt {}", level.as_secs(), next.attempt)
+        }
+        Verdict::DeadLetter { death } => format!("dead: {}", death.cause.as_str()),
+        Verdict::Reject { death } => format!("reject: {}", death.cause.as_str()),
+        Verdict::GiveBack => String::from("give back"),
+        Verdict::GiveBackCopy { next } => {
+            format!("give back a copy, {} in vain", next.give_backs)
+        }
+        Verdict::Renew { next } => format!("renew, {} in vain", next.give_backs),
+        Verdict::Park { level, .. } => format!("park {}s", level.as_secs()),
+    }
+}
+
+#[test]
+fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
+    let retry = RetrySettings::default();
+    let refused = |failure| JobEnd::Rejected {
+        reason: String::from("not a picture"),
+        failure,
+    };
+    let last = "asked to be run later at its last attempt";
+    for (end, attempt, message, seen) in [
+        (refused(Some(failure())), 1, "not a picture", true),
+        (refused(None), 1, "not a picture", false),
+        (later(None), 5, last, true),
+        (JobEnd::Failed(failure()), 5, "exit code 3", true),
+    ] {
+        let Verdict::DeadLetter { death } = verdict(end, at_attempt(attempt), &retry) else {
+            panic!("{message}: not dead");
+        };
+        assert_eq!(death.message, message);
+        assert_eq!(death.failure, seen.then(failure), "{message}");
+    }
+}
+
+#[test]
+fn a_job_that_asks_for_later_has_not_failed() {
+    let verdict = verdict(later(None), at_attempt(1), &RetrySettings::default());
+    assert!(matches!(verdict, Verdict::Retry { failure: None, .. }));
+}
+
+#[test]
+fn the_broker_dead_letters_where_it_is_asked_to() {
+    let retry = RetrySettings {
+        dead_letter: DeadLetter::Broker,
+        ..RetrySettings::default()
+    };
+    let verdict = verdict(JobEnd::Failed(failure()), at_attempt(5), &retry);
+    assert_eq!(word(&verdict), "reject: attempts");
+}
+
+#[test]
+fn launches_that_fail_have_a_count_of_their_own() {
+    let retry = RetrySettings::default();
+    let fourth = History {
+        launch_failures: 4,
+        ..at_attempt(2)
+    };
+    assert_eq!(
+        word(&verdict(JobEnd::WrapperFailed(failure()), fourth, &retry)),
+        "dead: launch"
+    );
+}
+
+fn not_started() -> JobEnd {
+    JobEnd::NotStarted(StartError {
+        what: String::new(),
+        source: None,
+    })
+}
+
+/// A quorum queue with a delivery limit and no dead-letter exchange, and one message in it.
+struct Quorum {
+    limit: u64,
+    history: History,
+}
+
+impl Quorum {
+    fn new(limit: u64) -> Self {
+        let history = History::default();
+        Self { limit, history }
+    }
+
+    /// The message comes back as it is.
+    fn counts(&mut self) {
+        self.history.delivery_count += 1;
+        assert!(
+            self.history.delivery_count <= self.limit,
+            "dropped by the broker: {:?}",
+            self.history
+        );
+    }
+
+    /// What is decided is done. Returns the word of a verdict that is the message's end.
+    fn does(&mut self, verdict: Verdict) -> Option<String> {
+        match verdict {
+            Verdict::GiveBack => self.counts(),
+            Verdict::GiveBackCopy { next }
+            | Verdict::Renew { next }
+            | Verdict::Park { next, .. } => self.history = next,
+            end => return Some(word(&end)),
+        }
+        None
+    }
+}
+
+#[test]
+fn nothing_that_we_give_back_is_counted_by_the_broker() {
+    let retry = RetrySettings::default();
+    for limit in [0, 1, 2, 3, 20] {
+        let mut queue = Quorum::new(limit);
+        queue.history.attempt = 3;
+        for _ in 0..1000 {
+            for end in [not_started(), JobEnd::Stopped] {
+                let verdict = verdict(end, queue.history, &retry);
+                assert_eq!(queue.does(verdict), None);
+            }
+            let verdict = give_back(queue.history);
+            assert_eq!(queue.does(verdict), None);
+        }
+        assert_eq!(queue.history, at_attempt(3));
+    }
+}
+
+#[test]
+fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
+    let retry = RetrySettings::default();
+    for limit in [1, 2, 3, 20] {
+        let mut queue = Quorum::new(limit);
+        let mut runs = 0;
+        let end = loop {
+            if queue.history.came_back() {
+                let verdict = renew(queue.history, &retry);
+                match queue.does(verdict) {
+                    Some(end) => break end,
+                    None => continue,
+                }
+            }
+            // Begun, and the daemon killed.
+            runs += 1;
+            queue.counts();
+        };
+        assert_eq!((runs, end.as_str()), (CRASH_LOOP + 1, "dead: crash-loop"));
+    }
+}
+
+#[test]
+fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
+    let message = |redelivered, headers| Message {
+        redelivered,
+        headers,
+        ..Message::default()
+    };
+    let retry = RetrySettings::default();
+    let count = |name: &str| Headers::from([(name.to_owned(), HeaderValue::I64(7))]);
+    for (message, came_back, back) in [
+        // Nothing is known of its queue yet.
+        (
+            message(false, Headers::new()),
+            false,
+            "give back a copy, 0 in vain",
+        ),
+        (message(true, Headers::new()), false, "give back"),
+        (
+            message(true, count(DELIVERY_COUNT)),
+            true,
+            "give back a copy, 1 in vain",
+        ),
+        // The broker's of another queue, or anyone's: this one hands it out for the first time.
+        (
+            message(false, count(DELIVERY_COUNT)),
+            false,
+            "give back a copy, 0 in vain",
+        ),
+        (
+            message(true, count(ACQUIRED_COUNT)),
+            false,
+            "give back a copy, 0 in vain",
+        ),
+    ] {
+        let history = History::of(&message, &retry);
+        assert_eq!(history.came_back(), came_back, "{message:?}");
+        assert_eq!(word(&give_back(history)), back, "{message:?}");
+    }
+}
+
+#[test]
+fn a_message_is_not_dead_before_it_ran_once() {
+    let retry = RetrySettings::default();
+    for (give_backs, count, redelivered) in [
+        (101, 0, false),
+        (20, 500, false),
+        (i64::MAX, 1, true),
+        (0, 500, true),
+    ] {
+        let message = Message {
+            redelivered,
+            headers: Headers::from([
+                (GIVE_BACKS.to_owned(), HeaderValue::I64(give_backs)),
+                (DELIVERY_COUNT.to_owned(), HeaderValue::I64(count)),
+            ]),
+            ..Message::default()
+        };
+        let history = History::of(&message, &retry);
+        let lives = !history.came_back() || matches!(renew(history, &retry), Verdict::Renew { .. });
+        assert!(lives, "{message:?}");
+    }
+}
+
+#[test]
+fn suspects_wait_for_their_turn_at_a_level_that_there_is() {
+    let mut retry = RetrySettings::default();
+    let history = History {
+        give_backs: SUSPECT,
+        ..at_attempt(2)
+    };
+    assert!(history.is_suspect());
+    for (backoff_max, expected) in [(300, 16), (4, 4)] {
+        retry.backoff_max = Duration::from_secs(backoff_max);
+        let level = Duration::from_secs(expected);
+        let next = history;
+        assert_eq!(park(history, &retry), Verdict::Park { level, next });
+    }
+}
+
+#[test]
+fn a_job_that_always_runs_into_the_deadline_does_not_go_round_for_ever() {
+    let retry = RetrySettings::default();
+    let mut history = at_attempt(3);
+    let mut rounds = 0;
+    let end = loop {
+        match past_deadline(history, &retry) {
+            Verdict::GiveBackCopy { next } => history = next,
+            end => break word(&end),
+        }
+        rounds += 1;
+        assert_eq!((history.attempt, history.give_backs), (3, rounds));
+    };
+    assert_eq!((rounds, end.as_str()), (CRASH_LOOP, "dead: crash-loop"));
+}
+
+#[test]
+fn forged_headers_mean_the_first_attempt() {
+    let retry = RetrySettings::default();
+    let forged = [
+        HeaderValue::from("3"),
+        HeaderValue::I64(0),
+        HeaderValue::I64(-4),
+        HeaderValue::I64(6),
+        HeaderValue::I64(i64::MAX),
+        HeaderValue::F64(2.0),
+        HeaderValue::Bool(true),
+        HeaderValue::Void,
+    ];
+    for value in forged {
+        let message = Message {
+            headers: Headers::from([
+                (String::from(ATTEMPT), value.clone()),
+                (String::from(LAUNCH_FAILURES), HeaderValue::I64(-1)),
+                (String::from(GIVE_BACKS), HeaderValue::from("many")),
+            ]),
+            ..Message::default()
+        };
+        assert_eq!(
+            History::of(&message, &retry),
+            History::default(),
+            "{value:?}"
+        );
+    }
+}
+
+#[test]
+fn an_attempt_within_range_is_read_whatever_its_width() {
+    for value in [HeaderValue::I32(3), HeaderValue::U8(3), HeaderValue::I64(3)] {
+        let message = Message {
+            headers: Headers::from([(String::from(ATTEMPT), value)]),
+            ..Message::default()
+        };
+        assert_eq!(History::of(&message, &RetrySettings::default()).attempt, 3);
+    }
+}

@@ -1,0 +1,58 @@
+//! Whether a queue is there in the way in which its pool declares it.
+
+use super::broker::{Finding, Severity};
+use tidegate::{
+    config::PoolSettings,
+    queue::{QueueDriver, QueueErrorKind, QueueSpec},
+    run::{chain, queue_spec},
+};
+
+/// Declares a queue that is there once more, which changes nothing, and says what the broker says to that. Nothing is
+/// bound.
+pub(super) async fn of_declaration(
+    driver: &dyn QueueDriver,
+    pool: &PoolSettings,
+) -> Option<Finding> {
+    let spec = queue_spec(pool)?;
+    // One that is not there would be made.
+    driver.probe(&pool.queue).await.ok()?;
+    let spec = QueueSpec {
+        bindings: Vec::new(),
+        ..spec
+    };
+    let error = driver.declare(&spec).await.err()?;
+    let what = match error.kind {
+        QueueErrorKind::Mismatch => format!(
+            "queue {} is there in another way than the pool declares it, and stays so: write its own kind and \
+             arguments in the pool, or declare = \"no\", or delete the queue: {}",
+            pool.queue,
+            chain(&error)
+        ),
+        _ => format!("failed to {}", chain(&error)),
+    };
+    Some(Finding::of_pool(Severity::Error, &pool.name, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::{adapters::memory::MemoryBroker, config::Declare, queue::QueueKind};
+
+    #[tokio::test]
+    async fn a_queue_that_is_there_in_another_way_is_an_error() {
+        let broker = MemoryBroker::new();
+        let mut pool = PoolSettings::new("jobs");
+        for declare in [Declare::No, Declare::Classic, Declare::Quorum] {
+            pool.declare = declare;
+            assert_eq!(of_declaration(&broker, &pool).await, None, "{declare:?}");
+        }
+        assert_eq!(broker.ready("jobs"), None, "it must not be made");
+        broker.declare_queue("jobs", QueueKind::Quorum);
+        assert_eq!(of_declaration(&broker, &pool).await, None);
+        pool.arguments
+            .insert("x-delivery-limit".to_owned(), 5.into());
+        let found = of_declaration(&broker, &pool).await.unwrap();
+        assert_eq!(found.severity, Severity::Error);
+        assert!(found.to_string().contains("in another way"), "{found}");
+    }
+}

@@ -1,0 +1,236 @@
+//! What a queue is, asked over AMQP: its type and its arguments, by what the broker says is different.
+//!
+//! A declare of an impossible type is never carried out. Where there is no such queue, the broker refuses the type;
+//! where there is one, it says what that has instead, one argument at a time: *inequivalent arg 'x-queue-type' for queue
+//! 'q' in vhost '/': received 'tidegate-look' but current is 'quorum'*. So nothing is made, even where the queue goes
+//! between two questions, and there is no race to lose.
+//!
+//! What cannot be read stays unknown: a user without the permission to configure the queue is refused, a policy is no
+//! argument, and brokers with relaxed checks do not answer.
+
+use std::collections::BTreeMap;
+
+use lapin::{
+    ErrorKind,
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
+};
+use tokio::time;
+
+use super::{
+    convert::short,
+    error::rpc,
+    pool::{ChannelPool, RPC_TIMEOUT},
+};
+use crate::{
+    decide::QueueName,
+    queue::{QueueError, QueueErrorKind},
+};
+
+/// A type that no broker has.
+const IMPOSSIBLE: &str = "tidegate-look";
+const TYPE: &str = "x-queue-type";
+/// More than a queue has arguments.
+const MOST_QUESTIONS: usize = 32;
+/// An answer is 255 bytes at most, with the queue's name in it.
+const LONGEST_NAME: usize = 80;
+
+/// What a queue is, as its arguments say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueFacts {
+    /// Its type, where it could be learnt: `classic`, `quorum`, `stream`.
+    pub kind: Option<String>,
+    /// Its other arguments, as far as they were learnt.
+    pub arguments: BTreeMap<String, String>,
+}
+
+impl QueueFacts {
+    /// Whether it is a stream, which is never used up.
+    pub fn is_stream(&self) -> bool {
+        self.kind.as_deref() == Some("stream")
+    }
+
+    /// Whether it gives everything to one consumer at a time.
+    pub fn has_single_active_consumer(&self) -> bool {
+        let argument = self.arguments.get("x-single-active-consumer");
+        argument.is_some_and(|value| value == "true")
+    }
+}
+
+/// One difference that the broker names.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    argument: String,
+    /// What the queue has; `None` for nothing.
+    current: Option<(String, Option<String>)>,
+}
+
+pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFacts, QueueError> {
+    let operation = format!("ask what the queue {queue} is");
+    let mut facts = QueueFacts::default();
+    if queue.as_str().len() > LONGEST_NAME {
+        return Ok(facts);
+    }
+    let mut options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert(TYPE.into(), AMQPValue::LongString(IMPOSSIBLE.into()));
+    for _ in 0..MOST_QUESTIONS {
+        let name = short("name of a queue", queue.as_str())?;
+        let lease = time::timeout(RPC_TIMEOUT, pool.lease(&operation)).await;
+        let timed_out = |_| Err(QueueError::new(QueueErrorKind::Timeout, &operation));
+        let lease = lease.unwrap_or_else(timed_out)?;
+        let declare = lease
+            .channel
+            .queue_declare(name, options, arguments.clone());
+        let error = match rpc(&operation, RPC_TIMEOUT, declare).await {
+            // It is there, and the broker does not mind.
+            Ok(_) => {
+                lease.give_back();
+                return Ok(facts);
+            }
+            Err(error) => error,
+        };
+        let said = text_of(&error).unwrap_or_default();
+        if said.contains("invalid arg 'x-queue-type'") {
+            return Err(QueueError::new(QueueErrorKind::NotFound, operation));
+        }
+        let Some(found) = Difference::read(&said) else {
+            return match error.kind {
+                // In words that we do not know.
+                QueueErrorKind::Conflict if said.contains("inequivalent") => Ok(facts),
+                _ => Err(error),
+            };
+        };
+        if !found.learn(&mut facts, &mut options, &mut arguments) {
+            return Ok(facts);
+        }
+    }
+    Ok(facts)
+}
+
+fn text_of(error: &QueueError) -> Option<String> {
+    let error = error.source.as_deref()?.downcast_ref::<lapin::Error>()?;
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_message().as_str().to_owned()),
+        _ => None,
+    }
+}
+
+impl Difference {
+    fn read(said: &str) -> Option<Self> {
+        let (_, after) = said.split_once("inequivalent arg '")?;
+        let (argument, after) = after.split_once('\'')?;
+        // The last: a queue may have any name.
+        let (_, current) = after.rsplit_once(" but current is ")?;
+        let current = match current {
+            "none" => None,
+            _ => Some(match current.strip_prefix("the value '") {
+                Some(typed) => {
+                    let (value, kind) = typed.rsplit_once("' of type '")?;
+                    (value.to_owned(), Some(kind.strip_suffix('\'')?.to_owned()))
+                }
+                None => {
+                    let value = current.strip_prefix('\'')?.strip_suffix('\'')?;
+                    (value.to_owned(), None)
+                }
+            }),
+        };
+        Some(Self {
+            argument: argument.to_owned(),
+            current,
+        })
+    }
+
+    /// Takes it into account. `false`: there is nothing more to ask.
+    fn learn(
+        self,
+        facts: &mut QueueFacts,
+        options: &mut QueueDeclareOptions,
+        arguments: &mut FieldTable,
+    ) -> bool {
+        let Self { argument, current } = self;
+        if argument == TYPE {
+            // Whoever says nothing has the classic kind.
+            facts.kind = Some(current.map_or_else(|| "classic".to_owned(), |(value, _)| value));
+            return false;
+        }
+        let Some((value, kind)) = current else {
+            return false;
+        };
+        let flag = value == "true";
+        let known = match (argument.as_str(), kind.as_deref()) {
+            ("durable", None) => {
+                options.durable = flag;
+                return true;
+            }
+            ("auto_delete", None) => {
+                options.auto_delete = flag;
+                return true;
+            }
+            (_, Some("longstr")) => AMQPValue::LongString(value.as_str().into()),
+            (_, Some("bool")) => AMQPValue::Boolean(flag),
+            // Whole numbers are the same whatever their size.
+            (_, Some(_)) => match value.parse() {
+                Ok(number) => AMQPValue::LongLongInt(number),
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        arguments.insert(argument.as_str().into(), known);
+        // A second answer about the same argument: we do not understand each other.
+        facts.arguments.insert(argument, value).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_read_as_the_broker_words_them() {
+        let typed = |value: &str, kind: &str| Some((value.to_owned(), Some(kind.to_owned())));
+        for (said, argument, current) in [
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'k' in vhost '/': received \
+                 'tidegate-look' but current is 'stream'",
+                "x-queue-type",
+                Some(("stream".to_owned(), None)),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'k' in vhost '/': received the value \
+                 'tidegate-look' of type 'longstr' but current is none",
+                "x-queue-type",
+                None,
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue ' but current is none' in vhost '/': \
+                 received none but current is the value '1000' of type 'signedint'",
+                "x-message-ttl",
+                typed("1000", "signedint"),
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'k' in vhost '/': received 'true' but \
+                 current is 'false'",
+                "durable",
+                Some(("false".to_owned(), None)),
+            ),
+        ] {
+            let expected = Difference {
+                argument: argument.to_owned(),
+                current,
+            };
+            assert_eq!(Difference::read(said), Some(expected), "{said}");
+        }
+        for said in [
+            "",
+            "NOT_FOUND - no queue 'k' in vhost '/'",
+            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'k' in vho...",
+        ] {
+            assert_eq!(Difference::read(said), None, "{said}");
+        }
+    }
+}

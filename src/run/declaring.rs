@@ -1,0 +1,166 @@
+//! Declares a pool's queue as its settings say, and remembers where that fails.
+//!
+//! A queue that is there in another way stays as it is, and the pool works on it: jobs must not wait for a person to
+//! settle which of two declarations is right. But it is said, in the pool's cause and in the log.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::settling::chain;
+use crate::{
+    config::{Argument, Arguments, Declare, PoolSettings},
+    decide::PoolName,
+    queue::{
+        HeaderValue, Headers, QueueBinding, QueueDriver, QueueError, QueueErrorKind, QueueKind,
+        QueueSpec,
+    },
+    settle::{dead_queue, dead_queue_spec},
+};
+
+/// Time until a declaration that failed is tried again. Each try is an error in the broker's log.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// What became of declaring a pool's queue. Written by the pool's look, read for its status.
+#[derive(Debug, Default)]
+pub(crate) struct Declaring(Mutex<Option<Failed>>);
+
+#[derive(Debug)]
+struct Failed {
+    spec: QueueSpec,
+    cause: String,
+    again: Instant,
+}
+
+impl Declaring {
+    /// Sees to it that the queue is there as the settings say. Costs nothing while the driver knows that it is.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the next one does it again.
+    pub(crate) async fn keep(&self, driver: &dyn QueueDriver, settings: &PoolSettings) {
+        let Some(spec) = spec(settings) else {
+            *self.failed() = None;
+            return;
+        };
+        if let Some(failed) = &*self.failed()
+            && failed.spec == spec
+            && Instant::now() < failed.again
+        {
+            return;
+        }
+        let declared = declare(driver, settings).await;
+        self.note(&settings.name, spec, declared);
+    }
+
+    fn note(&self, pool: &PoolName, spec: QueueSpec, declared: Result<(), QueueError>) {
+        let mut failed = self.failed();
+        match declared {
+            Ok(()) => {
+                if failed.take().is_some() {
+                    info!(pool = %pool, queue = %spec.name, "the queue is declared as configured now");
+                }
+            }
+            // The connection's trouble, which is said elsewhere.
+            Err(error)
+                if matches!(
+                    error.kind,
+                    QueueErrorKind::Disconnected | QueueErrorKind::Timeout
+                ) => {}
+            Err(error) => {
+                let cause = cause(&error);
+                if failed.as_ref().is_none_or(|known| known.cause != cause) {
+                    error!(
+                        pool = %pool,
+                        queue = %spec.name,
+                        error = %cause,
+                        "the queue is not as configured: where it is there, the pool works on it as it is"
+                    );
+                }
+                *failed = Some(Failed {
+                    spec,
+                    cause,
+                    again: Instant::now() + AGAIN_AFTER,
+                });
+            }
+        }
+    }
+
+    /// Why the queue is not as the settings say, where it is not.
+    pub(crate) fn cause(&self) -> Option<String> {
+        self.failed().as_ref().map(|failed| failed.cause.clone())
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<Failed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cause(error: &QueueError) -> String {
+    let advice = match error.kind {
+        QueueErrorKind::Mismatch => {
+            "; write its own kind and arguments in the pool, or declare = \"no\", or delete the queue"
+        }
+        QueueErrorKind::AccessRefused => {
+            "; grant the user the permission to configure it, or write declare = \"no\""
+        }
+        _ => "",
+    };
+    format!("failed to {}{advice}", chain(error))
+}
+
+/// How a pool's queue is to be declared; `None` where the pool does not declare it.
+pub fn spec(settings: &PoolSettings) -> Option<QueueSpec> {
+    let kind = match settings.declare {
+        Declare::No => return None,
+        Declare::Classic => QueueKind::Classic,
+        Declare::Quorum => QueueKind::Quorum,
+    };
+    let bindings = settings.bindings.iter().map(|binding| QueueBinding {
+        exchange: binding.exchange.clone(),
+        routing_key: binding.routing_key.clone(),
+        arguments: headers(&binding.arguments),
+    });
+    Some(QueueSpec {
+        arguments: headers(&settings.arguments),
+        bindings: bindings.collect(),
+        ..QueueSpec::new(settings.queue.clone(), kind)
+    })
+}
+
+/// Declares the queue, and the queue of its dead letters where its arguments send them to that.
+pub(crate) async fn declare(
+    driver: &dyn QueueDriver,
+    settings: &PoolSettings,
+) -> Result<(), QueueError> {
+    let Some(spec) = spec(settings) else {
+        return Ok(());
+    };
+    let text = |name: &str| settings.arguments.get(name);
+    let dead = dead_queue(&settings.queue);
+    if text("x-dead-letter-exchange") == Some(&"".into())
+        && text("x-dead-letter-routing-key") == Some(&dead.as_str().into())
+    {
+        driver.declare(&dead_queue_spec(&settings.queue)).await?;
+    }
+    driver.declare(&spec).await
+}
+
+fn headers(arguments: &Arguments) -> Headers {
+    let entries = arguments.iter();
+    entries
+        .map(|(name, argument)| (name.clone(), header(argument)))
+        .collect()
+}
+
+fn header(argument: &Argument) -> HeaderValue {
+    match argument {
+        Argument::Flag(flag) => (*flag).into(),
+        Argument::Whole(number) => (*number).into(),
+        Argument::Text(text) => text.as_str().into(),
+        Argument::List(values) => HeaderValue::List(values.iter().map(header).collect()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Messages that come back: they were held when a daemon, a connection or a channel died, and one of them may be why.
+//!
+//! A queue that counts deliveries gives a message up after as few as two such deaths, and does not tell. So one that
+//! comes back is made new at once, before anything else and beside whatever the worker does. When the copy comes, it
+//! waits until everything else that came back is made new too. After [`SUSPECT`](crate::settle::SUSPECT) deaths it is a
+//! suspect, and runs while neither its worker nor any other holds a suspect beside it.
+
+use std::{pin::pin, sync::Arc};
+
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{self, Instant},
+};
+use tracing::{Instrument as _, debug_span, warn};
+
+use super::{Worker, intake::Arrived};
+use crate::{
+    config::PoolSettings,
+    decide::{Hours, JobId},
+    run::{
+        aftermath::QUIET,
+        cell::{Leaving, WorkerCell},
+        settling::{HoldUntil, prepare, stay_blocked},
+        shared::Shared,
+    },
+    settle::{History, Verdict, carried_job_id, give_back, park, renew},
+};
+
+impl Worker<'_> {
+    /// Looks at what the consumer was sent. Returns what may run; the rest is made new.
+    pub(super) fn sift(&mut self, arrived: Arrived) -> Option<Arrived> {
+        if !arrived.delivery.message().redelivered {
+            return Some(arrived);
+        }
+        let settings = self.settings();
+        let history = History::of(arrived.delivery.message(), &settings.retry);
+        if !history.came_back() {
+            return Some(arrived);
+        }
+        self.shared.aftermath.note();
+        self.shared.delivery_taken();
+        // Those that are done are forgotten, so that the set does not grow with the number of messages.
+        while self.renewals.try_join_next().is_some() {}
+        let renewal = renewed(
+            self.shared.clone(),
+            self.cell.clone(),
+            settings,
+            arrived,
+            history,
+        );
+        self.renewals.spawn(renewal.in_current_span());
+        None
+    }
+
+    /// Keeps what the consumer was sent ahead of need.
+    pub(super) fn keep(&mut self, arrived: Arrived) {
+        if let Some(arrived) = self.sift(arrived) {
+            self.intake.ahead.push_back(arrived);
+        }
+    }
+
+    /// What comes before a message runs that was delivered in vain. Returns what becomes of it where it does not run now.
+    pub(super) async fn before_it_runs_again(
+        &mut self,
+        settings: &PoolSettings,
+        job: &JobId,
+        history: History,
+        turn: &mut Option<OwnedSemaphorePermit>,
+    ) -> Option<Verdict> {
+        let mut until = self.shared.aftermath.may_run_at(Instant::now());
+        if history.is_suspect() {
+            *turn = self.shared.aftermath.turn();
+            if turn.is_none() {
+                return Some(park(history, &settings.retry));
+            }
+            warn!(
+                pool = %self.shared.name,
+                job.id = %job.as_str().escape_debug(),
+                in_vain = history.in_vain(),
+                "job runs alone: its message was held at so many deaths that it may be their cause"
+            );
+            self.cell.go(Leaving::Alone);
+            self.hold_nothing().await;
+            // Other suspects that are held now are put aside by then.
+            until = until.max(Instant::now() + QUIET);
+        }
+        match self.wait_until(until).await {
+            true => None,
+            false => Some(give_back(history)),
+        }
+    }
+
+    /// Waits, and minds the intake meanwhile. `false` where something ends the wait before.
+    async fn wait_until(&mut self, mut until: Instant) -> bool {
+        let taken = Instant::now();
+        loop {
+            let wait = pin!(time::sleep_until(until));
+            tokio::select! {
+                biased;
+                () = self.cell.leave.cancelled() => return false,
+                () = self.cell.stop.cancelled() => return false,
+                () = self.shared.kill.cancelled() => return false,
+                next = self.intake.next() => match next {
+                    Ok(arrived) => {
+                        self.keep(arrived);
+                        self.cell.hold(1 + self.held());
+                    }
+                    Err(_) => {
+                        self.cell.not_consuming();
+                        return false;
+                    }
+                },
+                () = wait => {
+                    let later = self.shared.aftermath.may_run_at(taken);
+                    if later <= Instant::now() {
+                        return true;
+                    }
+                    until = later;
+                }
+            }
+        }
+    }
+}
+
+/// Makes a message new that came back, or ends it.
+async fn renewed(
+    shared: Arc<Shared>,
+    cell: Arc<WorkerCell>,
+    settings: Arc<PoolSettings>,
+    arrived: Arrived,
+    history: History,
+) {
+    let Arrived { delivery, at, .. } = arrived;
+    let hours = Hours::new(settings.ack_deadline, shared.fleet.times().stop_grace);
+    let hold = HoldUntil::new(at + hours.settle, &cell.stop, &shared.kill);
+    let message = delivery.message();
+    let own = message.properties.message_id.as_deref();
+    let own = own.filter(|id| !id.is_empty()).map(JobId::from);
+    let job = own.or_else(|| carried_job_id(message));
+    let span = debug_span!(
+        "renewal",
+        job.id = job
+            .as_ref()
+            .map(|id| id.as_str().escape_debug().to_string())
+    );
+    let verdict = renew(history, &settings.retry);
+    async {
+        let prepared = prepare(
+            &shared,
+            &settings,
+            job.as_ref(),
+            delivery,
+            history,
+            verdict,
+            hold,
+        )
+        .await;
+        if prepared.is_requeued() {
+            stay_blocked(&shared);
+        }
+        prepared.settle(&shared).await;
+        shared.aftermath.note();
+    }
+    .instrument(span)
+    .await;
+}

@@ -1,0 +1,78 @@
+//! What is ignored is said to be, and nothing is left out without a word.
+
+use std::{env, fs, os::unix::fs::symlink, path::Path, process::Command};
+
+use tempfile::TempDir;
+
+use crate::needs::Need;
+
+trials! {
+    plain(Need::Nothing): [
+        what_a_machine_lacks_is_reported_as_ignored_with_the_reason,
+        several_filters_are_one_or_the_other,
+        no_test_of_this_binary_is_one_that_never_runs,
+        no_test_ends_early_and_passes,
+    ],
+}
+
+/// What this binary says of these tests where the path leads to a shell alone.
+fn without_tools(filters: &[&str]) -> String {
+    let bin = TempDir::new().unwrap();
+    symlink("/bin/sh", bin.path().join("sh")).unwrap();
+    let run = Command::new(env::current_exe().unwrap())
+        .args(filters)
+        .env("PATH", bin.path())
+        .env_remove("TIDEGATE_TEST_ENGINE")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert!(run.status.success(), "{said}");
+    said
+}
+
+fn what_a_machine_lacks_is_reported_as_ignored_with_the_reason() {
+    let said = without_tools(&["container_runner::pools"]);
+    assert!(said.contains("0 passed; 0 failed; 4 ignored;"), "{said}");
+    assert!(said.contains("install busybox-static"), "{said}");
+    let said = without_tools(&["shims::php"]);
+    assert!(said.contains("0 passed; 0 failed; 1 ignored;"), "{said}");
+    assert!(said.contains("no php on the path"), "{said}");
+}
+
+fn several_filters_are_one_or_the_other() {
+    let said = without_tools(&["shims::php", "--test-threads", "1", "shims::ruby"]);
+    assert!(said.contains("0 passed; 0 failed; 2 ignored;"), "{said}");
+}
+
+fn sources(folder: &str, look: &mut dyn FnMut(&Path, &str)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(path.to_str().unwrap(), look);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            look(&path, &fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The compiler drops what has such an attribute where the harness is not libtest.
+fn no_test_of_this_binary_is_one_that_never_runs() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/machine");
+    sources(folder, &mut |path, text| {
+        let has = |line: &str| {
+            ["#[test]", "#[tokio::test"]
+                .iter()
+                .any(|word| line.trim().starts_with(word))
+        };
+        assert!(!text.lines().any(has), "{}: use `trials!`", path.display());
+    });
+}
+
+/// A test that cannot run belongs here, and says so by its need.
+fn no_test_ends_early_and_passes() {
+    let word = ["skip", "ped:"].concat();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests");
+    sources(folder, &mut |path, text| {
+        assert!(!text.to_lowercase().contains(&word), "{}", path.display());
+    });
+}

@@ -1,0 +1,45 @@
+//! Tests that need more of the machine than a broker: a container engine, root, cgroups, interpreters.
+//!
+//! They have a harness of their own, because libtest cannot ignore a test when it runs: here, what a machine lacks is
+//! reported, with the reason, as `ignored`. A test joins by a line in its module's `trials!`; `#[test]` would do nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+/// Registers a module's tests by what they need: `plain` ones, and `tasks`, which are asynchronous.
+macro_rules! trials {
+    ($($kind:ident($need:expr): [$($test:ident),* $(,)?]),* $(,)?) => {
+        pub(crate) fn trials(all: &mut crate::harness::Trials) {
+            $($(all.$kind(module_path!(), stringify!($test), $need, $test);)*)*
+        }
+    };
+}
+
+mod harness;
+mod needs;
+#[allow(dead_code, reason = "the other tests use more of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+mod container_runner;
+mod exec_limits;
+mod full_disk;
+mod ignored;
+mod limits;
+mod orphans;
+mod runner_conformance;
+mod shims;
+mod with_broker;
+
+fn main() -> std::process::ExitCode {
+    let mut all = harness::Trials::default();
+    container_runner::trials(&mut all);
+    exec_limits::trials(&mut all);
+    full_disk::trials(&mut all);
+    ignored::trials(&mut all);
+    limits::trials(&mut all);
+    orphans::trials(&mut all);
+    orphans::in_cgroups::trials(&mut all);
+    runner_conformance::trials(&mut all);
+    shims::trials(&mut all);
+    with_broker::trials(&mut all);
+    all.run()
+}

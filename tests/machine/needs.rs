@@ -1,0 +1,120 @@
+//! What a test may need of the machine that not every machine has.
+
+use std::{
+    env, fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::unistd::Uid;
+
+use crate::support::engine;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Need {
+    /// Nothing but what every test may count on.
+    Nothing,
+    /// A container engine, and busybox to make an image of.
+    Engine,
+    Root,
+    /// To mount a file system: not every container's root may.
+    Mount,
+    /// To make user namespaces.
+    UserNamespace,
+    /// A cgroup v2 hierarchy where cgroups can be made; `scripts/with-cgroup2` sees to one.
+    Cgroups,
+    /// The same with a controller.
+    Controller(&'static str),
+    /// An interpreter on the path.
+    Interpreter(&'static str),
+    /// A server to start a node of, and nothing on the port where `scripts/with-broker` would find a broker first.
+    PrivateNode,
+}
+
+impl Need {
+    /// What is missing, or `None` where nothing is.
+    pub(crate) fn lack(self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Engine => engine::lack(),
+            Self::Root => unless(Uid::effective().is_root(), "it takes root"),
+            Self::Mount => unless(can_mount(), "no file system can be mounted here"),
+            Self::UserNamespace => unless(
+                succeeds(Command::new("unshare").args(["--map-root-user", "true"])),
+                "no user namespace can be made here",
+            ),
+            Self::Cgroups => hierarchy().err(),
+            Self::Controller(name) => match hierarchy() {
+                Ok(hierarchy) => unless(
+                    has_controller(&hierarchy, name),
+                    &format!("cgroup v2 has no {name} controller here"),
+                ),
+                Err(why) => Some(why),
+            },
+            Self::Interpreter(name) => unless(
+                Command::new(name).args(["-c", ":"]).output().is_ok(),
+                &format!("no {name} on the path"),
+            ),
+            Self::PrivateNode if TcpStream::connect("localhost:5672").is_ok() => {
+                Some("a broker on localhost:5672 would be taken".to_owned())
+            }
+            Self::PrivateNode => unless(has_server(), "no rabbitmq-server is installed"),
+        }
+    }
+}
+
+fn unless(is_there: bool, why: &str) -> Option<String> {
+    (!is_there).then(|| why.to_owned())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn can_mount() -> bool {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let mount = ["-t", "tmpfs", "-o", "size=64k", "tidegate-test"];
+    succeeds(Command::new("mount").args(mount).arg(folder.path()))
+        && succeeds(Command::new("umount").arg(folder.path()))
+}
+
+/// Where cgroups can be made.
+pub(crate) fn hierarchy() -> Result<PathBuf, String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = text
+        .lines()
+        .rev()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4))
+        .map(PathBuf::from);
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some((mount, own)) = mount.zip(own) else {
+        return Err("there is no cgroup v2 here".to_owned());
+    };
+    let dir = mount.join(own);
+    let probe = dir.join(format!("tidegate-test-{}", std::process::id()));
+    match fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)) {
+        Ok(()) => Ok(dir),
+        // Another test's is as good.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(dir),
+        Err(error) => Err(format!("cgroups cannot be made here: {error}")),
+    }
+}
+
+/// Whether a controller can be had there.
+pub(crate) fn has_controller(hierarchy: &Path, name: &str) -> bool {
+    let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap();
+    controllers.split_whitespace().any(|there| there == name)
+}
+
+fn has_server() -> bool {
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    env::var_os("TIDEGATE_TEST_RABBITMQ_ROOT").is_some()
+        || env::split_paths(&on_path)
+            .map(|folder| folder.join("rabbitmq-server"))
+            .chain([PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server")])
+            .any(|server| server.exists())
+}
