@@ -2,7 +2,7 @@
 //!
 //! lapin gives up the connection over a text that is not UTF-8, and its parser recurses: a header nested a few thousand
 //! deep overflows its stack. AMQP allows both. So whatever comes is walked before lapin sees it, without recursion and
-//! without a copy; a content header that lapin cannot take goes past it as the start of the body, and [`message`] reads
+//! without a copy; a content header that lapin cannot take goes past it as the start of the body, and `message` reads
 //! it there. What goes the other way likewise, so that copies and replies carry the bytes that came. A frame that is
 //! larger than agreed is refused before there is memory for it.
 //!
