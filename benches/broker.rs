@@ -6,7 +6,7 @@
 //!
 //! A rate tells of the whole machine: the broker shares its cores, and on two of them the same build ranges from 0.86 to 1.15
 //! of the bare loop within an hour. Processor time is this process's alone, user and system, from the first job to the
-//! last; what the broker spends is not in it. So it is the figure to compare builds by.
+//! last; what the broker spends is not in it. So its ratio is the figure to compare builds by.
 
 use std::{
     sync::{

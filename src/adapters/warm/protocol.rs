@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn tells_all_of_a_job_in_one_line_that_begins_with_its_id() {
-        let told = line(Message {
+        let mut message = Message {
             body: "of\ntwo lines".into(),
             headers: Headers::from([("h".to_owned(), 1.into())]),
             routing_key: "key".into(),
@@ -304,9 +304,10 @@ mod tests {
                 timestamp: Some(1_764_000_000),
                 ..Properties::default()
             },
-            exchange: "orders".into(),
             ..Message::default()
-        });
+        };
+        message.exchange = "orders".into();
+        let told = line(message);
         assert!(told.starts_with(r#"{"id":"a\"b","#), "{told}");
         assert_eq!(told.find('\n'), Some(told.len() - 1));
         let value: Value = serde_json::from_str(&told).expect("JSON");
