@@ -184,6 +184,7 @@ pub(crate) async fn prepare(
             log_death(shared, job, &death, "job is dead-lettered");
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             let back = copies().give_back(delivery.message(), uncounted(history));
+            let back = Box::new(back);
             let copy = Copy::Dead { copy, back };
             (Some(copy), Act::Ack, Settlement::DeadLetter)
         }
@@ -227,7 +228,7 @@ enum Copy {
         delay: Duration,
     },
     /// To the dead letters; or back, where they take nothing.
-    Dead { copy: Outgoing, back: Outgoing },
+    Dead { copy: Outgoing, back: Box<Outgoing> },
     /// To its own queue.
     Back(Outgoing),
 }
@@ -276,7 +277,7 @@ async fn copied(
                 Ok(_) => Ok(Copied::AsDecided),
                 Err(NotCopied::TimeUp) => Err(TimeUp),
                 Err(NotCopied::NoQueue(_)) => {
-                    straight_back(back).await?;
+                    straight_back(*back).await?;
                     Ok(Copied::Back)
                 }
             }
