@@ -245,6 +245,7 @@ pub(crate) async fn prepare(
             log_death(shared, job, &death, "job is dead-lettered");
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             let back = copies().give_back(delivery.message(), uncounted(history));
+            let back = Box::new(back);
             let copy = Copy::Dead { copy, back };
             (Some(copy), Act::Ack, Settlement::DeadLetter)
         }
@@ -311,7 +312,7 @@ enum Copy {
         delay: Duration,
     },
     /// To the dead letters; or back, where they take nothing.
-    Dead { copy: Outgoing, back: Outgoing },
+    Dead { copy: Outgoing, back: Box<Outgoing> },
     /// To its own queue; or beside it, where it is full, until there is room.
     Back {
         copy: Outgoing,
@@ -365,7 +366,7 @@ async fn copied(
                 }
                 Err(NotCopied::TimeUp) => Err(TimeUp),
                 Err(NotCopied::NoQueue(_)) => {
-                    straight_back(back).await?;
+                    straight_back(*back).await?;
                     Ok(Copied::Back)
                 }
             }
