@@ -164,3 +164,70 @@ fn is_ours(stream: &UnixStream) -> io::Result<bool> {
     }
     Ok(is_ours)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        sync::{Mutex, mpsc},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Connections of a test's own.
+    struct Arriving(Mutex<mpsc::Receiver<DuplexStream>>);
+
+    impl Listen for Arriving {
+        type Stream = DuplexStream;
+
+        async fn accept(&self) -> io::Result<Option<DuplexStream>> {
+            match self.0.lock().await.recv().await {
+                Some(stream) => Ok(Some(stream)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn connect(arriving: &mpsc::Sender<DuplexStream>) -> DuplexStream {
+        let (near, far) = duplex(1024);
+        arriving.send(far).await.unwrap();
+        near
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_at_once_beside_more_clients_than_there_is_room_for() {
+        let long = "x".repeat(64 * 1024);
+        let router = Router::new()
+            .route("/long", get(async move || long))
+            .route("/healthz", get(async || "ok"));
+        let (arriving, arrived) = mpsc::channel(1);
+        let server = Server::new();
+        server.serve(Arriving(Mutex::new(arrived)), router);
+        let start = Instant::now();
+        let mut idlers = Vec::new();
+        for n in 0..2 * MAX_CONNECTIONS {
+            let mut idler = connect(&arriving).await;
+            let sent: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /healthz HTT",
+                // And never reads what it asked for.
+                _ => b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n",
+            };
+            idler.write_all(sent).await.unwrap();
+            idlers.push(idler);
+        }
+        let mut client = connect(&arriving).await;
+        client
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("ok"), "{answer}");
+        // By the paused clock, which only goes on where everybody waits.
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        server.end().await;
+    }
+}
