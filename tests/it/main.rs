@@ -12,6 +12,7 @@ mod container_runner;
 mod daemon;
 mod dead;
 mod deadlines;
+mod delivery_limit;
 mod exec_runner;
 mod full_disk;
 mod limits;
