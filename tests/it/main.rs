@@ -19,6 +19,7 @@ mod daemon;
 mod dead;
 mod deadlines;
 mod declaring;
+mod delivery_limit;
 mod exec_runner;
 mod frozen;
 mod odd_messages;

@@ -8,7 +8,7 @@ use lapin::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
         QueueDeclareOptions, QueueDeleteOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use tokio::{runtime::Runtime, time::timeout};
 
@@ -58,14 +58,46 @@ impl Queue {
     }
 
     pub(crate) fn declare(&self) {
+        self.declare_beside("");
+    }
+
+    /// A quorum queue with a delivery limit and no dead-letter exchange, of this name and more.
+    pub(crate) fn declare_limited(&self, suffix: &str, limit: u32) {
+        let mut arguments = FieldTable::default();
+        let kind = AMQPValue::LongString("quorum".into());
+        arguments.insert("x-queue-type".into(), kind);
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongUInt(limit));
+        self.declare_with(suffix, arguments);
+    }
+
+    /// A durable classic queue of this name and more.
+    pub(crate) fn declare_beside(&self, suffix: &str) {
+        self.declare_with(suffix, FieldTable::default());
+    }
+
+    fn declare_with(&self, suffix: &str, arguments: FieldTable) {
         let options = QueueDeclareOptions {
             durable: true,
             ..QueueDeclareOptions::default()
         };
-        let declare =
-            self.channel
-                .queue_declare(self.name.as_str().into(), options, FieldTable::default());
+        let name = format!("{}{suffix}", self.name);
+        let declare = self
+            .channel
+            .queue_declare(name.as_str().into(), options, arguments);
         self.runtime.block_on(declare).unwrap();
+    }
+
+    /// Messages ready in the queue of this name and more, which is there.
+    pub(crate) fn ready(&self, suffix: &str) -> u32 {
+        let name = format!("{}{suffix}", self.name);
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let look = self
+            .channel
+            .queue_declare(name.as_str().into(), options, FieldTable::default());
+        self.runtime.block_on(look).unwrap().message_count()
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -85,10 +117,16 @@ impl Queue {
     }
 
     fn publish_with(&self, body: &str, properties: BasicProperties) {
+        self.publish_to("", body, properties);
+    }
+
+    /// Publishes to the queue of this name and more.
+    pub(crate) fn publish_to(&self, suffix: &str, body: &str, properties: BasicProperties) {
+        let name = format!("{}{suffix}", self.name);
         let publish = async {
             let properties = properties.with_message_id(body.into());
             let options = BasicPublishOptions::default();
-            let routing_key = self.name.as_str().into();
+            let routing_key = name.as_str().into();
             let confirm = self
                 .channel
                 .basic_publish("".into(), routing_key, options, body.as_bytes(), properties)
@@ -147,13 +185,17 @@ impl Queue {
 
     /// Takes a message off the queue; `None` where none comes.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
+        self.take_from("").map(|message| message.data)
+    }
+
+    /// The same from the queue of this name and more, with all that it carries.
+    pub(crate) fn take_from(&self, suffix: &str) -> Option<Delivery> {
+        let name = format!("{}{suffix}", self.name);
         let options = BasicGetOptions { no_ack: true };
         poll(|| {
-            let get = self.channel.basic_get(self.name.as_str().into(), options);
-            self.runtime
-                .block_on(get)
-                .unwrap()
-                .map(|message| message.delivery.data)
+            let get = self.channel.basic_get(name.as_str().into(), options);
+            let message = self.runtime.block_on(get).unwrap();
+            message.map(|message| message.delivery)
         })
     }
 }
@@ -161,7 +203,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let delete = async {
-            for suffix in ["", ".dead", ".retry.1000"] {
+            for suffix in ["", ".dead", ".retry.200", ".retry.1000"] {
                 let name = format!("{}{suffix}", self.name);
                 let options = QueueDeleteOptions::default();
                 let _ = self

@@ -1,0 +1,238 @@
+//! Quorum queues that give messages up after few returns, on a real broker and with the built daemon: nothing is lost on
+//! one, whatever its limit, and what kills the daemon ends among the dead letters.
+
+use std::{collections::BTreeSet, fs, process::Stdio, time::Instant};
+
+use lapin::{BasicProperties, message::Delivery, types::AMQPValue};
+use tempfile::TempDir;
+
+use crate::support::{
+    broker::broker_url,
+    daemon::{DEADLINE, Daemon, Signal, poll, tidegate},
+    queue::Queue,
+};
+
+fn limited(limit: u32) -> Queue {
+    let queue = Queue::undeclared();
+    queue.declare_limited("", limit);
+    queue
+}
+
+fn pool(queue: &Queue, more: &str) -> String {
+    format!(
+        "[pools.work]\nqueue = \"{}\"\npoll_interval = \"50ms\"\nprefetch = 2\n\
+         retry.backoff = \"200ms\"\nretry.backoff_max = \"200ms\"\n\
+         policy = {{ kind = \"fixed\", workers = 2, max = 2 }}\n\
+         {more}\n",
+        queue.name()
+    )
+}
+
+/// Waits until the broker has taken back what was held.
+fn until_ready(queue: &Queue, suffix: &str, messages: u32) {
+    let found = poll(|| (queue.ready(suffix) == messages).then_some(()));
+    assert!(
+        found.is_some(),
+        "{} of {messages} messages are left in {}{suffix}",
+        queue.ready(suffix),
+        queue.name()
+    );
+}
+
+fn header(message: &Delivery, name: &str) -> Option<AMQPValue> {
+    let headers = message.properties.headers().as_ref()?;
+    headers.inner().get(name).cloned()
+}
+
+/// A warm pool whose worker does not start. Each pause is cut short by a change of its command.
+fn survives_a_fault(limit: u32) {
+    let queue = limited(limit);
+    for n in 0..3 {
+        queue.publish(&format!("job {n}"));
+    }
+    let broken = |round: usize| {
+        pool(
+            &queue,
+            &format!(
+                "runner = {{ kind = \"warm\", command = [\"python3\", \"-c\", \"import nosuchmodule # {round}\"] }}"
+            ),
+        )
+    };
+    let daemon = Daemon::start(&broker_url(), &broken(0));
+    for round in 1..=8 {
+        let before = daemon.pool("work")["jobs"]["requeued"].as_u64().unwrap();
+        daemon.wait_for_pool("work", |pool| {
+            pool["jobs"]["requeued"].as_u64().unwrap() > before
+        });
+        daemon.configure(&broker_url(), "", &broken(round));
+        daemon.signal(Signal::SIGHUP);
+    }
+    let mended = "runner = { kind = \"exec\", command = [\"/bin/true\"] }";
+    daemon.configure(&broker_url(), "", &pool(&queue, mended));
+    daemon.signal(Signal::SIGHUP);
+    let after = daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 3);
+    assert_eq!(after["jobs"]["dead"], 0);
+}
+
+#[test]
+fn a_fault_costs_no_message_where_the_limit_is_two() {
+    survives_a_fault(2);
+}
+
+#[test]
+fn a_fault_costs_no_message_where_the_limit_is_three() {
+    survives_a_fault(3);
+}
+
+#[test]
+fn no_signal_uses_a_limit_of_two_up() {
+    let queue = limited(2);
+    for n in 0..4 {
+        queue.publish(&format!("job {n}"));
+    }
+    let endless = "shutdown_grace = \"100ms\"\n\
+                   runner = { kind = \"exec\", command = [\"/bin/sh\", \"-c\", \"echo >> started; exec sleep 600\"], \
+                   kill_grace = \"1s\" }";
+    for signal in [Signal::SIGQUIT, Signal::SIGTERM].repeat(4) {
+        let daemon = Daemon::start(&broker_url(), &pool(&queue, endless));
+        daemon.wait_for_pool("work", |pool| pool["runners"]["busy"] == 2);
+        let held = daemon.wait_for_pool("work", |pool| pool["demand"] == 4);
+        assert_eq!(held["jobs"]["dead"], 0);
+        daemon.signal(signal);
+        let (code, said) = daemon.end();
+        assert_eq!(code, Some(75), "{said}");
+        until_ready(&queue, "", 4);
+    }
+    // What we stop and what never began is nobody's fault.
+    for _ in 0..4 {
+        let sum = header(&queue.take_from("").unwrap(), "x-tidegate-give-backs");
+        assert_eq!(sum, Some(AMQPValue::LongLongInt(0)));
+    }
+}
+
+/// A job that kills the daemon, as the kernel does for want of memory, beside jobs that take longer than it lives.
+fn outlives_what_kills_the_daemon(limit: u32) {
+    const OTHERS: usize = 3;
+    let queue = limited(limit);
+    queue.declare_beside(".dead");
+    queue.publish("poison");
+    for n in 0..OTHERS {
+        queue.publish(&format!("job-{n}"));
+    }
+    let dir = TempDir::new().unwrap();
+    let script = r#"body=$(cat); if [ "$body" = poison ]; then kill -KILL $PPID; exit; fi; sleep 0.2; echo "$body" >> done"#;
+    let text = format!(
+        "http.listen = \"off\"\nhttp.state_dir = \"{dir}/state\"\nhttp.socket = \"{dir}/socket\"\nbroker.url = \"{url}\"\n{pool}",
+        dir = dir.path().display(),
+        url = broker_url(),
+        pool = pool(
+            &queue,
+            &format!("runner = {{ kind = \"exec\", command = [\"/bin/sh\", \"-c\", '{script}'] }}")
+        )
+    );
+    fs::write(dir.path().join("tidegate.toml"), text).unwrap();
+    let begun = Instant::now();
+    let is_over = || {
+        queue.ready(".dead") == 1 && queue.ready("") == 0 && {
+            let done = fs::read_to_string(dir.path().join("done")).unwrap_or_default();
+            // A job whose daemon died before it was told its body writes an empty line.
+            let jobs = done.lines().filter(|line| !line.is_empty());
+            jobs.collect::<BTreeSet<_>>().len() == OTHERS
+        }
+    };
+    let mut lives = 0;
+    loop {
+        lives += 1;
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let mut daemon = tidegate(dir.path())
+            .args(["run", "--no-guard"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let died = poll(|| match daemon.try_wait().unwrap() {
+            Some(_) => Some(true),
+            None => is_over().then_some(false),
+        });
+        match died {
+            Some(true) => {}
+            Some(false) => {
+                daemon.kill().unwrap();
+                daemon.wait().unwrap();
+                break;
+            }
+            None => {
+                daemon.kill().unwrap();
+                let log = fs::read_to_string(dir.path().join("log")).unwrap();
+                let done = fs::read_to_string(dir.path().join("done")).unwrap_or_default();
+                panic!(
+                    "life {lives}: {} ready, {} dead, done {done:?}\n{log}",
+                    queue.ready(""),
+                    queue.ready(".dead")
+                );
+            }
+        }
+        assert!(begun.elapsed() < 5 * DEADLINE, "still after {lives} lives");
+    }
+    // 21 runs, and a few lives more where it died before the copy was out.
+    assert!(lives >= 21, "{lives}");
+    let letter = queue.take_from(".dead").unwrap();
+    assert_eq!(letter.data, b"poison");
+    assert_eq!(
+        header(&letter, "x-tidegate-reason"),
+        Some(AMQPValue::LongString("crash-loop".into()))
+    );
+    until_ready(&queue, "", 0);
+}
+
+#[test]
+fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_two() {
+    outlives_what_kills_the_daemon(2);
+}
+
+#[test]
+fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_three() {
+    outlives_what_kills_the_daemon(3);
+}
+
+#[test]
+fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_twenty() {
+    outlives_what_kills_the_daemon(20);
+}
+
+#[test]
+fn looking_at_dead_letters_does_not_use_their_limit_up() {
+    let queue = limited(2);
+    queue.declare_limited(".dead", 2);
+    for id in ["a", "b"] {
+        queue.publish_to(".dead", id, BasicProperties::default());
+    }
+    // A letter of the broker's own: a copy as it is would be refused.
+    let user = url::Url::parse(&broker_url())
+        .unwrap()
+        .username()
+        .to_owned();
+    let theirs = BasicProperties::default().with_user_id(user.as_str().into());
+    queue.publish_to(".dead", "c", theirs);
+    let dir = TempDir::new().unwrap();
+    let text = format!(
+        "broker.url = \"{}\"\n{}",
+        broker_url(),
+        pool(
+            &queue,
+            "runner = { kind = \"exec\", command = [\"/bin/true\"] }"
+        )
+    );
+    fs::write(dir.path().join("tidegate.toml"), text).unwrap();
+    for look in 0..9 {
+        let looked = tidegate(dir.path())
+            .args(["dead", "list", "work"])
+            .output()
+            .unwrap();
+        assert!(looked.status.success(), "{looked:?}");
+        let shown = String::from_utf8(looked.stdout).unwrap();
+        // Its head, and three letters.
+        assert_eq!(shown.lines().count(), 4, "look {look}: {shown}");
+        until_ready(&queue, ".dead", 3);
+    }
+}
