@@ -60,7 +60,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(
+    pub(crate) fn new(
         place: Place,
         key: impl Into<String>,
         found: impl Into<String>,

@@ -8,4 +8,5 @@ pub mod cli;
 pub mod demo;
 mod guard;
 pub mod http;
+mod reloads;
 pub mod telemetry;

@@ -16,6 +16,7 @@ mod declaring;
 mod exec_runner;
 mod full_disk;
 mod limits;
+mod operating;
 mod orphans;
 mod queue_conformance;
 mod replies;

@@ -12,8 +12,8 @@ use super::{
     output::{self, Exit, Failure},
 };
 use crate::{
-    adapters::process::Escaped,
-    config::{self, Loaded, Problem, Source},
+    adapters::{container::find_engine, process::Escaped},
+    config::{self, EngineAddress, Loaded, Problem, RunnerSettings, Source},
     decide::PoolName,
 };
 
@@ -42,6 +42,10 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let (mut report, loaded) = examine(&source);
+    if let Some(loaded) = &loaded {
+        report.problems.extend(block_on(silent_engines(loaded))?);
+        report.ok = report.problems.is_empty();
+    }
     // Without settings there is no telling which broker to ask.
     let unreachable = match loaded {
         Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
@@ -86,8 +90,45 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     if let Some(loaded) = &loaded {
         report.pools = loaded.settings.pools.len();
         report.warnings = loaded.warnings.clone();
+        report.warnings.extend(loaded.suspicions().into_vec());
     }
     (report, loaded)
+}
+
+/// Container engines that do not answer. Those whose socket is not there are told of already.
+async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut asked: Vec<(Option<EngineAddress>, Option<String>)> = Vec::new();
+    for config in &loaded.settings.pools {
+        let RunnerSettings::Container(container) = &config.runner else {
+            continue;
+        };
+        if let Some(EngineAddress::Unix(socket)) = &container.engine
+            && !socket.exists()
+        {
+            continue;
+        }
+        let known = asked.iter().find(|(engine, _)| *engine == container.engine);
+        let silent = match known {
+            Some((_, silent)) => silent.clone(),
+            None => {
+                let silent = find_engine(container.engine.as_ref()).await.err();
+                let silent = silent.map(|error| error.what);
+                asked.push((container.engine.clone(), silent.clone()));
+                silent
+            }
+        };
+        if let Some(silent) = silent {
+            let key = format!("pools.{}.runner.engine", config.pool.name);
+            problems.push(Problem::new(
+                loaded.place(&key),
+                key,
+                silent,
+                "start the engine, or write where it is",
+            ));
+        }
+    }
+    problems
 }
 
 /// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
