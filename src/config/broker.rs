@@ -8,7 +8,7 @@ use super::{
     daemon::{Inputs, read_text},
     management::management,
     problem::{Place, Problem},
-    schema::{FilePath, Given, Item, Key, Kind, Spot, Table, quoted},
+    schema::{FilePath, Given, Item, Key, Kind, Spot, Table, nearest, quoted, shown_text},
 };
 
 const DEFAULT_URL: &str = "amqp://guest:guest@localhost:5672/%2f";
@@ -55,8 +55,12 @@ pub(super) fn takes_file(
         let (_, other) = url.path.rsplit_once('.').unwrap_or(("", &url.path));
         table.refuse(url_file, format!("remove it, or remove {other}"));
     }
-    url_file.given != Given::Not
-        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)))
+    let takes_file = url_file.given != Given::Not
+        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)));
+    if takes_file {
+        table.holds_secret(url_file);
+    }
+    takes_file
 }
 
 /// The URL that counts, and whether it is one. A variable wins over the file, also where one has the URL and the
@@ -77,7 +81,7 @@ fn chosen_url(
             .map_or_else(fallback, |url| (url, true));
     }
     if let Some(value) = &url.value {
-        warn_of_empty_vhost(table, value, url.place.clone(), &url.path);
+        warn_of_url(table, value, &url.place, &url.path);
         return (value.clone(), true);
     }
     if url.given == Given::Badly {
@@ -98,7 +102,7 @@ fn checked(table: &mut Table<'_, '_>, text: &str, place: Place, key: &str) -> Op
     let url = BrokerUrl::new(text);
     match check(text) {
         Ok(()) => {
-            warn_of_empty_vhost(table, &url, place, key);
+            warn_of_url(table, &url, &place, key);
             Some(url)
         }
         Err(fix) => {
@@ -108,11 +112,52 @@ fn checked(table: &mut Table<'_, '_>, text: &str, place: Place, key: &str) -> Op
     }
 }
 
-/// A slash with nothing behind it is the vhost without a name, which hardly any broker has.
-fn warn_of_empty_vhost(table: &mut Table<'_, '_>, url: &BrokerUrl, place: Place, key: &str) {
-    if Url::parse(url.expose()).is_ok_and(|url| url.path() == "/") {
+/// What the client takes from behind a URL's question mark. It ignores anything else.
+const PARAMETERS: [&str; 5] = [
+    "auth_mechanism",
+    "channel_max",
+    "connection_timeout",
+    "frame_max",
+    "heartbeat",
+];
+
+/// The ways to log in that the client knows.
+const MECHANISMS: [&str; 5] = [
+    "amqplain",
+    "anonymous",
+    "external",
+    "plain",
+    "rabbit-cr-demo",
+];
+
+/// Least and most that a frame may be, where its size is not left to the broker. A buffer of that size is held for each
+/// connection.
+const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=16 * 1024 * 1024;
+
+fn warn_of_url(table: &mut Table<'_, '_>, url: &BrokerUrl, place: &Place, key: &str) {
+    let Ok(parsed) = Url::parse(url.expose()) else {
+        return;
+    };
+    // A slash with nothing behind it is the vhost without a name, which hardly any broker has.
+    if parsed.path() == "/" {
         let fix = "write %2f after the last / for the default vhost";
-        table.warn(Problem::new(place, key, url.to_string(), fix));
+        table.warn(Problem::new(place.clone(), key, url.to_string(), fix));
+    }
+    for (name, _) in parsed.query_pairs() {
+        if PARAMETERS.contains(&name.as_ref()) {
+            continue;
+        }
+        let known = PARAMETERS.iter().map(|known| (*known, *known));
+        let fix = match nearest(&name, known) {
+            Some(meant) => format!("did you mean {meant}? This parameter is ignored"),
+            None => format!(
+                "remove it: this parameter is ignored; there are {}",
+                PARAMETERS.join(", ")
+            ),
+        };
+        // Its value may be anything, a password too.
+        let found = format!("the parameter {}", shown_text(&name));
+        table.warn(Problem::new(place.clone(), key, found, fix));
     }
 }
 
@@ -135,6 +180,7 @@ fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) 
         FilePath,
         "\"/etc/tidegate/client-key.pem\"",
     );
+    table.holds_secret(&key);
     for file in [&ca, &cert, &key] {
         read_text(table, file, inputs);
         if is_plain && file.given == Given::Well {
@@ -214,8 +260,27 @@ fn check(text: &str) -> Result<(), String> {
     for (name, value) in url.query_pairs() {
         let limit = match name.as_ref() {
             "heartbeat" | "channel_max" => u64::from(u16::MAX),
-            "frame_max" => u64::from(u32::MAX),
+            "frame_max" if value == "0" => continue,
+            "frame_max" => {
+                let (least, most) = (FRAME_BYTES.start(), FRAME_BYTES.end());
+                match value
+                    .parse()
+                    .is_ok_and(|number| FRAME_BYTES.contains(&number))
+                {
+                    true => continue,
+                    false => return Err(format!("write frame_max=NUMBER, from {least} to {most}")),
+                }
+            }
             "connection_timeout" => u64::MAX,
+            "auth_mechanism" => match MECHANISMS.contains(&value.to_lowercase().as_str()) {
+                true => continue,
+                false => {
+                    return Err(format!(
+                        "write auth_mechanism=WORD, one of {}",
+                        MECHANISMS.join(", ")
+                    ));
+                }
+            },
             _ => continue,
         };
         if !value.parse().is_ok_and(|number: u64| number <= limit) {

@@ -59,6 +59,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
         FilePath,
         "\"/etc/tidegate/token\"",
     );
+    table.holds_secret(&token_file);
     if read_text(&mut table, &token_file, inputs).is_some_and(|token| token.trim().is_empty()) {
         table.refuse(&token_file, "write a token into that file: it is empty");
     }
@@ -100,6 +101,10 @@ fn log(root: &mut Table<'_, '_>) -> LogSettings {
         "How a line looks: for people, or one JSON object.",
         Choice(&[("human", LogFormat::Human), ("json", LogFormat::Json)]),
         LogFormat::default(),
+    );
+    table.elsewhere(
+        "level",
+        "remove it, and set TIDEGATE_LOG=debug in the environment, or another level",
     );
     LogSettings {
         format: format.value,

@@ -83,6 +83,21 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     }
 }
 
+/// Where the command line finds the supervisor of a configuration, also of a bad one: what it says, as far as that can be
+/// read, and all that is wrong with it.
+pub fn socket_of(source: &Source) -> (Option<PathBuf>, Option<Problems>) {
+    match load_all(source) {
+        Ok((loaded, problems)) => {
+            let socket = Some(loaded.settings.http.socket);
+            (
+                socket,
+                (!problems.is_empty()).then(|| Problems::new(problems)),
+            )
+        }
+        Err(problems) => (None, Some(problems)),
+    }
+}
+
 /// Reads a configuration as [`load`] does, and looks at once at what this machine cannot give it: a program that is not
 /// there, limits beyond our rights. Changes nothing.
 ///

@@ -10,8 +10,10 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    EngineAddress, ExecSettings, Loaded, RunnerSettings, Settings,
+    EngineAddress, ExecSettings, Loaded, RunnerSettings, Settings, places,
     problem::{Place, Problem, Problems},
+    schema::quoted,
+    scripts,
 };
 
 /// Where a program is looked for without any PATH.
@@ -25,6 +27,29 @@ impl Loaded {
     /// they can.
     pub fn inspect_machine(&self) -> Problems {
         Problems::new(inspect(&self.settings, &|key| self.place(key)))
+    }
+
+    /// What the daemon cannot write to or listen on here, so that it would not start: its state directory, its socket,
+    /// its address, its events file. Makes nothing.
+    pub fn inspect_places(&self) -> Problems {
+        Problems::new(places::unusable(&self.settings, &|key| self.place(key)))
+    }
+
+    /// What is no error on this machine, but hardly meant: a script that is not there, a secret that everybody may read.
+    pub fn suspicions(&self) -> Problems {
+        let place_of = |key: &str| self.place(key);
+        let mut found = places::exposed(&self.secrets, &place_of);
+        for config in &self.settings.pools {
+            let exec = config.runner.process();
+            if let Some(script) = exec.and_then(scripts::missing_script) {
+                let key = format!("pools.{}.runner.command", config.pool.name);
+                let found_there = format!("{script:?}, which is not there");
+                let fix =
+                    "write the script's whole path, or set working_dir: as it is, each job fails";
+                found.push(Problem::new(self.place(&key), key, found_there, fix));
+            }
+        }
+        Problems::new(found)
     }
 }
 
@@ -55,14 +80,23 @@ fn inspect(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem
         }
         if let Err(what) = find_program(exec) {
             let program = exec.command.first().map_or("", String::as_str);
-            refuse(
-                "command",
-                format!("{program:?}, {}", what.found()),
-                what.fix(),
-            );
+            let fix = match one_word(exec) {
+                Some(words) => format!("write an array of words: {words}"),
+                None => what.fix().to_owned(),
+            };
+            refuse("command", format!("{program:?}, {}", what.found()), &fix);
         }
     }
     problems
+}
+
+/// A command whose words are all in one, as they most likely were meant.
+fn one_word(exec: &ExecSettings) -> Option<String> {
+    let [line] = exec.command.as_slice() else {
+        return None;
+    };
+    let words: Vec<_> = line.split_whitespace().map(quoted).collect();
+    (words.len() > 1).then(|| format!("[{}]", words.join(", ")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

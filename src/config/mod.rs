@@ -5,6 +5,7 @@
 //! those calls, and [`reference()`] prints what they declare.
 mod arguments;
 mod broker;
+mod command;
 mod container;
 mod daemon;
 mod deadlines;
@@ -14,6 +15,7 @@ mod limits;
 mod machine;
 mod management;
 mod parse;
+mod places;
 mod policy;
 mod pools;
 mod problem;
@@ -21,6 +23,7 @@ mod reply;
 mod rights;
 mod runner;
 mod schema;
+mod scripts;
 mod settings;
 mod surroundings;
 
@@ -29,7 +32,7 @@ mod tests;
 
 pub use self::{
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
-    file::{Source, examine, find, load},
+    file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},

@@ -1,6 +1,10 @@
 //! From text to settings, without any I/O: what it depends on comes as arguments.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Settings, Surroundings,
@@ -19,6 +23,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     origin: Place,
     places: BTreeMap<String, Place>,
+    /// Files that hold secrets, with the keys that name them.
+    pub(super) secrets: Vec<(String, PathBuf)>,
 }
 
 impl Loaded {
@@ -28,7 +34,7 @@ impl Loaded {
         let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
         let is_meant = |lack: &Problem| {
             let Some((pool, key)) = lack.key.split_once(".runner.") else {
-                return true;
+                return !is_wrong(&lack.key);
             };
             let beside = |key: &str| is_wrong(&format!("{pool}.runner.{key}"));
             // A program may be told by its way from the directory, and what is a path depends on the kind.
@@ -40,6 +46,7 @@ impl Loaded {
         }
         let mut lacks = self.inspect_machine().into_vec();
         lacks.extend(self.inspect_limits(None).into_vec());
+        lacks.extend(self.inspect_places().into_vec());
         lacks.retain(|lack| problems.is_empty() || is_meant(lack));
         lacks
     }
@@ -86,6 +93,7 @@ pub(super) fn parse_all(
             file: origin.into(),
         },
         places: finished.places,
+        secrets: finished.secrets,
     };
     (loaded, finished.problems)
 }

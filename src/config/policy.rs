@@ -87,7 +87,15 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         },
     };
     let is_sound = named.is_sound() && workers.is_sound() && steps.is_sound();
-    bounds(&mut table, Policy::new(kind), is_sound)
+    let policy = bounds(&mut table, Policy::new(kind), is_sound);
+    let max = policy.value.max;
+    if policy.is_sound() && named.value == Named::Fixed && workers.value.is_some_and(|n| n > max) {
+        table.warn_of(
+            &workers,
+            format!("write at most max, which is {max}, or raise max: there are never more"),
+        );
+    }
+    policy
 }
 
 /// The policy within the bounds that are given.

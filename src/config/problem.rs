@@ -60,7 +60,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(
+    /// A problem at a key, with what is there and what to write instead.
+    pub fn new(
         place: Place,
         key: impl Into<String>,
         found: impl Into<String>,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     ExecSettings, RunnerSettings, WarmSettings,
+    command::{warn_of_own_variable, warn_of_shell_words},
     container::ContainerKeys,
     daemon::Inputs,
     deadlines::JobKeys,
@@ -50,6 +51,7 @@ pub(super) fn runner(pool: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> RunnerKey
     if command.given == Given::Well && names_no_program {
         table.refuse(&command, format!("write the program first: {COMMAND}"));
     }
+    warn_of_shell_words(&mut table, &kind, &command);
     let timeout = table.key(
         "timeout",
         "How long a job may run. Then TERM to its process group, or to its container. With `kill_grace`, or a \
@@ -244,6 +246,7 @@ fn env(runner: &mut Table<'_, '_>) -> std::collections::BTreeMap<String, String>
                 fix,
             ));
         }
+        warn_of_own_variable(&mut table, &name, &entry);
         if let Some(value) = entry.value {
             env.insert(name, value);
         }

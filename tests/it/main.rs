@@ -23,6 +23,7 @@ mod delivery_limit;
 mod exec_runner;
 mod frozen;
 mod odd_messages;
+mod operating;
 mod queue_conformance;
 mod replies;
 mod settlement;

@@ -1,11 +1,12 @@
-//! Surface: what a person or a machine outside meets. Telemetry, HTTP, the command line, the daemon, the demo.
+//! The daemon: what a person or a machine outside meets. Telemetry, HTTP, the command line, the demo.
 //!
-//! The top floor: it may import everything below, and nothing below imports it. [`app`] and [`demo`] are the only
-//! places where adapters meet the actors that use them.
+//! The top floor, over the library `tidegate`. [`app`] and [`demo`] are the only places where adapters meet the actors that
+//! use them.
 
 pub mod app;
 pub mod cli;
 pub mod demo;
 mod guard;
 pub mod http;
+mod reloads;
 pub mod telemetry;

@@ -74,6 +74,14 @@ impl Finder {
     }
 }
 
+/// Whether an engine answers where a pool's would be looked for.
+///
+/// # Errors
+/// None does; with what was tried.
+pub async fn find_engine(engine: Option<&EngineAddress>) -> Result<(), StartError> {
+    Finder::new(engine).engine().await.map(drop)
+}
+
 /// Where an engine may be. What is named is the only place: another engine would not be the one that was meant.
 fn places(
     named: Option<&EngineAddress>,

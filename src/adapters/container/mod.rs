@@ -38,4 +38,5 @@ mod ours;
 mod run;
 mod stray;
 
+pub use self::engine::find_engine;
 pub use self::manager::ContainerManager;

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    path::PathBuf,
 };
 
 use toml::{Spanned, de::DeTable};
 
 use super::{
     super::problem::{Place, Problem},
+    syntax::{Foreign, Twice},
     table::{Scope, Table},
     unknown,
     variables::{self, Variable},
@@ -20,6 +22,8 @@ pub(in crate::config) struct Document<'v> {
     root: &'v Spanned<DeTable<'v>>,
     /// Lines that are not TOML. What else seems wrong there is only wreckage of that.
     broken_lines: Vec<usize>,
+    /// Whether the text looks to be in another language altogether.
+    is_foreign: bool,
     line_starts: Vec<usize>,
     text: &'v str,
     pub(super) variables: Vec<Variable<'v>>,
@@ -36,7 +40,11 @@ pub(in crate::config) struct Document<'v> {
     pub(super) opened: BTreeSet<String>,
     /// Tables whose other keys are not worth a problem, for one that says more is noted.
     pub(super) ignored: BTreeSet<String>,
+    /// Full keys that are not of the file, and what to do instead.
+    pub(super) elsewhere: BTreeMap<String, &'static str>,
     pub(super) places: BTreeMap<String, Place>,
+    /// Files that hold secrets, with the keys that name them.
+    pub(super) secrets: Vec<(String, PathBuf)>,
 }
 
 /// What was asked for: a line of the reference page.
@@ -72,6 +80,8 @@ pub(in crate::config) struct Finished {
     pub(in crate::config) warnings: Vec<Problem>,
     /// Where each key that was given stands.
     pub(in crate::config) places: BTreeMap<String, Place>,
+    /// Files that hold secrets, with the keys that name them.
+    pub(in crate::config) secrets: Vec<(String, PathBuf)>,
     pub(in crate::config) reference: String,
 }
 
@@ -89,6 +99,7 @@ impl<'v> Document<'v> {
             file: file.into(),
             root: &root,
             broken_lines: Vec::new(),
+            is_foreign: false,
             line_starts: std::iter::once(0)
                 .chain(text.match_indices('\n').map(|(at, _)| at + 1))
                 .collect(),
@@ -102,11 +113,14 @@ impl<'v> Document<'v> {
             asked: BTreeSet::new(),
             opened: BTreeSet::new(),
             ignored: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
             places: BTreeMap::new(),
+            secrets: Vec::new(),
         };
         let syntax = document.not_toml(&errors);
         let value = read(&mut document.root_table());
         unknown::report(&mut document);
+        unknown::report_ignored(&mut document, &variables::without_levels(environment));
         (value, document.finish(syntax))
     }
 
@@ -148,6 +162,13 @@ impl<'v> Document<'v> {
 
     /// What the parser says, the first of each line: the rest of a line follows from it.
     fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
+        if !errors.is_empty()
+            && let Some((foreign, at)) = Foreign::of(self.text)
+        {
+            self.is_foreign = true;
+            let fix = "write it as TOML: `tidegate check --reference` prints every key";
+            return vec![Problem::new(self.place_of(at..at), "", foreign.name(), fix)];
+        }
         let mut problems = Vec::new();
         for error in errors {
             let place = self.place_of(error.span().unwrap_or(0..0));
@@ -156,6 +177,12 @@ impl<'v> Document<'v> {
                     continue;
                 }
                 self.broken_lines.push(line);
+                if error.message().starts_with("duplicate key")
+                    && let Some(twice) = Twice::at(self.text, line)
+                {
+                    problems.push(given_twice(place, twice));
+                    continue;
+                }
             }
             // Only the parser's own words: what it shows of the text could hold a credential.
             let (found, fix) = match error.message().split_once(", expected ") {
@@ -171,6 +198,9 @@ impl<'v> Document<'v> {
     fn finish(mut self, syntax: Vec<Problem>) -> Finished {
         if syntax.is_empty() {
             self.problems.append(&mut self.missing);
+        } else if self.is_foreign {
+            // Nothing of it was meant as what it was read as.
+            self.problems = syntax;
         } else {
             let broken = &self.broken_lines;
             self.problems.retain(|problem| match &problem.place {
@@ -184,6 +214,22 @@ impl<'v> Document<'v> {
             problems: self.problems,
             warnings: self.warnings,
             places: self.places,
+            secrets: self.secrets,
         }
     }
+}
+
+fn given_twice(place: Place, twice: Twice) -> Problem {
+    let first = match twice.first {
+        Some(line) => format!(", the first is in line {line}"),
+        None => String::new(),
+    };
+    let (found, fix) = match twice.is_table {
+        true => (
+            format!("a second [{}]{first}", twice.key),
+            "write all of its keys below one of them",
+        ),
+        false => (format!("a second value{first}"), "remove one of them"),
+    };
+    Problem::new(place, twice.key, found, fix)
 }

@@ -13,6 +13,7 @@ mod found;
 mod key;
 mod kinds;
 mod reference;
+mod syntax;
 mod table;
 mod unknown;
 mod variables;

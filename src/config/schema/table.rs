@@ -1,6 +1,6 @@
 //! A table of the configuration, from the file and the variables at once.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -206,6 +206,19 @@ impl<'d, 'v> Table<'d, 'v> {
             key.found.clone(),
             fix,
         ));
+    }
+
+    /// Notes that the file which a key names holds a secret.
+    pub(in crate::config) fn holds_secret(&mut self, key: &Key<Option<PathBuf>>) {
+        if let Some(path) = &key.value {
+            self.document.secrets.push((key.path.clone(), path.clone()));
+        }
+    }
+
+    /// Says what to do instead of a key that one may look for here.
+    pub(in crate::config) fn elsewhere(&mut self, name: &str, fix: &'static str) {
+        let path = join(&self.scope.path, name);
+        self.document.elsewhere.insert(path, fix);
     }
 
     /// Leaves this table's unknown keys alone: a problem that says more is noted.

@@ -6,11 +6,15 @@ use super::{
     super::problem::{Place, Problem},
     document::Document,
     table::join,
-    variables::fold,
+    variables::{below_prefix, fold, variable_of},
 };
 
 /// How alike two names are before one may have been meant for the other (Jaro-Winkler: 1 is the same).
 const ALIKE: f64 = 0.85;
+/// The same for keys of neighbouring tables, of which there are more.
+const ALIKE_NEXT_DOOR: f64 = 0.88;
+/// The same for a variable that may not have been meant for us at all.
+const ALIKE_VARIABLE: f64 = 0.95;
 
 /// Notes each key and variable that no reader asked for.
 pub(super) fn report(document: &mut Document<'_>) {
@@ -33,9 +37,12 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
             // A table that is no table is a problem of its own already.
             _ if document.opened.contains(&full) || document.ignored.contains(path) => {}
             _ => {
-                let fix = match meant(document, path, name.get_ref()) {
-                    Some(meant) => format!("did you mean {meant}?"),
-                    None => "remove it".to_owned(),
+                let fix = match document.elsewhere.get(&full) {
+                    Some(fix) => (*fix).to_owned(),
+                    None => match meant(document, path, name.get_ref()) {
+                        Some(meant) => format!("did you mean {meant}?"),
+                        None => "remove it".to_owned(),
+                    },
                 };
                 let place = document.place_of(name.span());
                 problems.push(Problem::new(place, full, "an unknown key", fix));
@@ -44,8 +51,8 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
     }
 }
 
-/// The known key of this table that is most like `name`; else the known key of that very name in a table around or
-/// within this one, for a key that stands below the wrong header.
+/// The known key of this table that is most like `name`; else the known key of that very name in a table around, within
+/// or beside this one, for a key that stands below the wrong header; else the one there that is most like it.
 fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d str> {
     let known = || {
         document
@@ -58,13 +65,56 @@ fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d 
         (parent, last) if parent == table => Some((path, last)),
         _ => None,
     });
-    nearest(name, siblings).or_else(|| {
-        known().find(|path| {
-            let (parent, last) = split(path);
-            let related = is_within(parent, table) || is_within(table, parent);
-            last == fold(name) && related
+    nearest(name, siblings)
+        .or_else(|| {
+            known().find(|path| {
+                let (parent, last) = split(path);
+                let related = is_within(parent, table) || is_within(table, parent);
+                last == fold(name) && (related || is_next_door(parent, table))
+            })
         })
-    })
+        .or_else(|| {
+            let next_door = known().filter_map(|path| {
+                let (parent, last) = split(path);
+                is_next_door(parent, table).then_some((path, last))
+            });
+            nearest_above(ALIKE_NEXT_DOOR, name, next_door)
+        })
+}
+
+/// Whether two tables are one header apart: one directly in the other, or both in one. Pools are strangers.
+fn is_next_door(one: &str, other: &str) -> bool {
+    let up = |path: &str| match path {
+        "" => None,
+        path => Some(split(path).0.to_owned()),
+    };
+    let (above, beside) = (up(one), up(other));
+    above.as_deref() == Some(other)
+        || beside.as_deref() == Some(one)
+        || (above == beside && above.as_deref() != Some("pools"))
+}
+
+/// Says of variables that are ignored which keys they may have been meant for.
+pub(super) fn report_ignored(document: &mut Document<'_>, names: &[&str]) {
+    for name in names {
+        let below = below_prefix(name);
+        let flat = |path: &str| fold(path).replace('.', "_");
+        let likeness = |path: &String| strsim::jaro_winkler(&below, &flat(path));
+        let known = document.asked.iter();
+        let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let Some(meant) = nearest.filter(|path| likeness(path) >= ALIKE_VARIABLE) else {
+            continue;
+        };
+        let place = Place::Variable {
+            variable: (*name).to_owned(),
+        };
+        let fix = format!(
+            "write {}, with two underscores between levels",
+            variable_of(meant)
+        );
+        let warning = Problem::new(place, meant.clone(), "a variable that is ignored", fix);
+        document.warnings.push(warning);
+    }
 }
 
 fn in_variables(document: &Document<'_>, problems: &mut Vec<Problem>) {
@@ -92,15 +142,13 @@ fn in_variables(document: &Document<'_>, problems: &mut Vec<Problem>) {
         {
             let fix = format!("name one of its keys: {}__...", variable.name);
             ("a whole table", fix)
+        } else if let Some(fix) = document.elsewhere.get(&path) {
+            ("an unknown key", (*fix).to_owned())
         } else if let Some(meant) = nearest(&path, known) {
-            let levels: Vec<_> = meant.split('.').map(fold).collect();
-            let name = levels.join("__").to_ascii_uppercase();
-            let lead = if levels.len() == 1 {
-                "TIDEGATE__"
-            } else {
-                "TIDEGATE_"
-            };
-            ("an unknown key", format!("did you mean {lead}{name}?"))
+            (
+                "an unknown key",
+                format!("did you mean {}?", variable_of(meant)),
+            )
         } else {
             ("an unknown key", "unset it".to_owned())
         };
@@ -116,12 +164,34 @@ pub(in crate::config) fn nearest<'c>(
     name: &str,
     candidates: impl Iterator<Item = (&'c str, &'c str)>,
 ) -> Option<&'c str> {
+    nearest_above(ALIKE, name, candidates)
+}
+
+fn nearest_above<'c>(
+    bound: f64,
+    name: &str,
+    candidates: impl Iterator<Item = (&'c str, &'c str)>,
+) -> Option<&'c str> {
     let name = fold(name);
     candidates
-        .map(|(path, candidate)| (path, strsim::jaro_winkler(&name, &fold(candidate))))
-        .filter(|(_, likeness)| *likeness >= ALIKE)
+        .map(|(path, candidate)| (path, likeness(&name, &fold(candidate))))
+        .filter(|(_, likeness)| *likeness >= bound)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(path, _)| path)
+}
+
+/// How alike two names are: 1 is the same.
+fn likeness(name: &str, candidate: &str) -> f64 {
+    /// Of a short name, Jaro and Winkler find nothing where two letters have changed places.
+    const ONE_SLIP: f64 = 0.9;
+    let is_slip = name.len() >= 3
+        && name.chars().next() == candidate.chars().next()
+        && strsim::osa_distance(name, candidate) == 1;
+    let likeness = strsim::jaro_winkler(name, candidate);
+    match is_slip {
+        true => likeness.max(ONE_SLIP),
+        false => likeness,
+    }
 }
 
 /// Whether a path is that of this table or of something in it.

@@ -33,6 +33,33 @@ pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
         .collect()
 }
 
+/// Variables of ours that stand for no key, since they have no level: most likely those that jobs are told by, but
+/// perhaps slips.
+pub(super) fn without_levels(environment: &[(String, String)]) -> Vec<&str> {
+    let names = environment.iter().map(|(name, _)| name.as_str());
+    names
+        .filter(|name| {
+            let path = name.strip_prefix(PREFIX);
+            path.is_some_and(|path| !path.starts_with('_') && !path.contains(BETWEEN_LEVELS))
+        })
+        .collect()
+}
+
+/// The variable that stands for a key.
+pub(super) fn variable_of(key: &str) -> String {
+    let levels: Vec<_> = key.split('.').map(fold).collect();
+    let name = levels.join(BETWEEN_LEVELS).to_ascii_uppercase();
+    match levels.len() {
+        1 => format!("{PREFIX}_{name}"),
+        _ => format!("{PREFIX}{name}"),
+    }
+}
+
+/// What follows the prefix, in the spelling of [`fold`].
+pub(super) fn below_prefix(name: &str) -> String {
+    fold(name.strip_prefix(PREFIX).unwrap_or(name))
+}
+
 /// The spelling in which a variable's name and a key meet: a variable has neither lower case nor hyphens.
 pub(super) fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")

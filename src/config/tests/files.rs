@@ -101,6 +101,7 @@ pools.directory.runner.command = ["{here}"]
 pools.relative.runner = {{ command = ["./program"], working_dir = "{here}" }}
 pools.own_path.runner = {{ command = ["program"], env.PATH = "{here}" }}
 pools.plain_in_path.runner = {{ command = ["plain"], env.PATH = "{here}" }}
+pools.one_word.runner.command = ["sh -c true"]
 pools.nowhere.runner = {{ command = ["sh"], working_dir = "/nowhere" }}
 pools.no_engine.runner = {{ kind = "container", image = "a", engine = "unix:///nowhere" }}
 pools.inside.runner = {{ kind = "container", image = "a", command = ["inside"], working_dir = "/nowhere" }}
@@ -109,6 +110,65 @@ pools.inside.runner = {{ kind = "container", image = "a", command = ["inside"], 
     );
     let problems = given(&text).loaded().inspect_machine().to_string();
     insta::assert_snapshot!(problems.replace(&here.to_string(), "HERE"));
+}
+
+#[test]
+fn places_where_the_daemon_could_not_start_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    write(&directory, "file", "");
+    let inspect = |keys: &str| {
+        let text = format!("{keys}\npools.a.runner.command = [\"sh\"]\n")
+            .replace("HERE", &here.to_string());
+        let problems = given(&text).loaded().inspect_places();
+        problems.to_string().replace(&here.to_string(), "HERE")
+    };
+    let good = "events_file = \"HERE/file\"\n\
+                http = { state_dir = \"HERE/a/b\", socket = \"HERE/c/s\", listen = \"127.0.0.1:0\" }";
+    assert_eq!(inspect(good), "0 problems");
+    assert_eq!(
+        inspect(&good.replace("HERE/file", "HERE/new")),
+        "0 problems"
+    );
+    let bad = "events_file = \"HERE/nowhere/events\"\n\
+               http = { state_dir = \"HERE/file/b\", socket = \"HERE/file/s\", listen = \"192.0.2.1:0\" }";
+    insta::assert_snapshot!(inspect(bad));
+    assert!(!directory.path().join("a").exists(), "nothing is made");
+}
+
+#[test]
+fn secrets_that_everybody_may_read_are_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display().to_string();
+    let token = write(&directory, "token", "t0ken");
+    let url = write(&directory, "url", "amqp://a:s3cret@host");
+    let shown = |keys: &str, mode: u32| {
+        let text = format!("{keys}\npools.a.runner.command = [\"sh\"]\n").replace("HERE", &here);
+        let file = write(&directory, "tidegate.toml", text);
+        for path in [&file, &token, &url] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let suspicions = load(&Source::from(file)).unwrap().suspicions();
+        suspicions.to_string().replace(&here, "HERE")
+    };
+    let both = "http.token_file = \"HERE/token\"\nbroker.url_file = \"HERE/url\"";
+    assert_eq!(shown(both, 0o640), "0 problems");
+    insta::assert_snapshot!(shown(both, 0o644));
+}
+
+#[test]
+fn a_script_that_is_not_there_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display().to_string();
+    write(&directory, "thumb.py", "");
+    let text = format!(
+        "[pools.there.runner]\ncommand = [\"python3\", \"thumb.py\"]\nworking_dir = \"{here}\"\n\
+         [pools.absent.runner]\ncommand = [\"python3\", \"thumb.py\"]\n\
+         [pools.warm.runner]\nkind = \"warm\"\ncommand = [\"env\", \"node\", \"/nowhere/worker.js\"]\n\
+         [pools.inside.runner]\nkind = \"container\"\nimage = \"a\"\ncommand = [\"python3\", \"thumb.py\"]\n"
+    );
+    let suspicions = given(&text).loaded().suspicions().to_string();
+    insta::assert_snapshot!(suspicions);
 }
 
 #[test]

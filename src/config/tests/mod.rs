@@ -8,6 +8,7 @@ mod problems;
 mod properties;
 mod secrets;
 mod settings;
+mod slips;
 
 use std::{collections::BTreeMap, io, path::Path};
 

@@ -37,8 +37,14 @@ pub(super) async fn look(shared: &Shared) -> Look {
         .await
         .unwrap_or_default();
     let settings = shared.settings();
-    shared.declaring.keep(&*shared.driver, &settings).await;
-    let probe = contain::future(|| probe(&*shared.driver, &settings).boxed()).await;
+    let probe = contain::future(|| {
+        let declared_then_probed = async {
+            shared.declaring.keep(&*shared.driver, &settings).await;
+            probe(&*shared.driver, &settings).await
+        };
+        declared_then_probed.boxed()
+    });
+    let probe = probe.await;
     let (probe, refused) = probe.unwrap_or_else(|panicked| {
         let why = format!("the queue driver panicked: {panicked}");
         (Probe::Failed { why }, false)

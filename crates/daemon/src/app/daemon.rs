@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cgroups,
+    places::{InTheWay, with_the_others},
     pools::Pools,
     signals::Signals,
     state::{Decision, Ending, Event, State},
@@ -26,6 +27,7 @@ use crate::{
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
+    reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
         prometheus::{Prometheus, PrometheusError},
@@ -66,6 +68,9 @@ pub enum AppError {
     /// The lock or the socket could not be had.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    /// Several of the lock, the socket and the address could not be had.
+    #[error(transparent)]
+    InTheWay(InTheWay),
     /// The HTTP address could not be listened on.
     #[error("listen on {listen}")]
     Listen {
@@ -112,11 +117,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for warning in &loaded.warnings {
         warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
     }
-    for problem in &loaded.inspect_machine() {
+    for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
     let settings = loaded.settings;
-    let instance = Instance::take_patiently(&settings.http).await?;
+    let instance = match Instance::take_patiently(&settings.http).await {
+        Ok(instance) => instance,
+        Err(error) => return Err(with_the_others(error, &settings.http).await),
+    };
     let lock = instance.lock.id();
     prepare_cgroups(settings.pools.clone(), lock)
         .await
@@ -133,9 +141,11 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         .map(|file| Arc::new(file) as Arc<dyn EventSink>);
     let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
 
+    let reloads = Reloads::new();
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
+        reloads: reloads.clone(),
     };
     let daemon = Daemon {
         supervisor,
@@ -144,6 +154,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         settings,
         pools: Arc::new(tokio::sync::Mutex::new(pools)),
         events,
+        reloads,
     };
     let served = instance.serve(api, &daemon.settings);
     notify(&[NotifyState::Ready]);
@@ -303,6 +314,7 @@ struct Daemon {
     /// Written by one reload at a time.
     pools: Arc<tokio::sync::Mutex<Pools>>,
     events: Option<EventsFile>,
+    reloads: Reloads,
 }
 
 impl Daemon {
@@ -356,6 +368,7 @@ impl Daemon {
         let (source, started) = (self.source.clone(), self.settings.clone());
         let lock = self.lock;
         let (supervisor, pools) = (self.supervisor.clone(), Arc::clone(&self.pools));
+        let reloads = self.reloads.clone();
         async move {
             let file = source.file().display().to_string();
             let read = tokio::task::spawn_blocking(move || {
@@ -366,6 +379,8 @@ impl Daemon {
             let loaded = match read.await {
                 Ok(Ok(loaded)) => loaded,
                 Ok(Err(problems)) => {
+                    let why = problems.iter().map(ToString::to_string);
+                    reloads.refused(&file, why.collect());
                     for problem in &problems {
                         error!(
                             place = %problem.place,
@@ -383,6 +398,7 @@ impl Daemon {
                     return;
                 }
                 Err(panic) => {
+                    reloads.refused(&file, vec![format!("failed to read it: {panic}")]);
                     error!(error = %panic, "could not read the configuration; the old one stays");
                     return;
                 }
@@ -393,6 +409,7 @@ impl Daemon {
             let mut current = pools.lock().await;
             if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
                 let error = chain(&*error);
+                reloads.refused(&file, vec![format!("failed to {error}")]);
                 error!(error, "refused the configuration; the old one stays");
                 return;
             }
@@ -402,6 +419,7 @@ impl Daemon {
                 Ok(()) => {
                     let changes = new.changes_since(&current);
                     *current = new;
+                    reloads.taken();
                     info!(
                         file,
                         pools = count,
@@ -412,6 +430,7 @@ impl Daemon {
                     );
                 }
                 Err(error) => {
+                    reloads.refused(&file, vec![format!("failed to {error}")]);
                     error!(error = %error, "refused the configuration; the old one stays");
                 }
             }

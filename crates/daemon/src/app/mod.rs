@@ -10,11 +10,13 @@
 
 mod cgroups;
 mod daemon;
+mod places;
 mod pools;
 mod signals;
 mod state;
 
 pub use self::{
     daemon::{AppError, Options, run},
+    places::InTheWay,
     state::Ending,
 };

@@ -324,6 +324,14 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
                 .to_owned(),
         );
     }
+    if seen == Seen::Amqp {
+        unseen.push(
+            "delivery limits: how often a quorum queue hands a message out before it drops or dead-letters it (20 times on \
+             RabbitMQ 4.0 to 4.2 where nothing else is set, and a daemon that is killed counts as one). Write \
+             broker.management_url, and they are looked at"
+                .to_owned(),
+        );
+    }
     if seen != (Seen::Managed { permissions: true }) {
         unseen.push(
             "permissions to consume, and to declare and publish to .retry and .dead queues: shown to a management \
@@ -393,6 +401,7 @@ mod tests {
         assert_eq!(by_amqp.len(), usual + 1);
         assert!(by_amqp[0].what.contains("consumer timeout"));
         assert!(by_amqp[1].what.contains("broker.management_url"));
+        assert!(by_amqp[2].what.contains("delivery limits"));
         for (permissions, left) in [(false, 2), (true, 1)] {
             let seen = Seen::Managed { permissions };
             assert_eq!(unseen(&[&pool], seen).len(), left);

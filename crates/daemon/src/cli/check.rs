@@ -11,8 +11,10 @@ use super::{
     broker::{self, BrokerReport, Severity},
     output::{self, Exit, Failure},
 };
+use crate::telemetry::logs;
 use tidegate::{
-    config::{self, Loaded, Problem, Source},
+    adapters::container::find_engine,
+    config::{self, EngineAddress, Loaded, Place, Problem, RunnerSettings, Source},
     decide::PoolName,
     escape::Escaped,
 };
@@ -42,6 +44,10 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let (mut report, loaded) = examine(&source);
+    if let Some(loaded) = &loaded {
+        report.problems.extend(block_on(silent_engines(loaded))?);
+        report.ok = report.problems.is_empty();
+    }
     // Without settings there is no telling which broker to ask.
     let unreachable = match loaded {
         Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
@@ -81,13 +87,63 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
         ..Report::default()
     };
     let (loaded, problems) = config::examine(source);
-    report.ok = problems.is_empty();
     report.problems = problems.into_vec();
+    report.problems.extend(bad_log_filter());
+    report.ok = report.problems.is_empty();
     if let Some(loaded) = &loaded {
         report.pools = loaded.settings.pools.len();
         report.warnings = loaded.warnings.clone();
+        report.warnings.extend(loaded.suspicions().into_vec());
     }
     (report, loaded)
+}
+
+/// A log filter that `run` refuses.
+fn bad_log_filter() -> Option<Problem> {
+    let error = logs::inspect().err()?;
+    let variable = error.variable()?;
+    let place = Place::Variable {
+        variable: variable.to_owned(),
+    };
+    let found = std::env::var(variable).unwrap_or_default();
+    let fix = "write a level (error, warn, info, debug, trace), or pairs like tidegate=debug";
+    Some(Problem::new(place, "", format!("{found:?}"), fix))
+}
+
+/// Container engines that do not answer. Those whose socket is not there are told of already.
+async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut asked: Vec<(Option<EngineAddress>, Option<String>)> = Vec::new();
+    for config in &loaded.settings.pools {
+        let RunnerSettings::Container(container) = &config.runner else {
+            continue;
+        };
+        if let Some(EngineAddress::Unix(socket)) = &container.engine
+            && !socket.exists()
+        {
+            continue;
+        }
+        let known = asked.iter().find(|(engine, _)| *engine == container.engine);
+        let silent = match known {
+            Some((_, silent)) => silent.clone(),
+            None => {
+                let silent = find_engine(container.engine.as_ref()).await.err();
+                let silent = silent.map(|error| error.what);
+                asked.push((container.engine.clone(), silent.clone()));
+                silent
+            }
+        };
+        if let Some(silent) = silent {
+            let key = format!("pools.{}.runner.engine", config.pool.name);
+            problems.push(Problem::new(
+                loaded.place(&key),
+                key,
+                silent,
+                "start the engine, or write where it is",
+            ));
+        }
+    }
+    problems
 }
 
 /// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.

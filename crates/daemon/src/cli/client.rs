@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     args::{Cli, SocketArgs},
-    output::{Exit, Failure, bad_configuration},
+    output::{self, Exit, Failure},
 };
 use tidegate::{
     config::{self, Surroundings},
@@ -126,12 +126,28 @@ pub(super) fn socket(cli: &Cli, args: &SocketArgs) -> Result<PathBuf, Failure> {
     let Ok(source) = config::find(cli.config.as_deref()) else {
         return Ok(Surroundings::of_process().socket());
     };
-    match config::load(&source) {
-        Ok(loaded) => Ok(loaded.settings.http.socket),
-        // A supervisor runs on with its old configuration while the file is bad, and where it listens is not known.
-        Err(problems) => Err(bad_configuration(&source, problems.len())
-            .hint("`tidegate check` shows them; --socket PATH does without the configuration")),
-    }
+    // A supervisor runs on with its old configuration while the file is bad.
+    let (named, problems) = config::socket_of(&source);
+    let default = Surroundings::of_process().socket();
+    let Some(problems) = problems else {
+        return Ok(named.unwrap_or(default));
+    };
+    let answers = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
+    let socket = match named {
+        Some(named) if answers(&named) || !answers(&default) => named,
+        _ => default,
+    };
+    let count = match problems.len() {
+        1 => "has 1 problem".to_owned(),
+        count => format!("has {count} problems"),
+    };
+    let warning = format!(
+        "the configuration {} {count}, which `tidegate check` shows; asking the supervisor at {}",
+        source.file().display(),
+        socket.display()
+    );
+    output::warn(&warning);
+    Ok(socket)
 }
 
 impl From<ClientError> for Failure {

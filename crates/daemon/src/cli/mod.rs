@@ -83,6 +83,7 @@ fn never_wait() {
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     let exit = match &cli.command {
         Command::Run(args) => {
+            guard::conceal();
             if !args.no_guard
                 && let Place::Done(code) = guard::take_place()?
             {
@@ -183,6 +184,13 @@ impl From<app::AppError> for Failure {
 
         use crate::http::socket::InstanceError;
         use tidegate::adapters::instance::LockError;
+        if let E::InTheWay(places) = &error {
+            let keys = places.keys().join(", ");
+            let hint = format!(
+                "give each of [http] {keys} a value of this supervisor's own, in a place that can be written to"
+            );
+            return Self::new(Exit::Unexpected, error).hint(hint);
+        }
         let (exit, hint) = match &error {
             E::Instance(
                 InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
@@ -191,6 +199,14 @@ impl From<app::AppError> for Failure {
                 Some(
                     "one is running already; give this one a [http] state_dir and socket of its own",
                 ),
+            ),
+            E::Instance(InstanceError::Lock(_)) => (
+                Exit::Unexpected,
+                Some("name a directory that can be written to in [http] state_dir"),
+            ),
+            E::Instance(InstanceError::Listen { .. } | InstanceError::Directory { .. }) => (
+                Exit::Unexpected,
+                Some("name a place that can be written to in [http] socket"),
             ),
             E::Instance(InstanceError::Untrusted { .. }) => (
                 Exit::BadConfiguration,

@@ -18,6 +18,7 @@ use tidegate::{
 use crate::telemetry::stderr::{self, Weight};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 /// How the process ends, by documented codes.
@@ -129,6 +130,13 @@ pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
         Said(format!("take the configuration {file}: {count}")),
     )
     .hint("each line above says what to write instead; `tidegate check` shows them again")
+}
+
+/// Says on standard error what someone should look at, though the command goes on.
+pub(super) fn warn(what: &str) {
+    let mut err = anstream::stderr().lock();
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(err, "{WARNING}warning:{WARNING:#} {}", Escaped(what));
 }
 
 /// An error that is nothing but its text.

@@ -10,19 +10,51 @@ use super::{
     output::{self, Exit, Failure},
     table::{Cell, DIM, Layout, cell},
 };
+use crate::reloads::{PoolView, Refused};
 use tidegate::{
     escape::Escaped,
     run::{PoolState, PoolStatus},
 };
 
+const REFUSED: Style = AnsiColor::Red.on_default().bold();
+
 pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
     let socket = client::socket(cli, args)?;
-    let pools: Vec<PoolStatus> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
+    let pools: Vec<PoolView> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
     match cli.format {
         Format::Json => output::json(&pools)?,
-        Format::Human => output::write(table(&pools).as_bytes())?,
+        Format::Human => {
+            let refused = pools.iter().find_map(|pool| pool.reload_refused.clone());
+            let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
+            let mut text = table(&pools);
+            if let Some(refused) = refused {
+                text.push_str(&of_refusal(&refused));
+            }
+            output::write(text.as_bytes())?;
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// A configuration that was refused, in two lines.
+fn of_refusal(refused: &Refused) -> String {
+    let Refused {
+        at,
+        file,
+        why,
+        problems,
+    } = refused;
+    let count = match problems {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    let at = at.strftime("%Y-%m-%d %H:%M:%SZ");
+    let first = why.first().map_or("", String::as_str);
+    format!(
+        "{REFUSED}configuration refused at {at}{REFUSED:#}, an older one runs: {}, {count}\n  {}\n",
+        Escaped(file),
+        Escaped(first)
+    )
 }
 
 /// Columns by group. The first two are words and lean left; the rest are numbers and lean right.
@@ -159,6 +191,21 @@ mod tests {
         mails["jobs"]["requeued"] = 5.into();
         let text = table(&[pool(thumbnails()), pool(mails)]);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+
+    #[test]
+    fn says_when_and_why_a_configuration_was_refused() {
+        let refused = Refused {
+            at: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            file: "tidegate.toml".to_owned(),
+            why: vec!["tidegate.toml:3:1: pools.a: found \u{1b}, remove it".to_owned()],
+            problems: 2,
+        };
+        let text = anstream::adapter::strip_str(&of_refusal(&refused)).to_string();
+        insta::assert_snapshot!(text, @r"
+        configuration refused at 2026-01-02 03:04:05Z, an older one runs: tidegate.toml, 2 problems
+          tidegate.toml:3:1: pools.a: found \u{1b}, remove it
+        ");
     }
 
     #[test]

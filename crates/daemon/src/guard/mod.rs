@@ -43,7 +43,10 @@ use std::{env, io, process::ExitCode};
 
 use nix::{
     errno::Errno,
-    sys::signal::{SigSet, Signal},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+    },
     unistd::Pid,
 };
 use thiserror::Error;
@@ -76,6 +79,14 @@ pub(super) fn take_place() -> Result<Place, GuardError> {
         None => watch::run().map(Place::Done),
         Some(guard) => ward::join(guard),
     }
+}
+
+/// Keeps the environment and the memory of this process, with the broker's password in them, from whoever runs as its
+/// own user, which jobs may do: `/proc/PID/environ` and the like are root's from now on. There are no core dumps of it
+/// either. A program that it starts is as open as any.
+pub(super) fn conceal() {
+    // Refused by no kernel that there is.
+    let _ = prctl::set_dumpable(false);
 }
 
 /// The guard of this process, where it has one.

@@ -12,7 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::guard::{Guard, Refusal};
-use crate::telemetry::prometheus::Prometheus;
+use crate::{
+    reloads::{PoolView, Reloads},
+    telemetry::prometheus::Prometheus,
+};
 use tidegate::{
     decide::{Decision, PoolName},
     run::{PoolStatus, Supervisor},
@@ -28,6 +31,8 @@ pub struct Api {
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
+    /// What became of reading the configuration again.
+    pub reloads: Reloads,
 }
 
 /// The answer of `explain`.
@@ -108,13 +113,14 @@ async fn metrics(State(api): State<Api>) -> Response {
         .into_response()
 }
 
-async fn pools(State(api): State<Api>) -> Json<Vec<PoolStatus>> {
-    Json(api.supervisor.pools())
+async fn pools(State(api): State<Api>) -> Json<Vec<PoolView>> {
+    let pools = api.supervisor.pools().into_iter();
+    Json(pools.map(|status| api.reloads.view(status)).collect())
 }
 
 async fn pool(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
     match api.supervisor.pool(&name) {
-        Some(status) => Json(status).into_response(),
+        Some(status) => Json(api.reloads.view(status)).into_response(),
         None => no_such_pool(&name),
     }
 }

@@ -104,6 +104,16 @@ pub enum LogsError {
     Install(#[source] TryInitError),
 }
 
+impl LogsError {
+    /// The environment variable that is wrong, where one is.
+    pub fn variable(&self) -> Option<&'static str> {
+        match self {
+            Self::Filter { variable, .. } | Self::Word { variable, .. } => Some(variable),
+            _ => None,
+        }
+    }
+}
+
 /// Installs the process's log subscriber, and has panics logged by it.
 ///
 /// # Errors

@@ -1,0 +1,80 @@
+//! What else stands in the way of a start whose lock, address or socket could not be had.
+
+use std::fmt;
+
+use tokio::net::TcpListener;
+
+use super::daemon::AppError;
+use crate::http::socket;
+use tidegate::{adapters::instance::InstanceLock, config::HttpSettings, run::chain};
+
+/// One after the other of the keys of `[http]` that need another value. The next one is the source.
+#[derive(Debug)]
+pub struct InTheWay {
+    key: &'static str,
+    text: String,
+    next: Option<Box<InTheWay>>,
+}
+
+impl InTheWay {
+    /// The keys.
+    pub fn keys(&self) -> Vec<&'static str> {
+        let mut keys = vec![self.key];
+        keys.extend(self.next.iter().flat_map(|next| next.keys()));
+        keys
+    }
+
+    /// Of each key, and why what it has cannot be had. `None` where there is none.
+    fn of(found: Vec<(&'static str, String)>) -> Option<Self> {
+        let found = found.into_iter().enumerate().rev();
+        found.fold(None, |next, (index, (key, why))| {
+            Some(Self {
+                key,
+                // The first is what the start has failed to do; the others stand below it.
+                text: match index {
+                    0 => why,
+                    _ => format!("{key}: failed to {why}"),
+                },
+                next: next.map(Box::new),
+            })
+        })
+    }
+}
+
+impl fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for InTheWay {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let next = self.next.as_deref()?;
+        Some(next)
+    }
+}
+
+/// The failure of a start, with all else that would be in its way, so that nobody has to mend one after the other. Takes
+/// nothing.
+pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> AppError {
+    if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
+        return first;
+    }
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    if let Err(error) = InstanceLock::take(&http.state_dir) {
+        found.push(("state_dir", chain(&error)));
+    }
+    if let Err(error) = socket::listen(&http.socket) {
+        found.push(("socket", chain(&error)));
+    }
+    if let Some(listen) = http.listen
+        && let Err(source) = TcpListener::bind(listen).await
+    {
+        found.push(("listen", chain(&AppError::Listen { listen, source })));
+    }
+    // What was in the way may be gone by now.
+    match InTheWay::of(found) {
+        Some(places) if places.next.is_some() => AppError::InTheWay(places),
+        _ => first,
+    }
+}

@@ -1,0 +1,111 @@
+//! What became of reading the configuration again, for `status`, the API and metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use serde::{Deserialize, Serialize};
+
+use tidegate::run::PoolStatus;
+
+const RELOADS: &str = "tidegate_reloads_total";
+const SUCCESS: &str = "tidegate_config_reload_success";
+const TAKEN_AT: &str = "tidegate_config_reload_success_timestamp_seconds";
+
+/// Reasons of a refusal that are kept. The log has all.
+const REASONS: usize = 10;
+
+/// A configuration that was refused, so that the pools run an older one than the file has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When.
+    pub at: Timestamp,
+    /// The file.
+    pub file: String,
+    /// Why: the first of its problems.
+    pub why: Vec<String>,
+    /// How many problems there are.
+    pub problems: usize,
+}
+
+/// A pool with what is the whole daemon's to tell.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PoolView {
+    /// The pool.
+    #[serde(flatten)]
+    pub status: PoolStatus,
+    /// The newest configuration, where it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_refused: Option<Refused>,
+}
+
+/// Remembers the last reload. Written by the daemon, read by the HTTP routes.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads(Arc<Mutex<Option<Refused>>>);
+
+impl Reloads {
+    /// None so far: the configuration that the daemon was started with counts as taken.
+    pub fn new() -> Self {
+        describe_counter!(
+            RELOADS,
+            Unit::Count,
+            "Configurations that were read again, by outcome."
+        );
+        describe_gauge!(
+            SUCCESS,
+            "Whether the newest configuration was taken over: 0 where it was refused and an older one runs."
+        );
+        describe_gauge!(
+            TAKEN_AT,
+            Unit::Seconds,
+            "When a configuration was last taken over, at the start or later, in seconds since the epoch."
+        );
+        for outcome in ["taken", "refused"] {
+            counter!(RELOADS, "outcome" => outcome).absolute(0);
+        }
+        let reloads = Self::default();
+        reloads.succeed();
+        reloads
+    }
+
+    /// The configuration was taken over.
+    pub fn taken(&self) {
+        counter!(RELOADS, "outcome" => "taken").increment(1);
+        self.succeed();
+    }
+
+    fn succeed(&self) {
+        *self.last() = None;
+        gauge!(SUCCESS).set(1.0);
+        gauge!(TAKEN_AT).set(Timestamp::now().as_duration().as_secs_f64());
+    }
+
+    /// The configuration was refused.
+    pub fn refused(&self, file: &str, why: Vec<String>) {
+        counter!(RELOADS, "outcome" => "refused").increment(1);
+        gauge!(SUCCESS).set(0.0);
+        *self.last() = Some(Refused {
+            at: Timestamp::now(),
+            file: file.to_owned(),
+            problems: why.len(),
+            why: why.into_iter().take(REASONS).collect(),
+        });
+    }
+
+    /// The newest configuration, where it was refused.
+    pub fn refusal(&self) -> Option<Refused> {
+        self.last().clone()
+    }
+
+    /// A pool as the API shows it.
+    pub fn view(&self, status: PoolStatus) -> PoolView {
+        PoolView {
+            status,
+            reload_refused: self.refusal(),
+        }
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,146 @@
+//! What is said of a text that is not TOML.
+
+use std::collections::HashMap;
+
+/// Another language that a text looks to be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Foreign {
+    Json,
+    Yaml,
+}
+
+impl Foreign {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Yaml => "YAML",
+        }
+    }
+
+    /// The language of a text that is not TOML, and where its first line of that begins. `None` where it may as well be
+    /// TOML with a slip in it.
+    pub(super) fn of(text: &str) -> Option<(Self, usize)> {
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let (start, line) = (at + line.len() - line.trim_start().len(), line.trim());
+            at += line_length(text, at);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            return match line {
+                _ if line.starts_with('{') => Some((Self::Json, start)),
+                "---" => Some((Self::Yaml, start)),
+                _ if is_yaml_key(line) => Some((Self::Yaml, start)),
+                _ => None,
+            };
+        }
+        None
+    }
+}
+
+fn line_length(text: &str, at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    rest.find('\n').map_or(rest.len(), |end| end + 1)
+}
+
+/// `key:`, with or without a value behind a space.
+fn is_yaml_key(line: &str) -> bool {
+    let Some((key, rest)) = line.split_once(':') else {
+        return false;
+    };
+    let key = key.trim_matches(['"', '\'']);
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !key.is_empty() && key.chars().all(is_word) && (rest.is_empty() || rest.starts_with(' '))
+}
+
+/// A key or a table that is given a second time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Twice {
+    /// The key with all its tables.
+    pub(super) key: String,
+    pub(super) is_table: bool,
+    /// Line of the first, where it is found: 1 is the first of the file.
+    pub(super) first: Option<usize>,
+}
+
+impl Twice {
+    /// What is given again in this line. Reads lines as people do, which is enough to tell people what it saw.
+    pub(super) fn at(text: &str, line: usize) -> Option<Self> {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut table = String::new();
+        for (number, text) in text.lines().enumerate().map(|(at, text)| (at + 1, text)) {
+            let text = text.trim_start();
+            let header = text.strip_prefix('[').filter(|rest| !rest.starts_with('['));
+            let (key, is_table) = match header.and_then(|rest| rest.split_once(']')) {
+                Some((path, _)) => {
+                    table = plain(path);
+                    (table.clone(), true)
+                }
+                None => match text.split_once('=') {
+                    Some((key, _)) if !text.starts_with(['#', '[']) => {
+                        let dot = if table.is_empty() { "" } else { "." };
+                        (format!("{table}{dot}{}", plain(key)), false)
+                    }
+                    _ => continue,
+                },
+            };
+            if number == line {
+                let first = seen.get(&key).copied();
+                return Some(Self {
+                    key,
+                    is_table,
+                    first,
+                });
+            }
+            seen.entry(key).or_insert(number);
+        }
+        None
+    }
+}
+
+/// A path without spaces around its dots and without quotes.
+fn plain(path: &str) -> String {
+    let segments: Vec<_> = path
+        .split('.')
+        .map(|segment| segment.trim().trim_matches(['"', '\'']))
+        .collect();
+    segments.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_other_languages_by_their_first_line() {
+        for (text, foreign) in [
+            ("", None),
+            ("# a: b\n\n", None),
+            ("[pools.a]\nqueue: a\n", None),
+            ("queue = \"a: b\"\n", None),
+            ("broker.url = amqp://host\n", None),
+            ("\n  {\"broker\": {}}", Some((Foreign::Json, 3))),
+            ("---\nbroker:\n", Some((Foreign::Yaml, 0))),
+            ("# mine\nbroker:\n  url: x\n", Some((Foreign::Yaml, 7))),
+            ("events_file: /tmp/a\n", Some((Foreign::Yaml, 0))),
+        ] {
+            assert_eq!(Foreign::of(text), foreign, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_first_of_two() {
+        let text = "a = 1\n[pools.x]\nqueue = \"q\"\n[ pools . \"x\" ]\nqueue = 3\na = 2\n";
+        let twice = |key: &str, is_table, first| {
+            Some(Twice {
+                key: key.to_owned(),
+                is_table,
+                first,
+            })
+        };
+        assert_eq!(Twice::at(text, 4), twice("pools.x", true, Some(2)));
+        assert_eq!(Twice::at(text, 5), twice("pools.x.queue", false, Some(3)));
+        assert_eq!(Twice::at(text, 6), twice("pools.x.a", false, None));
+        assert_eq!(Twice::at(text, 9), None);
+    }
+}
