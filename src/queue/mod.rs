@@ -106,7 +106,8 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),
     /// [`Blocked`](QueueErrorKind::Blocked) (nothing was sent), [`TooLarge`](QueueErrorKind::TooLarge),
     /// [`Timeout`](QueueErrorKind::Timeout) where no confirm came in 30 s or so without a block, and what a connection
-    /// can meet. After an error the message may still have arrived: only `Ok` is certain.
+    /// can meet. What was sent before the broker blocked publishers is waited for until it takes them again. After an
+    /// error the message may still have arrived: only `Ok` is certain.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.

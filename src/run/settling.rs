@@ -36,6 +36,8 @@ use crate::{
 
 /// First wait before a copy that could not be published is tried again.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How long one try may go on after the delivery should be given back. Longer than a confirm takes, where it comes.
+const LATEST: Duration = Duration::from_secs(40);
 /// Longest such wait.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
@@ -516,6 +518,11 @@ pub(super) async fn attempt<'s>(
     // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
     let published = shared.answered(shared.driver.publish(message));
     let mut published = std::pin::pin!(published);
+    // A driver may wait for longer than it should: no delivery does.
+    let mut late = std::pin::pin!(async {
+        hold.over().await;
+        time::sleep(LATEST).await;
+    });
     loop {
         let blocked_now = *is_blocked.borrow_and_update();
         if blocked_now && blocked.is_none() {
@@ -527,6 +534,7 @@ pub(super) async fn attempt<'s>(
             biased;
             published = &mut published => return published.ok_or(TimeUp),
             () = hold.over(), if blocked_now => return Err(TimeUp),
+            () = &mut late => return Err(TimeUp),
             changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
         }
         if !*is_blocked.borrow() {

@@ -8,12 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
 use tokio::{sync::watch, time};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     address::Address,
@@ -61,6 +62,10 @@ pub struct AmqpDriver {
     wary: Mutex<Option<Arc<ChannelPool>>>,
     /// Written by the task that follows the links, read by everyone.
     connectivity: watch::Receiver<Connectivity>,
+    /// Whether any connection that publishes is blocked: the broker blocks each at its own first publish in an alarm.
+    /// Written by the task beside it, which is replaced with the connection for answers, and read by everyone.
+    blocked: watch::Sender<bool>,
+    blocks: Mutex<AbortOnDropHandle<()>>,
     /// Queues that were declared, on which connection and how, so that each retry does not ask again. A name goes as soon
     /// as anything says that its queue is gone; after a loss of the connection it is asked for anew, since the broker
     /// may have come back without it.
@@ -90,6 +95,8 @@ impl AmqpDriver {
         ];
         let (sender, connectivity) = watch::channel(Connectivity::Connecting);
         tokio::spawn(follow(links, sender));
+        let blocked = watch::Sender::new(false);
+        let blocks = follow_blocks(vec![publish.link().blocked()], blocked.clone());
         Ok(Arc::new(Self {
             address,
             stop,
@@ -99,6 +106,8 @@ impl AmqpDriver {
             probe,
             wary: Mutex::default(),
             connectivity,
+            blocked,
+            blocks: Mutex::new(blocks),
             known: Mutex::default(),
         }))
     }
@@ -241,6 +250,8 @@ impl AmqpDriver {
     async fn answer(&self, message: &Outgoing) -> Result<(), QueueError> {
         let open = || {
             let link = Link::open("answer".to_owned(), self.address.clone(), &self.stop);
+            let links = vec![self.publish.link().blocked(), link.blocked()];
+            *lock(&self.blocks) = follow_blocks(links, self.blocked.clone());
             Arc::new(ChannelPool::new(link, Purpose::Publishing, PUBLISHES))
         };
         let pool = lock(&self.answer).get_or_insert_with(open).clone();
@@ -345,7 +356,7 @@ impl QueueDriver for AmqpDriver {
     }
 
     fn blocked(&self) -> watch::Receiver<bool> {
-        self.publish.link().blocked()
+        self.blocked.subscribe()
     }
 
     fn connectivity(&self) -> watch::Receiver<Connectivity> {
@@ -404,6 +415,29 @@ async fn follow(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>
             return;
         }
     }
+}
+
+/// Says whether any of these connections is blocked. Ends when it is dropped.
+fn follow_blocks(
+    mut links: Vec<watch::Receiver<bool>>,
+    blocked: watch::Sender<bool>,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            // All of them are looked at, or one that is passed over would be a change again at once.
+            let looked = links.iter_mut().map(|link| *link.borrow_and_update());
+            let now = looked.fold(false, |any, blocked| any | blocked);
+            blocked.send_if_modified(|before| std::mem::replace(before, now) != now);
+            let changes = links.iter_mut().map(|link| link.changed().boxed());
+            // A link that is gone says nothing more; the others do.
+            if futures_util::future::select_all(changes).await.0.is_err() {
+                links.retain(|link| link.has_changed().is_ok());
+            }
+            if links.is_empty() {
+                return;
+            }
+        }
+    }))
 }
 
 fn connectivity_of(links: &[LinkState]) -> Connectivity {

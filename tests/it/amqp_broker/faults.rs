@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     connect, consume, declare, delivery, everything_fails_at_once, is_lost, is_lost_by, lazily,
-    next, publish, to, until_connected, until_disconnected, within,
+    next, outgoing, publish, to, until_connected, until_disconnected, within,
 };
 use crate::support::broker::{faulty_broker, settings};
 
@@ -122,6 +122,14 @@ async fn a_memory_alarm_blocks_publishes_and_nothing_else() {
     let held = delivery(&mut consumer).await;
 
     to(&mut broker, |broker| broker.set_alarm(true));
+    // The broker says so at the first publish, which it may have: its confirm is waited for.
+    let sent = tokio::spawn({
+        let (driver, queue) = (driver.clone(), queue.clone());
+        async move { driver.publish(outgoing(&queue, "sent")).await }
+    });
+    let mut is_blocked = driver.blocked();
+    let blocked = is_blocked.wait_for(|blocked| *blocked);
+    within("the block", blocked).await.expect("a driver");
     for _ in 0..3 {
         let since = Instant::now();
         let error = publish(&driver, &queue, "c").await.expect_err("an alarm");
@@ -139,20 +147,16 @@ async fn a_memory_alarm_blocks_publishes_and_nothing_else() {
 
     to(&mut broker, |broker| broker.set_alarm(false));
     next_one.ack().await.expect("an ack");
+    let sent = within("the confirm", sent).await.expect("no panic");
+    sent.expect("a publish");
     let published = async { while publish(&driver, &queue, "d").await.is_err() {} };
     within("a publish", published).await;
-    // What was in the socket when the alarm rose may come as well: at least once.
-    let last = async {
-        loop {
-            let delivery = delivery(&mut consumer).await;
-            let is_last = delivery.message().body == "d";
-            delivery.ack().await.expect("an ack");
-            if is_last {
-                return;
-            }
-        }
-    };
-    within("the last publish", last).await;
+    // What was sent when the alarm rose comes too, once. What was refused does not.
+    for body in ["sent", "d"] {
+        let delivery = delivery(&mut consumer).await;
+        assert_eq!(delivery.message().body, body);
+        delivery.ack().await.expect("an ack");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,9 +165,17 @@ async fn closing_a_blocked_driver_does_not_hang() {
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "blocked").await;
     to(&mut broker, |broker| broker.set_alarm(true));
-    publish(&driver, &queue, "a").await.expect_err("an alarm");
+    let sent = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.publish(outgoing(&queue, "a")).await }
+    });
+    let mut is_blocked = driver.blocked();
+    let blocked = is_blocked.wait_for(|blocked| *blocked);
+    within("the block", blocked).await.expect("a driver");
     let since = Instant::now();
     driver.close().await;
+    let sent = within("the end of a publish", sent).await;
+    sent.expect("no panic").expect_err("closed");
     assert!(
         since.elapsed() < Duration::from_secs(10),
         "{:?}",

@@ -3,9 +3,9 @@
 //! Only as many letters are looked at as were there when it began, so one that dies again meanwhile is not sent round
 //! for ever. Bodies are held for no longer than a letter is under way.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use super::args::Most;
@@ -18,6 +18,9 @@ use tidegate::{
 
 /// Letters under way at a time. As many publishes as a driver has channels for.
 const AT_ONCE: usize = 32;
+
+/// How long a letter that was sent is waited for while the broker blocks publishers.
+const ALARM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Letters that stay for reasons of their own and are named, at most.
 const NAMED: usize = 10;
@@ -195,13 +198,34 @@ enum Moved {
     Stays(QueueError),
 }
 
+/// Publishes, and waits for no alarm to end: a person does not. A letter that was sent before it may be there twice.
+async fn publish(driver: &dyn QueueDriver, copy: Outgoing) -> Result<(), QueueError> {
+    let mut blocked = driver.blocked();
+    let operation = format!("publish to {:?}", copy.routing_key);
+    let alarm = async {
+        // A driver that is never blocked may keep no one to say so.
+        if blocked.wait_for(|blocked| *blocked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        time::sleep(ALARM_PATIENCE).await;
+    };
+    tokio::select! {
+        biased;
+        published = driver.publish(copy) => published,
+        () = alarm => {
+            let what = format!("{operation}: the broker blocks publishers");
+            Err(QueueError::new(QueueErrorKind::Blocked, what))
+        }
+    }
+}
+
 async fn put_back(
     driver: Arc<dyn QueueDriver>,
     queue: QueueName,
     copy: Outgoing,
     letter: Delivery,
 ) -> Moved {
-    match driver.publish(copy).await {
+    match publish(&*driver, copy).await {
         Ok(()) => match letter.ack().await {
             Ok(()) => Moved::Done,
             Err(_) => Moved::Twice,
@@ -223,7 +247,7 @@ async fn renew(
     let Some(copy) = renewed(letter.message(), queue) else {
         return Ok(false);
     };
-    driver.publish(copy).await?;
+    publish(driver, copy).await?;
     // Where that is lost, it is there twice, which is better than not at all.
     let _ = letter.ack().await;
     Ok(true)
