@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
             return;
         };
         // What cannot be made new is given back like the others.
-        if publish(&*self.driver, copy).await.is_ok() {
+        if publish(self.driver, copy).await.is_ok() {
             self.renewed += 1;
             // Otherwise it is there twice, which is better than not at all.
             let _ = letter.ack().await;
