@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Time that the broker has for an answer once everything is stopped at once.
-pub(crate) const ANSWER: Duration = Duration::from_millis(500);
+pub(crate) const ANSWER: Duration = Duration::from_secs(1);
 
 /// Whether the broker answers, once everything is stopped at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

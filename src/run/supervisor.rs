@@ -401,7 +401,7 @@ impl Supervisor {
         inner.tasks.wait().await;
         if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
             // The driver goes on by itself.
-            let _ = time::timeout(ANSWER, inner.driver.close()).await;
+            let _ = time::timeout(ANSWER / 2, inner.driver.close()).await;
         } else {
             inner.driver.close().await;
         }

@@ -102,13 +102,26 @@ fn no_signal_uses_a_limit_of_two_up() {
         daemon.signal(signal);
         let (code, said) = daemon.end();
         assert_eq!(code, Some(75), "{said}");
-        until_ready(&queue, "", 4);
+        // A copy whose confirm comes too late for a QUIT may be there beside its message.
+        let found = poll(|| (queue.ready("") >= 4).then_some(()));
+        assert!(
+            found.is_some(),
+            "{} of 4 messages are left",
+            queue.ready("")
+        );
     }
-    // What we stop and what never began is nobody's fault.
-    for _ in 0..4 {
-        let sum = header(&queue.take_from("").unwrap(), "x-tidegate-give-backs");
-        assert_eq!(sum, Some(AMQPValue::LongLongInt(0)));
+    let mut left = BTreeSet::new();
+    for _ in 0..queue.ready("") {
+        let message = queue.take_from("").unwrap();
+        // What we stop and what never began is nobody's fault.
+        let sum = header(&message, "x-tidegate-give-backs");
+        assert!(
+            matches!(sum, None | Some(AMQPValue::LongLongInt(0))),
+            "{sum:?}"
+        );
+        left.insert(String::from_utf8_lossy(&message.data).into_owned());
     }
+    assert_eq!(left.len(), 4, "{left:?}");
 }
 
 /// A job that kills the daemon, as the kernel does for want of memory, beside jobs that take longer than it lives.

@@ -198,7 +198,7 @@ async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
     let report = ends(supervisor.stop_now()).await;
     assert_eq!(report.given_back, 2);
     assert!(
-        begun.elapsed() <= Duration::from_millis(1100),
+        begun.elapsed() <= Duration::from_millis(1600),
         "{:?}",
         begun.elapsed()
     );
@@ -233,7 +233,7 @@ async fn a_stop_overtakes_a_drain_that_waits_for_a_silent_broker() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let begun = Instant::now();
     ends(supervisor.stop_now()).await;
-    assert!(begun.elapsed() <= Duration::from_millis(1100));
+    assert!(begun.elapsed() <= Duration::from_millis(1600));
     let _ = drain.await.unwrap();
     assert_eq!(status(&supervisor).jobs.lost, 2);
 }

@@ -1,6 +1,6 @@
 //! A whole pool whose copies a broker does not take, or takes late.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lapin::{Connection, ConnectionProperties, options::BasicGetOptions};
 use tidegate::{
@@ -9,20 +9,25 @@ use tidegate::{
     decide::{PoolName, QueueName},
     queue::{Outgoing, Properties, QueueDriver},
     run::{PoolState, PoolStatus},
+    runner::BoxError,
 };
+use tokio::sync::Semaphore;
 
 use super::{connect, declare, to, within};
 use crate::support::broker::{PrivateBroker, faulty_broker};
 
 const POOL: &str = "copies";
 
+/// How a job ends.
+type Ended = Result<Outcome, BoxError>;
+
 /// A pool on a new queue of this name, with so many messages in it that are named by their numbers.
-async fn pool(
+async fn pool<F: Future<Output = Ended> + Send + 'static>(
     broker: &PrivateBroker,
     queue: &str,
     messages: usize,
     policy: Policy,
-    handler: impl Fn(&Job) -> Result<Outcome, &'static str> + Send + Sync + Clone + 'static,
+    handler: impl Fn(Job) -> F + Send + Sync + 'static,
 ) -> Supervisor {
     pool_with(
         broker,
@@ -36,13 +41,13 @@ async fn pool(
 }
 
 /// The same, with retries after this long.
-async fn pool_with(
+async fn pool_with<F: Future<Output = Ended> + Send + 'static>(
     broker: &PrivateBroker,
     queue: &str,
     messages: usize,
     policy: Policy,
     backoff: Duration,
-    handler: impl Fn(&Job) -> Result<Outcome, &'static str> + Send + Sync + Clone + 'static,
+    handler: impl Fn(Job) -> F + Send + Sync + 'static,
 ) -> Supervisor {
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, queue).await;
@@ -71,10 +76,7 @@ async fn pool_with(
         .policy(policy)
         .poll_interval(Duration::from_millis(100))
         .retry(retry)
-        .handler(move |job: Job| {
-            let handler = handler.clone();
-            async move { handler(&job).map_err(Into::into) }
-        });
+        .handler(handler);
     let supervisor = Supervisor::builder().broker(broker.url()).pool(pool);
     supervisor.start().await.expect("a supervisor")
 }
@@ -97,9 +99,9 @@ async fn until(
 }
 
 /// Fails at the first attempt.
-fn at_the_second(job: &Job) -> Result<Outcome, &'static str> {
+async fn at_the_second(job: Job) -> Ended {
     match job.attempt() {
-        1 => Err("not yet"),
+        1 => Err("not yet".into()),
         _ => Ok(Outcome::Done),
     }
 }
@@ -132,24 +134,40 @@ async fn drain(url: &str, queue: &str) -> HashMap<String, u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_doubles_no_dead_letter() {
-    const JOBS: usize = 400;
+    const ROUNDS: usize = 20;
+    const WORKERS: usize = 20;
+    const JOBS: usize = ROUNDS * WORKERS;
     let mut broker = faulty_broker().await;
-    let never = |_: &Job| Ok(Outcome::reject("never"));
-    let supervisor = pool(&broker, "alarm", JOBS, Policy::fixed(20), never).await;
-    let mut dead = 0;
-    // Alarms in the midst of it, until all are dead.
-    for round in 0.. {
-        let pool = until(&supervisor, "more dead letters", |pool| {
-            pool.jobs.dead > dead || pool.jobs.dead == JOBS as u64
+    let leave = Arc::new(Semaphore::new(0));
+    let handler = {
+        let leave = leave.clone();
+        move |_| {
+            let leave = leave.clone();
+            async move {
+                leave.acquire().await?.forget();
+                Ok(Outcome::reject("never"))
+            }
+        }
+    };
+    let policy = Policy::fixed(WORKERS as u32);
+    let supervisor = pool(&broker, "alarm", JOBS, policy, handler).await;
+    for round in 1..=ROUNDS {
+        until(&supervisor, "busy", |pool| {
+            pool.runners.busy as usize == WORKERS
         })
         .await;
-        dead = pool.jobs.dead;
-        if dead == JOBS as u64 {
-            assert!(round > 0, "no alarm came in time");
-            break;
-        }
+        // The broker says so to whoever publishes, and has what was sent first by then.
         to(&mut broker, |broker| broker.set_alarm(true));
+        leave.add_permits(WORKERS);
+        until(&supervisor, "blocked", |pool| {
+            pool.state == PoolState::Blocked
+        })
+        .await;
         to(&mut broker, |broker| broker.set_alarm(false));
+        until(&supervisor, "dead", |pool| {
+            pool.jobs.dead as usize == round * WORKERS
+        })
+        .await;
     }
     let pool = until(&supervisor, "idle", |pool| pool.state == PoolState::Idle).await;
     assert_eq!((pool.jobs.lost, pool.jobs.requeued), (0, 0));
@@ -250,9 +268,11 @@ async fn a_message_that_became_too_large_is_held_and_no_other() {
     };
     driver.publish(large).await.expect("a publish");
     limit(&mut broker, 1000);
-    let handler = |job: &Job| match job.body().len() > 1000 {
-        true => at_the_second(job),
-        false => Ok(Outcome::Done),
+    let handler = |job: Job| async move {
+        match job.body().len() > 1000 {
+            true => at_the_second(job).await,
+            false => Ok(Outcome::Done),
+        }
     };
     let supervisor = pool(&broker, "outgrown", 50, Policy::fixed(2), handler).await;
     let pool = until(&supervisor, "done", |pool| {
