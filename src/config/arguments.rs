@@ -233,6 +233,14 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
             false,
         ),
     ];
+    if let Some(key) = get("x-delivery-limit")
+        && key.value == Some(Argument::Whole(0))
+    {
+        table.warn_of(
+            key,
+            "write 1 or more: with 0, the broker gives up what is returned once, as by a lost connection",
+        );
+    }
     for (name, fix, is_harmless) in drops {
         if let Some(key) = get(name)
             && !is_harmless

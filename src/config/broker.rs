@@ -130,9 +130,12 @@ const MECHANISMS: [&str; 5] = [
     "rabbit-cr-demo",
 ];
 
+/// Largest size of frames that is agreed to. The client takes memory for 64 of them on each connection.
+pub(crate) const FRAME_MAX: u32 = 1 << 20;
+
 /// Least and most that a frame may be, where its size is not left to the broker. A buffer of that size is held for each
 /// connection.
-const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=16 * 1024 * 1024;
+const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=FRAME_MAX as u64;
 
 fn warn_of_url(table: &mut Table<'_, '_>, url: &BrokerUrl, place: &Place, key: &str) {
     let Ok(parsed) = Url::parse(url.expose()) else {

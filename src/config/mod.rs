@@ -44,3 +44,4 @@ pub use self::{
     },
     surroundings::Surroundings,
 };
+pub(crate) use broker::FRAME_MAX;

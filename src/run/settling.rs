@@ -116,6 +116,8 @@ enum Act {
     Ack,
     Requeue,
     Reject,
+    /// Nothing yet: no copy of it is taken, and its job has not run.
+    Run,
 }
 
 impl Prepared {
@@ -129,6 +131,14 @@ impl Prepared {
         self.act == Act::Requeue
     }
 
+    /// The delivery itself, where no copy of it is taken before its job has run.
+    pub(crate) fn or_runs(self) -> Result<Self, Delivery> {
+        match self.act {
+            Act::Run => Err(self.delivery),
+            _ => Ok(self),
+        }
+    }
+
     /// Settles the delivery, and counts how.
     ///
     /// # Cancel-safety
@@ -139,7 +149,7 @@ impl Prepared {
         let settling = async {
             match self.act {
                 Act::Ack => delivery.ack().await,
-                Act::Requeue => delivery.requeue().await,
+                Act::Requeue | Act::Run => delivery.requeue().await,
                 Act::Reject => delivery.reject().await,
             }
         };
@@ -211,12 +221,14 @@ pub(crate) async fn prepare(
         verdict,
         Verdict::GiveBackCopy { .. } | Verdict::Renew { .. }
     );
+    let may_run = matches!(verdict, Verdict::Renew { .. });
     let straight_back = |message: &Message, next| {
         let level = Levels::new(&settings.retry).after(1);
         Copy::Back {
             copy: copies().give_back(message, next),
             beside: Box::new(copies().retry(message, next, level, level, None, now)),
             level,
+            may_run,
         }
     };
     let (copy, act, settlement) = match verdict {
@@ -280,6 +292,7 @@ pub(crate) async fn prepare(
             Ok(Copied::Back) => {
                 return done(delivery, Act::Ack, Settlement::RequeueCopy);
             }
+            Ok(Copied::Not) => return done(delivery, Act::Run, Settlement::Requeue),
             Err(TimeUp) => {
                 // A job that we stopped is counted already, and one that was not begun did not end.
                 if !(goes_back || settlement == Settlement::Parked) {
@@ -320,6 +333,8 @@ enum Copy {
         copy: Outgoing,
         beside: Box<Outgoing>,
         level: Duration,
+        /// Whether its job is still to run, and runs without a copy where none is taken.
+        may_run: bool,
     },
 }
 
@@ -329,6 +344,8 @@ enum Copied {
     AsDecided,
     /// Back to its queue instead: what was decided will be decided again.
     Back,
+    /// Nowhere, and it would not help to wait: its job runs as it is.
+    Not,
 }
 
 /// Publishes a copy, or what comes closest.
@@ -377,23 +394,40 @@ async fn copied(
             copy,
             beside,
             level,
+            may_run,
         } => {
+            let is_its_own =
+                |error: &QueueError| scope(Step::Publish, error.kind) == Scope::Message;
             let after = |error: &QueueError| match error.kind {
                 // Its own queue is gone, or full.
                 QueueErrorKind::Unroutable | QueueErrorKind::Refused => Trouble::GiveUp,
+                // Held, it would come back with one more count, and never run.
+                _ if may_run && is_its_own(error) => Trouble::GiveUp,
                 _ => Trouble::Hold,
             };
-            match publish(shared, copy, hold, after).await {
-                Ok(()) => Ok(Copied::AsDecided),
-                // Its acknowledgement makes room.
-                Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {
-                    let route = Route::retry(queue, level);
-                    let taken = copy_to(shared, &route, *beside, hold, Some(level)).await;
-                    let taken = taken.map_err(|_| TimeUp)?;
-                    shared.fed.add(&taken.name);
-                    Ok(Copied::AsDecided)
+            let route = Route::retry(queue, level);
+            loop {
+                match publish(shared, copy.clone(), hold, after).await {
+                    Ok(()) => return Ok(Copied::AsDecided),
+                    // Its acknowledgement makes room.
+                    Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {}
+                    Err(Unpublished::GivenUp(error)) if may_run && is_its_own(&error) => {
+                        return Ok(Copied::Not);
+                    }
+                    Err(_) => return Err(TimeUp),
                 }
-                Err(_) => Err(TimeUp),
+                // Its own queue is asked again now and then: there may be room by then.
+                let patience = Some(LONGEST_WAIT);
+                match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
+                    Ok(taken) => {
+                        shared.fed.add(&taken.name);
+                        return Ok(Copied::AsDecided);
+                    }
+                    Err(NotCopied::TimeUp) => return Err(TimeUp),
+                    Err(NotCopied::NoQueue(_)) if may_run => return Ok(Copied::Not),
+                    // Given back without a copy, it would be counted: it is held for as long as it can be.
+                    Err(NotCopied::NoQueue(_)) => {}
+                }
             }
         }
     }

@@ -333,3 +333,24 @@ fn refuses_a_word_for_the_log_that_is_not_a_level() {
                   info,tidegate::run=debug\n";
     assert_eq!(err, wanted);
 }
+
+#[test]
+fn check_refuses_a_log_filter_that_run_refuses() {
+    let dir = TempDir::new().unwrap();
+    let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    std::fs::write(dir.path().join("tidegate.toml"), config).unwrap();
+    let ran = tidegate(dir.path())
+        .arg("check")
+        .env("TIDEGATE_LOG", "loud")
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8(ran.stdout).unwrap(),
+        String::from_utf8(ran.stderr).unwrap(),
+    );
+    assert_eq!(ran.status.code(), Some(78), "{out}{err}");
+    assert!(
+        out.contains("TIDEGATE_LOG") && out.contains("loud"),
+        "{out}"
+    );
+}

@@ -162,6 +162,7 @@ fn answers_health_metrics_and_api_over_http() {
         "tidegate_replies_total",
         "tidegate_dead_letters",
         "tidegate_pool_restarts_total",
+        "tidegate_pool_stuck",
         "tidegate_broker_connected",
         "tidegate_broker_reconnects_total",
         "tidegate_build_info",

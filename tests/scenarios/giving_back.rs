@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use tidegate::queue::QueueErrorKind;
+
 use super::*;
 
 /// As many returns as the queue allows. RabbitMQ 4 has 20 where nobody says otherwise.
@@ -290,4 +292,102 @@ async fn only_what_takes_the_daemon_with_it_is_dead_lettered() {
             }
         }
     }
+}
+
+/// Runs of jobs by their bodies' first letter.
+type Runs = Arc<Mutex<Vec<char>>>;
+
+/// Jobs that note their run, and fail as long as there is a failure left.
+fn noted(
+    runs: &Runs,
+    failures: usize,
+) -> impl Fn(Job) -> JobFuture + Send + Sync + 'static + use<> {
+    let (runs, failures) = (runs.clone(), AtomicUsize::new(failures));
+    move |job: Job| -> JobFuture {
+        let first = char::from(job.body()[0]);
+        runs.lock().unwrap().push(first);
+        let fails = first == 'L'
+            && failures
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_ok();
+        Box::pin(async move {
+            match fails {
+                true => Err("not yet".into()),
+                false => Ok(Outcome::Done),
+            }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_to_be_made_new_runs_as_it_is() {
+    for prefetch in [1, 2, 5] {
+        for failures in [0, 1] {
+            let broker = limited(2);
+            broker.send(QUEUE, "small one");
+            broker.send(QUEUE, "L".repeat(101));
+            broker.send(QUEUE, "small two");
+            lose(&broker, 3).await;
+            broker.set_max_message_size(Some(100));
+            let runs = Runs::default();
+            let settings = PoolSettings {
+                prefetch,
+                ..settings(Policy::fixed(1))
+            };
+            let jobs = HandlerManager::new(noted(&runs, failures));
+            let begun = Instant::now();
+            let supervisor = start(&broker, settings, jobs);
+            let after = until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
+            let what = format!("prefetch {prefetch}, failures {failures}");
+            assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0), "{what}");
+            if failures == 0 {
+                assert_eq!(after.jobs.requeued, 0, "{what}");
+                assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+            }
+            supervisor.drain(Duration::from_secs(1)).await.unwrap();
+            assert_eq!(broker.ready(QUEUE), Some(0), "{what}");
+            let mut runs = runs.lock().unwrap().clone();
+            runs.sort_unstable();
+            let large = std::iter::repeat_n('L', 1 + failures);
+            assert!(runs.into_iter().eq(large.chain(['s', 's'])), "{what}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_go_nowhere_is_held_and_not_counted() {
+    let broker = limited(2);
+    let mended = Arc::new(AtomicBool::new(false));
+    let runners = Broken {
+        tries: Arc::default(),
+        mended: mended.clone(),
+    };
+    broker.send(QUEUE, "job");
+    broker.set_refusal(QUEUE, Some(QueueErrorKind::Refused));
+    broker.set_full_of_queues(true);
+    let supervisor = start(&broker, settings(Policy::fixed(2)), runners);
+    let minutes = Duration::from_secs(20 * 60);
+    throughout(&supervisor, minutes, "held", |pool| pool.jobs.requeued == 0).await;
+    // There is room again: the copy is taken at once.
+    broker.set_refusal(QUEUE, None);
+    until(&supervisor, "given back", |pool| pool.jobs.requeued > 0).await;
+    mended.store(true, Ordering::Relaxed);
+    let after = until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_to_a_full_queue_runs_where_no_copy_is_taken() {
+    let broker = limited(2);
+    broker.send(QUEUE, "job");
+    lose(&broker, 1).await;
+    broker.set_refusal(QUEUE, Some(QueueErrorKind::Refused));
+    broker.set_full_of_queues(true);
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(2)),
+        HandlerManager::new(done),
+    );
+    let after = until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    assert_eq!((after.jobs.lost, after.jobs.requeued), (0, 0));
 }

@@ -6,6 +6,21 @@ fn pool(text: &str) -> String {
     format!("[pools.a]\nrunner.command = [\"a\"]\n{text}\n")
 }
 
+#[test]
+fn a_delivery_limit_that_allows_no_return_is_warned_of() {
+    let said = |limit: &str| {
+        warnings(&format!(
+            "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}"
+        ))
+    };
+    let none = said("0");
+    assert_eq!(none.len(), 1, "{none:#?}");
+    assert!(none[0].contains("write 1 or more"), "{none:#?}");
+    for limit in ["1", "-1", "20"] {
+        assert_eq!(said(limit), [""; 0], "{limit}");
+    }
+}
+
 fn warnings(text: &str) -> Vec<String> {
     let warnings = given(&pool(text)).loaded().warnings;
     warnings.iter().map(ToString::to_string).collect()

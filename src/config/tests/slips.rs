@@ -188,11 +188,11 @@ fn parameters_of_the_url_that_mean_nothing_are_told_of() {
     for (query, fix) in [
         (
             "frame_max=4294967295",
-            "write frame_max=NUMBER, from 4096 to 16777216",
+            "write frame_max=NUMBER, from 4096 to 1048576",
         ),
         (
             "frame_max=100",
-            "write frame_max=NUMBER, from 4096 to 16777216",
+            "write frame_max=NUMBER, from 4096 to 1048576",
         ),
         (
             "auth_mechanism=none",

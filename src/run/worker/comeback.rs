@@ -2,7 +2,8 @@
 //!
 //! A queue that counts deliveries gives a message up after as few as two such deaths, and does not tell. So one that
 //! comes back is made new at once, before anything else and beside whatever the worker does. When the copy comes, it
-//! waits until everything else that came back is made new too. After [`SUSPECT`](crate::settle::SUSPECT) deaths it is a
+//! waits until everything else that came back is made new too. One that no copy can be made of runs as it is: an
+//! acknowledgement is all that its success needs. After [`SUSPECT`](crate::settle::SUSPECT) deaths it is a
 //! suspect, and runs while neither its worker nor any other holds a suspect beside it.
 
 use std::{pin::pin, sync::Arc};
@@ -17,6 +18,7 @@ use super::{Worker, intake::Arrived};
 use crate::{
     config::PoolSettings,
     decide::{Hours, JobId},
+    escape::Escaped,
     run::{
         aftermath::QUIET,
         cell::{Leaving, WorkerCell},
@@ -40,7 +42,9 @@ impl Worker<'_> {
         self.shared.aftermath.note();
         self.shared.delivery_taken();
         // Those that are done are forgotten, so that the set does not grow with the number of messages.
-        while self.renewals.try_join_next().is_some() {}
+        while let Some(done) = self.renewals.try_join_next() {
+            self.intake.ahead.extend(done.ok().flatten());
+        }
         let renewal = renewed(
             self.shared.clone(),
             self.cell.clone(),
@@ -60,33 +64,36 @@ impl Worker<'_> {
     }
 
     /// What comes before a message runs that was delivered in vain. Returns what becomes of it where it does not run now.
+    /// One that cannot be copied runs wherever it can: to put it aside would be one more count.
     pub(super) async fn before_it_runs_again(
         &mut self,
         settings: &PoolSettings,
         job: &JobId,
         history: History,
+        is_copyable: bool,
         turn: &mut Option<OwnedSemaphorePermit>,
     ) -> Option<Verdict> {
         let mut until = self.shared.aftermath.may_run_at(Instant::now());
         if history.is_suspect() {
             *turn = self.shared.aftermath.turn();
-            if turn.is_none() {
+            if turn.is_none() && is_copyable {
                 return Some(park(history, &settings.retry));
             }
             warn!(
                 pool = %self.shared.name,
-                job.id = %job.as_str().escape_debug(),
+                job.id = %Escaped(job.as_str()),
                 in_vain = history.in_vain(),
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
             self.cell.go(Leaving::Alone);
-            self.hold_nothing().await;
+            let left = self.hold_nothing().await;
+            self.intake.ahead.extend(left);
             // Other suspects that are held now are put aside by then.
             until = until.max(Instant::now() + QUIET);
         }
         match self.wait_until(until).await {
-            true => None,
-            false => Some(give_back(history)),
+            false if is_copyable || self.intake.is_gone() => Some(give_back(history)),
+            _ => None,
         }
     }
 
@@ -122,14 +129,14 @@ impl Worker<'_> {
     }
 }
 
-/// Makes a message new that came back, or ends it.
+/// Makes a message new that came back, or ends it. Returns one that no copy can be made of: it is to run as it is.
 async fn renewed(
     shared: Arc<Shared>,
     cell: Arc<WorkerCell>,
     settings: Arc<PoolSettings>,
     arrived: Arrived,
     history: History,
-) {
+) -> Option<Arrived> {
     let Arrived { delivery, at, .. } = arrived;
     let hours = Hours::new(settings.ack_deadline, shared.fleet.times().stop_grace);
     let hold = HoldUntil::new(at + hours.settle, &cell.stop, &shared.kill);
@@ -141,7 +148,7 @@ async fn renewed(
         "renewal",
         job.id = job
             .as_ref()
-            .map(|id| id.as_str().escape_debug().to_string())
+            .map(|id| tracing::field::display(Escaped(id.as_str())))
     );
     let verdict = renew(history, &settings.retry);
     async {
@@ -155,12 +162,30 @@ async fn renewed(
             hold,
         )
         .await;
-        if prepared.is_requeued() {
-            stay_blocked(&shared);
-        }
-        prepared.settle(&shared).await;
+        let unsettled = match prepared.or_runs() {
+            Ok(prepared) => {
+                if prepared.is_requeued() {
+                    stay_blocked(&shared);
+                }
+                prepared.settle(&shared).await;
+                None
+            }
+            Err(delivery) => {
+                warn!(
+                    pool = %shared.name,
+                    "a message that came back is not taken as a copy: its job runs all the same"
+                );
+                Some(Arrived {
+                    delivery,
+                    at,
+                    waited: true,
+                    is_copyable: false,
+                })
+            }
+        };
         shared.aftermath.note();
+        unsettled
     }
     .instrument(span)
-    .await;
+    .await
 }

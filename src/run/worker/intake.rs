@@ -25,6 +25,20 @@ pub(super) struct Arrived {
     pub(super) at: Instant,
     /// Whether others were before it.
     pub(super) waited: bool,
+    /// Whether a copy of it can be made, as far as is known.
+    pub(super) is_copyable: bool,
+}
+
+impl Arrived {
+    /// One that comes now.
+    fn now(delivery: Delivery) -> Self {
+        Self {
+            delivery,
+            at: Instant::now(),
+            waited: false,
+            is_copyable: true,
+        }
+    }
 }
 
 impl Intake {
@@ -39,11 +53,7 @@ impl Intake {
             return std::future::pending().await;
         }
         match poll_fn(|cx| self.consumer.poll_next(cx)).await {
-            Some(Ok(delivery)) => Ok(Arrived {
-                delivery,
-                at: Instant::now(),
-                waited: false,
-            }),
+            Some(Ok(delivery)) => Ok(Arrived::now(delivery)),
             Some(Err(error)) => {
                 let why = match error.kind {
                     QueueErrorKind::HeldTooLong => Leaving::HeldTooLong,
@@ -80,11 +90,16 @@ impl Worker<'_> {
             let next = tokio::select! {
                 biased;
                 () = self.cell.leave.cancelled() => break None,
+                Some(renewed) = self.renewals.join_next() => match renewed {
+                    Ok(Some(arrived)) => break Some(Ok(arrived)),
+                    _ => continue,
+                },
                 next = self.intake.next() => next,
             };
             match next {
                 Ok(arrived) => {
-                    if let Some(arrived) = self.sift(arrived) {
+                    self.keep(arrived);
+                    if let Some(arrived) = self.intake.ahead.pop_front() {
                         break Some(Ok(arrived));
                     }
                 }
@@ -131,12 +146,7 @@ impl Worker<'_> {
         }
         // What was sent before the broker heard of it.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            let arrived = Arrived {
-                delivery,
-                at: Instant::now(),
-                waited: false,
-            };
-            self.keep(arrived);
+            self.keep(Arrived::now(delivery));
         }
     }
 }

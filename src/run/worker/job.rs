@@ -47,6 +47,7 @@ impl Worker<'_> {
             delivery,
             at,
             waited,
+            is_copyable,
         } = arrived;
         let settings = self.settings();
         let history = History::of(delivery.message(), &settings.retry);
@@ -69,7 +70,7 @@ impl Worker<'_> {
             } else if history.in_vain() == 0 {
                 None
             } else {
-                self.before_it_runs_again(&settings, job.id(), history, &mut turn)
+                self.before_it_runs_again(&settings, job.id(), history, is_copyable, &mut turn)
                     .await
             };
             match unrun {

@@ -108,8 +108,8 @@ struct Worker<'a> {
     /// The queue that it consumes: the pool's own may have changed since.
     queue: QueueName,
     intake: Intake,
-    /// Deliveries that are made new, whatever the worker does meanwhile.
-    renewals: JoinSet<()>,
+    /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
+    renewals: JoinSet<Option<Arrived>>,
     on_start: OnStart,
     /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
     stop: Option<CancellationToken>,
@@ -152,17 +152,36 @@ impl Worker<'_> {
 
     /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
     async fn leave(mut self) {
-        self.hold_nothing().await;
+        loop {
+            let left = self.hold_nothing().await;
+            if left.is_empty() {
+                break;
+            }
+            for arrived in left {
+                // On a channel that is gone it has been given back already.
+                if !self.intake.is_gone() {
+                    // It goes in any case, and has its reason.
+                    let _ = self.job(arrived).await;
+                }
+            }
+        }
         // One that does not answer any more is closed without waiting, as it is dropped.
         let _ = self.shared.answered(self.intake.consumer.close()).await;
     }
 
-    /// Cancels the consumer and gives back what it was sent ahead.
-    async fn hold_nothing(&mut self) {
+    /// Cancels the consumer and gives back what it was sent ahead. Returns what cannot go back as a copy: given back
+    /// without one, it would be counted.
+    async fn hold_nothing(&mut self) -> Vec<Arrived> {
         self.cancel().await;
+        let mut left = Vec::new();
         let settings = self.settings();
         let mut is_copied = !self.intake.is_gone();
-        while let Some(Arrived { delivery, .. }) = self.intake.ahead.pop_front() {
+        while let Some(arrived) = self.intake.ahead.pop_front() {
+            if !arrived.is_copyable {
+                left.push(arrived);
+                continue;
+            }
+            let delivery = arrived.delivery;
             let history = History::of(delivery.message(), &settings.retry);
             let verdict = match is_copied {
                 true => give_back(history),
@@ -187,6 +206,9 @@ impl Worker<'_> {
             }
             prepared.settle(self.shared).await;
         }
-        while self.renewals.join_next().await.is_some() {}
+        while let Some(renewed) = self.renewals.join_next().await {
+            left.extend(renewed.ok().flatten());
+        }
+        left
     }
 }

@@ -30,6 +30,7 @@ pub use self::{
     outgoing::Outgoing,
     stream::Wire,
 };
+pub(super) use crate::config::FRAME_MAX;
 use crate::queue::{Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts};
 
 const FRAME_METHOD: u8 = 1;
@@ -42,8 +43,6 @@ const HEAD: usize = 7;
 
 /// Smallest size that frames may be agreed to have.
 const FRAME_MIN: u32 = 4096;
-/// Largest size that we agree to. lapin takes memory for 64 frames on each connection.
-pub(super) const FRAME_MAX: u32 = 1 << 20;
 
 /// Whether bytes begin with a table that lapin's parser can take.
 pub(super) fn begins_with_table(bytes: &[u8]) -> bool {
