@@ -76,7 +76,7 @@ impl Worker<'_> {
             warn!(
                 pool = %self.shared.name,
                 job.id = %job.as_str().escape_debug(),
-                in_vain = history.in_vain(),
+                unfinished = history.unfinished(),
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
             self.cell.go(Leaving::Alone);

@@ -66,7 +66,7 @@ impl Worker<'_> {
             let unrun = if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
                 Some(give_back(history))
-            } else if history.in_vain() == 0 {
+            } else if history.unfinished() == 0 {
                 None
             } else {
                 self.before_it_runs_again(&settings, job.id(), history, &mut turn)

@@ -215,7 +215,7 @@ struct Output {
     shared: Arc<Shared>,
     /// How many of the wishes to open the file again were fulfilled.
     reopened: u64,
-    /// When the file was last looked for in vain.
+    /// When the file was last looked for and not found.
     looked: Instant,
     /// Whole lines that are not written yet.
     lines: Vec<u8>,

@@ -27,7 +27,7 @@ pub(super) const TARGET: &str = "tidegate::log::rate";
 /// Lets the first events of a kind pass, and tells of the others.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    /// Written by whoever logs, and by the thread that tells.
+    /// Written by every thread that logs, and by the thread that reports what was left out.
     windows: Mutex<Windows>,
     /// Something was left out that nobody was told of.
     changed: Condvar,
