@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(watch.look(&starved(129)), None);
         let cause = watch.look(&starved(130)).unwrap();
         assert!(cause.contains("12 messages"), "{cause}");
-        assert!(cause.contains("our 5 consumers wait"), "{cause}");
+        assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
         assert!(cause.contains("single active consumer"), "{cause}");
         // Without a look at the queue as well.
         let held = Scene {
