@@ -221,7 +221,7 @@ struct Output {
     lines: Vec<u8>,
     /// How many lines those are.
     pending: u64,
-    /// Lines that were dropped and not yet told of.
+    /// Lines that were dropped and not yet reported.
     lost: u64,
     /// Whether the last write failed, so that one failing disk is one warning.
     is_failing: bool,

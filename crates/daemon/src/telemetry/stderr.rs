@@ -167,7 +167,7 @@ impl Shared {
 struct Writer<W> {
     shared: Arc<Shared>,
     write: W,
-    /// Dropped lines that were not told of yet.
+    /// Dropped lines that are not reported yet.
     lost: u64,
     /// The last write ended within a line.
     is_mid_line: bool,
