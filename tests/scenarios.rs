@@ -62,6 +62,8 @@ mod retries;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
 
+use self::faults::Broken;
+
 const QUEUE: &str = "jobs";
 
 fn settings(policy: Policy) -> PoolSettings {

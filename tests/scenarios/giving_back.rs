@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{faults::Broken, *};
+use super::*;
 
 /// As many returns as the queue allows. RabbitMQ 4 has 20 where nobody says otherwise.
 const LIMITS: [u32; 4] = [1, 2, 3, 20];
