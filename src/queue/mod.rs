@@ -116,9 +116,9 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
     fn header_limit(&self) -> usize;
 
-    /// Whether the broker takes no publishes for now (memory or disk alarm). Written by the driver, read by whoever waits
-    /// for a publish: one that was sent before is waited for, as its confirm may come late, and whoever waits should
-    /// say so. A driver that does not know never is blocked.
+    /// Whether the broker takes no publishes for now (memory or disk alarm). Written by the driver, read by workers that
+    /// wait for a publish: one that was sent before is waited for, as its confirm may come late, and the worker says
+    /// that it waits. A driver that does not know never is blocked.
     fn blocked(&self) -> watch::Receiver<bool> {
         watch::channel(false).1
     }

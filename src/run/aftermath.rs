@@ -4,7 +4,10 @@
 //! often, the suspects, run one at a time. One for all pools of a supervisor, because they die together.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,10 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub(crate) struct Aftermath {
     /// When a message last came back or was made new. Written by workers, read by them before they run one that had.
     last: Mutex<Option<Instant>>,
+    /// Messages that are being made new. Written by who makes them new, read as `last` is.
+    under_way: AtomicUsize,
+    /// Whether anything has come back since all was quiet: lets each job's start skip the lock.
+    is_disturbed: AtomicBool,
     /// Held by the worker that runs a suspect.
     turn: Arc<Semaphore>,
 }
@@ -32,20 +39,49 @@ impl Default for Aftermath {
     fn default() -> Self {
         Self {
             last: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            is_disturbed: AtomicBool::new(false),
             turn: Arc::new(Semaphore::new(1)),
         }
     }
 }
 
 impl Aftermath {
-    /// A message came back, or was made new.
-    pub(crate) fn note(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// A message came back. It is under way until the guard is dropped: then it is made new, or has its end.
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Release);
+        self.note();
+        UnderWay(self.clone())
     }
 
-    /// When a message that had come back, and is taken now, may run; later still if others come back until then.
+    fn note(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.is_disturbed.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing has come back of late, so that a message which never did may run at once.
+    pub(crate) fn is_quiet(&self) -> bool {
+        if !self.is_disturbed.load(Ordering::Acquire) {
+            return true;
+        }
+        let now = Instant::now();
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_quiet = self.under_way.load(Ordering::Acquire) == 0
+            && last.is_none_or(|last| last + QUIET <= now);
+        if is_quiet {
+            self.is_disturbed.store(false, Ordering::Release);
+        }
+        is_quiet
+    }
+
+    /// When a message that is taken now may run, one that had come back or another; later still if others come back
+    /// until then.
     pub(crate) fn may_run_at(&self, taken: Instant) -> Instant {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = match self.under_way.load(Ordering::Acquire) {
+            0 => last,
+            _ => Some(Instant::now()),
+        };
         last.map_or(taken, |last| (last + QUIET).min(taken + LONGEST))
     }
 
@@ -55,22 +91,56 @@ impl Aftermath {
     }
 }
 
+/// A message that came back and is being made new. On drop that is over.
+#[derive(Debug)]
+#[must_use = "it is over when the guard is dropped"]
+pub(crate) struct UnderWay(Arc<Aftermath>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // Noted first: nobody finds it over and quiet.
+        self.0.note();
+        self.0.under_way.fetch_sub(1, Ordering::Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_message_waits_until_nothing_comes_back_but_not_for_ever() {
-        let aftermath = Aftermath::default();
+        let aftermath = Arc::new(Aftermath::default());
         let taken = Instant::now();
         assert_eq!(aftermath.may_run_at(taken), taken);
         for _ in 0..100 {
-            aftermath.note();
+            drop(aftermath.begin());
             let at = aftermath.may_run_at(taken);
             assert!(at <= taken + LONGEST);
             assert_eq!(at, (Instant::now() + QUIET).min(taken + LONGEST));
             tokio::time::advance(Duration::from_millis(100)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_quiet_while_a_message_is_made_new_however_long_that_takes() {
+        let aftermath = Arc::new(Aftermath::default());
+        assert!(aftermath.is_quiet());
+        let first = aftermath.begin();
+        let second = aftermath.begin();
+        for _ in 0..10 {
+            tokio::time::advance(QUIET).await;
+            assert!(!aftermath.is_quiet());
+            let taken = Instant::now();
+            assert_eq!(aftermath.may_run_at(taken), taken + QUIET);
+        }
+        drop(first);
+        tokio::time::advance(QUIET).await;
+        assert!(!aftermath.is_quiet());
+        drop(second);
+        assert!(!aftermath.is_quiet());
+        tokio::time::advance(QUIET).await;
+        assert!(aftermath.is_quiet());
     }
 
     #[test]

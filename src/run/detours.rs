@@ -1,6 +1,6 @@
 //! Detours: which queues of ours take no copies at present, and what is held for that.
 //!
-//! Written by workers, read by them and by whoever asks for the pool's state. It closes no intake: jobs that succeed
+//! Written by workers, read by them and for the pool's state. It closes no intake: jobs that succeed
 //! need no copy.
 
 use std::{
@@ -25,7 +25,7 @@ struct State {
     resting: BTreeMap<QueueName, Resting>,
     /// Queues of another make that are used as they are, and until when that need not be found out again.
     as_they_are: BTreeMap<QueueName, Instant>,
-    /// Deliveries that are held since no queue takes their copy.
+    /// Deliveries that are held because no queue accepts their copy.
     held: u32,
     held_for: String,
 }
@@ -39,7 +39,7 @@ struct Resting {
     until: Instant,
 }
 
-/// A delivery that is held since no queue takes its copy. **On drop** it is held no more.
+/// A delivery that is held because no queue accepts its copy. **On drop** it is no longer held.
 #[derive(Debug)]
 pub(crate) struct HeldGuard<'a>(&'a Detours);
 
@@ -129,7 +129,7 @@ impl Detours {
                 "jobs are"
             };
             causes.push(format!(
-                "{} {jobs} held, since no queue takes the copy: {}",
+                "{} {jobs} held, because no queue accepts its copy: {}",
                 state.held, state.held_for
             ));
         }

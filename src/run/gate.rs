@@ -32,7 +32,7 @@ pub(crate) struct Gate {
     troubled: AtomicBool,
     /// Whether there is a breaker: without one, a job's end costs it nothing. Written by the pool.
     breaks: AtomicBool,
-    /// Wakes the pool. Written by whoever changes the gate, read by the pool alone.
+    /// Wakes the pool. Written on each change of the gate, read by the pool alone.
     changed: Notify,
 }
 

@@ -21,7 +21,7 @@ pub struct PoolStatus {
     pub depth: DepthStatus,
     /// Messages that wait in the retry queues.
     pub delayed: u64,
-    /// Messages that wait in the pool's dead-letter queue, `<queue>.dead`, whoever put them there and when.
+    /// Messages that wait in the pool's dead-letter queue, `<queue>.dead`, from any source and any time.
     #[serde(default)]
     pub dead_waiting: u64,
     /// Ready plus held, in jobs.

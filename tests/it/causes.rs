@@ -203,9 +203,10 @@ async fn a_pool_works_with_the_channels_that_its_user_may_have_and_runs_each_job
     let policy = Policy::backlog(1).max(20);
     let takes = Duration::from_secs(1);
     let (supervisor, runs) = start(&user.url(&broker), &other.queue, policy, takes).await;
-    for _ in 0..12 {
+    for nth in 1..=12 {
         other.publish(1).await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        // Its job begins: beside those before it, or with the channel that one of them leaves.
+        until(&supervisor, "taken", |_| runs.lock().unwrap().len() >= nth).await;
     }
     // And then a burst.
     other.publish(24).await;

@@ -177,19 +177,8 @@ enum When {
     Draining,
 }
 
-/// Kills one of the two while a job runs that does all it can to stay, and looks for what is left of it.
-fn nothing_outlives(victim: Victim, when: When) {
-    let queue = Queue::new();
-    let daemon = Daemon::start(&broker_url(), &pool(&queue, FAMILY));
-    let supervisor = supervisor(&daemon);
-    queue.publish("job");
-    let mut all = wait_for_pids(&daemon, "pids", MEMBERS);
-    all.extend([daemon.pid(), supervisor].map(Process::watch));
-    if when == When::Draining {
-        daemon.signal(Signal::SIGTERM);
-        daemon.wait_for_message("draining");
-    }
-
+/// Kills one of the two, and checks that none of these processes goes on, and no other of the daemon's.
+fn nothing_is_left_after(victim: Victim, daemon: &Daemon, supervisor: Pid, all: &[Process]) {
     let start = Instant::now();
     let pid = match victim {
         Victim::Guard => daemon.pid(),
@@ -207,6 +196,21 @@ fn nothing_outlives(victim: Victim, when: When) {
         "{outlived:?} of {there:#?}\n{}",
         daemon.said()
     );
+}
+
+/// Kills one of the two while a job runs that does all it can to stay, and looks for what is left of it.
+fn nothing_outlives(victim: Victim, when: When) {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &pool(&queue, FAMILY));
+    let supervisor = supervisor(&daemon);
+    queue.publish("job");
+    let mut all = wait_for_pids(&daemon, "pids", MEMBERS);
+    all.extend([daemon.pid(), supervisor].map(Process::watch));
+    if when == When::Draining {
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_for_message("draining");
+    }
+    nothing_is_left_after(victim, &daemon, supervisor, &all);
     // By the lost connection: nobody took the job for one that failed.
     assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
     if victim == Victim::Supervisor {

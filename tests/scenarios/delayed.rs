@@ -21,14 +21,14 @@ use super::*;
 #[derive(Debug, Clone)]
 struct Asked {
     broker: MemoryBroker,
-    in_vain: Arc<Mutex<HashMap<String, u32>>>,
+    not_found: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl Asked {
     fn new(broker: &MemoryBroker) -> Self {
         Self {
             broker: broker.clone(),
-            in_vain: Arc::default(),
+            not_found: Arc::default(),
         }
     }
 
@@ -41,9 +41,12 @@ impl Asked {
     }
 
     /// How often, of all queues, and of how many.
-    fn in_vain(&self) -> (u32, usize) {
-        let in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
-        (in_vain.values().sum(), in_vain.len())
+    fn not_found(&self) -> (u32, usize) {
+        let not_found = self
+            .not_found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (not_found.values().sum(), not_found.len())
     }
 }
 
@@ -52,8 +55,11 @@ impl QueueDriver for Asked {
     async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError> {
         let answer = self.broker.probe(queue).await;
         if answer.is_err() {
-            let mut in_vain = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
-            *in_vain.entry(queue.to_string()).or_default() += 1;
+            let mut not_found = self
+                .not_found
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *not_found.entry(queue.to_string()).or_default() += 1;
         }
         answer
     }
@@ -106,7 +112,7 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
     let asked = Asked::new(&broker);
     let supervisor = asked.start(settings(Policy::fixed(1)), later());
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let (times, levels) = asked.in_vain();
+    let (times, levels) = asked.not_found();
     assert!(levels > 5, "{levels}");
     assert_eq!(times as usize, levels, "each once");
 
@@ -115,12 +121,12 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
     broker.send(QUEUE, "one");
     until(&supervisor, "delayed", |pool| pool.delayed == 1).await;
     tokio::time::sleep(Duration::from_secs(1700)).await;
-    assert_eq!(asked.in_vain(), (times, levels));
+    assert_eq!(asked.not_found(), (times, levels));
 
     // Another daemon may have made one in the meantime. Two are there by now: the retry's, and that of the dead letters,
     // where the message went after its last attempt.
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let (again, _) = asked.in_vain();
+    let (again, _) = asked.not_found();
     assert_eq!(again, 2 * times - 2);
 }
 
@@ -141,7 +147,7 @@ async fn what_an_earlier_run_left_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_that_wait_now_are_counted_whoever_wrote_them() {
+async fn dead_letters_that_wait_now_are_counted_from_any_source() {
     let broker = broker();
     broker.declare_queue("jobs.dead", QueueKind::Classic);
     broker.send("jobs.dead", "of an earlier run");

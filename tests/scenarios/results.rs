@@ -1,4 +1,4 @@
-//! What a reconcile, and whoever asks for one, is told of what it came to.
+//! Results of reconciles, as events and as answers to those who asked for one.
 
 use std::sync::Mutex;
 

@@ -1,7 +1,7 @@
 //! Others' text where people see it: a terminal, the log.
 //!
-//! One rule for all of it, see [`is_hidden`]. It is pure and on the lowest floor, so that whoever shows a text of
-//! others has it at hand.
+//! One rule for all of it, see [`is_hidden`]. It is pure and in the lowest layer, so that every module that shows
+//! others' text can use it.
 
 use std::{
     borrow::Cow,
@@ -50,8 +50,8 @@ fn is_ignorable(char: char) -> bool {
     )
 }
 
-/// Shows text with what is hidden escaped, as `\n` or `\u{202e}`, so that it can neither forge a line, nor steer a
-/// terminal, nor pass for another text. A tab stays as it is.
+/// Shows text with what is hidden escaped, as `\n` or `\u{202e}`, so that it cannot forge a line, steer a
+/// terminal or pass for another text. A tab stays as it is.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a str);
 

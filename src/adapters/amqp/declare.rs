@@ -69,7 +69,7 @@ pub(super) async fn bind(pool: &ChannelPool, queue: &QueueSpec) -> Result<(), Qu
         );
         let bound = rpc(&operation, RPC_TIMEOUT, bind).await;
         bound.map_err(|mut error| {
-            // It is the exchange that is not there, and a missing queue is something else to whoever asks.
+            // It is the exchange that is missing. To the caller, `NotFound` would be a missing queue.
             if error.kind == QueueErrorKind::NotFound {
                 error.kind = QueueErrorKind::Other;
             }

@@ -79,7 +79,7 @@ async fn greeting(address: &Address) -> Result<FieldTable, QueueError> {
     let table = payload
         .strip_prefix(&START)
         .and_then(|start| start.get(VERSION_BYTES..))
-        // The parser recurses, and whoever answers may be anyone.
+        // The parser recurses, and the answer may come from anyone.
         .filter(|properties| wire::begins_with_table(properties))
         .and_then(|properties| parse_field_table(properties).ok());
     let no_broker = || QueueError::new(QueueErrorKind::Other, OPERATION);

@@ -62,11 +62,11 @@ pub(super) struct Live {
     plug: Plug,
     /// Whether the broker takes no publishes from it: the link's own.
     blocked: watch::Sender<bool>,
-    /// Channels that were opened on it. Written by whoever opens one.
+    /// Channels that were opened on it. Written when a channel is opened.
     opened: AtomicUsize,
-    /// Wakes the keeper to replace it. Written by whoever opens one channel too many.
+    /// Wakes the keeper to replace it. Written when one channel too many is opened.
     worn: Notify,
-    /// Whether there is no other to be had. Written by the keeper, read by whoever opens a channel.
+    /// Whether there is no other to be had. Written by the keeper, read when a channel is opened.
     is_irreplaceable: AtomicBool,
 }
 

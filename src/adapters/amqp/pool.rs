@@ -49,7 +49,7 @@ pub(super) struct ChannelPool {
 struct Slots {
     /// Those that are open or being opened.
     open: AtomicUsize,
-    /// Wakes one request that waits for a channel. Written by whoever is done with one.
+    /// Wakes one request that waits for a channel. Written when a channel is given back, closed or not opened.
     freed: Notify,
 }
 

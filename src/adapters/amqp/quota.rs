@@ -52,7 +52,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the broker grants. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
-    /// Written by whoever opens and closes a channel. Held for no longer than it takes to count.
+    /// Written when a channel is opened or closed. Held for no longer than it takes to count.
     ledger: Mutex<Ledger>,
     /// Consumers' channels that are being opened. Written with the ledger; read by first consumers, which wait for zero.
     opening: watch::Sender<usize>,

@@ -52,7 +52,7 @@ struct Stored {
     message: Message,
     /// Place in its queue, which it takes again when it comes back.
     place: u64,
-    /// Deliveries that came to nothing.
+    /// Unfinished deliveries.
     returned: i64,
     expires: Option<Instant>,
 }

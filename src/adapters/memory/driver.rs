@@ -50,9 +50,9 @@ pub struct MemoryBroker {
 struct Shared {
     core: Mutex<Core>,
     connectivity: watch::Sender<Connectivity>,
-    /// Whether publishers are blocked, and confirms held. Written by tests, read by whoever publishes.
+    /// Whether publishers are blocked, and confirms held. Written by tests, read by publishing tasks.
     blocked: watch::Sender<bool>,
-    /// Wakes the clock that moves expired messages. Written by whoever publishes, read by the clock.
+    /// Wakes the clock that moves expired messages. Written by publishing tasks, read by the clock.
     changed: Notify,
 }
 

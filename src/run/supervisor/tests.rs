@@ -136,7 +136,7 @@ async fn a_pool_that_fails_again_and_again_is_started_less_and_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_a_pool_that_fails_hears_that_there_is_no_answer() {
+async fn a_caller_that_waits_for_a_pool_that_fails_hears_that_there_is_no_answer() {
     let bench = Bench::new();
     bench
         .until("idle", |pool| pool.state == PoolState::Idle)

@@ -20,7 +20,7 @@ use crate::{
     decide::{Hours, JobId},
     escape::Escaped,
     run::{
-        aftermath::QUIET,
+        aftermath::{QUIET, UnderWay},
         cell::{Leaving, WorkerCell},
         settling::{HoldUntil, prepare, stay_blocked},
         shared::Shared,
@@ -39,7 +39,7 @@ impl Worker<'_> {
         if !history.came_back() {
             return Some(arrived);
         }
-        self.shared.aftermath.note();
+        let under_way = self.shared.aftermath.begin();
         self.shared.delivery_taken();
         // Those that are done are forgotten, so that the set does not grow with the number of messages.
         while let Some(done) = self.renewals.try_join_next() {
@@ -51,6 +51,7 @@ impl Worker<'_> {
             settings,
             arrived,
             history,
+            under_way,
         );
         self.renewals.spawn(renewal.in_current_span());
         None
@@ -63,7 +64,14 @@ impl Worker<'_> {
         }
     }
 
-    /// What comes before a message runs that was delivered in vain. Returns what becomes of it where it does not run now.
+    /// Waits until what came back is made new, for a message that did not: its job may be the one that kills, and would
+    /// take them with it. `false` where something ends the wait before.
+    pub(super) async fn until_quiet(&mut self) -> bool {
+        let until = self.shared.aftermath.may_run_at(Instant::now());
+        self.wait_until(until).await
+    }
+
+    /// What comes before a message runs that was delivered and not finished. Returns what becomes of it where it does not run now.
     /// One that cannot be copied runs wherever it can: to put it aside would be one more count.
     pub(super) async fn before_it_runs_again(
         &mut self,
@@ -82,7 +90,7 @@ impl Worker<'_> {
             warn!(
                 pool = %self.shared.name,
                 job.id = %Escaped(job.as_str()),
-                in_vain = history.in_vain(),
+                unfinished = history.unfinished(),
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
             self.cell.go(Leaving::Alone);
@@ -136,6 +144,7 @@ async fn renewed(
     settings: Arc<PoolSettings>,
     arrived: Arrived,
     history: History,
+    under_way: UnderWay,
 ) -> Option<Arrived> {
     let Arrived { delivery, at, .. } = arrived;
     let hours = Hours::new(settings.ack_deadline, shared.fleet.times().stop_grace);
@@ -183,7 +192,7 @@ async fn renewed(
                 })
             }
         };
-        shared.aftermath.note();
+        drop(under_way);
         unsettled
     }
     .instrument(span)

@@ -67,8 +67,11 @@ impl Worker<'_> {
             let unrun = if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
                 Some(give_back(history))
-            } else if history.in_vain() == 0 {
-                None
+            } else if history.unfinished() == 0 {
+                match self.shared.aftermath.is_quiet() || self.until_quiet().await {
+                    true => None,
+                    false => Some(give_back(history)),
+                }
             } else {
                 self.before_it_runs_again(&settings, job.id(), history, is_copyable, &mut turn)
                     .await

@@ -5,7 +5,7 @@
 //! and settled first, unless it was ordered to stop.
 //!
 //! Here is its life; what its consumer sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
-//! is done about messages that were delivered in vain before.
+//! is done about messages with unfinished deliveries.
 
 mod comeback;
 mod intake;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How long a worker that is told to go while it opens its consumer waits for that. Closed half way, what the broker has
-/// sent by then would count as delivered in vain.
+/// sent by then would count as unfinished deliveries.
 const OPENING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.

@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     _keeper: Option<(Child, ChildStdin)>,
 }
 
-/// The engine. For tests that need one, which are ignored where there is none.
+/// The engine. For tests that need one, which are ignored on a machine without one.
 pub(crate) fn engine() -> &'static Engine {
     find().as_ref().expect("an engine")
 }

@@ -56,25 +56,9 @@ fn nothing_outlives_in_a_cgroup(victim: Victim) {
     assert!(leaf.join("cgroup.kill").exists());
     all.extend([daemon.pid(), supervisor].map(Process::watch));
 
-    let start = Instant::now();
-    let pid = match victim {
-        Victim::Guard => daemon.pid(),
-        Victim::Supervisor => supervisor,
-    };
-    kill(pid, Signal::SIGKILL).unwrap();
-    let outlived: Vec<_> = all
-        .iter()
-        .filter(|process| !process.dies_within(AT_ONCE.saturating_sub(start.elapsed())))
-        .map(|process| process.pid)
-        .collect();
-    let there = processes_in(daemon.dir());
-    assert!(
-        outlived.is_empty() && there.is_empty(),
-        "{outlived:?} of {there:#?}\n{}",
-        daemon.said()
-    );
+    nothing_is_left_after(victim, &daemon, supervisor, &all);
     assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
-    // Nor is anything left of where it was.
+    // Its cgroup is gone too.
     assert!(!leaf.parent().unwrap().exists(), "{leaf:?}");
 }
 

@@ -53,7 +53,7 @@ pub enum Ending<'a> {
     Answered,
     /// It failed, with this for a cause.
     Failed(&'a str),
-    /// It came to nothing for a reason that is not the job's and is counted elsewhere: the command behind its
+    /// It ended without a result for a reason that is not the job's and is counted elsewhere: the command behind its
     /// wrapper did not start. Not in the window, but a trial that ends so has failed.
     Unproven(&'a str),
 }

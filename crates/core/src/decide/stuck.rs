@@ -177,15 +177,15 @@ impl Kind {
             Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
             Self::Refused { why } => format!("no consumer can be opened: {why}"),
             Self::Starved { ready, ours, all } => {
-                let (ours, verb) = match ours {
-                    1 => (String::from("our consumer"), "waits"),
-                    more => (format!("our {more} consumers"), "wait"),
+                let ours = match ours {
+                    1 => String::from("our consumer"),
+                    more => format!("our {more} consumers"),
                 };
                 let seconds = lasted.as_secs();
                 let others = match all.saturating_sub(self.ours()) {
                     0 => String::from(
-                        "the queue may have a single active consumer that is another's, or a broker that delivers \
-                         nothing (no leader, a disk or memory alarm)",
+                        "another program may be the queue's single active consumer, or the broker delivers nothing \
+                         (no leader, a disk or memory alarm)",
                     ),
                     n => format!(
                         "others consume it too ({n}): one of them may be its single active consumer, or have a higher \
@@ -193,7 +193,7 @@ impl Kind {
                     ),
                 };
                 format!(
-                    "nothing is delivered: {ready} messages are ready, and {ours} {verb} in vain for {seconds}s; {others}"
+                    "nothing is delivered: {ready} messages are ready, {ours} got nothing for {seconds}s; {others}"
                 )
             }
         }
@@ -233,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn waiting_in_vain_is_stuck_after_the_stated_time() {
+    fn consumers_that_get_nothing_are_stuck_after_the_stated_time() {
         let mut watch = StuckWatch::default();
         assert_eq!(watch.look(&starved(100)), None);
         assert_eq!(watch.look(&starved(129)), None);
         let cause = watch.look(&starved(130)).unwrap();
         assert!(cause.contains("12 messages"), "{cause}");
-        assert!(cause.contains("our 5 consumers wait"), "{cause}");
+        assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
         assert!(cause.contains("single active consumer"), "{cause}");
         // Without a look at the queue as well.
         let held = Scene {
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(watch.look(&scene(0)), None);
         let cause = watch.look(&scene(42)).unwrap();
         assert!(
-            cause.contains("our consumer waits in vain for 42s"),
+            cause.contains("our consumer got nothing for 42s"),
             "{cause}"
         );
         assert!(cause.contains("others consume it too (2)"), "{cause}");

@@ -77,7 +77,7 @@ impl UnreadValue {
 /// The texts of a message that are not UTF-8: how they are shown, and what bytes they are.
 ///
 /// AMQP promises UTF-8 for no text. A property, a header's name, an exchange or a routing key of other bytes is shown with
-/// `\xff` for each byte that is none, and stands here. Copies and replies carry the bytes.
+/// `\xff` for each such byte, and is kept here. Copies and replies carry the bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawTexts(Option<Arc<BTreeMap<String, Bytes>>>);
 

@@ -9,12 +9,12 @@ use crate::{
     settings::{DeadLetter, RetrySettings},
 };
 
-/// Deliveries that came to nothing, after which a message is dead-lettered as a crash loop.
+/// Unfinished deliveries, after which a message is dead-lettered as a crash loop.
 ///
 /// As many as RabbitMQ 4 itself allows on a quorum queue that says nothing else.
 pub const CRASH_LOOP: u64 = 20;
 
-/// Deliveries that came to nothing, from which on a message is a suspect. Suspects run one at a time, and meanwhile no
+/// Unfinished deliveries, from which on a message is a suspect. Suspects run one at a time, and meanwhile no
 /// other suspect is held: so only the one that runs can be blamed for what happens.
 pub const SUSPECT: u64 = 10;
 
@@ -35,9 +35,9 @@ pub struct History {
     pub attempt: u32,
     /// Times that the command behind a wrapper did not start.
     pub launch_failures: u32,
-    /// Deliveries that came to nothing, carried over from earlier copies.
+    /// Unfinished deliveries, carried over from earlier copies.
     pub give_backs: u64,
-    /// Deliveries that came to nothing since the last copy, as the broker counts them on a quorum queue. 0 of a
+    /// Unfinished deliveries since the last copy, as the broker counts them on a quorum queue. 0 of a
     /// message that the broker hands out for the first time, whatever its headers say: those are another queue's.
     pub delivery_count: u64,
     /// Whether the queue may count deliveries, and give a message up that was delivered too often. Only a message that
@@ -87,25 +87,25 @@ impl History {
         }
     }
 
-    /// Whether the broker counts deliveries of this one that came to nothing. It must be made new before anything
+    /// Whether the broker counts unfinished deliveries of this one. It must be made new before anything
     /// else, because the queue's limit may be the next.
     pub fn came_back(&self) -> bool {
         self.delivery_count > 0
     }
 
-    /// All deliveries of this message that came to nothing. What the broker counted since the last copy is one of
+    /// All unfinished deliveries of this message: those that ended without a result. What the broker counted since the last copy is one of
     /// them, however often: the others may be those of another program, or of a time when no copy could be made.
-    pub fn in_vain(&self) -> u64 {
+    pub fn unfinished(&self) -> u64 {
         self.give_backs.saturating_add(self.came_back().into())
     }
 
-    /// Whether it came to nothing so often that it must run alone.
+    /// Whether it has so many unfinished deliveries that it must run alone.
     pub fn is_suspect(&self) -> bool {
-        self.in_vain() >= SUSPECT
+        self.unfinished() >= SUSPECT
     }
 
     fn is_crash_loop(&self) -> bool {
-        self.in_vain() > CRASH_LOOP
+        self.unfinished() > CRASH_LOOP
     }
 }
 
@@ -118,7 +118,7 @@ fn integer(headers: &Headers, name: &str) -> Option<i64> {
 pub enum Verdict {
     /// Acknowledge it.
     Ack {
-        /// What its runner has to say to whoever asked.
+        /// What its runner answers.
         reply: Option<Reply>,
     },
     /// A copy waits at a level of the backoff; then acknowledge it.
@@ -127,7 +127,7 @@ pub enum Verdict {
         level: Duration,
         /// What the copy carries.
         next: History,
-        /// Why, for whoever looks at the copy.
+        /// Why, for people who look at the copy.
         failure: Option<Failure>,
     },
     /// A copy goes to the dead letters; then acknowledge it.
@@ -183,7 +183,7 @@ pub enum DeathCause {
     Rejected,
     /// The command behind a wrapper never started.
     Launch,
-    /// Delivered in vain too often.
+    /// Too many unfinished deliveries.
     CrashLoop,
 }
 
@@ -305,7 +305,7 @@ pub fn park(history: History, retry: &RetrySettings) -> Verdict {
 /// go round for ever.
 pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     let next = History {
-        give_backs: history.in_vain().saturating_add(1),
+        give_backs: history.unfinished().saturating_add(1),
         delivery_count: 0,
         ..history
     };
@@ -315,7 +315,7 @@ pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     Verdict::GiveBackCopy { next }
 }
 
-/// The end of a message that was delivered in vain too often.
+/// The end of a message with too many unfinished deliveries.
 fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
     dead(
         retry,
@@ -324,7 +324,7 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             attempts: history.attempt - 1,
             message: format!(
                 "delivered {} times without coming to an end",
-                history.in_vain()
+                history.unfinished()
             ),
             failure: None,
         },
@@ -363,7 +363,7 @@ fn spent(
 /// The history that a copy carries: the broker counts its deliveries from zero again, so the sum moves to us.
 fn fresh(history: History) -> History {
     History {
-        give_backs: history.in_vain(),
+        give_backs: history.unfinished(),
         delivery_count: 0,
         ..history
     }

@@ -24,7 +24,7 @@ impl InTheWay {
         keys
     }
 
-    /// Of each key, and why what it has cannot be had. `None` where there is none.
+    /// Of each key, and why what it has cannot be had. `None` where nothing is wrong.
     fn of(found: Vec<(&'static str, String)>) -> Option<Self> {
         let found = found.into_iter().enumerate().rev();
         found.fold(None, |next, (index, (key, why))| {

@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
             Exit::Ok.into()
         }
         Err(error) => {
-            // Whatever else is wrong with the words, a daemon does not wait for whoever reads what it says.
+            // Whatever else is wrong with the arguments, a daemon does not wait for its reader.
             if std::env::args_os().any(|word| word == "run") {
                 never_wait();
             }

@@ -81,8 +81,8 @@ pub(super) fn take_place() -> Result<Place, GuardError> {
     }
 }
 
-/// Keeps the environment and the memory of this process, with the broker's password in them, from whoever runs as its
-/// own user, which jobs may do: `/proc/PID/environ` and the like are root's from now on. There are no core dumps of it
+/// Keeps the environment and the memory of this process, with the broker's password in them, from other processes of its
+/// own user, which jobs may be: `/proc/PID/environ` and the like are root's from now on. There are no core dumps of it
 /// either. A program that it starts is as open as any.
 pub(super) fn conceal() {
     // Refused by no kernel that there is.

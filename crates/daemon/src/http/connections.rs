@@ -82,7 +82,7 @@ impl Connections {
         let cut = CancellationToken::new();
         let mut open = self.lock();
         while open.connections.len() >= self.most.max(1) {
-            open.cut_stillest();
+            open.cut_longest_idle();
         }
         let id = open.next;
         open.next += 1;
@@ -107,8 +107,8 @@ impl Connections {
     }
 
     /// Makes room, where the process lacks descriptors.
-    pub(super) fn cut_stillest(&self) {
-        self.lock().cut_stillest();
+    pub(super) fn cut_longest_idle(&self) {
+        self.lock().cut_longest_idle();
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -117,12 +117,12 @@ impl Connections {
 }
 
 impl Open {
-    fn cut_stillest(&mut self) {
+    fn cut_longest_idle(&mut self) {
         let moved = |entry: &Entry| entry.progress.moved.load(Ordering::Relaxed);
-        let stillest = self.connections.iter();
-        let stillest = stillest.min_by_key(|(id, entry)| (moved(entry), **id));
-        let stillest = stillest.map(|(id, _)| *id);
-        if let Some(entry) = stillest.and_then(|id| self.connections.remove(&id)) {
+        let longest_idle = self.connections.iter();
+        let longest_idle = longest_idle.min_by_key(|(id, entry)| (moved(entry), **id));
+        let longest_idle = longest_idle.map(|(id, _)| *id);
+        if let Some(entry) = longest_idle.and_then(|id| self.connections.remove(&id)) {
             entry.cut.cancel();
         }
     }

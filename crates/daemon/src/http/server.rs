@@ -68,7 +68,7 @@ impl Server {
                     Some(Ok(None)) => continue,
                     Some(Err(error)) => {
                         debug!(error = %error, "could not accept a connection");
-                        connections.cut_stillest();
+                        connections.cut_longest_idle();
                         time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }

@@ -215,13 +215,13 @@ struct Output {
     shared: Arc<Shared>,
     /// How many of the wishes to open the file again were fulfilled.
     reopened: u64,
-    /// When the file was last looked for in vain.
+    /// When the file was last looked for and not found.
     looked: Instant,
     /// Whole lines that are not written yet.
     lines: Vec<u8>,
     /// How many lines those are.
     pending: u64,
-    /// Lines that were dropped and not yet told of.
+    /// Lines that were dropped and not yet reported.
     lost: u64,
     /// Whether the last write failed, so that one failing disk is one warning.
     is_failing: bool,

@@ -1,6 +1,6 @@
 //! Logs on standard error, for a person or as JSON.
 //!
-//! Owns the process's one `tracing` subscriber. Whoever logs waits for nobody: see [`stderr`](super::stderr). Never lets
+//! Owns the process's one `tracing` subscriber. Logging never waits: see [`stderr`](super::stderr). Never lets
 //! the client library's own detail through: at `trace` it logs whole frames, and the frame that opens a connection has
 //! the password in it.
 
@@ -46,7 +46,7 @@ pub enum Verbosity {
 impl Verbosity {
     fn filter(self) -> &'static str {
         match self {
-            // The client library's errors reach us as errors too, and are said once, by whoever can tell what they
+            // The client library's errors reach us as errors too, and are said once, where it is known what they
             // mean: a queue that is not there is no error of the library's.
             Self::Normal => "warn,tidegate=info,lapin=off,async_rs=off",
             Self::Quiet => "warn,lapin=off,async_rs=off",
@@ -179,7 +179,7 @@ pub fn left_out() -> u64 {
     RATES.get().map_or(0, |rates| rates.left_out())
 }
 
-/// The default hook would wait for whoever reads standard error, and hold up all who panic after it.
+/// The default hook would wait for the reader of standard error, and hold up all who panic after it.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();

@@ -27,9 +27,9 @@ pub(super) const TARGET: &str = "tidegate::log::rate";
 /// Lets the first events of a kind pass, and tells of the others.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    /// Written by whoever logs, and by the thread that tells.
+    /// Written by every thread that logs, and by the thread that reports what was left out.
     windows: Mutex<Windows>,
-    /// Something was left out that nobody was told of.
+    /// Something was left out that is not reported yet.
     changed: Condvar,
     left_out: AtomicU64,
 }
@@ -260,7 +260,7 @@ mod tests {
         assert!(windows.windows.is_empty());
         assert_eq!(windows.next_due(), None);
 
-        // A next second begins also where nobody has told of the one before yet.
+        // A next second begins also where the one before is not reported yet.
         assert_eq!(logged(&mut windows, "a", 60, start), PER_SECOND);
         assert_eq!(logged(&mut windows, "a", 51, start + WINDOW), PER_SECOND);
         assert_eq!(windows.due(start + WINDOW, false), [more(10)]);

@@ -1,4 +1,4 @@
-//! Standard error, written by a thread of its own, so that nothing else ever waits for whoever reads it.
+//! Standard error, written by a thread of its own, so that nothing else waits for its reader.
 //!
 //! A line is handed over in memory and never waits. What may wait for the reader is bounded in bytes. The rule where
 //! the room is used up: **the newest line is dropped**, so that the beginning of a trouble stays, and the last quarter
@@ -101,7 +101,7 @@ impl Waiting {
     }
 }
 
-/// Starts the writer of this process's standard error, where there is none yet.
+/// Starts the writer of this process's standard error, unless it runs already.
 ///
 /// # Errors
 /// No thread can be had.
@@ -167,7 +167,7 @@ impl Shared {
 struct Writer<W> {
     shared: Arc<Shared>,
     write: W,
-    /// Dropped lines that were not told of yet.
+    /// Dropped lines that are not reported yet.
     lost: u64,
     /// The last write ended within a line.
     is_mid_line: bool,
@@ -263,7 +263,7 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
     }
 }
 
-/// Writes to standard error itself, and waits where whoever we share it with wants writes not to wait.
+/// Writes to standard error itself, and waits for room where a process that we share it with made it non-blocking.
 fn write_stderr(bytes: &[u8]) -> io::Result<usize> {
     let stderr = io::stderr();
     loop {

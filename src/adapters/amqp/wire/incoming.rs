@@ -282,7 +282,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
 const TUNE: (u16, u16) = (10, 30);
 
 /// The arguments of each method that a broker may send: `o` one byte, `h` two, `l` four, `L` eight, `s` a short and `S` a
-/// long string, `F` a table. A method that only clients send is none of its own, whatever tables it brings.
+/// long string, `F` a table. A method that only clients send is not listed, even where it has a table.
 fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
     Some(match (class, method) {
         // connection: start, secure, tune, open-ok, close, close-ok, blocked, unblocked, update-secret-ok

@@ -293,7 +293,7 @@ pub(in crate::adapters::amqp) fn runtime() -> Runtime<WireRuntime> {
     Runtime::new(RuntimeParts::new(tokio.clone(), WireReactor(tokio)))
 }
 
-/// tokio's reactor. lapin asks it for the time only: whoever gives it a stream connects by himself.
+/// tokio's reactor. lapin asks it for the time only: we give it a stream that is connected already.
 #[derive(Debug, Clone)]
 pub(in crate::adapters::amqp) struct WireReactor(Tokio);
 

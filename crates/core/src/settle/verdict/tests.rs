@@ -74,12 +74,17 @@ fn each_end_of_a_job_has_the_settlement_of_the_design() {
             3,
             "retry 1s as attempt 3",
         ),
-        ("stopped", JobEnd::Stopped, 5, "give back a copy, 0 in vain"),
+        (
+            "stopped",
+            JobEnd::Stopped,
+            5,
+            "give back a copy, 0 unfinished",
+        ),
         (
             "not started",
             not_started(),
             5,
-            "give back a copy, 0 in vain",
+            "give back a copy, 0 unfinished",
         ),
     ];
     for (name, end, attempt, expected) in table {
@@ -101,9 +106,9 @@ fn word(verdict: &Verdict) -> String {
         Verdict::Reject { death } => format!("reject: {}", death.cause.as_str()),
         Verdict::GiveBack => String::from("give back"),
         Verdict::GiveBackCopy { next } => {
-            format!("give back a copy, {} in vain", next.give_backs)
+            format!("give back a copy, {} unfinished", next.give_backs)
         }
-        Verdict::Renew { next } => format!("renew, {} in vain", next.give_backs),
+        Verdict::Renew { next } => format!("renew, {} unfinished", next.give_backs),
         Verdict::Park { level, .. } => format!("park {}s", level.as_secs()),
     }
 }
@@ -255,24 +260,24 @@ fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
         (
             message(false, Headers::new()),
             false,
-            "give back a copy, 0 in vain",
+            "give back a copy, 0 unfinished",
         ),
         (message(true, Headers::new()), false, "give back"),
         (
             message(true, count(DELIVERY_COUNT)),
             true,
-            "give back a copy, 1 in vain",
+            "give back a copy, 1 unfinished",
         ),
         // The broker's of another queue, or anyone's: this one hands it out for the first time.
         (
             message(false, count(DELIVERY_COUNT)),
             false,
-            "give back a copy, 0 in vain",
+            "give back a copy, 0 unfinished",
         ),
         (
             message(true, count(ACQUIRED_COUNT)),
             false,
-            "give back a copy, 0 in vain",
+            "give back a copy, 0 unfinished",
         ),
     ] {
         let history = History::of(&message, &retry);

@@ -137,7 +137,7 @@ fn reasons() -> PossibleValuesParser {
                 "the job refused itself; or the broker had it from a consumer that did"
             }
             DeathCause::Launch => "the command behind a wrapper never started",
-            DeathCause::CrashLoop => "delivered in vain too often",
+            DeathCause::CrashLoop => "too many unfinished deliveries",
         };
         PossibleValue::new(cause.as_str()).help(help)
     });

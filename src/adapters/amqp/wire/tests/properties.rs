@@ -315,7 +315,7 @@ fn without_body_frames(mut bytes: &[u8]) -> Vec<u8> {
         assert_eq!(frame[size + 7], FRAME_END);
         match frame[0] {
             FRAME_BODY => {
-                assert!(size > 0, "an empty body frame is none");
+                assert!(size > 0, "a body frame is empty");
                 out.extend_from_slice(&frame[7..7 + size]);
             }
             _ => out.extend_from_slice(frame),

@@ -1,0 +1,133 @@
+//! Queues that are missing, come and go, or are declared by the pool.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_queue_is_waited_for() {
+    let broker = MemoryBroker::new();
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(2)),
+        HandlerManager::new(done),
+    );
+    until(&supervisor, "waiting", |pool| {
+        pool.state == PoolState::Waiting
+    })
+    .await;
+    assert!(!supervisor.readiness().is_ready());
+    broker.declare_queue(QUEUE, QueueKind::Classic);
+    broker.send(QUEUE, "one");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    assert!(supervisor.readiness().is_ready());
+}
+
+/// Counts reconciles, of which each look makes one.
+#[derive(Debug, Default)]
+struct Reconciles(AtomicU32);
+
+impl EventSink for Reconciles {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Reconciliation { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_five_seconds() {
+    let broker = MemoryBroker::new();
+    let reconciles = Arc::new(Reconciles::default());
+    let pool = PoolSpec {
+        settings: settings(Policy::fixed(2)),
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let driver = Arc::new(broker.clone());
+    let supervisor = Supervisor::start(driver, vec![pool], Some(reconciles.clone())).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Twice a second would be 120.
+    let looks = reconciles.0.load(Ordering::Relaxed);
+    assert!((12..=20).contains(&looks), "{looks}");
+
+    broker.declare_queue(QUEUE, QueueKind::Classic);
+    broker.send(QUEUE, "one");
+    let declared = Instant::now();
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    assert!(
+        declared.elapsed() <= Duration::from_millis(5500),
+        "{:?}",
+        declared.elapsed()
+    );
+
+    // One that vanishes is looked for at the usual pace at first.
+    let before = reconciles.0.load(Ordering::Relaxed);
+    broker.delete_queue(QUEUE);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(reconciles.0.load(Ordering::Relaxed) - before >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_deleted_under_the_workers_is_waited_for_again() {
+    let broker = broker();
+    let supervisor = start(
+        &broker,
+        settings(Policy::fixed(4)),
+        HandlerManager::new(slow),
+    );
+    for n in 0..8 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    until(&supervisor, "busy", |pool| pool.runners.busy == 4).await;
+    broker.delete_queue(QUEUE);
+    let waiting = until(&supervisor, "waiting", |pool| {
+        pool.state == PoolState::Waiting && pool.workers.live == 0
+    })
+    .await;
+    // As RabbitMQ has it: a channel outlives the queue, so what was delivered is still settled.
+    assert_eq!((waiting.jobs.done, waiting.jobs.lost), (4, 0));
+    broker.declare_queue(QUEUE, QueueKind::Classic);
+    broker.send(QUEUE, "again");
+    until(&supervisor, "done", |pool| pool.jobs.done == 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
+    let broker = MemoryBroker::new();
+    let settings = PoolSettings {
+        declare: tidegate::config::Declare::Quorum,
+        ..settings(Policy::fixed(1))
+    };
+    let supervisor = start(&broker, settings, HandlerManager::new(done));
+    until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
+    assert_eq!(broker.ready(QUEUE), Some(0));
+    // Nobody asked for more.
+    assert_eq!(broker.ready("jobs.dead"), None);
+    broker.delete_queue(QUEUE);
+    until(&supervisor, "declared again", |_| {
+        broker.ready(QUEUE).is_some()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
+    let broker = broker();
+    let settings = PoolSettings {
+        declare: Declare::Classic,
+        ..settings(Policy::fixed(1))
+    };
+    let supervisor = start(&broker, settings.clone(), HandlerManager::new(done));
+    broker.send(QUEUE, "a job");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
+    for state in [PoolState::Active, PoolState::Idle] {
+        until(&supervisor, "told of", |pool| {
+            let cause = pool.cause.as_deref().unwrap_or_default();
+            pool.state == state && cause.contains("declare the queue jobs: it is there in another")
+        })
+        .await;
+    }
+    // Once it is gone, it is declared as it should be.
+    broker.delete_queue(QUEUE);
+    until(&supervisor, "declared", |pool| pool.cause.is_none()).await;
+    let again = QueueSpec::new(QUEUE, QueueKind::Classic);
+    broker.declare(&again).await.expect("it is as configured");
+}
