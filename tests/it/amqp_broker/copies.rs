@@ -256,7 +256,11 @@ async fn retries_go_round_a_queue_without_a_leader() {
 async fn a_message_that_became_too_large_is_held_and_no_other() {
     let mut broker = faulty_broker().await;
     let limit = |broker: &mut PrivateBroker, bytes: u32| {
-        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        // Where RabbitMQ 3 looks, and where RabbitMQ 4 does.
+        let set = format!(
+            "application:set_env(rabbit, max_message_size, {bytes}), \
+             persistent_term:put(max_message_size, {bytes})."
+        );
         to(broker, |broker| broker.ctl(&["eval", &set]));
     };
     let driver = connect(&broker.url()).await;

@@ -101,14 +101,14 @@ async fn a_word_comes_with_what_this_job_wrote_to_its_log_before() {
 async fn progress_extends_the_deadline() {
     let mut witness = Witness::new();
     let work = "for n in 1 2 3 4; do sleep 1.2; echo '{\"id\":\"job\",\"progress\":\"half\"}'; done; \
-                [ \"$line\" = \"${line#*hang}\" ] || sleep 1000; answer '\"done\"'";
+                [ \"$line\" = \"${line#*stuck}\" ] || sleep 1000; answer '\"done\"'";
     let mut settings = each_job(&witness, work);
     settings.process.timeout = Duration::from_secs(4);
     settings.process.kill_grace = Duration::from_millis(50);
     let mut runner = create(settings).await;
     let report = run(&mut *runner, "").await;
     assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
-    let report = run(&mut *runner, "hang").await;
+    let report = run(&mut *runner, "stuck").await;
     let JobEnd::Failed(failure) = report.end else {
         panic!("{report:?}");
     };
