@@ -10,6 +10,10 @@ use super::{
     schema::{Given, Item, Key, Kind, Spelling, Spot, Table, nearest, quoted},
 };
 
+/// The lowest delivery limit without a warning. The broker hands what a dying connection returns to consumers of the same
+/// connection that it has not closed yet, and counts each of these returns: two to four were seen with a few workers.
+pub const LOWEST_DELIVERY_LIMIT: i64 = 10;
+
 /// The longest exchange name and routing key that AMQP has room for.
 const SHORT_TEXT: usize = 255;
 
@@ -234,11 +238,14 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
         ),
     ];
     if let Some(key) = get("x-delivery-limit")
-        && key.value == Some(Argument::Whole(0))
+        && matches!(key.value, Some(Argument::Whole(0..LOWEST_DELIVERY_LIMIT)))
     {
         table.warn_of(
             key,
-            "write 1 or more: with 0, the broker gives up what is returned once, as by a lost connection",
+            format!(
+                "write {LOWEST_DELIVERY_LIMIT} or more: the broker may count one lost connection as several returns, \
+                 and gives up what is returned more often"
+            ),
         );
     }
     for (name, fix, is_harmless) in drops {

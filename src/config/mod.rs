@@ -31,6 +31,7 @@ mod surroundings;
 mod tests;
 
 pub use self::{
+    arguments::LOWEST_DELIVERY_LIMIT,
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},

@@ -202,7 +202,7 @@ fn note_queue(shared: &Shared, queue: &QueueSpec, error: &QueueError) {
             pool = %shared.name,
             messaging.destination.name = %Quoted(queue.name.as_str()),
             error = %why,
-            "queue {}: copies go another way",
+            "queue {}: copies wait or go another way",
             what_is_wrong(error.kind)
         );
     }

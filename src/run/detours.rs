@@ -138,7 +138,7 @@ impl Detours {
                 let wrong = what_is_wrong(resting.kind);
                 let why = &resting.why;
                 causes.push(format!(
-                    "queue {queue} {wrong}: copies go another way ({why})"
+                    "queue {queue} {wrong}: copies wait or go another way ({why})"
                 ));
             }
         }

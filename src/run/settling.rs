@@ -46,7 +46,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
-    /// When it must be given back at the latest, lest the broker cuts the channel.
+    /// When it must be given back at the latest: later, the broker would cut the channel.
     deadline: Instant,
     /// The worker's order to stop what it does.
     stop: &'a CancellationToken,
@@ -169,7 +169,7 @@ impl Prepared {
                     job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
-                    "settlement lost: the channel is gone, so the broker delivers the message again"
+                    "settlement lost: the channel is gone, so the broker delivers the message again, within its delivery limit"
                 );
                 match self.settlement {
                     Settlement::Retry
@@ -187,7 +187,7 @@ impl Prepared {
     }
 }
 
-/// Publishes what `verdict` wants published, confirmed: a copy, and then the answer for whoever asked.
+/// Publishes what `verdict` wants published, confirmed: a copy, and then the answer for the caller.
 ///
 /// # Cancel-safety
 /// Cancel-safe as far as nothing is lost: on drop the delivery is given back. A copy may be out already then.
@@ -288,7 +288,7 @@ pub(crate) async fn prepare(
                     shared.outstanding.sent();
                 }
             }
-            // Its job runs again, and whoever asked is not answered yet.
+            // Its job runs again, and the caller is not answered yet.
             Ok(Copied::Back) => {
                 return done(delivery, Act::Ack, Settlement::RequeueCopy);
             }
@@ -433,7 +433,7 @@ async fn copied(
     }
 }
 
-/// The history of a message whose job has come to its end: its deliveries were not in vain.
+/// The history of a message whose job has come to its end: its deliveries are finished.
 fn uncounted(history: History) -> History {
     History {
         delivery_count: 0,

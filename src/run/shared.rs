@@ -255,7 +255,7 @@ impl Shared {
             0 => None,
             n => Some(format!(
                 "{n} {} due, but not back: the queue is full or was gone, and the broker tries again only every 3 \
-                 minutes",
+                 minutes; or their retry queue was deleted, and they with it",
                 if n == 1 { "retry is" } else { "retries are" }
             )),
         };

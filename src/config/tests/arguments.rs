@@ -7,16 +7,18 @@ fn pool(text: &str) -> String {
 }
 
 #[test]
-fn a_delivery_limit_that_allows_no_return_is_warned_of() {
+fn a_delivery_limit_that_one_lost_connection_may_reach_is_warned_of() {
     let said = |limit: &str| {
         warnings(&format!(
             "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}"
         ))
     };
-    let none = said("0");
-    assert_eq!(none.len(), 1, "{none:#?}");
-    assert!(none[0].contains("write 1 or more"), "{none:#?}");
-    for limit in ["1", "-1", "20"] {
+    for low in ["0", "3", "9"] {
+        let said = said(low);
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(said[0].contains("write 10 or more"), "{said:#?}");
+    }
+    for limit in ["-1", "10", "20"] {
         assert_eq!(said(limit), [""; 0], "{limit}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::super::broker::Severity;
 use tidegate::{
-    config::{DeadLetter, PoolSettings},
+    config::{DeadLetter, LOWEST_DELIVERY_LIMIT, PoolSettings},
     decide::QueueName,
 };
 
@@ -144,13 +144,15 @@ pub(in crate::cli) fn of_queue(
         );
     }
     if let Some(Limit { value, by }) = details.limit("delivery-limit") {
-        // A give-back is a copy, and what comes back is made new: one return is all that a message can have.
-        match value {
-            0 => say(
+        // A give-back is a copy, and what comes back is made new: a message has the returns of one lost connection. The
+        // broker may count these as several.
+        match i64::try_from(value).unwrap_or(i64::MAX) {
+            0..LOWEST_DELIVERY_LIMIT => say(
                 Severity::Warning,
                 format!(
-                    "queue {queue} has a delivery limit of 0 by {by}: what is in work when the daemon or its connection \
-                     dies is dropped or dead-lettered by the broker. Raise it to 2 or more"
+                    "queue {queue} has a delivery limit of {value} by {by}: the broker may count one lost connection as \
+                     several returns, and drops or dead-letters what is returned more often. Raise it to \
+                     {LOWEST_DELIVERY_LIMIT} or more"
                 ),
             ),
             _ => say(
@@ -329,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
-        for limit in [1, 2, 3, 20] {
+        for limit in [10, 20] {
             let json = json!({"arguments": {"x-delivery-limit": limit}});
             assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
             let told = of_queue(&pool(), &details(json));
