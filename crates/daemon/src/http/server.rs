@@ -2,7 +2,7 @@
 //!
 //! A loop of our own around hyper instead of `axum::serve`, which has neither a limit to the number of connections
 //! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
-//! which jobs need. No connection waits for another one's end: see [`connections`](super::connections).
+//! which jobs need. No connection waits for another one's end: see `connections`.
 
 use std::{io, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Logs on standard error, for a person or as JSON.
 //!
-//! Owns the process's one `tracing` subscriber. Logging never waits: see [`stderr`](super::stderr). Never lets
+//! Owns the process's one `tracing` subscriber. Logging never waits: see [`stderr`]. Never lets
 //! the client library's own detail through: at `trace` it logs whole frames, and the frame that opens a connection has
 //! the password in it.
 
