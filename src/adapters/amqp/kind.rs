@@ -154,7 +154,7 @@ impl Difference {
     ) -> bool {
         let Self { argument, current } = self;
         if argument == TYPE {
-            // Whoever says nothing has the classic kind.
+            // A declare without a type has the classic kind.
             facts.kind = Some(current.map_or_else(|| "classic".to_owned(), |(value, _)| value));
             return false;
         }

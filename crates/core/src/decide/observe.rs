@@ -112,7 +112,7 @@ pub(super) enum Believed {
 
 impl Observation {
     /// What the probe's answer is worth, after `last`. Zero from a broker that sees none of our own consumers is not an
-    /// empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. Whoever counts any is the
+    /// empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. A broker that counts any is the
     /// queue's leader, though it counts fewer than ours: a quorum queue with a single active consumer counts that one.
     pub(super) fn believed(&self, last: &Believed) -> Believed {
         match &self.probe {
