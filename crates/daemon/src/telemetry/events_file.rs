@@ -262,7 +262,7 @@ impl Output {
             }
             Err(error) => {
                 let text = error.to_string();
-                // Our parent may have stopped waiting.
+                // The start may have stopped waiting.
                 if opening.send(Err(error)).is_err() {
                     self.failing(&text);
                 }
