@@ -41,7 +41,7 @@ pub(super) fn declaration(
 fn arguments(pool: &mut Table<'_, '_>, declare: &Key<Declare>) -> Arguments {
     let mut table = pool.table(
         "arguments",
-        "Arguments to declare the queue with, by the broker's own names. Whoever else declares it must give the same; \
+        "Arguments to declare the queue with, by the broker's own names. Other programs that declare it must give the same; \
          without this table there are none but the queue's type. Times are in milliseconds.",
     );
     table.describe_entries(
