@@ -518,6 +518,8 @@ async fn a_new_configuration_changes_a_pool_in_place_and_interrupts_no_job() {
         .reconfigure(vec![pool(moved), pool(added)])
         .await
         .unwrap();
+    let taken = supervisor.pool(&name()).unwrap();
+    assert_eq!(taken.queue, "other".into(), "the call waits for the pool");
     broker.send("other", "two");
     assert_eq!(held.started().await.body(), "two");
     assert_eq!(supervisor.pools().len(), 2);

@@ -275,7 +275,8 @@ impl Supervisor {
     }
 
     /// Takes a new set of pools over: added ones start, removed ones drain within their `shutdown_grace`, changed
-    /// ones change in place. No running job is stopped by a change.
+    /// ones change in place. No running job is stopped by a change. Each job that starts after the call returned runs
+    /// on the new settings.
     ///
     /// # Errors
     /// Two pools have one name or one queue, or the supervisor is ending; nothing has changed then.
@@ -283,9 +284,13 @@ impl Supervisor {
     /// # Caveats
     /// A pool that is removed drains within its `shutdown_grace`. Until then another on the same queue works beside
     /// it.
+    ///
+    /// # Cancel-safety
+    /// Not cancel-safe: pools that have not been told yet keep their old settings. Call it again.
     pub async fn reconfigure(&self, pools: Vec<PoolSpec>) -> Result<(), SupervisorError> {
         check(&pools)?;
         let mut commands = Vec::new();
+        let mut answers = Vec::new();
         {
             // Without an await: a caller meanwhile sees either the old pools or the new ones.
             let mut state = self.inner.pools();
@@ -304,7 +309,9 @@ impl Supervisor {
                 match old.iter().position(|handle| handle.shared.name == *name) {
                     Some(place) => {
                         let handle = old.swap_remove(place);
-                        commands.push((handle.clone(), Command::Update(Box::new(pool))));
+                        let (taken, answer) = oneshot::channel();
+                        commands.push((handle.clone(), Command::Update(Box::new(pool), taken)));
+                        answers.push(answer);
                         state.current.push(handle);
                     }
                     None => state.current.push(self.inner.launch(pool)),
@@ -319,6 +326,10 @@ impl Supervisor {
         for (handle, command) in commands {
             // A pool that has ended does not mind.
             let _ = handle.commands.send(command).await;
+        }
+        for answer in answers {
+            // Nor here: its jobs are over.
+            let _ = answer.await;
         }
         Ok(())
     }

@@ -48,8 +48,8 @@ pub(crate) enum Command {
     Pin(Option<u32>, oneshot::Sender<ReconcileResult>),
     /// Delete runners now, and reconcile.
     Flush(FlushMode, oneshot::Sender<ReconcileResult>),
-    /// Take over a changed configuration.
-    Update(Box<PoolSpec>),
+    /// Take over a changed configuration, and say when it holds.
+    Update(Box<PoolSpec>, oneshot::Sender<()>),
     /// Take nothing more, finish what is held, and end; stop what still runs after this long.
     Drain(Duration),
     /// Fail as a bug of ours would make it.
@@ -326,8 +326,10 @@ impl Pool {
                 before: self.flush(mode),
                 joins: true,
             }),
-            Event::Command(Command::Update(spec)) => {
+            Event::Command(Command::Update(spec, taken)) => {
                 self.update(*spec);
+                // The caller may have stopped waiting.
+                let _ = taken.send(());
                 Next::Look
             }
             Event::Command(Command::Drain(grace)) => {
