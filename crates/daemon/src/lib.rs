@@ -7,6 +7,7 @@ pub mod app;
 pub mod cli;
 pub mod demo;
 mod guard;
+mod history;
 pub mod http;
 mod reloads;
 pub mod telemetry;

@@ -21,8 +21,10 @@ use super::{
 };
 use crate::{
     guard,
+    history::History,
     http::{
         guard::{Guard, Token},
+        live::Live,
         routes::{self, Api},
         server::Server,
         socket::{self, InstanceError, SocketFile},
@@ -142,10 +144,18 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
+    let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+    let history = History::default();
+    let feeds = [
+        tokio::spawn(feed),
+        tokio::spawn(history.clone().keep(supervisor.clone())),
+    ];
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
         reloads: reloads.clone(),
+        live,
+        history,
     };
     let daemon = Daemon {
         supervisor,
@@ -161,6 +171,10 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
 
     let ending = daemon.follow(signals).await;
     upkeep.abort();
+    // Event streams have no other end.
+    for feed in feeds {
+        feed.abort();
+    }
     close_events(events_writer).await;
     if let Some(groups) = cgroup::groups()
         && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await

@@ -1,10 +1,12 @@
 //! HTTP: health, metrics, and the API, on a TCP address and on the command line's Unix socket.
 //!
-//! [`guard`] says who may ask, [`routes`] what is answered, [`server`] holds connections, [`socket`] the Unix
+//! [`guard`] says who may ask, [`routes`] what is answered, [`live`] streams it, [`dashboard`] is the page for people, [`server`] holds connections, [`socket`] the Unix
 //! socket's file. Reads a running supervisor and never owns it.
 
 mod connections;
+mod dashboard;
 pub mod guard;
+pub mod live;
 pub mod routes;
 pub mod server;
 pub mod socket;

@@ -1,7 +1,7 @@
 //! What is answered. Each route is a reading of the supervisor's snapshots; none waits for a pool.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
@@ -11,8 +11,14 @@ use axum::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::guard::{Guard, Refusal};
+use super::{
+    dashboard,
+    guard::{Guard, Refusal},
+    live::{self, Live},
+    server::LongLived,
+};
 use crate::{
+    history::{Columns, History},
     reloads::{PoolView, Reloads},
     telemetry::prometheus::Prometheus,
 };
@@ -33,6 +39,10 @@ pub struct Api {
     pub prometheus: Prometheus,
     /// What became of reading the configuration again.
     pub reloads: Reloads,
+    /// The source of the event stream.
+    pub live: Live,
+    /// The last hour of every pool.
+    pub history: History,
 }
 
 /// The answer of `explain`.
@@ -49,12 +59,19 @@ struct Explanation {
 /// Every route, for a listener whose callers are known to be ours.
 pub fn router(api: Api) -> Router {
     Router::new()
+        .route("/", get(dashboard::page))
+        .route("/dashboard/app.js", get(dashboard::script))
+        .route("/dashboard/style.css", get(dashboard::style))
+        .route("/dashboard/icon.svg", get(dashboard::icon))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/pools", get(pools))
         .route("/api/v1/pools/{pool}", get(pool))
         .route("/api/v1/pools/{pool}/explain", get(explain))
+        .route("/api/v1/pools/{pool}/history", get(history))
+        .route("/api/v1/history", get(overview))
+        .route("/api/v1/events", get(events))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)
@@ -137,6 +154,31 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         decision,
     })
     .into_response()
+}
+
+async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
+        None => no_such_pool(&name),
+    }
+}
+
+async fn overview(State(api): State<Api>) -> Response {
+    Json(json!({"pools": api.history.overview()})).into_response()
+}
+
+async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
+    let first = live::snapshot(&api.supervisor, &api.reloads);
+    let Some(stream) = api.live.stream(first) else {
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many read the event stream",
+        );
+    };
+    if let Some(Extension(connection)) = connection {
+        connection.mark();
+    }
+    stream.into_response()
 }
 
 fn no_such_pool(name: &PoolName) -> Response {
