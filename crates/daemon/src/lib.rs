@@ -11,3 +11,4 @@ mod history;
 pub mod http;
 mod reloads;
 pub mod telemetry;
+mod top;
