@@ -83,12 +83,12 @@ fn sent(request: &Message, verdict: &Verdict) -> Outgoing {
 fn says_what_there_is_to_say_where_the_pool_answers() {
     use Answers::{Always, Given, Never};
     let table = [
-        // What a runner gives is sent, whatever the kind.
+        // A reply of a runner is sent, whatever the kind.
         (Given, false, done(Some("yes")), Some(Says::Done)),
         (Given, true, done(Some("yes")), Some(Says::Done)),
         (Always, false, done(Some("yes")), Some(Says::Done)),
         (Never, true, done(Some("yes")), None),
-        // Where it gives none, whoever asked hears of it only where all are answered.
+        // Where the runner gives no reply, the sender gets one only with `Always`.
         (Given, true, done(None), None),
         (Always, false, done(None), Some(Says::Done)),
         (Never, false, done(None), None),
@@ -100,7 +100,7 @@ fn says_what_there_is_to_say_where_the_pool_answers() {
             Some(Says::TooLarge),
         ),
         (Given, true, done(Some("0123456789+")), Some(Says::TooLarge)),
-        // A final failure is answered where the pool answers at all.
+        // A final failure is sent wherever the pool replies.
         (Given, false, dead(), None),
         (Given, true, dead(), Some(Says::Failed)),
         (Always, false, dead(), Some(Says::Failed)),
@@ -111,7 +111,7 @@ fn says_what_there_is_to_say_where_the_pool_answers() {
             Verdict::Reject { death: death() },
             Some(Says::Failed),
         ),
-        // What comes back is not at its end.
+        // A message that will be delivered again is not at its end.
         (Always, true, again(), None),
         (Always, true, Verdict::GiveBack, None),
         (
@@ -144,7 +144,7 @@ fn goes_to_callers_and_to_queues_that_are_allowed_and_never_to_our_own() {
         ("jobs.dead", Err(OwnQueue)),
         ("jobs.retry.1000", Err(OwnQueue)),
         ("jobs2", Err(NotAllowed)),
-        // Allowed, and ours all the same.
+        // The settings allow it, but it is a queue of our own.
         ("replies.jobs", Err(OwnQueue)),
         ("replies.jobs.dead", Err(OwnQueue)),
         ("replies.jobs.retry.64000", Err(OwnQueue)),
@@ -212,7 +212,7 @@ fn nobody_who_did_not_ask_is_answered_or_refused() {
     assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
     silent.properties.reply_to = None;
     assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
-    // Nor is what would not have been answered anyway.
+    // A message that would not get a reply anyway is not refused either.
     let given = settings(Answers::Given);
     let elsewhere = request("elsewhere");
     assert_eq!(answer(&given, true, &elsewhere, &done(None)), Answer::None);
@@ -352,6 +352,6 @@ fn a_correlation_id_of_other_bytes_is_answered_byte_for_byte() {
     let properties = &message.properties;
     let shown = properties.correlation_id.as_deref().unwrap_or_default();
     assert_eq!(properties.raw.bytes(shown), b"\xff\xfe");
-    // And nothing else of the request.
+    // Nothing else of the request is copied.
     assert_eq!(properties.raw.bytes(r"\x80"), br"\x80");
 }

@@ -21,7 +21,7 @@ fn at_attempt(attempt: u32) -> History {
     }
 }
 
-/// What became of the job, its attempt, and the verdict in a word.
+/// Per row: the end of the job, its attempt, and the verdict as text.
 #[test]
 fn each_end_of_a_job_has_the_settlement_of_the_design() {
     let retry = RetrySettings::default();
@@ -171,7 +171,7 @@ fn not_started() -> JobEnd {
     })
 }
 
-/// A quorum queue with a delivery limit and no dead-letter exchange, and one message in it.
+/// A quorum queue with a delivery limit and no dead-letter exchange, with one message in it.
 struct Quorum {
     limit: u64,
     history: History,
@@ -183,7 +183,7 @@ impl Quorum {
         Self { limit, history }
     }
 
-    /// The message comes back as it is.
+    /// The message is returned unchanged, and the broker counts it.
     fn counts(&mut self) {
         self.history.delivery_count += 1;
         assert!(
@@ -193,7 +193,7 @@ impl Quorum {
         );
     }
 
-    /// What is decided is done. Returns the word of a verdict that is the message's end.
+    /// Carries out a verdict. Returns its word if it is the end of the message.
     fn does(&mut self, verdict: Verdict) -> Option<String> {
         match verdict {
             Verdict::GiveBack => self.counts(),
@@ -238,7 +238,7 @@ fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
                     None => continue,
                 }
             }
-            // Begun, and the daemon killed.
+            // The job began, then the daemon was killed.
             runs += 1;
             queue.counts();
         };
@@ -256,7 +256,7 @@ fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
     let retry = RetrySettings::default();
     let count = |name: &str| Headers::from([(name.to_owned(), HeaderValue::I64(7))]);
     for (message, came_back, back) in [
-        // Nothing is known of its queue yet.
+        // A first delivery: whether the queue counts is not known yet.
         (
             message(false, Headers::new()),
             false,
@@ -268,7 +268,7 @@ fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
             true,
             "give back a copy, 1 unfinished",
         ),
-        // The broker's of another queue, or anyone's: this one hands it out for the first time.
+        // The count is another queue's or forged: this is the first delivery from this queue.
         (
             message(false, count(DELIVERY_COUNT)),
             false,
