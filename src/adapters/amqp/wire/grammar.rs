@@ -1,19 +1,19 @@
-//! AMQP 0-9-1's grammar as RabbitMQ and lapin speak it, walked without recursion and without copying. Pure.
+//! AMQP 0-9-1's grammar as RabbitMQ and lapin implement it, checked without recursion and without copying. Pure.
 
-/// Tables and lists in one another, the header table included, that lapin is given and jobs are shown. Its parser
-/// recurses.
+/// Deepest nesting of tables and lists, the header table included, that lapin receives and jobs see. Lapin's parser
+/// recurses, so the depth must be bounded.
 pub(super) const MAX_DEPTH: usize = 64;
 
-/// What a value is, by its type tag.
+/// The form of a value, by its type tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// So many bytes.
+    /// This number of bytes.
     Fixed(usize),
-    /// A length of four bytes, and then so many.
+    /// A length of four bytes, then that number of bytes.
     Sized,
-    /// The same, and they are values.
+    /// A length of four bytes, then values.
     List,
-    /// The same, and they are names with values.
+    /// A length of four bytes, then names with values.
     Table,
 }
 
@@ -34,10 +34,10 @@ impl Kind {
     }
 }
 
-/// What a property is.
+/// The form of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Property {
-    /// A length of one byte, and then so many.
+    /// A length of one byte, then that number of bytes.
     Text,
     /// One byte.
     Octet,
@@ -47,7 +47,7 @@ pub(super) enum Property {
     Headers,
 }
 
-/// The properties in their order, from the highest bit of the flags down.
+/// The forms of the properties in their order, from the highest bit of the flags down.
 pub(super) const PROPERTIES: [Property; 14] = [
     Property::Text,      // content_type
     Property::Text,      // content_encoding
@@ -65,12 +65,12 @@ pub(super) const PROPERTIES: [Property; 14] = [
     Property::Text,      // cluster_id
 ];
 
-/// The flag that says whether the property at this place is there.
+/// The flag that says whether the property at this index is present.
 pub(super) fn flag(place: usize) -> u16 {
     1 << (15 - place)
 }
 
-/// Bytes that are read from the front. `None` wherever fewer are left than the grammar wants.
+/// Reads bytes from the front. Each method returns `None` if fewer bytes are left than it needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -103,35 +103,35 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A length of one byte, and so many.
+    /// A length of one byte, then that number of bytes.
     pub(super) fn short(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
-    /// A length of four bytes, and so many.
+    /// A length of four bytes, then that number of bytes.
     pub(super) fn long(&mut self) -> Option<&'a [u8]> {
         let length = self.u32()?;
         self.take(usize::try_from(length).ok()?)
     }
 }
 
-/// What is demanded beyond the grammar.
+/// Requirements beyond the grammar.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demands {
-    /// Names are UTF-8.
+    /// Names must be UTF-8.
     pub(super) utf8: bool,
-    /// Containers in one another, at most.
+    /// Deepest nesting of containers.
     pub(super) depth: usize,
 }
 
-/// What lapin demands.
+/// What lapin requires.
 pub(super) const LAPINS: Demands = Demands {
     utf8: true,
     depth: MAX_DEPTH,
 };
 
-/// What a broker demands.
+/// What a broker requires.
 pub(super) const BROKERS: Demands = Demands {
     utf8: false,
     depth: usize::MAX,
@@ -146,7 +146,8 @@ fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
     if demands.depth == 0 {
         return None;
     }
-    // Where the walk goes on after each container that it is in. Most headers are flat: then nothing is allocated.
+    // Where the walk continues after each container around the current one. Most headers are flat, and then nothing
+    // is allocated.
     let mut outer: Vec<(Cursor<'_>, Kind)> = Vec::new();
     let mut inner = (Cursor(content), kind);
     loop {
@@ -183,7 +184,7 @@ fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
     }
 }
 
-/// Whether lapin can read a property list: the flags, and all that they announce, and nothing more.
+/// Whether lapin can read a property list: the flags, the properties that the flags announce, and nothing after them.
 pub(super) fn is_plain(list: &[u8]) -> bool {
     let walk = || {
         let mut at = Cursor(list);

@@ -1,4 +1,4 @@
-//! What comes from the broker, frame by frame: passed on as it is, replaced, or refused. Pure.
+//! Frames from the broker: each is passed on unchanged, replaced or refused. Pure.
 
 use std::collections::HashMap;
 
@@ -9,52 +9,53 @@ use super::{
 };
 use crate::queue::RawTexts;
 
-/// Largest content header that is taken. A broker sends whole what a publisher's frames could hold, and adds to it,
-/// whatever we agreed on.
+/// Largest content header that is accepted. A broker sends a content header whole even if it is larger than the
+/// agreed frame size: it may be as large as the publisher's frames, plus what the broker adds.
 const HEADER_MAX: usize = 16 << 20;
 
-/// Largest frame before its size is agreed on.
+/// Largest frame before the frame size is agreed.
 const GREETING_MAX: usize = 64 << 10;
 
-/// What a frame's bytes are to become.
+/// What to do with the bytes of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
-    /// So many bytes go on as they are. More than were seen, of a body.
+    /// Pass on this number of bytes unchanged. For a body this can be more than `look` has seen.
     Pass(usize),
-    /// It is decided once so many bytes are there.
+    /// Look again when this number of bytes has arrived.
     Wait(usize),
-    /// So many bytes are replaced.
+    /// Replace this number of bytes by these.
     Replace(usize, Vec<u8>),
 }
 
-/// Why a connection is given up: what comes is not what a broker sends.
+/// Why the connection is closed: no broker sends these bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
-    /// Larger than what was agreed on, or than what anything takes.
+    /// The frame is larger than the agreed size, or than the largest content header.
     #[error("the broker sent a frame of {0} bytes, which is too large")]
     TooLarge(usize),
-    /// Not a kind of frame.
+    /// The frame has an unknown type.
     #[error("the broker sent a frame of the unknown type {0}")]
     Type(u8),
-    /// A frame that does not end where it says.
+    /// The frame does not end where its size says.
     #[error("the broker sent a frame without its end")]
     End,
-    /// A method that no broker sends, or that is cut short.
+    /// The frame holds a method that brokers do not send, or a method that is cut short.
     #[error("the broker sent the method {0}.{1}, which it may not, or not whole")]
     Method(u16, u16),
-    /// A content header that is cut short.
+    /// The frame holds a content header that is cut short.
     #[error("the broker sent a content header that is cut short")]
     Header,
 }
 
-/// The walk through what comes.
+/// Checks the frames from the broker.
 #[derive(Debug)]
 pub struct Incoming {
-    /// What our side asks for; 0 for whatever the broker has.
+    /// The frame size that our side asks for, in bytes; 0 accepts the broker's size.
     ours: u32,
     agreed: Option<usize>,
-    /// Exchange and routing key of deliveries whose content header is still to come, where lapin cannot read them.
+    /// Exchange and routing key of deliveries whose content header has not arrived, if lapin cannot read them. The
+    /// key is the channel.
     names: HashMap<u16, Names>,
 }
 
@@ -65,7 +66,7 @@ struct Names {
 }
 
 impl Incoming {
-    /// A walk on a connection of which our side asks for frames of so many bytes.
+    /// For a connection on which our side asks for this frame size, in bytes.
     pub fn new(ours: Option<u32>) -> Self {
         Self {
             ours: ours.unwrap_or(0),
@@ -78,10 +79,10 @@ impl Incoming {
         self.agreed.unwrap_or(GREETING_MAX)
     }
 
-    /// Looks at bytes that begin with a frame.
+    /// Decides about the frame at the front of `bytes`.
     ///
     /// # Errors
-    /// The connection is to be given up.
+    /// The connection must be closed.
     pub fn look(&mut self, bytes: &[u8]) -> Result<Look, Refused> {
         let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
             return Ok(Look::Wait(HEAD));
@@ -94,7 +95,7 @@ impl Incoming {
         let limit = match kind {
             FRAME_HEADER => HEADER_MAX,
             FRAME_METHOD | FRAME_BODY | FRAME_HEARTBEAT => self.frame_max(),
-            // A broker of another protocol says so by its own header, and lapin says it well.
+            // A broker of another protocol answers with a protocol header. Lapin reports that well.
             b'A' if self.agreed.is_none() => return Ok(Look::Pass(HEAD + 1)),
             other => return Err(Refused::Type(other)),
         };
@@ -186,7 +187,7 @@ impl Incoming {
                     mended.extend_from_slice(&shown.as_bytes()[..end]);
                     names.push(text);
                 }
-                // Only a greeting has one, of which nothing is lost that matters.
+                // Only a greeting has a table, and nothing of it is needed.
                 Field::Table(content) if !is_container(content, Kind::Table, LAPINS) => {
                     mended.extend_from_slice(&[0; 4]);
                 }
@@ -198,7 +199,7 @@ impl Incoming {
             }
             true
         });
-        // Both have them last; their own texts are unlike the others in that copies carry them.
+        // Both methods have these two texts last. Only these are kept, because copies carry them.
         if let ((60, 60) | (60, 71), [.., exchange, routing_key]) = ((class, method), &names[..]) {
             let names = Names {
                 exchange: exchange.to_vec(),
@@ -211,8 +212,8 @@ impl Incoming {
         Ok(Some(out))
     }
 
-    /// Notes what is agreed on, as lapin will. It takes memory for many frames of what the broker names: 0 is its word
-    /// for no limit, which would be all there is.
+    /// Notes the agreed frame size, by lapin's rule. A `frame_max` of 0 means no limit. Lapin allocates memory for
+    /// many frames of the size that the broker names, so a broker without a limit is given ours.
     fn tune(&mut self, channel: u16, payload: &[u8]) -> Option<Vec<u8>> {
         let mut at = Cursor(payload.get(6..)?);
         let said = at.u32()?;
@@ -236,10 +237,10 @@ impl Incoming {
     }
 }
 
-/// What stands before the body of a marked message.
+/// The bytes that precede the body of a marked message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Preface<'a> {
-    /// Exchange and routing key, where lapin could not read them.
+    /// Exchange and routing key, if lapin could not read them.
     pub(super) names: Option<(&'a [u8], &'a [u8])>,
     /// The property list.
     pub(super) list: &'a [u8],
@@ -251,7 +252,7 @@ impl<'a> Preface<'a> {
         preface.push(u8::from(names.is_some()));
         if let Some(names) = names {
             for name in [names.exchange, names.routing_key] {
-                // Each was a short string a moment ago.
+                // Both were short strings, so each length fits one byte.
                 preface.push(name.len() as u8);
                 preface.extend_from_slice(&name);
             }
@@ -260,7 +261,7 @@ impl<'a> Preface<'a> {
         preface
     }
 
-    /// `None` for what we did not write.
+    /// Reads a preface that [`write`](Self::write) made; `None` for other bytes.
     pub(super) fn read(preface: &'a [u8]) -> Option<Self> {
         let mut at = Cursor(preface);
         let names = match at.u8()? {
@@ -281,8 +282,8 @@ fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
 
 const TUNE: (u16, u16) = (10, 30);
 
-/// The arguments of each method that a broker may send: `o` one byte, `h` two, `l` four, `L` eight, `s` a short and `S` a
-/// long string, `F` a table. A method that only clients send is not listed, even where it has a table.
+/// The arguments of each method that a broker may send: `o` is one byte, `h` two, `l` four, `L` eight, `s` a short
+/// string, `S` a long string, `F` a table. A method that only clients send is not listed, even if it has a table.
 fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
     Some(match (class, method) {
         // connection: start, secure, tune, open-ok, close, close-ok, blocked, unblocked, update-secret-ok
@@ -299,7 +300,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
         (20, 20 | 21) => b"o",
         (20, 40) => b"hshh",
         (20, 41) => b"",
-        // access: request-ok; exchange: all their answers
+        // access: request-ok; exchange: all answers
         (30, 11) => b"h",
         (40, 11 | 21 | 31 | 51) => b"",
         // queue: declare-ok, bind-ok, purge-ok, delete-ok, unbind-ok
@@ -315,7 +316,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
         (60, 71) => b"Lossl",
         (60, 72) => b"s",
         (60, 80 | 120) => b"Lo",
-        // confirm and tx: their answers
+        // confirm and tx: all answers
         (85, 11) => b"",
         (90, 11 | 21 | 31) => b"",
         _ => return None,
@@ -327,12 +328,12 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
 enum Field<'a> {
     Short(&'a [u8]),
     Table(&'a [u8]),
-    /// As it stands.
+    /// Any other argument, as its bytes.
     Other(&'a [u8]),
 }
 
-/// Hands each argument to `each`, with whether lapin can read it; whether it was true of all. `None` where they are not
-/// what the method has.
+/// Calls `each` with every argument and whether lapin can read it. Returns whether all calls returned true, or `None`
+/// if the arguments do not match the layout.
 fn fields<'a>(
     layout: &[u8],
     mut at: Cursor<'a>,

@@ -1,4 +1,4 @@
-//! A message's property list, read and written as the wire has it: what lapin can do neither with. Pure.
+//! Property lists as they are encoded, read and written for the cases that lapin cannot handle. Pure.
 
 use bytes::Bytes;
 
@@ -7,11 +7,12 @@ use crate::queue::{
     HeaderValue, Headers, Properties, QueueError, QueueErrorKind, RawTexts, UnreadValue,
 };
 
-/// Header with what could not be read of a list that is malformed. It is kept so because a broker would refuse it.
+/// Header for the unreadable rest of a malformed list. A broker would refuse the rest itself in a copy, so it is kept
+/// as bytes.
 const MALFORMED: &str = "x-malformed-properties";
 
-/// Reads a list as far as it can be read. Texts that are not UTF-8 are shown escaped and noted in `raw`, which may hold
-/// some of the message's already.
+/// Reads a list as far as possible. Texts that are not UTF-8 are escaped and stored in `raw`, which may hold some
+/// texts of the message already.
 pub(super) fn read(list: &[u8], raw: RawTexts) -> (Properties, Headers) {
     let mut reader = Reader {
         raw,
@@ -36,7 +37,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Leaves `at` where the list is malformed, or where it ends.
+    /// Stops with `at` where the list is malformed, or at its end.
     fn list(&mut self, at: &mut Cursor<'_>, properties: &mut Properties, headers: &mut Headers) {
         let Some(flags) = at.u16() else {
             return;
@@ -95,7 +96,7 @@ impl Reader {
         };
     }
 
-    /// Recurses as deep as values are read at all.
+    /// Recurses at most to the depth to which values are read.
     fn table(&mut self, content: &[u8], depth: usize) -> Headers {
         let mut table = Headers::new();
         let mut at = Cursor(content);
@@ -132,7 +133,7 @@ impl Reader {
         values
     }
 
-    /// The value at `at`, in a container of this depth.
+    /// The value at `at`, in a container at this depth.
     fn value(&mut self, at: &mut Cursor<'_>, depth: usize) -> Option<HeaderValue> {
         let begin = at.0;
         let tag = at.u8()?;
@@ -175,7 +176,7 @@ impl Reader {
     }
 }
 
-/// Whether lapin can write a list of these.
+/// Whether lapin can write these properties and headers.
 pub(super) fn is_plain(properties: &Properties, headers: &Headers) -> bool {
     properties.raw.is_empty() && !headers.values().any(holds_unread)
 }
@@ -189,10 +190,11 @@ fn holds_unread(value: &HeaderValue) -> bool {
     }
 }
 
-/// Writes a list.
+/// Encodes a property list.
 ///
 /// # Errors
-/// [`TooLarge`](QueueErrorKind::TooLarge) where a text is longer than 255 bytes, or a value than four bytes can say.
+/// [`TooLarge`](QueueErrorKind::TooLarge) if a text is longer than 255 bytes, or the length of a value does not fit
+/// four bytes.
 pub(super) fn write(properties: &Properties, headers: &Headers) -> Result<Vec<u8>, QueueError> {
     let mut writer = Writer {
         raw: &properties.raw,
@@ -283,7 +285,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// What `content` writes, with its length before it.
+    /// Writes `content` with its length before it.
     fn sized(&mut self, content: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
         let at = self.out.len();
         self.out.extend_from_slice(&[0; 4]);

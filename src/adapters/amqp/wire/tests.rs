@@ -47,7 +47,7 @@ fn agreed() -> Incoming {
     incoming
 }
 
-/// `levels` tables or lists in one another, the header table included, as a property list.
+/// A property list with `levels` nested tables or lists, the header table included.
 fn nested(levels: usize, tag: u8) -> Vec<u8> {
     let mut value = Vec::new();
     for level in 0..levels {
@@ -70,7 +70,7 @@ fn nested(levels: usize, tag: u8) -> Vec<u8> {
     list
 }
 
-/// All frames that lapin's parser makes of bytes. Fails where it would give up the connection.
+/// All frames that lapin's parser reads. Panics where lapin would close the connection.
 fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -81,7 +81,7 @@ fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     frames
 }
 
-/// What becomes of a message that came so: by our reading of what lapin read.
+/// The message that our code makes from what lapin read.
 fn arrived(frames: &[AMQPFrame]) -> (Properties, Headers, Vec<u8>) {
     let [AMQPFrame::Header(_, header), bodies @ ..] = frames else {
         panic!("a content header first: {frames:?}");
@@ -138,7 +138,7 @@ fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
                 panic!("{levels} levels are replaced");
             };
             let (properties, headers, _) = arrived(&lapins(&with));
-            // Where it is dropped, copied, compared, measured or shown, nothing recurses further than the bound.
+            // Dropping, copying, comparing, measuring and showing never recurse deeper than the bound.
             let copy = headers.clone();
             assert_eq!(copy, headers);
             assert_eq!(header_size(&properties, &headers), list.len());
@@ -199,7 +199,7 @@ fn a_content_header_beyond_the_frame_arrives_whole() {
     let (_, headers, body) = arrived(&frames);
     assert_eq!(body, b"abc");
     assert_eq!(headers["h"], HeaderValue::Text(Bytes::from(value)));
-    // None is larger than what lapin takes.
+    // No frame is larger than lapin accepts.
     let mut rest = with.as_slice();
     while !rest.is_empty() {
         let (after, _) = parse_frame(rest).expect("lapin reads it");
@@ -218,7 +218,7 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
         panic!("it is replaced");
     };
     lapins(&with);
-    // Another channel's content header is not its own.
+    // The content header of another channel does not take them.
     let other = header_frame(8, 0, &[0, 0]);
     assert_eq!(incoming.look(&other), Ok(Look::Pass(other.len())));
     let Ok(Look::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {
