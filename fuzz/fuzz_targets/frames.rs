@@ -1,4 +1,5 @@
-//! Whatever a broker sends, lapin's parser takes what the wire makes of it, or the wire has refused it.
+//! For any bytes from a broker: the wire stream refuses them, or lapin's parser accepts what the wire stream passes
+//! on.
 #![no_main]
 
 use amq_protocol::frame::{AMQPFrame, parse_frame, parsing::parse_content_header};
@@ -22,7 +23,7 @@ fn taken(mut bytes: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // As a whole content header: never refused, and replaced only where lapin does not read it.
+    // As a complete content header. It is never refused, and replaced only if lapin cannot read it.
     let mut frame = vec![2, 0, 1];
     frame.extend_from_slice(&(data.len() as u32 + 12).to_be_bytes());
     frame.extend_from_slice(b"\0\x3c\0\0\0\0\0\0\0\0\0\0");
@@ -35,11 +36,11 @@ fuzz_target!(|data: &[u8]| {
         }
         Ok(Look::Replace(length, with)) => {
             assert_eq!(length, frame.len());
-            // lapin's parser recurses: what is small cannot be deep enough to overflow.
+            // Lapin's parser recurses. A small frame cannot be nested deep enough to overflow the stack.
             if frame.len() < 4096 {
                 let parsed = parse_content_header(&frame[7..frame.len() - 1]);
                 let is_read = matches!(parsed, Ok((rest, _)) if rest.is_empty());
-                // 64 levels take 5 bytes each, or more.
+                // 64 levels need at least 5 bytes each.
                 assert!(!is_read || frame.len() > 64 * 5);
             }
             taken(&with);
@@ -60,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
         };
         match rest.split_at_checked(length) {
             Some((frame, after)) => {
-                // A broken end of a body is lapin's to find: it holds nothing that is parsed.
+                // Lapin itself detects a body with a broken end: nothing inside a body is parsed.
                 if matches!(frame[0], 1 | 2) {
                     let _ = parse_frame(frame);
                 }

@@ -1,4 +1,4 @@
-//! Limits of a job of the `exec` runner, as the job itself sees them.
+//! Limits of an `exec` job, as the job itself sees them.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -35,7 +35,7 @@ trials! {
     ],
 }
 
-/// A script as a job that has these limits.
+/// A script as a job with these limits.
 fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
     launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
     let mut settings = script(witness, text);
@@ -55,7 +55,7 @@ async fn said_with(limits: Limits, text: &str) -> String {
     fs::read_to_string(witness.folder().join("said")).unwrap()
 }
 
-/// For a job that is another user.
+/// For a job that runs as another user.
 fn open_to_all(witness: &Witness) {
     for path in [
         witness.folder().to_owned(),
@@ -162,7 +162,7 @@ async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
     limits.group = Some("adm".into());
     let said = said_with(limits, "id -un; id -gn; id -Gn").await;
     assert!(said.starts_with("daemon\nadm\nadm"), "{said}");
-    // A number that is nobody's has no groups but its own.
+    // A number without an account has only its own group.
     let mut limits = as_user("1234567");
     limits.group = Some("7654321".into());
     assert_eq!(
@@ -264,7 +264,7 @@ async fn a_message_too_large_for_an_environment_starts_a_launched_job_all_the_sa
         nice: Some(1),
         ..Limits::default()
     };
-    // Half of the arguments' room is what a small stack leaves.
+    // A small stack leaves half of the space for arguments.
     let text = "test \"$TIDEGATE_TRUNCATED\" = 1";
     let settings = limited(&witness, limits, text);
     let message = Message {

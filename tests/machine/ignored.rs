@@ -1,4 +1,4 @@
-//! What is ignored is said to be, and nothing is left out without a word.
+//! Ignored tests are reported, and no test is left out silently.
 
 use std::{env, fs, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -15,7 +15,7 @@ trials! {
     ],
 }
 
-/// What this binary says of these tests where the path leads to a shell alone.
+/// The output of this binary for these tests if PATH contains only a shell.
 fn without_tools(filters: &[&str]) -> String {
     let bin = TempDir::new().unwrap();
     symlink("/bin/sh", bin.path().join("sh")).unwrap();
@@ -55,7 +55,7 @@ fn sources(folder: &str, look: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
-/// The compiler drops what has such an attribute where the harness is not libtest.
+/// In a binary without libtest, the compiler drops functions with this attribute.
 fn no_test_of_this_binary_is_one_that_never_runs() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/machine");
     sources(folder, &mut |path, text| {
@@ -68,7 +68,7 @@ fn no_test_of_this_binary_is_one_that_never_runs() {
     });
 }
 
-/// A test that cannot run belongs here, and says so by its need.
+/// A test that cannot run must have a need in this binary.
 fn no_test_ends_early_and_passes() {
     let word = ["skip", "ped:"].concat();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests");

@@ -1,4 +1,4 @@
-//! Limits, and variables from files, as whoever runs the program meets them.
+//! Limits, and variables from files, in the program as users run it.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn pool(queue: &Queue, script: &str, keys: &str) -> String {
     )
 }
 
-/// What the program does with a pool that asks for what no machine has.
+/// The output for a pool with a user that no machine has.
 fn with_a_user_that_is_not_there(command: &str) -> Output {
     let dir = TempDir::new().unwrap();
     let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\nuser = \"no-such-user\"\n";
@@ -131,7 +131,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     let queue = Queue::new();
     let script = "printf %s \"$COLOUR\" > \"$1-\"; mv \"$1-\" \"$1\"";
     let script = script.replace("$1", "$(cat)");
-    // The body once, for it can be read but once.
+    // The script reads the body once, because standard input can be read only once.
     let script = format!("name=$(cat); {}", script.replace("$(cat)", "$name"));
     let config = pool(&queue, &script, "env_file = \"env\"");
     let files = [("env", "COLOUR=red\n")];

@@ -1,4 +1,4 @@
-//! The breaker: bursts of failures leave messages in the queue.
+//! The breaker: during a burst of failures, messages stay in the queue.
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
@@ -13,12 +13,12 @@ const RULES: BreakerRules = BreakerRules {
     pause: Duration::from_secs(20),
 };
 
-/// Jobs that take a second and then fail, as long as they are told to.
+/// Jobs that take a second and then fail while they are told to.
 #[derive(Clone, Default)]
 struct Flaky {
     fails: Arc<AtomicBool>,
     runs: Arc<AtomicU32>,
-    /// Jobs that run at this instant, and the most that ever did since that was last asked.
+    /// Jobs that run now, and the most that ran at once since this was last asked.
     running: Arc<AtomicU32>,
     most: Arc<AtomicU32>,
 }
@@ -60,7 +60,7 @@ impl Flaky {
 fn breaking(policy: Policy) -> PoolSettings {
     PoolSettings {
         retry: RetrySettings {
-            // Out of the way: what is counted here are first attempts.
+            // Long, so that only first attempts are counted.
             backoff: Duration::from_secs(3600),
             backoff_max: Duration::from_secs(3600),
             breaker: Some(RULES),
@@ -96,7 +96,7 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
         Some("breaker open: 10 of the last 10 jobs failed within 30s; last: the database is down")
     );
     until(&supervisor, "gone", is_gone).await;
-    // Ten that open it, and what the other workers had just taken.
+    // The ten that open it, and the jobs that other workers had just taken.
     let burst = flaky.runs();
     assert!((10..15).contains(&burst), "{burst} jobs");
     let left = 100 - u64::from(burst);
@@ -132,7 +132,7 @@ async fn trials_that_fail_come_one_at_a_time_and_ever_later() {
     until(&supervisor, "gone", is_gone).await;
     let burst = flaky.runs();
     flaky.most.store(0, Ordering::Relaxed);
-    // After 20, 40, 80, 160 and 160 seconds, and some for each to be looked at and run.
+    // After 20, 40, 80, 160 and 160 seconds, plus the time to notice and run each trial.
     let mut trials = Vec::new();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(24)).await;
@@ -221,7 +221,7 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
     let flaky = Flaky::failing();
     let runs = flaky.runs.clone();
     let fails = flaky.fails.clone();
-    // The first one takes its time.
+    // The first job takes longer.
     let handler = move |job: Job| -> JobFuture {
         if runs.fetch_add(1, Ordering::Relaxed) == 0 {
             return long(job);
@@ -236,7 +236,7 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
         })
     };
     send(&broker, 50);
-    // With preemption, too: it is for scaling.
+    // Preemption must not matter here: it is for scaling.
     let settings = PoolSettings {
         preempt: true,
         ..breaking(Policy::fixed(5).max(6))
@@ -332,7 +332,7 @@ async fn a_reload_takes_it_away_or_tries_at_once() {
     until(&supervisor, "broken", is_broken).await;
     until(&supervisor, "gone", is_gone).await;
 
-    // Another command may be what was missing.
+    // A new command may fix the failures.
     let runs = flaky.runs();
     let pool = |settings: &PoolSettings, runners| PoolSpec {
         settings: settings.clone(),

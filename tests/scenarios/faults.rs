@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Runners that cannot start until they are mended.
+/// Runners that cannot start until they are fixed.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) tries: Arc<AtomicU32>,
@@ -62,7 +62,7 @@ async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     assert!(faulted.cause.unwrap().contains("thumb.py: no such file"));
     let first_burst = tries.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(120)).await;
-    // One trial at a time after 1, 2, 4, 8, 16, 32 and 60 s.
+    // One trial at a time, after 1, 2, 4, 8, 16, 32 and 60 s.
     let trials = tries.load(Ordering::Relaxed) - first_burst;
     assert!((5..=7).contains(&trials), "{trials} trials");
     assert_eq!(broker.ready(QUEUE), Some(20), "messages stay ready");
@@ -72,7 +72,7 @@ async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     assert_eq!(after.jobs.retried + after.jobs.dead, 0);
 }
 
-/// Runners of which one, the second, cannot start.
+/// Runners of which only the second cannot start.
 #[derive(Debug)]
 struct Once {
     tries: AtomicU32,

@@ -1,5 +1,5 @@
-//! Quorum queues that give messages up: nothing is lost on one, whatever its delivery limit, and what takes the daemon
-//! with it costs nobody else.
+//! Quorum queues with a delivery limit: no message is lost, whatever the limit. A message that kills the daemon does
+//! not affect other messages.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use tidegate::queue::QueueErrorKind;
 
 use super::*;
 
-/// As many returns as the queue allows. RabbitMQ 4 has 20 where nobody says otherwise.
+/// Allowed returns per message. 20 is the default of RabbitMQ 4.
 const LIMITS: [u32; 4] = [1, 2, 3, 20];
 
 fn limited(limit: u32) -> MemoryBroker {
@@ -196,7 +196,7 @@ async fn thousands_that_come_back_at_once_are_made_new_and_run() {
     assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0));
 }
 
-/// A daemon that dies as soon as a job named "poison" begins, and is started again.
+/// A daemon that dies when a job named "poison" begins, and is started again.
 struct Mortal {
     broker: MemoryBroker,
     settings: PoolSettings,
@@ -208,7 +208,7 @@ struct Mortal {
 }
 
 impl Mortal {
-    /// Lives once. `true` where it died.
+    /// Runs the daemon once. `true` if it died.
     async fn live(&self) -> bool {
         let (die, mut dies) = mpsc::unbounded_channel();
         let (done, takes, poisonings) = (self.done.clone(), self.takes, self.poisonings.clone());
@@ -237,7 +237,7 @@ impl Mortal {
             _ = dies.recv() => true,
             _ = well => false,
         };
-        // As a SIGKILL has it: whatever is still said reaches nobody.
+        // As after a SIGKILL: nothing that the daemon still sends arrives.
         self.broker.disconnect();
         supervisor.stop_now().await;
         self.broker.reconnect();
@@ -294,10 +294,10 @@ async fn only_what_takes_the_daemon_with_it_is_dead_lettered() {
     }
 }
 
-/// Runs of jobs by their bodies' first letter.
+/// The runs of jobs, by the first letter of their bodies.
 type Runs = Arc<Mutex<Vec<char>>>;
 
-/// Jobs that note their run, and fail as long as there is a failure left.
+/// Jobs that record their run, and fail while there are failures left.
 fn noted(
     runs: &Runs,
     failures: usize,
@@ -368,7 +368,7 @@ async fn what_can_go_nowhere_is_held_and_not_counted() {
     let supervisor = start(&broker, settings(Policy::fixed(2)), runners);
     let minutes = Duration::from_secs(20 * 60);
     throughout(&supervisor, minutes, "held", |pool| pool.jobs.requeued == 0).await;
-    // There is room again: the copy is taken at once.
+    // There is space again: the copy is accepted at once.
     broker.set_refusal(QUEUE, None);
     until(&supervisor, "given back", |pool| pool.jobs.requeued > 0).await;
     mended.store(true, Ordering::Relaxed);

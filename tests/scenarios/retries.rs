@@ -1,4 +1,4 @@
-//! What becomes of jobs that fail: retries, dead letters, and copies that have to wait.
+//! What happens to failed jobs: retries, dead letters, and copies that must wait.
 
 use super::*;
 
@@ -35,7 +35,7 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
         (after.jobs.retried, attempts.load(Ordering::Relaxed)),
         (4, 5)
     );
-    // 1 + 2 + 4 + 8 seconds, each shortened by a quarter at the most.
+    // 1 + 2 + 4 + 8 seconds, each shortened by at most a quarter.
     assert!(
         begun.elapsed() >= Duration::from_millis(11_250),
         "{:?}",

@@ -1,4 +1,4 @@
-//! What a job sees, and what is seen of it.
+//! What a job sees, and what others see of the job.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     settings.image = image;
     settings.mounts = vec![folder(&witness)];
     settings.env = [("SIZE".to_owned(), "256\nwide".to_owned())].into();
-    // Ours, and no other variable of ours.
+    // One variable of the test's environment, and no other.
     settings.env_pass = vec![
         "CARGO_MANIFEST_DIR".to_owned(),
         "NO_SUCH_VARIABLE".to_owned(),

@@ -1,4 +1,4 @@
-//! What keeps a container from starting: the runner's fault, and told so that it can be mended.
+//! Causes that keep a container from starting. Each is the runner's fault, and its text tells how to fix it.
 
 use std::{io, path::Path};
 
@@ -28,7 +28,7 @@ trials! {
     ],
 }
 
-/// What a person reads where nothing can be started, and no container is left at the engine.
+/// The error text if nothing can be started. No container may be left at the engine.
 async fn refusal(engine: Option<&Engine>, settings: ContainerSettings) -> String {
     let manager = ContainerManager::new(settings);
     let message = message();
@@ -55,7 +55,7 @@ async fn says_what_was_tried_where_no_engine_answers() {
     );
 }
 
-/// An engine that leaves out the limit of memory and says so in a warning, as one does whose machine cannot keep it.
+/// An engine that drops the memory limit and reports it as a warning, like an engine on a machine without that limit.
 fn forgetful_engine(socket: &Path) {
     let listener = UnixListener::bind(socket).unwrap();
     tokio::spawn(async move {

@@ -91,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_mark_is_what_lapin_writes_and_is_read_back() {
-        let frame = frame(7, 1_000, 300).expect("it can be said");
+        let frame = frame(7, 1_000, 300).expect("the lengths fit");
         assert_eq!(frame.len(), FRAME);
         let as_array: &[u8; FRAME] = frame.as_slice().try_into().expect("its size");
         assert_eq!(read(as_array), Some((7, 1_000, 300)));
-        let properties = properties(300).expect("it can be said");
+        let properties = properties(300).expect("the lengths fit");
         assert_eq!(preface(&properties), Some(300));
         let table = properties.headers().as_ref().expect("a table");
         let flags = gen_short_uint(properties.bitmask())(Vec::new().into()).expect("two bytes");
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_mark_of_another_name_is_none() {
-        let mut frame = frame(1, 0, 2).expect("it can be said");
+        let mut frame = frame(1, 0, 2).expect("the lengths fit");
         frame[HEAD + FIXED + 8] ^= 1;
         assert_eq!(read(frame.as_slice().try_into().expect("its size")), None);
         let table = BTreeMap::from([("0".repeat(32).into(), AMQPValue::LongUInt(2))]);

@@ -84,19 +84,19 @@ fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
 /// The message that our code makes from what lapin read.
 fn arrived(frames: &[AMQPFrame]) -> (Properties, Headers, Vec<u8>) {
     let [AMQPFrame::Header(_, header), bodies @ ..] = frames else {
-        panic!("a content header first: {frames:?}");
+        panic!("the first frame is no content header: {frames:?}");
     };
     let mut body = Vec::new();
     for frame in bodies {
         let AMQPFrame::Body(_, part) = frame else {
-            panic!("bodies after it");
+            panic!("a frame after the header is no body");
         };
         body.extend_from_slice(part);
     }
     assert_eq!(header.body_size, body.len() as u64);
     let length = mark::preface(&header.properties).expect("it is marked");
     let rest = body.split_off(length);
-    let preface = Preface::read(&body).expect("it is whole");
+    let preface = Preface::read(&body).expect("the preface is complete");
     let (properties, headers) = list::read(preface.list, RawTexts::default());
     (properties, headers, rest)
 }
@@ -109,7 +109,7 @@ fn a_text_that_is_not_utf8_is_shown_escaped_and_sent_as_it_came() {
     let frame = header_frame(1, 0, &list);
     assert!(parse_frame(frame.as_slice()).is_err(), "lapin cannot");
     let Ok(Look::Replace(_, with)) = agreed().look(&frame) else {
-        panic!("it is replaced");
+        panic!("the frame is not replaced");
     };
     let (properties, headers, body) = arrived(&lapins(&with));
     assert_eq!(
@@ -128,14 +128,14 @@ fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
             let mut frame_size_agreed = Incoming::new(None);
             frame_size_agreed.look(&tune(1 << 20)).expect("a tune");
             let frame = header_frame(1, 0, &list);
-            let look = frame_size_agreed.look(&frame).expect("it is taken");
+            let look = frame_size_agreed.look(&frame).expect("it is accepted");
             if levels <= grammar::MAX_DEPTH {
                 assert_eq!(look, Look::Pass(frame.len()), "{levels}");
                 lapins(&frame);
                 continue;
             }
             let Look::Replace(_, with) = look else {
-                panic!("{levels} levels are replaced");
+                panic!("{levels} levels are not replaced");
             };
             let (properties, headers, _) = arrived(&lapins(&with));
             // Dropping, copying, comparing, measuring and showing never recurse deeper than the bound.
@@ -192,7 +192,7 @@ fn a_content_header_beyond_the_frame_arrives_whole() {
     list.extend_from_slice(&value);
     let frame = header_frame(1, 3, &list);
     let Ok(Look::Replace(_, mut with)) = agreed().look(&frame) else {
-        panic!("it is replaced");
+        panic!("the frame is not replaced");
     };
     with.extend(framed(FRAME_BODY, 1, b"abc"));
     let frames = lapins(&with);
@@ -215,14 +215,14 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
     deliver.extend_from_slice(b"\0\x02ex\x03a\xffb");
     let mut incoming = agreed();
     let Ok(Look::Replace(_, with)) = incoming.look(&framed(FRAME_METHOD, 9, &deliver)) else {
-        panic!("it is replaced");
+        panic!("the frame is not replaced");
     };
     lapins(&with);
     // The content header of another channel does not take them.
     let other = header_frame(8, 0, &[0, 0]);
     assert_eq!(incoming.look(&other), Ok(Look::Pass(other.len())));
     let Ok(Look::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {
-        panic!("it brings the names");
+        panic!("the names do not arrive with it");
     };
     let frames = lapins(&with);
     let [AMQPFrame::Header(..), AMQPFrame::Body(_, preface)] = frames.as_slice() else {
@@ -244,7 +244,7 @@ fn long_names_of_other_bytes_still_fit_a_short_string() {
     deliver.extend_from_slice(b"\0\0\xff");
     deliver.extend_from_slice(&[0xfe; 255]);
     let Ok(Look::Replace(_, with)) = agreed().look(&framed(FRAME_METHOD, 9, &deliver)) else {
-        panic!("it is replaced");
+        panic!("the frame is not replaced");
     };
     lapins(&with);
 }
@@ -310,7 +310,7 @@ fn a_method_that_only_clients_send_is_refused_whatever_its_tables_hold() {
     start.extend_from_slice(b"\0\0\0\x05PLAIN\0\0\0\x05en_US");
     let frame = framed(FRAME_METHOD, 0, &start);
     let Ok(Look::Replace(_, with)) = Incoming::new(None).look(&frame) else {
-        panic!("its table goes");
+        panic!("its table is not replaced");
     };
     lapins(&with);
 }
@@ -339,7 +339,7 @@ fn a_publish_that_lapin_drops_half_way_takes_nothing_of_the_next() {
     let close_ok = framed(FRAME_METHOD, 2, b"\0\x14\0\x29");
     let plain = [header_frame(2, 2, &[0, 0]), framed(FRAME_BODY, 2, b"ab")].concat();
     let other = framed(FRAME_HEARTBEAT, 0, b"");
-    let mut sent = mark::frame(2, 10, 100).expect("it can be said");
+    let mut sent = mark::frame(2, 10, 100).expect("the lengths fit");
     sent.extend(framed(FRAME_BODY, 2, b"part of it"));
     sent.extend(&other);
     sent.extend(&close_ok);

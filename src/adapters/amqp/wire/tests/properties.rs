@@ -212,7 +212,7 @@ proptest! {
             Ok(Look::Replace(_, with)) => {
                 lapins(&with);
             }
-            Ok(Look::Wait(_)) => prop_assert!(false, "it is whole"),
+            Ok(Look::Wait(_)) => prop_assert!(false, "the frame is complete"),
             Err(_) => {}
         }
     }
@@ -274,7 +274,7 @@ proptest! {
             let plain = header_frame(2, body.len() as u64, list);
             expected.extend(&plain);
             if *is_marked {
-                written.extend(mark::frame(2, body.len() as u64, list.len()).expect("it can be said"));
+                written.extend(mark::frame(2, body.len() as u64, list.len()).expect("the lengths fit"));
                 let together = [list.as_slice(), body].concat();
                 for part in together.chunks(chunk) {
                     written.extend(framed(FRAME_BODY, 2, part));
@@ -401,5 +401,5 @@ fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
             return value;
         }
     }
-    panic!("it stands still");
+    panic!("no progress");
 }
