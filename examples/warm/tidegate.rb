@@ -15,7 +15,7 @@ module Tidegate
   def self.serve
     answers, jobs = $stdout.dup, $stdin.dup
     $stdin.reopen(File::NULL)
-    $stdout.reopen($stderr) # Whatever is printed from here on, by child processes too, goes to the log.
+    $stdout.reopen($stderr) # From here on all output, also of child processes, goes to the log.
     say = ->(line) { answers.puts(JSON.generate(line)) || answers.flush }
     words = ->(error) { error.message.dup.force_encoding("UTF-8").scrub }
     # JSON.generate would convert any other value to its description.

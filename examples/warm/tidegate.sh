@@ -5,7 +5,7 @@
 # goes to the log; it cannot reply. Use this if starting is slow and the work is fast. If starting is fast, use the
 # kind "exec".
 serve() {
-    exec 3>&1 1>&2 # Whatever is printed from here on goes to the log.
+    exec 3>&1 1>&2 # From here on all output goes to the log.
     echo '{"ready":true,"protocol":1}' >&3
     while IFS= read -r tidegate_job; do
         # The id is the first key. It is returned unchanged: a string with its quotes and escapes.
