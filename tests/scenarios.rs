@@ -422,7 +422,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
+async fn prefetched_messages_are_given_back_when_a_worker_stops() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {

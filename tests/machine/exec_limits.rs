@@ -24,12 +24,12 @@ trials! {
         a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own,
         a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal,
         what_a_launcher_cannot_do_is_the_runners_fault_and_named,
-        a_program_behind_a_launcher_is_missed_in_the_same_words_as_without,
+        a_missing_program_gives_the_same_error_with_and_without_a_launcher,
         a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same,
     ],
     tasks(Need::Root): [
         a_job_of_another_user_may_open_its_streams_anew,
-        a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in,
+        a_job_runs_as_its_user_with_the_environment_of_that_users_login,
         a_program_that_its_user_may_not_run_is_named_with_that_user,
         a_working_directory_is_entered_as_the_user_that_the_job_is,
     ],
@@ -146,7 +146,7 @@ async fn a_job_of_another_user_may_open_its_streams_anew() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
+async fn a_job_runs_as_its_user_with_the_environment_of_that_users_login() {
     let text = "id -un; id -gn; id -Gn; echo $HOME $USER $LOGNAME; grep -h '^Cap[EPIA]' /proc/self/status | \
                 sort -u -k 2 | cut -f 2";
     let daemon = std::process::Command::new("id")
@@ -207,7 +207,7 @@ async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
     );
 }
 
-async fn a_program_behind_a_launcher_is_missed_in_the_same_words_as_without() {
+async fn a_missing_program_gives_the_same_error_with_and_without_a_launcher() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let plain = file(&folder.path().join("plain"), 0o644, "");

@@ -9,8 +9,8 @@ use crate::needs::Need;
 trials! {
     plain(Need::Nothing): [
         what_a_machine_lacks_is_reported_as_ignored_with_the_reason,
-        several_filters_are_one_or_the_other,
-        no_test_of_this_binary_is_one_that_never_runs,
+        a_test_that_matches_one_of_several_filters_runs,
+        no_test_of_this_binary_has_the_test_attribute,
         no_test_ends_early_and_passes,
     ],
 }
@@ -39,7 +39,7 @@ fn what_a_machine_lacks_is_reported_as_ignored_with_the_reason() {
     assert!(said.contains("no php on the path"), "{said}");
 }
 
-fn several_filters_are_one_or_the_other() {
+fn a_test_that_matches_one_of_several_filters_runs() {
     let said = without_tools(&["shims::php", "--test-threads", "1", "shims::ruby"]);
     assert!(said.contains("0 passed; 0 failed; 2 ignored;"), "{said}");
 }
@@ -56,7 +56,7 @@ fn sources(folder: &str, look: &mut dyn FnMut(&Path, &str)) {
 }
 
 /// In a binary without libtest, the compiler drops functions with this attribute.
-fn no_test_of_this_binary_is_one_that_never_runs() {
+fn no_test_of_this_binary_has_the_test_attribute() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/machine");
     sources(folder, &mut |path, text| {
         let has = |line: &str| {

@@ -20,7 +20,7 @@ trials! {
         what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start,
         a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole,
         variables_of_a_file_are_read_again_on_hup,
-        a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else,
+        the_launchers_variable_changes_no_other_command,
     ],
     plain(Need::UserNamespace): [
         root_of_a_user_namespace_is_told_by_check_what_it_cannot_give,
@@ -148,7 +148,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     assert_eq!(said("two"), "green");
 }
 
-fn a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else() {
+fn the_launchers_variable_changes_no_other_command() {
     let dir = TempDir::new().unwrap();
     for command in ["status", "--help", "anything"] {
         let output = tidegate(dir.path())

@@ -36,16 +36,16 @@ trials! {
         nothing_of_a_job_outlives_a_supervisor_that_is_killed_in_mid_drain,
         nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain,
         a_chain_of_forks_does_not_run_away,
-        nothing_is_left_either_where_the_guard_has_children_that_it_spares,
-        exit_codes_are_known_also_where_the_ends_of_children_are_ignored,
+        nothing_is_left_if_the_guard_has_children_that_it_spares,
+        exit_codes_are_known_even_if_sigchld_is_ignored,
         a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it,
         a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started,
-        what_a_job_orphans_is_reaped_while_it_runs,
+        orphans_of_a_job_are_reaped_while_it_runs,
         a_supervisor_is_out_of_reach_of_the_terminals_own_signals,
         guard_and_supervisor_stop_and_go_on_together,
         a_job_starts_with_no_signal_held_back,
         the_service_manager_hears_from_the_supervisor_through_its_guard,
-        a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it,
+        a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children,
     ],
 }
 
@@ -265,7 +265,7 @@ fn a_chain_of_forks_does_not_run_away() {
     }
 }
 
-fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
+fn nothing_is_left_if_the_guard_has_children_that_it_spares() {
     let queue = Queue::new();
     // The entry point of a container does this.
     let script = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >stranger; exec \"$@\"";
@@ -292,7 +292,7 @@ fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
     }
 }
 
-fn exit_codes_are_known_also_where_the_ends_of_children_are_ignored() {
+fn exit_codes_are_known_even_if_sigchld_is_ignored() {
     let queue = Queue::new();
     for script in [
         "exec env --ignore-signal=CHLD \"$@\"",
@@ -388,7 +388,7 @@ fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_star
     assert_eq!(daemon.end().0, Some(0));
 }
 
-fn what_a_job_orphans_is_reaped_while_it_runs() {
+fn orphans_of_a_job_are_reaped_while_it_runs() {
     let queue = Queue::new();
     let script = "for n in 1 2 3 4 5 6 7 8 9; do (true &); done; echo $$ >> pids; exec sleep 1000";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
@@ -463,7 +463,7 @@ fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
     assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
-fn a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it() {
+fn a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("tidegate.toml");
     fs::write(config, "colour = 1").unwrap();

@@ -390,7 +390,7 @@ async fn stops_a_job_by_force_after_its_grace(kit: impl Kit) {
     assert!(matches!(end, JobEnd::Stopped), "{end:?}");
 }
 
-async fn believes_a_job_that_ends_well_when_it_is_stopped(kit: impl Kit) {
+async fn a_job_that_succeeds_while_it_is_stopped_is_done(kit: impl Kit) {
     let end = run_and(&kit, Task::EndWell, AMPLE, |control| control.stop.cancel()).await;
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
@@ -452,7 +452,7 @@ async fn delivers_the_body_byte_for_byte_and_the_attempt(kit: impl Kit) {
     }
 }
 
-async fn says_truly_whether_it_can_be_reused(kit: impl Kit) {
+async fn reports_correctly_whether_it_can_be_reused(kit: impl Kit) {
     let witness = Witness::new();
     for task in [Task::Done, Task::Fail, Task::Retry, Task::Reject] {
         let manager = kit.manager(task, AMPLE, &witness);
@@ -505,13 +505,13 @@ macro_rules! conformance {
             ends_a_job_at_its_timeout,
             stops_a_job_with_grace,
             stops_a_job_by_force_after_its_grace,
-            believes_a_job_that_ends_well_when_it_is_stopped,
+            a_job_that_succeeds_while_it_is_stopped_is_done,
             kills_a_job_at_once,
             kills_a_job_in_its_grace,
             does_not_start_a_job_that_is_already_stopped,
             leaves_nothing_running_when_its_future_is_dropped,
             delivers_the_body_byte_for_byte_and_the_attempt,
-            says_truly_whether_it_can_be_reused,
+            reports_correctly_whether_it_can_be_reused,
             tells_a_runner_that_cannot_start_from_a_job_that_fails,
         ]);
     };

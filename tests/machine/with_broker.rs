@@ -26,8 +26,8 @@ trials! {
         the_command_has_the_url_that_was_set_and_hands_back_its_code,
         the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version,
         the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none,
-        without_a_version_that_there_is_the_script_says_how_it_is_used,
-        without_a_command_the_script_says_how_it_is_used,
+        an_unknown_version_prints_the_usage,
+        a_missing_command_prints_the_usage,
         a_command_that_does_not_exist_starts_no_broker,
     ],
     tasks(Need::PrivateNode): [
@@ -189,7 +189,7 @@ async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_t
     }
 }
 
-async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
+async fn an_unknown_version_prints_the_usage() {
     for arguments in [
         ["--version", "true"],
         ["--version", "5"],
@@ -202,7 +202,7 @@ async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
     }
 }
 
-async fn without_a_command_the_script_says_how_it_is_used() {
+async fn a_missing_command_prints_the_usage() {
     let (status, stdout, stderr) = output(&mut with_broker()).await;
 
     assert_eq!(status.code(), Some(2));

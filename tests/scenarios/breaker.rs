@@ -123,7 +123,7 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn trials_that_fail_come_one_at_a_time_and_ever_later() {
+async fn failing_trials_come_one_at_a_time_and_less_and_less_often() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 100);
@@ -174,7 +174,7 @@ async fn a_share_of_failures_below_the_threshold_never_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_other_than_done_are_no_failures_and_close_it_too() {
+async fn retries_and_rejections_are_no_failures_and_close_it_too() {
     for answer in [Outcome::retry(), Outcome::reject("no such picture")] {
         let broker = broker();
         let fails = Arc::new(AtomicBool::new(false));
@@ -215,7 +215,7 @@ async fn answers_other_than_done_are_no_failures_and_close_it_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_stands_for_it() {
+async fn jobs_that_ran_when_it_opened_finish_without_delaying_or_replacing_the_trial() {
     let broker = broker();
     let (mut held, long) = Held::new();
     let flaky = Flaky::failing();
@@ -270,7 +270,7 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_goes_back_to_the_queue_when_it_opens() {
+async fn prefetched_messages_go_back_to_the_queue_when_it_opens() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 100);
@@ -323,7 +323,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_takes_it_away_or_tries_at_once() {
+async fn a_reload_removes_it_or_starts_a_trial_at_once() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 200);

@@ -36,7 +36,7 @@ async fn until_done(supervisor: &Supervisor, jobs: u64) -> PoolStatus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
+async fn a_retry_queue_that_never_confirms_is_bypassed_and_reported() {
     let broker = broker();
     let settings = twice(Policy::fixed(10));
     broker.set_refusal("jobs.retry.1000", Some(QueueErrorKind::Timeout));
@@ -89,7 +89,7 @@ async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_of_someone_elses_gets_nothing() {
+async fn a_retry_queue_with_another_declaration_gets_nothing() {
     let broker = broker();
     let settings = twice(Policy::fixed(3));
     broker.declare_queue("jobs.retry.1000", QueueKind::Classic);
@@ -110,7 +110,7 @@ async fn a_retry_queue_of_someone_elses_gets_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_retry_queue_can_be_had_a_retry_waits_with_us_and_is_counted() {
+async fn a_retry_without_a_usable_queue_is_held_and_counted() {
     let broker = broker();
     let settings = twice(Policy::fixed(2));
     broker.set_full_of_queues(true);
@@ -176,7 +176,7 @@ async fn dead_letters_that_are_full_hold_their_jobs_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_for_dead_letters_of_another_make_is_used_as_it_is() {
+async fn a_dead_letter_queue_with_another_declaration_is_used() {
     let broker = broker();
     broker.declare_queue("jobs.dead", QueueKind::Quorum);
     let handler = |_: Job| async { Ok(Outcome::reject("never")) };
@@ -259,7 +259,7 @@ async fn a_confirm_that_an_alarm_holds_back_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_that_the_broker_cannot_send_back_are_counted_and_said() {
+async fn retries_that_the_broker_cannot_send_back_are_counted_and_reported() {
     let broker = broker();
     let settings = twice(Policy::fixed(2));
     let jobs = fails_first(&settings);

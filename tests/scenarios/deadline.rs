@@ -132,7 +132,7 @@ impl Runner for Deaf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_does_not_end_its_job_is_let_go_of_in_time() {
+async fn a_runner_that_does_not_end_its_job_is_dropped_in_time() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let supervisor = start(&broker, patient(Policy::fixed(1)), Deaf);
@@ -159,7 +159,7 @@ impl RunnerManager for Never {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_does_not_come_up_holds_no_delivery_for_too_long_either() {
+async fn a_runner_that_does_not_start_holds_no_delivery_for_too_long() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let supervisor = start(&broker, patient(Policy::fixed(1)), Never);
@@ -173,7 +173,7 @@ async fn a_runner_that_does_not_come_up_holds_no_delivery_for_too_long_either() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_waited_too_long_behind_others_is_given_back_and_not_started() {
+async fn a_delivery_that_waited_too_long_behind_others_is_given_back_and_not_started() {
     let broker = broker();
     let starts = Arc::new(std::sync::Mutex::new(Vec::new()));
     let handler = {

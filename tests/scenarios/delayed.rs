@@ -107,7 +107,7 @@ fn later() -> impl RunnerManager {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
+async fn a_missing_retry_queue_is_rarely_probed() {
     let broker = broker();
     let asked = Asked::new(&broker);
     let supervisor = asked.start(settings(Policy::fixed(1)), later());
@@ -131,7 +131,7 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_run_left_is_counted() {
+async fn messages_of_an_earlier_run_are_counted() {
     let broker = broker();
     broker.declare_queue("jobs.retry.64000", QueueKind::Quorum);
     for queue in ["jobs.retry.64000", "jobs.retry.64000"] {

@@ -122,7 +122,7 @@ async fn a_long_job_does_not_keep_a_pool_faulted_that_could_not_start_another() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_no_runner_starts_for_does_not_go_round_among_the_workers() {
+async fn a_message_whose_runner_cannot_start_does_not_go_from_worker_to_worker() {
     let broker = broker();
     let tries = Arc::new(AtomicU32::new(0));
     let runners = Broken {

@@ -206,7 +206,7 @@ async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_within_its_grace_and_the_jobs_own_whatever_the_broker_does() {
+async fn a_drain_ends_within_its_grace_and_the_jobs_grace_whatever_the_broker_does() {
     let (supervisor, _held) = frozen().await;
     let begun = Instant::now();
     let drained = ends(supervisor.drain(Duration::from_secs(1))).await;

@@ -142,7 +142,7 @@ async fn an_alarm_of_hours_costs_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_anyone_may_have_written_kills_no_message_before_it_ran() {
+async fn forged_headers_kill_no_message_before_it_ran() {
     let broker = limited(2);
     let (say, mut runs) = mpsc::unbounded_channel();
     let handler = move |job: Job| {
@@ -174,7 +174,7 @@ async fn what_anyone_may_have_written_kills_no_message_before_it_ran() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_that_come_back_at_once_are_made_new_and_run() {
+async fn thousands_of_returned_messages_are_renewed_and_run() {
     const MESSAGES: u64 = 5000;
     let broker = limited(2);
     for n in 0..MESSAGES {
@@ -246,7 +246,7 @@ impl Mortal {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_takes_the_daemon_with_it_is_dead_lettered() {
+async fn only_a_message_that_kills_the_daemon_is_dead_lettered() {
     for limit in LIMITS {
         for prefetch in [1, 2, 4] {
             for takes in [Duration::ZERO, Duration::from_secs(6)] {
@@ -320,7 +320,7 @@ fn noted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_large_to_be_made_new_runs_as_it_is() {
+async fn a_message_too_large_to_be_renewed_runs_unchanged() {
     for prefetch in [1, 2, 5] {
         for failures in [0, 1] {
             let broker = limited(2);
@@ -355,7 +355,7 @@ async fn what_is_too_large_to_be_made_new_runs_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_go_nowhere_is_held_and_not_counted() {
+async fn a_copy_that_no_queue_takes_is_held_and_not_counted() {
     let broker = limited(2);
     let mended = Arc::new(AtomicBool::new(false));
     let runners = Broken {
@@ -377,7 +377,7 @@ async fn what_can_go_nowhere_is_held_and_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_to_a_full_queue_runs_where_no_copy_is_taken() {
+async fn a_message_returned_to_a_full_queue_runs_without_a_copy() {
     let broker = limited(2);
     broker.send(QUEUE, "job");
     lose(&broker, 1).await;

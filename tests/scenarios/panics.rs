@@ -163,7 +163,7 @@ impl Drop for PanickyRunner {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_users_code_costs_no_job_but_its_own_wherever_it_happens() {
+async fn a_panic_in_user_code_affects_only_its_own_job_wherever_it_happens() {
     for at in [
         At::Kind,
         At::Times,
@@ -252,7 +252,7 @@ async fn a_panic_in_create_backs_the_pool_off_as_a_runner_that_cannot_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cleanup_that_panics_is_the_cause_that_the_pool_shows_until_it_goes_well() {
+async fn a_panicking_cleanup_is_the_pools_cause_until_a_cleanup_succeeds() {
     let broker = broker();
     let runners = Panicky::new(At::Cleanup);
     let supervisor = start(&broker, settings(Policy::fixed(1)), runners.clone());

@@ -109,7 +109,7 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
+async fn a_queue_with_another_declaration_is_used_and_reported() {
     let broker = broker();
     let settings = PoolSettings {
         declare: Declare::Classic,

@@ -72,7 +72,7 @@ fn replies(done: u64, failed: u64, refused: u64, undeliverable: u64) -> ReplyTot
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_there_before_its_message_is_acknowledged() {
+async fn a_reply_is_published_before_its_message_is_acknowledged() {
     let broker = asked();
     let supervisor = start(
         &broker,
@@ -104,7 +104,7 @@ async fn an_answer_is_there_before_its_message_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_whose_answer_is_held_goes_back_when_its_time_is_up_or_the_pool_stops() {
+async fn a_message_whose_reply_is_held_is_given_back_at_its_deadline_or_when_the_pool_stops() {
     for stop in [false, true] {
         let broker = asked();
         let settings = PoolSettings {
@@ -202,7 +202,7 @@ async fn a_crash_loop_is_answered_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_without_a_word_answers_where_all_are_answered() {
+async fn a_job_without_a_reply_sends_an_empty_one_if_the_pool_always_replies() {
     for (answers, expected) in [
         (Answers::Given, 0),
         (Answers::Always, 1),
@@ -221,7 +221,7 @@ async fn a_job_without_a_word_answers_where_all_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
+async fn a_reply_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -243,7 +243,7 @@ async fn an_answer_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_never_goes_where_it_is_not_allowed_or_to_a_queue_of_our_pools() {
+async fn a_reply_never_goes_to_a_queue_that_is_not_allowed_or_belongs_to_our_pools() {
     let broker = broker();
     let elsewhere = ["elsewhere", "other.dead", "other.retry.1000", "other.more"];
     for queue in elsewhere.into_iter().chain(["jobs.dead", "other"]) {

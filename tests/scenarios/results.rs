@@ -112,7 +112,7 @@ async fn runners_that_were_lost_with_their_jobs_count_as_crashed_as_those_that_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
+async fn scaling_runs_a_whole_reconcile_and_returns_its_result() {
     let broker = broker();
     let runners = Mortal::default();
     let supervisor = start(&broker, settings(Policy::fixed(2).max(5)), runners.clone());
@@ -141,7 +141,7 @@ async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scaling_says_what_it_came_to_though_a_reconcile_is_under_way() {
+async fn scaling_returns_its_own_result_during_another_reconcile() {
     let broker = broker();
     let supervisor = start(&broker, settings(Policy::fixed(5)), Mortal::default());
     // The pool's first look begins when its task runs.

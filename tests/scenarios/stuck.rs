@@ -132,7 +132,7 @@ async fn consumers_that_are_refused_for_good_are_a_cause_at_once_and_tried_less_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_has_some_of_the_consumers_that_it_wants_works_and_says_why_not_all() {
+async fn a_pool_with_only_some_of_its_consumers_works_and_reports_why() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let supervisor = start(

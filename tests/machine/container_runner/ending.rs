@@ -21,7 +21,7 @@ trials! {
         a_container_killed_from_outside_is_that_jobs_failed_attempt,
         a_container_removed_from_outside_is_that_jobs_failed_attempt,
         says_that_a_job_ran_out_of_memory,
-        believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory,
+        a_job_that_succeeds_is_done_even_if_a_child_ran_out_of_memory,
         stops_a_job_by_the_signal_that_its_image_wants,
         an_init_ends_a_program_that_handles_no_signal,
         leaves_no_container_whatever_became_of_its_job,
@@ -113,7 +113,7 @@ async fn says_that_a_job_ran_out_of_memory() {
     panic!("of ten jobs beyond their memory none was said to have run out of it");
 }
 
-async fn believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory() {
+async fn a_job_that_succeeds_is_done_even_if_a_child_ran_out_of_memory() {
     let engine = engine();
     let mut settings = engine.script("sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'; exit 0");
     settings.memory_max = Some(16 << 20);

@@ -19,11 +19,11 @@ use crate::support::engine::{Engine, engine};
 trials! {
     tasks(Need::Nothing): [
         says_what_was_tried_where_no_engine_answers,
-        a_limit_that_the_engine_drops_is_no_silence,
+        a_limit_that_the_engine_drops_is_an_error,
     ],
     tasks(Need::Engine): [
         an_image_that_does_not_exist_is_not_the_jobs_fault,
-        an_image_that_cannot_be_pulled_anew_is_used_as_it_is,
+        an_image_that_cannot_be_pulled_again_is_used_as_it_is,
         what_the_engine_lacks_is_not_the_jobs_fault,
     ],
 }
@@ -99,7 +99,7 @@ async fn answer(stream: UnixStream) -> io::Result<()> {
     stream.write_all(answer.as_bytes()).await
 }
 
-async fn a_limit_that_the_engine_drops_is_no_silence() {
+async fn a_limit_that_the_engine_drops_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("docker.sock");
     forgetful_engine(&socket);
@@ -127,7 +127,7 @@ async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
     assert!(told.starts_with(expected), "{told}");
 }
 
-async fn an_image_that_cannot_be_pulled_anew_is_used_as_it_is() {
+async fn an_image_that_cannot_be_pulled_again_is_used_as_it_is() {
     let engine = engine();
     let mut settings = engine.script("exit 0");
     settings.pull = Pull::Always;

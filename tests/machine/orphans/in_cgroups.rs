@@ -9,9 +9,9 @@ trials! {
     plain(Need::Cgroups): [
         nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed,
         nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed,
-        a_chain_of_forks_in_a_cgroup_ends_in_one_stroke,
-        what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide,
-        what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone,
+        a_chain_of_forks_in_a_cgroup_is_killed_at_once,
+        hidden_processes_of_a_job_in_a_cgroup_end_with_it,
+        the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours,
         a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it,
         a_warm_process_has_a_cgroup_without_being_asked,
     ],
@@ -20,7 +20,7 @@ trials! {
     ],
     plain(Need::Controller("pids")): [
         a_job_has_the_processes_of_its_cgroup,
-        a_job_beyond_its_processes_is_refused_more_and_no_other_job_is,
+        a_job_at_its_process_limit_cannot_fork_and_other_jobs_can,
     ],
     plain(Need::Controller("memory")): [
         a_job_has_the_memory_of_its_cgroup,
@@ -77,7 +77,7 @@ fn nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed() {
     nothing_outlives_in_a_cgroup(Victim::Guard);
 }
 
-fn a_chain_of_forks_in_a_cgroup_ends_in_one_stroke() {
+fn a_chain_of_forks_in_a_cgroup_is_killed_at_once() {
     let queue = Queue::new();
     let config = limited(&queue, RUNAWAY, "cgroup = \"always\"");
     let daemon = Daemon::start(&broker_url(), &config);
@@ -104,7 +104,7 @@ short) (setsid env -i /bin/sh -c 'echo $$ >> stranger; exec /bin/sleep 1000' >/d
 esac
 "#;
 
-fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
+fn hidden_processes_of_a_job_in_a_cgroup_end_with_it() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let config = limited(&queue, LEAVES_A_STRANGER, "cgroup = \"always\"");
@@ -132,8 +132,7 @@ fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
     assert!(!leaf.parent().unwrap().exists());
 }
 
-fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone()
-{
+fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let script = "echo $$ >> pids; exec sleep 1000";
     let queues = [Queue::new(), Queue::new()];
@@ -225,7 +224,7 @@ fn a_job_has_the_memory_of_its_cgroup() {
     a_job_has_its_limit("memory_max = \"64MiB\"", "memory.max", "67108864\n");
 }
 
-fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
+fn a_job_at_its_process_limit_cannot_fork_and_other_jobs_can() {
     let queue = Queue::new();
     // Forks until a fork fails.
     let script =

@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn makes_do_with_the_brokers_first_word() {
+    fn reads_the_first_death_reason_if_there_is_no_x_death() {
         let letter = letter(table([("x-first-death-reason", "maxlen".into())]));
         assert_eq!(letter.reason.as_deref(), Some("maxlen"));
         assert_eq!((letter.by, letter.time), (Some(DeadBy::Broker), None));
     }
 
     #[test]
-    fn believes_nothing_that_cannot_be() {
+    fn ignores_impossible_values() {
         let nonsense = table([
             (REASON, HeaderValue::I64(3)),
             (ATTEMPTS, HeaderValue::I64(-5)),
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_messages_own_comes_first_and_an_empty_one_is_none() {
+    fn the_messages_own_id_comes_first_and_an_empty_id_is_ignored() {
         let mut message = Message {
             headers: table([("x-tidegate-job-id", "made-up".into())]),
             properties: Properties {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_looked_at_is_made_new_and_one_of_another_queue_is_not() {
+    fn a_letter_that_was_returned_is_renewed_unless_another_queue_counted_it() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
             redelivered: true,
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_harm_a_renewed_letter_moves_aside() {
+    fn content_that_would_harm_a_renewed_letter_moves_aside() {
         let mut letter = Message {
             redelivered: true,
             headers: table([

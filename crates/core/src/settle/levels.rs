@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_waits_a_level_longer_and_a_wish_is_rounded_up() {
+    fn each_failure_waits_a_level_longer_and_a_requested_delay_is_rounded_up() {
         let levels = Levels::new(&settings(1000, 5000));
         let after: Vec<_> = (0..7).map(|n| levels.after(n).as_secs()).collect();
         assert_eq!(after, [1, 1, 2, 4, 5, 5, 5]);

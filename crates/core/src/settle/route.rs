@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_retry_has_its_own_queue_and_three_more_and_a_dead_letter_one() {
+    fn a_retry_has_four_queues_and_a_dead_letter_one() {
         let queue = QueueName::from("jobs");
         let names = |route: &Route| -> Vec<String> {
             route.queues.iter().map(|q| q.name.to_string()).collect()
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stops_every_publish_is_about_everything() {
+    fn only_errors_that_stop_every_publish_affect_everything() {
         for (step, kind, expected) in [
             (Step::Publish, K::Blocked, Scope::Everything),
             (Step::Publish, K::Disconnected, Scope::Everything),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_rests_twice_as_long_each_time_and_someone_elses_long_at_once() {
+    fn a_queue_rests_twice_as_long_each_time_and_a_mismatched_queue_rests_longest() {
         let seconds = |kind| [1, 2, 3, 4, 5, 99].map(|n| rest(kind, n).as_secs());
         assert_eq!(seconds(K::Timeout), [60, 120, 240, 480, 600, 600]);
         assert_eq!(seconds(K::Mismatch), [600; 6]);

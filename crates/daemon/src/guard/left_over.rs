@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spares_what_may_be_of_a_job_that_still_runs() {
+    fn spares_processes_that_may_belong_to_a_running_job() {
         let run = Run::new;
         let running = [(run(1), 100), (run(2), 200)];
         let table = [

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_child_by_either_way_and_what_it_says_of_itself() {
+    fn finds_a_child_in_both_ways_and_the_run_that_it_names() {
         let id = format!("{}-5", std::process::id());
         let mut child = Command::new("sh")
             .args(["-c", "read -r _"])

@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn appends_to_what_is_there() {
+    fn appends_to_an_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         for job in 0..2 {
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn of_reconciles_only_what_changed_is_written() {
+    fn only_reconciles_that_changed_something_are_written() {
         let mut output = Output::new(Path::new("unused"), Arc::new(shared()));
         for (pool, numbers, is_news, why) in [
             ("a", [0, 0, 0, 0], true, "the first"),

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_its_own_lines_at_info_where_nothing_is_said() {
+    fn logs_its_own_lines_at_info_by_default() {
         let filter = from(&[("TIDEGATE_LOG", "")]).unwrap().to_string();
         assert!(filter.contains("tidegate=info"), "{filter}");
         assert!(filter.contains("warn"), "{filter}");

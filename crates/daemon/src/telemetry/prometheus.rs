@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leaves_out_gauges_of_what_is_gone_and_families_of_which_nothing_is_left() {
+    fn leaves_out_gauges_without_a_value_and_families_without_a_line() {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         let gone = tidegate::run::metrics::GONE;

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_rates_at_which_people_read_each_line_is_there() {
+    fn at_a_rate_that_people_can_read_every_line_is_logged() {
         let start = Instant::now();
         let mut windows = Windows::default();
         for n in 0..1000 {

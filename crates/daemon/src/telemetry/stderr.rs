@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_for_a_reader_that_does_not_read_and_the_newest_lines_are_dropped() {
+    fn a_stalled_reader_blocks_nobody_and_the_newest_lines_are_dropped() {
         let (stderr, reader) = stalled();
         stderr.push(b"the first\n", Weight::Usual);
         assert_eq!(reader.next(), "the first\n");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_counted_and_told_of_where_a_line_can_begin_again() {
+    fn refused_lines_are_counted_and_reported_when_a_line_can_begin_again() {
         let (stderr, reader) = stalled();
         stderr.push(b"whole\nbroken\nrefused\n", Weight::Usual);
         assert_eq!(reader.next(), "whole\nbroken\nrefused\n");

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_another_name_is_none() {
+    fn a_mark_with_another_name_is_ignored() {
         let mut frame = frame(1, 0, 2).expect("the lengths fit");
         frame[HEAD + FIXED + 8] ^= 1;
         assert_eq!(read(frame.as_slice().try_into().expect("its size")), None);

@@ -238,7 +238,7 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
 }
 
 #[test]
-fn long_names_of_other_bytes_still_fit_a_short_string() {
+fn long_names_that_are_not_utf8_still_fit_a_short_string() {
     let mut deliver = vec![0, 60, 0, 60, 1, b't'];
     deliver.extend_from_slice(&7_u64.to_be_bytes());
     deliver.extend_from_slice(b"\0\0\xff");
@@ -275,7 +275,7 @@ fn frames_larger_than_agreed_are_refused_before_they_arrive() {
 }
 
 #[test]
-fn a_broker_without_a_bound_is_given_ours() {
+fn a_broker_without_a_frame_limit_is_given_ours() {
     for (said, asked, heard, agreed) in [
         (0, None, FRAME_MAX, FRAME_MAX),
         (u32::MAX, None, FRAME_MAX, FRAME_MAX),
@@ -316,7 +316,7 @@ fn a_method_that_only_clients_send_is_refused_whatever_its_tables_hold() {
 }
 
 #[test]
-fn a_stream_ends_where_the_peer_refuses_the_grammar() {
+fn a_stream_ends_at_a_frame_that_breaks_the_grammar() {
     let mut bytes = tune(FRAME_MAX_USUAL);
     bytes.extend_from_slice(&[FRAME_BODY, 0, 1, 0xff, 0xff, 0xff, 0xff]);
     let mut wire = Wire::new(bytes.as_slice(), None);
@@ -350,7 +350,7 @@ fn a_publish_that_lapin_drops_half_way_takes_nothing_of_the_next() {
 }
 
 #[test]
-fn names_of_a_delivery_without_its_content_are_not_anothers() {
+fn names_of_a_delivery_without_content_are_not_used_for_the_next() {
     let deliver = |key: u8| {
         let mut deliver = vec![0, 60, 0, 60, 1, b't'];
         deliver.extend_from_slice(&7_u64.to_be_bytes());
@@ -369,7 +369,7 @@ fn names_of_a_delivery_without_its_content_are_not_anothers() {
 }
 
 #[test]
-fn a_greeting_that_is_nested_too_deep_is_none() {
+fn a_greeting_that_is_nested_too_deep_is_no_table() {
     assert!(begins_with_table(&nested(64, b'F')[2..]));
     assert!(!begins_with_table(&nested(65, b'F')[2..]));
     assert!(!begins_with_table(b"\0\0\0\x01"));

@@ -72,7 +72,7 @@ fn retried(message: &Message) -> Outgoing {
 }
 
 #[test]
-fn a_copy_keeps_what_is_the_messages_own_and_is_persistent() {
+fn a_copy_keeps_the_messages_own_content_and_is_persistent() {
     let copy = retried(&hostile());
     assert_eq!(
         (copy.exchange.as_str(), copy.routing_key.as_str()),
@@ -86,7 +86,7 @@ fn a_copy_keeps_what_is_the_messages_own_and_is_persistent() {
 }
 
 #[test]
-fn what_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
+fn content_that_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
     let copy = retried(&hostile());
     assert_eq!(copy.properties.expiration.as_deref(), Some("3500"));
     assert_eq!(copy.properties.user_id, None);
@@ -175,7 +175,7 @@ fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
 }
 
 #[test]
-fn what_a_stranger_says_of_the_origin_is_not_kept_where_an_exchange_brought_the_message() {
+fn forged_origin_headers_are_dropped_if_the_message_came_from_an_exchange() {
     let mut message = hostile();
     for name in [
         ORIGINAL_EXCHANGE,
@@ -256,7 +256,7 @@ fn a_message_without_an_id_has_the_same_job_id_at_every_attempt() {
 }
 
 #[test]
-fn a_copy_keeps_its_callers_address_but_not_what_stands_for_any() {
+fn a_copy_keeps_a_callers_address_but_not_the_placeholder_for_direct_reply_to() {
     let mut message = hostile();
     let reply_to = |message: &Message| retried(message).properties.reply_to;
     for kept in ["replies", "amq.rabbitmq.reply-to.g1h2AA==.Key=="] {
@@ -271,7 +271,7 @@ fn a_copy_keeps_its_callers_address_but_not_what_stands_for_any() {
 }
 
 #[test]
-fn a_forged_time_is_not_believed() {
+fn a_forged_time_is_ignored() {
     let mut message = hostile();
     message
         .headers
@@ -362,7 +362,7 @@ fn a_retry_of_any_size_fits_with_what_the_broker_adds_on_its_way_back() {
 }
 
 #[test]
-fn what_is_left_out_is_named_at_each_attempt() {
+fn dropped_headers_are_listed_at_each_attempt() {
     let mut message = hostile();
     let huge = |size: usize| HeaderValue::from("x".repeat(size));
     message.headers.insert("huge".to_owned(), huge(119_000));
@@ -457,7 +457,7 @@ fn revived(letter: &Message) -> Outgoing {
 }
 
 #[test]
-fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stays_there() {
+fn a_dead_letter_goes_back_with_no_attempt_spent_and_moved_content_stays_moved() {
     let retry = crate::settings::RetrySettings::default();
     let after_a_retry = Message {
         routing_key: String::from("q"),
@@ -502,7 +502,7 @@ fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stay
 }
 
 #[test]
-fn a_letter_of_the_brokers_goes_back_without_what_would_be_taken_for_a_cycle() {
+fn a_letter_from_the_broker_goes_back_without_its_x_death_header() {
     let death = Headers::from([
         (String::from("reason"), HeaderValue::from("rejected")),
         (String::from("exchange"), HeaderValue::from("orders")),

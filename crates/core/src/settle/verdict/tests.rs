@@ -114,7 +114,7 @@ fn word(verdict: &Verdict) -> String {
 }
 
 #[test]
-fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
+fn a_death_carries_what_the_runner_saw_of_the_job() {
     let retry = RetrySettings::default();
     let refused = |failure| JobEnd::Rejected {
         reason: String::from("not a picture"),
@@ -136,13 +136,13 @@ fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
 }
 
 #[test]
-fn a_job_that_asks_for_later_has_not_failed() {
+fn a_job_that_asks_for_a_retry_has_not_failed() {
     let verdict = verdict(later(None), at_attempt(1), &RetrySettings::default());
     assert!(matches!(verdict, Verdict::Retry { failure: None, .. }));
 }
 
 #[test]
-fn the_broker_dead_letters_where_it_is_asked_to() {
+fn the_broker_dead_letters_if_the_settings_say_so() {
     let retry = RetrySettings {
         dead_letter: DeadLetter::Broker,
         ..RetrySettings::default()
@@ -152,7 +152,7 @@ fn the_broker_dead_letters_where_it_is_asked_to() {
 }
 
 #[test]
-fn launches_that_fail_have_a_count_of_their_own() {
+fn failed_launches_are_counted_separately() {
     let retry = RetrySettings::default();
     let fourth = History {
         launch_failures: 4,
@@ -207,7 +207,7 @@ impl Quorum {
 }
 
 #[test]
-fn nothing_that_we_give_back_is_counted_by_the_broker() {
+fn give_backs_do_not_raise_the_brokers_delivery_count() {
     let retry = RetrySettings::default();
     for limit in [0, 1, 2, 3, 20] {
         let mut queue = Quorum::new(limit);
@@ -225,7 +225,7 @@ fn nothing_that_we_give_back_is_counted_by_the_broker() {
 }
 
 #[test]
-fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
+fn a_message_that_kills_the_daemon_is_dead_lettered_before_any_delivery_limit() {
     let retry = RetrySettings::default();
     for limit in [1, 2, 3, 20] {
         let mut queue = Quorum::new(limit);
@@ -247,7 +247,7 @@ fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
 }
 
 #[test]
-fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
+fn a_message_given_back_to_a_classic_queue_keeps_its_place() {
     let message = |redelivered, headers| Message {
         redelivered,
         headers,
@@ -310,7 +310,7 @@ fn a_message_is_not_dead_before_it_ran_once() {
 }
 
 #[test]
-fn suspects_wait_for_their_turn_at_a_level_that_there_is() {
+fn suspects_wait_at_an_existing_level() {
     let mut retry = RetrySettings::default();
     let history = History {
         give_backs: SUSPECT,

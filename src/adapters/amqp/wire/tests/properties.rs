@@ -152,7 +152,7 @@ proptest! {
 
     /// Our check agrees with lapin's parser, so nothing is replaced without need.
     #[test]
-    fn a_content_header_that_lapin_reads_goes_on_uncopied_and_any_other_becomes_one(
+    fn a_content_header_that_lapin_reads_passes_unchanged_and_any_other_is_replaced(
         list in any_bytes_for_a_list(),
         body in 0..100_u64,
     ) {
@@ -219,7 +219,7 @@ proptest! {
 
     /// The result does not depend on how the bytes are cut, or on the space in lapin's buffer.
     #[test]
-    fn what_is_read_is_the_same_however_it_arrives(
+    fn reads_the_same_bytes_however_they_arrive(
         lists in proptest::collection::vec(any_bytes_for_a_list(), 1..8),
         bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 8),
         cuts in proptest::collection::vec(0..60_usize, 1..40),
@@ -256,7 +256,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_the_same_however_it_is_taken(
+    fn writes_the_same_bytes_however_they_are_taken(
         messages in proptest::collection::vec(
             (any::<bool>(), proptest::collection::vec(any::<u8>(), 2..200), proptest::collection::vec(any::<u8>(), 0..200)),
             1..6,
