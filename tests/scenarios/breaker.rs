@@ -30,7 +30,7 @@ impl Flaky {
         flaky
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.fails.store(false, Ordering::Relaxed);
     }
 
@@ -109,9 +109,9 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
     .await;
     let quiet = status(&supervisor);
     assert_eq!((quiet.depth.ready, quiet.depth.stale), (left + 1, false));
-    assert_eq!(quiet.jobs.requeued, 0, "nothing goes round");
+    assert_eq!(quiet.jobs.requeued, 0, "no message is given back");
 
-    flaky.mend();
+    flaky.repair();
     until(&supervisor, "on trial", |pool| pool.runners.busy == 1).await;
     let most = Duration::from_millis(900);
     throughout(&supervisor, most, "on trial", |pool| {
@@ -260,8 +260,8 @@ async fn jobs_that_ran_when_it_opened_finish_without_delaying_or_replacing_the_t
         is_broken,
     )
     .await;
-    flaky.mend();
-    until(&supervisor, "mended", |pool| {
+    flaky.repair();
+    until(&supervisor, "repaired", |pool| {
         pool.state == PoolState::Active && pool.workers.live == 5
     })
     .await;
@@ -311,7 +311,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
         pool.state == PoolState::Paused && is_gone(pool)
     })
     .await;
-    flaky.mend();
+    flaky.repair();
     supervisor.resume(&name()).unwrap();
     until(&supervisor, "tried at once", |pool| pool.jobs.done == 1).await;
     until(&supervisor, "as pinned", |pool| pool.workers.live == 4).await;

@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) tries: Arc<AtomicU32>,
-    pub(super) mended: Arc<std::sync::atomic::AtomicBool>,
+    pub(super) repaired: Arc<std::sync::atomic::AtomicBool>,
 }
 
 struct Instantly;
@@ -19,7 +19,7 @@ impl RunnerManager for Broken {
 
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         self.tries.fetch_add(1, Ordering::Relaxed);
-        if self.mended.load(Ordering::Relaxed) {
+        if self.repaired.load(Ordering::Relaxed) {
             return Ok(Box::new(Instantly));
         }
         Err(StartError {
@@ -46,10 +46,10 @@ impl Runner for Instantly {
 async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     let broker = broker();
     let tries = Arc::new(AtomicU32::new(0));
-    let mended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let repaired = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let runners = Broken {
         tries: tries.clone(),
-        mended: mended.clone(),
+        repaired: repaired.clone(),
     };
     for n in 0..20 {
         broker.send(QUEUE, format!("job {n}"));
@@ -67,7 +67,7 @@ async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     assert!((5..=7).contains(&trials), "{trials} trials");
     assert_eq!(broker.ready(QUEUE), Some(20), "messages stay ready");
     assert_eq!(status(&supervisor).jobs.retried, 0);
-    mended.store(true, Ordering::Relaxed);
+    repaired.store(true, Ordering::Relaxed);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 20).await;
     assert_eq!(after.jobs.retried + after.jobs.dead, 0);
 }
@@ -127,7 +127,7 @@ async fn a_message_whose_runner_cannot_start_does_not_go_from_worker_to_worker()
     let tries = Arc::new(AtomicU32::new(0));
     let runners = Broken {
         tries: tries.clone(),
-        mended: Arc::default(),
+        repaired: Arc::default(),
     };
     let settings = PoolSettings {
         keep_warm: 50,

@@ -46,10 +46,10 @@ async fn a_fault_of_hours_costs_no_message_and_no_count() {
     for limit in LIMITS {
         for prefetch in [1, 5] {
             let broker = limited(limit);
-            let mended = Arc::new(AtomicBool::new(false));
+            let repaired = Arc::new(AtomicBool::new(false));
             let runners = Broken {
                 tries: Arc::default(),
-                mended: mended.clone(),
+                repaired: repaired.clone(),
             };
             for n in 0..3 {
                 broker.send(QUEUE, format!("job {n}"));
@@ -66,7 +66,7 @@ async fn a_fault_of_hours_costs_no_message_and_no_count() {
             tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
             let faulted = status(&supervisor);
             assert!(faulted.jobs.requeued > 100, "limit {limit}: {faulted:#?}");
-            mended.store(true, Ordering::Relaxed);
+            repaired.store(true, Ordering::Relaxed);
             let after = until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
             assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0), "limit {limit}");
         }
@@ -357,10 +357,10 @@ async fn a_message_too_large_to_be_renewed_runs_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_no_queue_takes_is_held_and_not_counted() {
     let broker = limited(2);
-    let mended = Arc::new(AtomicBool::new(false));
+    let repaired = Arc::new(AtomicBool::new(false));
     let runners = Broken {
         tries: Arc::default(),
-        mended: mended.clone(),
+        repaired: repaired.clone(),
     };
     broker.send(QUEUE, "job");
     broker.set_refusal(QUEUE, Some(QueueErrorKind::Refused));
@@ -371,7 +371,7 @@ async fn a_copy_that_no_queue_takes_is_held_and_not_counted() {
     // There is space again: the copy is accepted at once.
     broker.set_refusal(QUEUE, None);
     until(&supervisor, "given back", |pool| pool.jobs.requeued > 0).await;
-    mended.store(true, Ordering::Relaxed);
+    repaired.store(true, Ordering::Relaxed);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
     assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0));
 }

@@ -180,7 +180,7 @@ impl MemoryBroker {
 
     /// Drops every connection. Consumers end, and their unsettled deliveries return to their queues.
     pub fn disconnect(&self) {
-        self.lose("the test pulled the plug");
+        self.lose("the test closed the connection");
     }
 
     /// Connects again.
@@ -333,7 +333,7 @@ impl MemoryBroker {
             .refusals
             .get(&QueueName::from(message.routing_key.as_str()))
         {
-            let what = format!("publish to {:?}: the test says so", message.routing_key);
+            let what = format!("publish to {:?}: the test refuses it", message.routing_key);
             return Err(QueueError::new(*kind, what));
         }
         if core

@@ -196,7 +196,7 @@ fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
     daemon.signal(Signal::SIGQUIT);
     daemon.end();
     assert!(!home.join(leaf).parent().unwrap().exists());
-    poll(|| fs::remove_dir(home.join("tidegate-supervisor")).ok()).expect("nobody is in it");
+    poll(|| fs::remove_dir(home.join("tidegate-supervisor")).ok()).expect("it has no process left");
     fs::remove_dir(home).unwrap();
 }
 

@@ -90,7 +90,7 @@ impl Refusal {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAllowed => "reply_allow does not have it",
-            Self::OwnQueue => "it is a queue of our own pools",
+            Self::OwnQueue => "it is the queue of one of our pools",
         }
     }
 
@@ -102,9 +102,7 @@ impl Refusal {
             Self::NotAllowed if reply_to.starts_with(BROKER_NAMED) => Some(
                 "set reply_allow = [\"amq.gen-*\"] in the pool, for queues that the broker named",
             ),
-            Self::NotAllowed => {
-                Some("name the queue in the pool's reply_allow, if it is to be trusted")
-            }
+            Self::NotAllowed => Some("name the queue in the pool's reply_allow, if you trust it"),
         }
     }
 }

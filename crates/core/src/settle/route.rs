@@ -102,11 +102,11 @@ pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
             "was declared by someone else in another way (406), and would not send retries back"
         }
         K::LimitReached => "cannot be declared, because a limit on queues is reached",
-        K::AccessRefused => "may not be declared by this user, and is not there",
+        K::AccessRefused => "does not exist, and this user may not declare it",
         K::Conflict => "is held exclusively by another connection",
         K::Timeout => "does not confirm (a quorum queue without a leader does not)",
         K::Refused => "refuses messages (full, or its node is gone)",
-        K::Unroutable => "is gone as soon as it is declared",
+        K::Unroutable => "is deleted as soon as it is declared",
         _ => "cannot be used",
     }
 }

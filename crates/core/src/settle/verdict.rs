@@ -324,7 +324,7 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             cause: DeathCause::CrashLoop,
             attempts: history.attempt - 1,
             message: format!(
-                "delivered {} times without coming to an end",
+                "delivered {} times, but its job never ended",
                 history.unfinished()
             ),
             failure: None,

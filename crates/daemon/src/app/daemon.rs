@@ -170,7 +170,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     served.end().await;
     match ending {
         Ending::Clean => info!("ended"),
-        Ending::GivenBack(jobs) => warn!(jobs, "ended, with jobs that were stopped and given back"),
+        Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
     }
     Ok(ending)
 }
@@ -324,7 +324,7 @@ impl Daemon {
         loop {
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "was sent a signal");
+                    info!(signal = ?signal, "received a signal");
                     Event::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
@@ -341,7 +341,7 @@ impl Daemon {
                 }
                 Decision::StopNow => {
                     notify(&[NotifyState::Stopping]);
-                    warn!("stopping at once; what runs is given back");
+                    warn!("stopping at once; running jobs are given back");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
                         Event::Stopped(supervisor.stop_now().await)
@@ -404,7 +404,10 @@ impl Daemon {
                 }
             };
             for key in needs_restart(&started, &loaded.settings) {
-                warn!(key, "changed, which takes effect at the next start");
+                warn!(
+                    key,
+                    "the key has changed; the change takes effect at the next start"
+                );
             }
             let mut current = pools.lock().await;
             if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {

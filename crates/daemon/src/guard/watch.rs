@@ -210,7 +210,7 @@ fn report(status: Option<ExitStatus>, ended: &Ended) {
 fn complain(ended: &Ended) {
     if !ended.left.is_empty() {
         say(format_args!(
-            "processes that do not die of KILL are left behind: {:?}",
+            "some processes did not die after KILL: {:?}",
             ended
                 .left
                 .iter()

@@ -135,7 +135,7 @@ impl EventsFile {
             Ok(opened) => opened.map_err(failed)?,
             Err(_) => warn!(
                 path = %path.display(),
-                "the events file takes long to open; events wait for it, and are dropped where they are too many"
+                "the events file is slow to open; events wait for it, and some may be dropped"
             ),
         }
         let writer = EventsWriter {
@@ -173,7 +173,7 @@ impl EventsWriter {
         }
         let left = until.saturating_duration_since(Instant::now());
         if self.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-            warn!("the events file does not take its last events; they are dropped");
+            warn!("could not write the last events to the events file; they are dropped");
         }
     }
 }
@@ -255,7 +255,7 @@ impl Output {
         match open(&self.path) {
             Ok(file) => {
                 if file.is_none() {
-                    self.failing("nobody reads it");
+                    self.failing("it has no reader");
                 }
                 self.file = file;
                 let _ = opening.send(Ok(()));
@@ -374,7 +374,7 @@ impl Output {
 
     fn works(&mut self) {
         if std::mem::take(&mut self.is_failing) {
-            info!(path = %self.path.display(), "the events file is written again");
+            info!(path = %self.path.display(), "writing to the events file again");
         }
     }
 
@@ -384,7 +384,7 @@ impl Output {
             self.file = open(&self.path)?;
         }
         let Some(mut file) = self.file.take() else {
-            return Err(io::Error::other("nobody reads it"));
+            return Err(io::Error::other("it has no reader"));
         };
         let before = file.metadata()?;
         if std::mem::take(&mut self.is_mid_line) {
@@ -399,7 +399,7 @@ impl Output {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
                     if poll(&mut fds, PollTimeout::from(TICK)) == Ok(0) && self.is_to_reopen() {
-                        result = Err(io::Error::other("its reader does not read"));
+                        result = Err(io::Error::other("its reader has stalled"));
                     }
                 }
                 Err(error) => result = Err(error),
@@ -438,7 +438,7 @@ impl Output {
             }
             Ok(None) => {
                 self.file = None;
-                self.failing("nobody reads it");
+                self.failing("it has no reader");
             }
             Err(error) => warn!(
                 path = %self.path.display(),

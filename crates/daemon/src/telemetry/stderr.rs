@@ -252,7 +252,7 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
         tracing::warn!(
             target: DROPPED_TARGET,
             lines = self.lost,
-            "log lines were dropped: standard error did not take them"
+            "log lines were dropped: standard error did not accept them"
         );
         let mut notice = std::mem::take(&mut self.shared.lock().notice);
         if notice.is_empty() {

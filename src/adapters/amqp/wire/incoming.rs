@@ -38,10 +38,10 @@ pub enum Refused {
     #[error("the broker sent a frame of the unknown type {0}")]
     Type(u8),
     /// The frame does not end where its size says.
-    #[error("the broker sent a frame without its end")]
+    #[error("the broker sent a frame without an end byte")]
     End,
     /// The frame holds a method that brokers do not send, or a method that is cut short.
-    #[error("the broker sent the method {0}.{1}, which it may not, or not whole")]
+    #[error("the broker sent the method {0}.{1}, which is not allowed or is cut short")]
     Method(u16, u16),
     /// The frame holds a content header that is cut short.
     #[error("the broker sent a content header that is cut short")]
@@ -173,7 +173,7 @@ impl Incoming {
         if is_plain {
             return Ok(None);
         }
-        let mut mended = payload[..4].to_vec();
+        let mut repaired = payload[..4].to_vec();
         let mut names = Vec::new();
         fields(layout, arguments, |field, _| {
             match field {
@@ -183,19 +183,19 @@ impl Incoming {
                     while !shown.is_char_boundary(end) {
                         end -= 1;
                     }
-                    mended.push(end as u8);
-                    mended.extend_from_slice(&shown.as_bytes()[..end]);
+                    repaired.push(end as u8);
+                    repaired.extend_from_slice(&shown.as_bytes()[..end]);
                     names.push(text);
                 }
                 // Only a greeting has a table, and nothing of it is needed.
                 Field::Table(content) if !is_container(content, Kind::Table, LAPINS) => {
-                    mended.extend_from_slice(&[0; 4]);
+                    repaired.extend_from_slice(&[0; 4]);
                 }
                 Field::Table(content) => {
-                    mended.extend_from_slice(&(content.len() as u32).to_be_bytes());
-                    mended.extend_from_slice(content);
+                    repaired.extend_from_slice(&(content.len() as u32).to_be_bytes());
+                    repaired.extend_from_slice(content);
                 }
-                Field::Other(bytes) => mended.extend_from_slice(bytes),
+                Field::Other(bytes) => repaired.extend_from_slice(bytes),
             }
             true
         });
@@ -207,8 +207,8 @@ impl Incoming {
             };
             self.names.insert(channel, names);
         }
-        let mut out = Vec::with_capacity(mended.len() + HEAD + 1);
-        frame(&mut out, FRAME_METHOD, channel, &mended);
+        let mut out = Vec::with_capacity(repaired.len() + HEAD + 1);
+        frame(&mut out, FRAME_METHOD, channel, &repaired);
         Ok(Some(out))
     }
 

@@ -7,7 +7,7 @@
 //! carry the received bytes. A frame that is larger than agreed is refused before memory is allocated for it.
 //!
 //! ```text
-//!   socket ──► Incoming ──► lapin ──► message()        properties with texts escaped, and the bytes they are
+//!   socket ──► Incoming ──► lapin ──► message()        properties with escaped texts, and their bytes
 //!   socket ◄── Outgoing ◄── lapin ◄── properties()     the same bytes
 //! ```
 //!
