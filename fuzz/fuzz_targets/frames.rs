@@ -4,13 +4,13 @@
 
 use amq_protocol::frame::{AMQPFrame, parse_frame, parsing::parse_content_header};
 use libfuzzer_sys::fuzz_target;
-use tidegate::adapters::amqp::wire::{Incoming, Look};
+use tidegate::adapters::amqp::wire::{FrameAction, IncomingFrames};
 
 const TUNE: &[u8] = b"\x01\0\0\0\0\0\x0c\0\x0a\0\x1e\x07\xff\0\x02\0\0\0\x3c\xce";
 
-fn agreed() -> Incoming {
-    let mut incoming = Incoming::new(None);
-    assert_eq!(incoming.look(TUNE), Ok(Look::Pass(TUNE.len())));
+fn agreed() -> IncomingFrames {
+    let mut incoming = IncomingFrames::new(None);
+    assert_eq!(incoming.look(TUNE), Ok(FrameAction::Pass(TUNE.len())));
     incoming
 }
 
@@ -30,11 +30,11 @@ fuzz_target!(|data: &[u8]| {
     frame.extend_from_slice(data);
     frame.push(0xce);
     match agreed().look(&frame) {
-        Ok(Look::Pass(length)) => {
+        Ok(FrameAction::Pass(length)) => {
             assert_eq!(length, frame.len());
             taken(&frame);
         }
-        Ok(Look::Replace(length, with)) => {
+        Ok(FrameAction::Replace(length, with)) => {
             assert_eq!(length, frame.len());
             // Lapin's parser recurses. A small frame cannot be nested deep enough to overflow the stack.
             if frame.len() < 4096 {
@@ -52,9 +52,9 @@ fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     while let Ok(look) = incoming.look(rest) {
         let length = match look {
-            Look::Wait(_) => break,
-            Look::Pass(length) => length,
-            Look::Replace(length, with) => {
+            FrameAction::Wait(_) => break,
+            FrameAction::Pass(length) => length,
+            FrameAction::Replace(length, with) => {
                 taken(&with);
                 length
             }

@@ -19,9 +19,9 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// All queues and consumers.
 #[derive(Debug, Default)]
-pub(super) struct Core {
-    queues: BTreeMap<QueueName, Queue>,
-    consumers: HashMap<u64, Consumer>,
+pub(super) struct BrokerState {
+    queues: BTreeMap<QueueName, StoredQueue>,
+    consumers: HashMap<u64, ConsumerState>,
     next_consumer: u64,
     next_place: u64,
     pub(super) connected: bool,
@@ -37,18 +37,18 @@ pub(super) struct Core {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct StoredQueue {
     spec: QueueSpec,
     /// How often a message may be returned; `None` is without limit.
     delivery_limit: Option<u32>,
-    ready: VecDeque<Stored>,
+    ready: VecDeque<StoredMessage>,
     /// Consumers in the order of their next turn.
     turns: VecDeque<u64>,
 }
 
 /// A message in a queue.
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredMessage {
     message: Message,
     /// Its position in the queue. A returned message takes the same position again.
     place: u64,
@@ -58,20 +58,20 @@ struct Stored {
 }
 
 #[derive(Debug)]
-struct Consumer {
+struct ConsumerState {
     /// `None` after the queue was deleted: its deliveries cannot be returned.
     queue: Option<QueueName>,
     prefetch: usize,
     /// Deliveries that are not settled, by tag.
-    unsettled: BTreeMap<u64, Stored>,
+    unsettled: BTreeMap<u64, StoredMessage>,
     next_tag: u64,
     /// `None` ends the stream. A consumer whose stream has ended may still settle.
-    sender: Option<mpsc::UnboundedSender<Handed>>,
+    sender: Option<mpsc::UnboundedSender<ConsumerMessage>>,
 }
 
 /// What a consumer receives. The channel is unbounded because prefetch bounds its content.
 #[derive(Debug)]
-pub(super) enum Handed {
+pub(super) enum ConsumerMessage {
     /// A message and its tag.
     Delivery(u64, Box<Message>),
     /// The connection is lost.
@@ -80,13 +80,13 @@ pub(super) enum Handed {
 
 /// How an unsettled delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settling {
+pub(super) enum SettleKind {
     Ack,
     Requeue,
     Reject,
 }
 
-impl Core {
+impl BrokerState {
     pub(super) fn has(&self, queue: &QueueName) -> bool {
         self.queues.contains_key(queue)
     }
@@ -119,7 +119,7 @@ impl Core {
             );
             return Err(QueueError::new(QueueErrorKind::Mismatch, what));
         }
-        let queue = Queue {
+        let queue = StoredQueue {
             spec,
             delivery_limit: None,
             ready: VecDeque::new(),
@@ -182,7 +182,7 @@ impl Core {
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };
-        found.ready.push_back(Stored {
+        found.ready.push_back(StoredMessage {
             message,
             place,
             returned: count.and_then(|count| count.as_integer()).unwrap_or(0),
@@ -222,7 +222,7 @@ impl Core {
         queue: &QueueName,
         prefetch: u16,
         now: Instant,
-    ) -> Result<(u64, mpsc::UnboundedReceiver<Handed>), QueueError> {
+    ) -> Result<(u64, mpsc::UnboundedReceiver<ConsumerMessage>), QueueError> {
         let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
         if let Some(kind) = self.refuses {
             return Err(QueueError::new(
@@ -236,7 +236,7 @@ impl Core {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.consumers.insert(
             id,
-            Consumer {
+            ConsumerState {
                 queue: Some(queue.clone()),
                 prefetch: usize::from(prefetch),
                 unsettled: BTreeMap::new(),
@@ -255,7 +255,7 @@ impl Core {
         self.next_consumer += 1;
         self.consumers.insert(
             id,
-            Consumer {
+            ConsumerState {
                 queue: Some(queue.clone()),
                 prefetch: usize::MAX,
                 unsettled: BTreeMap::new(),
@@ -314,7 +314,7 @@ impl Core {
     }
 
     /// Settles one delivery. `false` if its channel is gone or it was settled before.
-    pub(super) fn settle(&mut self, id: u64, tag: u64, settling: Settling, now: Instant) -> bool {
+    pub(super) fn settle(&mut self, id: u64, tag: u64, settling: SettleKind, now: Instant) -> bool {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return false;
         };
@@ -325,9 +325,9 @@ impl Core {
             return true;
         };
         match settling {
-            Settling::Ack => {}
-            Settling::Requeue => self.put_back(&queue, stored, now),
-            Settling::Reject => self.dead_letter(&queue, stored.message, now),
+            SettleKind::Ack => {}
+            SettleKind::Requeue => self.put_back(&queue, stored, now),
+            SettleKind::Reject => self.dead_letter(&queue, stored.message, now),
         }
         self.dispatch(&queue, now);
         true
@@ -344,7 +344,7 @@ impl Core {
             let consumer = self.consumers.get(&id);
             if let Some(sender) = consumer.and_then(|consumer| consumer.sender.as_ref()) {
                 // A consumer whose worker has ended needs no message.
-                let _ = sender.send(Handed::Lost);
+                let _ = sender.send(ConsumerMessage::Lost);
             }
             self.close(id, now);
         }
@@ -401,7 +401,7 @@ impl Core {
             (Some(own), Some(queues)) => Some(own.min(queues)),
             (own, queues) => own.or(queues),
         };
-        found.ready.push_back(Stored {
+        found.ready.push_back(StoredMessage {
             message,
             place,
             returned: 0,
@@ -412,7 +412,7 @@ impl Core {
 
     /// Returns a message to its position. If it has reached the queue's delivery limit, it is dead-lettered or
     /// dropped.
-    fn put_back(&mut self, queue: &QueueName, mut stored: Stored, now: Instant) {
+    fn put_back(&mut self, queue: &QueueName, mut stored: StoredMessage, now: Instant) {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
@@ -475,13 +475,13 @@ impl Core {
             consumer.unsettled.insert(tag, stored);
             if let Some(sender) = &consumer.sender {
                 // If the receiver is gone, closing the consumer returns all its deliveries.
-                let _ = sender.send(Handed::Delivery(tag, Box::new(message)));
+                let _ = sender.send(ConsumerMessage::Delivery(tag, Box::new(message)));
             }
         }
     }
 
     fn expire_head(&mut self, queue: &QueueName, now: Instant) {
-        let due = |queue: &Queue| {
+        let due = |queue: &StoredQueue| {
             queue
                 .ready
                 .front()
@@ -494,7 +494,7 @@ impl Core {
     }
 }
 
-impl Stored {
+impl StoredMessage {
     /// The message as a consumer sees it.
     fn shown(&self, kind: QueueKind) -> Message {
         let mut message = self.message.clone();

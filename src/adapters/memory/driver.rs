@@ -14,7 +14,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::core::{Core, Handed, Settling};
+use super::core::{BrokerState, ConsumerMessage, SettleKind};
 use crate::{
     decide::QueueName,
     queue::{
@@ -44,11 +44,11 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct MemoryBroker {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBroker>,
 }
 
-struct Shared {
-    core: Mutex<Core>,
+struct SharedBroker {
+    core: Mutex<BrokerState>,
     connectivity: watch::Sender<Connectivity>,
     /// Whether publishers are blocked and confirms held back. Written by tests, read by publishing tasks.
     blocked: watch::Sender<bool>,
@@ -59,10 +59,10 @@ struct Shared {
 impl MemoryBroker {
     /// A connected broker without queues.
     pub fn new() -> Self {
-        let mut core = Core::default();
+        let mut core = BrokerState::default();
         core.connected = true;
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedBroker {
                 core: Mutex::new(core),
                 connectivity: watch::Sender::new(Connectivity::Connected),
                 blocked: watch::Sender::new(false),
@@ -199,14 +199,14 @@ impl MemoryBroker {
             .send_replace(Connectivity::Disconnected { error });
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    fn core(&self) -> MutexGuard<'_, BrokerState> {
         self.shared
             .core
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, Core>, QueueError> {
+    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, BrokerState>, QueueError> {
         let core = self.core();
         if core.connected {
             Ok(core)
@@ -373,7 +373,7 @@ impl MemoryBroker {
 struct MemoryConsumer {
     broker: MemoryBroker,
     id: u64,
-    deliveries: mpsc::UnboundedReceiver<Handed>,
+    deliveries: mpsc::UnboundedReceiver<ConsumerMessage>,
     lost: bool,
     clock: tokio::task::JoinHandle<()>,
 }
@@ -386,7 +386,7 @@ impl Consumer for MemoryConsumer {
         }
         self.deliveries.poll_recv(cx).map(|handed| {
             Some(match handed? {
-                Handed::Delivery(tag, message) => Ok(Delivery::new(
+                ConsumerMessage::Delivery(tag, message) => Ok(Delivery::new(
                     *message,
                     Box::new(MemorySettle {
                         broker: self.broker.clone(),
@@ -395,7 +395,7 @@ impl Consumer for MemoryConsumer {
                         holds: false,
                     }),
                 )),
-                Handed::Lost => {
+                ConsumerMessage::Lost => {
                     self.lost = true;
                     Err(QueueError::new(QueueErrorKind::Disconnected, "consume"))
                 }
@@ -468,7 +468,7 @@ struct MemorySettle {
 }
 
 impl MemorySettle {
-    fn settle(&self, settling: Settling) -> Result<(), SettleError> {
+    fn settle(&self, settling: SettleKind) -> Result<(), SettleError> {
         let settled = self
             .broker
             .core()
@@ -485,15 +485,15 @@ impl MemorySettle {
 #[async_trait]
 impl Settle for MemorySettle {
     async fn ack(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Ack)
+        self.settle(SettleKind::Ack)
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Requeue)
+        self.settle(SettleKind::Requeue)
     }
 
     async fn reject(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Reject)
+        self.settle(SettleKind::Reject)
     }
 
     fn abandon(self: Box<Self>) {
@@ -501,6 +501,6 @@ impl Settle for MemorySettle {
             return;
         }
         // If the channel is gone, the delivery has returned to its queue already.
-        let _ = self.settle(Settling::Requeue);
+        let _ = self.settle(SettleKind::Requeue);
     }
 }

@@ -110,7 +110,7 @@ impl Refusal {
 impl Answering<'_> {
     /// Decides whether a message with this verdict is replied to, and how.
     pub fn answer(&self, request: &Message, verdict: &Verdict) -> Answer {
-        let Some(said) = self.said(verdict) else {
+        let Some(result) = self.result(verdict) else {
             return Answer::None;
         };
         let (reply_to, no_route) = match self.target(request) {
@@ -118,12 +118,12 @@ impl Answering<'_> {
             Some(Err(refusal)) => return Answer::Refused(refusal),
             Some(Ok(target)) => target,
         };
-        let (says, Content { headers, reply }) = match said {
-            Said::Done(reply) if is_longer(&reply, self.settings.max) => {
-                (Says::TooLarge, Content::too_large(self.settings.max))
+        let (says, ReplyContent { headers, reply }) = match result {
+            ReplyResult::Done(reply) if is_longer(&reply, self.settings.max) => {
+                (Says::TooLarge, ReplyContent::too_large(self.settings.max))
             }
-            Said::Done(reply) => (Says::Done, Content::done(reply)),
-            Said::Failed(death) => (Says::Failed, Content::failed(death)),
+            ReplyResult::Done(reply) => (Says::Done, ReplyContent::done(reply)),
+            ReplyResult::Failed(death) => (Says::Failed, ReplyContent::failed(death)),
         };
         let correlation_id = correlation(request);
         let message = Outgoing {
@@ -160,18 +160,18 @@ impl Answering<'_> {
         }
     }
 
-    fn said<'v>(&self, verdict: &'v Verdict) -> Option<Said<'v>> {
+    fn result<'v>(&self, verdict: &'v Verdict) -> Option<ReplyResult<'v>> {
         let answers = self.settings.answers;
         match verdict {
             _ if answers == Answers::Never => None,
-            Verdict::Ack { reply: Some(reply) } => Some(Said::Done(reply.clone())),
+            Verdict::Ack { reply: Some(reply) } => Some(ReplyResult::Done(reply.clone())),
             Verdict::Ack { reply: None } if answers == Answers::Always => {
-                Some(Said::Done(Reply::default()))
+                Some(ReplyResult::Done(Reply::default()))
             }
             Verdict::DeadLetter { death } | Verdict::Reject { death }
                 if answers == Answers::Always || self.given =>
             {
-                Some(Said::Failed(death))
+                Some(ReplyResult::Failed(death))
             }
             _ => None,
         }
@@ -194,19 +194,19 @@ impl Answering<'_> {
 }
 
 /// The result that the reply tells.
-enum Said<'v> {
+enum ReplyResult<'v> {
     Done(Reply),
     Failed(&'v Death),
 }
 
 /// The content of a reply. A reply that is not `done` has no body, so that a caller that ignores the headers does not
 /// take it for a result.
-struct Content {
+struct ReplyContent {
     headers: Headers,
     reply: Reply,
 }
 
-impl Content {
+impl ReplyContent {
     fn done(reply: Reply) -> Self {
         let mut headers = Headers::new();
         set(&mut headers, OUTCOME, "done");

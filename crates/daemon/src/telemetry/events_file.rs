@@ -70,8 +70,8 @@ pub struct EventsFileError {
 #[derive(Clone)]
 pub struct EventsFile {
     /// Written by workers and pools, read by the writer.
-    messages: SyncSender<Message>,
-    shared: Arc<Shared>,
+    messages: SyncSender<WriterMessage>,
+    shared: Arc<SharedCounts>,
 }
 
 impl std::fmt::Debug for EventsFile {
@@ -80,7 +80,7 @@ impl std::fmt::Debug for EventsFile {
     }
 }
 
-struct Shared {
+struct SharedCounts {
     /// Events that did not fit the channel. Written by workers and pools, taken by the writer.
     dropped: AtomicU64,
     /// How often [`EventsFile::reopen`] was called. Read by the writer.
@@ -92,13 +92,13 @@ struct Shared {
 /// The writer's thread.
 #[derive(Debug)]
 pub struct EventsWriter {
-    messages: SyncSender<Message>,
+    messages: SyncSender<WriterMessage>,
     /// Closed when the writer has ended.
     ended: Receiver<()>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum WriterMessage {
     Event(Timestamp, Event),
     Reopen,
     Close,
@@ -118,12 +118,12 @@ impl EventsFile {
         let (messages, receiver) = sync_channel(CAPACITY);
         let (opening, opened) = sync_channel(1);
         let (ending, ended) = sync_channel(0);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedCounts {
             dropped: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
             total: events_dropped(),
         });
-        let output = Output::new(path, shared.clone());
+        let output = EventsOutput::new(path, shared.clone());
         thread::Builder::new()
             .name("events-file".to_owned())
             .spawn(move || {
@@ -149,13 +149,13 @@ impl EventsFile {
     pub fn reopen(&self) {
         self.shared.reopens.fetch_add(1, Ordering::Relaxed);
         // If the channel is full, the writer sees the counter after its current messages.
-        let _ = self.messages.try_send(Message::Reopen);
+        let _ = self.messages.try_send(WriterMessage::Reopen);
     }
 }
 
 impl EventSink for EventsFile {
     fn emit(&self, event: Event) {
-        let message = Message::Event(Timestamp::now(), event);
+        let message = WriterMessage::Event(Timestamp::now(), event);
         if self.messages.try_send(message).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             self.shared.total.increment(1);
@@ -168,7 +168,7 @@ impl EventsWriter {
     pub fn close(self) {
         let until = Instant::now() + PATIENCE;
         // If the channel is full, the writer is late.
-        while self.messages.try_send(Message::Close).is_err() && Instant::now() < until {
+        while self.messages.try_send(WriterMessage::Close).is_err() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
         let left = until.saturating_duration_since(Instant::now());
@@ -201,19 +201,19 @@ fn is_without_reader(error: &io::Error, path: &Path) -> bool {
 
 /// One line of the file.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EventLine<'a> {
     timestamp: Timestamp,
     #[serde(flatten)]
     event: &'a Event,
 }
 
 /// The writer's state.
-struct Output {
+struct EventsOutput {
     path: PathBuf,
     /// `None` while the file cannot be opened.
     file: Option<File>,
-    shared: Arc<Shared>,
-    /// The value of `Shared::reopens` that was handled last.
+    shared: Arc<SharedCounts>,
+    /// The value of `SharedCounts::reopens` that was handled last.
     reopened: u64,
     /// When the file was last opened in vain.
     looked: Instant,
@@ -231,8 +231,8 @@ struct Output {
     reconciled: HashMap<PoolName, [u32; 3]>,
 }
 
-impl Output {
-    fn new(path: &Path, shared: Arc<Shared>) -> Self {
+impl EventsOutput {
+    fn new(path: &Path, shared: Arc<SharedCounts>) -> Self {
         Self {
             path: path.to_owned(),
             file: None,
@@ -249,7 +249,7 @@ impl Output {
     }
 
     /// Opens the file, reports the result, and writes until the channel is closed.
-    fn run(mut self, opening: &SyncSender<io::Result<()>>, messages: &Receiver<Message>) {
+    fn run(mut self, opening: &SyncSender<io::Result<()>>, messages: &Receiver<WriterMessage>) {
         // The file may be a terminal; see the log's writer.
         let _ = SigSet::from(Signal::SIGTTOU).thread_block();
         match open(&self.path) {
@@ -271,7 +271,7 @@ impl Output {
         self.serve(messages);
     }
 
-    fn serve(mut self, messages: &Receiver<Message>) {
+    fn serve(mut self, messages: &Receiver<WriterMessage>) {
         loop {
             let mut message = match messages.recv_timeout(IDLE) {
                 Ok(message) => Some(message),
@@ -281,9 +281,9 @@ impl Output {
             // Takes all messages that are there, then writes: it never waits for a batch to fill up.
             while let Some(next) = message {
                 match next {
-                    Message::Event(timestamp, event) => self.add(timestamp, &event),
-                    Message::Reopen => self.reopen(),
-                    Message::Close => return self.flush(),
+                    WriterMessage::Event(timestamp, event) => self.add(timestamp, &event),
+                    WriterMessage::Reopen => self.reopen(),
+                    WriterMessage::Close => return self.flush(),
                 }
                 if self.lines.len() >= BATCH_BYTES {
                     self.flush();
@@ -305,7 +305,7 @@ impl Output {
         if !self.is_news(event) {
             return;
         }
-        let line = serde_json::to_string(&Line { timestamp, event });
+        let line = serde_json::to_string(&EventLine { timestamp, event });
         let Ok(line) = line else {
             self.lose(1);
             return;
@@ -481,8 +481,8 @@ mod tests {
         }
     }
 
-    fn shared() -> Shared {
-        Shared {
+    fn shared() -> SharedCounts {
+        SharedCounts {
             dropped: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
             total: Counter::noop(),
@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn only_reconciles_that_changed_something_are_written() {
-        let mut output = Output::new(Path::new("unused"), Arc::new(shared()));
+        let mut output = EventsOutput::new(Path::new("unused"), Arc::new(shared()));
         for (pool, numbers, is_news, why) in [
             ("a", [0, 0, 0, 0], true, "the first"),
             ("a", [0, 0, 0, 0], false, "the same"),

@@ -122,26 +122,26 @@ pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
     let rates = Arc::new(Rates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
-    let lines = Lines { stderr, format };
+    let lines = StderrLines { stderr, format };
     let layer = match format {
         LogFormat::Human => fmt::layer()
             .fmt_fields(HumanFields)
             .with_writer(lines)
             .with_ansi(wants_colour())
             .with_target(false)
-            .map_event_format(|lines| Bounded::new(lines, &rates))
+            .map_event_format(|lines| RateLimited::new(lines, &rates))
             .log_internal_errors(false)
             .boxed(),
         LogFormat::Json => fmt::layer()
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .map_event_format(|lines| Bounded::new(lines, &rates))
+            .map_event_format(|lines| RateLimited::new(lines, &rates))
             .with_writer(lines)
             .log_internal_errors(false)
             .boxed(),
     };
-    let filter = Wanted(chosen);
+    let filter = LogFilter(chosen);
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
@@ -201,12 +201,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 ///
 /// A filter's `event_enabled` would be the usual place. But when it hides one event, tracing-subscriber 0.3.23 may
 /// also hide the next event of that thread.
-struct Bounded<F> {
+struct RateLimited<F> {
     lines: F,
     rates: Arc<Rates>,
 }
 
-impl<F> Bounded<F> {
+impl<F> RateLimited<F> {
     fn new(lines: F, rates: &Arc<Rates>) -> Self {
         Self {
             lines,
@@ -215,7 +215,7 @@ impl<F> Bounded<F> {
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for Bounded<F>
+impl<S, N, F> FormatEvent<S, N> for RateLimited<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -238,28 +238,28 @@ where
 }
 
 /// Gives each line to the writer of standard error.
-struct Lines {
+struct StderrLines {
     stderr: Stderr,
     format: LogFormat,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for StderrLines {
+    type Writer = StderrLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line {
+    fn make_writer(&'a self) -> StderrLine<'a> {
+        StderrLine {
             lines: self,
             weight: Weight::Usual,
         }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> StderrLine<'a> {
         let weight = match *metadata.level() <= Level::WARN {
             _ if metadata.target() == stderr::DROPPED_TARGET => Weight::Notice,
             true => Weight::Grave,
             false => Weight::Usual,
         };
-        Line {
+        StderrLine {
             lines: self,
             weight,
         }
@@ -267,12 +267,12 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// One line. It is written in one piece.
-struct Line<'a> {
-    lines: &'a Lines,
+struct StderrLine<'a> {
+    lines: &'a StderrLines,
     weight: Weight,
 }
 
-impl io::Write for Line<'_> {
+impl io::Write for StderrLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stderr = &self.lines.stderr;
         match (self.lines.format, std::str::from_utf8(bytes)) {
@@ -331,13 +331,13 @@ fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
 }
 
 /// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
-struct Wanted(EnvFilter);
+struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
     [stderr::DROPPED_TARGET, rates::TARGET].contains(&metadata.target())
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Wanted {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for LogFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         tells_of_the_log(metadata)
             || (keeps_secrets(metadata) && Filter::enabled(&self.0, metadata, context))
@@ -430,7 +430,7 @@ mod tests {
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink = seen.clone();
         let write = move || Sink(sink.clone());
-        let filter = Wanted(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
+        let filter = LogFilter(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
         let layer = fmt::layer().with_writer(write).with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::trace!(target: "lapin::channel", "s3cret");
@@ -530,9 +530,9 @@ mod tests {
             .fmt_fields(HumanFields)
             .with_target(false)
             .with_ansi(false)
-            .map_event_format(|lines| Bounded::new(lines, rates))
+            .map_event_format(|lines| RateLimited::new(lines, rates))
             .with_writer(move || Sink(sink.clone()))
-            .with_filter(Wanted(EnvFilter::new(filter)));
+            .with_filter(LogFilter(EnvFilter::new(filter)));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         String::from_utf8(seen.lock().unwrap().clone()).unwrap()
     }

@@ -37,13 +37,13 @@ pub(super) struct Rates {
 impl Rates {
     /// Whether an event is logged.
     pub(super) fn admits(&self, event: &Event<'_>) -> bool {
-        let mut words = Words::default();
-        event.record(&mut words);
-        let kind = Kind {
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
+        let kind = WarningKind {
             callsite: event.metadata().callsite(),
-            pool: words.pool,
+            pool: fields.pool,
         };
-        let is_admitted = self.lock().admit(kind, &words.message, Instant::now());
+        let is_admitted = self.lock().admit(kind, &fields.message, Instant::now());
         if !is_admitted {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_one();
@@ -96,7 +96,7 @@ impl Rates {
 
 /// Events of one kind are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
+struct WarningKind {
     callsite: Identifier,
     /// Empty if the event has no pool.
     pool: String,
@@ -105,7 +105,7 @@ struct Kind {
 /// Counts of the current windows, by kind. Bounded, because windows that are over are removed.
 #[derive(Debug, Default)]
 struct Windows {
-    windows: HashMap<Kind, Window>,
+    windows: HashMap<WarningKind, Window>,
     /// Counts of windows that are over.
     left_out: Vec<LeftOut>,
 }
@@ -128,7 +128,7 @@ struct LeftOut {
 }
 
 impl Windows {
-    fn admit(&mut self, kind: Kind, message: &str, now: Instant) -> bool {
+    fn admit(&mut self, kind: WarningKind, message: &str, now: Instant) -> bool {
         if let Some(window) = self.windows.get_mut(&kind)
             && now.saturating_duration_since(window.began) < WINDOW
         {
@@ -156,7 +156,7 @@ impl Windows {
 
     /// The reports that are due now; at the end, all of them.
     fn due(&mut self, now: Instant, is_end: bool) -> Vec<LeftOut> {
-        let over = |_: &Kind, window: &mut Window| {
+        let over = |_: &WarningKind, window: &mut Window| {
             is_end || now.saturating_duration_since(window.began) >= WINDOW
         };
         let mut due = std::mem::take(&mut self.left_out);
@@ -175,7 +175,7 @@ impl Windows {
 }
 
 impl Window {
-    fn left_out(self, kind: &Kind) -> Option<LeftOut> {
+    fn left_out(self, kind: &WarningKind) -> Option<LeftOut> {
         (self.left_out > 0).then(|| LeftOut {
             pool: kind.pool.clone(),
             like: self.like,
@@ -199,12 +199,12 @@ impl LeftOut {
 
 /// The needed fields of an event.
 #[derive(Debug, Default)]
-struct Words {
+struct EventFields {
     pool: String,
     message: String,
 }
 
-impl field::Visit for Words {
+impl field::Visit for EventFields {
     fn record_debug(&mut self, field: &field::Field, value: &dyn std::fmt::Debug) {
         match field.name() {
             "pool" => self.pool = format!("{value:?}"),
@@ -220,9 +220,9 @@ mod tests {
 
     use super::*;
 
-    struct Place;
+    struct TestCallsite;
 
-    impl Callsite for Place {
+    impl Callsite for TestCallsite {
         fn set_interest(&self, _: Interest) {}
 
         fn metadata(&self) -> &Metadata<'_> {
@@ -230,10 +230,10 @@ mod tests {
         }
     }
 
-    fn kind(pool: &str) -> Kind {
-        static PLACE: Place = Place;
-        Kind {
-            callsite: Identifier(&PLACE),
+    fn kind(pool: &str) -> WarningKind {
+        static TEST_CALLSITE: TestCallsite = TestCallsite;
+        WarningKind {
+            callsite: Identifier(&TEST_CALLSITE),
             pool: pool.to_owned(),
         }
     }

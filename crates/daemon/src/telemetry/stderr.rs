@@ -52,12 +52,12 @@ pub enum Weight {
 
 /// Handle to the writer of standard error. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Stderr(Arc<Shared>);
+pub struct Stderr(Arc<SharedQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedQueue {
     /// Written by every thread that logs, emptied by the writer.
-    waiting: Mutex<Waiting>,
+    queue: Mutex<LineQueue>,
     /// Notified when there is something to write.
     filled: Condvar,
     /// Notified when all lines are written or refused.
@@ -67,7 +67,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct LineQueue {
     /// Whole lines.
     lines: Vec<u8>,
     /// Lines dropped since the writer last took the buffer.
@@ -78,7 +78,7 @@ struct Waiting {
     is_writing: bool,
 }
 
-impl Waiting {
+impl LineQueue {
     /// Takes a line, or drops and counts it. Returns whether it was taken.
     fn push(&mut self, line: &[u8], weight: Weight) -> bool {
         let room = match weight {
@@ -122,7 +122,7 @@ pub fn started() -> Option<&'static Stderr> {
 impl Stderr {
     /// Starts a writer that gives its lines to `write`, which may block.
     fn to(write: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedQueue::default());
         let writer = Writer {
             shared: shared.clone(),
             write,
@@ -145,10 +145,10 @@ impl Stderr {
 
     /// Waits at most `timeout` until all lines are written. Returns whether they are.
     pub fn finish(&self, timeout: Duration) -> bool {
-        let waiting = self.0.lock();
-        let busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.is_empty();
-        let waited = self.0.done.wait_timeout_while(waiting, timeout, busy);
-        let (_waiting, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.lock();
+        let busy = |queue: &mut LineQueue| queue.is_writing || !queue.is_empty();
+        let waited = self.0.done.wait_timeout_while(queue, timeout, busy);
+        let (_queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         !timeout.timed_out()
     }
 
@@ -158,15 +158,15 @@ impl Stderr {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
         // No code panics under this lock, and an inexact log is better than none.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Writer<W> {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
     write: W,
     /// Dropped lines that are not reported yet.
     lost: u64,
@@ -190,16 +190,16 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
 
     /// Waits for something to write.
     fn take(&mut self, batch: &mut Vec<u8>) {
-        let mut waiting = self.shared.lock();
-        waiting.is_writing = false;
-        while waiting.is_empty() {
+        let mut queue = self.shared.lock();
+        queue.is_writing = false;
+        while queue.is_empty() {
             self.shared.done.notify_all();
-            let woken = self.shared.filled.wait(waiting);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+            let woken = self.shared.filled.wait(queue);
+            queue = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::swap(&mut waiting.lines, batch);
-        self.lost += std::mem::take(&mut waiting.dropped);
-        waiting.is_writing = true;
+        std::mem::swap(&mut queue.lines, batch);
+        self.lost += std::mem::take(&mut queue.dropped);
+        queue.is_writing = true;
     }
 
     /// Writes lines, or counts the lines that were refused.
@@ -351,15 +351,15 @@ mod tests {
 
     #[test]
     fn the_last_quarter_of_the_room_is_for_warnings_and_errors() {
-        let mut waiting = Waiting::default();
-        while waiting.push(&line(0), Weight::Usual) {}
-        assert_eq!(waiting.lines.len(), CAPACITY - RESERVED);
+        let mut queue = LineQueue::default();
+        while queue.push(&line(0), Weight::Usual) {}
+        assert_eq!(queue.lines.len(), CAPACITY - RESERVED);
         let mut grave = 0;
-        while waiting.push(&line(1), Weight::Grave) {
+        while queue.push(&line(1), Weight::Grave) {
             grave += 1;
         }
         assert_eq!(grave, RESERVED / 1024);
-        assert_eq!(waiting.dropped, 2);
+        assert_eq!(queue.dropped, 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub(super) const MAX_DEPTH: usize = 64;
 
 /// The form of a value, by its type tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     /// This number of bytes.
     Fixed(usize),
     /// A length of four bytes, then that number of bytes.
@@ -17,7 +17,7 @@ pub(super) enum Kind {
     Table,
 }
 
-impl Kind {
+impl ValueKind {
     pub(super) fn of(tag: u8) -> Option<Self> {
         Some(match tag {
             b'V' => Self::Fixed(0),
@@ -36,7 +36,7 @@ impl Kind {
 
 /// The form of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Property {
+pub(super) enum PropertyKind {
     /// A length of one byte, then that number of bytes.
     Text,
     /// One byte.
@@ -48,21 +48,21 @@ pub(super) enum Property {
 }
 
 /// The forms of the properties in their order, from the highest bit of the flags down.
-pub(super) const PROPERTIES: [Property; 14] = [
-    Property::Text,      // content_type
-    Property::Text,      // content_encoding
-    Property::Headers,   // headers
-    Property::Octet,     // delivery_mode
-    Property::Octet,     // priority
-    Property::Text,      // correlation_id
-    Property::Text,      // reply_to
-    Property::Text,      // expiration
-    Property::Text,      // message_id
-    Property::Timestamp, // timestamp
-    Property::Text,      // type
-    Property::Text,      // user_id
-    Property::Text,      // app_id
-    Property::Text,      // cluster_id
+pub(super) const PROPERTIES: [PropertyKind; 14] = [
+    PropertyKind::Text,      // content_type
+    PropertyKind::Text,      // content_encoding
+    PropertyKind::Headers,   // headers
+    PropertyKind::Octet,     // delivery_mode
+    PropertyKind::Octet,     // priority
+    PropertyKind::Text,      // correlation_id
+    PropertyKind::Text,      // reply_to
+    PropertyKind::Text,      // expiration
+    PropertyKind::Text,      // message_id
+    PropertyKind::Timestamp, // timestamp
+    PropertyKind::Text,      // type
+    PropertyKind::Text,      // user_id
+    PropertyKind::Text,      // app_id
+    PropertyKind::Text,      // cluster_id
 ];
 
 /// The flag that says whether the property at this index is present.
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
 
 /// Requirements beyond the grammar.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Demands {
+pub(super) struct Requirements {
     /// Names must be UTF-8.
     pub(super) utf8: bool,
     /// Deepest nesting of containers.
@@ -126,29 +126,29 @@ pub(super) struct Demands {
 }
 
 /// What lapin requires.
-pub(super) const LAPINS: Demands = Demands {
+pub(super) const LAPIN_REQUIREMENTS: Requirements = Requirements {
     utf8: true,
     depth: MAX_DEPTH,
 };
 
 /// What a broker requires.
-pub(super) const BROKERS: Demands = Demands {
+pub(super) const BROKER_REQUIREMENTS: Requirements = Requirements {
     utf8: false,
     depth: usize::MAX,
 };
 
 /// Whether the content of a container is well formed.
-pub(super) fn is_container(content: &[u8], kind: Kind, demands: Demands) -> bool {
-    walk(content, kind, demands).is_some()
+pub(super) fn is_container(content: &[u8], kind: ValueKind, requirements: Requirements) -> bool {
+    walk(content, kind, requirements).is_some()
 }
 
-fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
-    if demands.depth == 0 {
+fn walk(content: &[u8], kind: ValueKind, requirements: Requirements) -> Option<()> {
+    if requirements.depth == 0 {
         return None;
     }
     // Where the walk continues after each container around the current one. Most headers are flat, and then nothing
     // is allocated.
-    let mut outer: Vec<(Cursor<'_>, Kind)> = Vec::new();
+    let mut outer: Vec<(Cursor<'_>, ValueKind)> = Vec::new();
     let mut inner = (Cursor(content), kind);
     loop {
         let (at, kind) = &mut inner;
@@ -159,22 +159,22 @@ fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
             }
             continue;
         }
-        if *kind == Kind::Table {
+        if *kind == ValueKind::Table {
             let name = at.short()?;
-            if demands.utf8 && !is_utf8(name) {
+            if requirements.utf8 && !is_utf8(name) {
                 return None;
             }
         }
-        match Kind::of(at.u8()?)? {
-            Kind::Fixed(bytes) => {
+        match ValueKind::of(at.u8()?)? {
+            ValueKind::Fixed(bytes) => {
                 at.take(bytes)?;
             }
-            Kind::Sized => {
+            ValueKind::Sized => {
                 at.long()?;
             }
-            deeper @ (Kind::List | Kind::Table) => {
+            deeper @ (ValueKind::List | ValueKind::Table) => {
                 let content = at.long()?;
-                if outer.len() + 1 >= demands.depth {
+                if outer.len() + 1 >= requirements.depth {
                     return None;
                 }
                 outer.push(inner);
@@ -194,19 +194,19 @@ pub(super) fn is_plain(list: &[u8]) -> bool {
                 continue;
             }
             match property {
-                Property::Text => {
+                PropertyKind::Text => {
                     if !is_utf8(at.short()?) {
                         return None;
                     }
                 }
-                Property::Octet => {
+                PropertyKind::Octet => {
                     at.u8()?;
                 }
-                Property::Timestamp => {
+                PropertyKind::Timestamp => {
                     at.u64()?;
                 }
-                Property::Headers => {
-                    if !is_container(at.long()?, Kind::Table, LAPINS) {
+                PropertyKind::Headers => {
+                    if !is_container(at.long()?, ValueKind::Table, LAPIN_REQUIREMENTS) {
                         return None;
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN, HEAD,
-    grammar::{Cursor, Kind, LAPINS, is_container, is_plain},
+    grammar::{Cursor, LAPIN_REQUIREMENTS, ValueKind, is_container, is_plain},
     mark,
 };
 use crate::queue::RawTexts;
@@ -18,7 +18,7 @@ const GREETING_MAX: usize = 64 << 10;
 
 /// What to do with the bytes of a frame.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum FrameAction {
     /// Pass on this number of bytes unchanged. For a body this can be more than `look` has seen.
     Pass(usize),
     /// Look again when this number of bytes has arrived.
@@ -30,7 +30,7 @@ pub enum Look {
 /// Why the connection is closed: no broker sends these bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum FrameError {
     /// The frame is larger than the agreed size, or than the largest content header.
     #[error("the broker sent a frame of {0} bytes, which is too large")]
     TooLarge(usize),
@@ -50,22 +50,22 @@ pub enum Refused {
 
 /// Checks the frames from the broker.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct IncomingFrames {
     /// The frame size that our side asks for, in bytes; 0 accepts the broker's size.
     ours: u32,
     agreed: Option<usize>,
     /// Exchange and routing key of deliveries whose content header has not arrived, if lapin cannot read them. The
     /// key is the channel.
-    names: HashMap<u16, Names>,
+    names: HashMap<u16, DeliveryNames>,
 }
 
 #[derive(Debug)]
-struct Names {
+struct DeliveryNames {
     exchange: Vec<u8>,
     routing_key: Vec<u8>,
 }
 
-impl Incoming {
+impl IncomingFrames {
     /// For a connection on which our side asks for this frame size, in bytes.
     pub fn new(ours: Option<u32>) -> Self {
         Self {
@@ -83,9 +83,9 @@ impl Incoming {
     ///
     /// # Errors
     /// The connection must be closed.
-    pub fn look(&mut self, bytes: &[u8]) -> Result<Look, Refused> {
+    pub fn look(&mut self, bytes: &[u8]) -> Result<FrameAction, FrameError> {
         let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
-            return Ok(Look::Wait(HEAD));
+            return Ok(FrameAction::Wait(HEAD));
         };
         let [kind, channel @ .., _, _, _, _] = *head;
         let [_, _, _, size @ ..] = *head;
@@ -96,32 +96,32 @@ impl Incoming {
             FRAME_HEADER => HEADER_MAX,
             FRAME_METHOD | FRAME_BODY | FRAME_HEARTBEAT => self.frame_max(),
             // A broker of another protocol answers with a protocol header. Lapin reports that well.
-            b'A' if self.agreed.is_none() => return Ok(Look::Pass(HEAD + 1)),
-            other => return Err(Refused::Type(other)),
+            b'A' if self.agreed.is_none() => return Ok(FrameAction::Pass(HEAD + 1)),
+            other => return Err(FrameError::Type(other)),
         };
         if length > limit {
-            return Err(Refused::TooLarge(length));
+            return Err(FrameError::TooLarge(length));
         }
         if kind == FRAME_BODY || kind == FRAME_HEARTBEAT {
-            return Ok(Look::Pass(length));
+            return Ok(FrameAction::Pass(length));
         }
         let Some((payload, end)) = bytes
             .get(HEAD..length)
             .and_then(<[u8]>::split_last_chunk::<1>)
             .map(|(payload, [end])| (payload, *end))
         else {
-            return Ok(Look::Wait(length));
+            return Ok(FrameAction::Wait(length));
         };
         if end != FRAME_END {
-            return Err(Refused::End);
+            return Err(FrameError::End);
         }
         let replaced = match kind {
             FRAME_METHOD => self.method(channel, payload)?,
             _ => self.header(channel, payload, length)?,
         };
         Ok(match replaced {
-            None => Look::Pass(length),
-            Some(replaced) => Look::Replace(length, replaced),
+            None => FrameAction::Pass(length),
+            Some(replaced) => FrameAction::Replace(length, replaced),
         })
     }
 
@@ -130,10 +130,10 @@ impl Incoming {
         channel: u16,
         payload: &[u8],
         length: usize,
-    ) -> Result<Option<Vec<u8>>, Refused> {
+    ) -> Result<Option<Vec<u8>>, FrameError> {
         let (fixed, list) = payload
             .split_first_chunk::<{ mark::FIXED }>()
-            .ok_or(Refused::Header)?;
+            .ok_or(FrameError::Header)?;
         let names = match self.names.is_empty() {
             true => None,
             false => self.names.remove(&channel),
@@ -144,22 +144,22 @@ impl Incoming {
         let [_, _, _, _, body @ ..] = *fixed;
         let body = u64::from_be_bytes(body);
         let preface = Preface::write(names, list);
-        let mut out = mark::frame(channel, body, preface.len()).ok_or(Refused::Header)?;
+        let mut out = mark::frame(channel, body, preface.len()).ok_or(FrameError::Header)?;
         for part in preface.chunks(self.frame_max() - HEAD - 1) {
             frame(&mut out, FRAME_BODY, channel, part);
         }
         Ok(Some(out))
     }
 
-    fn method(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn method(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
         let mut at = Cursor(payload);
         let (Some(class), Some(method)) = (at.u16(), at.u16()) else {
-            return Err(Refused::Method(0, 0));
+            return Err(FrameError::Method(0, 0));
         };
         if !self.names.is_empty() {
             self.names.remove(&channel);
         }
-        let refused = Refused::Method(class, method);
+        let refused = FrameError::Method(class, method);
         let Some(layout) = layout(class, method) else {
             return Err(refused);
         };
@@ -177,7 +177,7 @@ impl Incoming {
         let mut names = Vec::new();
         fields(layout, arguments, |field, _| {
             match field {
-                Field::Short(text) => {
+                Argument::Short(text) => {
                     let shown = RawTexts::default().show(text);
                     let mut end = shown.len().min(usize::from(u8::MAX));
                     while !shown.is_char_boundary(end) {
@@ -188,20 +188,22 @@ impl Incoming {
                     names.push(text);
                 }
                 // Only a greeting has a table, and nothing of it is needed.
-                Field::Table(content) if !is_container(content, Kind::Table, LAPINS) => {
+                Argument::Table(content)
+                    if !is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS) =>
+                {
                     repaired.extend_from_slice(&[0; 4]);
                 }
-                Field::Table(content) => {
+                Argument::Table(content) => {
                     repaired.extend_from_slice(&(content.len() as u32).to_be_bytes());
                     repaired.extend_from_slice(content);
                 }
-                Field::Other(bytes) => repaired.extend_from_slice(bytes),
+                Argument::Other(bytes) => repaired.extend_from_slice(bytes),
             }
             true
         });
         // Both methods have these two texts last. Only these are kept, because copies carry them.
         if let ((60, 60) | (60, 71), [.., exchange, routing_key]) = ((class, method), &names[..]) {
-            let names = Names {
+            let names = DeliveryNames {
                 exchange: exchange.to_vec(),
                 routing_key: routing_key.to_vec(),
             };
@@ -247,7 +249,7 @@ pub(super) struct Preface<'a> {
 }
 
 impl<'a> Preface<'a> {
-    fn write(names: Option<Names>, list: &[u8]) -> Vec<u8> {
+    fn write(names: Option<DeliveryNames>, list: &[u8]) -> Vec<u8> {
         let mut preface = Vec::with_capacity(list.len() + 1);
         preface.push(u8::from(names.is_some()));
         if let Some(names) = names {
@@ -325,7 +327,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
 
 /// One argument of a method.
 #[derive(Debug)]
-enum Field<'a> {
+enum Argument<'a> {
     Short(&'a [u8]),
     Table(&'a [u8]),
     /// Any other argument, as its bytes.
@@ -337,7 +339,7 @@ enum Field<'a> {
 fn fields<'a>(
     layout: &[u8],
     mut at: Cursor<'a>,
-    mut each: impl FnMut(Field<'a>, bool) -> bool,
+    mut each: impl FnMut(Argument<'a>, bool) -> bool,
 ) -> Option<bool> {
     let mut all = true;
     for kind in layout {
@@ -346,20 +348,20 @@ fn fields<'a>(
             b's' => {
                 let text = at.short()?;
                 (
-                    Field::Short(text),
+                    Argument::Short(text),
                     text.is_ascii() || std::str::from_utf8(text).is_ok(),
                 )
             }
             b'F' => {
                 let content = at.long()?;
                 (
-                    Field::Table(content),
-                    is_container(content, Kind::Table, LAPINS),
+                    Argument::Table(content),
+                    is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS),
                 )
             }
             b'S' => {
                 at.long()?;
-                (Field::Other(&begin[..begin.len() - at.0.len()]), true)
+                (Argument::Other(&begin[..begin.len() - at.0.len()]), true)
             }
             fixed => {
                 let bytes = match fixed {
@@ -368,7 +370,7 @@ fn fields<'a>(
                     b'l' => 4,
                     _ => 8,
                 };
-                (Field::Other(at.take(bytes)?), true)
+                (Argument::Other(at.take(bytes)?), true)
             }
         };
         all &= each(field, plain);

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::grammar::{BROKERS, Cursor, Kind, MAX_DEPTH, PROPERTIES, Property, flag, is_container};
+use super::grammar::{
+    BROKER_REQUIREMENTS, Cursor, MAX_DEPTH, PROPERTIES, PropertyKind, ValueKind, flag, is_container,
+};
 use crate::queue::{
     HeaderValue, Headers, Properties, QueueError, QueueErrorKind, RawTexts, UnreadValue,
 };
@@ -50,12 +52,12 @@ impl Reader {
             }
             let begin = *at;
             let read = match property {
-                Property::Text => at
+                PropertyKind::Text => at
                     .short()
                     .map(|text| texts[place] = Some(self.raw.show(text))),
-                Property::Octet => at.u8().map(|octet| octets[place] = Some(octet)),
-                Property::Timestamp => at.u64().map(|time| properties.timestamp = Some(time)),
-                Property::Headers => at.long().map(|content| *headers = self.table(content, 1)),
+                PropertyKind::Octet => at.u8().map(|octet| octets[place] = Some(octet)),
+                PropertyKind::Timestamp => at.u64().map(|time| properties.timestamp = Some(time)),
+                PropertyKind::Headers => at.long().map(|content| *headers = self.table(content, 1)),
             };
             if read.is_none() {
                 *at = begin;
@@ -158,14 +160,14 @@ impl Reader {
             b'V' => HeaderValue::Void,
             b'A' | b'F' => {
                 let content = at.long()?;
-                let kind = Kind::of(tag)?;
+                let kind = ValueKind::of(tag)?;
                 let encoded = || Bytes::copy_from_slice(&begin[..begin.len() - at.0.len()]);
                 if depth < MAX_DEPTH {
                     match kind {
-                        Kind::Table => HeaderValue::Table(self.table(content, depth + 1)),
+                        ValueKind::Table => HeaderValue::Table(self.table(content, depth + 1)),
                         _ => HeaderValue::List(self.list_of(content, depth + 1)),
                     }
-                } else if is_container(content, kind, BROKERS) {
+                } else if is_container(content, kind, BROKER_REQUIREMENTS) {
                     HeaderValue::Unread(UnreadValue::new(encoded()))
                 } else {
                     HeaderValue::Binary(encoded())
@@ -247,22 +249,22 @@ impl Writer<'_> {
         for (place, property) in PROPERTIES.into_iter().enumerate() {
             let before = self.out.len();
             match property {
-                Property::Text => {
+                PropertyKind::Text => {
                     let text = texts.iter().find(|(at, _)| *at == place)?.1;
                     if let Some(text) = text {
                         self.short(text)?;
                     }
                 }
-                Property::Octet => {
+                PropertyKind::Octet => {
                     let octet = if place == 3 { delivery_mode } else { priority };
                     self.out.extend(octet.iter());
                 }
-                Property::Timestamp => {
+                PropertyKind::Timestamp => {
                     self.out
                         .extend(timestamp.iter().flat_map(|time| time.to_be_bytes()));
                 }
-                Property::Headers if headers.is_empty() => {}
-                Property::Headers => self.table(headers)?,
+                PropertyKind::Headers if headers.is_empty() => {}
+                PropertyKind::Headers => self.table(headers)?,
             }
             if self.out.len() > before {
                 flags |= flag(place);

@@ -7,8 +7,8 @@
 //! carry the received bytes. A frame that is larger than agreed is refused before memory is allocated for it.
 //!
 //! ```text
-//!   socket ──► Incoming ──► lapin ──► message()        properties with escaped texts, and their bytes
-//!   socket ◄── Outgoing ◄── lapin ◄── properties()     the same bytes
+//!   socket ──► IncomingFrames ──► lapin ──► message()        properties with escaped texts, and their bytes
+//!   socket ◄── OutgoingFrames ◄── lapin ◄── properties()     the same bytes
 //! ```
 //!
 //! Public only for benchmarks and fuzzing. Nothing here is part of the library's interface.
@@ -26,8 +26,8 @@ use lapin::BasicProperties;
 use self::incoming::Preface;
 pub(super) use self::stream::{WireRuntime, runtime};
 pub use self::{
-    incoming::{Incoming, Look, Refused},
-    outgoing::Outgoing,
+    incoming::{FrameAction, FrameError, IncomingFrames},
+    outgoing::OutgoingFrames,
     stream::Wire,
 };
 pub(super) use crate::config::FRAME_MAX;
@@ -47,7 +47,11 @@ const FRAME_MIN: u32 = 4096;
 /// Whether bytes begin with a table that lapin's parser can read.
 pub(super) fn begins_with_table(bytes: &[u8]) -> bool {
     grammar::Cursor(bytes).long().is_some_and(|content| {
-        grammar::is_container(content, grammar::Kind::Table, grammar::LAPINS)
+        grammar::is_container(
+            content,
+            grammar::ValueKind::Table,
+            grammar::LAPIN_REQUIREMENTS,
+        )
     })
 }
 

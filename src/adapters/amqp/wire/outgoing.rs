@@ -8,19 +8,19 @@ const PROTOCOL: &[u8] = b"AMQP";
 
 /// Checks the frames to the broker.
 #[derive(Debug, Default)]
-pub struct Outgoing {
+pub struct OutgoingFrames {
     /// Bytes of the current frame that pass unchanged.
     pass: usize,
     /// Bytes to drop: the end byte of a removed frame.
     skip: usize,
     /// The start of a frame whose kind is not known yet.
     head: Vec<u8>,
-    collecting: Option<Collecting>,
+    pending: Option<PendingList>,
 }
 
 /// A property list that is not complete yet. Its content header is written when it is.
 #[derive(Debug)]
-struct Collecting {
+struct PendingList {
     channel: u16,
     body: u64,
     length: usize,
@@ -29,11 +29,11 @@ struct Collecting {
     now: Option<(usize, usize)>,
 }
 
-impl Outgoing {
+impl OutgoingFrames {
     /// Number of bytes at the front that pass unchanged. The caller may write all or some of them, and then calls
     /// [`passed`](Self::passed). If it is 0, the caller gives the bytes to [`walk`](Self::walk).
     pub fn plain(&self, bytes: &[u8]) -> usize {
-        if self.skip > 0 || !self.head.is_empty() || self.collecting.is_some() {
+        if self.skip > 0 || !self.head.is_empty() || self.pending.is_some() {
             return 0;
         }
         let mut at = self.pass.min(bytes.len());
@@ -65,13 +65,13 @@ impl Outgoing {
                 let step = self.skip.min(bytes.len());
                 self.skip -= step;
                 bytes = &bytes[step..];
-            } else if let Some(collecting) = &mut self.collecting
-                && let Some((left, body)) = collecting.now
+            } else if let Some(pending) = &mut self.pending
+                && let Some((left, body)) = pending.now
             {
                 let (now, rest) = bytes.split_at(left.min(bytes.len()));
-                collecting.list.extend_from_slice(now);
+                pending.list.extend_from_slice(now);
                 bytes = rest;
-                collecting.now = Some((left - now.len(), body));
+                pending.now = Some((left - now.len(), body));
                 if left == now.len() {
                     self.taken(body, out);
                 }
@@ -85,22 +85,22 @@ impl Outgoing {
 
     /// The list's part of a body frame is complete. The rest of the frame is `body` bytes of body.
     fn taken(&mut self, body: usize, out: &mut Vec<u8>) {
-        let Some(collecting) = &mut self.collecting else {
+        let Some(pending) = &mut self.pending else {
             return;
         };
-        collecting.now = None;
-        let channel = collecting.channel;
-        if collecting.list.len() == collecting.length {
-            let payload = mark::FIXED + collecting.list.len();
+        pending.now = None;
+        let channel = pending.channel;
+        if pending.list.len() == pending.length {
+            let payload = mark::FIXED + pending.list.len();
             out.push(FRAME_HEADER);
             out.extend_from_slice(&channel.to_be_bytes());
             out.extend_from_slice(&(payload as u32).to_be_bytes());
             out.extend_from_slice(&mark::CLASS_BASIC.to_be_bytes());
             out.extend_from_slice(&[0; 2]);
-            out.extend_from_slice(&collecting.body.to_be_bytes());
-            out.extend_from_slice(&collecting.list);
+            out.extend_from_slice(&pending.body.to_be_bytes());
+            out.extend_from_slice(&pending.list);
             out.push(FRAME_END);
-            self.collecting = None;
+            self.pending = None;
         }
         if body > 0 {
             out.push(FRAME_BODY);
@@ -123,12 +123,12 @@ impl Outgoing {
             out.append(&mut self.head);
             return;
         }
-        if let Some(collecting) = &mut self.collecting
+        if let Some(pending) = &mut self.pending
             && kind == FRAME_BODY
-            && channel == collecting.channel
+            && channel == pending.channel
         {
-            let left = collecting.length - collecting.list.len();
-            collecting.now = Some((left.min(size), size - left.min(size)));
+            let left = pending.length - pending.list.len();
+            pending.now = Some((left.min(size), size - left.min(size)));
             self.head.clear();
             if size == 0 {
                 self.taken(0, out);
@@ -137,8 +137,7 @@ impl Outgoing {
         }
         // When the broker has closed a channel, lapin drops the rest of a publish on it. The broker no longer reads
         // that channel.
-        self.collecting
-            .take_if(|collecting| channel == collecting.channel);
+        self.pending.take_if(|pending| channel == pending.channel);
         let is_candidate = kind == FRAME_HEADER && size == mark::PAYLOAD;
         if is_candidate && self.head.len() < mark::FRAME {
             return;
@@ -146,7 +145,7 @@ impl Outgoing {
         let marked = <&[u8; mark::FRAME]>::try_from(self.head.as_slice());
         match marked.ok().filter(|_| is_candidate).and_then(mark::read) {
             Some((channel, body, length)) => {
-                self.collecting = Some(Collecting {
+                self.pending = Some(PendingList {
                     channel,
                     body,
                     length,

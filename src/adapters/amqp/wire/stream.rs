@@ -19,7 +19,7 @@ use futures_util::{
 };
 use lapin::AsyncTcpStream;
 
-use super::{Incoming, Look, Outgoing};
+use super::{FrameAction, IncomingFrames, OutgoingFrames};
 
 /// Largest number of bytes taken from lapin at a time if they are not written unchanged.
 const CHUNK: usize = 64 << 10;
@@ -28,7 +28,7 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
-    incoming: Incoming,
+    incoming: IncomingFrames,
     /// Bytes to pass on without a check.
     pass: usize,
     /// The start of a frame, kept until all of it has arrived.
@@ -36,22 +36,22 @@ pub struct Wire<S> {
     /// The length that `held` must reach.
     wanted: usize,
     /// Bytes that were read but not checked: they follow a replaced frame.
-    behind: Buffered,
+    behind: Buffer,
     /// Bytes that lapin reads before all others.
-    ready: Buffered,
-    outgoing: Outgoing,
+    ready: Buffer,
+    outgoing: OutgoingFrames,
     /// Bytes to write to the broker before all others.
-    unsent: Buffered,
+    unsent: Buffer,
 }
 
 /// A buffer that is read from the front.
 #[derive(Debug, Default)]
-struct Buffered {
+struct Buffer {
     bytes: Vec<u8>,
     at: usize,
 }
 
-impl Buffered {
+impl Buffer {
     fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, at: 0 }
     }
@@ -85,14 +85,14 @@ impl<S> Wire<S> {
     pub fn new(stream: S, frame_max: Option<u32>) -> Self {
         Self {
             stream,
-            incoming: Incoming::new(frame_max),
+            incoming: IncomingFrames::new(frame_max),
             pass: 0,
             held: Vec::new(),
             wanted: 0,
-            behind: Buffered::default(),
-            ready: Buffered::default(),
-            outgoing: Outgoing::default(),
-            unsent: Buffered::default(),
+            behind: Buffer::default(),
+            ready: Buffer::default(),
+            outgoing: OutgoingFrames::default(),
+            unsent: Buffer::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<S> Wire<S> {
         self.stream
     }
 
-    fn look(&mut self, bytes: &[u8]) -> io::Result<Look> {
+    fn look(&mut self, bytes: &[u8]) -> io::Result<FrameAction> {
         let look = self.incoming.look(bytes);
         look.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))
     }
@@ -113,19 +113,19 @@ impl<S> Wire<S> {
         self.pass -= at;
         while at < read {
             match self.look(&buf[at..read])? {
-                Look::Pass(length) => {
+                FrameAction::Pass(length) => {
                     let now = length.min(read - at);
                     at += now;
                     self.pass = length - now;
                 }
-                Look::Wait(wanted) => {
+                FrameAction::Wait(wanted) => {
                     self.held.extend_from_slice(&buf[at..read]);
                     self.wanted = wanted;
                     return Ok(at);
                 }
-                Look::Replace(length, with) => {
-                    self.behind = Buffered::new(buf[at + length..read].to_vec());
-                    self.ready = Buffered::new(with);
+                FrameAction::Replace(length, with) => {
+                    self.behind = Buffer::new(buf[at + length..read].to_vec());
+                    self.ready = Buffer::new(with);
                     return Ok(at);
                 }
             }
@@ -141,16 +141,16 @@ impl<S> Wire<S> {
             let look = self.look(behind.left());
             self.behind = behind;
             match look? {
-                Look::Pass(length) => self.pass = length,
-                Look::Wait(wanted) => {
+                FrameAction::Pass(length) => self.pass = length,
+                FrameAction::Wait(wanted) => {
                     self.held.extend_from_slice(self.behind.left());
                     self.wanted = wanted;
-                    self.behind = Buffered::default();
+                    self.behind = Buffer::default();
                     return Ok(0);
                 }
-                Look::Replace(length, with) => {
+                FrameAction::Replace(length, with) => {
                     self.behind.advance(length);
-                    self.ready = Buffered::new(with);
+                    self.ready = Buffer::new(with);
                     return Ok(0);
                 }
             }
@@ -181,15 +181,15 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         }
         let held = std::mem::take(&mut self.held);
         match self.look(&held)? {
-            Look::Wait(wanted) => {
+            FrameAction::Wait(wanted) => {
                 self.wanted = wanted;
                 self.held = held;
             }
-            Look::Pass(length) => {
+            FrameAction::Pass(length) => {
                 self.pass = length - held.len();
-                self.ready = Buffered::new(held);
+                self.ready = Buffer::new(held);
             }
-            Look::Replace(_, with) => self.ready = Buffered::new(with),
+            FrameAction::Replace(_, with) => self.ready = Buffer::new(with),
         }
         Poll::Ready(Ok(true))
     }
@@ -260,7 +260,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let taken = &buf[..buf.len().min(CHUNK)];
         let mut out = Vec::new();
         this.outgoing.walk(taken, &mut out);
-        this.unsent = Buffered::new(out);
+        this.unsent = Buffer::new(out);
         // The rest is written by the next write or flush. One of them always follows.
         let _ = this.poll_unsent(cx)?;
         Poll::Ready(Ok(taken.len()))

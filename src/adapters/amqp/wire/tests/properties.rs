@@ -99,14 +99,14 @@ prop_compose! {
         let mut list = vec![0, 0];
         for (place, property) in grammar::PROPERTIES.into_iter().enumerate() {
             let bytes = match property {
-                grammar::Property::Text => texts.next().flatten().map(|text| {
+                grammar::PropertyKind::Text => texts.next().flatten().map(|text| {
                     let mut out = vec![text.len() as u8];
                     out.extend(text);
                     out
                 }),
-                grammar::Property::Octet => octets.next().flatten().map(|octet| vec![octet]),
-                grammar::Property::Timestamp => time.map(|time| time.to_be_bytes().to_vec()),
-                grammar::Property::Headers => headers.as_ref().map(|entries| {
+                grammar::PropertyKind::Octet => octets.next().flatten().map(|octet| vec![octet]),
+                grammar::PropertyKind::Timestamp => time.map(|time| time.to_be_bytes().to_vec()),
+                grammar::PropertyKind::Headers => headers.as_ref().map(|entries| {
                     let content = table_content(entries);
                     let mut out = (content.len() as u32).to_be_bytes().to_vec();
                     out.extend(content);
@@ -161,11 +161,11 @@ proptest! {
         let is_read = matches!(parsed, Ok((rest, _)) if rest.is_empty());
         let look = agreed().look(&frame);
         match look {
-            Ok(Look::Pass(length)) => {
+            Ok(FrameAction::Pass(length)) => {
                 prop_assert!(is_read);
                 prop_assert_eq!(length, frame.len());
             }
-            Ok(Look::Replace(length, with)) => {
+            Ok(FrameAction::Replace(length, with)) => {
                 prop_assert!(!is_read);
                 prop_assert_eq!(length, frame.len());
                 let mut stream = with;
@@ -205,14 +205,14 @@ proptest! {
         payload.extend(arguments);
         let frame = framed(FRAME_METHOD, 1, &payload);
         match agreed().look(&frame) {
-            Ok(Look::Pass(length)) => {
+            Ok(FrameAction::Pass(length)) => {
                 prop_assert_eq!(length, frame.len());
                 lapins(&frame);
             }
-            Ok(Look::Replace(_, with)) => {
+            Ok(FrameAction::Replace(_, with)) => {
                 lapins(&with);
             }
-            Ok(Look::Wait(_)) => prop_assert!(false, "the frame is complete"),
+            Ok(FrameAction::Wait(_)) => prop_assert!(false, "the frame is complete"),
             Err(_) => {}
         }
     }
@@ -227,12 +227,12 @@ proptest! {
     ) {
         let mut sent = tune(FRAME_MAX_USUAL);
         let mut expected = sent.clone();
-        let mut walk = Incoming::new(None);
+        let mut walk = IncomingFrames::new(None);
         prop_assert!(walk.look(&sent).is_ok());
         for (list, body) in lists.iter().zip(&bodies) {
             let frame = header_frame(1, body.len() as u64, list);
             match walk.look(&frame).expect("a content header is never refused") {
-                Look::Replace(_, with) => expected.extend(with),
+                FrameAction::Replace(_, with) => expected.extend(with),
                 _ => expected.extend(&frame),
             }
             sent.extend(frame);
