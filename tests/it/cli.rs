@@ -1,4 +1,4 @@
-//! The built program, as a shell meets it: help, exit codes, where output goes.
+//! The built program as a shell uses it: help, exit codes, and where output goes.
 
 use std::{path::Path, process::Stdio};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::tidegate;
 
-/// What a command came to.
+/// The result of a command.
 struct Ran {
     code: Option<i32>,
     out: String,

@@ -1,4 +1,4 @@
-//! One suite for every implementation of the queue seam.
+//! One suite for every implementation of the queue traits.
 
 mod bench;
 mod browsing;

@@ -1,4 +1,4 @@
-//! The built daemon, asked by a plain client for answers.
+//! The built daemon and a plain client that asks for replies.
 
 use lapin::{message::Delivery, types::AMQPValue};
 
@@ -44,7 +44,7 @@ fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
         assert_eq!(header(&failed, "x-tidegate-outcome"), "failed");
         assert_eq!(header(&failed, "x-tidegate-reason"), reason);
     }
-    // What nobody asked for is no more for the log than what somebody did. Its own id is, so it has another.
+    // The reply of a job without a caller is not logged either. The job's id is logged, so it differs from the body.
     queue.publish("unasked");
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 3);
     let pool = daemon.wait_for_pool("work", |pool| pool["jobs"]["dead"] == 1);
@@ -93,7 +93,7 @@ fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
     assert_eq!(named, format!("{wanted:?}"));
     let hint = line["hint"].as_str().unwrap();
     assert!(hint.contains("reply_allow = [\"amq.gen-*\"]"), "{line}");
-    // The first of its kind leaves out nothing; the second is left out itself.
+    // The first line of its kind reports no suppressed lines. The second line is suppressed.
     assert!(line["suppressed"].is_null(), "{line}");
     assert_eq!(daemon.said().matches("reply_allow does not").count(), 1);
 }

@@ -1,4 +1,4 @@
-//! How a job ends: codes, signals, timeouts, stops.
+//! Ends of a job: codes, signals, timeouts, stops.
 
 use std::time::Duration;
 
@@ -126,6 +126,6 @@ async fn reaps_its_children() {
     let (end, pid) = tokio::join!(running, witness.line());
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
     let pid = Pid::from_raw(pid.parse().expect("a process id"));
-    // A zombie would still answer.
+    // A zombie would still exist.
     assert_eq!(kill(pid, None), Err(Errno::ESRCH));
 }

@@ -1,10 +1,10 @@
-//! Looks through a queue: what they show, and what they leave behind.
+//! Browsing a queue: what it shows, and what it leaves behind.
 
 use tidegate::queue::{Browser, QueueErrorKind, QueueKind};
 
 use super::bench::{Bench, text, within};
 
-/// The bodies that a look finds, passed over one by one.
+/// The bodies that a browser finds, passed over one by one.
 async fn rest(look: &mut Box<dyn Browser>) -> Vec<String> {
     let mut bodies = Vec::new();
     while let Some(letter) = within("a message", look.next()).await.expect("a message") {
@@ -43,7 +43,7 @@ pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
 
 pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut bench: Bench) {
     const MANY: usize = 3000;
-    // A quorum queue keeps the order of 32 only.
+    // A quorum queue keeps the order of only 32 messages.
     let queue = bench.queue(QueueKind::Classic).await;
     let bodies: Vec<String> = (0..MANY).map(|n| n.to_string()).collect();
     for body in &bodies {
@@ -54,7 +54,7 @@ pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut be
         let mut look = bench.browse(&queue).await;
         assert!(rest(&mut look).await == bodies, "not in order");
         within("the end", look.close()).await.expect("a close");
-        // RabbitMQ 4 answers the close before its queue has them back.
+        // RabbitMQ 4 confirms the close before the messages are back in the queue.
         bench.until_ready(&queue, MANY as u64).await;
     }
 }
@@ -71,7 +71,7 @@ pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut
     held.remove(0).ack().await.expect("an ack of b");
     last.ack().await.expect("an ack of d");
     look.close().await.expect("a close");
-    // What is still in our hands went back with the rest, and cannot be settled any more.
+    // The delivery that is still held went back with the rest, and can no longer be settled.
     let c = held.remove(0);
     assert!(c.ack().await.is_err(), "c was settled after the look");
     bench.until_ready(&queue, 2).await;

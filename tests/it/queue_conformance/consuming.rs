@@ -1,4 +1,4 @@
-//! Order, prefetch, settlement, and the ends of a consumer.
+//! Order, prefetch, settlement, and ends of a consumer.
 
 use tidegate::queue::{HeaderValue, QueueKind};
 
@@ -36,7 +36,7 @@ pub(super) async fn never_hands_out_more_than_the_prefetch(mut bench: Bench) {
 pub(super) async fn gives_a_requeued_message_back_at_the_head_and_marked(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
-    // A quorum queue of RabbitMQ 3 puts what comes back at its end.
+    // A quorum queue of RabbitMQ 3 appends returned messages at its end.
     let at_the_head = bench.kind == QueueKind::Classic;
     if at_the_head {
         bench.send(&queue, "b").await;
@@ -64,7 +64,7 @@ pub(super) async fn gives_a_requeued_message_back_at_the_head_and_marked(mut ben
 }
 
 pub(super) async fn requeued_messages_keep_their_order(mut bench: Bench) {
-    // A quorum queue of RabbitMQ 3 puts what comes back at its end.
+    // A quorum queue of RabbitMQ 3 appends returned messages at its end.
     let queue = bench.queue(QueueKind::Classic).await;
     for n in 0..4 {
         bench.send(&queue, n.to_string()).await;
