@@ -428,7 +428,7 @@ fn is_the_only_one_on_its_state_directory() {
 }
 
 #[test]
-fn waits_for_the_end_of_one_that_is_on_its_way_out() {
+fn waits_for_the_end_of_a_supervisor_that_is_ending() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let state = dir.path().join("state");
@@ -505,7 +505,7 @@ fn checks_the_broker_without_touching_it() {
 }
 
 #[test]
-fn takes_the_demo_s_queue_away_when_it_is_interrupted() {
+fn deletes_the_demos_queue_when_interrupted() {
     let dir = tempfile::TempDir::new().unwrap();
     let demo = tidegate(dir.path())
         .arg("demo")

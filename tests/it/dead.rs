@@ -267,7 +267,7 @@ async fn tells_how_a_job_ended_that_refused_itself_or_asked_for_later_at_last() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn puts_one_some_and_all_back_with_their_attempts_before_them() {
+async fn puts_one_some_and_all_back_with_no_attempt_spent() {
     let rig = Rig::new().await;
     for id in ["a", "b", "c", "d", "e"] {
         let reason = if id == "b" { "rejected" } else { "attempts" };
@@ -324,7 +324,7 @@ async fn puts_one_some_and_all_back_with_their_attempts_before_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_queue_does_not_take_stays_among_the_dead() {
+async fn a_letter_that_the_queue_refuses_stays_in_the_dead_letter_queue() {
     let rig = Rig::new().await;
     let (live, dead) = (rig.live(), rig.dead());
     for id in ["a", "b", "c", "d"] {

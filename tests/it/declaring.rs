@@ -111,7 +111,7 @@ async fn a_queue_has_the_arguments_and_bindings_that_its_pool_gives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_kind_is_worked_on_and_told_of_everywhere() {
+async fn a_queue_of_another_type_is_used_and_reported_everywhere() {
     let (_connection, channel) = channel().await;
     let queue = unique_queue("other-kind");
     declare(&channel, &queue, &[("x-queue-type", text("classic"))]).await;

@@ -21,7 +21,7 @@ fn header(answer: &Delivery, name: &str) -> String {
 }
 
 #[test]
-fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
+fn replies_with_the_output_of_a_process_and_does_not_log_it() {
     let queue = Queue::new();
     let script = r#"body=$(cat); echo heard >&2
         case $body in
@@ -68,7 +68,7 @@ fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
 }
 
 #[test]
-fn answers_nobody_by_the_output_of_a_process_unless_it_is_told_to() {
+fn replies_with_the_output_of_a_process_only_if_configured() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "", "command = [\"/bin/cat\"]"));
     queue.publish("once");
@@ -77,7 +77,7 @@ fn answers_nobody_by_the_output_of_a_process_unless_it_is_told_to() {
 }
 
 #[test]
-fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
+fn logs_refused_replies_with_a_hint() {
     let queue = Queue::new();
     let runner = "command = [\"/bin/cat\"]";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "reply = true", runner));
@@ -99,7 +99,7 @@ fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
 }
 
 #[test]
-fn answers_with_what_a_warm_runner_replies() {
+fn replies_with_the_reply_of_a_warm_runner() {
     let queue = Queue::new();
     let script = "import tidegate\n\
                   def handle(job):\n    \

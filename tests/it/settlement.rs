@@ -220,7 +220,7 @@ fn header(message: &lapin::message::Delivery, name: &str) -> Option<AMQPValue> {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_comes_back_through_the_retry_queue_and_dies_with_its_story() {
+async fn a_job_that_fails_comes_back_through_the_retry_queue_and_its_dead_letter_tells_why() {
     let mut rig = Rig::new("story", fail).await;
     let properties = BasicProperties::default()
         .with_message_id("m-1".into())

@@ -121,7 +121,7 @@ fn works_on_where_standard_error_is_closed() {
 }
 
 #[test]
-fn works_on_in_the_background_of_a_terminal_that_stops_who_writes_to_it() {
+fn works_on_in_the_background_of_a_tostop_terminal() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let terminal = openpty(None, None).unwrap();

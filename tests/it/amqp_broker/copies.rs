@@ -182,7 +182,7 @@ async fn an_alarm_doubles_no_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_go_round_a_queue_of_someone_elses_and_406_is_said() {
+async fn retries_bypass_a_mismatched_queue_and_the_406_is_reported() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let theirs = declare(&driver, "foreign.retry.200").await;
@@ -209,7 +209,7 @@ async fn retries_go_round_a_queue_of_someone_elses_and_406_is_said() {
 /// After a broker is killed within a second of a declare, it has such a queue: the queue exists, but confirms
 /// nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_go_round_a_queue_without_a_leader() {
+async fn retries_bypass_a_queue_without_a_leader() {
     let mut broker = faulty_broker().await;
     let url = broker.url();
     let supervisor = pool(&broker, "headless", 1, Policy::fixed(4), at_the_second).await;
@@ -304,7 +304,7 @@ async fn a_message_that_became_too_large_is_held_and_no_other() {
 
 /// The broker does not show such a message anywhere, and tries again after three minutes.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_whose_queue_is_gone_are_counted_and_said() {
+async fn retries_whose_queue_is_gone_are_counted_and_reported() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     // Long enough to delete the queue.

@@ -65,7 +65,7 @@ async fn a_queue_is_declared_again_once_a_publish_to_it_came_back() {
 
 /// RabbitMQ 4.0 fails when it shortens an error text with characters beyond ASCII, and closes the connection.
 #[tokio::test]
-async fn a_name_that_the_broker_stumbles_over_costs_nobody_a_connection() {
+async fn a_name_that_the_broker_fails_at_closes_no_connection() {
     let driver = connect(&broker_url()).await;
     let short = TestQueue::at(&broker_url(), "plain");
     let short = declare(&driver, short.name().as_str()).await;

@@ -231,7 +231,7 @@ async fn proxy(listener: TcpListener, port: u16, is_silent: Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_never_answers_is_hung_up_on() {
+async fn the_connection_to_a_peer_that_never_answers_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let driver = lazily(&settings(&format!("amqp://127.0.0.1:{port}")));

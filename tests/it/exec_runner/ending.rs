@@ -89,7 +89,7 @@ async fn believes_a_stopped_job_that_asks_for_later_but_not_one_that_fails() {
 }
 
 #[tokio::test]
-async fn ends_a_job_that_stands_still_under_a_sigstop() {
+async fn kills_a_job_that_is_stopped_by_sigstop() {
     let mut witness = Witness::new();
     let control = JobControl::default();
     let settings = script(&witness, "echo $$ >&9; kill -STOP $$; sleep 1000");

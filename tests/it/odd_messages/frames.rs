@@ -118,7 +118,7 @@ async fn two_thousand_headers_that_fill_a_frame_are_retried_and_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_copy_left_behind_is_named_at_every_attempt_and_in_the_dead_letter() {
+async fn headers_that_a_copy_dropped_are_listed_at_every_attempt_and_in_the_dead_letter() {
     let mut rig = Rig::new("quorum", 0, |_| Err("no".into())).await;
     rig.publish(of_frame(FRAME_MAX), b"odd");
     rig.job().await;
@@ -135,7 +135,7 @@ async fn what_a_copy_left_behind_is_named_at_every_attempt_and_in_the_dead_lette
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn absurd_frames_in_the_url_are_bounded() {
+async fn frame_sizes_in_the_url_are_bounded() {
     use tidegate::{adapters::amqp::AmqpDriver, queue::QueueDriver};
 
     use crate::support::broker::settings;

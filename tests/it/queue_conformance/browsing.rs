@@ -22,7 +22,7 @@ async fn filled(bench: &mut Bench) -> tidegate::decide::QueueName {
     queue
 }
 
-pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
+pub(super) async fn browsing_leaves_the_queue_unchanged(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut short_look = bench.browse(&queue).await;
     let passed_over = short_look.next().await.expect("a message").expect("a");
@@ -41,7 +41,7 @@ pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
     bench.until_consumers(&queue, 0).await;
 }
 
-pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut bench: Bench) {
+pub(super) async fn browsing_thousands_gives_all_back_at_once_and_in_order(mut bench: Bench) {
     const MANY: usize = 3000;
     // A quorum queue keeps the order of only 32 messages.
     let queue = bench.queue(QueueKind::Classic).await;
@@ -59,7 +59,9 @@ pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut be
     }
 }
 
-pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut bench: Bench) {
+pub(super) async fn messages_settled_while_browsing_are_gone_and_the_rest_keeps_its_order(
+    mut bench: Bench,
+) {
     let queue = filled(&mut bench).await;
     let mut look = bench.browse(&queue).await;
     let mut held = Vec::new();
@@ -79,7 +81,7 @@ pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut
     assert_eq!(rest(&mut look).await, ["a", "c"]);
 }
 
-pub(super) async fn a_look_does_not_see_what_others_hold(mut bench: Bench) {
+pub(super) async fn browsing_does_not_see_what_others_hold(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut first = bench.browse(&queue).await;
     let _held = first.next().await.expect("a message").expect("a");
@@ -88,7 +90,7 @@ pub(super) async fn a_look_does_not_see_what_others_hold(mut bench: Bench) {
     bench.until_ready(&queue, 0).await;
 }
 
-pub(super) async fn a_look_that_is_dropped_gives_everything_back(mut bench: Bench) {
+pub(super) async fn a_dropped_browser_gives_everything_back(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut look = bench.browse(&queue).await;
     assert_eq!(rest(&mut look).await.len(), 4);
@@ -100,7 +102,7 @@ pub(super) async fn a_look_that_is_dropped_gives_everything_back(mut bench: Benc
     assert_eq!(text(&first), "a");
 }
 
-pub(super) async fn a_look_at_a_missing_queue_is_not_found_and_harms_nothing_else(
+pub(super) async fn browsing_a_missing_queue_is_not_found_and_affects_nothing_else(
     mut bench: Bench,
 ) {
     let queue = filled(&mut bench).await;

@@ -33,7 +33,7 @@ pub(super) async fn never_hands_out_more_than_the_prefetch(mut bench: Bench) {
     assert_eq!(text(&next(&mut consumer).await), "2");
 }
 
-pub(super) async fn gives_a_requeued_message_back_at_the_head_and_marked(mut bench: Bench) {
+pub(super) async fn a_requeued_message_returns_to_the_head_marked_as_redelivered(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     // A quorum queue of RabbitMQ 3 appends returned messages at its end.
@@ -183,9 +183,7 @@ pub(super) async fn a_deleted_queue_ends_its_consumers_without_an_error(mut benc
     assert!(is_at_its_end(&mut consumer).await, "the end stays the end");
 }
 
-pub(super) async fn what_was_delivered_from_a_deleted_queue_is_settled_without_an_error(
-    mut bench: Bench,
-) {
+pub(super) async fn a_delivery_from_a_deleted_queue_is_settled_without_an_error(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     for body in ["a", "b", "c"] {
         bench.send(&queue, body).await;

@@ -191,7 +191,9 @@ pub(super) async fn many_publish_at_once(mut bench: Bench) {
     bench.until_ready(&queue, 150).await;
 }
 
-pub(super) async fn a_message_that_may_be_dropped_is_where_no_queue_takes_it(mut bench: Bench) {
+pub(super) async fn a_message_that_may_be_dropped_is_dropped_if_no_queue_takes_it(
+    mut bench: Bench,
+) {
     let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     let droppable = |queue| Outgoing {

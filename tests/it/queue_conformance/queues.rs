@@ -147,7 +147,7 @@ pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) 
     assert_eq!(text(&next(&mut consumer).await), "later");
 }
 
-pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench: Bench) {
+pub(super) async fn a_queue_with_another_declaration_is_a_mismatch(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     let other = QueueSpec {

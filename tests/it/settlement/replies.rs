@@ -142,7 +142,7 @@ async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_w
 }
 
 #[tokio::test]
-async fn what_stands_for_any_caller_does_not_have_a_copy_refused() {
+async fn the_placeholder_for_direct_reply_to_does_not_make_a_copy_refused() {
     let url = broker_url();
     let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
     driver.until_connected(PATIENCE).await.unwrap();

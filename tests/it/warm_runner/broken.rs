@@ -165,7 +165,7 @@ async fn one_that_ends_or_closes_its_output_in_the_middle_of_a_job_loses_that_jo
 }
 
 #[tokio::test]
-async fn a_crash_comes_with_the_last_words() {
+async fn a_crash_reports_the_end_of_standard_error() {
     let witness = Witness::new();
     let failure = loss(each_job(&witness, "echo Traceback >&2; exit 1")).await;
     assert_eq!(failure.stderr_tail.as_deref(), Some("Traceback"));

@@ -83,7 +83,7 @@ async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
 }
 
 #[tokio::test]
-async fn a_word_comes_with_what_this_job_wrote_to_its_log_before() {
+async fn an_answer_without_success_carries_what_the_job_wrote_to_its_log() {
     for word in ["retry", "reject"] {
         let witness = Witness::new();
         let work = format!("echo why >&2; answer '\"{word}\"'");
