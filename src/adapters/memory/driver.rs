@@ -129,14 +129,14 @@ impl MemoryBroker {
         self.core().delete(&QueueName::from(queue))
     }
 
-    /// Whether every publish is refused, as during a memory or disk alarm.
+    /// Sets whether every publish is refused, as during a memory or disk alarm.
     pub fn set_blocked(&self, blocked: bool) {
         self.core().blocked = blocked;
         self.shared.blocked.send_replace(blocked);
     }
 
-    /// Whether publishes are accepted without confirms, and publishers are told that they are blocked. An alarm does
-    /// this to messages that were sent before it.
+    /// Sets whether publishes are accepted without confirms, and publishers are told that they are blocked. An alarm
+    /// does this to messages that were sent before it.
     pub fn set_confirms_held(&self, held: bool) {
         self.shared.blocked.send_replace(held);
     }
@@ -151,7 +151,7 @@ impl MemoryBroker {
         };
     }
 
-    /// Whether declaring a new queue fails, as if the virtual host's limit were reached.
+    /// Sets whether declaring a new queue fails, as if the virtual host's limit were reached.
     pub fn set_full_of_queues(&self, full: bool) {
         self.core().takes_no_queue = full;
     }
@@ -161,12 +161,12 @@ impl MemoryBroker {
         self.core().max_message_size = bytes;
     }
 
-    /// Whether every probe fails.
+    /// Sets whether every probe fails.
     pub fn set_probes_fail(&self, fail: bool) {
         self.core().probes_fail = fail;
     }
 
-    /// Whether deliveries are withheld, as if another consumer were the queue's single active consumer.
+    /// Sets whether deliveries are withheld, as if another consumer were the queue's single active consumer.
     pub fn set_withholds(&self, withholds: bool) {
         let mut core = self.core();
         core.withholds = withholds;

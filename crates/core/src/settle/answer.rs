@@ -33,7 +33,7 @@ const ERROR_LIMIT: usize = 1024;
 /// How often a reply is tried if the error does not tell whether the next try will succeed.
 const MOST_TRIES: u32 = 3;
 
-/// What decides on a pool's replies.
+/// The settings that decide whether a pool replies.
 #[derive(Debug, Clone, Copy)]
 pub struct Answering<'a> {
     /// The pool's settings.
@@ -44,7 +44,7 @@ pub struct Answering<'a> {
     pub own: &'a [QueueName],
 }
 
-/// Whether a reply to a message is sent.
+/// The decision whether a reply is sent.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum Answer {
@@ -193,7 +193,7 @@ impl Answering<'_> {
     }
 }
 
-/// The result that the reply tells.
+/// The result that a reply carries.
 enum ReplyResult<'v> {
     Done(Reply),
     Failed(&'v Death),

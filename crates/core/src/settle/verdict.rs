@@ -11,7 +11,7 @@ use crate::{
 
 /// A message with more unfinished deliveries than this is dead-lettered as a crash loop.
 ///
-/// RabbitMQ 4's default delivery limit of a quorum queue.
+/// The same number as RabbitMQ 4's default delivery limit on a quorum queue.
 pub const CRASH_LOOP: u64 = 20;
 
 /// From this number of unfinished deliveries on, a message is a suspect. Suspects run one at a time, and no other
@@ -25,7 +25,7 @@ pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
 pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
 pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
-/// RabbitMQ 4 counts all deliveries in this header, where their number differs from the delivery count.
+/// RabbitMQ 4 counts all deliveries in this header if their number differs from the delivery count.
 const ACQUIRED_COUNT: &str = "x-acquired-count";
 
 /// What a message's headers tell about its earlier deliveries.

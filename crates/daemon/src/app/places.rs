@@ -55,7 +55,7 @@ impl std::error::Error for InTheWay {
 }
 
 /// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
-/// once. Keeps nothing that it takes to find them.
+/// once. Releases everything that it takes for the check.
 pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> AppError {
     if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
         return first;

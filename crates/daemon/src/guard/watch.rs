@@ -32,7 +32,7 @@ use tidegate::adapters::children;
 /// Exit code if the supervisor's is unknown.
 const UNKNOWN: u8 = 1;
 
-/// How long signals are kept for a supervisor that was just started. They would kill it before it has handlers.
+/// How long signals are kept for a supervisor that was just started. Before it has handlers, a signal would kill it.
 const EARLY: Duration = Duration::from_secs(10);
 
 /// Time between two checks whether the supervisor has its signal handlers.

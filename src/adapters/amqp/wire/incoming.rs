@@ -55,7 +55,7 @@ pub struct IncomingFrames {
     ours: u32,
     agreed: Option<usize>,
     /// Exchange and routing key of deliveries whose content header has not arrived, if lapin cannot read them. The
-    /// key is the channel.
+    /// map's key is the channel.
     names: HashMap<u16, DeliveryNames>,
 }
 
