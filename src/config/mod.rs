@@ -5,6 +5,7 @@
 //! those calls, and [`reference()`] prints what they declare.
 mod arguments;
 mod broker;
+mod by_hand;
 mod command;
 mod container;
 mod daemon;
@@ -32,6 +33,10 @@ mod tests;
 
 pub use self::{
     arguments::LOWEST_DELIVERY_LIMIT,
+    by_hand::{
+        ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
+        policy_toml,
+    },
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},

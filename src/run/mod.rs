@@ -21,6 +21,7 @@ mod settling;
 mod shared;
 mod spec;
 mod status;
+mod steering;
 mod supervisor;
 mod worker;
 
@@ -30,8 +31,9 @@ pub use self::{
     events::{Event, EventSink},
     spec::PoolSpec,
     status::{
-        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
-        WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals,
+        RunnerStatus, WorkerStatus,
     },
+    steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
     supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
 };

@@ -161,6 +161,13 @@ impl<'d, 'v> Table<'d, 'v> {
             .map(None, Some)
     }
 
+    /// Where a key of this table or of one within it was given; `None` where it was not, or was not asked for yet.
+    pub(in crate::config) fn given_at(&self, key: &str) -> Option<&Place> {
+        self.document
+            .places
+            .get(&format!("{}.{key}", self.scope.path))
+    }
+
     /// Says what this table as a whole is, for the reference page: a table whose keys are the user's own.
     pub(in crate::config) fn describe_entries(
         &mut self,
