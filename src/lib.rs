@@ -17,10 +17,13 @@ pub use tidegate_core::{decide, settle};
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
-        Rlimits, WarmSettings,
+        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
+        RetrySettings, Rlimits, TlsSettings, WarmSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
-    run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
-    runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
+    run::{
+        DrainError, DrainReport, FlushMode, PoolStatus, Readiness, RunError, StopReport,
+        Supervisor, SupervisorError,
+    },
+    runner::{BoxError, Job, JsonError, Outcome, Reply, Runner, RunnerManager},
 };

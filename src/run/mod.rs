@@ -22,6 +22,7 @@ mod shared;
 mod spec;
 mod status;
 mod supervisor;
+mod until_signal;
 mod worker;
 
 #[doc(hidden)]
@@ -33,5 +34,7 @@ pub use self::{
         DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
         WorkerStatus,
     },
-    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
+    supervisor::{
+        DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
+    },
 };

@@ -44,7 +44,7 @@ pub enum QueueErrorKind {
 
 /// An operation on a queue failed.
 #[derive(Debug, Error)]
-#[error("{operation}")]
+#[error("failed to {operation}")]
 pub struct QueueError {
     /// What kind of trouble it is.
     pub kind: QueueErrorKind,
@@ -98,7 +98,7 @@ impl QueueError {
 
 /// A settlement did not reach the broker, which will deliver the message again.
 #[derive(Debug, Error)]
-#[error("settle a delivery: the channel it came on is gone")]
+#[error("failed to settle a delivery: the channel it came on is gone")]
 pub struct SettleError {
     /// What the client library said, where it said anything.
     #[source]
