@@ -554,7 +554,7 @@ async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
     assert!(!drain.is_finished());
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was not given back");
     held.let_go(1);
-    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(drain.await.unwrap().unwrap().finished, 1);
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was done");
 }
 
@@ -584,8 +584,35 @@ async fn two_pools_on_one_queue_are_refused() {
     let error = Supervisor::start(Arc::new(broker), vec![pool("a"), pool("b")], None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "run the pools a and b on one queue, jobs"
+        "the pools a and b cannot work on one queue, jobs"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later() {
+    let broker = broker();
+    let pool = |poll_interval| PoolSpec {
+        settings: PoolSettings {
+            poll_interval,
+            ..settings(Policy::fixed(1))
+        },
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let never = || vec![pool(Duration::ZERO)];
+    let why = format!(
+        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        pool(Duration::ZERO).settings.name
+    );
+    let driver = Arc::new(broker.clone());
+    let error = Supervisor::start(driver.clone(), never(), None).unwrap_err();
+    assert_eq!(error.to_string(), why);
+
+    let good = vec![pool(Duration::from_millis(100))];
+    let supervisor = Supervisor::start(driver, good, None).unwrap();
+    let error = supervisor.reconfigure(never()).await.unwrap_err();
+    assert_eq!(error.to_string(), why);
+    broker.send(QUEUE, "one");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,6 +105,23 @@ pub struct TlsSettings {
     pub key: Option<PathBuf>,
 }
 
+impl TlsSettings {
+    /// Trusts these authorities too: a PEM file.
+    #[must_use]
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate to a broker that asks for one: PEM files of the certificate and its private key.
+    #[must_use]
+    pub fn identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.cert = Some(cert.into());
+        self.key = Some(key.into());
+        self
+    }
+}
+
 /// The daemon's ways in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {

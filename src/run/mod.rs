@@ -23,6 +23,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+mod until_signal;
 mod worker;
 
 #[doc(hidden)]
@@ -35,5 +36,7 @@ pub use self::{
         RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
-    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
+    supervisor::{
+        DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
+    },
 };

@@ -318,8 +318,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
 
     flaky.fails.store(true, Ordering::Relaxed);
     until(&supervisor, "broken again", is_broken).await;
-    let report = supervisor.drain(Duration::from_secs(30)).await.unwrap();
-    assert_eq!(report.given_back, 0);
+    supervisor.drain(Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

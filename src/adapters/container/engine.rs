@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             error,
             format!(
-                "start a runner: no container engine answers at unix:///no/such/socket (no such socket), nor at \
+                "failed to start a runner: no container engine answers at unix:///no/such/socket (no such socket), nor at \
                  unix://{} (nobody listens)",
                 socket.display()
             )

@@ -99,7 +99,7 @@ pub enum AppError {
     #[error(transparent)]
     Metrics(#[from] PrometheusError),
     /// The pools could not be started.
-    #[error(transparent)]
+    #[error("start the pools")]
     Launch(#[from] LaunchError),
     /// The signal handlers could not be installed.
     #[error("listen to signals")]
@@ -433,7 +433,7 @@ impl Daemon {
                     );
                 }
                 Err(error) => {
-                    reloads.refused(&file, vec![format!("failed to {error}")]);
+                    reloads.refused(&file, vec![error.to_string()]);
                     error!(error = %error, "refused the configuration; the old one stays");
                 }
             }

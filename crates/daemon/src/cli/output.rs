@@ -61,7 +61,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with `error`, whose text reads after "failed to".
+    /// A failure by `error`, whose text reads after "failed to" or begins with it.
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit,
@@ -94,12 +94,12 @@ impl Failure {
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let what = self.error.to_string();
+        let what = after_failed_to(&*self.error);
         writeln!(out, "{ERROR}error:{ERROR:#} failed to {}", Escaped(&what))?;
         let mut last = what;
         for cause in self.error.chain().skip(1) {
-            let cause = cause.to_string();
-            // A transparent error repeats the text of its source, so it is shown once.
+            let cause = after_failed_to(cause);
+            // A transparent link says what the one above it said.
             if cause != last {
                 writeln!(out, "  {}", Escaped(&cause))?;
             }
@@ -112,7 +112,17 @@ impl Failure {
     }
 }
 
-/// No configuration was found.
+/// What has failed. Errors of the library are sentences of their own; those of the program go without the first words,
+/// which are printed once for a whole chain.
+fn after_failed_to(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("failed to ") {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    }
+}
+
+/// A configuration was wanted and none is there.
 pub(super) fn no_configuration(error: NotFound) -> Failure {
     Failure::new(Exit::BadConfiguration, error)
         .hint("write ./tidegate.toml, or name a file with --config or in $TIDEGATE_CONFIG")
@@ -217,6 +227,16 @@ mod tests {
           connect to 127.0.0.1:5672
           connection refused
         hint: is it running?
+        ");
+    }
+
+    #[test]
+    fn says_failed_to_once_of_errors_that_say_it_themselves() {
+        let error = anyhow!("failed to publish").context("failed to put all of them back");
+        let failure = Failure::new(Exit::Unexpected, error);
+        insta::assert_snapshot!(printed(&failure), @r"
+        error: failed to put all of them back
+          publish
         ");
     }
 
