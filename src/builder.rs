@@ -8,10 +8,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
+    adapters::{amqp::AmqpDriver, handler::HandlerManager},
     config::{
-        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings,
-        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
+        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
+        ReplySettings, RetrySettings, TlsSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -146,23 +146,6 @@ impl Pool {
         F: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
     {
         self.runners(HandlerManager::new(handler))
-    }
-
-    /// Runs each job as a child process.
-    pub fn exec(self, settings: ExecSettings) -> Self {
-        self.runners(ExecManager::new(settings))
-    }
-
-    /// Runs jobs in processes that stay, one job after another in each.
-    pub fn warm(self, settings: WarmSettings) -> Self {
-        self.runners(WarmManager::new(settings))
-    }
-
-    /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
-    /// [`ContainerManager`](crate::adapters::container::ContainerManager) to [`runners`](Self::runners).
-    #[cfg(feature = "container")]
-    pub fn container(self, settings: crate::config::ContainerSettings) -> Self {
-        self.runners(crate::adapters::container::ContainerManager::new(settings))
     }
 
     /// Runs jobs on runners of your own kind.

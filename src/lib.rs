@@ -4,11 +4,11 @@ pub mod adapters;
 #[doc(hidden)]
 pub mod builder;
 pub mod config;
-#[doc(hidden)]
-pub mod machine;
+pub mod host;
 pub mod queue;
 pub mod run;
 pub mod runner;
+pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
@@ -18,9 +18,10 @@ pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
         Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
-        Rlimits, WarmSettings,
+        Rlimits,
     },
     decide::{BreakerRules, Policy, Scaling},
     run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
+    runners::WarmSettings,
 };

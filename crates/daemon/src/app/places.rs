@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::daemon::AppError;
 use crate::http::socket;
-use tidegate::{adapters::instance::InstanceLock, config::HttpSettings, run::chain};
+use tidegate::{config::HttpSettings, host::instance::InstanceLock, run::chain};
 
 /// One after the other of the keys of `[http]` that need another value. The next one is the source.
 #[derive(Debug)]
