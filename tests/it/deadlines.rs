@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate::{
     ExecSettings, Policy, PoolStatus, Supervisor, WarmSettings,
-    adapters::{exec::ExecManager, memory::MemoryBroker, warm::WarmManager},
+    adapters::memory::MemoryBroker,
     config::PoolSettings,
     queue::{HeaderValue, QueueKind},
     run::PoolSpec,
     runner::RunnerManager,
+    runners::{exec::ExecManager, warm::WarmManager},
 };
 use tokio::time::Instant;
 

@@ -13,19 +13,20 @@ use std::{
 
 use bytes::Bytes;
 use tidegate::{
-    adapters::{
-        container::ContainerManager,
-        exec::ExecManager,
-        handler::{BlockingManager, HandlerManager},
-        launcher,
-        warm::WarmManager,
-    },
-    config::{ExecSettings, Mount, WarmSettings},
+    adapters::handler::{BlockingManager, HandlerManager},
+    config::ExecSettings,
     decide::RunnerId,
+    host::launcher,
     queue::Message,
     runner::{
         BoxError, CreateRunner, FailureKind, Job, JobControl, JobEnd, Outcome, RunReport, Runner,
         RunnerManager,
+    },
+    runners::{
+        WarmSettings,
+        container::{ContainerManager, Mount},
+        exec::ExecManager,
+        warm::WarmManager,
     },
 };
 

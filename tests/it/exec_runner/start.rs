@@ -1,11 +1,11 @@
 //! Commands that cannot start, and their error texts.
 
 use tidegate::{
-    adapters::exec::ExecManager,
     config::ExecSettings,
     decide::RunnerId,
     queue::Message,
     runner::{CreateRunner, JobControl, JobEnd, RunnerManager},
+    runners::exec::ExecManager,
 };
 
 use super::{file, job, run};

@@ -3,9 +3,8 @@
 use std::{io, path::Path};
 
 use tidegate::{
-    adapters::container::ContainerManager,
-    config::{ContainerSettings, EngineAddress, Mount, Pull},
     runner::{JobControl, RunnerManager},
+    runners::container::{ContainerManager, ContainerSettings, EngineAddress, Mount, Pull},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},

@@ -34,12 +34,12 @@ use crate::{
     },
 };
 use tidegate::{
-    adapters::{
+    builder::{LaunchError, broker_driver},
+    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
+    host::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    builder::{LaunchError, broker_driver},
-    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
     run::{EventSink, Supervisor, chain},
     runner::BoxError,
 };

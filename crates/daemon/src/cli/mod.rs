@@ -32,9 +32,9 @@ use super::{
     },
 };
 use tidegate::{
-    adapters::launcher,
     config::{self, Loaded, LogFormat, Problems, Source},
     escape::Escaped,
+    host::launcher,
 };
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
@@ -183,7 +183,7 @@ impl From<app::AppError> for Failure {
         use app::AppError as E;
 
         use crate::http::socket::InstanceError;
-        use tidegate::adapters::instance::LockError;
+        use tidegate::host::instance::LockError;
         if let E::InTheWay(places) = &error {
             let keys = places.keys().join(", ");
             let hint = format!(
