@@ -1,6 +1,7 @@
 //! tidegate: a worker pool that rises and falls with a RabbitMQ queue.
 
 pub mod adapters;
+pub mod api;
 #[doc(hidden)]
 pub mod builder;
 pub mod config;

@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
-    block_on,
     broker::{self, BrokerReport, Severity},
-    output::{self, Exit, Failure},
+    runtime::block_on,
 };
-use crate::telemetry::logs;
+use crate::{
+    output::{self, Exit, Failure},
+    telemetry::logs,
+};
 use tidegate::{
     adapters::container::find_engine,
     config::{self, EngineAddress, Loaded, Place, Problem, RunnerSettings, Source},

@@ -1,4 +1,4 @@
-//! How the command line speaks: exit codes, errors, data.
+//! How a command speaks: exit codes, errors, data. Below the commands, so that each of them can use it.
 
 use std::{
     error::Error,
