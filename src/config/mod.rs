@@ -5,6 +5,7 @@
 //! those calls, and [`reference()`] prints what they declare.
 mod arguments;
 mod broker;
+mod by_hand;
 mod command;
 mod container;
 mod daemon;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use self::{
     arguments::LOWEST_DELIVERY_LIMIT,
+    by_hand::{Origin, PolicyKey, PolicyKeys},
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},

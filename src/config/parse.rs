@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Settings, Surroundings,
+    by_hand::Given,
     daemon::{self, Inputs},
     problem::{Place, Problem, Problems},
     schema::{Document, Finished},
@@ -25,6 +26,7 @@ pub struct Loaded {
     places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
     pub(super) secrets: Vec<(String, PathBuf)>,
+    pub(super) given: Given,
 }
 
 impl Loaded {
@@ -94,6 +96,11 @@ pub(super) fn parse_all(
         },
         places: finished.places,
         secrets: finished.secrets,
+        given: Given {
+            text: text.into(),
+            origin: origin.into(),
+            environment: environment.into(),
+        },
     };
     (loaded, finished.problems)
 }
@@ -106,7 +113,7 @@ pub fn reference() -> String {
     finished.reference
 }
 
-fn read(
+pub(super) fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],

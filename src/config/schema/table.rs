@@ -440,7 +440,7 @@ fn is_wreckage(item: &Item<'_>) -> bool {
 }
 
 /// A key below a table, quoted where TOML wants it quoted.
-pub(super) fn join(table: &str, name: &str) -> String {
+pub(in crate::config) fn join(table: &str, name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let name = match !name.is_empty() && name.chars().all(is_bare) {
         true => name.to_owned(),
