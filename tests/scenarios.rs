@@ -407,7 +407,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     );
     broker.send(QUEUE, "one");
     held.started().await;
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     broker.send(QUEUE, "two");
     until(&supervisor, "paused", |pool| {
         pool.state == PoolState::Paused && pool.workers.live == 1
@@ -419,7 +419,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     })
     .await;
     assert_eq!(broker.ready(QUEUE), Some(1));
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
 }
 
@@ -438,7 +438,7 @@ async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
     held.started().await;
     let inflated = until(&supervisor, "holding ten", |pool| pool.demand == 10).await;
     assert_eq!(inflated.workers.live, 1);
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     held.let_go(1);
     let after = until(&supervisor, "gone", |pool| {
         pool.workers.live + pool.workers.draining == 0

@@ -1,446 +1,567 @@
-//! Keys of a pool's policy and scaling that are set by hand: checked as if the file had them, and told apart from what
-//! the file, the environment and the defaults say.
+//! A pool's policy and scaling, changed by hand: read and refused by the very code that reads the file's.
+//!
+//! A change is written as TOML beside the keys that it does not touch, and read as a configuration is. So every bound and
+//! every word of a problem is the same as those of `check`. Owns nothing, does no I/O.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use serde_json::Value;
+use toml::de::{DeTable, DeValue};
 
 use super::{
-    Loaded, Surroundings,
-    file::read_file,
-    parse::read,
+    PoolSettings,
+    policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
-    schema::{Finished, join},
+    schema::{Document, Table, duration_text, quoted},
 };
-use crate::decide::{Policy, PoolName, Scaling};
+use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 
-/// Keys of a policy that mean the same to every kind.
-const OF_EVERY_KIND: [&str; 3] = ["kind", "min_active", "max"];
-
-/// The tables whose keys can be set by hand.
-const TABLES: [&str; 2] = ["policy", "scaling"];
-
-/// What a configuration was read from. Kept to read it again with other keys.
-#[derive(Clone)]
-pub(super) struct Given {
-    pub(super) text: Arc<str>,
-    pub(super) origin: Arc<str>,
-    pub(super) environment: Arc<[(String, String)]>,
-}
-
-impl fmt::Debug for Given {
-    // Either may hold a credential.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Given(..)")
-    }
-}
-
-/// Where the value of a key comes from.
+/// Where a key's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Origin {
-    /// Nobody gave one.
+    /// It was not given.
     Default,
     /// The configuration file.
     File,
-    /// A variable of the environment.
+    /// An environment variable.
     Environment,
-    /// An operator.
-    Hand,
+    /// The program that uses the library.
+    Program,
+    /// Someone set it by hand.
+    ByHand,
 }
 
-/// A key of a pool's policy or scaling.
+impl Origin {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Program => "program",
+            Self::ByHand => "set by hand",
+        }
+    }
+}
+
+/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
+pub type Origins = BTreeMap<String, Origin>;
+
+/// A key of `policy` or `scaling`, as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PolicyKey {
-    /// The key: `policy.max`.
+    /// The key with its table: `policy.max`.
     pub key: String,
-    /// Its value, as TOML.
+    /// Its value as TOML.
     pub value: String,
-    /// Where that comes from.
-    pub from: Origin,
-    /// The line or the variable, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
-/// A pool's policy and scaling, whole, with the origin of each key.
+/// What to change of a pool's `policy` and `scaling`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PolicyChange {
+    /// Keys and their values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
+    Arguments(Vec<String>),
+    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A table that is there replaces what there
+    /// was: a key that it does not have is at its default.
+    Toml {
+        /// The text.
+        text: String,
+        /// What messages call it.
+        origin: String,
+    },
+    /// The same keys as JSON. Keys that it does not have stay as they are.
+    Json(Value),
+}
+
+/// A change that can be made.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct PolicyKeys {
-    /// The policy.
-    pub policy: Policy,
-    /// How fast the number of workers may move.
-    pub scaling: Scaling,
-    /// Its keys, in the order of the reference page.
+pub struct ChangedPolicy {
+    /// What to order: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
+    pub set: SetPolicy,
+    /// Every key as it is then.
     pub keys: Vec<PolicyKey>,
-    /// What is likely not meant.
+    /// What is hardly meant so.
     pub warnings: Vec<Problem>,
 }
 
-impl Loaded {
-    /// A pool's policy and scaling with these keys in place of what file and environment say. A key is `policy.max`, a value
-    /// is TOML.
-    ///
-    /// Where the kind of policy is another than before, the keys that belong to a kind are not taken over.
-    ///
-    /// # Errors
-    /// Everything that `check` would refuse in a file with these keys.
-    pub fn policy_with(
-        &self,
-        pool: &PoolName,
-        by_hand: &BTreeMap<String, String>,
-    ) -> Result<PolicyKeys, Problems> {
-        let edited = Edited::new(&self.given, pool, by_hand).map_err(Problems::new)?;
-        let text = toml::to_string(&edited.file).map_err(|error| {
-            let fix = "write values that TOML has";
-            Problems::new(vec![problem("", error.to_string(), fix)])
-        })?;
-        let (settings, finished) = read(
-            &text,
-            &self.given.origin,
-            &edited.environment,
-            &Surroundings::of_process(),
-            &read_file,
-        );
-        // A file that a key names may have gone since: that is for a reload to say.
-        let of_pools = |found: &Problem| found.key.starts_with("pools.");
-        let by_name = |found: Problem| Problem {
-            place: nowhere(),
-            ..found
+/// Every key of a pool's `policy` and `scaling` as it is in force, with where it comes from.
+pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<PolicyKey> {
+    let (policy, scaling) = match by_hand {
+        Some(set) => (&set.policy, &set.scaling),
+        None => (&settings.policy, &settings.scaling),
+    };
+    let default_policy = Policy::new(policy.kind.clone());
+    let defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
+        .into_iter()
+        .collect();
+    let given = given(settings);
+    let keys = values(policy, scaling).into_iter().map(|(key, value)| {
+        let origin = match given.get(key) {
+            _ if by_hand.is_some_and(|set| set.keys.contains_key(key)) => Origin::ByHand,
+            // The file's own value, and not the default of a kind that was set by hand.
+            Some((given, origin)) if *given == value => *origin,
+            _ if by_hand.is_some_and(|set| set.keys.is_empty())
+                && defaults.get(key) != Some(&value) =>
+            {
+                Origin::ByHand
+            }
+            _ => Origin::Default,
         };
-        let (problems, warnings) = (finished.problems.iter(), finished.warnings.iter());
-        let problems: Vec<_> = problems.filter(|found| of_pools(found)).cloned().collect();
-        if !problems.is_empty() {
-            return Err(Problems::new(problems.into_iter().map(by_name).collect()));
+        PolicyKey {
+            key: key.to_owned(),
+            value,
+            origin,
         }
-        let prefix = join("pools", pool.as_str());
-        let of_tables = |found: &&Problem| {
-            let mut tables = TABLES.iter();
-            tables.any(|table| found.key.starts_with(&format!("{prefix}.{table}.")))
-        };
-        let warnings = warnings.filter(of_tables).cloned().map(by_name).collect();
-        let config = (settings.pools.iter()).find(|config| config.pool.name == *pool);
-        let Some(config) = config else {
-            let fix = "name a pool of the configuration";
-            return Err(Problems::new(vec![problem(&prefix, "nothing", fix)]));
-        };
-        let (policy, scaling) = (config.pool.policy.clone(), config.pool.scaling);
-        let keys = self.keys(&prefix, by_hand, &policy, &edited, &finished);
-        Ok(PolicyKeys {
-            policy,
-            scaling,
-            keys,
-            warnings,
-        })
+    });
+    keys.collect()
+}
+
+/// Keys as TOML, each with where it comes from.
+pub fn policy_toml(keys: &[PolicyKey]) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    let width = keys
+        .iter()
+        .map(|key| name_of(&key.key).len() + key.value.len() + 3);
+    let width = width.max().unwrap_or(0).min(48);
+    for key in keys {
+        let (of, name) = key.key.split_once('.').unwrap_or(("", &key.key));
+        if of != table {
+            let gap = if table.is_empty() { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}[{of}]");
+            table = of;
+        }
+        let line = format!("{name} = {}", key.value);
+        let _ = writeln!(text, "{line:width$}  # {}", key.origin.as_str());
+    }
+    text
+}
+
+/// Makes a change of a pool's policy, on top of what was set by hand before.
+///
+/// # Errors
+/// Everything that is wrong with it, as `check` says it.
+pub fn change_policy(
+    settings: &PoolSettings,
+    by_hand: Option<&SetPolicy>,
+    change: &PolicyChange,
+) -> Result<ChangedPolicy, Problems> {
+    let mut problems = Vec::new();
+    let change = match change {
+        PolicyChange::Arguments(arguments) => of_arguments(arguments, &mut problems),
+        PolicyChange::Toml { text, origin } => of_toml(text, origin, &mut problems),
+        PolicyChange::Json(value) => of_json(value, &mut problems),
+    };
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
     }
 
-    fn keys(
-        &self,
-        prefix: &str,
-        by_hand: &BTreeMap<String, String>,
-        policy: &Policy,
-        edited: &Edited,
-        finished: &Finished,
-    ) -> Vec<PolicyKey> {
-        let effective = serde_json::to_value(policy).unwrap_or_default();
-        let mut keys = Vec::new();
-        for (table, name, default) in &finished.keys {
-            let Some(table) = TABLES.iter().find(|t| *table == format!("{prefix}.{t}")) else {
-                continue;
-            };
-            let (key, path) = (
-                format!("{table}.{name}"),
-                format!("{prefix}.{table}.{name}"),
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(set) = by_hand {
+        keys.extend(set.keys.clone());
+    }
+    keys.retain(|key, _| !change.replaces(key));
+    for entry in &change.entries {
+        keys.insert(entry.key.clone(), entry.value.clone());
+    }
+
+    // What is changed first, so that a problem there is found at its own line; then what stays.
+    let mut lines = Lines::default();
+    for entry in &change.entries {
+        lines.push(&entry.key, &entry.value, &entry.place);
+    }
+    let is_new = |key: &str| change.entries.iter().any(|entry| entry.key == key);
+    let stays = Place::File {
+        file: "the pool as it is".to_owned(),
+    };
+    let mut base: BTreeMap<String, String> = given(settings)
+        .into_iter()
+        .filter(|(key, _)| !change.replaces(key))
+        .map(|(key, (value, _))| (key.to_owned(), value))
+        .collect();
+    base.extend(keys.clone());
+    let kind = base.get("policy.kind").cloned();
+    for (key, value) in &base {
+        // Another kind's own keys go with it, unless they are part of the change: then they are a slip.
+        let is_foreign = KINDS_KEYS.iter().any(|(owner, own)| {
+            key.strip_prefix("policy.") == Some(own)
+                && kind.as_deref() != Some(quoted(owner).as_str())
+        });
+        if is_foreign && kind.is_some() && !is_new(key) {
+            keys.remove(key);
+        } else if !is_new(key) {
+            lines.push(key, value, &stays);
+        }
+    }
+
+    let (read, finished) = Document::read(&lines.text, "", &[], |root| {
+        let policy = policy(root);
+        let scaling = scaling(root);
+        if policy.is_sound() && settings.keep_warm > policy.value.max {
+            let fix = format!(
+                "write at least keep_warm, which is {}, or lower keep_warm",
+                settings.keep_warm
             );
-            let written = edited.pool().and_then(|pool| pool.get(*table)?.get(*name));
-            let (value, from, place) = match finished.places.get(&path) {
-                _ if by_hand.contains_key(&key) => {
-                    (written.map(Value::to_string), Origin::Hand, None)
-                }
-                Some(Place::Variable { variable }) => {
-                    let value = edited.variable(variable).map(as_toml);
-                    (value, Origin::Environment, Some(variable.clone()))
-                }
-                Some(_) => {
-                    let place = self.place(&path).to_string();
-                    (written.map(Value::to_string), Origin::File, Some(place))
-                }
-                // What belongs to another kind is not there, and a bound may follow from the rest.
-                None if *table == "policy" => {
-                    let effective = effective.get(*name);
-                    let derived = || effective.filter(|value| value.is_number());
-                    let value = default.clone().filter(|_| effective.is_some());
-                    let value = value.or_else(|| Some(derived()?.to_string()));
-                    (value, Origin::Default, None)
-                }
-                None => (default.clone(), Origin::Default, None),
+            let found = policy.value.max.to_string();
+            root.problem(Problem::new(policy.place.clone(), "policy.max", found, fix));
+        }
+        (policy.value, scaling)
+    });
+    let placed = |problem| lines.placed(problem);
+    let problems: Vec<_> = finished.problems.into_iter().map(placed).collect();
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+    let (policy, scaling) = read;
+    let set = SetPolicy {
+        policy,
+        scaling,
+        keys,
+        over: Configured {
+            policy: settings.policy.clone(),
+            scaling: settings.scaling,
+        },
+    };
+    Ok(ChangedPolicy {
+        keys: policy_keys(settings, Some(&set)),
+        set,
+        warnings: finished.warnings.into_iter().map(placed).collect(),
+    })
+}
+
+/// Where the keys of a pool's table were given.
+pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
+    let keys = ALL_KEYS.iter().filter_map(|key| {
+        let origin = match pool.given_at(key)? {
+            Place::Variable { .. } => Origin::Environment,
+            _ => Origin::File,
+        };
+        Some(((*key).to_owned(), origin))
+    });
+    keys.collect()
+}
+
+const ALL_KEYS: [&str; 9] = [
+    "policy.kind",
+    "policy.jobs_per_worker",
+    "policy.workers",
+    "policy.steps",
+    "policy.min_active",
+    "policy.max",
+    "scaling.up_step",
+    "scaling.down_window",
+    "scaling.down_step",
+];
+
+fn name_of(key: &str) -> &str {
+    key.split_once('.').map_or(key, |(_, name)| name)
+}
+
+/// Each key with its value as TOML, in the order of the reference.
+fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
+    let (kind, own) = match &policy.kind {
+        PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
+        PolicyKind::Steps { steps } => {
+            let steps: Vec<_> = steps
+                .iter()
+                .map(|step| format!("[{}, {}]", step.demand, step.workers))
+                .collect();
+            ("steps", ("policy.steps", format!("[{}]", steps.join(", "))))
+        }
+        PolicyKind::Backlog { jobs_per_worker } => (
+            "backlog",
+            ("policy.jobs_per_worker", jobs_per_worker.to_string()),
+        ),
+        other => unreachable!("a kind of policy without keys: {other:?}"),
+    };
+    vec![
+        ("policy.kind", quoted(kind)),
+        own,
+        ("policy.min_active", policy.min_active.to_string()),
+        ("policy.max", policy.max.to_string()),
+        ("scaling.up_step", scaling.up_step.to_string()),
+        (
+            "scaling.down_window",
+            quoted(&duration_text(scaling.down_window)),
+        ),
+        ("scaling.down_step", scaling.down_step.to_string()),
+    ]
+}
+
+/// What the pool's own settings give: what the file or a variable has, and what a program set to something else than the
+/// default.
+fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
+    let default_policy = Policy::new(settings.policy.kind.clone());
+    let mut defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
+        .into_iter()
+        .collect();
+    // The default of the kind is `backlog` with 10 jobs: another kind, or number, was given.
+    defaults.extend(
+        values(&Policy::default(), &Scaling::default())
+            .into_iter()
+            .filter(|(key, _)| matches!(*key, "policy.kind" | "policy.jobs_per_worker")),
+    );
+    for (_, own) in KINDS_KEYS.iter().filter(|(kind, _)| *kind != "backlog") {
+        defaults.remove(format!("policy.{own}").as_str());
+    }
+    let values = values(&settings.policy, &settings.scaling).into_iter();
+    values
+        .filter_map(|(key, value)| {
+            let origin = match settings.policy_origins.get(key) {
+                Some(origin) => *origin,
+                None if defaults.get(key) == Some(&value) => return None,
+                None => Origin::Program,
             };
-            keys.extend(value.map(|value| PolicyKey {
+            Some((key, (value, origin)))
+        })
+        .collect()
+}
+
+/// Keys that are changed.
+#[derive(Debug, Default)]
+struct Change {
+    entries: Vec<Entry>,
+    /// Tables that are replaced whole.
+    whole: Vec<&'static str>,
+}
+
+impl Change {
+    fn replaces(&self, key: &str) -> bool {
+        let table = key.split_once('.').map_or("", |(table, _)| table);
+        self.whole.contains(&table)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: String,
+    place: Place,
+}
+
+/// A key as someone writes it, with its table.
+fn full(key: &str) -> String {
+    match key.split_once('.') {
+        Some(("policy" | "scaling", _)) => key.to_owned(),
+        _ => format!("policy.{key}"),
+    }
+}
+
+fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    if arguments.is_empty() {
+        let place = Place::Argument {
+            argument: "KEY=VALUE".to_owned(),
+        };
+        problems.push(Problem::new(
+            place,
+            "",
+            "nothing",
+            "write a key: jobs_per_worker=2",
+        ));
+    }
+    for argument in arguments {
+        let place = Place::Argument {
+            argument: argument.clone(),
+        };
+        let mut refuse = |found: &str, fix: &str| {
+            problems.push(Problem::new(place.clone(), "", found, fix));
+        };
+        let is_name = |name: &str| {
+            let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            !name.is_empty()
+                && name.chars().all(is_word)
+                && name.split('.').all(|part| !part.is_empty())
+        };
+        let Some((name, text)) = argument.split_once('=') else {
+            refuse("no =", "write KEY=VALUE: jobs_per_worker=2");
+            continue;
+        };
+        let (name, text) = (name.trim(), text.trim());
+        if !is_name(name) {
+            refuse(
+                "what is no key before the =",
+                "write KEY=VALUE: jobs_per_worker=2",
+            );
+            continue;
+        }
+        let key = full(name);
+        if change.entries.iter().any(|entry| entry.key == key) {
+            refuse("a second value", "remove one of them");
+            continue;
+        }
+        // A shell takes quotes away, so a text needs none.
+        let value = match text.contains('\n') || DeValue::parse(text).is_err() {
+            true => quoted(text),
+            false => text.to_owned(),
+        };
+        change.entries.push(Entry { key, value, place });
+    }
+    change
+}
+
+fn of_toml(text: &str, origin: &str, problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    let place_of = |at: usize| {
+        let before = text.get(..at).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Place::Line {
+            file: origin.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    };
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            // The parser's words alone: what it shows of the text could hold a credential.
+            problems.push(Problem::new(
+                place_of(at),
+                "",
+                error.message(),
+                "write it as TOML has it",
+            ));
+            return change;
+        }
+    };
+    let mut take = |key: String, item: &toml::Spanned<DeValue<'_>>, at: usize| {
+        let value = text.get(item.span()).unwrap_or_default().to_owned();
+        let place = place_of(at);
+        change.entries.push(Entry { key, value, place });
+    };
+    let mut whole = Vec::new();
+    for (name, item) in root.get_ref() {
+        let table = match (name.get_ref().as_ref(), item.get_ref()) {
+            ("policy", DeValue::Table(_)) => Some("policy"),
+            ("scaling", DeValue::Table(_)) => Some("scaling"),
+            _ => None,
+        };
+        match (table, item.get_ref()) {
+            (Some(table), DeValue::Table(keys)) => {
+                whole.push(table);
+                for (name, item) in keys {
+                    take(
+                        format!("{table}.{}", name.get_ref()),
+                        item,
+                        name.span().start,
+                    );
+                }
+            }
+            _ => {
+                whole.push("policy");
+                take(full(name.get_ref()), item, name.span().start);
+            }
+        }
+    }
+    change.whole = whole;
+    if change.entries.is_empty() {
+        let place = Place::File {
+            file: origin.to_owned(),
+        };
+        problems.push(Problem::new(
+            place,
+            "",
+            "nothing",
+            "write a key: jobs_per_worker = 2",
+        ));
+    }
+    change
+}
+
+fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    let place = Place::File {
+        file: "the request".to_owned(),
+    };
+    let mut refuse = |key: &str, found: &str, fix: &str| {
+        problems.push(Problem::new(place.clone(), key, found, fix));
+    };
+    let Value::Object(keys) = value else {
+        refuse(
+            "",
+            "what is no object",
+            "write an object: {\"jobs_per_worker\": 2}",
+        );
+        return change;
+    };
+    let mut flat = Vec::new();
+    for (name, value) in keys {
+        match (name.as_str(), value) {
+            ("policy" | "scaling", Value::Object(keys)) => {
+                flat.extend(
+                    keys.iter()
+                        .map(|(key, value)| (format!("{name}.{key}"), value)),
+                );
+            }
+            _ => flat.push((full(name), value)),
+        }
+    }
+    if flat.is_empty() {
+        refuse("", "nothing", "write a key: {\"jobs_per_worker\": 2}");
+    }
+    for (key, value) in flat {
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        match toml_of(value) {
+            Some(value) if key.chars().all(is_bare) => change.entries.push(Entry {
+                place: place.clone(),
                 key,
                 value,
-                from,
-                place,
-            }));
+            }),
+            Some(_) => refuse("", "a key of other characters than a key has", "remove it"),
+            None => refuse(
+                &key,
+                "null or an object",
+                "write a number, a text or an array",
+            ),
         }
-        keys
     }
+    change
 }
 
-/// A configuration with keys in place of its own.
-struct Edited {
-    file: Table,
-    environment: Vec<(String, String)>,
-    name: String,
+fn toml_of(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::Null | Value::Object(_) => return None,
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(toml_of).collect();
+            format!("[{}]", items?.join(", "))
+        }
+    })
 }
 
-impl Edited {
-    fn new(
-        given: &Given,
-        pool: &PoolName,
-        by_hand: &BTreeMap<String, String>,
-    ) -> Result<Self, Vec<Problem>> {
-        let mut edited = Self {
-            // It was read before, so it is TOML.
-            file: given.text.parse().unwrap_or_default(),
-            environment: given.environment.to_vec(),
-            name: pool.as_str().to_owned(),
-        };
-        let mut problems = Vec::new();
-        let kind = by_hand.get("policy.kind").and_then(|kind| value_of(kind));
-        if kind.is_some_and(|kind| edited.kind() != kind) {
-            edited.forget_the_kind();
-        }
-        for (key, text) in by_hand {
-            let table = key.split_once('.');
-            let Some((table, name)) = table.filter(|(table, _)| TABLES.contains(table)) else {
-                let fix = "write policy.KEY or scaling.KEY";
-                problems.push(problem("", format!("the key {key:?}"), fix));
-                continue;
-            };
-            let Some(value) = value_of(text) else {
-                let fix = "write a value as TOML has it, a text with quotes around it";
-                problems.push(problem(key, format!("{text:?}"), fix));
-                continue;
-            };
-            edited.remove(table, name);
-            match edited.table(table) {
-                Some(table) => drop(table.insert(name.to_owned(), value)),
-                None => problems.push(problem(key, "a value that is no table", "write a table")),
-            }
-        }
-        match problems.is_empty() {
-            true => Ok(edited),
-            false => Err(problems),
-        }
-    }
-
-    fn pool(&self) -> Option<&Table> {
-        self.file.get("pools")?.get(&self.name)?.as_table()
-    }
-
-    /// A table of the pool, made where it is not there.
-    fn table(&mut self, table: &str) -> Option<&mut Table> {
-        let mut inner = &mut self.file;
-        for name in ["pools", &self.name, table] {
-            let entry = inner.entry(name).or_insert_with(|| Table::new().into());
-            inner = entry.as_table_mut()?;
-        }
-        Some(inner)
-    }
-
-    /// The kind of policy that file and environment say.
-    fn kind(&self) -> Value {
-        let in_environment = self.environment.iter().find_map(|(variable, text)| {
-            let (table, name) = self.key_of(variable)?;
-            (table == "policy" && name == "kind").then(|| Value::String(text.clone()))
-        });
-        let in_file = || self.pool()?.get("policy")?.get("kind").cloned();
-        let kind = in_environment.or_else(in_file);
-        kind.unwrap_or_else(|| Value::String("backlog".to_owned()))
-    }
-
-    /// Takes out what belongs to one kind of policy.
-    fn forget_the_kind(&mut self) {
-        if let Some(policy) = self.table("policy") {
-            policy.retain(|name, _| OF_EVERY_KIND.contains(&name));
-        }
-        let mut environment = std::mem::take(&mut self.environment);
-        environment.retain(|(variable, _)| {
-            let of_kind = self.key_of(variable).filter(|(table, _)| table == "policy");
-            of_kind.is_none_or(|(_, name)| OF_EVERY_KIND.contains(&name.as_str()))
-        });
-        self.environment = environment;
-    }
-
-    /// Takes a key out of the environment, which would win over the file.
-    fn remove(&mut self, table: &str, name: &str) {
-        let mut environment = std::mem::take(&mut self.environment);
-        environment.retain(|(variable, _)| {
-            let key = self.key_of(variable);
-            key.is_none_or(|(t, n)| (t.as_str(), n.as_str()) != (table, name))
-        });
-        self.environment = environment;
-    }
-
-    /// The table and the key of this pool that a variable stands for.
-    fn key_of(&self, variable: &str) -> Option<(String, String)> {
-        let fold = |text: &str| text.to_ascii_lowercase().replace('-', "_");
-        let levels = variable.strip_prefix("TIDEGATE_")?.split("__");
-        let levels: Vec<String> = levels.map(fold).collect();
-        match &levels[..] {
-            [pools, pool, table, name] if pools == "pools" && *pool == fold(&self.name) => {
-                Some((table.clone(), name.clone()))
-            }
-            _ => None,
-        }
-    }
-
-    fn variable(&self, name: &str) -> Option<&str> {
-        let mut environment = self.environment.iter();
-        let found = environment.find(|(variable, _)| variable == name);
-        found.map(|(_, text)| text.as_str())
-    }
+/// A text that is made of lines from elsewhere.
+#[derive(Debug, Default)]
+struct Lines {
+    text: String,
+    /// Where each line comes from.
+    places: Vec<Place>,
 }
 
-/// A value from its TOML.
-fn value_of(text: &str) -> Option<Value> {
-    let mut table: Table = format!("value = {text}").parse().ok()?;
-    match table.len() {
-        1 => table.remove("value"),
-        // A line break, and then more than a value.
-        _ => None,
-    }
-}
-
-/// The text of a variable as TOML: a string needs no quotes there.
-fn as_toml(text: &str) -> String {
-    match value_of(text) {
-        Some(value) => value.to_string(),
-        None => Value::String(text.to_owned()).to_string(),
-    }
-}
-
-fn nowhere() -> Place {
-    Place::File {
-        file: "set by hand".to_owned(),
-    }
-}
-
-fn problem(key: &str, found: impl Into<String>, fix: &str) -> Problem {
-    Problem::new(nowhere(), key, found, fix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::parse, *};
-
-    const FILE: &str = "[pools.a-b]\nrunner.command = [\"a\"]\nkeep_warm = 2\n\
-                        policy = { jobs_per_worker = 4, max = 20 }\n\
-                        [pools.c]\nrunner.command = [\"c\"]\n";
-
-    fn loaded(environment: &[(&str, &str)]) -> Loaded {
-        let own = |(name, text): &(&str, &str)| (name.to_string(), text.to_string());
-        let environment: Vec<_> = environment.iter().map(own).collect();
-        let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
-        let around = Surroundings::default();
-        parse(FILE, "tidegate.toml", &environment, &around, &nothing).unwrap()
+impl Lines {
+    fn push(&mut self, key: &str, value: &str, place: &Place) {
+        let _ = writeln!(self.text, "{key} = {value}");
+        let lines = value.matches('\n').count() + 1;
+        self.places
+            .extend(std::iter::repeat_n(place.clone(), lines));
     }
 
-    fn set(
-        loaded: &Loaded,
-        pool: &str,
-        keys: &[(&str, &str)],
-    ) -> Result<(Policy, Vec<String>), Vec<String>> {
-        let keys = keys.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-        match loaded.policy_with(&pool.into(), &keys.collect()) {
-            Ok(set) => {
-                let shown = |key: &PolicyKey| {
-                    let place = key.place.as_deref().unwrap_or("-");
-                    format!("{} = {} # {:?} {place}", key.key, key.value, key.from)
-                };
-                Ok((set.policy, set.keys.iter().map(shown).collect()))
-            }
-            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+    /// The problem, where its line comes from.
+    fn placed(&self, mut problem: Problem) -> Problem {
+        problem.place = match problem.place {
+            Place::Line { line, .. } => self.places.get(line - 1).cloned(),
+            _ => self.places.first().cloned(),
         }
-    }
-
-    #[test]
-    fn tells_where_each_key_comes_from() {
-        let variable = ("TIDEGATE_POOLS__C__SCALING__DOWN_WINDOW", "30s");
-        let loaded = loaded(&[variable]);
-        let (_, keys) = set(&loaded, "a-b", &[("policy.max", "7")]).unwrap();
-        assert_eq!(
-            keys[..4],
-            [
-                "policy.kind = \"backlog\" # Default -",
-                "policy.jobs_per_worker = 4 # File tidegate.toml:4:30",
-                "policy.max = 7 # Hand -",
-                "policy.min_active = 1 # Default -",
-            ]
-        );
-        let (_, keys) = set(&loaded, "c", &[]).unwrap();
-        let wanted = format!("scaling.down_window = \"30s\" # Environment {}", variable.0);
-        assert!(keys.contains(&wanted), "{keys:#?}");
-        assert!(
-            keys.contains(&"policy.max = 50 # Default -".to_owned()),
-            "{keys:#?}"
-        );
-    }
-
-    #[test]
-    fn another_kind_takes_over_no_key_of_the_old_one() {
-        let variable = ("TIDEGATE_POOLS__C__POLICY__JOBS_PER_WORKER", "3");
-        let loaded = loaded(&[variable]);
-        for pool in ["a-b", "c"] {
-            let keys = [("policy.kind", "\"fixed\""), ("policy.workers", "5")];
-            let (policy, keys) = set(&loaded, pool, &keys).unwrap();
-            assert_eq!(policy.workers_for(1000), 5, "{pool}");
-            assert!(
-                !keys.iter().any(|key| key.contains("jobs_per_worker")),
-                "{keys:#?}"
-            );
-        }
-        // The same kind keeps them.
-        let (policy, _) = set(&loaded, "a-b", &[("policy.kind", "\"backlog\"")]).unwrap();
-        assert_eq!(policy.workers_for(40), 10);
-    }
-
-    #[test]
-    fn what_is_set_by_hand_wins_over_the_environment() {
-        let variable = ("TIDEGATE_POOLS__C__POLICY__MAX", "3");
-        let loaded = loaded(&[variable]);
-        assert_eq!(set(&loaded, "c", &[]).unwrap().0.max, 3);
-        assert_eq!(set(&loaded, "c", &[("policy.max", "9")]).unwrap().0.max, 9);
-    }
-
-    #[test]
-    fn what_check_would_refuse_is_refused_with_every_problem() {
-        let loaded = loaded(&[]);
-        let refused = |keys: &[(&str, &str)]| set(&loaded, "a-b", keys).unwrap_err();
-        let both = refused(&[("policy.maxx", "1"), ("policy.jobs_per_worker", "0")]);
-        assert_eq!(both.len(), 2, "{both:#?}");
-        assert!(
-            both.iter()
-                .all(|line| line.starts_with("set by hand: pools.a-b.policy.")),
-            "{both:#?}"
-        );
-        // Another key of the pool does not go with it.
-        let warm = refused(&[("policy.max", "1")]);
-        assert!(warm[0].contains("keep_warm"), "{warm:#?}");
-        for (key, value) in [
-            ("max", "1"),
-            ("runner.command", "[]"),
-            ("policy.max", "1\nx = 2"),
-            ("policy.max", "["),
-        ] {
-            assert_eq!(refused(&[(key, value)]).len(), 1, "{key} = {value}");
-        }
-    }
-
-    #[test]
-    fn shows_nothing_of_what_it_was_read_from() {
-        let secret = ("TIDEGATE_BROKER__URL", "amqp://a:s3cret@host");
-        assert!(!format!("{:?}", loaded(&[secret])).contains("s3cret"));
+        .unwrap_or(problem.place);
+        problem
     }
 }

@@ -141,7 +141,7 @@ fn load_all(source: &Source) -> Result<(Loaded, Vec<Problem>), Problems> {
     Ok((loaded, problems))
 }
 
-pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)

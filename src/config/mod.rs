@@ -33,7 +33,10 @@ mod tests;
 
 pub use self::{
     arguments::LOWEST_DELIVERY_LIMIT,
-    by_hand::{Origin, PolicyKey, PolicyKeys},
+    by_hand::{
+        ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
+        policy_toml,
+    },
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},

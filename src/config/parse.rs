@@ -8,7 +8,6 @@ use std::{
 
 use super::{
     Settings, Surroundings,
-    by_hand::Given,
     daemon::{self, Inputs},
     problem::{Place, Problem, Problems},
     schema::{Document, Finished},
@@ -26,7 +25,6 @@ pub struct Loaded {
     places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
     pub(super) secrets: Vec<(String, PathBuf)>,
-    pub(super) given: Given,
 }
 
 impl Loaded {
@@ -96,11 +94,6 @@ pub(super) fn parse_all(
         },
         places: finished.places,
         secrets: finished.secrets,
-        given: Given {
-            text: text.into(),
-            origin: origin.into(),
-            environment: environment.into(),
-        },
     };
     (loaded, finished.problems)
 }
@@ -113,7 +106,7 @@ pub fn reference() -> String {
     finished.reference
 }
 
-pub(super) fn read(
+fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],

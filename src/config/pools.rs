@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     arguments::{declaration, warn_of_lost_dead_letters},
+    by_hand::origins,
     daemon::Inputs,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
@@ -117,6 +118,7 @@ fn pool(
     let (arguments, bindings) = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
+    let policy_origins = origins(&table);
     let RunnerKeys {
         runner,
         job,
@@ -167,6 +169,7 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        policy_origins,
         retry,
         reply,
     };

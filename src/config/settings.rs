@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use super::{ContainerSettings, Limits, ReplySettings};
+use super::{ContainerSettings, Limits, Origins, ReplySettings};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{Policy, PoolName, QueueName, Scaling};
 pub use tidegate_core::settings::{DeadLetter, RetrySettings};
@@ -168,6 +168,8 @@ pub struct PoolSettings {
     pub policy: Policy,
     /// How fast the number may move.
     pub scaling: Scaling,
+    /// Which keys of the two were given, and where. Empty for a pool that a program made.
+    pub policy_origins: Origins,
     /// What becomes of jobs that fail.
     pub retry: RetrySettings,
     /// Which messages are answered, and where.
@@ -193,6 +195,7 @@ impl PoolSettings {
             ack_deadline: Duration::from_secs(30 * 60),
             policy: Policy::default(),
             scaling: Scaling::default(),
+            policy_origins: Origins::new(),
             retry: RetrySettings::default(),
             reply: ReplySettings::default(),
         }

@@ -22,6 +22,7 @@ mod settling;
 mod shared;
 mod spec;
 mod status;
+mod steering;
 mod supervisor;
 mod worker;
 
@@ -32,8 +33,9 @@ pub use self::{
     running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
-        WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals,
+        RunnerStatus, WorkerStatus,
     },
+    steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
     supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
 };

@@ -33,7 +33,7 @@ async fn given_back(runners: impl RunnerManager) -> Duration {
     until(&supervisor, |pool| pool.runners.busy == 1).await;
     let begun = Instant::now();
     // One look at the queue later it would be taken again.
-    supervisor.pause(&QUEUE.into()).unwrap();
+    supervisor.pause(&QUEUE.into()).await.unwrap();
     let status = until(&supervisor, |pool| pool.jobs.requeued == 1).await;
     let took = begun.elapsed();
     assert_eq!(

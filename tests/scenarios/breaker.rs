@@ -306,13 +306,13 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
         "a pin is no way round"
     );
 
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     throughout(&supervisor, Duration::from_secs(200), "paused", |pool| {
         pool.state == PoolState::Paused && is_gone(pool)
     })
     .await;
     flaky.mend();
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     until(&supervisor, "tried at once", |pool| pool.jobs.done == 1).await;
     until(&supervisor, "as pinned", |pool| pool.workers.live == 4).await;
 

@@ -53,7 +53,7 @@ async fn a_job_is_stopped_before_its_delivery_is_held_too_long_and_given_back_as
     );
     until(&supervisor, "again", |_| began.load(Ordering::Relaxed) == 2).await;
     // Nothing of it is a drain's.
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     until(&supervisor, "given back again", |pool| {
         pool.jobs.requeued == 2
     })

@@ -83,8 +83,6 @@ pub(in crate::config) struct Finished {
     /// Files that hold secrets, with the keys that name them.
     pub(in crate::config) secrets: Vec<(String, PathBuf)>,
     pub(in crate::config) reference: String,
-    /// Keys that were asked for: table, name, and the value when absent, where that is one.
-    pub(in crate::config) keys: Vec<(String, &'static str, Option<String>)>,
 }
 
 impl<'v> Document<'v> {
@@ -211,23 +209,7 @@ impl<'v> Document<'v> {
             });
             self.problems.extend(syntax);
         }
-        let keys = self
-            .described
-            .iter()
-            .filter_map(|described| match described {
-                Described::Key {
-                    table, name, value, ..
-                } => {
-                    let default = match value {
-                        Written::Default(value) => Some(value.clone()),
-                        Written::Example(_) | Written::Required(_) => None,
-                    };
-                    Some((table.clone(), *name, default))
-                }
-                Described::Section { .. } => None,
-            });
         Finished {
-            keys: keys.collect(),
             reference: super::reference::page(&self.described),
             problems: self.problems,
             warnings: self.warnings,

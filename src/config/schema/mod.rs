@@ -26,7 +26,7 @@ pub(super) use self::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,
         duration_text, quoted,
     },
-    table::{Table, join},
+    table::Table,
     unknown::nearest,
     variables::Spelling,
 };

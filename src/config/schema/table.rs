@@ -161,6 +161,13 @@ impl<'d, 'v> Table<'d, 'v> {
             .map(None, Some)
     }
 
+    /// Where a key of this table or of one within it was given; `None` where it was not, or was not asked for yet.
+    pub(in crate::config) fn given_at(&self, key: &str) -> Option<&Place> {
+        self.document
+            .places
+            .get(&format!("{}.{key}", self.scope.path))
+    }
+
     /// Says what this table as a whole is, for the reference page: a table whose keys are the user's own.
     pub(in crate::config) fn describe_entries(
         &mut self,
@@ -440,7 +447,7 @@ fn is_wreckage(item: &Item<'_>) -> bool {
 }
 
 /// A key below a table, quoted where TOML wants it quoted.
-pub(in crate::config) fn join(table: &str, name: &str) -> String {
+pub(super) fn join(table: &str, name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let name = match !name.is_empty() && name.chars().all(is_bare) {
         true => name.to_owned(),

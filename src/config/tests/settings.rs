@@ -6,7 +6,7 @@ use super::{POOL, given};
 use crate::{
     config::{
         Answers, Binding, BreakerRules, BrokerUrl, ContainerSettings, Cores, DeadLetter, Declare,
-        DrainAfter, EngineAddress, ExecSettings, LogFormat, Mount, PoolSettings, Pull,
+        DrainAfter, EngineAddress, ExecSettings, LogFormat, Mount, Origin, PoolSettings, Pull,
         ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
@@ -135,6 +135,17 @@ fn every_key_of_the_file_reaches_its_setting() {
         shutdown_grace: Duration::from_secs(90),
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
+        policy_origins: [
+            "policy.kind",
+            "policy.steps",
+            "policy.min_active",
+            "policy.max",
+            "scaling.up_step",
+            "scaling.down_window",
+            "scaling.down_step",
+        ]
+        .map(|key| (key.to_owned(), Origin::File))
+        .into(),
         scaling: Scaling {
             up_step: 1,
             down_window: Duration::ZERO,

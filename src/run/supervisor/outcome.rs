@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::decide::{PoolName, QueueName};
+use crate::decide::{OrderRefused, PoolName, QueueName};
 
 /// Which runners a [flush](super::Supervisor::flush) deletes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -64,6 +64,14 @@ pub enum SupervisorError {
     /// No such pool.
     #[error("find a pool named {0}")]
     NoSuchPool(PoolName),
+    /// The pool cannot carry the order out. Nothing has changed.
+    #[error("steer the pool {pool}: {why}")]
+    Refused {
+        /// The pool.
+        pool: PoolName,
+        /// Why.
+        why: OrderRefused,
+    },
     /// It is ending, so its pools stay as they are.
     #[error("change the pools of a supervisor that is ending")]
     Ending,
