@@ -574,6 +574,7 @@ let pool = Pool::new("requests").service(service);
 //! The library needs tokio, with its multi-threaded runtime or the other, and Linux.
 
 pub mod adapters;
+pub mod api;
 #[doc(hidden)]
 pub mod builder;
 pub mod config;

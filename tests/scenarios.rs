@@ -59,6 +59,8 @@ mod replies;
 mod results;
 #[path = "scenarios/retries.rs"]
 mod retries;
+#[path = "scenarios/stopped_by_hand.rs"]
+mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
 

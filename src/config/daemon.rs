@@ -55,9 +55,36 @@ fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
         FilePath,
         "\"/etc/tidegate/token\"",
     );
-    table.holds_secret(&token_file);
-    if read_text(&mut table, &token_file, inputs).is_some_and(|token| token.trim().is_empty()) {
-        table.refuse(&token_file, "write a token into that file: it is empty");
+    let read_token_file = table.optional(
+        "read_token_file",
+        "File with a second token, for reading alone: what browsers and remote callers show where `listen` is reached \
+         from other machines.",
+        FilePath,
+        "\"/etc/tidegate/read-token\"",
+    );
+    let [token, read_token] = [&token_file, &read_token_file].map(|key| {
+        table.holds_secret(key);
+        let token = read_text(&mut table, key, inputs)?;
+        if token.trim().is_empty() {
+            table.refuse(key, "write a token into that file: it is empty");
+        }
+        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    });
+    if token.is_some() && token == read_token {
+        table.refuse(
+            &read_token_file,
+            "write another token into that file: who has this one may steer",
+        );
+    }
+    let is_reached = listen
+        .value
+        .is_some_and(|listen| !listen.ip().to_canonical().is_loopback());
+    if is_reached && !token_file.is_given() && !read_token_file.is_given() {
+        table.refuse(
+            &listen,
+            "name a file with a token in http.token_file, or with one for reading alone in http.read_token_file: \
+             other machines reach this address; or write an address of this machine alone, such as 127.0.0.1:8672",
+        );
     }
     let socket = table.optional(
         "socket",
@@ -87,6 +114,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
         socket: path,
         state_dir: (state_dir.value).unwrap_or_else(|| inputs.surroundings.state_dir()),
         token_file: token_file.value,
+        read_token_file: read_token_file.value,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct HttpSettings {
     pub state_dir: PathBuf,
     /// File with the token that browsers and remote callers show to steer.
     pub token_file: Option<PathBuf>,
+    /// File with the token that they show to read, off loopback.
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// Logs of the daemon.

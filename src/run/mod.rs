@@ -17,6 +17,7 @@ mod gate;
 pub mod metrics;
 mod pool;
 mod replies;
+mod running;
 mod settling;
 mod shared;
 mod spec;
@@ -30,6 +31,7 @@ mod worker;
 pub use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
     events::{Event, EventSink},
+    running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
         DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals,

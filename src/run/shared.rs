@@ -28,6 +28,7 @@ use super::{
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
     replies::{Complaints, OwnQueues},
+    running::Running,
     settling::chain,
     status::{JobTotals, ReplyTotals},
     steering::Clock,
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     /// Of all pools of the supervisor.
     pub(crate) aftermath: Arc<Aftermath>,
     pub(crate) declaring: Declaring,
+    /// Jobs that run now.
+    pub(crate) running: Running,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -214,6 +217,7 @@ impl Shared {
             detours: Detours::default(),
             aftermath: common.aftermath.clone(),
             declaring: Declaring::default(),
+            running: Running::default(),
             host: hostname(),
             epoch: common.epoch,
             settings: RwLock::new(Arc::new(settings)),

@@ -1,5 +1,6 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod jobs;
 mod outcome;
 mod state;
 

@@ -22,6 +22,7 @@ mod declaring;
 mod delivery_limit;
 mod exec_runner;
 mod frozen;
+mod http_auth;
 mod odd_messages;
 mod operating;
 mod queue_conformance;

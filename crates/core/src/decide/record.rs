@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Counts, Intake, Moment, Orders, PlanSummary};
 
 /// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
@@ -30,7 +30,7 @@ pub struct Decision {
 }
 
 /// What a decision was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last reading that was believed.
@@ -56,7 +56,7 @@ pub struct Inputs {
 }
 
 /// One term of the calculation: it gave the number, or changed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Term {
     /// Its name.
@@ -68,7 +68,7 @@ pub struct Term {
 }
 
 /// What may give the number of workers, or change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TermName {
@@ -179,7 +179,7 @@ impl Calculation {
 }
 
 /// Which rule the calculation began with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {

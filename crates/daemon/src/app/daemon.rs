@@ -1,6 +1,11 @@
 //! The life of the daemon: start, serve, react to signals, end.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -10,19 +15,19 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     cgroups,
     places::{InTheWay, with_the_others},
     pools::Pools,
+    reload::{self, Reloader},
     signals::Signals,
     state::{Decision, Ending, Event, State},
 };
 use crate::{
-    guard,
     http::{
-        guard::{Guard, Token},
+        guard::{Guard, Token, Tokens},
         routes::{self, Api},
         server::Server,
         socket::{self, InstanceError, SocketFile},
@@ -35,12 +40,12 @@ use crate::{
 };
 use tidegate::{
     builder::{LaunchError, broker_driver},
-    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
+    config::{HttpSettings, Loaded, PoolConfig, Settings, Source},
     host::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    run::{EventSink, Supervisor, chain},
+    run::{EventSink, Supervisor},
     runner::BoxError,
 };
 
@@ -80,7 +85,7 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The file with the token could not be read.
+    /// A token's file could not be read.
     #[error("read the token in {}", path.display())]
     Token {
         /// The file.
@@ -120,7 +125,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
-    let settings = loaded.settings;
+    let settings = loaded.settings.clone();
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
         Err(error) => return Err(with_the_others(error, &settings.http).await),
@@ -142,21 +147,27 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
+    let reloader = Reloader::new(reload::Inner {
+        supervisor: supervisor.clone(),
+        source,
+        lock,
+        started: settings.clone(),
+        pools: tokio::sync::Mutex::new(pools),
+        events,
+        reloads: reloads.clone(),
+        current: Mutex::new(Arc::new(loaded)),
+    });
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
-        reloads: reloads.clone(),
+        reloads,
+        control: Arc::new(reloader.clone()),
     };
     let daemon = Daemon {
         supervisor,
-        source,
-        lock,
-        settings,
-        pools: Arc::new(tokio::sync::Mutex::new(pools)),
-        events,
-        reloads,
+        reloader,
     };
-    let served = instance.serve(api, &daemon.settings);
+    let served = instance.serve(api, &settings);
     notify(&[NotifyState::Ready]);
 
     let ending = daemon.follow(signals).await;
@@ -217,15 +228,14 @@ impl Instance {
 
     async fn take(http: &HttpSettings) -> Result<Self, AppError> {
         let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
-        let token = match &http.token_file {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
-                    path: path.clone(),
-                    source,
-                })?;
-                Token::new(&text)
-            }
+        let tokens = Tokens {
+            steer: http.token_file.as_deref().map(token).transpose()?.flatten(),
+            read: http
+                .read_token_file
+                .as_deref()
+                .map(token)
+                .transpose()?
+                .flatten(),
         };
         let tcp = match http.listen {
             None => None,
@@ -233,13 +243,7 @@ impl Instance {
                 let failed = |source| AppError::Listen { listen, source };
                 let listener = TcpListener::bind(listen).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                if !bound.ip().to_canonical().is_loopback() && token.is_none() {
-                    warn!(
-                        listen = %bound,
-                        "without http.token_file only health and metrics are served beyond this machine"
-                    );
-                }
-                Some((listener, Guard::new(bound, token)))
+                Some((listener, Guard::new(bound, tokens)))
             }
         };
         let (unix, socket_file) = socket::listen(&http.socket)?;
@@ -287,6 +291,15 @@ impl Instance {
     }
 }
 
+/// The token in a file.
+fn token(path: &Path) -> Result<Option<Token>, AppError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Token::new(&text))
+}
+
 /// An instance that serves its API.
 struct Served {
     server: Server,
@@ -306,15 +319,7 @@ impl Served {
 /// The running daemon.
 struct Daemon {
     supervisor: Supervisor,
-    source: Source,
-    /// Distinguishes this instance from others.
-    lock: (u64, u64),
-    /// The settings of the start. Keys that need a restart are compared with these.
-    settings: Settings,
-    /// Written by one reload at a time.
-    pools: Arc<tokio::sync::Mutex<Pools>>,
-    events: Option<EventsFile>,
-    reloads: Reloads,
+    reloader: Reloader,
 }
 
 impl Daemon {
@@ -348,9 +353,10 @@ impl Daemon {
                     });
                 }
                 Decision::Reload => {
-                    let reload = self.reload();
+                    let reload = self.reloader.clone().reload();
                     tell(&events, async move {
-                        reload.await;
+                        // What came of it is logged, and shown by the API.
+                        let _ = reload.await;
                         Event::Reloaded
                     });
                 }
@@ -359,90 +365,13 @@ impl Daemon {
             }
         }
     }
-
-    /// Reads the configuration again. Applies all of it, or refuses all of it.
-    fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
-        if let Some(events) = &self.events {
-            events.reopen();
-        }
-        let (source, started) = (self.source.clone(), self.settings.clone());
-        let lock = self.lock;
-        let (supervisor, pools) = (self.supervisor.clone(), Arc::clone(&self.pools));
-        let reloads = self.reloads.clone();
-        async move {
-            let file = source.file().display().to_string();
-            let read = tokio::task::spawn_blocking(move || {
-                let loaded = config::load(&source)?;
-                let problems = loaded.inspect_limits(guard::pid());
-                problems.is_empty().then_some(loaded).ok_or(problems)
-            });
-            let loaded = match read.await {
-                Ok(Ok(loaded)) => loaded,
-                Ok(Err(problems)) => {
-                    let why = problems.iter().map(ToString::to_string);
-                    reloads.refused(&file, why.collect());
-                    for problem in &problems {
-                        error!(
-                            place = %problem.place,
-                            key = problem.key,
-                            found = problem.found,
-                            fix = problem.fix,
-                            "a problem in the configuration"
-                        );
-                    }
-                    error!(
-                        file,
-                        problems = problems.len(),
-                        "refused the configuration; the old one stays"
-                    );
-                    return;
-                }
-                Err(panic) => {
-                    reloads.refused(&file, vec![format!("failed to read it: {panic}")]);
-                    error!(error = %panic, "could not read the configuration; the old one stays");
-                    return;
-                }
-            };
-            for key in needs_restart(&started, &loaded.settings) {
-                warn!(
-                    key,
-                    "the key has changed; the change takes effect at the next start"
-                );
-            }
-            let mut current = pools.lock().await;
-            if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
-                let error = chain(&*error);
-                reloads.refused(&file, vec![format!("failed to {error}")]);
-                error!(error, "refused the configuration; the old one stays");
-                return;
-            }
-            let (specs, new) = current.plan(&loaded.settings.pools);
-            let count = specs.len();
-            match supervisor.reconfigure(specs).await {
-                Ok(()) => {
-                    let changes = new.changes_since(&current);
-                    *current = new;
-                    reloads.taken();
-                    info!(
-                        file,
-                        pools = count,
-                        added = changes.added,
-                        removed = changes.removed,
-                        changed = changes.changed,
-                        "took the configuration over"
-                    );
-                }
-                Err(error) => {
-                    reloads.refused(&file, vec![error.to_string()]);
-                    error!(error = %error, "refused the configuration; the old one stays");
-                }
-            }
-        }
-    }
 }
 
 /// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
-async fn prepare_cgroups(pools: Vec<PoolConfig>, lock: (u64, u64)) -> Result<(), BoxError> {
+pub(super) async fn prepare_cgroups(
+    pools: Vec<PoolConfig>,
+    lock: (u64, u64),
+) -> Result<(), BoxError> {
     let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
     Ok(prepared.await??)
 }
@@ -460,7 +389,7 @@ fn tell(
 }
 
 /// Changed keys outside the pools. They need a restart.
-fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = [
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),

@@ -10,11 +10,13 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
-    block_on,
     broker::{self, BrokerReport, Severity},
-    output::{self, Exit, Failure},
+    runtime::block_on,
 };
-use crate::telemetry::logs;
+use crate::{
+    output::{self, Exit, Failure},
+    telemetry::logs,
+};
 use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
     decide::PoolName,

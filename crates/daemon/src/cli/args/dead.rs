@@ -12,11 +12,11 @@ use tidegate::settle::{BROKER_REASONS, DeathCause};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeadArgs {
     #[command(subcommand)]
-    pub(super) command: DeadCommand,
+    pub(in crate::cli) command: DeadCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum DeadCommand {
+pub(in crate::cli) enum DeadCommand {
     /// Show the dead letters, oldest first
     ///
     /// Id, time of death, attempts, reason, exit code or signal, size and the last error of each; never its body. The
@@ -66,66 +66,66 @@ Examples:
 }
 
 #[derive(Debug, Args)]
-pub(super) struct PlaceArgs {
+pub(in crate::cli) struct PlaceArgs {
     /// The pool
-    pub(super) pool: String,
+    pub(in crate::cli) pool: String,
 
     /// Queue of the dead letters, where the broker's own dead-lettering decides [default: the pool's queue with .dead]
     #[arg(long, value_name = "NAME")]
-    pub(super) queue: Option<String>,
+    pub(in crate::cli) queue: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
-    pub(super) place: PlaceArgs,
+    pub(in crate::cli) place: PlaceArgs,
 
     /// Only those that died for this reason
     #[arg(long, value_name = "WORD", value_parser = reasons())]
-    pub(super) reason: Option<String>,
+    pub(in crate::cli) reason: Option<String>,
 
     /// At most so many, or `all`
     // What a quorum queue takes back in order.
     #[arg(long, value_name = "N", default_value = "32")]
-    pub(super) limit: Most,
+    pub(in crate::cli) limit: Most,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ShowArgs {
+pub(in crate::cli) struct ShowArgs {
     #[command(flatten)]
-    pub(super) place: PlaceArgs,
+    pub(in crate::cli) place: PlaceArgs,
 
     /// Ids as `list` shows them, whole; every letter of such an id is shown
     #[arg(value_name = "ID", required = true)]
-    pub(super) ids: Vec<String>,
+    pub(in crate::cli) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ChoiceArgs {
+pub(in crate::cli) struct ChoiceArgs {
     #[command(flatten)]
-    pub(super) place: PlaceArgs,
+    pub(in crate::cli) place: PlaceArgs,
 
     /// Ids as `list` shows them, whole; every letter of such an id is meant [default: all letters]
     #[arg(value_name = "ID", conflicts_with_all = ["reason", "limit"])]
-    pub(super) ids: Vec<String>,
+    pub(in crate::cli) ids: Vec<String>,
 
     /// Only those that died for this reason
     #[arg(long, value_name = "WORD", value_parser = reasons())]
-    pub(super) reason: Option<String>,
+    pub(in crate::cli) reason: Option<String>,
 
     /// At most so many, the oldest first
     #[arg(long, value_name = "N")]
-    pub(super) limit: Option<Most>,
+    pub(in crate::cli) limit: Option<Most>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct PurgeArgs {
+pub(in crate::cli) struct PurgeArgs {
     #[command(flatten)]
-    pub(super) choice: ChoiceArgs,
+    pub(in crate::cli) choice: ChoiceArgs,
 
     /// Delete all without asking. Wanted where there is no terminal to ask at
     #[arg(long, short)]
-    pub(super) yes: bool,
+    pub(in crate::cli) yes: bool,
 }
 
 /// The words that a letter may have for its death: a pool's, and the broker's.
@@ -156,7 +156,7 @@ fn reasons() -> PossibleValuesParser {
 
 /// How many letters at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Most {
+pub(in crate::cli) enum Most {
     Count(NonZeroU64),
     All,
 }

@@ -1,4 +1,4 @@
-//! Output of the command line: exit codes, errors and data.
+//! Output of the command line: exit codes, errors and data. Every command uses it.
 
 use std::{
     error::Error,

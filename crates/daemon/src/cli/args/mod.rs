@@ -1,11 +1,13 @@
-//! What can be typed.
+//! What can be typed. Only words: what they do is in the modules of the commands.
+
+pub(super) mod dead;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
-use super::dead::DeadArgs;
+use self::dead::DeadArgs;
 use tidegate::config::LogFormat;
 
 const STYLES: Styles = Styles::styled()
