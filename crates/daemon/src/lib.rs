@@ -9,6 +9,7 @@ pub mod demo;
 mod guard;
 mod history;
 pub mod http;
+pub mod output;
 mod reloads;
 pub mod telemetry;
 mod top;

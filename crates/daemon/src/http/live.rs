@@ -14,8 +14,8 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use crate::reloads::{PoolView, Reloads};
-use tidegate::run::Supervisor;
+use crate::reloads::Reloads;
+use tidegate::{api::v1, run::Supervisor};
 
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub struct Live {
 struct Snapshot {
     /// Seconds since 1970.
     at: i64,
-    pools: Vec<PoolView>,
+    pools: Vec<v1::Pool>,
 }
 
 impl Live {

@@ -1,9 +1,12 @@
 //! HTTP: health, metrics, and the API, on a TCP address and on the command line's Unix socket.
 //!
-//! [`guard`] says who may ask, [`routes`] what is answered, [`live`] streams it, [`dashboard`] is the page for people, [`server`] holds connections, [`socket`] the Unix
-//! socket's file. Reads a running supervisor and never owns it.
+//! [`guard`] says who may ask, [`routes`] what is answered, [`live`] streams it, [`dashboard`] is the page for
+//! people, [`server`] holds connections, [`socket`] the Unix socket's file. Reads a running supervisor and never owns it.
 
+mod body;
+pub mod caller;
 mod connections;
+pub mod control;
 mod dashboard;
 pub mod guard;
 pub mod live;

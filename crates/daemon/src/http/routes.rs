@@ -1,4 +1,6 @@
-//! What is answered. Each route is a reading of the supervisor's snapshots; none waits for a pool.
+//! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
+
+use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
@@ -8,10 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
-use serde_json::json;
 
 use super::{
+    control::Control,
     dashboard,
     guard::{Guard, Refusal},
     live::{self, Live},
@@ -19,12 +20,14 @@ use super::{
 };
 use crate::{
     history::{Columns, History},
-    reloads::{PoolView, Reloads},
+    reloads::Reloads,
     telemetry::prometheus::Prometheus,
 };
+use serde_json::json;
 use tidegate::{
+    api::v1,
     decide::{Decision, PoolName},
-    run::{PoolStatus, Supervisor},
+    run::Supervisor,
 };
 
 /// What Prometheus calls its text format.
@@ -39,21 +42,12 @@ pub struct Api {
     pub prometheus: Prometheus,
     /// What became of reading the configuration again.
     pub reloads: Reloads,
+    /// The daemon as a whole.
+    pub control: Arc<dyn Control>,
     /// The source of the event stream.
     pub live: Live,
     /// The last hour of every pool.
     pub history: History,
-}
-
-/// The answer of `explain`.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    name: PoolName,
-    status: PoolStatus,
-    /// The record; absent before the first decision.
-    decision: Option<Decision>,
-    /// The record as the command line prints it.
-    text: Option<String>,
 }
 
 /// Every route, for a listener whose callers are known to be ours.
@@ -70,6 +64,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/pools/{pool}", get(pool))
         .route("/api/v1/pools/{pool}/explain", get(explain))
         .route("/api/v1/pools/{pool}/history", get(history))
+        .route("/api/v1/pools/{pool}/jobs", get(jobs))
         .route("/api/v1/history", get(overview))
         .route("/api/v1/events", get(events))
         .fallback(no_such_route)
@@ -108,8 +103,10 @@ async fn plain_headers(mut response: Response) -> Response {
     response
 }
 
-async fn healthz() -> Json<serde_json::Value> {
-    Json(json!({"status": "ok"}))
+async fn healthz() -> Json<v1::Health> {
+    Json(v1::Health {
+        status: "ok".to_owned(),
+    })
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
@@ -118,7 +115,10 @@ async fn readyz(State(api): State<Api>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({"ready": readiness.is_ready(), "reasons": readiness.reasons});
+    let body = v1::Ready {
+        ready: readiness.is_ready(),
+        reasons: readiness.reasons,
+    };
     (status, Json(body)).into_response()
 }
 
@@ -130,7 +130,7 @@ async fn metrics(State(api): State<Api>) -> Response {
         .into_response()
 }
 
-async fn pools(State(api): State<Api>) -> Json<Vec<PoolView>> {
+async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.pools().into_iter();
     Json(pools.map(|status| api.reloads.view(status)).collect())
 }
@@ -147,7 +147,7 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         return no_such_pool(&name);
     };
     let decision = api.supervisor.explain(&name);
-    Json(Explanation {
+    Json(v1::Explanation {
         name,
         status,
         text: decision.as_ref().map(Decision::to_string),
@@ -159,6 +159,13 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
 async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
     match api.supervisor.pool(&name) {
         Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
+        None => no_such_pool(&name),
+    }
+}
+
+async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.jobs(&name) {
+        Some(jobs) => Json(jobs).into_response(),
         None => no_such_pool(&name),
     }
 }
@@ -181,7 +188,7 @@ async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>
     stream.into_response()
 }
 
-fn no_such_pool(name: &PoolName) -> Response {
+pub(super) fn no_such_pool(name: &PoolName) -> Response {
     error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
 }
 
@@ -193,6 +200,15 @@ async fn no_such_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message}))).into_response()
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
+    let error = message.to_owned();
+    let why = v1::Refusal {
+        error,
+        ..v1::Refusal::default()
+    };
+    refusal(status, why)
+}
+
+pub(super) fn refusal(status: StatusCode, why: v1::Refusal) -> Response {
+    (status, Json(why)).into_response()
 }

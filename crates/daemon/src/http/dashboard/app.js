@@ -327,9 +327,12 @@ function note(paragraph, text) {
 }
 
 function byHand(pool) {
-  const orders = pool.orders ?? [];
-  if (Array.isArray(orders)) return orders.map((order) => order.text ?? JSON.stringify(order)).join("; ");
-  return "";
+  const orders = Object.entries(pool.orders ?? {});
+  const said = orders.filter(([, order]) => order?.by).map(([what, order]) => {
+    const until = order.until ? `, until ${time(new Date(order.until))}` : "";
+    return `${what.replaceAll("_", " ")} by ${order.by} since ${time(new Date(order.since))}${until}`;
+  });
+  return said.length ? `Set by hand: ${said.join("; ")}.` : "";
 }
 
 function tiles(pool) {
@@ -487,7 +490,7 @@ const TABLES = [
   {
     title: "Running now", from: (pool) => path(pool, "/jobs"), none: "No job runs.",
     head: ["Job", "Worker", "Runner", "Running for", "Attempt", "Deadline"],
-    row: (job) => [job.id, job.worker, job.runner ?? "", seconds(job.running_s), job.attempt, job.deadline_s === undefined ? "" : `in ${seconds(job.deadline_s)}`],
+    row: (job) => [job.id, `w${job.worker}`, `r${job.runner}`, seconds((Date.now() - Date.parse(job.since)) / 1000), job.attempt, job.deadline ? `in ${seconds((Date.parse(job.deadline) - Date.now()) / 1000)}` : ""],
     act: (pool, job) => ({ name: "Stop", title: `Stop the job ${job.id}?`, text: "It gets TERM, then KILL after its grace. Its message goes back to the queue.", run: () => change("POST", path(pool, `/jobs/${encodeURIComponent(job.id)}/stop`), {}, `The job ${job.id} is being stopped.`) }),
   },
   {
