@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,8 +27,9 @@ use super::{
 };
 use crate::{
     http::{
+        api::Api,
         guard::{Guard, Token, Tokens},
-        routes::{self, Api},
+        routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
@@ -125,7 +126,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
-    let settings = loaded.settings.clone();
+    let settings = loaded.settings;
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
         Err(error) => return Err(with_the_others(error, &settings.http).await),
@@ -155,7 +156,6 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         pools: tokio::sync::Mutex::new(pools),
         events,
         reloads: reloads.clone(),
-        current: Mutex::new(Arc::new(loaded)),
     });
     let api = Api {
         supervisor: supervisor.clone(),

@@ -1,0 +1,25 @@
+//! What every route is given, and what a route is.
+
+use std::sync::Arc;
+
+use axum::routing::MethodRouter;
+
+use super::control::Control;
+use crate::{reloads::Reloads, telemetry::prometheus::Prometheus};
+use tidegate::run::Supervisor;
+
+/// What the routes read.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The pools.
+    pub supervisor: Supervisor,
+    /// The recorder behind `/metrics`.
+    pub prometheus: Prometheus,
+    /// What became of reading the configuration again.
+    pub reloads: Reloads,
+    /// The daemon as a whole.
+    pub control: Arc<dyn Control>,
+}
+
+/// A route: its path, its methods, and what serves them.
+pub(super) type Route = (&'static str, &'static [&'static str], MethodRouter<Api>);
