@@ -1,30 +1,26 @@
 //! The whole configuration, and the tables that are the daemon's own.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{
-    HttpSettings, LogFormat, LogSettings, Settings, Surroundings,
     broker::broker,
+    inputs::{Inputs, read_text},
     pools::pools,
     problem::Problem,
-    schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table, shown_text},
+    schema::{ADDRESS, Choice, FilePath, OrWord, Table},
+    settings::{HttpSettings, LogFormat, LogSettings, Settings},
 };
+use crate::runners::RunnerKind;
 
 /// Longest path that the kernel takes for a Unix socket (`sun_path` less its closing zero).
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// What a configuration depends on besides its text.
-pub(super) struct Inputs<'i> {
-    pub(super) surroundings: &'i Surroundings,
-    pub(super) read_file: &'i dyn Fn(&Path) -> io::Result<Vec<u8>>,
-}
-
 /// Reads all of it. Keys outside tables come first, for the reference page is a file too.
-pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Settings {
+pub(super) fn settings(
+    root: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
+) -> Settings {
     let events_file = root.optional(
         "events_file",
         "File that metric events are appended to, one JSON object a line.",
@@ -38,7 +34,7 @@ pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Setting
         http: http(root, inputs),
         log: log(root),
         events_file: events_file.value,
-        pools: pools(root, inputs),
+        pools: pools(root, inputs, kinds),
     }
 }
 
@@ -136,39 +132,5 @@ fn log(root: &mut Table<'_, '_>) -> LogSettings {
     );
     LogSettings {
         format: format.value,
-    }
-}
-
-/// The text of the file that a key names; `None` where it names none or, with a problem noted, one that cannot be
-/// read. Bytes that are no text become replacement characters: a certificate may be anything.
-pub(super) fn read_text(
-    table: &mut Table<'_, '_>,
-    key: &Key<Option<PathBuf>>,
-    inputs: &Inputs<'_>,
-) -> Option<String> {
-    let path = key.value.as_deref()?;
-    match (inputs.read_file)(path) {
-        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => {
-            let found = format!("{} ({})", shown_text(&path.to_string_lossy()), why(&error));
-            let fix = "write the path of a file that can be read";
-            table.problem(Problem::new(
-                key.place.clone(),
-                key.path.clone(),
-                found,
-                fix,
-            ));
-            None
-        }
-    }
-}
-
-/// What stood in the way of reading a file.
-pub(super) fn why(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
-        io::ErrorKind::IsADirectory => "a directory".to_owned(),
-        kind => kind.to_string(),
     }
 }

@@ -3,11 +3,10 @@
 use url::Url;
 
 use super::{
-    BrokerUrl,
-    broker::takes_file,
-    daemon::{Inputs, read_text},
+    inputs::{Inputs, read_text, takes_file},
     problem::Problem,
     schema::{FilePath, Item, Kind, Spot, Table, quoted},
+    url::BrokerUrl,
 };
 
 const SHAPE: &str =

@@ -25,6 +25,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+mod until_signal;
 mod worker;
 
 #[doc(hidden)]
@@ -38,5 +39,7 @@ pub use self::{
         ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
-    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
+    supervisor::{
+        DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
+    },
 };

@@ -63,7 +63,8 @@ impl Worker<'_> {
             as_taken(delivery.message(), history),
             history.attempt,
             || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
-        );
+        )
+        .max_attempts(settings.retry.max_attempts);
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
             let mut turn = None;

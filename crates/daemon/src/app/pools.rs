@@ -1,14 +1,9 @@
-//! From settings to pools: which adapter runs a pool's jobs.
+//! From settings to pools, each with the manager of its runners.
 
 use std::sync::Arc;
 
 use tidegate::{
-    adapters::{
-        container::ContainerManager, exec::ExecManager, instance::Instance, warm::WarmManager,
-    },
-    config::{PoolConfig, RunnerSettings},
-    decide::PoolName,
-    run::PoolSpec,
+    config::PoolConfig, decide::PoolName, host::instance::Instance, run::PoolSpec,
     runner::RunnerManager,
 };
 
@@ -39,7 +34,7 @@ impl Pools {
                 .find(|(old, _)| old.pool.name == config.pool.name && old.runner == config.runner);
             match kept {
                 Some((_, manager)) => Arc::clone(manager),
-                None => manager(&config.runner, &self.owner),
+                None => config.runner.manager(&self.owner),
             }
         };
         let current: Vec<_> = pools
@@ -85,28 +80,18 @@ impl Pools {
     }
 }
 
-fn manager(settings: &RunnerSettings, owner: &Instance) -> Arc<dyn RunnerManager> {
-    match settings {
-        RunnerSettings::Exec(exec) => Arc::new(ExecManager::new(exec.clone())),
-        RunnerSettings::Warm(warm) => Arc::new(WarmManager::new(warm.clone())),
-        RunnerSettings::Container(container) => {
-            Arc::new(ContainerManager::new(container.clone()).owned_by(owner.clone()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidegate::{
-        adapters::instance::InstanceLock,
         config::{ExecSettings, PoolSettings},
+        host::instance::InstanceLock,
     };
 
     fn pool(name: &str, command: &str) -> PoolConfig {
         PoolConfig {
             pool: PoolSettings::new(name),
-            runner: RunnerSettings::Exec(ExecSettings::new([command])),
+            runner: ExecSettings::new([command]).into(),
         }
     }
 

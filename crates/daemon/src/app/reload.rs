@@ -91,7 +91,7 @@ impl Reloader {
         let count = specs.len();
         if let Err(error) = inner.supervisor.reconfigure(specs).await {
             error!(error = %error, "refused the configuration; the old one stays");
-            return Err(inner.refused(&file, vec![format!("failed to {error}")]));
+            return Err(inner.refused(&file, vec![error.to_string()]));
         }
         let Changes {
             added,

@@ -1,4 +1,4 @@
-//! `tidegate explain POOL`: why a pool has the size it has.
+//! `tidegate explain POOL`: why a pool has its size.
 
 use std::fmt::Write as _;
 

@@ -40,7 +40,7 @@ use crate::{
         stderr,
     },
 };
-use tidegate::{adapters::launcher, config::LogFormat};
+use tidegate::{config::LogFormat, host::launcher};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -168,7 +168,7 @@ impl From<app::AppError> for Failure {
         use app::AppError as E;
 
         use crate::http::socket::InstanceError;
-        use tidegate::adapters::instance::LockError;
+        use tidegate::host::instance::LockError;
         if let E::InTheWay(places) = &error {
             let keys = places.keys().join(", ");
             let hint = format!(

@@ -293,7 +293,7 @@ impl<'a> Place<'a> {
         say(&summary(&self.queue, &what, graveyard.letters, &walked));
         for (letter, error) in &walked.stay_because {
             let id = letter.id.as_deref().unwrap_or("one without an id");
-            say(&format!("  {id} stays: failed to {error}"));
+            say(&format!("  {id} stays: {error}"));
         }
         if let Some(error) = walked.trouble {
             return Err(failure(error, what.operation));
