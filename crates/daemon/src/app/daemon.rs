@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,9 +28,10 @@ use super::{
 use crate::{
     history::History,
     http::{
+        api::Api,
         guard::{Guard, Token, Tokens},
         live::Live,
-        routes::{self, Api},
+        routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
@@ -127,7 +128,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
-    let settings = loaded.settings.clone();
+    let settings = loaded.settings;
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
         Err(error) => return Err(with_the_others(error, &settings.http).await),
@@ -163,7 +164,6 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         pools: tokio::sync::Mutex::new(pools),
         events,
         reloads: reloads.clone(),
-        current: Mutex::new(Arc::new(loaded)),
     });
     let api = Api {
         supervisor: supervisor.clone(),

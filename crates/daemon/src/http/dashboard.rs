@@ -1,9 +1,13 @@
 //! The dashboard: one page and its files, in the program. The page reads the API like any other client.
 
 use axum::{
+    Router,
     http::{HeaderName, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
+
+use super::api::Api;
 
 /// What the page may load and do: its own files and this server, nothing else. No inline script or style, and no frame
 /// of another page around it.
@@ -15,23 +19,28 @@ const SCRIPT: &str = include_str!("dashboard/app.js");
 const STYLE: &str = include_str!("dashboard/style.css");
 const ICON: &str = include_str!("dashboard/icon.svg");
 
-/// `GET /`
-pub(super) async fn page() -> Response {
+/// The page and its files. They are no part of the API, so its description does not have them.
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/", get(page))
+        .route("/dashboard/app.js", get(script))
+        .route("/dashboard/style.css", get(style))
+        .route("/dashboard/icon.svg", get(icon))
+}
+
+async fn page() -> Response {
     file("text/html; charset=utf-8", HTML)
 }
 
-/// `GET /dashboard/app.js`
-pub(super) async fn script() -> Response {
+async fn script() -> Response {
     file("text/javascript; charset=utf-8", SCRIPT)
 }
 
-/// `GET /dashboard/style.css`
-pub(super) async fn style() -> Response {
+async fn style() -> Response {
     file("text/css; charset=utf-8", STYLE)
 }
 
-/// `GET /dashboard/icon.svg`
-pub(super) async fn icon() -> Response {
+async fn icon() -> Response {
     file("image/svg+xml", ICON)
 }
 
