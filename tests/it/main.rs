@@ -24,6 +24,7 @@ mod exec_runner;
 mod frozen;
 mod odd_messages;
 mod operating;
+mod orders;
 mod queue_conformance;
 mod replies;
 mod settlement;

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cgroups,
+    orders::OrdersFile,
     places::{InTheWay, with_the_others},
     pools::Pools,
     signals::Signals,
@@ -40,7 +41,7 @@ use tidegate::{
     },
     builder::{LaunchError, broker_driver},
     config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
-    run::{EventSink, Supervisor, chain},
+    run::{EventSink, StartOptions, Supervisor, chain},
     runner::BoxError,
 };
 
@@ -139,7 +140,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let sink = events
         .clone()
         .map(|file| Arc::new(file) as Arc<dyn EventSink>);
-    let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
+    let orders = OrdersFile::new(&settings.http.state_dir);
+    let options = StartOptions {
+        events: sink,
+        orders: orders.take_up(),
+        store: Some(Arc::new(orders)),
+        ..StartOptions::default()
+    };
+    let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
     let api = Api {
