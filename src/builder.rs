@@ -13,7 +13,7 @@ use crate::{
         Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings,
         PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
     },
-    decide::{Policy, PoolName, QueueName, Scaling},
+    decide::{PolicyChoice, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, RunnerManager},
@@ -113,9 +113,13 @@ impl Pool {
         self
     }
 
-    /// How many workers a demand deserves.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.settings.policy = policy;
+    /// How many workers a demand deserves: a [`Policy`], or an [`OwnPolicy`](crate::decide::OwnPolicy) around a
+    /// [`ScalingPolicy`](crate::decide::ScalingPolicy) of yours.
+    pub fn policy(mut self, policy: impl Into<PolicyChoice>) -> Self {
+        (self.settings.policy, self.settings.own_policy) = match policy.into() {
+            PolicyChoice::Own(own) => (own.bounds().clone(), Some(own)),
+            PolicyChoice::Kind(policy) => (policy, None),
+        };
         self
     }
 
@@ -391,7 +395,7 @@ pub async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::memory::MemoryBroker;
+    use crate::{adapters::memory::MemoryBroker, decide::Policy};
 
     fn pool() -> Pool {
         Pool::new("a").handler(|_: Job| async { Ok(Outcome::Done) })

@@ -20,7 +20,7 @@ pub use self::{
         Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
         Rlimits, WarmSettings,
     },
-    decide::{BreakerRules, Policy, Scaling},
+    decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
 };

@@ -53,6 +53,8 @@ mod frozen;
 mod orders;
 #[path = "scenarios/panics.rs"]
 mod panics;
+#[path = "scenarios/policies.rs"]
+mod policies;
 #[path = "scenarios/queues.rs"]
 mod queues;
 #[path = "scenarios/replies.rs"]

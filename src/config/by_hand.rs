@@ -102,7 +102,16 @@ pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<
         .into_iter()
         .collect();
     let given = given(settings);
-    let keys = values(policy, scaling).into_iter().map(|(key, value)| {
+    // A program's own policy has no kind; what is left of it are its bounds.
+    let is_own = settings.own_policy.is_some() && by_hand.is_none_or(|set| !set.names_a_kind());
+    let is_shown = |key: &str| {
+        let bounds = ["policy.min_active", "policy.max"];
+        !is_own || !key.starts_with("policy.") || bounds.contains(&key)
+    };
+    let shown = values(policy, scaling)
+        .into_iter()
+        .filter(|(key, _)| is_shown(key));
+    let keys = shown.map(|(key, value)| {
         let origin = match given.get(key) {
             _ if by_hand.is_some_and(|set| set.keys.contains_key(key)) => Origin::ByHand,
             // The file's own value, and not the default of a kind that was set by hand.

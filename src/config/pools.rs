@@ -169,6 +169,7 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        own_policy: None,
         policy_origins,
         retry,
         reply,

@@ -4,10 +4,10 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{Counts, Intake, Moment, Orders, PlanSummary};
+use super::{Counts, Intake, Moment, Orders, PlanSummary, Rates};
 
 /// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
@@ -30,7 +30,7 @@ pub struct Decision {
 }
 
 /// What a decision was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last reading that was believed.
@@ -53,6 +53,12 @@ pub struct Inputs {
     pub census: Counts,
     /// Whether the pool takes messages.
     pub intake: Intake,
+    /// What came and went of late, where it was seen for long enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
+    /// How long the oldest message has waited, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Duration>,
 }
 
 /// One term of the calculation: it gave the number, or changed it.
