@@ -49,6 +49,8 @@ mod ends;
 mod faults;
 #[path = "scenarios/frozen.rs"]
 mod frozen;
+#[path = "scenarios/orders.rs"]
+mod orders;
 #[path = "scenarios/panics.rs"]
 mod panics;
 #[path = "scenarios/queues.rs"]
