@@ -10,13 +10,11 @@ use tokio::time::timeout;
 use crate::{
     adapters::{
         amqp::AmqpDriver,
-        exec::ExecManager,
         handler::{BlockingManager, CallLimits, HandlerManager},
-        warm::WarmManager,
     },
     config::{
-        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings,
-        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
+        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
+        ReplySettings, RetrySettings, TlsSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -255,23 +253,6 @@ impl Pool {
     ) -> Self {
         self.runs_on = Some(RunsOn::Handlers(Arc::new(make)));
         self
-    }
-
-    /// Runs each job as a child process.
-    pub fn exec(self, settings: ExecSettings) -> Self {
-        self.runners(ExecManager::new(settings))
-    }
-
-    /// Runs jobs in processes that stay, one job after another in each.
-    pub fn warm(self, settings: WarmSettings) -> Self {
-        self.runners(WarmManager::new(settings))
-    }
-
-    /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
-    /// [`ContainerManager`](crate::adapters::container::ContainerManager) to [`runners`](Self::runners).
-    #[cfg(feature = "container")]
-    pub fn container(self, settings: crate::config::ContainerSettings) -> Self {
-        self.runners(crate::adapters::container::ContainerManager::new(settings))
     }
 
     /// Runs jobs on runners of your own kind.

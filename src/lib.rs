@@ -574,14 +574,15 @@ let pool = Pool::new("requests").service(service);
 //! The library needs tokio, with its multi-threaded runtime or the other, and Linux.
 
 pub mod adapters;
+pub mod api;
 #[doc(hidden)]
 pub mod builder;
 pub mod config;
-#[doc(hidden)]
-pub mod machine;
+pub mod host;
 pub mod queue;
 pub mod run;
 pub mod runner;
+pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
@@ -591,7 +592,7 @@ pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
         Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
-        RetrySettings, Rlimits, TlsSettings, WarmSettings,
+        RetrySettings, Rlimits, TlsSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
     run::{
@@ -599,4 +600,5 @@ pub use self::{
         Supervisor, SupervisorError,
     },
     runner::{BoxError, Job, JsonError, Outcome, Reply, Runner, RunnerManager},
+    runners::WarmSettings,
 };

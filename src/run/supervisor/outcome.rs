@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use thiserror::Error;
 
-use crate::decide::{PoolName, QueueName};
+use crate::decide::{OrderRefused, PoolName, QueueName};
 
 /// Which runners a [flush](super::Supervisor::flush) deletes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -116,6 +116,14 @@ pub enum SupervisorError {
     /// No such pool.
     #[error("no pool is named {0}")]
     NoSuchPool(PoolName),
+    /// The pool cannot carry the order out. Nothing has changed.
+    #[error("steer the pool {pool}: {why}")]
+    Refused {
+        /// The pool.
+        pool: PoolName,
+        /// Why.
+        why: OrderRefused,
+    },
     /// It is ending, so its pools stay as they are.
     #[error("the supervisor is ending, so its pools cannot be changed")]
     Ending,
