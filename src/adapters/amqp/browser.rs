@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     decide::QueueName,
-    queue::{Browser, Delivery, QueueDepth, QueueError, Settle, SettleError},
+    queue::{Browser, Delivery, QueueError, Settle, SettleError},
 };
 
 /// How long a closed look waits until the broker has put everything back.
@@ -75,7 +75,9 @@ impl AmqpBrowser {
         })
     }
 
-    async fn depth(&self) -> Result<QueueDepth, QueueError> {
+    /// Messages that are ready. How many consume the queue is not told apart: to a quorum queue before RabbitMQ 4, each
+    /// fetched message is one.
+    async fn ready(&self) -> Result<u64, QueueError> {
         let lease = self.requests.lease(&self.operation).await?;
         let options = QueueDeclareOptions {
             passive: true,
@@ -87,20 +89,15 @@ impl AmqpBrowser {
                 .queue_declare(self.queue.clone(), options, FieldTable::default());
         let seen = rpc(&self.operation, RPC_TIMEOUT, declare).await?;
         lease.give_back();
-        Ok(QueueDepth {
-            ready: seen.message_count().into(),
-            consumers: seen.consumer_count(),
-        })
+        Ok(seen.message_count().into())
     }
 
-    /// Waits until as many messages are ready as were before, and those that were held. Where someone consumes them, or
-    /// the queue cannot be looked at, nobody can tell.
-    async fn until_back(&self, before: QueueDepth, held: u64) {
+    /// Waits until this many messages are ready, but not for ever: others may take them, or they expire.
+    async fn until_back(&self, all: u64) {
         let patience = Instant::now() + BACK;
         let mut pause = FIRST_PAUSE;
-        while let Ok(depth) = self.depth().await
-            && depth.consumers == 0
-            && depth.ready < before.ready + held
+        while let Ok(ready) = self.ready().await
+            && ready < all
             && Instant::now() < patience
         {
             time::sleep(pause).await;
@@ -170,13 +167,13 @@ impl Browser for AmqpBrowser {
         let held = self.held.load(Ordering::Relaxed);
         let before = match held {
             0 => None,
-            _ => self.depth().await.ok(),
+            _ => self.ready().await.ok(),
         };
         let close = self.channel.0.close(200, "OK".into());
         rpc(&self.operation, RPC_TIMEOUT, close).await?;
         // RabbitMQ 4 answers the close before the queue has heard of it, and so do all for a quorum queue.
         if let Some(before) = before {
-            self.until_back(before, held).await;
+            self.until_back(before + held).await;
         }
         Ok(())
     }
