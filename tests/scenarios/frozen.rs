@@ -1,4 +1,4 @@
-//! A broker that falls silent: connections stay open, and nothing is answered any more. And a driver that panics.
+//! A broker that stops answering while its connections stay open, and a driver that panics.
 
 use std::{
     pin::Pin,
@@ -17,7 +17,7 @@ use super::{
 #[derive(Debug, Default)]
 struct Freezing {
     frozen: Arc<AtomicBool>,
-    /// Panics where a consumer is opened.
+    /// Whether opening a consumer panics.
     breaks: AtomicBool,
     opened: AtomicU32,
 }
@@ -116,7 +116,7 @@ impl Settle for FreezingSettle {
 type Handler = Box<dyn Fn(Job) -> Pin<Box<JobResult>> + Send + Sync>;
 type JobResult = dyn Future<Output = Result<Outcome, BoxError>> + Send;
 
-/// Two busy workers and one that waits, at a broker that has fallen silent.
+/// Two busy workers and an idle one, at a broker that has stopped answering.
 async fn frozen() -> (Supervisor, Held) {
     let broker = broker();
     let hook = Arc::new(Freezing::default());
@@ -159,7 +159,7 @@ async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_within_its_grace_and_the_jobs_own_whatever_the_broker_does() {
+async fn a_drain_ends_within_its_grace_and_the_jobs_grace_whatever_the_broker_does() {
     let (supervisor, _held) = frozen().await;
     let begun = Instant::now();
     let drained = ends(supervisor.drain(Duration::from_secs(1))).await;

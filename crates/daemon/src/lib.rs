@@ -8,5 +8,6 @@ pub mod cli;
 pub mod demo;
 mod guard;
 pub mod http;
+pub mod output;
 mod reloads;
 pub mod telemetry;
