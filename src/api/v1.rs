@@ -237,6 +237,8 @@ pub struct PolicyView {
     pub scaling: Scaling,
     /// Each key with its value and where that comes from.
     pub keys: Vec<PolicyKey>,
+    /// The same as TOML.
+    pub toml: String,
     /// By whom keys were set by hand, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByWhom>,

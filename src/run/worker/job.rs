@@ -158,6 +158,9 @@ impl Worker<'_> {
             (outcome, _) => outcome,
         };
         self.shared.metrics.job_ended(outcome, took);
+        if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
+            self.shared.recent.ended(self.shared.now(), took);
+        }
         debug!(
             outcome = outcome.as_str(),
             took_ms = took.as_millis() as u64,
@@ -452,6 +455,7 @@ impl Worker<'_> {
         let waited = job.message().properties.timestamp.and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
+            self.shared.recent.waited(self.shared.now(), waited);
         }
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
