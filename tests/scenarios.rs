@@ -1,4 +1,4 @@
-//! Pools on the in-memory queue with a paused clock: whole scenarios, in no time.
+//! Scenarios of pools on the in-memory queue with a paused clock. They take hardly any real time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -49,12 +49,16 @@ mod ends;
 mod faults;
 #[path = "scenarios/frozen.rs"]
 mod frozen;
+#[path = "scenarios/hooked.rs"]
+mod hooked;
 #[path = "scenarios/orders.rs"]
 mod orders;
 #[path = "scenarios/panics.rs"]
 mod panics;
 #[path = "scenarios/policies.rs"]
 mod policies;
+#[path = "scenarios/preparing.rs"]
+mod preparing;
 #[path = "scenarios/queues.rs"]
 mod queues;
 #[path = "scenarios/replies.rs"]
@@ -63,6 +67,8 @@ mod replies;
 mod results;
 #[path = "scenarios/retries.rs"]
 mod retries;
+#[path = "scenarios/stopped_by_hand.rs"]
+mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
 
@@ -91,7 +97,7 @@ fn start(broker: &MemoryBroker, settings: PoolSettings, runners: impl RunnerMana
     Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap()
 }
 
-/// Has the messages of the queue held by someone who is lost with them.
+/// Delivers messages of the queue to a consumer that then loses its connection.
 async fn lose(broker: &MemoryBroker, messages: u64) {
     let request = ConsumeRequest {
         queue: QUEUE.into(),
@@ -112,7 +118,7 @@ fn status(supervisor: &Supervisor) -> PoolStatus {
     supervisor.pool(&name()).unwrap()
 }
 
-/// Lets (paused) time pass until the pool looks like this. Fails, with how it looks instead, after an hour of it.
+/// Lets paused time pass until the pool matches. Panics after an hour, with the pool's state.
 async fn until(
     supervisor: &Supervisor,
     what: &str,
@@ -129,7 +135,7 @@ async fn until(
     }
 }
 
-/// Lets time pass, and checks all the while that the pool looks like this.
+/// Lets paused time pass, and checks all the time that the pool matches.
 async fn throughout(
     supervisor: &Supervisor,
     duration: Duration,
@@ -144,7 +150,7 @@ async fn throughout(
     }
 }
 
-/// Jobs that say when they start, and end when they are let.
+/// Jobs that report their start, and end when the test allows it.
 struct Held {
     started: mpsc::UnboundedReceiver<Job>,
     leave: Arc<Semaphore>,
@@ -182,6 +188,20 @@ impl Held {
     fn let_go(&self, jobs: usize) {
         self.leave.add_permits(jobs);
     }
+}
+
+/// A pool with that many jobs under way, each of which ends when it is let.
+async fn busy(jobs: usize, settings: PoolSettings) -> (MemoryBroker, Supervisor, Held) {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let supervisor = start(&broker, settings, HandlerManager::new(handler));
+    for n in 0..jobs {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    for _ in 0..jobs {
+        held.started().await;
+    }
+    (broker, supervisor, held)
 }
 
 type JobFuture = std::pin::Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Send>>;
@@ -251,19 +271,7 @@ async fn idle_runners_and_bare_workers_always_make_up_the_live_workers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_running_job_is_never_stopped_by_scaling_down() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(3)),
-        HandlerManager::new(handler),
-    );
-    for n in 0..3 {
-        broker.send(QUEUE, format!("job {n}"));
-    }
-    for _ in 0..3 {
-        held.started().await;
-    }
+    let (_broker, supervisor, held) = busy(3, settings(Policy::fixed(3))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     until(&supervisor, "scaled", |pool| pool.expected == 0).await;
     throughout(&supervisor, Duration::from_secs(60), "still busy", |pool| {
@@ -277,17 +285,7 @@ async fn a_running_job_is_never_stopped_by_scaling_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mark_to_retire_is_lifted_when_work_comes_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (_broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     supervisor.reconcile(&name()).await.unwrap();
     supervisor.scale(&name(), Some(2)).await.unwrap();
@@ -320,17 +318,7 @@ async fn preemption_gives_running_jobs_back_where_a_pool_asks_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_loses_settlements_but_no_job_and_the_pool_comes_back_by_itself() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (broker, supervisor, mut held) = busy(2, settings(Policy::fixed(2))).await;
     broker.disconnect();
     until(&supervisor, "disconnected", |pool| {
         pool.state == PoolState::Disconnected
@@ -426,7 +414,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
+async fn prefetched_messages_are_given_back_when_a_worker_stops() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {
@@ -539,15 +527,7 @@ async fn a_new_configuration_changes_a_pool_in_place_and_interrupts_no_job() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, held) = busy(1, settings(Policy::fixed(1))).await;
     supervisor.reconfigure(Vec::new()).await.unwrap();
     assert!(supervisor.pool(&name()).is_none());
     let drain = tokio::spawn({
@@ -558,7 +538,7 @@ async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
     assert!(!drain.is_finished());
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was not given back");
     held.let_go(1);
-    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(drain.await.unwrap().unwrap().finished, 1);
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was done");
 }
 
@@ -588,8 +568,35 @@ async fn two_pools_on_one_queue_are_refused() {
     let error = Supervisor::start(Arc::new(broker), vec![pool("a"), pool("b")], None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "run the pools a and b on one queue, jobs"
+        "the pools a and b cannot work on one queue, jobs"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later() {
+    let broker = broker();
+    let pool = |poll_interval| PoolSpec {
+        settings: PoolSettings {
+            poll_interval,
+            ..settings(Policy::fixed(1))
+        },
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let never = || vec![pool(Duration::ZERO)];
+    let why = format!(
+        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        pool(Duration::ZERO).settings.name
+    );
+    let driver = Arc::new(broker.clone());
+    let error = Supervisor::start(driver.clone(), never(), None).unwrap_err();
+    assert_eq!(error.to_string(), why);
+
+    let good = vec![pool(Duration::from_millis(100))];
+    let supervisor = Supervisor::start(driver, good, None).unwrap();
+    let error = supervisor.reconfigure(never()).await.unwrap_err();
+    assert_eq!(error.to_string(), why);
+    broker.send(QUEUE, "one");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

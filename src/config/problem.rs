@@ -147,6 +147,9 @@ impl fmt::Display for Problems {
     }
 }
 
+/// Notes that something is wrong with a key of a table: the key, what was found, what to write instead.
+pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
+
 /// No configuration file was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("find a configuration file: none of {} is there", list(.tried))]

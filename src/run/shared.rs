@@ -27,7 +27,9 @@ use super::{
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    recent::Recent,
     replies::{Complaints, OwnQueues},
+    running::Running,
     settling::chain,
     status::{JobTotals, ReplyTotals},
     steering::{Clock, OrderBook},
@@ -92,6 +94,9 @@ pub(crate) struct Shared {
     /// Of all pools of the supervisor.
     pub(crate) aftermath: Arc<Aftermath>,
     pub(crate) declaring: Declaring,
+    /// Jobs that run now.
+    pub(crate) running: Running,
+    pub(crate) recent: Recent,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -222,6 +227,8 @@ impl Shared {
             detours: Detours::default(),
             aftermath: common.aftermath.clone(),
             declaring: Declaring::default(),
+            running: Running::default(),
+            recent: Recent::default(),
             host: hostname(),
             epoch: common.epoch,
             settings: RwLock::new(Arc::new(settings)),
@@ -367,6 +374,7 @@ impl Shared {
     pub(crate) fn delivery_taken(&self) {
         let micros = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_taken.fetch_max(micros + 1, Ordering::Relaxed);
+        self.recent.taken(self.now());
     }
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {

@@ -1,5 +1,6 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod jobs;
 mod outcome;
 mod state;
 
@@ -16,13 +17,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-pub use self::outcome::{DrainError, DrainReport, FlushMode, SupervisorError};
+pub use self::outcome::{
+    DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
+};
 use self::state::status;
 use super::{
     AllOrders, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, StartOptions, Steered,
     metrics::{self, BrokerMetrics},
     pool::{Command, Pool, keep},
     shared::{ANSWER, Common, Shared},
+    spec::problem,
     steering::{Steering, Stored, Storing, taken_up, until_stored},
 };
 use crate::{
@@ -88,7 +92,7 @@ impl Supervisor {
     /// Starts the pools on a driver. Returns at once: a broker that is not there yet is waited for.
     ///
     /// # Errors
-    /// Two pools have one name or one queue.
+    /// The settings of a pool are not valid, or two pools have one name or one queue. Nothing runs then.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -238,6 +242,11 @@ impl Supervisor {
         Readiness { reasons }
     }
 
+    /// Whether it is connected and every pool can work. [`readiness`](Self::readiness) says why not.
+    pub fn is_ready(&self) -> bool {
+        self.readiness().is_ready()
+    }
+
     /// Reconciles a pool now, and says what it came to. Level-triggered: when nothing has changed, it does nothing.
     ///
     /// # Errors
@@ -374,7 +383,8 @@ impl Supervisor {
     /// on the new settings.
     ///
     /// # Errors
-    /// Two pools have one name or one queue, or the supervisor is ending; nothing has changed then.
+    /// The settings of a pool are not valid, two pools have one name or one queue, or the supervisor is ending; nothing
+    /// has changed then.
     ///
     /// # Caveats
     /// A pool that is removed drains within its `shutdown_grace`. Until then another on the same queue works beside
@@ -441,8 +451,8 @@ impl Supervisor {
     /// broker does, all is over within the two and 4 seconds.
     ///
     /// # Errors
-    /// The deadline passed and jobs were given back, or a pool could not be ended in order. The supervisor has ended
-    /// all the same.
+    /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
+    /// in order. The supervisor has ended all the same.
     ///
     /// # Cancel-safety
     /// A dropped future leaves the drain going on; calling again waits for it.
@@ -460,8 +470,10 @@ impl Supervisor {
         &self,
         grace: impl Fn(&PoolSettings) -> Duration,
     ) -> Result<DrainReport, DrainError> {
+        let began = Instant::now();
         let handles = self.inner.end();
         let stopped_before = stopped(&handles);
+        let settled_before = settled(&handles);
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
             // A pool that has ended is as drained as can be.
@@ -483,7 +495,13 @@ impl Supervisor {
             });
         }
         match given_back {
-            0 => Ok(DrainReport { given_back }),
+            0 => Ok(DrainReport {
+                finished: settled(&handles).saturating_sub(settled_before),
+                took: began.elapsed(),
+            }),
+            given_back if self.inner.at_once.is_cancelled() => {
+                Err(DrainError::CutShort { given_back })
+            }
             given_back => Err(DrainError::DeadlinePassed { given_back }),
         }
     }
@@ -494,7 +512,7 @@ impl Supervisor {
     ///
     /// # Cancel-safety
     /// A dropped future leaves the stop going on; calling again waits for it.
-    pub async fn stop_now(&self) -> DrainReport {
+    pub async fn stop_now(&self) -> StopReport {
         self.inner.at_once.cancel();
         let handles = self.inner.end();
         let stopped_before = stopped(&handles);
@@ -505,7 +523,7 @@ impl Supervisor {
             .until_ended(&handles)
             .await
             .saturating_sub(stopped_before);
-        DrainReport { given_back }
+        StopReport { given_back }
     }
 
     /// Waits until every pool has ended, closes the broker's connections, and counts the jobs that were stopped.
@@ -658,6 +676,10 @@ impl fmt::Debug for Inner {
 
 fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
     for (n, pool) in pools.iter().enumerate() {
+        if let Some(problem) = problem(&pool.settings) {
+            let pool = pool.settings.name.clone();
+            return Err(SupervisorError::Settings { pool, problem });
+        }
         for other in &pools[..n] {
             let (pool, other) = (&pool.settings, &other.settings);
             if pool.name == other.name {
@@ -689,6 +711,15 @@ fn stopped(handles: &[Handle]) -> u64 {
         .iter()
         .map(|handle| handle.shared.totals.stopped())
         .sum()
+}
+
+/// Jobs that came to an end of their own, whatever that was.
+fn settled(handles: &[Handle]) -> u64 {
+    let settled = |handle: &Handle| {
+        let jobs = handle.shared.totals.snapshot();
+        jobs.done + jobs.retried + jobs.dead
+    };
+    handles.iter().map(settled).sum()
 }
 
 /// Follows the connection for metrics and the log.

@@ -1,21 +1,13 @@
-//! Drains, stops and the last handle: no job is lost.
+//! Drains, stops and drops of the last handle: no job is lost.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_finishes_running_jobs_and_takes_no_more() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    for n in 0..5 {
+    let (broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
+    for n in 2..5 {
         broker.send(QUEUE, format!("job {n}"));
     }
-    held.started().await;
-    held.started().await;
     let drain = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.drain(Duration::from_secs(600)).await }
@@ -25,31 +17,21 @@ async fn a_drain_finishes_running_jobs_and_takes_no_more() {
     })
     .await;
     held.let_go(2);
-    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(drain.await.unwrap().unwrap().finished, 2);
     assert_eq!(status(&supervisor).jobs.done, 2);
     assert_eq!(broker.ready(QUEUE), Some(3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn jobs_that_outlast_the_drains_deadline_are_stopped_and_given_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (broker, supervisor, _held) = busy(2, settings(Policy::fixed(2))).await;
     let begun = Instant::now();
     let error = supervisor.drain(Duration::from_secs(30)).await.unwrap_err();
     assert!(matches!(
         error,
         DrainError::DeadlinePassed { given_back: 2 }
     ));
-    // The deadline, and then the handlers' own grace of ten seconds.
+    // The deadline, plus the handlers' grace of ten seconds.
     assert!(
         begun.elapsed() >= Duration::from_secs(30) && begun.elapsed() < Duration::from_secs(45)
     );
@@ -58,15 +40,7 @@ async fn jobs_that_outlast_the_drains_deadline_are_stopped_and_given_back() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_now_gives_everything_back_at_once() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, _held) = busy(1, settings(Policy::fixed(2))).await;
     let drain = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.drain(Duration::from_secs(600)).await }
@@ -79,21 +53,16 @@ async fn stopping_now_gives_everything_back_at_once() {
     let report = supervisor.stop_now().await;
     assert_eq!(report.given_back, 1);
     assert!(begun.elapsed() < Duration::from_secs(1));
-    assert!(drain.await.unwrap().is_err());
+    assert!(matches!(
+        drain.await.unwrap(),
+        Err(DrainError::CutShort { given_back: 1 })
+    ));
     assert_eq!(broker.ready(QUEUE), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_gives_everything_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, _held) = busy(1, settings(Policy::fixed(1))).await;
     drop(supervisor);
     let back = async {
         while broker.ready(QUEUE) != Some(1) {

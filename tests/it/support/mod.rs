@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
@@ -8,4 +8,5 @@ pub(crate) mod exec;
 pub(crate) mod logged;
 pub(crate) mod queue;
 pub(crate) mod raw;
+pub(crate) mod watched;
 pub(crate) mod witness;

@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Counts, Intake, Moment, Orders, PlanSummary, Rates};
 
 /// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
@@ -30,7 +30,7 @@ pub struct Decision {
 }
 
 /// What a decision was made from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last reading that was believed.
@@ -54,15 +54,15 @@ pub struct Inputs {
     /// Whether the pool takes messages.
     pub intake: Intake,
     /// What came and went of late, where it was seen for long enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
     /// How long the oldest message has waited, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<Duration>,
 }
 
 /// One term of the calculation: it gave the number, or changed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Term {
     /// Its name.
@@ -74,7 +74,7 @@ pub struct Term {
 }
 
 /// What may give the number of workers, or change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TermName {
@@ -185,7 +185,7 @@ impl Calculation {
 }
 
 /// Which rule the calculation began with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {

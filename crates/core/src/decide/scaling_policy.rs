@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Moment, Policy};
 
@@ -46,7 +46,7 @@ pub struct Situation<'a> {
 }
 
 /// Messages a second, over the last minute or as much of it as was seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Messages that came into the queue. Those that others consume from it are not seen.
     pub arrivals: f64,
