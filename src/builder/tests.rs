@@ -1,5 +1,5 @@
 use super::*;
-use crate::{adapters::memory::MemoryBroker, config::ExecSettings, decide::Policy};
+use crate::{adapters::memory::MemoryBroker, config::ExecSettings};
 
 fn pool() -> Pool {
     Pool::new("a").handler(|_: Job| async { Ok(Outcome::Done) })

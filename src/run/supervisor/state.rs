@@ -114,3 +114,23 @@ fn policy(settings: &PoolSettings, orders: &Orders) -> String {
         (None, None) => settings.policy.to_string(),
     }
 }
+
+/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
+    let name = &pool.name;
+    let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;
+    match pool.state {
+        PoolState::Waiting => Some(format!("pool {name} waits: no queue {}", pool.queue)),
+        PoolState::Faulted | PoolState::Blocked | PoolState::Stuck | PoolState::Disconnected => {
+            let cause = pool.cause.as_deref().unwrap_or_default();
+            Some(format!("pool {name} is {}: {cause}", pool.state.as_str()))
+        }
+        PoolState::Draining if drained_by_hand => None,
+        PoolState::Draining => Some(format!("pool {name} drains")),
+        PoolState::Active | PoolState::Idle | PoolState::Paused => pool
+            .depth
+            .age_ms
+            .is_none()
+            .then(|| format!("pool {name}: the queue's depth was not read yet")),
+    }
+}

@@ -15,7 +15,7 @@ pub struct Decision {
     /// What the decision was made from.
     pub inputs: Inputs,
     /// What was set by hand at that time.
-    #[serde(skip_serializing_if = "Orders::is_empty")]
+    #[serde(default, skip_serializing_if = "Orders::is_empty")]
     pub by_hand: Orders,
     /// The calculation, term by term: each takes the number before it and gives the next.
     pub terms: Vec<Term>,
