@@ -31,7 +31,7 @@ mod surroundings;
 mod tests;
 
 pub use self::{
-    arguments::LOWEST_DELIVERY_LIMIT,
+    arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
     container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
     file::{Source, examine, find, load, socket_of},
     limits::{CgroupUse, Cores, Limits, Rlimits},

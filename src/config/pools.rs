@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::{
     BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
-    arguments::{declaration, warn_of_lost_dead_letters},
+    arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     daemon::Inputs,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     policy::{MOST_WORKERS, policy, scaling},
@@ -114,7 +114,11 @@ fn pool(
         default.ack_deadline,
     );
     let (reply, reply_allow) = reply(&mut table);
-    let (arguments, bindings) = declaration(&mut table, &declare);
+    let Declaration {
+        arguments,
+        bindings,
+        delivery_limit,
+    } = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let RunnerKeys {
@@ -139,6 +143,7 @@ fn pool(
             format!("write at most policy.max, which is {max}, or raise policy.max"),
         );
     }
+    warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
     refuse_outliving_jobs(&mut table, &job, &ack_deadline);
     warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);

@@ -61,6 +61,22 @@ impl Queue {
         self.declare_beside("");
     }
 
+    /// A quorum queue whose messages the broker gives up after so many returns, to the queue of this name and `.given-up`.
+    pub(crate) fn declare_giving_up(&self, limit: u32) {
+        self.declare_beside(".given-up");
+        let target = format!("{}.given-up", self.name);
+        let mut arguments = FieldTable::default();
+        for (name, value) in [
+            ("x-queue-type", "quorum"),
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", target.as_str()),
+        ] {
+            arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongUInt(limit));
+        self.declare_with("", arguments);
+    }
+
     /// A quorum queue with a delivery limit and no dead-letter exchange, of this name and more.
     pub(crate) fn declare_limited(&self, suffix: &str, limit: u32) {
         let mut arguments = FieldTable::default();
