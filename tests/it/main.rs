@@ -1,5 +1,5 @@
-//! Tests that need the outside world: a broker, child processes, the built program. Those that need more of the machine are
-//! in `tests/machine`.
+//! Tests that need the outside world: a broker, child processes, the built program. Tests that need more from the
+//! machine are in `tests/machine`.
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
@@ -22,7 +22,9 @@ mod declaring;
 mod delivery_limit;
 mod exec_runner;
 mod frozen;
+mod http_auth;
 mod odd_messages;
+mod openapi;
 mod operating;
 mod queue_conformance;
 mod replies;
@@ -30,4 +32,6 @@ mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
 mod stalled_readers;
+mod steering;
+mod top;
 mod warm_runner;

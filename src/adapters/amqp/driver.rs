@@ -267,7 +267,15 @@ impl AmqpDriver {
             return true;
         }
         let incarnation = self.incarnation();
-        let ask = || kind::ask(&self.probe, queue);
+        let ask = || async {
+            let facts = kind::ask(&self.probe, queue).await;
+            // Each answer has cost a channel. The probe takes another one now: once workers have theirs, a broker that
+            // limits channels may have none left, and the one too many ends a connection.
+            if let Ok(lease) = self.probe.lease("open a channel for requests").await {
+                lease.give_back();
+            }
+            facts
+        };
         self.kinds.counts_returns(queue, incarnation, ask).await
     }
 

@@ -82,9 +82,10 @@ mod tests {
     #[test]
     fn what_is_not_known_to_be_classic_may_count() {
         let of = |kind: Option<&str>| {
-            let mut facts = QueueFacts::default();
-            facts.kind = kind.map(str::to_owned);
-            judge(&Ok(facts))
+            judge(&Ok(QueueFacts {
+                kind: kind.map(str::to_owned),
+                ..QueueFacts::default()
+            }))
         };
         assert_eq!(of(Some("classic")), (false, true));
         assert_eq!(of(Some("stream")), (false, true));

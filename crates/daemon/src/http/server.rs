@@ -4,10 +4,17 @@
 //! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
 //! which jobs need. No connection waits for another one's end: see `connections`.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -20,7 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::connections::Connections;
+use super::{caller::Caller, connections::Connections};
 
 /// Connections of one listener at a time; a further one ends the one that has stood still the longest.
 const MAX_CONNECTIONS: usize = 256;
@@ -28,10 +35,14 @@ const MAX_CONNECTIONS: usize = 256;
 /// How long a client may take to send a request's head, and to be silent between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Most that a request's head may have.
+const HEAD_BYTES: usize = 64 * 1024;
+
 /// How long a client may read nothing of an answer that is on its way.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest that one connection is served at all: a client that reads one byte a second ends here.
+/// Longest that one connection is served at all, unless it reads the event stream: a client that reads one byte a second
+/// ends here.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How long to wait after `accept` failed, which it does when descriptors run out.
@@ -62,9 +73,9 @@ impl Server {
         let connections = Connections::new(MAX_CONNECTIONS);
         self.tasks.spawn(async move {
             loop {
-                let stream = match ending.run_until_cancelled(listener.accept()).await {
+                let (stream, caller) = match ending.run_until_cancelled(listener.accept()).await {
                     None => return,
-                    Some(Ok(Some(stream))) => stream,
+                    Some(Ok(Some(accepted))) => accepted,
                     Some(Ok(None)) => continue,
                     Some(Err(error)) => {
                         debug!(error = %error, "could not accept a connection");
@@ -77,7 +88,7 @@ impl Server {
                 let (router, ending) = (router.clone(), ending.clone());
                 tasks.spawn(async move {
                     tokio::select! {
-                        () = serve_connection(stream, router, ending) => {}
+                        () = serve_connection(stream, caller, router, ending) => {}
                         () = place.lost() => debug!("a connection gave way to a new one"),
                     }
                 });
@@ -106,18 +117,18 @@ pub trait Listen: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// The next connection; `None` for one that was turned away.
-    fn accept(&self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
+    /// The next connection, and who is at its other end; `None` for one that was turned away.
+    fn accept(&self) -> impl Future<Output = io::Result<Option<(Self::Stream, Caller)>>> + Send;
 }
 
 impl Listen for TcpListener {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<Option<TcpStream>> {
+    async fn accept(&self) -> io::Result<Option<(TcpStream, Caller)>> {
         let (stream, _) = self.accept().await?;
         // Answers are small and whole; waiting to fill a packet only delays them.
         stream.set_nodelay(true)?;
-        Ok(Some(stream))
+        Ok(Some((stream, Caller::Tcp)))
     }
 }
 
@@ -125,23 +136,57 @@ impl Listen for TcpListener {
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<Option<UnixStream>> {
+    async fn accept(&self) -> io::Result<Option<(UnixStream, Caller)>> {
         let (stream, _) = self.accept().await?;
-        Ok(is_ours(&stream)?.then_some(stream))
+        let peer = stream.peer_cred()?.uid();
+        Ok(is_ours(peer).then_some((stream, Caller::User(peer))))
     }
 }
 
-async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+/// Of each connection: whether it reads a stream that has no end. Marked by a route, read by the connection's task.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LongLived(Arc<AtomicBool>);
+
+impl LongLived {
+    /// The connection may last.
+    pub(super) fn mark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_marked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Over once a connection that is not marked has had its time.
+    async fn over(&self) {
+        loop {
+            time::sleep(CONNECTION_TIMEOUT).await;
+            if !self.is_marked() {
+                return;
+            }
+        }
+    }
+}
+
+async fn serve_connection<S>(stream: S, caller: Caller, router: Router, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let long_lived = LongLived::default();
+    let marked = long_lived.clone();
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(marked.clone());
+        hyper::service::Service::call(&routes, request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let served = time::timeout(CONNECTION_TIMEOUT, async {
+    let served = async {
         tokio::select! {
             served = connection.as_mut() => served,
             () = ending.cancelled() => {
@@ -149,20 +194,24 @@ where
                 connection.await
             }
         }
-    });
-    if let Ok(Err(error)) = served.await {
-        debug!(error = %error, "a connection ended badly");
+    };
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                debug!(error = %error, "a connection ended badly");
+            }
+        }
+        () = long_lived.over() => debug!("a connection had its time"),
     }
 }
 
-fn is_ours(stream: &UnixStream) -> io::Result<bool> {
-    let peer = stream.peer_cred()?.uid();
+fn is_ours(peer: u32) -> bool {
     let own = nix::unistd::Uid::effective().as_raw();
     let is_ours = peer == own || peer == 0;
     if !is_ours {
         warn!(uid = peer, "another user was turned away from the socket");
     }
-    Ok(is_ours)
+    is_ours
 }
 
 #[cfg(test)]
@@ -182,9 +231,9 @@ mod tests {
     impl Listen for Arriving {
         type Stream = DuplexStream;
 
-        async fn accept(&self) -> io::Result<Option<DuplexStream>> {
+        async fn accept(&self) -> io::Result<Option<(DuplexStream, Caller)>> {
             match self.0.lock().await.recv().await {
-                Some(stream) => Ok(Some(stream)),
+                Some(stream) => Ok(Some((stream, Caller::Tcp))),
                 None => std::future::pending().await,
             }
         }
@@ -228,6 +277,22 @@ mod tests {
         assert!(answer.ends_with("ok"), "{answer}");
         // By the paused clock, which only goes on where everybody waits.
         assert_eq!(start.elapsed(), Duration::ZERO);
+        server.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_too_long_to_ask_is_cut_off() {
+        let router = Router::new().route("/healthz", get(async || "ok"));
+        let (arriving, arrived) = mpsc::channel(1);
+        let server = Server::new();
+        server.serve(Arriving(Mutex::new(arrived)), router);
+        let start = Instant::now();
+        let mut client = connect(&arriving).await;
+        client.write_all(b"GET /healthz HTT").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(!answer.contains("ok"), "{answer}");
+        assert_eq!(start.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
         server.end().await;
     }
 }
