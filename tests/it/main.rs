@@ -34,4 +34,5 @@ mod settlement;
 mod settlement_classic;
 mod stalled_readers;
 mod steering;
+mod top;
 mod warm_runner;

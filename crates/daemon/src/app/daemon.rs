@@ -27,9 +27,11 @@ use super::{
     state::{Decision, Ending, Event, State},
 };
 use crate::{
+    history::History,
     http::{
         api::Api,
         guard::{Guard, Token, Tokens},
+        live::Live,
         routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
@@ -156,6 +158,12 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
+    let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+    let history = History::default();
+    let feeds = [
+        tokio::spawn(feed),
+        tokio::spawn(history.clone().keep(supervisor.clone())),
+    ];
     let reloader = Reloader::new(reload::Inner {
         supervisor: supervisor.clone(),
         source,
@@ -170,6 +178,8 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         prometheus,
         reloads,
         control: Arc::new(reloader.clone()),
+        live,
+        history,
     };
     let daemon = Daemon {
         supervisor,
@@ -180,6 +190,10 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
 
     let ending = daemon.follow(signals).await;
     upkeep.abort();
+    // Event streams have no other end.
+    for feed in feeds {
+        feed.abort();
+    }
     close_events(events_writer).await;
     if let Some(groups) = cgroup::groups()
         && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await

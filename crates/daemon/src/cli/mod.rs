@@ -20,6 +20,7 @@ mod runtime;
 mod status;
 mod steer;
 mod table;
+mod top;
 
 use std::{io, process::ExitCode};
 
@@ -100,6 +101,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::check(cli, args)?,
         Command::Demo => demo()?,
         Command::Status(args) => block_on(status::status(cli, args))??,
+        Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
         Command::Pause(args) => block_on(steer::pause(cli, args))??,
         Command::Resume(args) => block_on(steer::resume(cli, args))??,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::routing::MethodRouter;
 
-use super::control::Control;
-use crate::{reloads::Reloads, telemetry::prometheus::Prometheus};
+use super::{control::Control, live::Live};
+use crate::{history::History, reloads::Reloads, telemetry::prometheus::Prometheus};
 use tidegate::run::Supervisor;
 
 /// What the routes read.
@@ -19,6 +19,10 @@ pub struct Api {
     pub reloads: Reloads,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
+    /// The source of the event stream.
+    pub live: Live,
+    /// The last hour of every pool.
+    pub history: History,
 }
 
 /// A route: its path, its methods, and what serves them.

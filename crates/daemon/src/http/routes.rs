@@ -12,7 +12,9 @@ use axum::{
 use super::{
     answers::{count, error, no_such_pool},
     api::{Api, Route},
+    dashboard,
     guard::{Guard, Refusal},
+    live,
     openapi::openapi,
     steer,
 };
@@ -36,7 +38,8 @@ pub(super) fn table() -> Vec<Route> {
         ("/api/v1/pools/{pool}/explain", &["get"], get(explain)),
         ("/api/v1/pools/{pool}/jobs", &["get"], get(jobs)),
     ];
-    reading.into_iter().chain(steer::table()).collect()
+    let routes = reading.into_iter();
+    routes.chain(live::table()).chain(steer::table()).collect()
 }
 
 /// Every route, for a listener whose callers are known to be ours.
@@ -46,6 +49,7 @@ pub fn router(api: Api) -> Router {
         .fold(Router::new(), |router, (path, _, route)| {
             router.route(path, route)
         })
+        .merge(dashboard::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)

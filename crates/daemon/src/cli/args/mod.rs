@@ -103,6 +103,16 @@ Examples:
   tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
     Status(SocketArgs),
 
+    /// Watch the pools of a running supervisor, live
+    ///
+    /// A row for each pool, one pool in detail with its decision and its jobs, and keys to pause, resume, drain and scale.
+    /// Press `?` for the keys.
+    #[command(after_help = "\
+Examples:
+  tidegate top
+  NO_COLOR=1 tidegate top")]
+    Top(SocketArgs),
+
     /// Explain why a pool has the size it has
     ///
     /// What was seen, each term of the calculation, what was clamped, and the plan that came of it.
