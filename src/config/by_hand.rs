@@ -13,7 +13,7 @@ use super::{
     PoolSettings,
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
-    schema::{Document, Table, duration_text, quoted},
+    schema::{Table, duration_text, quoted, read},
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 
@@ -201,7 +201,7 @@ pub fn change_policy(
         }
     }
 
-    let (read, finished) = Document::read(&lines.text, "", &[], |root| {
+    let (read, finished) = read(&lines.text, "", &[], |root| {
         let policy = policy(root);
         let scaling = scaling(root);
         if policy.is_sound() && settings.keep_warm > policy.value.max {

@@ -2,6 +2,8 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
+use nix::sys::signal::Signal;
+
 use super::course::Cause;
 use crate::runner::{Failure, FailureKind, JobEnd};
 
