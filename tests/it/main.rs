@@ -26,6 +26,7 @@ mod http_auth;
 mod odd_messages;
 mod openapi;
 mod operating;
+mod orders;
 mod queue_conformance;
 mod replies;
 mod settlement;

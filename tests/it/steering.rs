@@ -228,7 +228,7 @@ fn a_policy_set_by_hand_decides_and_is_refused_whole_where_check_would() {
             .to_owned()
     };
     assert!(
-        line("jobs_per_worker = 2").contains("set by hand, by"),
+        line("jobs_per_worker = 2").contains("# set by hand"),
         "{shown}"
     );
     assert!(line("up_step = 7").contains("set by hand"), "{shown}");

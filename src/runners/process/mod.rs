@@ -24,6 +24,7 @@ pub(in crate::runners) use self::{
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
     exit::{Exit, job_end, signal_name},
+    header_json::is_whole_in_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
     stdout::Stdout,

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     cgroups,
+    orders::OrdersFile,
     places::{InTheWay, with_the_others},
     pools::Pools,
     reload::{self, Reloader},
@@ -48,7 +49,7 @@ use tidegate::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    run::{EventSink, Supervisor},
+    run::{EventSink, StartOptions, Supervisor},
     runner::BoxError,
 };
 
@@ -147,7 +148,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let sink = events
         .clone()
         .map(|file| Arc::new(file) as Arc<dyn EventSink>);
-    let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
+    let orders = OrdersFile::new(&settings.http.state_dir);
+    let options = StartOptions {
+        events: sink,
+        orders: orders.take_up(),
+        store: Some(Arc::new(orders)),
+        ..StartOptions::default()
+    };
+    let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
     let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
