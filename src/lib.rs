@@ -12,6 +12,8 @@ pub mod runner;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
+#[doc(hidden)]
+pub use tidegate_core::trace;
 pub use tidegate_core::{decide, settle};
 
 pub use self::{
