@@ -19,6 +19,7 @@ mod needs;
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod alerts;
 mod container_runner;
 mod exec_limits;
 mod full_disk;
@@ -31,6 +32,7 @@ mod with_broker;
 
 fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
+    alerts::trials(&mut all);
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);
     full_disk::trials(&mut all);

@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Controller(&'static str),
     /// An interpreter on the path.
     Interpreter(&'static str),
+    /// Any other program on the path.
+    Program(&'static str),
     /// A server to start a node of, and nothing on the port where `scripts/with-broker` would find a broker first.
     PrivateNode,
 }
@@ -54,6 +56,10 @@ impl Need {
             },
             Self::Interpreter(name) => unless(
                 Command::new(name).args(["-c", ":"]).output().is_ok(),
+                &format!("no {name} on the path"),
+            ),
+            Self::Program(name) => unless(
+                Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
             Self::PrivateNode if TcpStream::connect("localhost:5672").is_ok() => {

@@ -1,12 +1,14 @@
-//! The daemon: what a person or a machine outside meets. Telemetry, HTTP, the command line, the demo.
+//! The daemon: what a person or a machine outside meets. Telemetry, HTTP, the command line, the demo, the load
+//! generator.
 //!
 //! The top floor, over the library `tidegate`. [`app`] and [`demo`] are the only places where adapters meet the actors that
-//! use them.
+//! use them; `load` starts none.
 
 pub mod app;
 pub mod cli;
 pub mod demo;
 mod guard;
 pub mod http;
+mod load;
 mod reloads;
 pub mod telemetry;

@@ -10,8 +10,11 @@ mod client;
 mod dead;
 mod declared;
 mod explain;
+mod init;
+mod load;
 mod management;
 mod output;
+mod publish;
 mod status;
 mod table;
 
@@ -94,6 +97,15 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Check(args) => check::check(cli, args)?,
         Command::Demo => demo()?,
+        Command::Init(args) => init::init(cli, args)?,
+        Command::Publish(args) => {
+            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            block_on(publish::publish(cli, args))??
+        }
+        Command::Load(args) => {
+            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            block_on(load::load(cli, args))??
+        }
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
         Command::Dead(args) => block_on(dead::dead(cli, args))??,
