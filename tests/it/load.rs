@@ -1,6 +1,7 @@
 //! `tidegate load`, `publish` and `init`: the built program against a real broker and a real daemon.
 
 use std::{
+    fs::File,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::Path,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use lapin::{message::Delivery, types::AMQPValue, uri::AMQPUri};
-use nix::{sys::signal, unistd::Pid};
+use nix::{pty::openpty, sys::signal, unistd::Pid};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -140,6 +141,33 @@ fn a_trace_is_played() {
     let ran = load_in(dir.path(), queue.name(), &["--shape", "t.csv"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(ran.report()["confirmed"], 10);
+}
+
+#[test]
+fn at_a_terminal_a_bar_shows_how_far_it_is() {
+    let queue = Queue::new();
+    let dir = TempDir::new().unwrap();
+    for (no_colour, has_colour) in [("", true), ("1", false)] {
+        let terminal = openpty(None, None).unwrap();
+        let mut command = at(dir.path(), &broker_url());
+        command
+            .args(["load", "--queue", queue.name()])
+            .args(["--duration", "1s", "--rate", "50"])
+            .env("TERM", "xterm")
+            .env("NO_COLOR", no_colour)
+            .stdout(Stdio::piped())
+            .stderr(terminal.slave);
+        let mut child = command.spawn().unwrap();
+        // It has an end of the terminal too.
+        drop(command);
+        let mut shown = Vec::new();
+        // A terminal that nobody has open any more ends with an error.
+        let _ = File::from(terminal.master).read_to_end(&mut shown);
+        assert!(child.wait().unwrap().success());
+        let shown = String::from_utf8_lossy(&shown);
+        assert!(shown.contains("confirmed, "), "{shown:?}");
+        assert_eq!(shown.contains("\u{1b}[36m"), has_colour, "{shown:?}");
+    }
 }
 
 #[test]

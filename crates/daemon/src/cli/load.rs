@@ -54,6 +54,10 @@ pub(in crate::cli) struct LoadArgs {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 
+    /// What is written over it [default: what is sent]
+    #[arg(long, value_name = "TEXT", requires = "plot")]
+    plot_title: Option<String>,
+
     /// Longest silence while a confirm or, after the last message, an answer is awaited
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     patience: Duration,
@@ -90,6 +94,7 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
         patience: args.patience,
         verify: args.verify,
         plot: args.plot.clone(),
+        plot_title: args.plot_title.clone(),
     };
     let workers = match args.plot {
         Some(_) => Some(workers(cli, args)?),

@@ -14,6 +14,7 @@ use super::{report::Report, samples::Sample};
 const WIDTH: u32 = 960;
 const TITLE: u32 = 56;
 const PANEL: u32 = 200;
+const PANEL_HEAD: u32 = 26;
 const FOOT: u32 = 24;
 
 const FONT: &str = "sans-serif";
@@ -91,7 +92,8 @@ impl Line {
 
 /// One panel of the chart.
 struct Panel {
-    axis: &'static str,
+    /// What is shown, in which unit.
+    heading: &'static str,
     lines: Vec<Line>,
     /// Said in the place of lines, where there are none.
     nothing: &'static str,
@@ -103,7 +105,7 @@ fn panels(samples: &[Sample]) -> [Panel; 3] {
     let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1000.0);
     [
         Panel {
-            axis: "messages",
+            heading: "Messages",
             lines: vec![
                 Line::new("ready in the queue", DEPTH, samples, |sample| {
                     sample.ready.map(|ready| ready as f64)
@@ -114,7 +116,7 @@ fn panels(samples: &[Sample]) -> [Panel; 3] {
             nothing: "the queue's depth is not known",
         },
         Panel {
-            axis: "workers",
+            heading: "Workers",
             lines: vec![
                 Line::new("workers", WORKERS, samples, |sample| {
                     sample.workers.map(f64::from)
@@ -124,7 +126,7 @@ fn panels(samples: &[Sample]) -> [Panel; 3] {
             nothing: "no supervisor answered: start one, or name its socket",
         },
         Panel {
-            axis: "seconds",
+            heading: "Latency in seconds",
             lines: vec![
                 Line::new("confirmed, p95", CONFIRM, samples, |sample| {
                     seconds(sample.confirm_ms)
@@ -192,11 +194,10 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, end: f64) -> Result<(), ChartError
     let highest = points.fold(0.0_f64, |highest, (_, value)| highest.max(*value));
     let top = if highest > 0.0 { highest * 1.15 } else { 1.0 };
     let mut chart = ChartBuilder::on(area)
-        .margin_top(8)
-        .margin_right(16)
-        .margin_left(8)
+        .margin_top(PANEL_HEAD)
+        .margin_right(20)
         .x_label_area_size(24)
-        .y_label_area_size(72)
+        .y_label_area_size(56)
         .build_cartesian_2d(0.0..end, 0.0..top)
         .map_err(layout)?;
     chart
@@ -206,8 +207,6 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, end: f64) -> Result<(), ChartError
         .bold_line_style(GRID)
         .axis_style(FAINT)
         .label_style(font(12, INK))
-        .axis_desc_style(font(13, INK))
-        .y_desc(panel.axis)
         .y_labels(5)
         .x_labels(12)
         .x_label_formatter(&|x| number(*x))
@@ -215,51 +214,47 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, end: f64) -> Result<(), ChartError
         .draw()
         .map_err(layout)?;
     for line in &panel.lines {
-        if line.points.is_empty() {
-            continue;
-        }
-        let colour = line.colour;
+        let stroke = line.colour.stroke_width(2);
         if line.is_filled {
-            let steps = stepped(&line.points);
+            let area = AreaSeries::new(stepped(&line.points), 0.0, line.colour.mix(0.18));
             chart
-                .draw_series(
-                    AreaSeries::new(steps, 0.0, colour.mix(0.18))
-                        .border_style(colour.stroke_width(2)),
-                )
-                .map_err(layout)?
-                .label(line.name)
-                .legend(move |(x, y)| {
-                    Rectangle::new([(x, y - 4), (x + 18, y + 4)], colour.filled())
-                });
+                .draw_series(area.border_style(stroke))
+                .map_err(layout)?;
         } else {
+            let points = line.points.iter().copied();
             chart
-                .draw_series(LineSeries::new(
-                    line.points.iter().copied(),
-                    colour.stroke_width(2),
-                ))
-                .map_err(layout)?
-                .label(line.name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-                });
+                .draw_series(LineSeries::new(points, stroke))
+                .map_err(layout)?;
         }
     }
-    if panel.lines.iter().all(|line| line.points.is_empty()) {
-        let (width, height) = area.dim_in_pixel();
-        let centre = font(13, FAINT).pos(Pos::new(HPos::Center, VPos::Center));
-        let middle = ((width / 2) as i32, (height / 2) as i32);
-        return area
-            .draw_text(panel.nothing, &centre, middle)
-            .map_err(layout);
+    panel_head(area, panel)
+}
+
+/// Heading and legend, above the lines where they hide none of them.
+fn panel_head(area: &Area<'_>, panel: &Panel) -> Result<(), ChartError> {
+    // A picture without fonts does not know how wide its texts are.
+    let width_of = |text: &str| text.len() as i32 * 6;
+    let middle = 12;
+    let left = |colour| font(14, colour).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut x = 16;
+    area.draw_text(panel.heading, &left(INK), (x, middle))
+        .map_err(layout)?;
+    x += width_of(panel.heading) + 28;
+    let shown = panel.lines.iter().filter(|line| !line.points.is_empty());
+    for line in shown.clone() {
+        let half = if line.is_filled { 5 } else { 1 };
+        let swatch = [(x, middle - half), (x + 18, middle + half)];
+        area.draw(&Rectangle::new(swatch, line.colour.filled()))
+            .map_err(layout)?;
+        area.draw_text(line.name, &left(FAINT), (x + 24, middle))
+            .map_err(layout)?;
+        x += 24 + width_of(line.name) + 24;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(font(12, INK))
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .draw()
-        .map_err(layout)
+    if shown.count() == 0 {
+        area.draw_text(panel.nothing, &left(FAINT), (x, middle))
+            .map_err(layout)?;
+    }
+    Ok(())
 }
 
 /// The same points with corners: a value holds until the next is seen.
@@ -336,9 +331,10 @@ mod tests {
         for text in [
             "load on &lt;work&gt;",
             "9 answered, 1 lost",
-            "messages",
+            "Messages",
             "ready in the queue",
-            "workers",
+            "Workers",
+            "Latency in seconds",
             "confirmed, p95",
             "done, p95",
             "seconds since",

@@ -491,8 +491,8 @@ impl<'a> Course<'a> {
             confirmed: tally.confirmed,
             returned: tally.returned,
             refused: tally.refused,
-            seconds,
-            rate,
+            seconds: to_thousandths(seconds),
+            rate: to_thousandths(rate),
             confirm_ms: tally.confirm.percentiles(),
             verified,
             unconfirmed: tally.unconfirmed,
@@ -584,6 +584,11 @@ impl Pace {
             _ => 0,
         }
     }
+}
+
+/// Digits beyond say nothing.
+fn to_thousandths(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// Waits for ever where no answers come.

@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) patience: Duration,
     pub(crate) verify: bool,
     pub(crate) plot: Option<PathBuf>,
+    /// What is written over the plot.
+    pub(crate) plot_title: Option<String>,
 }
 
 /// Where a wave's length is not given and cannot be reckoned.
@@ -101,8 +103,8 @@ impl Plan {
     fn title(&self) -> String {
         let what = match self.until {
             Until::Count(count) => format!("{} messages", report::thousands(count)),
-            Until::Time(time) => format!("for {}", humantime::format_duration(time)),
-            Until::End => "a trace".to_owned(),
+            Until::Time(time) => format!("{} of messages", humantime::format_duration(time)),
+            Until::End => "a trace of messages".to_owned(),
         };
         let shape = match &self.shape {
             Shape::Steady => "steady",
@@ -116,7 +118,7 @@ impl Plan {
             (None, Shape::Trace(_)) => "its own rate".to_owned(),
             (None, _) => "full speed".to_owned(),
         };
-        format!("{what} of {} bytes, {shape}, {rate}", self.size)
+        format!("{what}, {} bytes each, {shape}, {rate}", self.size)
     }
 }
 
@@ -204,7 +206,8 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
 }
 
 fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
-    let title = format!("tidegate load on {}: {}", plan.queue, plan.title());
+    let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
+    let title = plan.plot_title.clone().unwrap_or_else(usual);
     chart::draw(file, &title, samples, report).map_err(|source| LoadError::Plot {
         file: file.to_owned(),
         source,
@@ -316,6 +319,7 @@ mod tests {
             patience: Duration::from_secs(30),
             verify: false,
             plot: None,
+            plot_title: None,
         }
     }
 
@@ -340,7 +344,7 @@ mod tests {
         assert!(flat.schedule().is_none());
         assert_eq!(
             flat.title(),
-            "10 messages of 1024 bytes, steady, full speed"
+            "10 messages, 1024 bytes each, steady, full speed"
         );
     }
 }

@@ -24,17 +24,21 @@ impl Progress {
             false => ProgressDrawTarget::hidden(),
         };
         let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let colour = if has_colour { ".cyan" } else { "" };
+        // Written out, for the styles of a template ask whether standard output takes colours.
+        let bar = match has_colour {
+            true => "\u{1b}[36m{bar:24}\u{1b}[0m {msg}",
+            false => "{bar:24} {msg}",
+        };
         let (length, template) = match until {
-            Until::Count(count) => (Some(count), format!("{{bar:24{colour}}} {{msg}}")),
-            Until::Time(time) => (Some(ms(time)), format!("{{bar:24{colour}}} {{msg}}")),
-            Until::End => (None, "{msg}".to_owned()),
+            Until::Count(count) => (Some(count), bar),
+            Until::Time(time) => (Some(ms(time)), bar),
+            Until::End => (None, "{msg}"),
         };
         let bar = match length {
             Some(length) => ProgressBar::with_draw_target(Some(length), target),
             None => ProgressBar::with_draw_target(None, target),
         };
-        let style = ProgressStyle::with_template(&template).expect("the template is a constant");
+        let style = ProgressStyle::with_template(template).expect("the template is a constant");
         bar.set_style(style.progress_chars("=> "));
         Self { bar, until }
     }
