@@ -100,9 +100,14 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
         Some(_) => Some(workers(cli, args)?),
         None => None,
     };
-    load::run(plan, workers, |printed| match cli.format {
-        Format::Human => output::write(printed.human().as_bytes()),
-        Format::Json => output::json(printed.json()),
+    load::run(plan, workers, |printed| {
+        if let Some(warning) = printed.warning() {
+            output::warn(&warning);
+        }
+        match cli.format {
+            Format::Human => output::write(printed.human().as_bytes()),
+            Format::Json => output::json(printed.json()),
+        }
     })
     .await
 }

@@ -268,6 +268,15 @@ impl Printed<'_> {
         text
     }
 
+    /// What a program's form of the report does not have, and somebody should know.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let unsent = self.report.unsent;
+        (unsent > 0).then(|| {
+            let unsent = report::thousands(unsent);
+            format!("the load fell behind: {unsent} messages were due and are not sent")
+        })
+    }
+
     /// For programs.
     pub(crate) fn json(&self) -> &impl serde::Serialize {
         self.report

@@ -1,5 +1,7 @@
 //! The publisher: messages of a run and where they go. What `load`, `publish` and the demo send goes through here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -7,6 +9,7 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use tidegate::{
     adapters::{
@@ -19,6 +22,9 @@ use tidegate::{
 
 /// When a message was sent, in milliseconds since the epoch. RabbitMQ's own name for it.
 const SENT_AT: &str = "timestamp_in_ms";
+
+/// Longest silence of a broker that has messages to confirm. A quorum queue confirms once most of its nodes have written.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a body is filled up with.
 const FILLER: u8 = b'.';
@@ -123,7 +129,7 @@ impl Outlet {
     /// Sends messages, with so many in flight at most, until the broker has all of them.
     ///
     /// # Errors
-    /// One of them did not arrive. Those behind it may not be sent.
+    /// One of them did not arrive, or nothing was confirmed for 30 s. Those behind it may not be sent.
     pub(crate) async fn send_all(
         &self,
         messages: impl IntoIterator<Item = Outgoing>,
@@ -131,15 +137,13 @@ impl Outlet {
     ) -> Result<(), QueueError> {
         let mut in_flight = FuturesUnordered::new();
         for message in messages {
-            if in_flight.len() >= window
-                && let Some(fate) = in_flight.next().await
-            {
-                arrived(fate)?;
+            if in_flight.len() >= window {
+                next_arrived(&mut in_flight).await?;
             }
             in_flight.push(self.send(message)?);
         }
-        while let Some(fate) = in_flight.next().await {
-            arrived(fate)?;
+        while !in_flight.is_empty() {
+            next_arrived(&mut in_flight).await?;
         }
         Ok(())
     }
@@ -153,9 +157,21 @@ impl Outlet {
     }
 }
 
+/// Waits for one of them, of which there are some.
+async fn next_arrived(in_flight: &mut FuturesUnordered<OnItsWay>) -> Result<(), QueueError> {
+    match timeout(CONFIRM_TIMEOUT, in_flight.next()).await {
+        Ok(Some(fate)) => arrived(fate),
+        Ok(None) => Ok(()),
+        Err(_) => Err(QueueError::new(
+            QueueErrorKind::Timeout,
+            format!("publish: no confirm within {} s", CONFIRM_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
 /// # Errors
 /// The message did not arrive.
-pub(crate) fn arrived(fate: Fate) -> Result<(), QueueError> {
+fn arrived(fate: Fate) -> Result<(), QueueError> {
     let failed = |kind, why: &str| Err(QueueError::new(kind, format!("publish: {why}")));
     match fate {
         Fate::Confirmed => Ok(()),
@@ -225,5 +241,16 @@ mod tests {
         assert_eq!(broker.ready("work"), Some(10));
         let error = outlet.send_all(to("nowhere"), 3).await.unwrap_err();
         assert_eq!(error.kind, QueueErrorKind::Unroutable, "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_on_a_broker_that_confirms_nothing() {
+        let broker = MemoryBroker::new();
+        broker.declare_queue("work", QueueKind::Classic);
+        broker.set_confirms_held(true);
+        let outlet = Outlet::Memory(broker);
+        let message = message(&"work".into(), "17".to_owned(), "body");
+        let error = outlet.send_all([message], 3).await.unwrap_err();
+        assert_eq!(error.kind, QueueErrorKind::Timeout, "{error}");
     }
 }
