@@ -1,4 +1,4 @@
-//! Pools on the in-memory queue with a paused clock: whole scenarios, in no time.
+//! Scenarios of pools on the in-memory queue with a paused clock. They take hardly any real time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -59,6 +59,8 @@ mod replies;
 mod results;
 #[path = "scenarios/retries.rs"]
 mod retries;
+#[path = "scenarios/stopped_by_hand.rs"]
+mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
 
@@ -87,7 +89,7 @@ fn start(broker: &MemoryBroker, settings: PoolSettings, runners: impl RunnerMana
     Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap()
 }
 
-/// Has the messages of the queue held by someone who is lost with them.
+/// Delivers messages of the queue to a consumer that then loses its connection.
 async fn lose(broker: &MemoryBroker, messages: u64) {
     let request = ConsumeRequest {
         queue: QUEUE.into(),
@@ -108,7 +110,7 @@ fn status(supervisor: &Supervisor) -> PoolStatus {
     supervisor.pool(&name()).unwrap()
 }
 
-/// Lets (paused) time pass until the pool looks like this. Fails, with how it looks instead, after an hour of it.
+/// Lets paused time pass until the pool matches. Panics after an hour, with the pool's state.
 async fn until(
     supervisor: &Supervisor,
     what: &str,
@@ -125,7 +127,7 @@ async fn until(
     }
 }
 
-/// Lets time pass, and checks all the while that the pool looks like this.
+/// Lets paused time pass, and checks all the time that the pool matches.
 async fn throughout(
     supervisor: &Supervisor,
     duration: Duration,
@@ -140,7 +142,7 @@ async fn throughout(
     }
 }
 
-/// Jobs that say when they start, and end when they are let.
+/// Jobs that report their start, and end when the test allows it.
 struct Held {
     started: mpsc::UnboundedReceiver<Job>,
     leave: Arc<Semaphore>,
@@ -405,7 +407,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     );
     broker.send(QUEUE, "one");
     held.started().await;
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     broker.send(QUEUE, "two");
     until(&supervisor, "paused", |pool| {
         pool.state == PoolState::Paused && pool.workers.live == 1
@@ -417,12 +419,12 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     })
     .await;
     assert_eq!(broker.ready(QUEUE), Some(1));
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
+async fn prefetched_messages_are_given_back_when_a_worker_stops() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {
@@ -436,7 +438,7 @@ async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
     held.started().await;
     let inflated = until(&supervisor, "holding ten", |pool| pool.demand == 10).await;
     assert_eq!(inflated.workers.live, 1);
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     held.let_go(1);
     let after = until(&supervisor, "gone", |pool| {
         pool.workers.live + pool.workers.draining == 0
@@ -554,7 +556,7 @@ async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
     assert!(!drain.is_finished());
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was not given back");
     held.let_go(1);
-    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(drain.await.unwrap().unwrap().finished, 1);
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was done");
 }
 
@@ -584,8 +586,35 @@ async fn two_pools_on_one_queue_are_refused() {
     let error = Supervisor::start(Arc::new(broker), vec![pool("a"), pool("b")], None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "run the pools a and b on one queue, jobs"
+        "the pools a and b cannot work on one queue, jobs"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later() {
+    let broker = broker();
+    let pool = |poll_interval| PoolSpec {
+        settings: PoolSettings {
+            poll_interval,
+            ..settings(Policy::fixed(1))
+        },
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let never = || vec![pool(Duration::ZERO)];
+    let why = format!(
+        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        pool(Duration::ZERO).settings.name
+    );
+    let driver = Arc::new(broker.clone());
+    let error = Supervisor::start(driver.clone(), never(), None).unwrap_err();
+    assert_eq!(error.to_string(), why);
+
+    let good = vec![pool(Duration::from_millis(100))];
+    let supervisor = Supervisor::start(driver, good, None).unwrap();
+    let error = supervisor.reconfigure(never()).await.unwrap_err();
+    assert_eq!(error.to_string(), why);
+    broker.send(QUEUE, "one");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

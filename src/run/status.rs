@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{PoolName, QueueName};
+use crate::decide::{Orders, PoolName, QueueName};
 
 /// A pool at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +28,18 @@ pub struct PoolStatus {
     pub demand: u64,
     /// How many workers there should be.
     pub expected: u32,
+    /// Whether it takes messages, by the operator's will and the supervisor's. Faults are not in here: see `state`.
+    #[serde(default)]
+    pub intake: IntakeStatus,
     /// The number that the pool is pinned to, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
+    /// The policy in force, in words.
+    #[serde(default)]
+    pub policy: String,
+    /// What was set by hand, by whom, since when and until when.
+    #[serde(default, skip_serializing_if = "Orders::is_empty")]
+    pub orders: Orders,
     /// Workers.
     pub workers: WorkerStatus,
     /// Runners.
@@ -40,6 +49,19 @@ pub struct PoolStatus {
     /// What became of answers since then.
     #[serde(default)]
     pub replies: ReplyTotals,
+}
+
+/// Whether a pool takes messages, as far as someone has a say in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntakeStatus {
+    /// It does.
+    #[default]
+    Open,
+    /// Someone paused it.
+    Paused,
+    /// Someone drained it, or it is on its way out.
+    Draining,
 }
 
 /// What a pool is about.
@@ -52,7 +74,7 @@ pub enum PoolState {
     Idle,
     /// Someone paused it.
     Paused,
-    /// On its way out.
+    /// Someone drained it, or it is on its way out.
     Draining,
     /// There is no such queue yet.
     Waiting,

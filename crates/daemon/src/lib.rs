@@ -10,5 +10,6 @@ pub mod demo;
 mod guard;
 pub mod http;
 mod load;
+pub mod output;
 mod reloads;
 pub mod telemetry;

@@ -1,6 +1,11 @@
-//! The daemon's life: put together, served, told what to do, taken apart.
+//! The life of the daemon: start, serve, react to signals, end.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -10,19 +15,19 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     cgroups,
     places::{InTheWay, with_the_others},
     pools::Pools,
+    reload::{self, Reloader},
     signals::Signals,
     state::{Decision, Ending, Event, State},
 };
 use crate::{
-    guard,
     http::{
-        guard::{Guard, Token},
+        guard::{Guard, Token, Tokens},
         routes::{self, Api},
         server::Server,
         socket::{self, InstanceError, SocketFile},
@@ -34,30 +39,30 @@ use crate::{
     },
 };
 use tidegate::{
-    adapters::{
+    builder::{LaunchError, broker_driver},
+    config::{HttpSettings, Loaded, PoolConfig, Settings, Source},
+    host::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    builder::{LaunchError, broker_driver},
-    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
-    run::{EventSink, Supervisor, chain},
+    run::{EventSink, Supervisor},
     runner::BoxError,
 };
 
-/// Events that may wait for the daemon: far more than can be under way.
+/// Events that may wait for the daemon. Far more than can occur at once.
 const EVENTS: usize = 16;
 
-/// How long a start waits for the end of another supervisor on the same state directory or socket.
+/// How long a start waits for another supervisor on the same state directory or socket to end.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it looks again meanwhile.
+/// Time between two tries meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What a daemon is started with.
+/// What a daemon needs to start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
     pub loaded: Loaded,
-    /// Where it comes from, to read it again.
+    /// Where the configuration comes from, to read it again.
     pub source: Source,
 }
 
@@ -65,10 +70,10 @@ pub struct Options {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The lock or the socket could not be had.
+    /// The lock or the socket could not be taken.
     #[error(transparent)]
     Instance(#[from] InstanceError),
-    /// Several of the lock, the socket and the address could not be had.
+    /// Several of the lock, the socket and the address could not be taken.
     #[error(transparent)]
     InTheWay(InTheWay),
     /// The HTTP address could not be listened on.
@@ -80,7 +85,7 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The token's file could not be read.
+    /// A token's file could not be read.
     #[error("read the token in {}", path.display())]
     Token {
         /// The file.
@@ -92,27 +97,27 @@ pub enum AppError {
     /// The events file could not be opened.
     #[error(transparent)]
     Events(#[from] EventsFileError),
-    /// Jobs' limits depend on cgroups that could not be had.
+    /// Limits on jobs need cgroups that could not be set up.
     #[error("give jobs cgroups of their own")]
     Cgroup(#[source] BoxError),
     /// The recorder could not be installed.
     #[error(transparent)]
     Metrics(#[from] PrometheusError),
     /// The pools could not be started.
-    #[error(transparent)]
+    #[error("start the pools")]
     Launch(#[from] LaunchError),
-    /// The signals could not be listened to.
+    /// The signal handlers could not be installed.
     #[error("listen to signals")]
     Signals(#[source] io::Error),
 }
 
-/// Runs the supervisor until it is told to end. Logs must have been set up.
+/// Runs the supervisor until it is told to end. Logs must be set up.
 ///
 /// # Errors
-/// Something that it needs could not be had. A broker that is not there is waited for, and no error.
+/// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
 pub async fn run(options: Options) -> Result<Ending, AppError> {
     let Options { loaded, source } = options;
-    // Before anything else, so that a signal which comes early is not the end of the process.
+    // The first step, so that an early signal does not kill the process.
     let signals = Signals::listen().map_err(AppError::Signals)?;
     for warning in &loaded.warnings {
         warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
@@ -120,7 +125,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
-    let settings = loaded.settings;
+    let settings = loaded.settings.clone();
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
         Err(error) => return Err(with_the_others(error, &settings.http).await),
@@ -142,21 +147,27 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
+    let reloader = Reloader::new(reload::Inner {
+        supervisor: supervisor.clone(),
+        source,
+        lock,
+        started: settings.clone(),
+        pools: tokio::sync::Mutex::new(pools),
+        events,
+        reloads: reloads.clone(),
+        current: Mutex::new(Arc::new(loaded)),
+    });
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
-        reloads: reloads.clone(),
+        reloads,
+        control: Arc::new(reloader.clone()),
     };
     let daemon = Daemon {
         supervisor,
-        source,
-        lock,
-        settings,
-        pools: Arc::new(tokio::sync::Mutex::new(pools)),
-        events,
-        reloads,
+        reloader,
     };
-    let served = instance.serve(api, &daemon.settings);
+    let served = instance.serve(api, &settings);
     notify(&[NotifyState::Ready]);
 
     let ending = daemon.follow(signals).await;
@@ -170,12 +181,12 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     served.end().await;
     match ending {
         Ending::Clean => info!("ended"),
-        Ending::GivenBack(jobs) => warn!(jobs, "ended, with jobs that were stopped and given back"),
+        Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
     }
     Ok(ending)
 }
 
-/// What makes this process the one supervisor here: taken before anything runs.
+/// What makes this process the only supervisor here. Taken before anything runs.
 struct Instance {
     lock: InstanceLock,
     tcp: Option<(TcpListener, Guard)>,
@@ -184,8 +195,8 @@ struct Instance {
 }
 
 impl Instance {
-    /// As [`take`](Self::take), once one that is on its way out has ended: a process that was killed has its files a
-    /// little longer, and so has one that is being replaced.
+    /// Like [`take`](Self::take), but waits for a supervisor that is ending. A killed process keeps its files for a
+    /// moment, and so does a supervisor that is being replaced.
     async fn take_patiently(http: &HttpSettings) -> Result<Self, AppError> {
         let deadline = Instant::now() + PATIENCE;
         let mut is_waiting = false;
@@ -198,7 +209,7 @@ impl Instance {
                 AppError::Instance(
                     InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
                 ) => {}
-                // What holds the port may be the one that we wait for, or anything.
+                // The port may be held by the supervisor that we wait for, or by any other program.
                 AppError::Listen { source, .. }
                     if is_waiting && source.kind() == io::ErrorKind::AddrInUse => {}
                 _ => return Err(error),
@@ -217,15 +228,14 @@ impl Instance {
 
     async fn take(http: &HttpSettings) -> Result<Self, AppError> {
         let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
-        let token = match &http.token_file {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
-                    path: path.clone(),
-                    source,
-                })?;
-                Token::new(&text)
-            }
+        let tokens = Tokens {
+            steer: http.token_file.as_deref().map(token).transpose()?.flatten(),
+            read: http
+                .read_token_file
+                .as_deref()
+                .map(token)
+                .transpose()?
+                .flatten(),
         };
         let tcp = match http.listen {
             None => None,
@@ -233,13 +243,7 @@ impl Instance {
                 let failed = |source| AppError::Listen { listen, source };
                 let listener = TcpListener::bind(listen).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                if !bound.ip().to_canonical().is_loopback() && token.is_none() {
-                    warn!(
-                        listen = %bound,
-                        "without http.token_file only health and metrics are served beyond this machine"
-                    );
-                }
-                Some((listener, Guard::new(bound, token)))
+                Some((listener, Guard::new(bound, tokens)))
             }
         };
         let (unix, socket_file) = socket::listen(&http.socket)?;
@@ -259,7 +263,7 @@ impl Instance {
         self.lock.instance().clone()
     }
 
-    /// Serves the API, and says in one line where.
+    /// Serves the API, and logs the addresses in one line.
     fn serve(self, api: Api, settings: &Settings) -> Served {
         let server = Server::new();
         let listen = self.tcp.as_ref().map(|(listener, _)| listener.local_addr());
@@ -287,7 +291,16 @@ impl Instance {
     }
 }
 
-/// An instance that can be asked.
+/// The token in a file.
+fn token(path: &Path) -> Result<Option<Token>, AppError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Token::new(&text))
+}
+
+/// An instance that serves its API.
 struct Served {
     server: Server,
     socket_file: SocketFile,
@@ -295,7 +308,7 @@ struct Served {
 }
 
 impl Served {
-    /// The lock goes last: until then the next instance would find our socket in its way.
+    /// The lock is released last. Before that, our socket would block the next instance.
     async fn end(self) {
         self.server.end().await;
         drop(self.socket_file);
@@ -306,15 +319,7 @@ impl Served {
 /// The running daemon.
 struct Daemon {
     supervisor: Supervisor,
-    source: Source,
-    /// Tells this instance from others.
-    lock: (u64, u64),
-    /// As it was started: what only a restart changes is compared with these.
-    settings: Settings,
-    /// Written by one reload at a time.
-    pools: Arc<tokio::sync::Mutex<Pools>>,
-    events: Option<EventsFile>,
-    reloads: Reloads,
+    reloader: Reloader,
 }
 
 impl Daemon {
@@ -324,7 +329,7 @@ impl Daemon {
         loop {
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "was sent a signal");
+                    info!(signal = ?signal, "received a signal");
                     Event::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
@@ -341,16 +346,17 @@ impl Daemon {
                 }
                 Decision::StopNow => {
                     notify(&[NotifyState::Stopping]);
-                    warn!("stopping at once; what runs is given back");
+                    warn!("stopping at once; running jobs are given back");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
                         Event::Stopped(supervisor.stop_now().await)
                     });
                 }
                 Decision::Reload => {
-                    let reload = self.reload();
+                    let reload = self.reloader.clone().reload();
                     tell(&events, async move {
-                        reload.await;
+                        // What came of it is logged, and shown by the API.
+                        let _ = reload.await;
                         Event::Reloaded
                     });
                 }
@@ -359,105 +365,31 @@ impl Daemon {
             }
         }
     }
-
-    /// Reads the configuration again and takes it over, or refuses it whole.
-    fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
-        if let Some(events) = &self.events {
-            events.reopen();
-        }
-        let (source, started) = (self.source.clone(), self.settings.clone());
-        let lock = self.lock;
-        let (supervisor, pools) = (self.supervisor.clone(), Arc::clone(&self.pools));
-        let reloads = self.reloads.clone();
-        async move {
-            let file = source.file().display().to_string();
-            let read = tokio::task::spawn_blocking(move || {
-                let loaded = config::load(&source)?;
-                let problems = loaded.inspect_limits(guard::pid());
-                problems.is_empty().then_some(loaded).ok_or(problems)
-            });
-            let loaded = match read.await {
-                Ok(Ok(loaded)) => loaded,
-                Ok(Err(problems)) => {
-                    let why = problems.iter().map(ToString::to_string);
-                    reloads.refused(&file, why.collect());
-                    for problem in &problems {
-                        error!(
-                            place = %problem.place,
-                            key = problem.key,
-                            found = problem.found,
-                            fix = problem.fix,
-                            "a problem in the configuration"
-                        );
-                    }
-                    error!(
-                        file,
-                        problems = problems.len(),
-                        "refused the configuration; the old one stays"
-                    );
-                    return;
-                }
-                Err(panic) => {
-                    reloads.refused(&file, vec![format!("failed to read it: {panic}")]);
-                    error!(error = %panic, "could not read the configuration; the old one stays");
-                    return;
-                }
-            };
-            for key in needs_restart(&started, &loaded.settings) {
-                warn!(key, "changed, which takes effect at the next start");
-            }
-            let mut current = pools.lock().await;
-            if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
-                let error = chain(&*error);
-                reloads.refused(&file, vec![format!("failed to {error}")]);
-                error!(error, "refused the configuration; the old one stays");
-                return;
-            }
-            let (specs, new) = current.plan(&loaded.settings.pools);
-            let count = specs.len();
-            match supervisor.reconfigure(specs).await {
-                Ok(()) => {
-                    let changes = new.changes_since(&current);
-                    *current = new;
-                    reloads.taken();
-                    info!(
-                        file,
-                        pools = count,
-                        added = changes.added,
-                        removed = changes.removed,
-                        changed = changes.changed,
-                        "took the configuration over"
-                    );
-                }
-                Err(error) => {
-                    reloads.refused(&file, vec![format!("failed to {error}")]);
-                    error!(error = %error, "refused the configuration; the old one stays");
-                }
-            }
-        }
-    }
 }
 
-/// Sees to the cgroups of these pools' jobs. What dies in there may take a moment.
-async fn prepare_cgroups(pools: Vec<PoolConfig>, lock: (u64, u64)) -> Result<(), BoxError> {
+/// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
+pub(super) async fn prepare_cgroups(
+    pools: Vec<PoolConfig>,
+    lock: (u64, u64),
+) -> Result<(), BoxError> {
     let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
     Ok(prepared.await??)
 }
 
-/// Does something beside the event loop, which hears of its end.
+/// Runs `work` outside the event loop, which receives its result as an event.
 fn tell(
     events: &mpsc::Sender<Event>,
     work: impl Future<Output = Event> + Send + 'static,
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // Nobody listens once the daemon has ended.
+        // After the daemon's end nobody receives this.
         let _ = events.send(work.await).await;
     })
 }
 
-/// Keys outside the pools that differ.
-fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+/// Changed keys outside the pools. They need a restart.
+pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = [
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),
@@ -478,7 +410,7 @@ async fn close_events(writer: Option<EventsWriter>) {
     }
 }
 
-/// Tells systemd, where it started us and wants to know.
+/// Notifies systemd, if systemd started us and asked for it.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");

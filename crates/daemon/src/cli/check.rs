@@ -1,20 +1,24 @@
-//! `tidegate check`: everything that is wrong with a configuration, and with the broker for it.
+//! `tidegate check`: all problems of a configuration, and of the broker for this configuration.
 
-use std::fmt::Write;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt::Write,
+};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
-    block_on,
     broker::{self, BrokerReport, Severity},
-    output::{self, Exit, Failure},
+    runtime::block_on,
 };
-use crate::telemetry::logs;
+use crate::{
+    output::{self, Exit, Failure},
+    telemetry::logs,
+};
 use tidegate::{
-    adapters::container::find_engine,
-    config::{self, EngineAddress, Loaded, Place, Problem, RunnerSettings, Source},
+    config::{self, Loaded, Place, Problem, Source},
     decide::PoolName,
     escape::Escaped,
 };
@@ -24,7 +28,7 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = Style::new().dimmed();
 
-/// What was found, as a program reads it.
+/// The findings, for a program.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     file: String,
@@ -32,7 +36,7 @@ struct Report {
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// What was seen at the broker, where it was asked.
+    /// What was seen at the broker, if the command asked it.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<BrokerReport>,
 }
@@ -45,10 +49,12 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let (mut report, loaded) = examine(&source);
     if let Some(loaded) = &loaded {
-        report.problems.extend(block_on(silent_engines(loaded))?);
+        report
+            .problems
+            .extend(block_on(silent_dependencies(loaded))?);
         report.ok = report.problems.is_empty();
     }
-    // Without settings there is no telling which broker to ask.
+    // Without valid settings the broker's address is not known.
     let unreachable = match loaded {
         Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
             Ok(seen) => {
@@ -98,7 +104,7 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     (report, loaded)
 }
 
-/// A log filter that `run` refuses.
+/// A log filter that `run` would refuse.
 fn bad_log_filter() -> Option<Problem> {
     let error = logs::inspect().err()?;
     let variable = error.variable()?;
@@ -110,43 +116,30 @@ fn bad_log_filter() -> Option<Problem> {
     Some(Problem::new(place, "", format!("{found:?}"), fix))
 }
 
-/// Container engines that do not answer. Those whose socket is not there are told of already.
-async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
+/// What jobs depend on and does not answer, such as a container engine. Each is asked once.
+async fn silent_dependencies(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut asked: Vec<(Option<EngineAddress>, Option<String>)> = Vec::new();
+    let mut asked = BTreeMap::new();
     for config in &loaded.settings.pools {
-        let RunnerSettings::Container(container) = &config.runner else {
+        let Some(dependency) = config.runner.dependency() else {
             continue;
         };
-        if let Some(EngineAddress::Unix(socket)) = &container.engine
-            && !socket.exists()
-        {
-            continue;
-        }
-        let known = asked.iter().find(|(engine, _)| *engine == container.engine);
-        let silent = match known {
-            Some((_, silent)) => silent.clone(),
-            None => {
-                let silent = find_engine(container.engine.as_ref()).await.err();
-                let silent = silent.map(|error| error.what);
-                asked.push((container.engine.clone(), silent.clone()));
-                silent
-            }
+        let which = (config.runner.kind(), dependency.name);
+        let answer = match asked.entry(which) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(dependency.ask.await),
         };
-        if let Some(silent) = silent {
-            let key = format!("pools.{}.runner.engine", config.pool.name);
-            problems.push(Problem::new(
-                loaded.place(&key),
-                key,
-                silent,
-                "start the engine, or write where it is",
-            ));
+        if let Err((found, fix)) = answer {
+            let key = format!("pools.{}.runner.{}", config.pool.name, dependency.key);
+            let place = loaded.place(&key);
+            problems.push(Problem::new(place, key, found.clone(), *fix));
         }
     }
     problems
 }
 
-/// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
+/// Whether the management API has already answered this warning's question: whether a queue has a dead-letter
+/// exchange.
 fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
     let mut shown = shown.iter();
     shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))

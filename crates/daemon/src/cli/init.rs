@@ -7,12 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
-
-use super::{
-    args::Cli,
-    output::{self, Exit, Failure},
-};
+use super::args::{Cli, InitArgs};
+use crate::output::{self, Exit, Failure};
 use tidegate::{config, escape::Escaped};
 
 /// Where it is written, unless it is told otherwise: where `run` looks first.
@@ -20,25 +16,6 @@ const FILE: &str = "tidegate.toml";
 
 /// Characters of a pool's name.
 const NAME_LENGTH: usize = 64;
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct InitArgs {
-    /// The queue
-    #[arg(long, value_name = "QUEUE")]
-    queue: String,
-
-    /// The pool's name [default: made of the queue's]
-    #[arg(long, value_name = "NAME")]
-    pool: Option<String>,
-
-    /// The broker, which is otherwise taken from $AMQP_URL
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-
-    /// The command that runs for each job, with its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
-}
 
 pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
     let file = cli.config.clone().unwrap_or_else(|| PathBuf::from(FILE));
@@ -170,7 +147,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tidegate::config::{RunnerSettings, Surroundings};
+    use tidegate::config::Surroundings;
 
     use super::*;
 
@@ -203,9 +180,8 @@ mod tests {
             };
             assert_eq!(written.pool.queue.as_str(), queue);
             assert_eq!(written.pool.name.as_str(), pool);
-            let RunnerSettings::Exec(exec) = &written.runner else {
-                panic!("{:?}", written.runner);
-            };
+            assert_eq!(written.runner.kind(), "exec");
+            let exec = written.runner.process().unwrap();
             assert_eq!(exec.command, command);
         }
     }

@@ -9,36 +9,37 @@ mod check;
 mod client;
 mod dead;
 mod declared;
+mod exchange;
 mod explain;
 mod init;
 mod load;
+mod loading;
 mod management;
-mod output;
 mod publish;
+mod runtime;
 mod status;
 mod table;
 
 use std::{io, process::ExitCode};
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Command, RunArgs};
-pub use self::output::{Exit, Failure};
-use super::{
+use self::{
+    args::{Cli, Command, RunArgs},
+    loading::{load, refused},
+    runtime::block_on,
+};
+use crate::{
     app::{self, Ending},
     demo,
     guard::{self, Place},
+    output::{self, Exit, Failure},
     telemetry::{
         logs::{self, LogsError, Verbosity},
         stderr,
     },
 };
-use tidegate::{
-    adapters::launcher,
-    config::{self, Loaded, LogFormat, Problems, Source},
-    escape::Escaped,
-};
+use tidegate::{config::LogFormat, host::launcher};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -136,21 +137,6 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// The configuration, with its problems printed where it has any.
-fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
-    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
-    let loaded = config::load(&source).map_err(|problems| refused(&source, &problems))?;
-    Ok((source, loaded))
-}
-
-/// Says all that is wrong with a configuration.
-fn refused(source: &Source, problems: &Problems) -> Failure {
-    for problem in problems {
-        output::tell(format!("{}\n", Escaped(&problem.to_string())).as_bytes());
-    }
-    output::bad_configuration(source, problems.len())
-}
-
 fn demo() -> Result<Exit, Failure> {
     init_logs(LogFormat::Human, Verbosity::Quiet)?;
     block_on(demo::run())?
@@ -169,19 +155,6 @@ fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
     })
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    let done = runtime.block_on(work);
-    // The process ends now. lapin's own thread may be waiting for a task, and would say on standard error that it
-    // panicked when the runtime ends under it.
-    std::mem::forget(runtime);
-    Ok(done)
-}
-
 impl From<guard::GuardError> for Failure {
     fn from(error: guard::GuardError) -> Self {
         Self::new(Exit::Unexpected, error).hint(
@@ -195,7 +168,7 @@ impl From<app::AppError> for Failure {
         use app::AppError as E;
 
         use crate::http::socket::InstanceError;
-        use tidegate::adapters::instance::LockError;
+        use tidegate::host::instance::LockError;
         if let E::InTheWay(places) = &error {
             let keys = places.keys().join(", ");
             let hint = format!(
@@ -228,7 +201,10 @@ impl From<app::AppError> for Failure {
                 Exit::Unexpected,
                 Some("something listens there already; name another address in [http] listen"),
             ),
-            E::Token { .. } => (Exit::BadConfiguration, Some("see [http] token_file")),
+            E::Token { .. } => (
+                Exit::BadConfiguration,
+                Some("see [http] token_file and read_token_file"),
+            ),
             E::Events(_) => (Exit::BadConfiguration, Some("see events_file")),
             E::Cgroup(_) => (
                 Exit::Unexpected,

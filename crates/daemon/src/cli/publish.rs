@@ -2,21 +2,19 @@
 
 use std::{
     io::{self, IsTerminal, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::Context;
-use clap::Args;
 use serde::Serialize;
 
-use super::{
-    args::{Cli, Format},
-    load::BrokerArgs,
+use super::args::{Cli, Format, PublishArgs};
+use crate::{
+    load::{
+        publisher::{Ids, Outlet, message},
+        unreachable,
+    },
     output::{self, Exit, Failure},
-};
-use crate::load::{
-    publisher::{Ids, Outlet, message},
-    unreachable,
 };
 use tidegate::{
     adapters::amqp::bulk::BulkPublisher,
@@ -30,35 +28,6 @@ const LARGEST: u64 = 128 << 20;
 
 /// Messages in flight.
 const WINDOW: usize = 1000;
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct PublishArgs {
-    /// The queue, through the default exchange
-    queue: String,
-
-    /// The file with the body; `-` is standard input
-    #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
-
-    /// A header; may be repeated
-    #[arg(long, value_name = "NAME=TEXT", value_parser = header)]
-    header: Vec<(String, String)>,
-
-    /// What the body is, such as application/json
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-
-    /// The message's id [default: one that no other message has]
-    #[arg(long, value_name = "ID", conflicts_with = "count")]
-    message_id: Option<String>,
-
-    /// Publish it so many times, each time under an id of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    count: u64,
-
-    #[command(flatten)]
-    broker: BrokerArgs,
-}
 
 /// What was published, as a program reads it.
 #[derive(Debug, Serialize)]
@@ -91,7 +60,7 @@ pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failu
         }
         message
     });
-    let outlet = Outlet::Broker(publisher);
+    let outlet = Outlet::Broker(Box::new(publisher));
     let sent = outlet.send_all(messages, WINDOW).await;
     outlet.close().await;
     sent.map_err(|error| {
@@ -153,28 +122,4 @@ fn body(file: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(Exit::Unexpected, error).hint("no broker takes one that long"));
     }
     Ok(body)
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if (1..=255).contains(&name.len()) => {
-            Ok((name.to_owned(), value.to_owned()))
-        }
-        _ => Err("write NAME=TEXT, with a name of at most 255 bytes".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_a_name_and_a_text() {
-        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
-        assert_eq!(header("a=b"), pair("a", "b"));
-        assert_eq!(header("a=b=c"), pair("a", "b=c"));
-        assert_eq!(header("a="), pair("a", ""));
-        assert!(header("a").is_err());
-        assert!(header("=b").is_err());
-    }
 }

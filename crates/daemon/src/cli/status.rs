@@ -7,20 +7,20 @@ use anstyle::{AnsiColor, Style};
 use super::{
     args::{Cli, Format, SocketArgs},
     client,
-    output::{self, Exit, Failure},
     table::{Cell, DIM, Layout, cell},
 };
-use crate::reloads::{PoolView, Refused};
+use crate::output::{self, Exit};
 use tidegate::{
+    api::v1::{self, RefusedReload},
     escape::Escaped,
     run::{PoolState, PoolStatus},
 };
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
-pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
+pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, output::Failure> {
     let socket = client::socket(cli, args)?;
-    let pools: Vec<PoolView> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
+    let pools: Vec<v1::Pool> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
     match cli.format {
         Format::Json => output::json(&pools)?,
         Format::Human => {
@@ -37,8 +37,8 @@ pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure
 }
 
 /// A configuration that was refused, in two lines.
-fn of_refusal(refused: &Refused) -> String {
-    let Refused {
+fn of_refusal(refused: &RefusedReload) -> String {
+    let RefusedReload {
         at,
         file,
         why,
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn says_when_and_why_a_configuration_was_refused() {
-        let refused = Refused {
+        let refused = RefusedReload {
             at: "2026-01-02T03:04:05.678Z".parse().unwrap(),
             file: "tidegate.toml".to_owned(),
             why: vec!["tidegate.toml:3:1: pools.a: found \u{1b}, remove it".to_owned()],

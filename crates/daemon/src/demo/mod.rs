@@ -16,8 +16,8 @@ use tokio::{signal::ctrl_c, time::timeout};
 
 use self::{ledger::Ledger, screen::Screen, shore::Shore, tide::Course};
 use crate::{
-    cli::{Exit, Failure},
     load::publisher::Outlet,
+    output::{Exit, Failure},
 };
 use tidegate::{
     builder::{LaunchError, Pool},

@@ -84,7 +84,7 @@ impl Shore {
         };
         reached
             .await
-            .map(Outlet::Broker)
+            .map(|publisher| Outlet::Broker(Box::new(publisher)))
             .map_err(|source| DemoError::Unreachable {
                 url: url.clone(),
                 source,

@@ -1,26 +1,30 @@
 //! Who may ask over TCP. Pure: a request's head goes in, a refusal comes out.
 //!
-//! Two dangers, two rules.
+//! Three dangers, three rules.
 //!
 //! **DNS rebinding.** A web page can make a visitor's browser ask *us*, under a name of the page's own that it
 //! points at our address; the browser then lets the page read the answer. Such a request carries the page's name
 //! in `Host`. An address cannot be pointed elsewhere, so it is always good, and so is `localhost`. On a loopback
 //! listener nothing else is. On any other, where names are how neighbours find us, a name without a dot (a
 //! container's, a service's) and this machine's own are good too: nobody can register those. A full name is good
-//! with the token, which no web page has.
+//! with a token, which no web page has.
 //!
-//! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants `Authorization: Bearer`.
-//! Steering wants it everywhere.
+//! **Other web pages.** A page can make a visitor's browser send us requests without reading the answers. A browser says
+//! so, in `Sec-Fetch-Site` and `Origin`. What comes from another origin is refused, unless it only opens a page of ours:
+//! a link to the dashboard.
+//!
+//! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants a token. A change wants the
+//! token of `http.token_file` everywhere; that of `http.read_token_file` is for reading alone.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 /// Paths that answer without a token on every listener: probes and scrapers have none.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// The token that browsers and remote callers show. Never shown itself.
+/// A token that browsers and remote callers show. Never shown itself.
 #[derive(Clone)]
 pub struct Token(Vec<u8>);
 
@@ -32,8 +36,8 @@ impl Token {
     }
 
     /// Takes the same time for every wrong guess of the right length, so that no byte can be guessed alone.
-    fn is(&self, shown: &[u8]) -> bool {
-        self.0.ct_eq(shown).into()
+    fn is(&self, shown: &[u8]) -> Choice {
+        self.0.ct_eq(shown)
     }
 }
 
@@ -43,12 +47,46 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// The tokens of a listener, each for what it is good for.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// For changes, and for reading.
+    pub steer: Option<Token>,
+    /// For reading alone.
+    pub read: Option<Token>,
+}
+
+impl Tokens {
+    /// What someone who shows this may do.
+    fn rights(&self, shown: Option<&[u8]>) -> Rights {
+        let shown = shown.unwrap_or_default();
+        // Each is compared, whichever it is.
+        let [steers, reads] = [&self.steer, &self.read].map(|token| {
+            let is = token.as_ref().map(|token| token.is(shown));
+            is.is_some_and(bool::from)
+        });
+        match (steers, reads) {
+            (true, _) => Rights::Steer,
+            (false, true) => Rights::Read,
+            (false, false) => Rights::None,
+        }
+    }
+}
+
+/// What a shown token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rights {
+    None,
+    Read,
+    Steer,
+}
+
 /// The rules of one TCP listener.
 #[derive(Debug, Clone)]
 pub struct Guard {
     is_loopback: bool,
     hostname: Option<String>,
-    token: Option<Token>,
+    tokens: Tokens,
 }
 
 /// Why a request was turned away.
@@ -59,10 +97,16 @@ pub enum Refusal {
     NoHost,
     /// The name could be someone else's.
     StrangeHost,
+    /// A browser sent it for a page of another origin.
+    OtherOrigin,
     /// A token is wanted and none, or a wrong one, was shown.
     Unauthorized,
-    /// A token is wanted, but none is configured that could be shown.
+    /// The token that was shown is for reading alone.
+    ReadOnly,
+    /// A change wants a token, and none is configured that could be shown.
     NoToken,
+    /// Reading wants a token here, and none is configured that could be shown.
+    NoReadToken,
 }
 
 impl Refusal {
@@ -70,7 +114,11 @@ impl Refusal {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NoHost => StatusCode::BAD_REQUEST,
-            Self::StrangeHost | Self::NoToken => StatusCode::FORBIDDEN,
+            Self::StrangeHost
+            | Self::OtherOrigin
+            | Self::ReadOnly
+            | Self::NoToken
+            | Self::NoReadToken => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
         }
     }
@@ -82,21 +130,32 @@ impl Refusal {
             Self::StrangeHost => {
                 "this Host is not served here: use the address, or localhost on the same machine"
             }
+            Self::OtherOrigin => "a web page of another origin may not ask this",
             Self::Unauthorized => "this wants the header Authorization: Bearer TOKEN",
-            Self::NoToken => "this wants a token, and none is configured: set http.token_file",
+            Self::ReadOnly => {
+                "this token is for reading alone: show the one of http.token_file to change something"
+            }
+            Self::NoToken => {
+                "changes over HTTP are off, for no token is configured: write one into a file, name the file in \
+                 http.token_file, and start tidegate again; the command line on the same machine needs none"
+            }
+            Self::NoReadToken => {
+                "this wants a token, and none is configured: write one into a file, name the file in \
+                 http.read_token_file, and start tidegate again"
+            }
         }
     }
 }
 
 impl Guard {
     /// The rules for a listener on `listen`.
-    pub fn new(listen: SocketAddr, token: Option<Token>) -> Self {
+    pub fn new(listen: SocketAddr, tokens: Tokens) -> Self {
         Self {
             is_loopback: listen.ip().to_canonical().is_loopback(),
             hostname: nix::unistd::gethostname()
                 .ok()
                 .and_then(|name| name.into_string().ok()),
-            token,
+            tokens,
         }
     }
 
@@ -105,7 +164,7 @@ impl Guard {
     /// # Errors
     /// Why it may not.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let shown = self.token_is_shown(headers);
+        let rights = self.tokens.rights(shown(headers));
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts
             .next()
@@ -116,18 +175,30 @@ impl Guard {
         }
         // A request line with a whole URL in it names a host as well; both must be good.
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
-            if !self.is_ours(authority.host()) && (self.is_loopback || !shown) {
+            let is_known = !self.is_loopback && rights > Rights::None;
+            if !self.is_ours(authority.host()) && !is_known {
                 return Err(Refusal::StrangeHost);
             }
         }
 
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let is_open = OPEN.contains(&uri.path()) || self.is_loopback;
+        if is_of_another_origin(&host, headers) && !(reads && opens_a_page(headers)) {
+            return Err(Refusal::OtherOrigin);
+        }
+        if !reads {
+            return match rights {
+                Rights::Steer => Ok(()),
+                Rights::Read => Err(Refusal::ReadOnly),
+                Rights::None if self.tokens.steer.is_none() => Err(Refusal::NoToken),
+                Rights::None => Err(Refusal::Unauthorized),
+            };
+        }
+        let is_open = self.is_loopback || OPEN.contains(&uri.path());
+        let has_token = self.tokens.steer.is_some() || self.tokens.read.is_some();
         match () {
-            () if reads && is_open => Ok(()),
-            () if shown => Ok(()),
-            () if self.token.is_none() => Err(Refusal::NoToken),
-            () => Err(Refusal::Unauthorized),
+            () if is_open || rights > Rights::None => Ok(()),
+            () if has_token => Err(Refusal::Unauthorized),
+            () => Err(Refusal::NoReadToken),
         }
     }
 
@@ -148,18 +219,37 @@ impl Guard {
             .is_some_and(|own| own.eq_ignore_ascii_case(host));
         !self.is_loopback && !host.is_empty() && (is_own || !host.contains('.'))
     }
+}
 
-    fn token_is_shown(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else {
-            return false;
-        };
-        let shown = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_at_checked("bearer ".len()))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-            .map(|(_, shown)| shown.trim_ascii());
-        shown.is_some_and(|shown| token.is(shown))
-    }
+/// The token that a request shows.
+fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    let (scheme, shown) = value.as_bytes().split_at_checked("bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| shown.trim_ascii())
+}
+
+/// Whether a browser says that a page of another origin sent this. Programs say nothing of the kind.
+fn is_of_another_origin(host: &Authority, headers: &HeaderMap) -> bool {
+    // Another port of the same machine is another origin, though the same site.
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let is_of_another_site = !matches!(site, None | Some(b"same-origin" | b"none"));
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    is_of_another_site
+        || origins.any(|origin| {
+            // Without its scheme, which a proxy before us may have changed.
+            let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+            origin.is_none_or(|(_, origin)| !origin.eq_ignore_ascii_case(host.as_str()))
+        })
+}
+
+/// Whether a browser says that it shows the answer as a page: someone followed a link.
+fn opens_a_page(headers: &HeaderMap) -> bool {
+    let is = |name: &str, word: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes() == word);
+    is("sec-fetch-mode", b"navigate")
+        && is("sec-fetch-dest", b"document")
+        && !headers.contains_key(header::ORIGIN)
 }
 
 #[cfg(test)]
@@ -170,9 +260,17 @@ mod tests {
     const EVERYWHERE: &str = "0.0.0.0:8672";
 
     fn guard(listen: &str, token: Option<&str>) -> Guard {
+        guard_with(listen, token, None)
+    }
+
+    fn guard_with(listen: &str, steer: Option<&str>, read: Option<&str>) -> Guard {
+        let tokens = Tokens {
+            steer: steer.and_then(Token::new),
+            read: read.and_then(Token::new),
+        };
         Guard {
             hostname: Some("db7.example.net".to_owned()),
-            ..Guard::new(listen.parse().unwrap(), token.and_then(Token::new))
+            ..Guard::new(listen.parse().unwrap(), tokens)
         }
     }
 
@@ -291,10 +389,99 @@ mod tests {
 
     #[test]
     fn says_so_where_no_token_could_ever_be_shown() {
-        let guard = guard(EVERYWHERE, None);
+        let everywhere = guard(EVERYWHERE, None);
         let lines = [("host", "192.0.2.7"), ("authorization", "Bearer ")];
-        let refusal = ask(&guard, Method::GET, "/api/v1/pools", &lines);
-        assert_eq!(refusal, Some(Refusal::NoToken));
+        let refusal = ask(&everywhere, Method::GET, "/api/v1/pools", &lines);
+        assert_eq!(refusal, Some(Refusal::NoReadToken));
+
+        let path = "/api/v1/pools/a/pause";
+        for value in ["Bearer ", "Bearer guess"] {
+            let loopback = guard(LOOPBACK, None);
+            let lines = [("host", "localhost"), ("authorization", value)];
+            let refusal = ask(&loopback, Method::POST, path, &lines).unwrap();
+            assert_eq!(refusal, Refusal::NoToken, "{value:?}");
+            assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
+            assert!(refusal.reason().contains("http.token_file"));
+        }
+    }
+
+    #[test]
+    fn a_token_for_reading_reads_and_changes_nothing() {
+        let pause = "/api/v1/pools/a/pause";
+        for (listen, steer) in [
+            (EVERYWHERE, Some("s3cret")),
+            (EVERYWHERE, None),
+            (LOOPBACK, None),
+        ] {
+            let guard = guard_with(listen, steer, Some("l00k"));
+            let lines = [("host", "127.0.0.1"), ("authorization", "Bearer l00k")];
+            assert_eq!(ask(&guard, Method::GET, "/api/v1/pools", &lines), None);
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                let refusal = ask(&guard, method.clone(), pause, &lines);
+                assert_eq!(refusal, Some(Refusal::ReadOnly), "{listen} {method}");
+            }
+        }
+        let guard = guard_with(EVERYWHERE, Some("s3cret"), Some("l00k"));
+        let lines = [("host", "127.0.0.1"), ("authorization", "Bearer s3cret")];
+        assert_eq!(ask(&guard, Method::GET, "/api/v1/pools", &lines), None);
+        assert_eq!(ask(&guard, Method::POST, pause, &lines), None);
+    }
+
+    #[test]
+    fn refuses_what_a_browser_sends_for_a_page_of_another_origin() {
+        let guard = guard(LOOPBACK, Some("s3cret"));
+        let other = Some(Refusal::OtherOrigin);
+        let cases: [(&[(&str, &str)], Option<Refusal>); 10] = [
+            (&[("sec-fetch-site", "same-origin")], None),
+            (&[("sec-fetch-site", "none")], None),
+            (&[("origin", "http://localhost:8672")], None),
+            // Behind a proxy that speaks TLS.
+            (&[("origin", "https://LOCALHOST:8672")], None),
+            (&[("sec-fetch-site", "cross-site")], other),
+            (&[("sec-fetch-site", "same-site")], other),
+            (&[("origin", "http://localhost:3000")], other),
+            (&[("origin", "http://evil.example")], other),
+            (&[("origin", "null")], other),
+            (
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("origin", "http://evil.example"),
+                ],
+                other,
+            ),
+        ];
+        let always = [
+            ("host", "localhost:8672"),
+            ("authorization", "Bearer s3cret"),
+        ];
+        for (lines, refusal) in cases {
+            let lines = [&always[..], lines].concat();
+            for (method, path) in [
+                (Method::POST, "/api/v1/pools/a/pause"),
+                (Method::GET, "/api/v1/pools"),
+                (Method::GET, "/metrics"),
+            ] {
+                assert_eq!(ask(&guard, method, path, &lines), refusal, "{lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_from_another_page_opens_ours_and_changes_nothing() {
+        let guard = guard(LOOPBACK, Some("s3cret"));
+        let link = [
+            ("host", "localhost:8672"),
+            ("authorization", "Bearer s3cret"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        assert_eq!(ask(&guard, Method::GET, "/", &link), None);
+        let other = Some(Refusal::OtherOrigin);
+        assert_eq!(ask(&guard, Method::POST, "/", &link), other);
+        let mut frame = link;
+        frame[4].1 = "iframe";
+        assert_eq!(ask(&guard, Method::GET, "/", &frame), other);
     }
 
     #[test]

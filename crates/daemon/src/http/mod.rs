@@ -3,7 +3,10 @@
 //! [`guard`] says who may ask, [`routes`] what is answered, [`server`] holds connections, [`socket`] the Unix
 //! socket's file. Reads a running supervisor and never owns it.
 
+mod body;
+pub mod caller;
 mod connections;
+pub mod control;
 pub mod guard;
 pub mod routes;
 pub mod server;

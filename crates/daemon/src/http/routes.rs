@@ -1,4 +1,6 @@
-//! What is answered. Each route is a reading of the supervisor's snapshots; none waits for a pool.
+//! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
+
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -8,17 +10,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
-use serde_json::json;
 
-use super::guard::{Guard, Refusal};
-use crate::{
-    reloads::{PoolView, Reloads},
-    telemetry::prometheus::Prometheus,
+use super::{
+    control::Control,
+    guard::{Guard, Refusal},
 };
+use crate::{reloads::Reloads, telemetry::prometheus::Prometheus};
 use tidegate::{
+    api::v1,
     decide::{Decision, PoolName},
-    run::{PoolStatus, Supervisor},
+    run::Supervisor,
 };
 
 /// What Prometheus calls its text format.
@@ -33,17 +34,8 @@ pub struct Api {
     pub prometheus: Prometheus,
     /// What became of reading the configuration again.
     pub reloads: Reloads,
-}
-
-/// The answer of `explain`.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    name: PoolName,
-    status: PoolStatus,
-    /// The record; absent before the first decision.
-    decision: Option<Decision>,
-    /// The record as the command line prints it.
-    text: Option<String>,
+    /// The daemon as a whole.
+    pub control: Arc<dyn Control>,
 }
 
 /// Every route, for a listener whose callers are known to be ours.
@@ -55,6 +47,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/pools", get(pools))
         .route("/api/v1/pools/{pool}", get(pool))
         .route("/api/v1/pools/{pool}/explain", get(explain))
+        .route("/api/v1/pools/{pool}/jobs", get(jobs))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)
@@ -91,8 +84,10 @@ async fn plain_headers(mut response: Response) -> Response {
     response
 }
 
-async fn healthz() -> Json<serde_json::Value> {
-    Json(json!({"status": "ok"}))
+async fn healthz() -> Json<v1::Health> {
+    Json(v1::Health {
+        status: "ok".to_owned(),
+    })
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
@@ -101,7 +96,10 @@ async fn readyz(State(api): State<Api>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({"ready": readiness.is_ready(), "reasons": readiness.reasons});
+    let body = v1::Ready {
+        ready: readiness.is_ready(),
+        reasons: readiness.reasons,
+    };
     (status, Json(body)).into_response()
 }
 
@@ -113,7 +111,7 @@ async fn metrics(State(api): State<Api>) -> Response {
         .into_response()
 }
 
-async fn pools(State(api): State<Api>) -> Json<Vec<PoolView>> {
+async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.pools().into_iter();
     Json(pools.map(|status| api.reloads.view(status)).collect())
 }
@@ -130,7 +128,7 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         return no_such_pool(&name);
     };
     let decision = api.supervisor.explain(&name);
-    Json(Explanation {
+    Json(v1::Explanation {
         name,
         status,
         text: decision.as_ref().map(Decision::to_string),
@@ -139,7 +137,14 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
     .into_response()
 }
 
-fn no_such_pool(name: &PoolName) -> Response {
+async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.jobs(&name) {
+        Some(jobs) => Json(jobs).into_response(),
+        None => no_such_pool(&name),
+    }
+}
+
+pub(super) fn no_such_pool(name: &PoolName) -> Response {
     error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
 }
 
@@ -151,6 +156,15 @@ async fn no_such_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message}))).into_response()
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
+    let error = message.to_owned();
+    let why = v1::Refusal {
+        error,
+        ..v1::Refusal::default()
+    };
+    refusal(status, why)
+}
+
+pub(super) fn refusal(status: StatusCode, why: v1::Refusal) -> Response {
+    (status, Json(why)).into_response()
 }

@@ -149,7 +149,7 @@ pub(super) struct Seen {
 enum Woken {
     Stop,
     Tick,
-    Answer(Option<Message>),
+    Answer(Option<Box<Message>>),
     Fate((u64, Duration, Fate)),
     Due,
 }
@@ -213,7 +213,7 @@ impl<'a> Course<'a> {
                         break;
                     }
                 }
-                Woken::Answer(Some(answer)) => self.note_answers(answer),
+                Woken::Answer(Some(answer)) => self.note_answers(&answer),
                 Woken::Answer(None) => {
                     self.answers = None;
                     self.note_break(lost());
@@ -292,7 +292,7 @@ impl<'a> Course<'a> {
             biased;
             () = self.stop.asked() => Woken::Stop,
             _ = self.tick.tick() => Woken::Tick,
-            answer = next_answer(&mut self.answers) => Woken::Answer(answer),
+            answer = next_answer(&mut self.answers) => Woken::Answer(answer.map(Box::new)),
             Some(fate) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Fate(fate),
             () = time::sleep_until(next.unwrap_or(self.begun)), if next.is_some() => Woken::Due,
         }
@@ -349,8 +349,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn note_answers(&mut self, answer: Message) {
-        self.note_answer(&answer);
+    fn note_answers(&mut self, answer: &Message) {
+        self.note_answer(answer);
         while let Some(Some(answer)) = next_answer(&mut self.answers).now_or_never() {
             self.note_answer(&answer);
         }

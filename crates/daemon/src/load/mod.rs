@@ -48,7 +48,7 @@ pub(crate) use self::{
     shape::{Shape, Until},
     watch::AskWorkers,
 };
-use crate::cli::{Exit, Failure};
+use crate::output::{Exit, Failure};
 
 /// What is to be sent, and how.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ pub(crate) async fn run(
         }
         None => None,
     };
-    let outlet = Outlet::Broker(publisher);
+    let outlet = Outlet::Broker(Box::new(publisher));
     let progress = Progress::new(plan.until);
     let mut course = Course::new(&plan, &outlet, answers, watch.as_ref(), stop);
     let sent = course.run(|seen| progress.show(seen)).await;

@@ -93,7 +93,7 @@ pub(crate) fn body(id: &str, size: usize) -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) enum Outlet {
     /// A broker.
-    Broker(BulkPublisher),
+    Broker(Box<BulkPublisher>),
     /// A queue in memory.
     Memory(MemoryBroker),
 }

@@ -1,0 +1,231 @@
+//! What can be typed. Only words: what they do is in the modules of the commands.
+
+pub(super) mod dead;
+mod init;
+mod load;
+mod publish;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
+use clap_complete::Shell;
+
+use self::dead::DeadArgs;
+pub(super) use self::{
+    init::InitArgs,
+    load::{BrokerArgs, LoadArgs},
+    publish::PublishArgs,
+};
+use tidegate::config::LogFormat;
+
+const STYLES: Styles = Styles::styled()
+    .header(anstyle::Style::new().bold())
+    .usage(anstyle::Style::new().bold())
+    .literal(anstyle::AnsiColor::Cyan.on_default())
+    .placeholder(anstyle::Style::new().dimmed());
+
+/// A worker pool that rises and falls with a RabbitMQ queue.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  tidegate demo                           see a pool rise and fall
+  tidegate init --queue thumbnails -- python3 thumb.py
+                                          write a first configuration
+  tidegate check --broker                 is the configuration good, and the broker ready for it?
+  tidegate run --config tidegate.toml     run the pools of a configuration
+  tidegate status                         the pools of a running supervisor
+  tidegate explain thumbnails             why the pool has the size it has
+  tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
+  tidegate load --queue thumbnails --count 1000 --verify
+                                          send it work, and see that all of it is done
+
+Exit codes:
+  0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
+  75 drain deadline passed, jobs were given back  78 bad configuration"
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+
+    /// Configuration file [default: $TIDEGATE_CONFIG, ./tidegate.toml, /etc/tidegate/tidegate.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// How data is printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the supervisor, in the foreground
+    ///
+    /// Signals: TERM or a first INT (Ctrl-C) drains every pool within its shutdown_grace; a second INT, or QUIT,
+    /// stops at once and gives running jobs back. HUP reads the configuration again. USR1 logs the state.
+    #[command(after_help = "\
+Examples:
+  tidegate run
+  tidegate run --config /etc/tidegate/tidegate.toml --log-format json
+  TIDEGATE_BROKER__URL=amqp://me:secret@rabbit/%2f tidegate run
+  TIDEGATE_LOG=debug tidegate run         a line for every job")]
+    Run(RunArgs),
+
+    /// Read the configuration and print all of its problems
+    ///
+    /// Each problem comes with file, line, key, what was found and what to write instead. With --broker the
+    /// broker is asked too: whether it can be reached and whether each queue is there. It changes nothing there, and
+    /// says what it could not see.
+    #[command(after_help = "\
+Examples:
+  tidegate check
+  tidegate check --broker --format json
+  TIDEGATE_POOLS__THUMBNAILS__POLICY__MAX=5 tidegate check")]
+    Check(CheckArgs),
+
+    /// Show a pool rise, work and drain
+    ///
+    /// Declares a queue of its own on the broker of AMQP_URL (without one, on a queue in memory), sends it a burst
+    /// of jobs, a lull and a greater burst, and shows depth, workers and runners as they move. Ends by itself in
+    /// under a minute, and with an error unless every job ran, none was lost, and the pool drained to zero.
+    #[command(after_help = "\
+Examples:
+  tidegate demo
+  AMQP_URL=amqp://guest:guest@localhost:5672/%2f tidegate demo")]
+    Demo,
+
+    /// Write a first configuration, for a queue and a command
+    ///
+    /// Into ./tidegate.toml, or where --config says. A file that is there stays as it is.
+    #[command(after_help = "\
+Examples:
+  tidegate init --queue thumbnails -- python3 thumb.py
+  tidegate init -c img.toml --queue img.resize --pool resize -- /usr/local/bin/resize --width 320")]
+    Init(InitArgs),
+
+    /// Publish a message, from a file or standard input
+    ///
+    /// Persistent, and confirmed: when this ends well the broker has it in a queue. A queue that is not there is an
+    /// error, with exit code 1.
+    #[command(after_help = "\
+Examples:
+  echo cat.png | tidegate publish thumbnails
+  tidegate publish thumbnails job.json --content-type application/json --header tenant=acme
+  tidegate publish thumbnails job.json --count 100")]
+    Publish(PublishArgs),
+
+    /// Send a load of messages, and measure what becomes of them
+    ///
+    /// Persistent messages with publisher confirms, each due at its time: its latency counts from then, also where a
+    /// slow broker makes it late. With --verify each asks the pool for an answer, and those without are lost. Ends with
+    /// 1 where a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the report.
+    ///
+    /// Shapes, of a mean rate R: steady; burst (4 R for a quarter of each wave, then nothing); sine (0 to 2 R); step
+    /// (0.4, 0.8, 1.2 and 1.6 R); or a trace, a CSV file with the head line `time,arrivals` or `time`.
+    #[command(after_help = "\
+Examples:
+  tidegate load --queue thumbnails --count 100000
+  tidegate load --queue thumbnails --duration 60s --rate 50 --shape sine --verify --plot tide.svg
+  tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
+    Load(LoadArgs),
+
+    /// Show the pools of a running supervisor
+    #[command(after_help = "\
+Examples:
+  tidegate status
+  tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
+    Status(SocketArgs),
+
+    /// Explain why a pool has the size it has
+    ///
+    /// What was seen, each term of the calculation, what was clamped, and the plan that came of it.
+    #[command(after_help = "\
+Examples:
+  tidegate explain thumbnails
+  tidegate explain thumbnails --format json | jq .decision.terms")]
+    Explain(ExplainArgs),
+
+    /// Look through, put back or delete the dead letters of a pool
+    ///
+    /// Goes straight to the broker of the configuration, with or without a running supervisor.
+    #[command(after_help = "\
+Examples:
+  tidegate dead list thumbnails
+  tidegate dead retry thumbnails          all of them, with their attempts before them
+  tidegate dead purge thumbnails --reason rejected")]
+    Dead(DeadArgs),
+
+    /// Print shell completions
+    #[command(after_help = "\
+Examples:
+  tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
+  tidegate completions zsh > ~/.zfunc/_tidegate
+  tidegate completions fish > ~/.config/fish/completions/tidegate.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// How log lines look, whatever [log] format says
+    #[arg(long, value_enum)]
+    pub(super) log_format: Option<Format>,
+
+    /// Run without the guard that ends every job should the supervisor be killed
+    #[arg(long)]
+    pub(super) no_guard: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Look at the broker too
+    #[arg(long)]
+    pub(super) broker: bool,
+
+    /// Print every key with its default instead, as a configuration file
+    #[arg(long, conflicts_with = "broker")]
+    pub(super) reference: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    /// Socket of the supervisor [default: the configuration's, else its default]
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The pool
+    pub(super) pool: String,
+
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    // For people. Not doc comments: clap would spread the values over the help.
+    Human,
+    // For programs.
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Human => Self::Human,
+            Format::Json => Self::Json,
+        }
+    }
+}
