@@ -266,8 +266,12 @@ impl Pool {
         &self.settings
     }
 
-    /// What it is started from. Its settings are checked when it is.
-    fn spec(self) -> Result<PoolSpec, LaunchError> {
+    /// What a running supervisor takes it from: see [`Supervisor::reconfigure`], which checks the settings. A pool that is
+    /// made anew has new runners, and those of the old one end when their jobs do.
+    ///
+    /// # Errors
+    /// The pool is not complete, or contradicts itself.
+    pub fn into_spec(self) -> Result<PoolSpec, LaunchError> {
         let refuse = |pool: PoolName, problem| Err(LaunchError::Pool { pool, problem });
         let settings = self.settings;
         let default = CallLimits::default();
@@ -425,7 +429,7 @@ impl Builder {
         let specs: Vec<PoolSpec> = self
             .pools
             .into_iter()
-            .map(Pool::spec)
+            .map(Pool::into_spec)
             .collect::<Result<_, _>>()?;
         let driver = match (self.driver, self.broker) {
             (Some(driver), _) => driver,

@@ -13,7 +13,7 @@ use super::{
     PoolSettings,
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
-    schema::{Document, Table, duration_text, quoted},
+    schema::{Table, duration_text, quoted, read},
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 
@@ -201,7 +201,7 @@ pub fn change_policy(
         }
     }
 
-    let (read, finished) = Document::read(&lines.text, "", &[], |root| {
+    let (read, finished) = read(&lines.text, "", &[], |root| {
         let policy = policy(root);
         let scaling = scaling(root);
         if policy.is_sound() && settings.keep_warm > policy.value.max {
@@ -381,15 +381,15 @@ fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
                 && name.split('.').all(|part| !part.is_empty())
         };
         let Some((name, text)) = argument.split_once('=') else {
-            refuse("no =", "write KEY=VALUE: jobs_per_worker=2");
+            refuse(
+                "an argument without =",
+                "write KEY=VALUE: jobs_per_worker=2",
+            );
             continue;
         };
         let (name, text) = (name.trim(), text.trim());
         if !is_name(name) {
-            refuse(
-                "what is no key before the =",
-                "write KEY=VALUE: jobs_per_worker=2",
-            );
+            refuse("an invalid key", "write KEY=VALUE: jobs_per_worker=2");
             continue;
         }
         let key = full(name);
@@ -487,7 +487,7 @@ fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
     let Value::Object(keys) = value else {
         refuse(
             "",
-            "what is no object",
+            "a value that is not an object",
             "write an object: {\"jobs_per_worker\": 2}",
         );
         return change;
@@ -515,7 +515,7 @@ fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
                 key,
                 value,
             }),
-            Some(_) => refuse("", "a key of other characters than a key has", "remove it"),
+            Some(_) => refuse("", "a key with characters that no key has", "remove it"),
             None => refuse(
                 &key,
                 "null or an object",

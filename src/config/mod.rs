@@ -50,3 +50,5 @@ pub use crate::{
     runners::{ExecSettings, RunnerSettings},
 };
 pub(crate) use broker::FRAME_MAX;
+#[cfg(test)]
+pub(crate) use parse::parse_with;

@@ -113,6 +113,24 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError>;
 
+    /// How a queue that is someone else's loses messages by itself, such as by a limit or a time to live: each reads after
+    /// "it". Empty where nothing of the kind is known, or the driver cannot know.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn losses(&self, _queue: &QueueName) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Has what a publish needs ready, so that the next one waits for nothing but its confirm. For who is about to take
+    /// messages that may have to be copied at once. A driver that needs nothing does nothing.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn prepare_to_publish(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
     fn header_limit(&self) -> usize;
 
@@ -163,7 +181,7 @@ pub trait Browser: Send {
     /// Not cancel-safe: a message that a dropped future was handed is passed over.
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
 
-    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is back in the queue (a
-    /// quorum queue may take a moment longer).
+    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is ready in the queue again. That
+    /// is waited for, but for no longer than a few seconds, since others may take it, or it may expire.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
 }

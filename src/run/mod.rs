@@ -16,6 +16,7 @@ mod fleet;
 mod gate;
 pub mod metrics;
 mod pool;
+mod recent;
 mod replies;
 mod running;
 mod settling;
@@ -34,8 +35,8 @@ pub use self::{
     running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals,
-        RunnerStatus, WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
+        ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
     supervisor::{

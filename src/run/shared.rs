@@ -27,6 +27,7 @@ use super::{
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    recent::Recent,
     replies::{Complaints, OwnQueues},
     running::Running,
     settling::chain,
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) declaring: Declaring,
     /// Jobs that run now.
     pub(crate) running: Running,
+    pub(crate) recent: Recent,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -218,6 +220,7 @@ impl Shared {
             aftermath: common.aftermath.clone(),
             declaring: Declaring::default(),
             running: Running::default(),
+            recent: Recent::default(),
             host: hostname(),
             epoch: common.epoch,
             settings: RwLock::new(Arc::new(settings)),
@@ -370,6 +373,7 @@ impl Shared {
     pub(crate) fn delivery_taken(&self) {
         let micros = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_taken.fetch_max(micros + 1, Ordering::Relaxed);
+        self.recent.taken(self.now());
     }
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::{Orders, PoolName, QueueName};
 
 /// A pool at one instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
     /// Its name.
@@ -46,6 +46,16 @@ pub struct PoolStatus {
     pub runners: RunnerStatus,
     /// What became of jobs since the supervisor started.
     pub jobs: JobTotals,
+    /// How fast messages come and jobs end, over the last minute.
+    #[serde(default)]
+    pub rates: Rates,
+    /// How long the jobs of the last minutes waited in the queue, in seconds; absent where their messages do not say
+    /// when they were published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_s: Option<Quantiles>,
+    /// How long the jobs of the last minutes ran, in seconds; absent where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_s: Option<Quantiles>,
     /// What became of answers since then.
     #[serde(default)]
     pub replies: ReplyTotals,
@@ -149,6 +159,24 @@ pub struct JobTotals {
     pub requeued: u64,
     /// Not settled, because the channel was gone: the broker delivers them again.
     pub lost: u64,
+}
+
+/// Rates of a pool, a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Messages that came: those that were taken, and those that are ready more than a minute before.
+    pub arrivals: f64,
+    /// Jobs that came to their own ends, whatever became of them.
+    pub done: f64,
+}
+
+/// Quantiles of durations, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half of them were no longer.
+    pub p50: f64,
+    /// All but one in twenty were no longer.
+    pub p95: f64,
 }
 
 /// What became of a pool's answers to messages with a `reply_to`.

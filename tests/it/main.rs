@@ -26,11 +26,15 @@ mod frozen;
 mod http_auth;
 mod load;
 mod odd_messages;
+mod openapi;
 mod operating;
+mod orders;
 mod queue_conformance;
 mod replies;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
 mod stalled_readers;
+mod steering;
+mod top;
 mod warm_runner;

@@ -335,7 +335,9 @@ impl QueueDriver for AmqpDriver {
     }
 
     async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
-        Ok(Box::new(AmqpBrowser::open(&self.consume, queue).await?))
+        let requests = self.requests(queue);
+        let browser = AmqpBrowser::open(&self.consume, requests, queue).await?;
+        Ok(Box::new(browser))
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
@@ -346,6 +348,17 @@ impl QueueDriver for AmqpDriver {
         published.inspect_err(|error| {
             self.forget_if_gone(&QueueName::from(message.routing_key.as_str()), error);
         })
+    }
+
+    async fn losses(&self, queue: &QueueName) -> Vec<String> {
+        let facts = self.queue_facts(queue).await;
+        facts.map_or_else(|_| Vec::new(), |facts| facts.losses())
+    }
+
+    async fn prepare_to_publish(&self) -> Result<(), QueueError> {
+        let lease = self.publish.lease("open a channel to publish on").await?;
+        lease.give_back();
+        Ok(())
     }
 
     fn header_limit(&self) -> usize {

@@ -481,8 +481,9 @@ impl Pool {
         let Some(id) = self.ids.remove(&task) else {
             return;
         };
-        let cell = self.shared.workers().remove(&id);
+        // Before it is gone from the status: whoever sees that reads it in the metrics.
         self.shared.metrics.worker_stopped(why.as_str());
+        let cell = self.shared.workers().remove(&id);
         if let Some(panicked) = panicked {
             let held = cell.map_or(0, |cell| cell.seen().held);
             error!(pool = %self.shared.name, error = ?panicked, held, "worker panicked: what it held is given back");

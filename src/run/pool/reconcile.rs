@@ -110,6 +110,9 @@ impl Pool {
                 "pool changes shape"
             );
         }
+        if decision.inputs.stale.is_none() {
+            shared.recent.saw(shared.now(), decision.inputs.ready);
+        }
         shared.view().decision = Some(decision);
         result
     }

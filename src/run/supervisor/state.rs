@@ -73,6 +73,9 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.totals.snapshot(),
+        rates: shared.recent.rates(now),
+        wait_s: shared.recent.waits(now),
+        service_s: shared.recent.runs(now),
         replies: shared.totals.replies(),
     }
 }

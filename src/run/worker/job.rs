@@ -158,6 +158,9 @@ impl Worker<'_> {
             (outcome, _) => outcome,
         };
         self.shared.metrics.job_ended(outcome, took);
+        if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
+            self.shared.recent.ended(self.shared.now(), took);
+        }
         debug!(
             outcome = outcome.as_str(),
             took_ms = took.as_millis() as u64,
@@ -452,6 +455,7 @@ impl Worker<'_> {
         let waited = job.message().properties.timestamp.and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
+            self.shared.recent.waited(self.shared.now(), waited);
         }
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
@@ -550,4 +554,27 @@ fn waited_since(timestamp: u64) -> Option<Duration> {
         .duration_since(UNIX_EPOCH)
         .ok()?
         .checked_sub(Duration::from_secs(timestamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_consumer_was_lost_under_a_job_the_log_says_what_to_look_at() {
+        let too_long = lost_hint(Leaving::HeldTooLong).expect("a hint");
+        for part in [
+            "consumer timeout",
+            "lower ack_deadline",
+            "x-consumer-timeout",
+        ] {
+            assert!(too_long.contains(part), "{too_long}");
+        }
+        let cancelled = lost_hint(Leaving::Cancelled).expect("a hint");
+        for part in ["queue was deleted", "node lost", "consumer timeout"] {
+            assert!(cancelled.contains(part), "{cancelled}");
+        }
+        // The loss of a connection says why itself.
+        assert_eq!(lost_hint(Leaving::Lost), None);
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     cgroups,
+    orders::OrdersFile,
     places::{InTheWay, with_the_others},
     pools::Pools,
     reload::{self, Reloader},
@@ -26,9 +27,12 @@ use super::{
     state::{Decision, Ending, Event, State},
 };
 use crate::{
+    history::History,
     http::{
+        api::Api,
         guard::{Guard, Token, Tokens},
-        routes::{self, Api},
+        live::Live,
+        routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
@@ -45,7 +49,7 @@ use tidegate::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    run::{EventSink, Supervisor},
+    run::{EventSink, StartOptions, Supervisor},
     runner::BoxError,
 };
 
@@ -125,7 +129,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
         warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
     }
-    let settings = loaded.settings.clone();
+    let settings = loaded.settings;
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
         Err(error) => return Err(with_the_others(error, &settings.http).await),
@@ -144,9 +148,22 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let sink = events
         .clone()
         .map(|file| Arc::new(file) as Arc<dyn EventSink>);
-    let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
+    let orders = OrdersFile::new(&settings.http.state_dir);
+    let options = StartOptions {
+        events: sink,
+        orders: orders.take_up(),
+        store: Some(Arc::new(orders)),
+        ..StartOptions::default()
+    };
+    let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
+    let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+    let history = History::default();
+    let feeds = [
+        tokio::spawn(feed),
+        tokio::spawn(history.clone().keep(supervisor.clone())),
+    ];
     let reloader = Reloader::new(reload::Inner {
         supervisor: supervisor.clone(),
         source,
@@ -155,13 +172,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         pools: tokio::sync::Mutex::new(pools),
         events,
         reloads: reloads.clone(),
-        current: Mutex::new(Arc::new(loaded)),
     });
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
         reloads,
         control: Arc::new(reloader.clone()),
+        live,
+        history,
     };
     let daemon = Daemon {
         supervisor,
@@ -172,6 +190,10 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
 
     let ending = daemon.follow(signals).await;
     upkeep.abort();
+    // Event streams have no other end.
+    for feed in feeds {
+        feed.abort();
+    }
     close_events(events_writer).await;
     if let Some(groups) = cgroup::groups()
         && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await

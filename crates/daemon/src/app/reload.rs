@@ -1,10 +1,6 @@
 //! Reading the configuration again, by a signal or by the API: taken over whole, or refused whole.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{pin::Pin, sync::Arc};
 
 use tracing::{error, info, warn};
 
@@ -15,7 +11,7 @@ use super::{
 use crate::{guard, http::control::Control, reloads::Reloads, telemetry::events_file::EventsFile};
 use tidegate::{
     api::v1,
-    config::{self, Loaded, Settings, Source},
+    config::{self, Settings, Source},
     run::{Supervisor, chain},
 };
 
@@ -36,8 +32,6 @@ pub(super) struct Inner {
     pub(super) pools: tokio::sync::Mutex<Pools>,
     pub(super) events: Option<EventsFile>,
     pub(super) reloads: Reloads,
-    /// What the pools run on. Written by a reload, read by the API.
-    pub(super) current: Mutex<Arc<Loaded>>,
 }
 
 impl Reloader {
@@ -105,7 +99,6 @@ impl Reloader {
             changed,
         } = new.changes_since(&pools);
         *pools = new;
-        *inner.current() = Arc::new(loaded);
         inner.reloads.taken();
         let names = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
         info!(
@@ -139,17 +132,9 @@ impl Inner {
             problems: why,
         }
     }
-
-    fn current(&self) -> std::sync::MutexGuard<'_, Arc<Loaded>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Control for Reloader {
-    fn configuration(&self) -> Arc<Loaded> {
-        self.0.current().clone()
-    }
-
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>> {
         // Of its own, so that it goes on where whoever asked goes away.
         let reload = tokio::spawn(self.clone().reload());

@@ -19,6 +19,8 @@ use tidegate::{
     decide::PoolName,
     escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
+    run::chain,
+    settle::dead_queue,
 };
 
 /// How long the broker may take to let us in.
@@ -122,6 +124,13 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         if let Ok(facts) = driver.queue_facts(&pool.queue).await {
             findings.extend(of_facts(&facts, pool));
         }
+        if pool.retry.dead_letter == DeadLetter::Queue {
+            let dead = dead_queue(&pool.queue);
+            let losses = driver.losses(&dead).await;
+            let found = management::findings::of_dead_queue(&dead, &losses);
+            findings
+                .extend(found.map(|(severity, what)| Finding::of_pool(severity, &pool.name, what)));
+        }
     }
     findings.extend(unseen(&pools, seen));
     driver.close().await;
@@ -193,8 +202,18 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let of_queue = management::findings::of_queue(pool, &details);
-            found.extend(of_queue.into_iter().map(|(severity, what)| Finding {
+            let mut of_pool = management::findings::of_queue(pool, &details);
+            if pool.retry.dead_letter == DeadLetter::Queue {
+                let dead = dead_queue(&pool.queue);
+                // One that is not there is made by the pool, and has no such arguments.
+                if let Ok(Some(details)) = api.queue(&dead).await {
+                    of_pool.extend(management::findings::of_dead_queue(
+                        &dead,
+                        &details.losses(),
+                    ));
+                }
+            }
+            found.extend(of_pool.into_iter().map(|(severity, what)| Finding {
                 severity,
                 pool: Some(pool.name.clone()),
                 what,
@@ -234,9 +253,8 @@ async fn managed(
 }
 
 /// An error with its causes, in one line that is safe to show.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
-    Escaped(&causes.join(": ")).to_string()
+fn causes(error: &dyn std::error::Error) -> String {
+    Escaped(&chain(error)).to_string()
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {

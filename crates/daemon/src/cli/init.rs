@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::args::{Cli, InitArgs};
+use super::args::{Cli, init::InitArgs};
 use crate::output::{self, Exit, Failure};
 use tidegate::{config, escape::Escaped};
 

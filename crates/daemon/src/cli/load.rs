@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{
-    args::{BrokerArgs, Cli, Format, LoadArgs},
+    args::{
+        Cli, Format,
+        load::{BrokerArgs, LoadArgs},
+    },
     client, loading,
 };
 use crate::{

@@ -9,16 +9,21 @@ mod check;
 mod client;
 mod dead;
 mod declared;
+mod drain;
 mod exchange;
 mod explain;
 mod init;
+mod jobs;
 mod load;
 mod loading;
 mod management;
+mod policy;
 mod publish;
 mod runtime;
 mod status;
+mod steer;
 mod table;
+mod top;
 
 use std::{io, process::ExitCode};
 
@@ -108,7 +113,16 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             block_on(load::load(cli, args))??
         }
         Command::Status(args) => block_on(status::status(cli, args))??,
+        Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
+        Command::Pause(args) => block_on(steer::pause(cli, args))??,
+        Command::Resume(args) => block_on(steer::resume(cli, args))??,
+        Command::Drain(args) => block_on(drain::drain(cli, args))??,
+        Command::Flush(args) => block_on(steer::flush(cli, args))??,
+        Command::Scale(args) => block_on(steer::scale(cli, args))??,
+        Command::Policy(args) => block_on(policy::policy(cli, args))??,
+        Command::Jobs(args) => block_on(jobs::jobs(cli, args))??,
+        Command::Reload(args) => block_on(steer::reload(cli, args))??,
         Command::Dead(args) => block_on(dead::dead(cli, args))??,
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::args::{Cli, Format, PublishArgs};
+use super::args::{Cli, Format, publish::PublishArgs};
 use crate::{
     load::{
         publisher::{Ids, Outlet, message},

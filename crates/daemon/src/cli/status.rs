@@ -146,9 +146,7 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
             age as f64 / 1000.0
         ));
     }
-    if let Some(workers) = pool.pinned {
-        notes.push(format!("pinned to {workers} workers"));
-    }
+    notes.extend(pool.orders.to_string().lines().map(str::to_owned));
     match pool.dead_waiting {
         0 => {}
         1 => notes.push(format!("1 message waits in {}.dead", pool.queue)),
@@ -187,6 +185,9 @@ mod tests {
         mails["cause"] = "start a runner: /bin/mail: no such\nfile".into();
         mails["depth"] = serde_json::json!({"ready": 7, "age_ms": 12_345, "stale": true});
         mails["pinned"] = 4.into();
+        mails["orders"] = serde_json::json!({
+            "pin": {"what": 4, "by": "root", "since": "2026-01-02T03:04:05Z"}
+        });
         mails["dead_waiting"] = 12.into();
         mails["jobs"]["requeued"] = 5.into();
         let text = table(&[pool(thumbnails()), pool(mails)]);

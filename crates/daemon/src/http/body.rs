@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time;
 
-use super::routes::error;
+use super::answers::error;
 
 /// Most that a body may have: a policy is a few hundred bytes.
 const BODY_BYTES: usize = 64 * 1024;

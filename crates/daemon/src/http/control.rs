@@ -1,14 +1,11 @@
 //! What the API asks of the daemon as a whole, beside its pools.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::pin::Pin;
 
-use tidegate::{api::v1, config::Loaded};
+use tidegate::api::v1;
 
 /// The daemon as the API knows it.
 pub trait Control: Send + Sync + 'static {
-    /// The configuration that the pools run on.
-    fn configuration(&self) -> Arc<Loaded>;
-
     /// Reads the configuration again and takes it over. The error says why it was refused whole.
     ///
     /// # Cancel-safety

@@ -1,7 +1,5 @@
 //! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
 
-use std::sync::Arc;
-
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -12,42 +10,46 @@ use axum::{
 };
 
 use super::{
-    control::Control,
+    answers::{count, error, no_such_pool},
+    api::{Api, Route},
+    dashboard,
     guard::{Guard, Refusal},
+    live,
+    openapi::openapi,
+    steer,
 };
-use crate::{reloads::Reloads, telemetry::prometheus::Prometheus};
 use tidegate::{
     api::v1,
     decide::{Decision, PoolName},
-    run::Supervisor,
 };
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What the routes read.
-#[derive(Debug, Clone)]
-pub struct Api {
-    /// The pools.
-    pub supervisor: Supervisor,
-    /// The recorder behind `/metrics`.
-    pub prometheus: Prometheus,
-    /// What became of reading the configuration again.
-    pub reloads: Reloads,
-    /// The daemon as a whole.
-    pub control: Arc<dyn Control>,
+/// Every route.
+pub(super) fn table() -> Vec<Route> {
+    let reading: [Route; 8] = [
+        ("/healthz", &["get"], get(healthz)),
+        ("/readyz", &["get"], get(readyz)),
+        ("/metrics", &["get"], get(metrics)),
+        ("/api/v1/openapi.json", &["get"], get(openapi)),
+        ("/api/v1/pools", &["get"], get(pools)),
+        ("/api/v1/pools/{pool}", &["get"], get(pool)),
+        ("/api/v1/pools/{pool}/explain", &["get"], get(explain)),
+        ("/api/v1/pools/{pool}/jobs", &["get"], get(jobs)),
+    ];
+    let routes = reading.into_iter();
+    routes.chain(live::table()).chain(steer::table()).collect()
 }
 
 /// Every route, for a listener whose callers are known to be ours.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/pools", get(pools))
-        .route("/api/v1/pools/{pool}", get(pool))
-        .route("/api/v1/pools/{pool}/explain", get(explain))
-        .route("/api/v1/pools/{pool}/jobs", get(jobs))
+    let routes = table().into_iter();
+    routes
+        .fold(Router::new(), |router, (path, _, route)| {
+            router.route(path, route)
+        })
+        .merge(dashboard::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)
@@ -63,6 +65,11 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
     match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
+            if !request.method().is_safe()
+                && let Some(act) = steer::act_of(request.uri().path())
+            {
+                count(act, "denied");
+            }
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == Refusal::Unauthorized {
                 let scheme = header::HeaderValue::from_static("Bearer");
@@ -144,27 +151,10 @@ async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
     }
 }
 
-pub(super) fn no_such_pool(name: &PoolName) -> Response {
-    error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
-}
-
 async fn no_such_route() -> Response {
     error(StatusCode::NOT_FOUND, "nothing is here")
 }
 
 async fn no_such_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
-}
-
-pub(super) fn error(status: StatusCode, message: &str) -> Response {
-    let error = message.to_owned();
-    let why = v1::Refusal {
-        error,
-        ..v1::Refusal::default()
-    };
-    refusal(status, why)
-}
-
-pub(super) fn refusal(status: StatusCode, why: v1::Refusal) -> Response {
-    (status, Json(why)).into_response()
 }

@@ -4,7 +4,14 @@
 //! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
 //! which jobs need. No connection waits for another one's end: see `connections`.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -34,7 +41,8 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// How long a client may read nothing of an answer that is on its way.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest that one connection is served at all: a client that reads one byte a second ends here.
+/// Longest that one connection is served at all, unless it reads the event stream: a client that reads one byte a second
+/// ends here.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How long to wait after `accept` failed, which it does when descriptors run out.
@@ -135,13 +143,41 @@ impl Listen for UnixListener {
     }
 }
 
+/// Of each connection: whether it reads a stream that has no end. Marked by a route, read by the connection's task.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LongLived(Arc<AtomicBool>);
+
+impl LongLived {
+    /// The connection may last.
+    pub(super) fn mark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_marked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Over once a connection that is not marked has had its time.
+    async fn over(&self) {
+        loop {
+            time::sleep(CONNECTION_TIMEOUT).await;
+            if !self.is_marked() {
+                return;
+            }
+        }
+    }
+}
+
 async fn serve_connection<S>(stream: S, caller: Caller, router: Router, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let long_lived = LongLived::default();
+    let marked = long_lived.clone();
     let routes = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(marked.clone());
         hyper::service::Service::call(&routes, request)
     });
     let connection = http1::Builder::new()
@@ -150,7 +186,7 @@ where
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let served = time::timeout(CONNECTION_TIMEOUT, async {
+    let served = async {
         tokio::select! {
             served = connection.as_mut() => served,
             () = ending.cancelled() => {
@@ -158,9 +194,14 @@ where
                 connection.await
             }
         }
-    });
-    if let Ok(Err(error)) = served.await {
-        debug!(error = %error, "a connection ended badly");
+    };
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                debug!(error = %error, "a connection ended badly");
+            }
+        }
+        () = long_lived.over() => debug!("a connection had its time"),
     }
 }
 

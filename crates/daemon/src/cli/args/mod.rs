@@ -1,20 +1,24 @@
 //! What can be typed. Only words: what they do is in the modules of the commands.
 
 pub(super) mod dead;
-mod init;
-mod load;
-mod publish;
+pub(super) mod init;
+pub(super) mod load;
+pub(super) mod publish;
+pub(super) mod steer;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
-use self::dead::DeadArgs;
-pub(super) use self::{
+use self::{
+    dead::DeadArgs,
     init::InitArgs,
-    load::{BrokerArgs, LoadArgs},
+    load::LoadArgs,
     publish::PublishArgs,
+    steer::{
+        DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
+    },
 };
 use tidegate::config::LogFormat;
 
@@ -42,6 +46,8 @@ Examples:
   tidegate run --config tidegate.toml     run the pools of a configuration
   tidegate status                         the pools of a running supervisor
   tidegate explain thumbnails             why the pool has the size it has
+  tidegate pause thumbnails --for 30m     stop taking messages; resumes by itself
+  tidegate jobs thumbnails                what runs now
   tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
   tidegate load --queue thumbnails --count 1000 --verify
                                           send it work, and see that all of it is done
@@ -142,6 +148,16 @@ Examples:
   tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
     Status(SocketArgs),
 
+    /// Watch the pools of a running supervisor, live
+    ///
+    /// A row for each pool, one pool in detail with its decision and its jobs, and keys to pause, resume, drain and scale.
+    /// Press `?` for the keys.
+    #[command(after_help = "\
+Examples:
+  tidegate top
+  NO_COLOR=1 tidegate top")]
+    Top(SocketArgs),
+
     /// Explain why a pool has the size it has
     ///
     /// What was seen, each term of the calculation, what was clamped, and the plan that came of it.
@@ -150,6 +166,82 @@ Examples:
   tidegate explain thumbnails
   tidegate explain thumbnails --format json | jq .decision.terms")]
     Explain(ExplainArgs),
+
+    /// Stop taking messages: running jobs go on, messages stay in the queue
+    ///
+    /// Holds over a reload and a restart until `resume`, or for the time of --for.
+    #[command(after_help = "\
+Examples:
+  tidegate pause thumbnails
+  tidegate pause thumbnails --for 30m
+  tidegate pause --all
+  tidegate pause thumbnails --shrinking   work on, but let no worker go")]
+    Pause(PauseArgs),
+
+    /// Take messages again, after a pause or a drain
+    #[command(after_help = "\
+Examples:
+  tidegate resume thumbnails
+  tidegate resume --all
+  tidegate resume thumbnails --shrinking  the pool may shrink again")]
+    Resume(ResumeArgs),
+
+    /// Stop taking messages, and wait until the pool is empty
+    ///
+    /// Shows how far it is. The pool stays empty, also over a restart, until `resume`. Where --timeout passes first the
+    /// exit code is 75, and jobs that still run go on, unless --give-back stops them and gives their messages back.
+    #[command(after_help = "\
+Examples:
+  tidegate drain thumbnails
+  tidegate drain --all --timeout 5m
+  tidegate drain thumbnails --timeout 1m --give-back")]
+    Drain(DrainArgs),
+
+    /// Stop idle runners now; the pool starts new ones as it needs them
+    #[command(after_help = "\
+Examples:
+  tidegate flush thumbnails
+  tidegate flush thumbnails --busy        running jobs too: they are given back")]
+    Flush(FlushArgs),
+
+    /// Pin a pool to a number of workers, or let its policy decide again
+    ///
+    /// The pool's `max` still binds. Holds over a reload and a restart until `scale POOL auto`.
+    #[command(after_help = "\
+Examples:
+  tidegate scale thumbnails 20
+  tidegate scale thumbnails auto")]
+    Scale(ScaleArgs),
+
+    /// Show or change the policy of a pool
+    #[command(after_help = "\
+Examples:
+  tidegate policy show thumbnails
+  tidegate policy set thumbnails jobs_per_worker=2 max=100 --dry-run
+  tidegate policy set thumbnails jobs_per_worker=2 max=100
+  tidegate policy reset thumbnails        as the configuration says")]
+    Policy(PolicyArgs),
+
+    /// Show the jobs that run now, or stop one of them
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  tidegate jobs
+  tidegate jobs thumbnails
+  tidegate jobs stop order-17
+  tidegate jobs stop order-17 --then requeue"
+    )]
+    Jobs(JobsArgs),
+
+    /// Have the supervisor read its configuration again
+    ///
+    /// As the signal HUP does, and says what came of it. A bad configuration is refused whole (exit code 78), and the old
+    /// one stays.
+    #[command(after_help = "\
+Examples:
+  tidegate check && tidegate reload")]
+    Reload(ReloadArgs),
 
     /// Look through, put back or delete the dead letters of a pool
     ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::BrokerArgs;
+use super::load::BrokerArgs;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PublishArgs {

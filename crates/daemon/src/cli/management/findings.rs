@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::super::broker::Severity;
 use tidegate::{
+    adapters::amqp::QueueFacts,
     config::{DeadLetter, LOWEST_DELIVERY_LIMIT, PoolSettings},
     decide::QueueName,
 };
@@ -18,6 +19,8 @@ pub(in crate::cli) struct QueueDetails {
     kind: Option<String>,
     #[serde(default)]
     auto_delete: bool,
+    #[serde(default)]
+    durable: Option<bool>,
     #[serde(default)]
     arguments: Map<String, Value>,
     #[serde(default)]
@@ -60,6 +63,28 @@ impl QueueDetails {
             .into_iter()
             .chain(policy)
             .min_by_key(|limit| limit.value)
+    }
+
+    /// How it loses messages by itself. An overflow that is not `drop-head` comes from either.
+    pub(in crate::cli) fn losses(&self) -> Vec<String> {
+        let mut facts = QueueFacts::default();
+        for name in ["max-length", "max-length-bytes", "message-ttl", "expires"] {
+            if let Some(limit) = self.limit(name) {
+                let value = limit.value.to_string();
+                facts.arguments.insert(format!("x-{name}"), value);
+            }
+        }
+        let policy = |name: &str| self.effective_policy_definition.get(name);
+        for name in ["overflow", "dead-letter-exchange"] {
+            let argument = self.arguments.get(&format!("x-{name}"));
+            if let Some(value) = argument.or(policy(name)).and_then(Value::as_str) {
+                facts
+                    .arguments
+                    .insert(format!("x-{name}"), value.to_owned());
+            }
+        }
+        facts.is_transient = self.durable == Some(false);
+        facts.losses()
     }
 
     fn policies(&self) -> String {
@@ -164,6 +189,22 @@ pub(in crate::cli) fn of_queue(
         }
     }
     found
+}
+
+/// What a queue that is there for the pool's dead letters means for them.
+pub(in crate::cli) fn of_dead_queue(
+    queue: &QueueName,
+    losses: &[String],
+) -> Option<(Severity, String)> {
+    if losses.is_empty() {
+        return None;
+    }
+    let what = format!(
+        "queue {queue} is used for dead letters as it is, and loses some: it {}. Declare it without, or delete it \
+         when it is empty, and the pool declares its own",
+        losses.join("; it ")
+    );
+    Some((Severity::Warning, what))
 }
 
 /// What a queue's type means for the pool on it.

@@ -262,4 +262,64 @@ mod tests {
         let guest = format!("Basic {}", STANDARD.encode("guest:guest"));
         assert_eq!((api.authorization, api.vhost), (guest, "/".to_owned()));
     }
+
+    /// A management API of two answers behind TLS, and the file of the authority that signed for it.
+    fn secured(dir: &Path) -> (u16, std::path::PathBuf) {
+        use std::io::{Read as _, Write as _};
+
+        use rustls::pki_types::PrivateKeyDer;
+
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let ca_file = dir.join("ca.pem");
+        std::fs::write(&ca_file, ca.pem()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let chain = vec![leaf.der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = std::net::TcpListener::bind("localhost:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+                let mut asked = [0; 4096];
+                // A client that does not trust us says so instead.
+                if stream.read(&mut asked).is_ok() {
+                    let body = r#"{"configure": ".*", "write": ".*", "read": ".*"}"#;
+                    let length = body.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    stream.write_all(answer.as_bytes()).unwrap();
+                    stream.flush().unwrap();
+                }
+            }
+        });
+        (port, ca_file)
+    }
+
+    #[tokio::test]
+    async fn asks_over_tls_whom_the_authorities_vouch_for_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (port, ca) = secured(dir.path());
+        let url = BrokerUrl::new(format!("https://localhost:{port}"));
+        let broker = BrokerUrl::new("amqps://localhost");
+        let stranger = Management::new(&url, &broker, None).unwrap();
+        let error = stranger.permissions().await.unwrap_err();
+        assert!(matches!(error, ManagementError::Talk(_)), "{error:?}");
+        let api = Management::new(&url, &broker, Some(&ca)).unwrap();
+        assert!(api.permissions().await.unwrap().is_some());
+    }
 }

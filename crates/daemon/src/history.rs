@@ -1,0 +1,208 @@
+//! What the pools were like over the last hour, for the dashboard: samples in memory, bounded, one each five seconds.
+//!
+//! Written by one task of the daemon, read by the HTTP routes. Nothing of it is kept over a restart.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tidegate::{
+    decide::PoolName,
+    run::{PoolStatus, Supervisor},
+};
+use tokio::time::{self, MissedTickBehavior};
+
+/// Time between two samples.
+const STEP: Duration = Duration::from_secs(5);
+
+/// Samples of a pool: an hour of them. With 40 bytes each, 28 KiB a pool.
+const SAMPLES: usize = 720;
+
+/// Samples that the overview of all pools makes one point of: a minute.
+const OVERVIEW: usize = 12;
+
+/// The last hour of every pool.
+#[derive(Debug, Clone, Default)]
+pub struct History(Arc<Mutex<HashMap<PoolName, VecDeque<Sample>>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sample {
+    /// Seconds since 1970.
+    at: i64,
+    ready: u64,
+    demand: u64,
+    expected: u32,
+    live: u32,
+    busy: u32,
+}
+
+impl Sample {
+    fn of(pool: &PoolStatus, at: i64) -> Self {
+        Self {
+            at,
+            ready: pool.depth.ready,
+            demand: pool.demand,
+            expected: pool.expected,
+            live: pool.workers.live,
+            busy: pool.runners.busy,
+        }
+    }
+
+    /// The higher of each number, at the time of the later sample.
+    fn highest(self, later: Self) -> Self {
+        Self {
+            at: later.at,
+            ready: self.ready.max(later.ready),
+            demand: self.demand.max(later.demand),
+            expected: self.expected.max(later.expected),
+            live: self.live.max(later.live),
+            busy: self.busy.max(later.busy),
+        }
+    }
+}
+
+/// Samples of a pool, a list for each number: the oldest first, all lists of one length.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Columns {
+    /// When, in seconds since 1970.
+    pub at: Vec<i64>,
+    /// Messages ready.
+    pub ready: Vec<u64>,
+    /// Demand in jobs.
+    pub demand: Vec<u64>,
+    /// How many workers there should be.
+    pub expected: Vec<u32>,
+    /// Live workers.
+    pub live: Vec<u32>,
+    /// Busy runners.
+    pub busy: Vec<u32>,
+}
+
+impl FromIterator<Sample> for Columns {
+    fn from_iter<I: IntoIterator<Item = Sample>>(samples: I) -> Self {
+        let mut columns = Self::default();
+        for sample in samples {
+            columns.at.push(sample.at);
+            columns.ready.push(sample.ready);
+            columns.demand.push(sample.demand);
+            columns.expected.push(sample.expected);
+            columns.live.push(sample.live);
+            columns.busy.push(sample.busy);
+        }
+        columns
+    }
+}
+
+/// A pool's samples, with its name.
+#[derive(Debug, Serialize)]
+pub struct NamedColumns {
+    name: PoolName,
+    #[serde(flatten)]
+    columns: Columns,
+}
+
+impl History {
+    /// Takes samples until it is dropped.
+    pub async fn keep(self, supervisor: Supervisor) {
+        let mut ticks = time::interval(STEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.take(&supervisor.pools(), Timestamp::now().as_second());
+        }
+    }
+
+    fn take(&self, pools: &[PoolStatus], at: i64) {
+        let mut rings = self.lock();
+        // A pool that is gone has no history.
+        rings.retain(|name, _| pools.iter().any(|pool| pool.name == *name));
+        for pool in pools {
+            let ring = rings.entry(pool.name.clone()).or_default();
+            if ring.len() == SAMPLES {
+                ring.pop_front();
+            }
+            ring.push_back(Sample::of(pool, at));
+        }
+    }
+
+    /// All samples of a pool; none for one that is not known.
+    pub fn of(&self, pool: &PoolName) -> Columns {
+        let rings = self.lock();
+        let samples = rings.get(pool).into_iter().flatten();
+        samples.copied().collect()
+    }
+
+    /// Every pool, a point a minute: the highest of each number in it.
+    pub fn overview(&self) -> Vec<NamedColumns> {
+        let rings = self.lock();
+        let pools = rings.iter().map(|(name, ring)| {
+            let samples: Vec<_> = ring.iter().copied().collect();
+            // From the end, so that only the oldest point is of fewer samples.
+            let points = samples.rchunks(OVERVIEW).rev();
+            let points = points.filter_map(|chunk| chunk.iter().copied().reduce(Sample::highest));
+            NamedColumns {
+                name: name.clone(),
+                columns: points.collect(),
+            }
+        });
+        pools.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PoolName, VecDeque<Sample>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str, demand: u64) -> PoolStatus {
+        let status = serde_json::json!({
+            "name": name, "queue": name, "state": "active",
+            "depth": {"ready": demand, "age_ms": 0, "stale": false},
+            "delayed": 0, "demand": demand, "expected": 1,
+            "workers": {"bare": 0, "live": 2, "draining": 0},
+            "runners": {"idle": 0, "busy": 3},
+            "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0},
+        });
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn keeps_an_hour_and_forgets_what_is_older() {
+        let history = History::default();
+        for n in 0..SAMPLES + 3 {
+            history.take(&[pool("a", n as u64)], n as i64 * 5);
+        }
+        let columns = history.of(&"a".into());
+        assert_eq!(columns.at.len(), SAMPLES);
+        assert_eq!(columns.demand.first(), Some(&3));
+        assert_eq!(columns.demand.last(), Some(&(SAMPLES as u64 + 2)));
+    }
+
+    #[test]
+    fn forgets_a_pool_that_is_gone() {
+        let history = History::default();
+        history.take(&[pool("a", 1), pool("b", 1)], 0);
+        history.take(&[pool("b", 2)], 5);
+        assert_eq!(history.of(&"a".into()), Columns::default());
+        assert_eq!(history.of(&"b".into()).demand, [1, 2]);
+    }
+
+    #[test]
+    fn the_overview_has_the_highest_of_each_minute() {
+        let history = History::default();
+        for n in 0..OVERVIEW + 2 {
+            let demand = if n == 3 { 100 } else { 1 };
+            history.take(&[pool("a", demand)], n as i64);
+        }
+        let overview = history.overview();
+        assert_eq!(overview[0].columns.at, [1, 13]);
+        assert_eq!(overview[0].columns.demand, [1, 100]);
+    }
+}
