@@ -1,5 +1,5 @@
-# tidegate, and a shell for jobs that need no more than that. For jobs that do, build on it, with what
-# `docker build -t tidegate .` makes of this:
+# tidegate with a shell, for jobs that need nothing more. For other jobs, build an image on the one that `docker build
+# -t tidegate .` makes, with this Dockerfile:
 #
 #   FROM tidegate
 #   USER root
@@ -9,7 +9,7 @@
 FROM rust:1-slim-trixie AS build
 WORKDIR /build
 
-# The dependencies are a layer of their own: they change seldom and take most of the time.
+# The dependencies are a layer of their own: they seldom change, and building them takes most of the time.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/core/Cargo.toml crates/core/
 COPY crates/daemon/Cargo.toml crates/daemon/
@@ -21,7 +21,7 @@ RUN mkdir src crates/core/src crates/daemon/src \
 
 COPY src src
 COPY crates crates
-# Cargo goes by modification times, and the sources' may be older than the placeholders that it has just built.
+# Cargo compares modification times. The sources may be older than the placeholders that were just built.
 RUN find src crates -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --bin tidegate
 
@@ -43,12 +43,12 @@ USER tidegate
 WORKDIR /var/lib/tidegate
 EXPOSE 8672
 
-# Over the Unix socket, so it needs no listener, no token and no HTTP client. Ready or not is another question
-# (/readyz): a broker that is away is no reason to restart a supervisor that waits for it. Nor is a configuration
-# that a reload has refused, hence the socket by name, which keeps `status` from reading the file.
+# Uses the Unix socket, so it needs no listener, no token and no HTTP client. It does not check readiness (/readyz): a
+# supervisor that waits for an unreachable broker must not be restarted. A configuration that a reload has refused is
+# no reason either, so the command names the socket: then `status` does not read the configuration.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
     CMD ["tidegate", "status", "--socket", "/run/tidegate/tidegate.sock"]
 
-# No init: tidegate handles the signals of PID 1 and collects its children.
+# No init: tidegate handles the signals of PID 1 and reaps its children.
 ENTRYPOINT ["tidegate"]
 CMD ["run"]

@@ -1,12 +1,13 @@
-//! Speed on a real broker, beside a bare lapin loop of the same shape in the same run.
+//! Speed on a real broker, compared with a bare lapin loop of the same shape in the same run.
 //!
 //!     scripts/with-broker cargo bench --bench broker [-- throughput|rise|start|memory]
 //!
-//! Machines drift, so what counts are ratios: of the medians of interleaved pairs. Each measurement prints one line.
+//! The speed of a machine changes over time, so the results are ratios of medians of interleaved pairs. Each
+//! measurement prints one line.
 //!
-//! A rate tells of the whole machine: the broker shares its cores, and on two of them the same build ranges from 0.86 to 1.15
-//! of the bare loop within an hour. Processor time is this process's alone, user and system, from the first job to the
-//! last; what the broker spends is not in it. So its ratio is the figure to compare builds by.
+//! A rate depends on the whole machine: the broker shares its cores. On two cores the same build ranges from 0.86 to
+//! 1.15 of the bare loop within an hour. Processor time (user and system) is counted for this process only, from the
+//! first job to the last, without the broker's share. So its ratio is the figure to compare builds by.
 
 use std::{
     sync::{
@@ -38,7 +39,7 @@ use tokio::sync::Notify;
 const PAIRS: usize = 7;
 
 fn main() {
-    // `cargo bench` passes `--bench`; what remains chooses.
+    // `cargo bench` passes `--bench`. The other arguments select measurements.
     let chosen: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with("--"))
@@ -81,7 +82,7 @@ struct Bench {
     channel: lapin::Channel,
 }
 
-/// Counts jobs, and tells the time from the first to the last.
+/// Counts jobs, and measures the time from the first to the last.
 struct Counter {
     target: u64,
     count: AtomicU64,
@@ -109,12 +110,12 @@ impl Reading {
     }
 }
 
-/// What one run of jobs took.
+/// The cost of one run of jobs.
 #[derive(Clone, Copy)]
 struct Cost {
     /// Jobs per second.
     rate: f64,
-    /// Microseconds of processor time that a job took.
+    /// Processor time per job, in microseconds.
     processor: f64,
 }
 
@@ -140,7 +141,7 @@ impl Counter {
         }
     }
 
-    /// From the first job to the last.
+    /// The cost from the first job to the last.
     async fn cost(&self) -> Cost {
         self.finished.notified().await;
         let read = |reading: &Mutex<Option<Reading>>| {
@@ -206,7 +207,7 @@ impl Bench {
                 .await
                 .expect("published");
         }
-        // All of it has arrived before the clock starts.
+        // The clock starts when all messages have arrived.
         while self.depth().await < jobs {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -225,11 +226,11 @@ impl Bench {
         u64::from(queue.message_count())
     }
 
-    /// A no-op handler at prefetch 1, ours over bare lapin's.
+    /// A handler that does nothing, at prefetch 1: our rate compared with bare lapin's.
     async fn throughput(&self, workers: u32, jobs: u64) {
         let mut pairs = Vec::new();
         for pair in 0..PAIRS {
-            // Each goes first in turn, lest the second always finds a warmer broker.
+            // Each side goes first in turn. Otherwise the second would always find a warmer broker.
             let (a, b) = if pair % 2 == 0 {
                 let bare = self.bare(workers, jobs).await;
                 (self.ours(workers, jobs).await, bare)
@@ -312,7 +313,7 @@ impl Bench {
         cost
     }
 
-    /// Time from the first worker wanted to the last one consuming.
+    /// Time from the request for workers until the last worker consumes.
     async fn rise(&self, workers: u32) {
         let mut times = Vec::new();
         for _ in 0..5 {
@@ -358,7 +359,7 @@ impl Bench {
             .consumer_count()
     }
 
-    /// From publish to start, from an empty and drained pool.
+    /// Time from publish to job start, from an empty and drained pool.
     async fn time_to_first_start(&self, times: usize, poll_interval: Duration) {
         let (say, mut started) = tokio::sync::mpsc::unbounded_channel();
         let handler = move |_: Job| {
@@ -375,7 +376,7 @@ impl Bench {
         until(&supervisor, |pool| pool.depth.age_ms.is_some()).await;
         let mut waits = Vec::new();
         for n in 0..times {
-            // At a point of the poll interval that wanders through all of it.
+            // The publishes are spread over the whole poll interval.
             tokio::time::sleep(poll_interval.mul_f64((n as f64 * 0.618_034).fract())).await;
             let published = Instant::now();
             self.channel
@@ -476,7 +477,7 @@ async fn until(supervisor: &Supervisor, looks: impl Fn(&PoolStatus) -> bool) {
     }
 }
 
-/// A figure of ours and of the bare loop, side by side: medians, their ratio, and how far single pairs lie apart.
+/// One figure of both sides: medians, their ratio, and the spread of the single pairs.
 fn compared(pairs: &[(Cost, Cost)], figure: impl Fn(&Cost) -> f64) -> String {
     let mut ours: Vec<f64> = pairs.iter().map(|(ours, _)| figure(ours)).collect();
     let mut bare: Vec<f64> = pairs.iter().map(|(_, bare)| figure(bare)).collect();
@@ -492,7 +493,7 @@ fn compared(pairs: &[(Cost, Cost)], figure: impl Fn(&Cost) -> f64) -> String {
     )
 }
 
-/// Sorts, and gives the middle.
+/// Sorts the values and returns the middle one.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,4 +1,4 @@
-//! How long the pure core takes: a plan for 100,000 workers, and a whole reconcile.
+//! The time of the pure core: a plan for 100,000 workers, and a whole reconcile.
 
 use std::{hint::black_box, time::Duration};
 
@@ -10,7 +10,7 @@ use tidegate::decide::{
 
 const WORKERS: u64 = 100_000;
 
-/// A third waits with a runner, a third waits without, a third is busy.
+/// A third waits with a runner, a third waits without one, a third is busy.
 fn census() -> Census {
     let workers = (0..WORKERS)
         .map(|id| CensusWorker {

@@ -1,7 +1,7 @@
-//! What a runner costs beside a bare loop that does the same with tokio alone. Needs no broker.
+//! The speed of each runner compared with a bare tokio loop that does the same work. Needs no broker.
 //!
-//! Each figure is the median ratio of pairs of runs that take turns, so that whatever slows the machine for a while
-//! slows both.
+//! Each figure is the median ratio of several pairs of runs. The runs of a pair alternate, so that a slow phase of
+//! the machine slows both.
 
 use std::{
     process::Stdio,
@@ -25,11 +25,11 @@ const PAIRS: usize = 9;
 const BODY: &str = "{\"image\": \"harbour.jpg\", \"width\": 256}";
 const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
 const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";
-/// The same work as a process for each job.
+/// The same work with a new process for each job.
 const ONCE: &str = "import sys, json, base64, os, traceback\nsys.stdin.read()";
 
 fn main() {
-    // With limits, a job is started by way of this program.
+    // A job with limits is started through this program.
     launcher::init();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
@@ -48,7 +48,7 @@ fn main() {
     });
 }
 
-/// The median of theirs in jobs a second over those of the baseline.
+/// The median ratio of our jobs per second to those of the baseline.
 async fn median<A, B>(baseline: impl Fn() -> A, ours: impl Fn() -> B) -> f64
 where
     A: Future<Output = f64>,
@@ -57,7 +57,7 @@ where
     let mut ratios = Vec::with_capacity(PAIRS);
     let (mut bare, mut full) = (Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
-        // Each goes first in turn; the first pair only warms up.
+        // Each side goes first in turn. The first pair only warms up.
         let (b, o) = if pair % 2 == 0 {
             let b = baseline().await;
             (b, ours().await)
@@ -178,7 +178,7 @@ async fn warm_jobs(jobs: u32) -> f64 {
     let mut runner = create(&manager).await;
     let begun = Instant::now();
     for _ in 0..jobs {
-        // As a pool does before each job, and after it.
+        // The pool does this before and after each job.
         assert!(runner.is_alive());
         run(&mut *runner).await;
         assert!(runner.retires().is_none());

@@ -1,4 +1,5 @@
-//! What it costs to walk what the broker sends: reading deliveries through the wire, beside reading them bare. No broker.
+//! The cost of checking what the broker sends: reads deliveries through the wire stream and without it. Needs no
+//! broker.
 //!
 //!     cargo bench --bench wire
 //!
@@ -16,10 +17,10 @@ use futures_util::io::AsyncRead;
 use tidegate::adapters::amqp::wire::Wire;
 
 const MESSAGES: usize = 1_000;
-/// As much as a socket hands over at a time.
+/// The size of one read from a socket.
 const READ: usize = 64 << 10;
 
-/// A socket that always has something, until it ends.
+/// A socket that always has data, until it ends.
 struct Socket<'a>(&'a [u8]);
 
 impl AsyncRead for Socket<'_> {
@@ -42,7 +43,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     out.push(0xce);
 }
 
-/// A property list: delivery mode, correlation id and message id; and so many headers of text.
+/// A property list with delivery mode, correlation id, message id and this number of text headers.
 fn list(correlation_id: &[u8], headers: usize) -> Vec<u8> {
     let mut table = Vec::new();
     for header in 0..headers {

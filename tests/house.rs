@@ -1,8 +1,8 @@
-//! What each crate may depend on. A dependency that does not belong shows here before anyone has to wait for its build.
+//! What each crate may depend on. A wrong dependency fails here before it makes anyone's build slower.
 
 use std::{collections::BTreeSet, process::Command};
 
-/// The crates that `package` needs, itself left out, with these features and no others.
+/// The crates that `package` needs, without itself, with exactly these features.
 fn needs(package: &str, features: &str) -> BTreeSet<String> {
     let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
     let tree = Command::new(cargo)
@@ -39,7 +39,7 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         "serde_core",
         "thiserror",
         "unicode-properties",
-        // At compile time only.
+        // Only at compile time.
         "proc-macro2",
         "quote",
         "serde_derive",

@@ -1,4 +1,4 @@
-//! Pools on the in-memory queue with a paused clock: whole scenarios, in no time.
+//! Scenarios of pools on the in-memory queue with a paused clock. They take hardly any real time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -87,7 +87,7 @@ fn start(broker: &MemoryBroker, settings: PoolSettings, runners: impl RunnerMana
     Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap()
 }
 
-/// Has the messages of the queue held by someone who is lost with them.
+/// Delivers messages of the queue to a consumer that then loses its connection.
 async fn lose(broker: &MemoryBroker, messages: u64) {
     let request = ConsumeRequest {
         queue: QUEUE.into(),
@@ -108,7 +108,7 @@ fn status(supervisor: &Supervisor) -> PoolStatus {
     supervisor.pool(&name()).unwrap()
 }
 
-/// Lets (paused) time pass until the pool looks like this. Fails, with how it looks instead, after an hour of it.
+/// Lets paused time pass until the pool matches. Panics after an hour, with the pool's state.
 async fn until(
     supervisor: &Supervisor,
     what: &str,
@@ -125,7 +125,7 @@ async fn until(
     }
 }
 
-/// Lets time pass, and checks all the while that the pool looks like this.
+/// Lets paused time pass, and checks all the time that the pool matches.
 async fn throughout(
     supervisor: &Supervisor,
     duration: Duration,
@@ -140,7 +140,7 @@ async fn throughout(
     }
 }
 
-/// Jobs that say when they start, and end when they are let.
+/// Jobs that report their start, and end when the test allows it.
 struct Held {
     started: mpsc::UnboundedReceiver<Job>,
     leave: Arc<Semaphore>,
@@ -422,7 +422,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_of_need_is_given_back_when_a_worker_goes() {
+async fn prefetched_messages_are_given_back_when_a_worker_stops() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {

@@ -18,7 +18,7 @@ class Reject extends Error {}
 async function serve(handle) {
   const answers = fs.openSync("/dev/stdout", "a");
   fs.closeSync(1);
-  fs.openSync("/dev/stderr", "a"); // Takes the free number 1: whatever is printed goes to the log.
+  fs.openSync("/dev/stderr", "a"); // Takes the free descriptor 1: all output goes to the log.
   const say = (line) => fs.writeSync(answers, JSON.stringify(line) + "\n");
   say({ ready: true, protocol: 1 });
   for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -16,7 +16,7 @@ function serve(callable $handle): void
 {
     $answers = fopen("php://stdout", "w");
     fclose(STDOUT);
-    $log = fopen("php://fd/2", "w"); // Takes the free number 1: whatever is printed goes to the log.
+    $log = fopen("php://fd/2", "w"); // Takes the free descriptor 1: all output goes to the log.
     $say = fn(array $line, int $flags = 0) => fwrite($answers, json_encode($line, JSON_THROW_ON_ERROR | $flags) . "\n");
     $say(["ready" => true, "protocol" => 1]);
     while (($line = fgets(STDIN)) !== false) {

@@ -3,25 +3,25 @@ import base64, json, os, sys, traceback
 
 
 class Retry(Exception):
-    """Not now. Takes a delay in seconds, or none for the pool's own backoff."""
+    """Try again later. Takes a delay in seconds, or none for the pool's backoff."""
 
 
 class Reject(Exception):
-    """It will never work: the message goes to the dead letters, with this reason."""
+    """The job can never succeed: the message is dead-lettered with this reason."""
 
 
 def _take(jobs, answers):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # Whatever is printed from here on, by child processes too, goes to the log.
+    os.dup2(2, 1)  # From here on all output, also of child processes, goes to the log.
     sys.stdout = sys.stderr
     return os.fdopen(jobs, encoding="utf-8", newline="\n"), os.fdopen(answers, "w", encoding="utf-8")
 
-# In a runner, at once; but not in tests of your worker, nor in child processes of it that import this too.
+# Done at import in a runner, but not in tests of your worker or in child processes that import this too.
 _taken = _take(os.dup(0), os.dup(1)) if os.environ.pop("TIDEGATE_PROTOCOL", None) else None
 
 
 def serve(handle):
-    """Calls `handle(job)` for each job, a dict. What it returns is the reply; what it raises, a failure."""
+    """Calls `handle(job)` for each job (a dict). Its return value is the reply; an exception is a failure."""
     jobs, answers = _taken or _take(os.dup(0), os.dup(1))
     say = lambda **line: print(json.dumps(line, allow_nan=False), file=answers, flush=True)
     say(ready=True, protocol=1)

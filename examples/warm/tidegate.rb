@@ -2,23 +2,23 @@
 require "json"
 
 module Tidegate
-  # Not now. Raise it with a delay in seconds, or with none for the pool's own backoff.
+  # Try again later. Raise it with a delay in seconds, or without one for the pool's backoff.
   class Retry < StandardError
     attr_reader :delay
     def initialize(delay = nil) = (super("asked for later"); @delay = delay)
   end
 
-  # It will never work: the message goes to the dead letters, with this reason.
+  # The job can never succeed: the message is dead-lettered with this reason.
   class Reject < StandardError; end
 
-  # Calls the block with each job. What it returns is the reply, nil for none; what it raises, a failure.
+  # Calls the block with each job. Its return value is the reply (nil for none). An exception is a failure.
   def self.serve
     answers, jobs = $stdout.dup, $stdin.dup
     $stdin.reopen(File::NULL)
-    $stdout.reopen($stderr) # Whatever is printed from here on, by child processes too, goes to the log.
+    $stdout.reopen($stderr) # From here on all output, also of child processes, goes to the log.
     say = ->(line) { answers.puts(JSON.generate(line)) || answers.flush }
     words = ->(error) { error.message.dup.force_encoding("UTF-8").scrub }
-    # Of anything else JSON.generate would make a description.
+    # JSON.generate would convert any other value to its description.
     plain = ->(it) { case it when Hash then it.values.all?(&plain) when Array then it.all?(&plain)
                      when nil, true, false, String, Symbol, Integer, Float then true end }
     say.(ready: true, protocol: 1)

@@ -1,13 +1,14 @@
 # Serves the jobs of a tidegate pool of kind "warm". Source it in a POSIX shell, and call `serve COMMAND...`.
 #
-# COMMAND, most often a function, is called for each job with the job's line of JSON on its standard input (for jq,
-# for one). Its exit code is the outcome: 0 done, 65 reject, 75 retry, anything else failed. What it prints goes to
-# the log; it cannot reply. It makes sense where starting is dear and the work is not: for a cheap start, use the kind "exec".
+# COMMAND, usually a function, is called for each job, with the job as one line of JSON on standard input (to read
+# with jq, for example). Its exit code is the outcome: 0 done, 65 reject, 75 retry, anything else failed. Its output
+# goes to the log; it cannot reply. Use this if starting is slow and the work is fast. If starting is fast, use the
+# kind "exec".
 serve() {
-    exec 3>&1 1>&2 # Whatever is printed from here on goes to the log.
+    exec 3>&1 1>&2 # From here on all output goes to the log.
     echo '{"ready":true,"protocol":1}' >&3
     while IFS= read -r tidegate_job; do
-        # The id comes first, and is given back as it is: a string with its quotes and escapes.
+        # The id is the first key. It is returned unchanged: a string with its quotes and escapes.
         tidegate_id=$(printf '%s\n' "$tidegate_job" | sed -E 's/^\{"id":("([^"\\]|\\.)*").*/\1/')
         printf '%s\n' "$tidegate_job" | "$@" 3>&-
         case $? in

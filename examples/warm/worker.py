@@ -1,4 +1,4 @@
-"""A worker for examples/warm.toml. What is slow to load is loaded once, up here."""
+"""A worker for examples/warm.toml. Slow imports and loading are done once, here at the top."""
 import tidegate
 
 

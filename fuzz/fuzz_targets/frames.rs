@@ -1,15 +1,16 @@
-//! Whatever a broker sends, lapin's parser takes what the wire makes of it, or the wire has refused it.
+//! For any bytes from a broker: the wire stream refuses them, or lapin's parser accepts what the wire stream passes
+//! on.
 #![no_main]
 
 use amq_protocol::frame::{AMQPFrame, parse_frame, parsing::parse_content_header};
 use libfuzzer_sys::fuzz_target;
-use tidegate::adapters::amqp::wire::{Incoming, Look};
+use tidegate::adapters::amqp::wire::{FrameAction, IncomingFrames};
 
 const TUNE: &[u8] = b"\x01\0\0\0\0\0\x0c\0\x0a\0\x1e\x07\xff\0\x02\0\0\0\x3c\xce";
 
-fn agreed() -> Incoming {
-    let mut incoming = Incoming::new(None);
-    assert_eq!(incoming.look(TUNE), Ok(Look::Pass(TUNE.len())));
+fn agreed() -> IncomingFrames {
+    let mut incoming = IncomingFrames::new(None);
+    assert_eq!(incoming.look(TUNE), Ok(FrameAction::Pass(TUNE.len())));
     incoming
 }
 
@@ -22,24 +23,24 @@ fn taken(mut bytes: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // As a whole content header: never refused, and replaced only where lapin does not read it.
+    // As a complete content header. It is never refused, and replaced only if lapin cannot read it.
     let mut frame = vec![2, 0, 1];
     frame.extend_from_slice(&(data.len() as u32 + 12).to_be_bytes());
     frame.extend_from_slice(b"\0\x3c\0\0\0\0\0\0\0\0\0\0");
     frame.extend_from_slice(data);
     frame.push(0xce);
     match agreed().look(&frame) {
-        Ok(Look::Pass(length)) => {
+        Ok(FrameAction::Pass(length)) => {
             assert_eq!(length, frame.len());
             taken(&frame);
         }
-        Ok(Look::Replace(length, with)) => {
+        Ok(FrameAction::Replace(length, with)) => {
             assert_eq!(length, frame.len());
-            // lapin's parser recurses: what is small cannot be deep enough to overflow.
+            // Lapin's parser recurses. A small frame cannot be nested deep enough to overflow the stack.
             if frame.len() < 4096 {
                 let parsed = parse_content_header(&frame[7..frame.len() - 1]);
                 let is_read = matches!(parsed, Ok((rest, _)) if rest.is_empty());
-                // 64 levels take 5 bytes each, or more.
+                // 64 levels need at least 5 bytes each.
                 assert!(!is_read || frame.len() > 64 * 5);
             }
             taken(&with);
@@ -51,16 +52,16 @@ fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     while let Ok(look) = incoming.look(rest) {
         let length = match look {
-            Look::Wait(_) => break,
-            Look::Pass(length) => length,
-            Look::Replace(length, with) => {
+            FrameAction::Wait(_) => break,
+            FrameAction::Pass(length) => length,
+            FrameAction::Replace(length, with) => {
                 taken(&with);
                 length
             }
         };
         match rest.split_at_checked(length) {
             Some((frame, after)) => {
-                // A broken end of a body is lapin's to find: it holds nothing that is parsed.
+                // Lapin itself detects a body with a broken end: nothing inside a body is parsed.
                 if matches!(frame[0], 1 | 2) {
                     let _ = parse_frame(frame);
                 }

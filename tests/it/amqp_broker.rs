@@ -1,4 +1,4 @@
-//! The AMQP adapter against a broker that fails, refuses, blocks and comes back.
+//! The AMQP adapter with a broker that fails, refuses, blocks and comes back.
 //!
 //! These tests stop and kill a private node, one at a time.
 
@@ -30,7 +30,7 @@ use tokio::{task, time::timeout};
 
 use crate::support::broker::{PrivateBroker, settings};
 
-/// No test waits for this long. A broker that was killed needs some ten seconds to be back.
+/// Longest wait of a test. A killed broker needs about ten seconds to be back.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -38,7 +38,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     outcome.unwrap_or_else(|_| panic!("{what} did not come about"))
 }
 
-/// A driver that is connected.
+/// A connected driver.
 async fn connect(url: &str) -> Arc<AmqpDriver> {
     let driver = lazily(&settings(url));
     driver.until_connected(PATIENCE).await.expect("a broker");
@@ -49,14 +49,14 @@ fn lazily(settings: &BrokerSettings) -> Arc<AmqpDriver> {
     AmqpDriver::connect_lazily(settings).expect("a good url")
 }
 
-/// Waits until the driver sees the broker so.
+/// Waits until the driver sees the broker in this state.
 async fn until(driver: &AmqpDriver, wanted: impl FnMut(&Connectivity) -> bool) -> Connectivity {
     let mut connectivity = driver.connectivity();
     let seen = within("the connectivity", connectivity.wait_for(wanted)).await;
     seen.expect("the driver is there").clone()
 }
 
-/// Waits until the driver is disconnected, and returns why.
+/// Waits until the driver is disconnected, and returns the cause.
 async fn until_disconnected(driver: &AmqpDriver) -> String {
     match until(driver, |seen| {
         matches!(seen, Connectivity::Disconnected { .. })
@@ -72,7 +72,7 @@ async fn until_connected(driver: &AmqpDriver) {
     until(driver, |seen| *seen == Connectivity::Connected).await;
 }
 
-/// A queue that goes with its node's folder.
+/// A queue that is deleted with its node's folder.
 async fn declare(driver: &AmqpDriver, name: &str) -> QueueName {
     let spec = QueueSpec::new(QueueName::from(name), QueueKind::Classic);
     within("a declare", driver.declare(&spec))
@@ -115,7 +115,7 @@ async fn delivery(consumer: &mut Box<dyn Consumer>) -> Delivery {
     }
 }
 
-/// The consumer ends by the loss of its connection: an error, then nothing.
+/// The consumer ends because its connection is lost: one error, then the end of the stream.
 async fn is_lost(consumer: &mut Box<dyn Consumer>) {
     is_lost_by(consumer, QueueErrorKind::Disconnected).await;
 }
@@ -128,7 +128,7 @@ async fn is_lost_by(consumer: &mut Box<dyn Consumer>, kind: QueueErrorKind) {
     assert!(next(consumer).await.is_none());
 }
 
-/// Every operation on a lost connection fails, and none waits for the reconnection.
+/// Every operation on a lost connection fails, and none waits until it is connected again.
 async fn everything_fails_at_once(driver: &AmqpDriver, queue: &QueueName) {
     let since = Instant::now();
     let errors = [
@@ -150,7 +150,7 @@ async fn everything_fails_at_once(driver: &AmqpDriver, queue: &QueueName) {
     }
 }
 
-/// Runs what blocks, such as everything that is done to a node, beside the driver's own tasks.
+/// Runs blocking work, such as every change of a node, beside the driver's own tasks.
 fn to<T>(broker: &mut PrivateBroker, act: impl FnOnce(&mut PrivateBroker) -> T) -> T {
     task::block_in_place(|| act(broker))
 }

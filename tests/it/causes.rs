@@ -1,5 +1,5 @@
-//! What keeps a pool from its work on a real broker, and that it says so: limits of users, permissions, other people's
-//! queues, streams.
+//! What can keep a pool from its work on a real broker, and how the pool reports it: limits of users, permissions,
+//! other clients' queues, streams.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::support::broker::{PrivateBroker, faulty_broker, settings};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A user of the test's own, gone with the guard's end.
+/// A user of this test. Deleted when the guard is dropped.
 struct User {
     name: &'static str,
 }
@@ -52,7 +52,7 @@ impl User {
     }
 }
 
-/// A client of someone else's, and its queue.
+/// Another client, and its queue.
 struct Other {
     connection: Connection,
     channel: Channel,
@@ -131,7 +131,7 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// How often each job was run.
+/// How often each job ran.
 type Runs = Arc<Mutex<HashMap<String, u32>>>;
 
 async fn start(url: &str, queue: &str, policy: Policy, takes: Duration) -> (Supervisor, Runs) {
@@ -181,7 +181,7 @@ async fn until(
     }
 }
 
-/// The pool is stuck with this in its cause, and not ready.
+/// Waits until the pool is stuck with this text in its cause, and not ready.
 async fn is_stuck(supervisor: &Supervisor, why: &str) {
     let stuck = until(supervisor, "stuck", |pool| pool.state == PoolState::Stuck).await;
     let cause = stuck.cause.unwrap();
@@ -199,16 +199,16 @@ async fn a_pool_works_with_the_channels_that_its_user_may_have_and_runs_each_job
     let mut broker = faulty_broker().await;
     let user = User::new(&mut broker, "few", r#"{"max-channels": 10}"#, ".*");
     let other = Other::declare(&broker.url(), "few", &[]).await;
-    // First those that jobs run beside: growth by one and one must cost none of them.
+    // The pool first grows one worker at a time while jobs run. This must lose none of them.
     let policy = Policy::backlog(1).max(20);
     let takes = Duration::from_secs(1);
     let (supervisor, runs) = start(&user.url(&broker), &other.queue, policy, takes).await;
     for nth in 1..=12 {
         other.publish(1).await;
-        // Its job begins: beside those before it, or with the channel that one of them leaves.
+        // Its job begins while earlier ones run, or on the channel that one of them frees.
         until(&supervisor, "taken", |_| runs.lock().unwrap().len() >= nth).await;
     }
-    // And then a burst.
+    // Then a burst.
     other.publish(24).await;
     let limited = until(&supervisor, "limited", |pool| {
         pool.workers.live >= 7 && pool.cause.is_some()
@@ -305,7 +305,7 @@ async fn a_stream_is_never_consumed() {
     let arguments = [("x-queue-type", text("stream"))];
     let other = Other::declare(&broker.url(), "stream", &arguments).await;
     other.publish(5).await;
-    // Its count comes a moment later.
+    // The broker counts the message a moment later.
     let patience = Instant::now() + PATIENCE;
     while other.ready().await == 0 && Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -385,7 +385,7 @@ async fn a_queue_says_what_it_is() {
             .queue_facts(&QueueName::from(other.queue.as_str()))
             .await
             .unwrap();
-        // What it was declared with in a way that cannot be read may hide what comes after.
+        // An argument that cannot be read may hide those after it.
         if !arguments
             .iter()
             .any(|(name, _)| *name == "x-dead-letter-exchange")
@@ -408,12 +408,12 @@ async fn a_queue_says_what_it_is() {
         .unwrap();
     assert_eq!(facts.kind.as_deref(), Some("quorum"));
     assert!(facts.has_single_active_consumer());
-    // Not all are compared before the type is.
+    // Some arguments are compared only after the type.
     let exchange = facts.arguments.get("x-dead-letter-exchange");
     assert_eq!(exchange.map(String::as_str), Some(""));
     other.end().await;
 
-    // One that is not there is not made by asking.
+    // Asking about a missing queue must not create it.
     let missing = QueueName::from("tidegate-test-never-declared");
     for _ in 0..2 {
         let error = driver.queue_facts(&missing).await.unwrap_err();
@@ -421,7 +421,8 @@ async fn a_queue_says_what_it_is() {
     }
 }
 
-/// lapin gives a channel's number the error that the broker closed its last channel with.
+/// When a channel number is used again, lapin reports the error with which the broker closed the number's last
+/// channel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_stays_missing_uses_no_channels_up_and_takes_no_other_queue_along() {
     let broker = faulty_broker().await;
@@ -441,7 +442,7 @@ async fn a_queue_that_stays_missing_uses_no_channels_up_and_takes_no_other_queue
         prefetch: 1,
         tag: format!("test-{:08x}", rand::random::<u32>()),
     };
-    // One that stays, over all that is replaced meanwhile.
+    // One consumer that stays while all others are replaced.
     let mut first = driver.consume(request(&there)).await.unwrap();
     for _ in 0..40 {
         let error = driver.consume(request(&missing)).await.err().unwrap();
@@ -485,7 +486,7 @@ async fn a_pool_behind_someone_elses_single_active_consumer_is_stuck_in_time() {
     .await;
     is_stuck(&supervisor, "single active consumer").await;
     assert_eq!(runs.lock().unwrap().len(), 0);
-    // Theirs goes, and ours takes over.
+    // The other client ends, and ours takes over.
     other.end().await;
     until(&supervisor, "well", |pool| {
         pool.jobs.done == 5 && pool.state != PoolState::Stuck

@@ -1,4 +1,4 @@
-//! `tidegate check --broker` beside a broker with its management API.
+//! `tidegate check --broker` on a broker with the management API.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{broker::PrivateBroker, daemon::tidegate};
 
-/// What `check --broker` says of these pools, and its exit code.
+/// The output of `check --broker` for these pools, and its exit code.
 fn check(broker: &PrivateBroker, management: &str, pools: &[&str]) -> (String, Option<i32>) {
     let folder = TempDir::new().unwrap();
     let mut text = format!("[broker]\nurl = {:?}\n{management}\n", broker.url());
@@ -72,7 +72,7 @@ async fn the_management_api_shows_what_amqp_does_not() {
     declare(&broker).await;
     let management = format!("management_url = {:?}", broker.management_url());
 
-    // The API listens a little later than AMQP, and knows of a queue a little later still.
+    // The API starts a little later than AMQP, and learns about a queue a little later still.
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     let text = loop {
         let (text, code) = check(&broker, &management, &["plain"]);
@@ -100,7 +100,7 @@ async fn the_management_api_shows_what_amqp_does_not() {
         assert!(text.contains(line), "{line}:\n{text}");
     }
 
-    // One that may not ask, and one that is not there.
+    // A user that may not ask, and an API that does not exist.
     let refused = management.replace("127.0.0.1", "guest:wr0ng@127.0.0.1");
     let (text, code) = check(&broker, &refused, &["plain"]);
     assert_eq!(code, Some(78), "{text}");
@@ -111,7 +111,7 @@ async fn the_management_api_shows_what_amqp_does_not() {
     assert_eq!(code, Some(78), "{text}");
     assert!(text.contains("failed to ask the management API"), "{text}");
 
-    // A stream is no queue for a pool: seen in both ways.
+    // A pool cannot work on a stream. The check sees that through AMQP and through the API.
     for management in [management.as_str(), ""] {
         let (text, code) = check(&broker, management, &["plain", "stream"]);
         assert_eq!(code, Some(78), "{text}");

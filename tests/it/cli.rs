@@ -1,4 +1,4 @@
-//! The built program, as a shell meets it: help, exit codes, where output goes.
+//! The built program as a shell uses it: help, exit codes, and where output goes.
 
 use std::{path::Path, process::Stdio};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::tidegate;
 
-/// What a command came to.
+/// The result of a command.
 struct Ran {
     code: Option<i32>,
     out: String,
@@ -176,7 +176,7 @@ fn does_not_run_a_bad_configuration() {
 }
 
 #[test]
-fn does_not_run_with_a_log_filter_that_is_none() {
+fn does_not_run_with_an_invalid_log_filter() {
     let dir = with_config(GOOD);
     let ran = tidegate(dir.path())
         .arg("run")
@@ -206,7 +206,7 @@ fn ends_with_69_where_no_supervisor_runs() {
 }
 
 #[test]
-fn says_what_is_wrong_with_a_command_on_dead_letters() {
+fn reports_wrong_commands_on_dead_letters() {
     let dir = with_config(GOOD);
     for (args, code, said) in [
         (

@@ -1,4 +1,4 @@
-//! The built daemon beside a real broker: configured by a file, steered by signals, seen from outside.
+//! The built daemon on a real broker: configured by a file, controlled by signals, observed from outside.
 
 use std::{
     collections::BTreeSet,
@@ -22,11 +22,11 @@ use crate::support::{
 
 /// A pool named `work` whose jobs append their bodies to `done` in the daemon's folder.
 fn signing(queue: &Queue) -> String {
-    // One write a line, so that jobs which run at the same time do not write into each other's.
+    // One write per line, so that parallel jobs do not mix their lines.
     pool(queue, r#"echo "$(cat)" >> done"#)
 }
 
-/// A pool named `work` whose jobs say that they have started, and then run for longer than any test.
+/// A pool named `work` whose jobs report their start, and then run longer than any test.
 fn endless(queue: &Queue, grace: &str) -> String {
     let pool = pool(queue, "echo >> started; exec sleep 600");
     format!("{pool}kill_grace = \"1s\"\n").replace(
@@ -55,7 +55,7 @@ fn wait_for_file(daemon: &Daemon, name: &str) {
         .unwrap_or_else(|| panic!("{name} was never there:\n{}", daemon.said()));
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -321,7 +321,7 @@ fn takes_a_new_configuration_over_at_a_hangup() {
     let took = daemon.wait_for_message("took the configuration over");
     assert_eq!(took["removed"], "more");
     assert_eq!(daemon.pool("more"), Value::Null);
-    // Its counters stay, and nothing that was true of it only while it was there.
+    // Its counters stay. Gauges that described it while it existed do not.
     let metrics = poll(|| {
         let (_, metrics) = daemon.get("/metrics");
         (!metrics.contains(gauge)).then_some(metrics)
@@ -423,12 +423,12 @@ fn is_the_only_one_on_its_state_directory() {
         err.contains("error: failed to start a second supervisor"),
         "{err}"
     );
-    // The first one is none the worse for it.
+    // The first daemon is not affected.
     daemon.wait_for_pool("work", |pool| pool["state"] == "idle");
 }
 
 #[test]
-fn waits_for_the_end_of_one_that_is_on_its_way_out() {
+fn waits_for_the_end_of_a_supervisor_that_is_ending() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let state = dir.path().join("state");
@@ -505,7 +505,7 @@ fn checks_the_broker_without_touching_it() {
 }
 
 #[test]
-fn takes_the_demo_s_queue_away_when_it_is_interrupted() {
+fn deletes_the_demos_queue_when_interrupted() {
     let dir = tempfile::TempDir::new().unwrap();
     let demo = tidegate(dir.path())
         .arg("demo")
@@ -526,7 +526,7 @@ fn takes_the_demo_s_queue_away_when_it_is_interrupted() {
     let queue = queue.split(',').next().unwrap();
     assert!(Queue::exists(queue));
     signal::kill(Pid::from_raw(demo.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    // Until its end, so that it does not meet a closed pipe.
+    // Reads until the daemon ends, so that it does not write to a closed pipe.
     let rest: Vec<String> = out.map_while(Result::ok).collect();
     let output = demo.wait_with_output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
@@ -563,7 +563,7 @@ fn wants_the_token_of_whoever_could_come_from_another_machine() {
     assert_eq!(daemon.get_with("/api/v1/pools", &[host, wrong]).0, 401);
     let right = ("Authorization", "Bearer s3cret");
     assert_eq!(daemon.get_with("/api/v1/pools", &[host, right]).0, 200);
-    // The command line comes through the socket, and needs none.
+    // The command line uses the socket, and needs no token.
     assert_eq!(daemon.run(&["status"]).0, Some(0));
     assert!(!daemon.said().contains("s3cret"), "{}", daemon.said());
 }

@@ -1,4 +1,4 @@
-//! `tidegate dead` on a real broker, beside a plain client.
+//! `tidegate dead` on a real broker, compared with a plain client.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::support::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A pool's queue and its dead letters, and a configuration that names them.
+/// A pool's queue, its dead letters, and a configuration that names them.
 struct Rig {
     dir: TempDir,
     queue: TestQueue,
@@ -34,7 +34,7 @@ struct Rig {
     _connection: Connection,
 }
 
-/// What a command came to.
+/// The result of a command.
 struct Ran {
     code: Option<i32>,
     out: String,
@@ -103,7 +103,7 @@ impl Rig {
             .unwrap();
     }
 
-    /// A dead letter as a pool leaves it.
+    /// A dead letter as a pool writes it.
     async fn bury(&self, id: &str, reason: &str) {
         let mut headers = FieldTable::default();
         for (name, text) in [
@@ -132,7 +132,7 @@ impl Rig {
         self.channel.basic_get(queue.into(), options).await.unwrap()
     }
 
-    /// Ids in a queue, in order. Empties it.
+    /// The ids in a queue, in order. Empties the queue.
     async fn ids(&self, queue: &str) -> Vec<String> {
         let mut ids = Vec::new();
         while let Some(message) = self.get(queue).await {
@@ -153,7 +153,8 @@ impl Rig {
         declare.await.unwrap().message_count()
     }
 
-    /// Reads until a queue holds so many: the broker takes back what a process held once it has seen it go.
+    /// Reads until a queue holds this number of messages. The broker returns what a process held only after it has
+    /// noticed the process's end.
     async fn until_ready(&self, queue: &str, wanted: impl Fn(u32) -> bool) {
         let reached = async {
             while !wanted(self.ready(queue).await) {
@@ -217,7 +218,7 @@ async fn lists_dead_letters_and_leaves_them_as_they_were() {
         (&15.into(), &Value::Null)
     );
 
-    // Nothing waits for the broker here: a command that has ended has given back.
+    // No wait is needed here: a command that has ended has given its messages back.
     assert_eq!(rig.ids(&dead).await, ["a", "b", "c"]);
 }
 
@@ -266,7 +267,7 @@ async fn tells_how_a_job_ended_that_refused_itself_or_asked_for_later_at_last() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn puts_one_some_and_all_back_with_their_attempts_before_them() {
+async fn puts_one_some_and_all_back_with_no_attempt_spent() {
     let rig = Rig::new().await;
     for id in ["a", "b", "c", "d", "e"] {
         let reason = if id == "b" { "rejected" } else { "attempts" };
@@ -323,7 +324,7 @@ async fn puts_one_some_and_all_back_with_their_attempts_before_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_queue_does_not_take_stays_among_the_dead() {
+async fn a_letter_that_the_queue_refuses_stays_in_the_dead_letter_queue() {
     let rig = Rig::new().await;
     let (live, dead) = (rig.live(), rig.dead());
     for id in ["a", "b", "c", "d"] {
@@ -342,7 +343,7 @@ async fn what_a_queue_does_not_take_stays_among_the_dead() {
     );
     assert!(ran.err.starts_with(&said), "{}", ran.err);
 
-    // One that is full.
+    // A full queue.
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
     arguments.insert(
@@ -353,7 +354,7 @@ async fn what_a_queue_does_not_take_stays_among_the_dead() {
     let ran = rig.run(&["retry", "p"]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("the broker refused it"), "{}", ran.err);
-    // Nothing is in both, and nothing is gone.
+    // No message is in both queues, and none is lost.
     let mut all = rig.ids(&live).await;
     assert!(!all.is_empty());
     all.extend(rig.ids(&dead).await);
@@ -390,7 +391,7 @@ async fn nothing_is_lost_when_a_retry_or_a_list_is_killed_half_way() {
             .spawn()
             .unwrap()
     };
-    // Killed once it has letters in its hands.
+    // Killed while it holds letters.
     let mut list = start(&["list", "p", "--limit", "all"]);
     rig.until_ready(&dead, |ready| (ready as usize) < LETTERS)
         .await;
@@ -415,7 +416,7 @@ async fn nothing_is_lost_when_a_retry_or_a_list_is_killed_half_way() {
     let stay = rig.ids(&dead).await;
     let all: BTreeSet<&String> = back.iter().chain(&stay).collect();
     assert_eq!(all.len(), LETTERS);
-    // Repeats are of what was under way.
+    // Only letters that were held can appear twice.
     assert!(
         back.len() + stay.len() - LETTERS <= 32 + 1,
         "{} and {}",
@@ -442,7 +443,7 @@ async fn deletes_one_some_and_all() {
         serde_json::from_str(&rig.run(&["list", "p", "--format", "json"]).out).unwrap();
     let ids: Vec<&str> = letters.iter().map(|l| l["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["c", "d"]);
-    // No terminal, so there is nobody to ask.
+    // Without a terminal there is nobody to ask.
     let ran = rig.run(&["purge", "p"]);
     let said = format!(
         "error: failed to delete 2 dead letters of {dead} for good: there is no terminal to ask at\nhint: --yes"
@@ -500,7 +501,7 @@ async fn shows_and_puts_back_the_letters_of_the_broker_and_of_strangers() {
         ran.err
     );
 
-    // One that the broker buries, and one from nowhere whose text would steer a terminal.
+    // One that the broker dead-letters, and one of unknown origin with text that would control a terminal.
     let source = unique_queue("dead-source");
     let mut arguments = FieldTable::default();
     arguments.insert(

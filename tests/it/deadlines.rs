@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const QUEUE: &str = "jobs";
 const ACK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Runs one job of this kind until its delivery is given back, and says how long that took.
+/// Runs one job of this kind until its delivery is given back. Returns the time until then.
 async fn given_back(runners: impl RunnerManager) -> Duration {
     let broker = MemoryBroker::new();
     broker.declare_queue(QUEUE, QueueKind::Classic);
@@ -32,7 +32,7 @@ async fn given_back(runners: impl RunnerManager) -> Duration {
     let supervisor = Supervisor::start(Arc::new(broker.clone()), vec![pool], None).unwrap();
     until(&supervisor, |pool| pool.runners.busy == 1).await;
     let begun = Instant::now();
-    // One look at the queue later it would be taken again.
+    // Otherwise the next look at the queue would take it again.
     supervisor.pause(&QUEUE.into()).unwrap();
     let status = until(&supervisor, |pool| pool.jobs.requeued == 1).await;
     let took = begun.elapsed();
@@ -64,7 +64,7 @@ async fn a_process_that_needs_more_time_than_there_is_is_stopped_in_time() {
     let mut settings = ExecSettings::new(["sleep", "3600"]);
     settings.kill_grace = Duration::from_millis(500);
     let took = given_back(ExecManager::new(settings)).await;
-    // It dies of TERM, so the grace is left over: 2 s, less 500 ms of grace, less 100 ms to settle in.
+    // It dies of TERM and does not use its grace: 2 s, minus 500 ms of grace, minus 100 ms for settlement.
     assert!(took < ACK_DEADLINE, "{took:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Pools that declare their queues, on a real broker beside a plain client.
+//! Pools that declare their queues on a real broker, compared with a plain client.
 
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -21,7 +21,7 @@ async fn channel() -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// Declares as a publisher would, which gets 406 where the queue has other arguments.
+/// Declares like a publisher. Gets error 406 if the queue has other arguments.
 async fn declare(channel: &Channel, queue: &TestQueue, arguments: &[(&str, AMQPValue)]) {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
@@ -94,7 +94,7 @@ async fn a_queue_has_the_arguments_and_bindings_that_its_pool_gives_it() {
     ];
     declare(&channel, &queue, &arguments).await;
 
-    // Another binding, to an exchange that is not there: it is said, and the pool works on.
+    // Another binding, to an exchange that does not exist. The pool reports it and keeps working.
     let elsewhere = keys.replace(&exchange, "tidegate-test-nowhere");
     daemon.configure(&broker_url(), "", &pool(&queue, &elsewhere));
     daemon.signal(Signal::SIGHUP);
@@ -111,7 +111,7 @@ async fn a_queue_has_the_arguments_and_bindings_that_its_pool_gives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_kind_is_worked_on_and_told_of_everywhere() {
+async fn a_queue_of_another_type_is_used_and_reported_everywhere() {
     let (_connection, channel) = channel().await;
     let queue = unique_queue("other-kind");
     declare(&channel, &queue, &[("x-queue-type", text("classic"))]).await;

@@ -1,5 +1,5 @@
-//! Quorum queues that give messages up after few returns, on a real broker and with the built daemon: nothing is lost on
-//! one, whatever its limit, and what kills the daemon ends among the dead letters.
+//! Quorum queues with a low delivery limit, on a real broker and with the built daemon: no message is lost, whatever
+//! the limit, and a message that kills the daemon ends as a dead letter.
 
 use std::{collections::BTreeSet, fs, process::Stdio, time::Instant};
 
@@ -29,7 +29,7 @@ fn pool(queue: &Queue, more: &str) -> String {
     )
 }
 
-/// Waits until the broker has taken back what was held.
+/// Waits until the broker has returned the held messages.
 fn until_ready(queue: &Queue, suffix: &str, messages: u32) {
     let found = poll(|| (queue.ready(suffix) == messages).then_some(()));
     assert!(
@@ -45,7 +45,7 @@ fn header(message: &Delivery, name: &str) -> Option<AMQPValue> {
     headers.inner().get(name).cloned()
 }
 
-/// A warm pool whose worker does not start. Each pause is cut short by a change of its command.
+/// A warm pool whose worker does not start. A changed command ends each pause early.
 fn survives_a_fault(limit: u32) {
     let queue = limited(limit);
     for n in 0..3 {
@@ -102,7 +102,7 @@ fn no_signal_uses_a_limit_of_two_up() {
         daemon.signal(signal);
         let (code, said) = daemon.end();
         assert_eq!(code, Some(75), "{said}");
-        // A copy whose confirm comes too late for a QUIT may be there beside its message.
+        // A copy whose confirm comes too late for a QUIT may exist besides its message.
         let found = poll(|| (queue.ready("") >= 4).then_some(()));
         assert!(
             found.is_some(),
@@ -113,7 +113,7 @@ fn no_signal_uses_a_limit_of_two_up() {
     let mut left = BTreeSet::new();
     for _ in 0..queue.ready("") {
         let message = queue.take_from("").unwrap();
-        // What we stop and what never began is nobody's fault.
+        // Jobs that we stop or that never began do not count.
         let sum = header(&message, "x-tidegate-give-backs");
         assert!(
             matches!(sum, None | Some(AMQPValue::LongLongInt(0))),
@@ -124,7 +124,8 @@ fn no_signal_uses_a_limit_of_two_up() {
     assert_eq!(left.len(), 4, "{left:?}");
 }
 
-/// A job that kills the daemon, as the kernel does for want of memory, beside jobs that take longer than it lives.
+/// A job that kills the daemon, as the kernel does when memory runs out, and jobs that take longer than the daemon
+/// lives.
 fn outlives_what_kills_the_daemon(limit: u32) {
     const OTHERS: usize = 3;
     let queue = limited(limit);
@@ -149,7 +150,7 @@ fn outlives_what_kills_the_daemon(limit: u32) {
     let is_over = || {
         queue.ready(".dead") == 1 && queue.ready("") == 0 && {
             let done = fs::read_to_string(dir.path().join("done")).unwrap_or_default();
-            // A job whose daemon died before it was told its body writes an empty line.
+            // A job whose daemon died before sending the body writes an empty line.
             let jobs = done.lines().filter(|line| !line.is_empty());
             jobs.collect::<BTreeSet<_>>().len() == OTHERS
         }
@@ -171,7 +172,7 @@ fn outlives_what_kills_the_daemon(limit: u32) {
         match died {
             Some(true) => {}
             Some(false) => {
-                // What ran twice may still run.
+                // A second run may still be going on.
                 let id = i32::try_from(daemon.id()).unwrap();
                 kill(Pid::from_raw(id), Signal::SIGTERM).unwrap();
                 assert!(daemon.wait().unwrap().success());
@@ -190,7 +191,7 @@ fn outlives_what_kills_the_daemon(limit: u32) {
         }
         assert!(begun.elapsed() < 5 * DEADLINE, "still after {lives} lives");
     }
-    // 21 runs, and a few lives more where it died before the copy was out.
+    // 21 runs, plus some if the daemon died before the copy was published.
     assert!(lives >= 21, "{lives}");
     let letter = queue.take_from(".dead").unwrap();
     assert_eq!(letter.data, b"poison");
@@ -223,7 +224,7 @@ fn looking_at_dead_letters_does_not_use_their_limit_up() {
     for id in ["a", "b"] {
         queue.publish_to(".dead", id, BasicProperties::default());
     }
-    // A letter of the broker's own: a copy as it is would be refused.
+    // A letter that the broker made: an unchanged copy would be refused.
     let user = url::Url::parse(&broker_url())
         .unwrap()
         .username()
@@ -247,7 +248,7 @@ fn looking_at_dead_letters_does_not_use_their_limit_up() {
             .unwrap();
         assert!(looked.status.success(), "{looked:?}");
         let shown = String::from_utf8(looked.stdout).unwrap();
-        // Its head, and three letters.
+        // The header line and three letters.
         assert_eq!(shown.lines().count(), 4, "look {look}: {shown}");
         until_ready(&queue, ".dead", 3);
     }

@@ -1,4 +1,4 @@
-//! The `exec` runner on real children: what the conformance suite cannot ask of every kind.
+//! The `exec` runner with real child processes: tests that the conformance suite cannot make for every kind.
 
 mod ending;
 mod environment;
@@ -17,7 +17,7 @@ use crate::support::{
     witness::Witness,
 };
 
-/// Runs a script that nobody interferes with, until nothing of it runs any more.
+/// Runs a script without interference, until no process of it is left.
 async fn run_script(text: &str, message: Message) -> JobEnd {
     let mut witness = Witness::new();
     let end = run(script(&witness, text), message, JobControl::default()).await;

@@ -1,4 +1,4 @@
-//! The built daemon at a broker that is frozen: its end must not wait for answers that do not come.
+//! The built daemon with a frozen broker: its end must not wait for answers that never come.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::support::{
     daemon::{DEADLINE, Daemon, Signal, poll},
 };
 
-/// Starts a daemon with a job that does not end by itself, freezes its broker, sends it a signal, and returns its exit
-/// code. It must end within `at_most`: far beyond what an end takes, and below the ten seconds that each answer of the
-/// broker has.
+/// Starts a daemon with a job that does not end by itself, freezes its broker, sends the daemon a signal, and returns
+/// its exit code. It must end within `at_most`, which is far more than an end needs, but less than the ten seconds
+/// for each answer of the broker.
 async fn ends(
     broker: &mut PrivateBroker,
     signal: Signal,

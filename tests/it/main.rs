@@ -1,5 +1,5 @@
-//! Tests that need the outside world: a broker, child processes, the built program. Those that need more of the machine are
-//! in `tests/machine`.
+//! Tests that need the outside world: a broker, child processes, the built program. Tests that need more from the
+//! machine are in `tests/machine`.
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]

@@ -1,4 +1,4 @@
-//! Messages that AMQP allows and that no careful client sends, on a real broker: each costs itself and nothing else.
+//! Messages that AMQP allows but no careful client sends, on a real broker. Each affects only itself.
 
 mod frames;
 mod letters;
@@ -29,7 +29,7 @@ use crate::support::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Two pools on queues of their own over one driver: `test`, and a neighbour whose jobs end when they are let.
+/// Two pools on queues of their own with one driver: `test`, and a neighbour whose jobs end when the test allows it.
 struct Rig {
     channel: Channel,
     _connection: Connection,
@@ -169,7 +169,8 @@ impl Rig {
         }
     }
 
-    /// No connection was lost: what a neighbour holds on one is settled where it was taken, and nothing ran twice.
+    /// No connection was lost: the deliveries that the neighbour holds are settled on their channels, and nothing ran
+    /// twice.
     async fn end(mut self) {
         self.leave.add_permits(1);
         self.until_in("neighbour", "done", |pool| pool.jobs.done == 1)
@@ -192,7 +193,7 @@ impl Rig {
             format!("{queue}.answers"),
             self.neighbour.clone(),
         ] {
-            // One that was never made is no trouble.
+            // A queue that was never made is no error.
             let _ = self
                 .channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
@@ -201,7 +202,7 @@ impl Rig {
     }
 }
 
-/// How often each body ran, of so many runs.
+/// How often each body ran, after this number of runs.
 async fn runs(rig: &mut Rig, count: usize) -> BTreeMap<Vec<u8>, Vec<Job>> {
     let mut ran: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for _ in 0..count {
@@ -240,7 +241,7 @@ async fn texts_that_are_not_utf8_run_and_keep_their_bytes_on_copies_and_answers(
             .text_header(b"na\xc3me", b"value")
             .text_header(b"tenant", b"acme");
         rig.publish(name, b"odd name");
-        // Each property that is text, and a name inside of a table inside of a list.
+        // Every text property, and a name inside a table inside a list.
         let mut all = List::default();
         for place in [0, 1, 8, 10, 12, 13] {
             all = all.text(place, b"\x80\\x");
@@ -292,7 +293,7 @@ async fn texts_that_are_not_utf8_run_and_keep_their_bytes_on_copies_and_answers(
         );
         rig.until("done", |pool| pool.jobs.done == 8).await;
         let answer = rig.raw.take(answers.as_bytes()).expect("an answer");
-        // Flags: content type or none, headers, delivery mode, correlation id.
+        // Flags: content type (or not), headers, delivery mode, correlation id.
         let id = [&[RAW.len() as u8], RAW].concat();
         assert!(
             answer.list.windows(id.len()).any(|bytes| bytes == id),
@@ -365,7 +366,7 @@ async fn headers_of_any_depth_cost_no_other_message_and_stay_whole_on_copies() {
             false => Ok(Outcome::Done),
         })
         .await;
-        // As deep as a frame holds beside what a copy adds.
+        // The greatest depth that a frame can hold besides what a copy adds.
         let deep = [
             nested(63, b'F'),
             nested(64, b'F'),

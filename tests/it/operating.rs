@@ -1,4 +1,4 @@
-//! What someone who operates a daemon is told: at the start, by `check`, by `status`, and what jobs are not told.
+//! What an operator is told: at the start, by `check` and by `status`. And what jobs must not see.
 
 use std::{net::TcpListener, os::unix::net::UnixListener};
 
@@ -10,12 +10,12 @@ use crate::support::{
     queue::Queue,
 };
 
-/// Where no broker is.
+/// An address without a broker.
 const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 
 const POOL: &str = "[pools.p]\n[pools.p.runner]\ncommand = [\"true\"]\n";
 
-/// What `check` prints of this configuration, and its exit code.
+/// The output of `check` for this configuration, and its exit code.
 fn check(text: &str) -> (Option<i32>, String) {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("tidegate.toml"), text).unwrap();
@@ -66,7 +66,7 @@ fn status_tells_of_a_refused_configuration_and_does_without_the_file() {
         "{metrics}"
     );
 
-    // Not even TOML, and not even there.
+    // First a file that is not TOML, then no file.
     std::fs::write(daemon.dir().join("tidegate.toml"), "[pools.p\n= ").unwrap();
     let socket = daemon.dir().join("tidegate");
     std::fs::create_dir_all(&socket).unwrap();
@@ -111,7 +111,7 @@ fn a_second_daemon_is_told_all_that_it_needs_at_once() {
         hint.starts_with("give each of [http] state_dir, socket, listen "),
         "{err}"
     );
-    // The first is as it was.
+    // The first daemon is not affected.
     daemon.pool("p");
 }
 
@@ -156,7 +156,8 @@ fn check_warns_of_a_script_that_is_not_there_and_ends_well() {
     );
 }
 
-/// A job of the daemon's own user. Root may read everything, so where this is root, the daemon is one without that right.
+/// A job of the daemon's own user. Root may read everything, so if the test runs as root, the daemon runs without
+/// that right.
 #[test]
 fn a_job_cannot_read_the_environment_of_the_daemon_or_its_guard() {
     let queue = Queue::new();

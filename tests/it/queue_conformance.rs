@@ -1,4 +1,4 @@
-//! One suite for every implementation of the queue seam.
+//! One suite for every implementation of the queue traits.
 
 mod bench;
 mod browsing;
@@ -42,17 +42,17 @@ macro_rules! conformance {
 
 conformance! {
     browsing: [
-        a_look_leaves_the_queue_as_it_was,
-        a_long_look_gives_thousands_back_at_once_and_in_order,
-        what_a_look_settles_is_gone_and_the_rest_keeps_its_order,
-        a_look_does_not_see_what_others_hold,
-        a_look_that_is_dropped_gives_everything_back,
-        a_look_at_a_missing_queue_is_not_found_and_harms_nothing_else,
+        browsing_leaves_the_queue_unchanged,
+        browsing_thousands_gives_all_back_at_once_and_in_order,
+        messages_settled_while_browsing_are_gone_and_the_rest_keeps_its_order,
+        browsing_does_not_see_what_others_hold,
+        a_dropped_browser_gives_everything_back,
+        browsing_a_missing_queue_is_not_found_and_affects_nothing_else,
     ],
     consuming: [
         delivers_in_the_order_of_publishing,
         never_hands_out_more_than_the_prefetch,
-        gives_a_requeued_message_back_at_the_head_and_marked,
+        a_requeued_message_returns_to_the_head_marked_as_redelivered,
         requeued_messages_keep_their_order,
         counts_the_returns_of_a_quorum_queue,
         gives_a_dropped_delivery_back,
@@ -61,7 +61,7 @@ conformance! {
         a_cancelled_consumer_hands_over_what_it_had_buffered_and_then_ends,
         a_cancelled_consumer_is_sent_nothing_more,
         a_deleted_queue_ends_its_consumers_without_an_error,
-        what_was_delivered_from_a_deleted_queue_is_settled_without_an_error,
+        a_delivery_from_a_deleted_queue_is_settled_without_an_error,
         two_consumers_share_the_messages,
         settling_after_the_consumer_closed_is_a_lost_settlement,
     ],
@@ -74,7 +74,7 @@ conformance! {
         headers_up_to_the_limit_pass_and_beyond_it_are_refused,
         texts_that_amqp_cannot_express_are_refused,
         many_publish_at_once,
-        a_message_that_may_be_dropped_is_where_no_queue_takes_it,
+        a_message_that_may_be_dropped_is_dropped_if_no_queue_takes_it,
     ],
     queues: [
         a_missing_queue_is_not_found_and_harms_nothing_else,
@@ -84,7 +84,7 @@ conformance! {
         a_rejected_message_goes_to_the_dead_letter_queue,
         a_rejected_message_without_a_dead_letter_queue_is_dropped,
         a_quorum_queue_dead_letters_at_least_once,
-        a_queue_that_is_there_in_another_way_is_a_mismatch,
+        a_queue_with_another_declaration_is_a_mismatch,
         a_deleted_queue_can_be_declared_again,
         deleting_a_missing_queue_is_no_error,
         closing_ends_consumers_and_refuses_everything_else,

@@ -1,4 +1,4 @@
-//! The built daemon, asked by a plain client for answers.
+//! The built daemon and a plain client that asks for replies.
 
 use lapin::{message::Delivery, types::AMQPValue};
 
@@ -21,7 +21,7 @@ fn header(answer: &Delivery, name: &str) -> String {
 }
 
 #[test]
-fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
+fn replies_with_the_output_of_a_process_and_does_not_log_it() {
     let queue = Queue::new();
     let script = r#"body=$(cat); echo heard >&2
         case $body in
@@ -44,7 +44,7 @@ fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
         assert_eq!(header(&failed, "x-tidegate-outcome"), "failed");
         assert_eq!(header(&failed, "x-tidegate-reason"), reason);
     }
-    // What nobody asked for is no more for the log than what somebody did. Its own id is, so it has another.
+    // The reply of a job without a caller is not logged either. The job's id is logged, so it differs from the body.
     queue.publish("unasked");
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 3);
     let pool = daemon.wait_for_pool("work", |pool| pool["jobs"]["dead"] == 1);
@@ -68,7 +68,7 @@ fn answers_with_the_output_of_a_process_and_keeps_it_out_of_the_log() {
 }
 
 #[test]
-fn answers_nobody_by_the_output_of_a_process_unless_it_is_told_to() {
+fn replies_with_the_output_of_a_process_only_if_configured() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "", "command = [\"/bin/cat\"]"));
     queue.publish("once");
@@ -77,7 +77,7 @@ fn answers_nobody_by_the_output_of_a_process_unless_it_is_told_to() {
 }
 
 #[test]
-fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
+fn logs_refused_replies_with_a_hint() {
     let queue = Queue::new();
     let runner = "command = [\"/bin/cat\"]";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "reply = true", runner));
@@ -93,13 +93,13 @@ fn says_in_the_log_whom_it_does_not_answer_and_what_would_help() {
     assert_eq!(named, format!("{wanted:?}"));
     let hint = line["hint"].as_str().unwrap();
     assert!(hint.contains("reply_allow = [\"amq.gen-*\"]"), "{line}");
-    // The first of its kind leaves out nothing; the second is left out itself.
+    // The first line of its kind reports no suppressed lines. The second line is suppressed.
     assert!(line["suppressed"].is_null(), "{line}");
     assert_eq!(daemon.said().matches("reply_allow does not").count(), 1);
 }
 
 #[test]
-fn answers_with_what_a_warm_runner_replies() {
+fn replies_with_the_reply_of_a_warm_runner() {
     let queue = Queue::new();
     let script = "import tidegate\n\
                   def handle(job):\n    \

@@ -1,8 +1,8 @@
-//! What becomes of messages, on a real broker: hostile ones above all.
+//! What happens to messages on a real broker, hostile ones above all.
 //!
 //! Compiled twice, as `settlement` on quorum queues and as `settlement_classic` on classic ones.
 
-// Their paths are said because this file is not always the module of its own name.
+// The paths are written out because this file is compiled as two modules.
 #[path = "settlement/origin.rs"]
 mod origin;
 #[path = "settlement/replies.rs"]
@@ -31,7 +31,7 @@ use crate::support::broker::broker_url;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The kind of the pools' queues.
+/// The type of the pools' queues.
 const QUEUE_KIND: &str = match is_classic(module_path!()) {
     true => "classic",
     false => "quorum",
@@ -44,7 +44,7 @@ const fn is_classic(module: &str) -> bool {
     )
 }
 
-/// A pool on a queue of its own, and a bare client beside it.
+/// A pool on a queue of its own, and a plain client.
 struct Rig {
     connection: Connection,
     channel: Channel,
@@ -54,7 +54,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A pool whose jobs say what they were and then do as `handler` says.
+    /// A pool whose jobs report their message and then do what `handler` says.
     async fn new(
         prefix: &str,
         handler: impl Fn(&Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
@@ -62,7 +62,7 @@ impl Rig {
         Self::answering(prefix, ReplySettings::default(), handler).await
     }
 
-    /// The same, answering like this.
+    /// The same, with these reply settings.
     async fn answering(
         prefix: &str,
         reply: ReplySettings,
@@ -183,7 +183,7 @@ impl Rig {
             format!("{}.retry.200", self.queue),
         ];
         for queue in own.iter().map(String::as_str).chain(more.iter().copied()) {
-            // One that was never made is no trouble.
+            // A queue that was never made is no error.
             let _ = self
                 .channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default())
@@ -220,7 +220,7 @@ fn header(message: &lapin::message::Delivery, name: &str) -> Option<AMQPValue> {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_comes_back_through_the_retry_queue_and_dies_with_its_story() {
+async fn a_job_that_fails_comes_back_through_the_retry_queue_and_its_dead_letter_tells_why() {
     let mut rig = Rig::new("story", fail).await;
     let properties = BasicProperties::default()
         .with_message_id("m-1".into())
@@ -259,7 +259,7 @@ async fn a_cc_header_does_not_send_copies_elsewhere() {
     rig.job().await;
     rig.job().await;
     rig.dead().await;
-    // The publisher's own, and no more.
+    // Only the publisher's message, no copy.
     rig.get(&elsewhere).await;
     let more = rig
         .channel
@@ -323,7 +323,7 @@ async fn headers_that_fill_a_frame_do_not_stop_the_pool() {
         }
     })
     .await;
-    // As much as a client can send: the frame is 128 KiB, and the rest of the header must fit too.
+    // As much as a client can send: the frame is 128 KiB, and the rest of the content header must fit too.
     let huge = format!("{{\"json\": \"{}\"}}", "x".repeat(130_750));
     let properties = headers(vec![
         ("huge", long(&huge)),
@@ -331,7 +331,7 @@ async fn headers_that_fill_a_frame_do_not_stop_the_pool() {
         ("nul", long("a\0b")),
     ]);
     rig.publish(properties, b"x").await;
-    // What does not fit was dropped from the copy, so the second attempt does not see it.
+    // The copy dropped what did not fit, so the second attempt does not see it.
     assert!(rig.job().await.headers().contains_key("huge"));
     let second = rig.job().await;
     assert!(!second.headers().contains_key("huge"));

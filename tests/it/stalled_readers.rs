@@ -1,4 +1,4 @@
-//! The daemon beside readers that do not read: of its log, of its events, of its HTTP answers. Nothing waits for them.
+//! The daemon with readers that do not read: of its log, of its events, of its HTTP answers. Nothing waits for them.
 
 use std::{
     fs::{self, OpenOptions},
@@ -22,7 +22,7 @@ use crate::support::{
     queue::Queue,
 };
 
-/// A pool named `work` whose jobs log some 100 KiB each, and of which `bad` ones fail.
+/// A pool named `work` whose jobs log about 100 KiB each. A job named `bad` fails.
 fn talkative(queue: &Queue) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\nretry.max_attempts = 1\n\
@@ -50,7 +50,7 @@ fn ends(daemon: Daemon) {
     assert_eq!(daemon.end().0, Some(0));
 }
 
-/// A pipe that takes nothing more.
+/// A pipe that accepts no more data.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -121,7 +121,7 @@ fn works_on_where_standard_error_is_closed() {
 }
 
 #[test]
-fn works_on_in_the_background_of_a_terminal_that_stops_who_writes_to_it() {
+fn works_on_in_the_background_of_a_tostop_terminal() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let terminal = openpty(None, None).unwrap();
@@ -144,7 +144,7 @@ fn works_on_in_the_background_of_a_terminal_that_stops_who_writes_to_it() {
     );
     works(&daemon, &queue);
     ends(daemon);
-    // What was said is there: nobody was kept from writing.
+    // The lines are there: no writer was blocked.
     let mut said = [0; 1024];
     let length = rustix::io::read(&terminal.master, &mut said).unwrap();
     assert!(String::from_utf8_lossy(&said[..length]).contains("\"level\""));
@@ -155,7 +155,7 @@ fn ends_with_its_code_where_nobody_reads_why() {
     for (config, args, code) in [
         ("colour = \"blue\"\n", &["run"][..], 78),
         ("", &["run", "--colour"], 2),
-        // Not a place that can be made.
+        // A folder that cannot be made.
         (
             "http.state_dir = \"/dev/null/state\"\n[pools.a.runner]\ncommand = [\"/bin/true\"]\n",
             &["run"],
@@ -201,7 +201,7 @@ fn works_on_with_an_events_file_that_is_a_fifo_without_a_reader_or_with_a_stalle
         let stalled = is_read.then(|| {
             let mut options = OpenOptions::new();
             let mut fifo = options.read(true).write(true).open(&events).unwrap();
-            // Nearly as much as it holds.
+            // Nearly as much as the FIFO holds.
             fifo.write_all(&[b'x'; 60 * 1024]).unwrap();
             fifo
         });
@@ -233,7 +233,7 @@ fn begins_a_new_events_file_on_hup() {
     ends(daemon);
 }
 
-/// Whether a whole line tells of a job's end.
+/// Whether a complete line reports a job's end.
 fn has_job(events: &Path, job: &str) -> bool {
     let text = fs::read_to_string(events).unwrap_or_default();
     let mut events = text

@@ -1,4 +1,4 @@
-//! The `warm` runner on real processes: what the conformance suite cannot ask of every kind.
+//! The `warm` runner with real processes: tests that the conformance suite cannot make for every kind.
 
 mod broken;
 mod life;
@@ -20,8 +20,8 @@ use tidegate::{
 
 use crate::support::witness::{Witness, soon};
 
-/// A shell script as a pool's command, with the witness's folder in `$FOLDER` and the witness as descriptor 9.
-/// `$ready` is the line that says so, and `answer OUTCOME` answers the job "job".
+/// A shell script as a pool's command. `$FOLDER` is the witness's folder, and descriptor 9 is the witness. `$ready`
+/// is the ready line, and `answer OUTCOME` answers the job "job".
 fn script(witness: &Witness, script: &str) -> WarmSettings {
     let script = format!(
         "exec 9>\"$FOLDER/witness\"\n\
@@ -72,7 +72,7 @@ async fn run(runner: &mut dyn Runner, body: &str) -> RunReport {
     soon(runner.run(&job(body), JobControl::default())).await
 }
 
-/// The failure of a job that took its runner with it.
+/// The failure of a job that was lost with its runner.
 async fn loss(settings: WarmSettings) -> Failure {
     let mut runner = create(settings).await;
     let report = run(&mut *runner, "").await;
@@ -83,7 +83,7 @@ async fn loss(settings: WarmSettings) -> Failure {
     }
 }
 
-/// What the loss of a runner is told as.
+/// The error text for the loss of a runner.
 async fn lost(settings: WarmSettings) -> String {
     let failure = loss(settings).await;
     assert_eq!(failure.kind, FailureKind::RunnerLost);

@@ -1,4 +1,4 @@
-//! The `container` runner on a real engine: what the conformance suite cannot ask of every kind.
+//! The `container` runner on a real engine: tests that the conformance suite cannot make for every kind.
 
 mod ending;
 mod pools;
@@ -31,7 +31,7 @@ pub(crate) fn trials(all: &mut Trials) {
     strays::trials(all);
 }
 
-/// A shell script in a container, with the witness's folder as `/folder` and the witness as descriptor 9.
+/// A shell script in a container. `/folder` is the witness's folder, and descriptor 9 is the witness.
 fn witnessed(engine: &Engine, witness: &Witness, script: &str) -> ContainerSettings {
     let mut settings = engine.script(&format!("exec 9>/folder/witness\n{script}"));
     settings.mounts = vec![folder(witness)];
@@ -43,7 +43,7 @@ fn folder(witness: &Witness) -> Mount {
     Mount::parse(&format!("{folder}:/folder")).expect("a mount")
 }
 
-/// A message whose id no other has: its containers are found by it.
+/// A message with a unique id, by which its containers are found.
 fn message() -> Message {
     Message {
         properties: Properties {

@@ -1,4 +1,4 @@
-//! Limits of a job of the `exec` runner, as the job itself sees them.
+//! Limits of an `exec` job, as the job itself sees them.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -24,18 +24,18 @@ trials! {
         a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own,
         a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal,
         what_a_launcher_cannot_do_is_the_runners_fault_and_named,
-        a_program_behind_a_launcher_is_missed_in_the_same_words_as_without,
+        a_missing_program_gives_the_same_error_with_and_without_a_launcher,
         a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same,
     ],
     tasks(Need::Root): [
         a_job_of_another_user_may_open_its_streams_anew,
-        a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in,
+        a_job_runs_as_its_user_with_the_environment_of_that_users_login,
         a_program_that_its_user_may_not_run_is_named_with_that_user,
         a_working_directory_is_entered_as_the_user_that_the_job_is,
     ],
 }
 
-/// A script as a job that has these limits.
+/// A script as a job with these limits.
 fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
     launcher::use_program(env!("CARGO_BIN_EXE_tidegate"));
     let mut settings = script(witness, text);
@@ -55,7 +55,7 @@ async fn said_with(limits: Limits, text: &str) -> String {
     fs::read_to_string(witness.folder().join("said")).unwrap()
 }
 
-/// For a job that is another user.
+/// For a job that runs as another user.
 fn open_to_all(witness: &Witness) {
     for path in [
         witness.folder().to_owned(),
@@ -146,7 +146,7 @@ async fn a_job_of_another_user_may_open_its_streams_anew() {
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
 
-async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
+async fn a_job_runs_as_its_user_with_the_environment_of_that_users_login() {
     let text = "id -un; id -gn; id -Gn; echo $HOME $USER $LOGNAME; grep -h '^Cap[EPIA]' /proc/self/status | \
                 sort -u -k 2 | cut -f 2";
     let daemon = std::process::Command::new("id")
@@ -162,7 +162,7 @@ async fn a_job_is_the_user_that_it_is_to_be_as_if_that_one_had_logged_in() {
     limits.group = Some("adm".into());
     let said = said_with(limits, "id -un; id -gn; id -Gn").await;
     assert!(said.starts_with("daemon\nadm\nadm"), "{said}");
-    // A number that is nobody's has no groups but its own.
+    // A number without an account has only its own group.
     let mut limits = as_user("1234567");
     limits.group = Some("7654321".into());
     assert_eq!(
@@ -207,7 +207,7 @@ async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
     );
 }
 
-async fn a_program_behind_a_launcher_is_missed_in_the_same_words_as_without() {
+async fn a_missing_program_gives_the_same_error_with_and_without_a_launcher() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let plain = file(&folder.path().join("plain"), 0o644, "");
@@ -264,7 +264,7 @@ async fn a_message_too_large_for_an_environment_starts_a_launched_job_all_the_sa
         nice: Some(1),
         ..Limits::default()
     };
-    // Half of the arguments' room is what a small stack leaves.
+    // A small stack leaves half of the space for arguments.
     let text = "test \"$TIDEGATE_TRUNCATED\" = 1";
     let settings = limited(&witness, limits, text);
     let message = Message {

@@ -1,4 +1,4 @@
-//! The daemon where nothing that it says can be kept: a full disk under its log and its events, a log whose reader is
+//! The daemon when its output cannot be written: a full disk under its log and its events, or a log whose reader is
 //! gone. The work goes on.
 
 use std::{
@@ -29,7 +29,7 @@ trials! {
     ],
 }
 
-/// A pool named `work` that says something of every job: each writes to its standard error, and one of them fails.
+/// A pool named `work` that logs for every job: each job writes to its standard error, and one fails.
 fn talkative(queue: &Queue) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\nretry.max_attempts = 1\n\
@@ -39,7 +39,7 @@ fn talkative(queue: &Queue) -> String {
     )
 }
 
-/// Has the daemon do all that it logs something of, and come to a good end.
+/// Makes the daemon do everything that it logs, and checks that it ends well.
 fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
     for job in ["one\n", "bad\n", "two\n"] {
         queue.publish(job);
@@ -107,7 +107,7 @@ fn keeps_whole_lines_when_a_disk_fills_up_and_writes_again_when_it_has_room() {
 
     fs::remove_file(disk.path("filler")).unwrap();
     let mut sent = 0;
-    // Which job is the first to have its event written is up to the writer's pace.
+    // The writer's pace decides which job's event is written first.
     poll(|| {
         queue.publish(&format!("after-{sent}\n"));
         sent += 1;
@@ -160,7 +160,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily, since a daemon of a test that failed may still hold files on it.
+        // A lazy unmount, because the daemon of a failed test may still have files open on it.
         let _ = Command::new("umount")
             .arg("-l")
             .arg(self.dir.path())

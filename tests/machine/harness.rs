@@ -1,5 +1,5 @@
-//! A harness as libtest's, but for tests that can only tell when they run whether this machine has what they need: where
-//! it has not, they are reported as ignored, with the reason.
+//! A test harness like libtest's. Its tests find out at run time whether the machine has what they need. If not, they
+//! are reported as ignored, with the reason.
 
 use std::{collections::HashMap, env, process::ExitCode, sync::Mutex};
 
@@ -7,18 +7,18 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::needs::Need;
 
-/// All tests of this binary, by their modules' registration.
+/// All tests of this binary. Each module registers its own.
 #[derive(Default)]
 pub(crate) struct Trials(Vec<Trial>);
 
 impl Trials {
-    /// A test on the thread that it is given.
+    /// Adds a test that runs on the calling thread.
     pub(crate) fn plain(&mut self, module: &str, name: &str, need: Need, test: fn()) {
         let trial = Trial::ignorable_test(full_name(module, name), move || run(need, test));
         self.0.push(trial);
     }
 
-    /// An asynchronous test, with a runtime of its own.
+    /// Adds an async test with a runtime of its own.
     pub(crate) fn tasks<F>(&mut self, module: &str, name: &str, need: Need, test: fn() -> F)
     where
         F: Future<Output = ()> + 'static,
@@ -33,7 +33,7 @@ impl Trials {
         self.0.push(trial);
     }
 
-    /// Runs those that the command line asks for, as libtest does: several filters are one or the other.
+    /// Runs the tests that the command line selects. As in libtest, one matching filter is enough.
     pub(crate) fn run(mut self) -> ExitCode {
         let (filters, mut rest) = split(env::args().collect());
         if let [only] = &filters[..] {
@@ -67,7 +67,7 @@ fn run(need: Need, test: impl FnOnce()) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-/// What is missing for such a need. Found out once.
+/// What is missing for this need, or `None`. Checked once per need.
 fn lack(need: Need) -> Option<String> {
     static KNOWN: Mutex<Option<HashMap<Need, Option<String>>>> = Mutex::new(None);
     let mut known = KNOWN
@@ -77,7 +77,7 @@ fn lack(need: Need) -> Option<String> {
     known.entry(need).or_insert_with(|| need.lack()).clone()
 }
 
-/// The words of a command line that are filters, and the others.
+/// Splits the words of a command line into filters and others.
 fn split(words: Vec<String>) -> (Vec<String>, Vec<String>) {
     const WITH_VALUE: [&str; 6] = [
         "--skip",

@@ -1,4 +1,4 @@
-//! What is ignored is said to be, and nothing is left out without a word.
+//! Ignored tests are reported, and no test is left out silently.
 
 use std::{env, fs, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -9,13 +9,13 @@ use crate::needs::Need;
 trials! {
     plain(Need::Nothing): [
         what_a_machine_lacks_is_reported_as_ignored_with_the_reason,
-        several_filters_are_one_or_the_other,
-        no_test_of_this_binary_is_one_that_never_runs,
+        a_test_that_matches_one_of_several_filters_runs,
+        no_test_of_this_binary_has_the_test_attribute,
         no_test_ends_early_and_passes,
     ],
 }
 
-/// What this binary says of these tests where the path leads to a shell alone.
+/// The output of this binary for these tests if PATH contains only a shell.
 fn without_tools(filters: &[&str]) -> String {
     let bin = TempDir::new().unwrap();
     symlink("/bin/sh", bin.path().join("sh")).unwrap();
@@ -39,7 +39,7 @@ fn what_a_machine_lacks_is_reported_as_ignored_with_the_reason() {
     assert!(said.contains("no php on the path"), "{said}");
 }
 
-fn several_filters_are_one_or_the_other() {
+fn a_test_that_matches_one_of_several_filters_runs() {
     let said = without_tools(&["shims::php", "--test-threads", "1", "shims::ruby"]);
     assert!(said.contains("0 passed; 0 failed; 2 ignored;"), "{said}");
 }
@@ -55,8 +55,8 @@ fn sources(folder: &str, look: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
-/// The compiler drops what has such an attribute where the harness is not libtest.
-fn no_test_of_this_binary_is_one_that_never_runs() {
+/// In a binary without libtest, the compiler drops functions with this attribute.
+fn no_test_of_this_binary_has_the_test_attribute() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/machine");
     sources(folder, &mut |path, text| {
         let has = |line: &str| {
@@ -68,7 +68,7 @@ fn no_test_of_this_binary_is_one_that_never_runs() {
     });
 }
 
-/// A test that cannot run belongs here, and says so by its need.
+/// A test that cannot run must have a need in this binary.
 fn no_test_ends_early_and_passes() {
     let word = ["skip", "ped:"].concat();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests");

@@ -1,4 +1,4 @@
-//! Limits, and variables from files, as whoever runs the program meets them.
+//! Limits, and variables from files, in the program as users run it.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ trials! {
         what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start,
         a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole,
         variables_of_a_file_are_read_again_on_hup,
-        a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else,
+        the_launchers_variable_changes_no_other_command,
     ],
     plain(Need::UserNamespace): [
         root_of_a_user_namespace_is_told_by_check_what_it_cannot_give,
@@ -38,7 +38,7 @@ fn pool(queue: &Queue, script: &str, keys: &str) -> String {
     )
 }
 
-/// What the program does with a pool that asks for what no machine has.
+/// The output for a pool with a user that no machine has.
 fn with_a_user_that_is_not_there(command: &str) -> Output {
     let dir = TempDir::new().unwrap();
     let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\nuser = \"no-such-user\"\n";
@@ -131,7 +131,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     let queue = Queue::new();
     let script = "printf %s \"$COLOUR\" > \"$1-\"; mv \"$1-\" \"$1\"";
     let script = script.replace("$1", "$(cat)");
-    // The body once, for it can be read but once.
+    // The script reads the body once, because standard input can be read only once.
     let script = format!("name=$(cat); {}", script.replace("$(cat)", "$name"));
     let config = pool(&queue, &script, "env_file = \"env\"");
     let files = [("env", "COLOUR=red\n")];
@@ -148,7 +148,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     assert_eq!(said("two"), "green");
 }
 
-fn a_variable_that_makes_a_launcher_makes_no_other_command_do_something_else() {
+fn the_launchers_variable_changes_no_other_command() {
     let dir = TempDir::new().unwrap();
     for command in ["status", "--help", "anything"] {
         let output = tidegate(dir.path())

@@ -1,10 +1,11 @@
-//! Tests that need more of the machine than a broker: a container engine, root, cgroups, interpreters.
+//! Tests that need more from the machine than a broker: a container engine, root, cgroups, interpreters.
 //!
-//! They have a harness of their own, because libtest cannot ignore a test when it runs: here, what a machine lacks is
-//! reported, with the reason, as `ignored`. A test joins by a line in its module's `trials!`; `#[test]` would do nothing.
+//! They have a harness of their own, because libtest cannot ignore a test at run time. Here a test whose needs are
+//! missing is reported as `ignored`, with the reason. A test is added by a line in its module's `trials!`. `#[test]`
+//! has no effect here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
-/// Registers a module's tests by what they need: `plain` ones, and `tasks`, which are asynchronous.
+/// Registers a module's tests with their needs: `plain` tests, and `tasks`, which are async.
 macro_rules! trials {
     ($($kind:ident($need:expr): [$($test:ident),* $(,)?]),* $(,)?) => {
         pub(crate) fn trials(all: &mut crate::harness::Trials) {

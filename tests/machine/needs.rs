@@ -1,4 +1,4 @@
-//! What a test may need of the machine that not every machine has.
+//! Needs of tests that not every machine meets.
 
 use std::{
     env, fs,
@@ -13,27 +13,28 @@ use crate::support::engine;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Need {
-    /// Nothing but what every test may count on.
+    /// Nothing more than any test.
     Nothing,
-    /// A container engine, and busybox to make an image of.
+    /// A container engine, and busybox to make an image from.
     Engine,
     Root,
-    /// To mount a file system: not every container's root may.
+    /// Mounting a file system. Root in a container may not be allowed to.
     Mount,
-    /// To make user namespaces.
+    /// Making user namespaces.
     UserNamespace,
-    /// A cgroup v2 hierarchy where cgroups can be made; `scripts/with-cgroup2` sees to one.
+    /// A cgroup v2 hierarchy in which cgroups can be made. `scripts/with-cgroup2` provides one.
     Cgroups,
-    /// The same with a controller.
+    /// A cgroup v2 hierarchy with this controller.
     Controller(&'static str),
-    /// An interpreter on the path.
+    /// An interpreter in PATH.
     Interpreter(&'static str),
-    /// A server to start a node of, and nothing on the port where `scripts/with-broker` would find a broker first.
+    /// A RabbitMQ server to start a node of, and a free port where `scripts/with-broker` would otherwise find a
+    /// broker.
     PrivateNode,
 }
 
 impl Need {
-    /// What is missing, or `None` where nothing is.
+    /// What is missing, or `None`.
     pub(crate) fn lack(self) -> Option<String> {
         match self {
             Self::Nothing => None,
@@ -80,7 +81,7 @@ fn can_mount() -> bool {
         && succeeds(Command::new("umount").arg(folder.path()))
 }
 
-/// Where cgroups can be made.
+/// The folder in which cgroups can be made.
 pub(crate) fn hierarchy() -> Result<PathBuf, String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount = text
@@ -98,13 +99,13 @@ pub(crate) fn hierarchy() -> Result<PathBuf, String> {
     let probe = dir.join(format!("tidegate-test-{}", std::process::id()));
     match fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)) {
         Ok(()) => Ok(dir),
-        // Another test's is as good.
+        // The cgroup of another test can be used too.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(dir),
         Err(error) => Err(format!("cgroups cannot be made here: {error}")),
     }
 }
 
-/// Whether a controller can be had there.
+/// Whether a controller is available there.
 pub(crate) fn has_controller(hierarchy: &Path, name: &str) -> bool {
     let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers")).unwrap();
     controllers.split_whitespace().any(|there| there == name)

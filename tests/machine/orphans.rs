@@ -1,4 +1,4 @@
-//! No orphans: supervisor and guard are killed for real, and the process table is looked at.
+//! No orphans: the tests kill supervisor and guard, and check the process table.
 
 pub(crate) mod in_cgroups;
 
@@ -36,25 +36,25 @@ trials! {
         nothing_of_a_job_outlives_a_supervisor_that_is_killed_in_mid_drain,
         nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain,
         a_chain_of_forks_does_not_run_away,
-        nothing_is_left_either_where_the_guard_has_children_that_it_spares,
-        exit_codes_are_known_also_where_the_ends_of_children_are_ignored,
+        nothing_is_left_if_the_guard_has_children_that_it_spares,
+        exit_codes_are_known_even_if_sigchld_is_ignored,
         a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it,
         a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started,
-        what_a_job_orphans_is_reaped_while_it_runs,
+        orphans_of_a_job_are_reaped_while_it_runs,
         a_supervisor_is_out_of_reach_of_the_terminals_own_signals,
         guard_and_supervisor_stop_and_go_on_together,
         a_job_starts_with_no_signal_held_back,
         the_service_manager_hears_from_the_supervisor_through_its_guard,
-        a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it,
+        a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children,
     ],
 }
 
-/// What is promised.
+/// The promised time.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A job with all that a process can do to get away, none of which heeds any signal but KILL. In this order: the
-/// job; its child; one in a session of its own; one that forked twice; both; and both, with nothing that says where
-/// it came from.
+/// A job with processes that try everything to escape. They ignore every signal except KILL. In this order: the job;
+/// its child; one in a session of its own; one after a double fork; one with both; and one with both and an empty
+/// environment.
 const FAMILY: &str = r#"
 trap '' TERM INT HUP QUIT
 say='echo $$ >> pids; exec sleep 1000'
@@ -68,7 +68,7 @@ wait
 "#;
 const MEMBERS: usize = 6;
 
-/// A pool named `work`. A job that failed would not be back for an hour.
+/// A pool named `work`. A failed job would return only after an hour.
 fn pool(queue: &Queue, script: &str) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\n\
@@ -79,7 +79,7 @@ fn pool(queue: &Queue, script: &str) -> String {
     )
 }
 
-/// A process that is known by more than its id, which may be used again.
+/// A process, identified by more than its id, which may be reused.
 struct Process {
     pid: Pid,
     fd: OwnedFd,
@@ -92,7 +92,7 @@ impl Process {
         Self { pid, fd }
     }
 
-    /// Waits until it is dead. Whether it is.
+    /// Waits until it is dead. Returns whether it is.
     fn dies_within(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
@@ -100,7 +100,7 @@ impl Process {
             let timeout = PollTimeout::try_from(left).unwrap();
             let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
             match nix::poll::poll(&mut fds, timeout) {
-                // The runtime of another test hears of its children by a signal, on any thread.
+                // The runtime of another test uses a signal for its children, and any thread may get it.
                 Err(Errno::EINTR) => {}
                 ready => return ready.unwrap() > 0,
             }
@@ -112,7 +112,7 @@ impl Process {
     }
 }
 
-/// The processes that have written their ids to `file`, once there are as many.
+/// Waits until this number of processes has written their ids to `file`, and returns them.
 fn wait_for_pids(daemon: &Daemon, file: &str, count: usize) -> Vec<Process> {
     let pids = poll(|| {
         let text = fs::read_to_string(daemon.dir().join(file)).ok()?;
@@ -142,7 +142,7 @@ fn supervisor(daemon: &Daemon) -> Pid {
     }
 }
 
-/// What the process table has of processes that work in this folder, as all of a daemon's do.
+/// The processes in the process table that work in this folder, as all processes of a daemon do.
 fn processes_in(folder: &Path) -> Vec<String> {
     let folder = folder.canonicalize().unwrap();
     let processes = fs::read_dir("/proc")
@@ -177,7 +177,7 @@ enum When {
     Draining,
 }
 
-/// Kills one of the two, and checks that none of these processes goes on, and no other of the daemon's.
+/// Kills one of the two, and checks that none of these processes and no other process of the daemon is left.
 fn nothing_is_left_after(victim: Victim, daemon: &Daemon, supervisor: Pid, all: &[Process]) {
     let start = Instant::now();
     let pid = match victim {
@@ -198,7 +198,7 @@ fn nothing_is_left_after(victim: Victim, daemon: &Daemon, supervisor: Pid, all: 
     );
 }
 
-/// Kills one of the two while a job runs that does all it can to stay, and looks for what is left of it.
+/// Kills one of the two while a job runs that tries to escape, and checks that nothing of it is left.
 fn nothing_outlives(victim: Victim, when: When) {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, FAMILY));
@@ -211,7 +211,7 @@ fn nothing_outlives(victim: Victim, when: When) {
         daemon.wait_for_message("draining");
     }
     nothing_is_left_after(victim, &daemon, supervisor, &all);
-    // By the lost connection: nobody took the job for one that failed.
+    // The message returned through the lost connection. The job was not settled as failed.
     assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
     if victim == Victim::Supervisor {
         let (code, said) = daemon.end();
@@ -239,12 +239,12 @@ fn nothing_of_a_job_outlives_a_guard_that_is_killed_in_mid_drain() {
     nothing_outlives(Victim::Guard, When::Draining);
 }
 
-/// Each of its processes lives for about as long as it takes to start the next one.
+/// Each of its processes lives only until it has started the next one.
 const RUNAWAY: &str = "go_on() { go_on & }; (setsid true; go_on &); echo >> started; sleep 1000";
 
 fn a_chain_of_forks_does_not_run_away() {
     let queue = Queue::new();
-    // A moment to get away comes not every time.
+    // The chance to escape does not come every time.
     for _ in 0..10 {
         let daemon = Daemon::start(&broker_url(), &pool(&queue, RUNAWAY));
         let supervisor = supervisor(&daemon);
@@ -253,21 +253,21 @@ fn a_chain_of_forks_does_not_run_away() {
         poll(|| started.exists().then_some(())).expect("the chain");
         let guard = Process::watch(daemon.pid());
         kill(supervisor, Signal::SIGKILL).unwrap();
-        // It ends when it has no child left.
+        // The guard ends when it has no child left.
         assert!(
             guard.dies_within(AT_ONCE),
             "{:#?}",
             processes_in(daemon.dir())
         );
         assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
-        // It came back with the connection, and would be there when the next one starts.
+        // The message returned through the lost connection. The next daemon would get it.
         assert_eq!(queue.take().as_deref(), Some(&b"job"[..]));
     }
 }
 
-fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
+fn nothing_is_left_if_the_guard_has_children_that_it_spares() {
     let queue = Queue::new();
-    // What a container's entry point does.
+    // The entry point of a container does this.
     let script = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >stranger; exec \"$@\"";
     for _ in 0..5 {
         let daemon = Daemon::start_by(
@@ -292,7 +292,7 @@ fn nothing_is_left_either_where_the_guard_has_children_that_it_spares() {
     }
 }
 
-fn exit_codes_are_known_also_where_the_ends_of_children_are_ignored() {
+fn exit_codes_are_known_even_if_sigchld_is_ignored() {
     let queue = Queue::new();
     for script in [
         "exec env --ignore-signal=CHLD \"$@\"",
@@ -330,7 +330,7 @@ fn a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it() {
         .spawn()
         .unwrap();
     let pid = Pid::from_raw(guard.id().cast_signed());
-    // It opens its end when the supervisor does: that one is there, and reads its configuration.
+    // Opening succeeds when the supervisor opens the file: it then runs and reads its configuration.
     let mut slow = fs::File::options().write(true).open(&config).unwrap();
     for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTERM] {
         kill(pid, signal).unwrap();
@@ -343,7 +343,7 @@ fn a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it() {
     assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
-/// The second has to find the first at work.
+/// The second job must start while the first one runs.
 const LEAVING: &str = r#"
 leave() { (setsid "$@" /bin/sh -c 'echo $$ >> '$file'; exec /bin/sleep 1000' >/dev/null 2>&1 &) }
 until_there() { until test -s $1; do sleep 0.02; done; }
@@ -388,7 +388,7 @@ fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_star
     assert_eq!(daemon.end().0, Some(0));
 }
 
-fn what_a_job_orphans_is_reaped_while_it_runs() {
+fn orphans_of_a_job_are_reaped_while_it_runs() {
     let queue = Queue::new();
     let script = "for n in 1 2 3 4 5 6 7 8 9; do (true &); done; echo $$ >> pids; exec sleep 1000";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
@@ -404,7 +404,7 @@ fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
     let supervisor = supervisor(&daemon);
-    // What the terminal sends to the guard's group comes once, by way of the guard.
+    // A signal from the terminal goes to the guard's group and reaches the supervisor once, through the guard.
     assert_eq!(getpgid(Some(supervisor)), Ok(supervisor));
     assert_ne!(getpgid(Some(daemon.pid())), Ok(supervisor));
 }
@@ -463,7 +463,7 @@ fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
     assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
-fn a_guard_hands_back_the_supervisors_exit_code_and_spares_what_was_there_before_it() {
+fn a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("tidegate.toml");
     fs::write(config, "colour = 1").unwrap();

@@ -1,6 +1,6 @@
-//! One suite for every kind of runner: what a pool may expect of the seam, whatever executes the job.
+//! One suite for every kind of runner: what a pool expects of each of them.
 //!
-//! A kind joins with a [`Kit`], which makes a manager whose jobs do a [`Task`], and a line at the end.
+//! To add a kind, implement [`Kit`], which makes a manager whose jobs do a [`Task`], and add a line at the end.
 
 use std::{
     fs::OpenOptions,
@@ -32,24 +32,24 @@ use crate::support::{
 };
 use crate::{harness::Trials, needs::Need};
 
-/// What a job does. "Says" is a line to the witness, which it holds open to its end.
+/// What a job does. "Says" means that it writes a line to the witness, which it keeps open until its end.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// It is done.
+    /// Succeeds.
     Done,
-    /// It fails, for the reason "why".
+    /// Fails with the reason "why".
     Fail,
-    /// It asks for later.
+    /// Asks for a retry.
     Retry,
-    /// It refuses itself, for the reason "never".
+    /// Rejects its message with the reason "never".
     Reject,
-    /// It says "started" and waits; asked to end, it ends badly.
+    /// Says "started" and waits. When told to end, it fails.
     Obey,
-    /// It says "started" and waits; asked to end, it ends well.
+    /// Says "started" and waits. When told to end, it succeeds.
     EndWell,
-    /// It says "started" and waits, whatever it is asked.
+    /// Says "started" and waits. Ignores all requests to end.
     Ignore,
-    /// It copies its body to the file "body" and its attempt to the file "attempt".
+    /// Copies its body to the file "body" and its attempt to the file "attempt".
     Copy,
 }
 
@@ -69,14 +69,14 @@ const BRIEF: Duration = Duration::from_millis(50);
 
 trait Kit {
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager>;
-    /// Whether a runner takes another job after one that ended by itself.
+    /// Whether a runner takes another job after a job that ended by itself.
     fn reusable(&self) -> bool;
-    /// A manager whose runners cannot start, where the kind can have such a thing.
+    /// A manager whose runners cannot start, if the kind can have one.
     fn cannot_start(&self) -> Option<Box<dyn RunnerManager>>;
 }
 
 struct Exec {
-    /// By way of a launcher, as a job with limits is.
+    /// Through a launcher, like a job with limits.
     is_launched: bool,
 }
 
@@ -185,7 +185,7 @@ struct Container;
 
 impl Kit for Container {
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
-        // Whoever is the first process of a container does not end of a TERM by default.
+        // The first process of a container ignores TERM by default.
         let wait = |on_term: &str| {
             format!(
                 "trap '{on_term}' TERM; exec 9>/folder/witness; echo started >&9; \
@@ -296,7 +296,7 @@ async fn create(manager: &dyn RunnerManager) -> Box<dyn Runner> {
     manager.create(request).await.expect("a runner")
 }
 
-/// Runs one job that nobody interferes with.
+/// Runs one job without interference.
 async fn run(kit: &impl Kit, task: Task, limits: Limits) -> RunReport {
     let witness = Witness::new();
     let manager = kit.manager(task, limits, &witness);
@@ -304,7 +304,7 @@ async fn run(kit: &impl Kit, task: Task, limits: Limits) -> RunReport {
     soon(runner.run(&job("", 1), JobControl::default())).await
 }
 
-/// Starts one job, does `interfere` once it runs, and hands back its end, when nothing of it runs any more.
+/// Starts one job, calls `interfere` while it runs, and returns its report when no process of it is left.
 async fn run_and(
     kit: &impl Kit,
     task: Task,
@@ -360,7 +360,7 @@ async fn ends_a_job_at_its_timeout(kit: impl Kit) {
     for task in [Task::Obey, Task::Ignore] {
         let limits = Limits {
             timeout: BRIEF,
-            // One that obeys does so long before this; the other is the reason for it.
+            // `Obey` ends long before this grace is over. The other task runs into it.
             kill_grace: if matches!(task, Task::Obey) {
                 PATIENCE
             } else {
@@ -390,7 +390,7 @@ async fn stops_a_job_by_force_after_its_grace(kit: impl Kit) {
     assert!(matches!(end, JobEnd::Stopped), "{end:?}");
 }
 
-async fn believes_a_job_that_ends_well_when_it_is_stopped(kit: impl Kit) {
+async fn a_job_that_succeeds_while_it_is_stopped_is_done(kit: impl Kit) {
     let end = run_and(&kit, Task::EndWell, AMPLE, |control| control.stop.cancel()).await;
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
 }
@@ -452,7 +452,7 @@ async fn delivers_the_body_byte_for_byte_and_the_attempt(kit: impl Kit) {
     }
 }
 
-async fn says_truly_whether_it_can_be_reused(kit: impl Kit) {
+async fn reports_correctly_whether_it_can_be_reused(kit: impl Kit) {
     let witness = Witness::new();
     for task in [Task::Done, Task::Fail, Task::Retry, Task::Reject] {
         let manager = kit.manager(task, AMPLE, &witness);
@@ -477,7 +477,7 @@ async fn tells_a_runner_that_cannot_start_from_a_job_that_fails(kit: impl Kit) {
         id: RunnerId(1),
         pool: "pool".into(),
     };
-    // A kind may find out at either of the two.
+    // A kind may report it in either of the two calls.
     if let Ok(mut runner) = manager.create(request).await {
         let report = soon(runner.run(&job("", 1), JobControl::default())).await;
         assert!(matches!(report.end, JobEnd::NotStarted(_)), "{report:?}");
@@ -505,13 +505,13 @@ macro_rules! conformance {
             ends_a_job_at_its_timeout,
             stops_a_job_with_grace,
             stops_a_job_by_force_after_its_grace,
-            believes_a_job_that_ends_well_when_it_is_stopped,
+            a_job_that_succeeds_while_it_is_stopped_is_done,
             kills_a_job_at_once,
             kills_a_job_in_its_grace,
             does_not_start_a_job_that_is_already_stopped,
             leaves_nothing_running_when_its_future_is_dropped,
             delivers_the_body_byte_for_byte_and_the_attempt,
-            says_truly_whether_it_can_be_reused,
+            reports_correctly_whether_it_can_be_reused,
             tells_a_runner_that_cannot_start_from_a_job_that_fails,
         ]);
     };

@@ -1,4 +1,4 @@
-//! The shims of `examples/warm`, each where its interpreter is present.
+//! The shims of `examples/warm`, each if its interpreter is present.
 
 use std::{path::Path, sync::Arc};
 
@@ -61,7 +61,7 @@ async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
         headers: Headers::from([("n".to_owned(), 7.into())]),
         ..Message::default()
     };
-    // An id with all that a shell and JSON could stumble over.
+    // An id with characters that are difficult for a shell and for JSON.
     let job = Job::new("p".into(), "q".into(), Arc::new(message), 3, || {
         "a \"b\\\" 'c' $d \u{1f600}".into()
     });
@@ -70,8 +70,8 @@ async fn end(runner: &mut dyn Runner, body: &'static [u8]) -> JobEnd {
     report.end
 }
 
-/// What every language's handler is held to. Whatever it is asked, it also prints a stray line. Its own errors are of
-/// the class `raised`.
+/// What every language's handler must do. For every job it also prints a stray line. Its own errors have the class
+/// `raised`.
 async fn holds(interpreter: &str, extension: &str, raised: &str) {
     let mut runner = runner(interpreter, extension).await;
     let runner = &mut *runner;

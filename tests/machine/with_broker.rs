@@ -1,4 +1,4 @@
-//! `scripts/with-broker`: what a command that runs under it may rely on, and what is left when it has gone.
+//! `scripts/with-broker`: what a command under it can rely on, and what is left when it has ended.
 
 use std::{
     fs,
@@ -26,8 +26,8 @@ trials! {
         the_command_has_the_url_that_was_set_and_hands_back_its_code,
         the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version,
         the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none,
-        without_a_version_that_there_is_the_script_says_how_it_is_used,
-        without_a_command_the_script_says_how_it_is_used,
+        an_unknown_version_prints_the_usage,
+        a_missing_command_prints_the_usage,
         a_command_that_does_not_exist_starts_no_broker,
     ],
     tasks(Need::PrivateNode): [
@@ -52,7 +52,7 @@ async fn output(command: &mut Command) -> (ExitStatus, String, String) {
     (status, text(stdout), text(stderr))
 }
 
-/// Whether something at `address` greets an AMQP client.
+/// Whether a broker at `address` greets an AMQP client.
 async fn greets(address: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return false;
@@ -80,7 +80,7 @@ async fn version_at(address: &str) -> String {
     }
 }
 
-/// Something that greets as RabbitMQ of this version does, and does no more. Its URL.
+/// A server that sends the greeting of this RabbitMQ version, and nothing more. Returns its URL.
 async fn broker_that_says(version: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -94,14 +94,14 @@ async fn broker_that_says(version: &'static str) -> String {
             frame.extend((table.len() as u32).to_be_bytes());
             frame.extend(table.as_bytes());
             frame.extend(b"\0\0\0\x05PLAIN\0\0\0\x05en_US\xce");
-            // A client that hangs up early has seen enough.
+            // A client may close the connection early.
             let _ = stream.write_all(&frame).await;
         }
     });
     format!("amqp://guest:guest@{address}/%2f")
 }
 
-/// A run for a version, on a machine that has this URL and, as its own or in a folder, a server that does not start.
+/// A run for a version on a machine with this URL. Its installed server and the one in a folder do not start.
 fn with_version(scratch: &Path, version: &str, url: &str) -> Command {
     let bin = scratch.join("bin");
     let server = scratch.join(format!(
@@ -122,8 +122,8 @@ fn with_version(scratch: &Path, version: &str, url: &str) -> Command {
     command
 }
 
-/// The processes that have `folder` in their environment. A daemon of the node would have closed the descriptor
-/// of the witness, but not forgotten its folder.
+/// The processes with `folder` in their environment. A daemon of the node would have closed the witness's descriptor,
+/// but its environment would still contain the folder.
 fn processes_of(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("a path of text");
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -139,7 +139,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The version that these tests are to run on, where they are told one.
+/// The version that these tests must run on, if one is set.
 fn wanted_version() -> Option<String> {
     std::env::var("TIDEGATE_TEST_RABBITMQ_VERSION").ok()
 }
@@ -181,7 +181,7 @@ async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_t
         (other, "not using AMQP_URL: it is RabbitMQ 3, not 4"),
         (unseen, "not using AMQP_URL: its version cannot be seen"),
     ] {
-        // Whatever it finds instead, or nothing.
+        // The script may find another broker or none.
         let (_, stdout, stderr) = output(&mut with_version(scratch.path(), "4", &url)).await;
 
         assert_ne!(stdout, url);
@@ -189,7 +189,7 @@ async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_t
     }
 }
 
-async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
+async fn an_unknown_version_prints_the_usage() {
     for arguments in [
         ["--version", "true"],
         ["--version", "5"],
@@ -202,7 +202,7 @@ async fn without_a_version_that_there_is_the_script_says_how_it_is_used() {
     }
 }
 
-async fn without_a_command_the_script_says_how_it_is_used() {
+async fn a_missing_command_prints_the_usage() {
     let (status, stdout, stderr) = output(&mut with_broker()).await;
 
     assert_eq!(status.code(), Some(2));
@@ -228,7 +228,7 @@ async fn a_private_node_serves_the_command_and_leaves_nothing_behind() {
     let scratch = witness.folder().join("scratch");
     fs::create_dir(&scratch).expect("a folder");
     let mounts = fs::read_to_string("/proc/mounts").expect("mounts");
-    // The node inherits descriptor 8, so the witness sees the last of it go.
+    // The node inherits descriptor 8, so the witness sees when its last process ends.
     let mut command = Command::new("bash");
     command
         .args(["-c", "exec 8>\"$0\" && exec \"$@\""])
@@ -251,10 +251,11 @@ async fn a_private_node_serves_the_command_and_leaves_nothing_behind() {
         assert!(found.starts_with(&format!("{version}.")), "{found}");
     }
     assert_eq!(fs::read_dir(&scratch).expect("a folder").count(), 1);
-    // What is mounted for a node in a system of its own is seen by nobody else.
+    // No other process sees what is mounted for a node in a system of its own.
     assert_eq!(fs::read_to_string("/proc/mounts").expect("mounts"), mounts);
 
-    // To the script alone, as a service manager does: it must reach the command, and the node outlives that.
+    // Sent only to the script, as a service manager does. The command must get it, and the node must outlive the
+    // command.
     let pid = child.id().expect("a running script");
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).expect("a running script");
     let status = soon(child.wait()).await.expect("a script that ends");

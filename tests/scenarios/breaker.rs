@@ -1,4 +1,4 @@
-//! The breaker: bursts of failures leave messages in the queue.
+//! The breaker: during a burst of failures, messages stay in the queue.
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
@@ -13,12 +13,12 @@ const RULES: BreakerRules = BreakerRules {
     pause: Duration::from_secs(20),
 };
 
-/// Jobs that take a second and then fail, as long as they are told to.
+/// Jobs that take a second and then fail while they are told to.
 #[derive(Clone, Default)]
 struct Flaky {
     fails: Arc<AtomicBool>,
     runs: Arc<AtomicU32>,
-    /// Jobs that run at this instant, and the most that ever did since that was last asked.
+    /// Jobs that run now, and the most that ran at once since this was last asked.
     running: Arc<AtomicU32>,
     most: Arc<AtomicU32>,
 }
@@ -30,7 +30,7 @@ impl Flaky {
         flaky
     }
 
-    fn mend(&self) {
+    fn repair(&self) {
         self.fails.store(false, Ordering::Relaxed);
     }
 
@@ -60,7 +60,7 @@ impl Flaky {
 fn breaking(policy: Policy) -> PoolSettings {
     PoolSettings {
         retry: RetrySettings {
-            // Out of the way: what is counted here are first attempts.
+            // Long, so that only first attempts are counted.
             backoff: Duration::from_secs(3600),
             backoff_max: Duration::from_secs(3600),
             breaker: Some(RULES),
@@ -96,7 +96,7 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
         Some("breaker open: 10 of the last 10 jobs failed within 30s; last: the database is down")
     );
     until(&supervisor, "gone", is_gone).await;
-    // Ten that open it, and what the other workers had just taken.
+    // The ten that open it, and the jobs that other workers had just taken.
     let burst = flaky.runs();
     assert!((10..15).contains(&burst), "{burst} jobs");
     let left = 100 - u64::from(burst);
@@ -109,9 +109,9 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
     .await;
     let quiet = status(&supervisor);
     assert_eq!((quiet.depth.ready, quiet.depth.stale), (left + 1, false));
-    assert_eq!(quiet.jobs.requeued, 0, "nothing goes round");
+    assert_eq!(quiet.jobs.requeued, 0, "no message is given back");
 
-    flaky.mend();
+    flaky.repair();
     until(&supervisor, "on trial", |pool| pool.runners.busy == 1).await;
     let most = Duration::from_millis(900);
     throughout(&supervisor, most, "on trial", |pool| {
@@ -123,7 +123,7 @@ async fn a_burst_of_failures_leaves_the_rest_in_the_queue_until_a_trial_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn trials_that_fail_come_one_at_a_time_and_ever_later() {
+async fn failing_trials_come_one_at_a_time_and_less_and_less_often() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 100);
@@ -132,7 +132,7 @@ async fn trials_that_fail_come_one_at_a_time_and_ever_later() {
     until(&supervisor, "gone", is_gone).await;
     let burst = flaky.runs();
     flaky.most.store(0, Ordering::Relaxed);
-    // After 20, 40, 80, 160 and 160 seconds, and some for each to be looked at and run.
+    // After 20, 40, 80, 160 and 160 seconds, plus the time to notice and run each trial.
     let mut trials = Vec::new();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(24)).await;
@@ -174,7 +174,7 @@ async fn a_share_of_failures_below_the_threshold_never_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_other_than_done_are_no_failures_and_close_it_too() {
+async fn retries_and_rejections_are_no_failures_and_close_it_too() {
     for answer in [Outcome::retry(), Outcome::reject("no such picture")] {
         let broker = broker();
         let fails = Arc::new(AtomicBool::new(false));
@@ -215,13 +215,13 @@ async fn answers_other_than_done_are_no_failures_and_close_it_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_stands_for_it() {
+async fn jobs_that_ran_when_it_opened_finish_without_delaying_or_replacing_the_trial() {
     let broker = broker();
     let (mut held, long) = Held::new();
     let flaky = Flaky::failing();
     let runs = flaky.runs.clone();
     let fails = flaky.fails.clone();
-    // The first one takes its time.
+    // The first job takes longer.
     let handler = move |job: Job| -> JobFuture {
         if runs.fetch_add(1, Ordering::Relaxed) == 0 {
             return long(job);
@@ -236,7 +236,7 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
         })
     };
     send(&broker, 50);
-    // With preemption, too: it is for scaling.
+    // Preemption must not matter here: it is for scaling.
     let settings = PoolSettings {
         preempt: true,
         ..breaking(Policy::fixed(5).max(6))
@@ -260,8 +260,8 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
         is_broken,
     )
     .await;
-    flaky.mend();
-    until(&supervisor, "mended", |pool| {
+    flaky.repair();
+    until(&supervisor, "repaired", |pool| {
         pool.state == PoolState::Active && pool.workers.live == 5
     })
     .await;
@@ -270,7 +270,7 @@ async fn what_ran_when_it_opened_is_finished_and_neither_delays_the_trial_nor_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_ahead_goes_back_to_the_queue_when_it_opens() {
+async fn prefetched_messages_go_back_to_the_queue_when_it_opens() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 100);
@@ -311,7 +311,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
         pool.state == PoolState::Paused && is_gone(pool)
     })
     .await;
-    flaky.mend();
+    flaky.repair();
     supervisor.resume(&name()).unwrap();
     until(&supervisor, "tried at once", |pool| pool.jobs.done == 1).await;
     until(&supervisor, "as pinned", |pool| pool.workers.live == 4).await;
@@ -323,7 +323,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_takes_it_away_or_tries_at_once() {
+async fn a_reload_removes_it_or_starts_a_trial_at_once() {
     let broker = broker();
     let flaky = Flaky::failing();
     send(&broker, 200);
@@ -332,7 +332,7 @@ async fn a_reload_takes_it_away_or_tries_at_once() {
     until(&supervisor, "broken", is_broken).await;
     until(&supervisor, "gone", is_gone).await;
 
-    // Another command may be what was missing.
+    // A new command may fix the failures.
     let runs = flaky.runs();
     let pool = |settings: &PoolSettings, runners| PoolSpec {
         settings: settings.clone(),

@@ -1,10 +1,10 @@
-//! Copies that one queue, or no queue, takes; and what the pool does meanwhile.
+//! Copies that one queue or no queue accepts, and what the pool does meanwhile.
 
 use tidegate::queue::{QueueErrorKind, QueueSpec};
 
 use super::*;
 
-/// Jobs whose body is not `good` fail as many times as there are attempts but one.
+/// Jobs whose body is not `good` fail in all attempts except the last.
 fn fails_first(settings: &PoolSettings) -> impl RunnerManager + use<> {
     let last = settings.retry.max_attempts;
     HandlerManager::new(move |job: Job| async move {
@@ -26,7 +26,7 @@ fn twice(policy: Policy) -> PoolSettings {
     }
 }
 
-/// Waits as [`until`] does, and checks that intake is never closed meanwhile.
+/// Waits like [`until`], and checks that intake is never closed.
 async fn until_done(supervisor: &Supervisor, jobs: u64) -> PoolStatus {
     until(supervisor, "done", |pool| {
         assert_ne!(pool.state, PoolState::Blocked, "{pool:#?}");
@@ -36,7 +36,7 @@ async fn until_done(supervisor: &Supervisor, jobs: u64) -> PoolStatus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
+async fn a_retry_queue_that_never_confirms_is_bypassed_and_reported() {
     let broker = broker();
     let settings = twice(Policy::fixed(10));
     broker.set_refusal("jobs.retry.1000", Some(QueueErrorKind::Timeout));
@@ -60,7 +60,7 @@ async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
             seen = pool.cause;
         }
     );
-    // One wait for a confirm, and the retries' own second.
+    // One confirm timeout, plus the second of the retry level.
     assert!(
         begun.elapsed() < Duration::from_secs(40),
         "{:?}",
@@ -76,7 +76,7 @@ async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
         (pool.jobs.retried, pool.jobs.lost, pool.jobs.requeued),
         (500, 0, 0)
     );
-    // It is tried again, and taken when it is well.
+    // The queue is tried again, and used when it works.
     broker.set_refusal("jobs.retry.1000", None);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(status(&supervisor).cause, None);
@@ -89,7 +89,7 @@ async fn a_retry_queue_that_never_confirms_is_gone_round_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_of_someone_elses_gets_nothing() {
+async fn a_retry_queue_with_another_declaration_gets_nothing() {
     let broker = broker();
     let settings = twice(Policy::fixed(3));
     broker.declare_queue("jobs.retry.1000", QueueKind::Classic);
@@ -110,7 +110,7 @@ async fn a_retry_queue_of_someone_elses_gets_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_retry_queue_can_be_had_a_retry_waits_with_us_and_is_counted() {
+async fn a_retry_without_a_usable_queue_is_held_and_counted() {
     let broker = broker();
     let settings = twice(Policy::fixed(2));
     broker.set_full_of_queues(true);
@@ -154,7 +154,7 @@ async fn dead_letters_that_are_full_hold_their_jobs_and_no_others() {
             .is_some_and(|cause| cause.contains("jobs.dead takes no copy"))
     })
     .await;
-    // More than the pool has workers: no message waits behind them for ever.
+    // More than the pool has workers: no message may wait behind them for ever.
     for _ in 0..9 {
         broker.send(QUEUE, "bad");
     }
@@ -176,7 +176,7 @@ async fn dead_letters_that_are_full_hold_their_jobs_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_for_dead_letters_of_another_make_is_used_as_it_is() {
+async fn a_dead_letter_queue_with_another_declaration_is_used() {
     let broker = broker();
     broker.declare_queue("jobs.dead", QueueKind::Quorum);
     let handler = |_: Job| async { Ok(Outcome::reject("never")) };
@@ -240,7 +240,7 @@ async fn a_confirm_that_an_alarm_holds_back_is_waited_for() {
         pool.state == PoolState::Blocked
     })
     .await;
-    // The broker has them, and says so much later.
+    // The broker has the messages, and confirms them much later.
     let stored = broker.ready("jobs.dead").expect("a queue");
     assert!(stored > 0);
     throughout(&supervisor, Duration::from_secs(300), "blocked", |pool| {
@@ -259,11 +259,11 @@ async fn a_confirm_that_an_alarm_holds_back_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_that_the_broker_cannot_send_back_are_counted_and_said() {
+async fn retries_that_the_broker_cannot_send_back_are_counted_and_reported() {
     let broker = broker();
     let settings = twice(Policy::fixed(2));
     let jobs = fails_first(&settings);
-    // Its messages leave it, and come out nowhere: as with RabbitMQ while the pool's queue is full.
+    // Its messages leave the queue and are lost, as with RabbitMQ while the pool's queue is full.
     let swallowing = QueueSpec {
         name: "jobs.retry.1000".into(),
         kind: QueueKind::Quorum,
@@ -288,7 +288,7 @@ async fn retries_that_the_broker_cannot_send_back_are_counted_and_said() {
     })
     .await;
     assert_eq!(pool.delayed, 5);
-    // They come back after all.
+    // They arrive late.
     for mut message in kept {
         message.properties.expiration = None;
         broker.send_back(QUEUE, message);

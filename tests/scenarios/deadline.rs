@@ -1,11 +1,11 @@
-//! Deadlines: no delivery is held for longer than the broker lets us.
+//! Deadlines: no delivery is held for longer than the broker allows.
 
 use std::time::Duration;
 
 use super::*;
 
 const ACK_DEADLINE: Duration = Duration::from_secs(100);
-/// Less 10 s of grace and 5 s to settle in.
+/// The deadline minus 10 s of grace and 5 s for settlement.
 const STOP: Duration = Duration::from_secs(85);
 
 fn patient(policy: Policy) -> PoolSettings {
@@ -15,7 +15,7 @@ fn patient(policy: Policy) -> PoolSettings {
     }
 }
 
-/// A job that ends when it is told to, and counts how often it began.
+/// A job that ends when it is told to, and counts its starts.
 fn endless(began: &Arc<AtomicU32>) -> impl Fn(Job) -> JobFuture + Send + Sync + 'static {
     let began = began.clone();
     move |job: Job| -> JobFuture {
@@ -52,7 +52,7 @@ async fn a_job_is_stopped_before_its_delivery_is_held_too_long_and_given_back_as
         (0, 0, 0)
     );
     until(&supervisor, "again", |_| began.load(Ordering::Relaxed) == 2).await;
-    // Nothing of it is a drain's.
+    // The pool is paused, not drained.
     supervisor.pause(&name()).unwrap();
     until(&supervisor, "given back again", |pool| {
         pool.jobs.requeued == 2
@@ -101,13 +101,13 @@ async fn a_job_that_ends_well_when_it_is_told_to_end_is_done_and_its_worker_stay
     };
     let supervisor = start(&broker, settings, HandlerManager::new(handler));
     until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
-    // Its order to end was for that job alone.
+    // The order to end was only for that job.
     broker.send(QUEUE, "quick");
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
     assert_eq!(after.jobs.requeued, 0);
 }
 
-/// Runners that end no job, whatever they are told.
+/// Runners that do not end their job when they are told to.
 #[derive(Debug)]
 struct Deaf;
 
@@ -132,7 +132,7 @@ impl Runner for Deaf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_does_not_end_its_job_is_let_go_of_in_time() {
+async fn a_runner_that_does_not_end_its_job_is_dropped_in_time() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let supervisor = start(&broker, patient(Policy::fixed(1)), Deaf);
@@ -143,7 +143,7 @@ async fn a_runner_that_does_not_end_its_job_is_let_go_of_in_time() {
     assert!(begun.elapsed() < ACK_DEADLINE, "{begun:?}");
 }
 
-/// Runners that never come up.
+/// Runners that never start.
 #[derive(Debug)]
 struct Never;
 
@@ -159,7 +159,7 @@ impl RunnerManager for Never {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_does_not_come_up_holds_no_delivery_for_too_long_either() {
+async fn a_runner_that_does_not_start_holds_no_delivery_for_too_long() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let supervisor = start(&broker, patient(Policy::fixed(1)), Never);
@@ -173,7 +173,7 @@ async fn a_runner_that_does_not_come_up_holds_no_delivery_for_too_long_either() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_waited_too_long_behind_others_is_given_back_and_not_started() {
+async fn a_delivery_that_waited_too_long_behind_others_is_given_back_and_not_started() {
     let broker = broker();
     let starts = Arc::new(std::sync::Mutex::new(Vec::new()));
     let handler = {
@@ -195,11 +195,11 @@ async fn what_has_waited_too_long_behind_others_is_given_back_and_not_started() 
         ..patient(Policy::fixed(1))
     };
     let begun = Instant::now();
-    // One that starts 60 s after its arrival has 25 s left, one of 80 s has 5.
+    // A job that starts 60 s after its delivery has 25 s left; one that starts after 80 s has 5.
     let runners = HandlerManager::new(handler).timeout(Duration::from_secs(25));
     let supervisor = start(&broker, settings, runners);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 6).await;
-    // Two were given back together, and then were fresh.
+    // Two were given back together and delivered again.
     assert_eq!((after.jobs.requeued, after.jobs.retried), (2, 0));
     let mut starts = starts.lock().unwrap().clone();
     starts.sort();
@@ -223,6 +223,6 @@ async fn a_drain_that_comes_first_is_what_stops_a_job() {
         error,
         DrainError::DeadlinePassed { given_back: 1 }
     ));
-    // What a drain stops counts for nothing.
+    // A stop by a drain is not counted.
     assert_eq!(give_backs(&broker.take(QUEUE)[0]), Some(0));
 }

@@ -1,4 +1,4 @@
-//! The count of messages in the retry queues, and what it costs the broker.
+//! The count of messages in the retry queues, and its cost for the broker.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// A broker that counts how often it was asked for a queue that it does not have.
+/// A broker that counts probes of queues that do not exist.
 #[derive(Debug, Clone)]
 struct Asked {
     broker: MemoryBroker,
@@ -40,7 +40,7 @@ impl Asked {
         Supervisor::start(Arc::new(self.clone()), vec![pool], None).unwrap()
     }
 
-    /// How often, of all queues, and of how many.
+    /// The number of such probes, and of different queues.
     fn not_found(&self) -> (u32, usize) {
         let not_found = self
             .not_found
@@ -97,7 +97,7 @@ impl QueueDriver for Asked {
     }
 }
 
-/// Jobs that all want to be run again in a minute.
+/// Jobs that ask to run again in a minute.
 fn later() -> impl RunnerManager {
     HandlerManager::new(|_: Job| async {
         Ok(Outcome::Retry {
@@ -107,7 +107,7 @@ fn later() -> impl RunnerManager {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
+async fn a_missing_retry_queue_is_rarely_probed() {
     let broker = broker();
     let asked = Asked::new(&broker);
     let supervisor = asked.start(settings(Policy::fixed(1)), later());
@@ -116,14 +116,14 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
     assert!(levels > 5, "{levels}");
     assert_eq!(times as usize, levels, "each once");
 
-    // A retry makes its own queue known, and is no reason to ask for the others.
+    // A retry tells the pool about its own queue only. The other queues are not probed more often.
     tokio::time::sleep(Duration::from_secs(1800)).await;
     broker.send(QUEUE, "one");
     until(&supervisor, "delayed", |pool| pool.delayed == 1).await;
     tokio::time::sleep(Duration::from_secs(1700)).await;
     assert_eq!(asked.not_found(), (times, levels));
 
-    // Another daemon may have made one in the meantime. Two are there by now: the retry's, and that of the dead letters,
+    // Another daemon may have made one in the meantime. Two exist by now: the retry queue, and the dead-letter queue,
     // where the message went after its last attempt.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let (again, _) = asked.not_found();
@@ -131,7 +131,7 @@ async fn a_retry_queue_that_is_missing_is_hardly_ever_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_run_left_is_counted() {
+async fn messages_of_an_earlier_run_are_counted() {
     let broker = broker();
     broker.declare_queue("jobs.retry.64000", QueueKind::Quorum);
     for queue in ["jobs.retry.64000", "jobs.retry.64000"] {
@@ -139,7 +139,7 @@ async fn what_an_earlier_run_left_is_counted() {
     }
     let supervisor = Asked::new(&broker).start(settings(Policy::fixed(1)), later());
     until(&supervisor, "delayed", |pool| pool.delayed == 2).await;
-    // Its queue may go, and come back by the next retry.
+    // A deleted retry queue is made again by the next retry.
     assert!(broker.delete_queue("jobs.retry.64000"));
     until(&supervisor, "gone", |pool| pool.delayed == 0).await;
     broker.send(QUEUE, "one");
@@ -160,7 +160,7 @@ async fn dead_letters_that_wait_now_are_counted_from_any_source() {
     broker.take("jobs.dead");
     let purged = until(&supervisor, "gone", |pool| pool.dead_waiting == 0).await;
     assert_eq!(purged.jobs.dead, 1);
-    // A queue that was not there when it was looked for is known as soon as something is put into it.
+    // A queue that did not exist when it was probed is known when a message is published to it.
     assert!(broker.delete_queue("jobs.dead"));
     tokio::time::sleep(Duration::from_secs(60)).await;
     broker.send(QUEUE, "bad");

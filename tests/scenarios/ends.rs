@@ -1,4 +1,4 @@
-//! Drains, stops and the last handle: no job is lost.
+//! Drains, stops and drops of the last handle: no job is lost.
 
 use super::*;
 
@@ -49,7 +49,7 @@ async fn jobs_that_outlast_the_drains_deadline_are_stopped_and_given_back() {
         error,
         DrainError::DeadlinePassed { given_back: 2 }
     ));
-    // The deadline, and then the handlers' own grace of ten seconds.
+    // The deadline, plus the handlers' grace of ten seconds.
     assert!(
         begun.elapsed() >= Duration::from_secs(30) && begun.elapsed() < Duration::from_secs(45)
     );

@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// Runners that cannot start until they are mended.
+/// Runners that cannot start until they are fixed.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) tries: Arc<AtomicU32>,
-    pub(super) mended: Arc<std::sync::atomic::AtomicBool>,
+    pub(super) repaired: Arc<std::sync::atomic::AtomicBool>,
 }
 
 struct Instantly;
@@ -19,7 +19,7 @@ impl RunnerManager for Broken {
 
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         self.tries.fetch_add(1, Ordering::Relaxed);
-        if self.mended.load(Ordering::Relaxed) {
+        if self.repaired.load(Ordering::Relaxed) {
             return Ok(Box::new(Instantly));
         }
         Err(StartError {
@@ -46,10 +46,10 @@ impl Runner for Instantly {
 async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     let broker = broker();
     let tries = Arc::new(AtomicU32::new(0));
-    let mended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let repaired = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let runners = Broken {
         tries: tries.clone(),
-        mended: mended.clone(),
+        repaired: repaired.clone(),
     };
     for n in 0..20 {
         broker.send(QUEUE, format!("job {n}"));
@@ -62,17 +62,17 @@ async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
     assert!(faulted.cause.unwrap().contains("thumb.py: no such file"));
     let first_burst = tries.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(120)).await;
-    // One trial at a time after 1, 2, 4, 8, 16, 32 and 60 s.
+    // One trial at a time, after 1, 2, 4, 8, 16, 32 and 60 s.
     let trials = tries.load(Ordering::Relaxed) - first_burst;
     assert!((5..=7).contains(&trials), "{trials} trials");
     assert_eq!(broker.ready(QUEUE), Some(20), "messages stay ready");
     assert_eq!(status(&supervisor).jobs.retried, 0);
-    mended.store(true, Ordering::Relaxed);
+    repaired.store(true, Ordering::Relaxed);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 20).await;
     assert_eq!(after.jobs.retried + after.jobs.dead, 0);
 }
 
-/// Runners of which one, the second, cannot start.
+/// Runners of which only the second cannot start.
 #[derive(Debug)]
 struct Once {
     tries: AtomicU32,
@@ -122,12 +122,12 @@ async fn a_long_job_does_not_keep_a_pool_faulted_that_could_not_start_another() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_no_runner_starts_for_does_not_go_round_among_the_workers() {
+async fn a_message_whose_runner_cannot_start_does_not_go_from_worker_to_worker() {
     let broker = broker();
     let tries = Arc::new(AtomicU32::new(0));
     let runners = Broken {
         tries: tries.clone(),
-        mended: Arc::default(),
+        repaired: Arc::default(),
     };
     let settings = PoolSettings {
         keep_warm: 50,

@@ -1,4 +1,4 @@
-//! A broker that falls silent: connections stay open, and nothing is answered any more. And a driver that panics.
+//! A broker that stops answering while its connections stay open, and a driver that panics.
 
 use std::{
     pin::Pin,
@@ -16,12 +16,12 @@ use tidegate::{
 };
 use tokio::sync::watch;
 
-/// The in-memory broker, until it is frozen.
+/// The in-memory broker until it is frozen.
 #[derive(Debug, Clone)]
 struct Freezing {
     broker: MemoryBroker,
     frozen: Arc<AtomicBool>,
-    /// Panics where a consumer is opened.
+    /// Whether opening a consumer panics.
     breaks: Arc<AtomicBool>,
     opened: Arc<AtomicU32>,
 }
@@ -161,7 +161,7 @@ impl Settle for FreezingSettle {
 type Handler = Box<dyn Fn(Job) -> Pin<Box<JobResult>> + Send + Sync>;
 type JobResult = dyn Future<Output = Result<Outcome, BoxError>> + Send;
 
-/// Two busy workers and one that waits, at a broker that has fallen silent.
+/// Two busy workers and an idle one, at a broker that has stopped answering.
 async fn frozen() -> (Supervisor, Held) {
     let broker = broker();
     let driver = Freezing::new(&broker);
@@ -206,7 +206,7 @@ async fn a_stop_does_not_wait_for_a_broker_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_within_its_grace_and_the_jobs_own_whatever_the_broker_does() {
+async fn a_drain_ends_within_its_grace_and_the_jobs_grace_whatever_the_broker_does() {
     let (supervisor, _held) = frozen().await;
     let begun = Instant::now();
     let drained = ends(supervisor.drain(Duration::from_secs(1))).await;

@@ -1,5 +1,5 @@
-//! Quorum queues that give messages up: nothing is lost on one, whatever its delivery limit, and what takes the daemon
-//! with it costs nobody else.
+//! Quorum queues with a delivery limit: no message is lost, whatever the limit. A message that kills the daemon does
+//! not affect other messages.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use tidegate::queue::QueueErrorKind;
 
 use super::*;
 
-/// As many returns as the queue allows. RabbitMQ 4 has 20 where nobody says otherwise.
+/// Allowed returns per message. 20 is the default of RabbitMQ 4.
 const LIMITS: [u32; 4] = [1, 2, 3, 20];
 
 fn limited(limit: u32) -> MemoryBroker {
@@ -46,10 +46,10 @@ async fn a_fault_of_hours_costs_no_message_and_no_count() {
     for limit in LIMITS {
         for prefetch in [1, 5] {
             let broker = limited(limit);
-            let mended = Arc::new(AtomicBool::new(false));
+            let repaired = Arc::new(AtomicBool::new(false));
             let runners = Broken {
                 tries: Arc::default(),
-                mended: mended.clone(),
+                repaired: repaired.clone(),
             };
             for n in 0..3 {
                 broker.send(QUEUE, format!("job {n}"));
@@ -66,7 +66,7 @@ async fn a_fault_of_hours_costs_no_message_and_no_count() {
             tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
             let faulted = status(&supervisor);
             assert!(faulted.jobs.requeued > 100, "limit {limit}: {faulted:#?}");
-            mended.store(true, Ordering::Relaxed);
+            repaired.store(true, Ordering::Relaxed);
             let after = until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
             assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0), "limit {limit}");
         }
@@ -142,7 +142,7 @@ async fn an_alarm_of_hours_costs_no_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_anyone_may_have_written_kills_no_message_before_it_ran() {
+async fn forged_headers_kill_no_message_before_it_ran() {
     let broker = limited(2);
     let (say, mut runs) = mpsc::unbounded_channel();
     let handler = move |job: Job| {
@@ -174,7 +174,7 @@ async fn what_anyone_may_have_written_kills_no_message_before_it_ran() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_that_come_back_at_once_are_made_new_and_run() {
+async fn thousands_of_returned_messages_are_renewed_and_run() {
     const MESSAGES: u64 = 5000;
     let broker = limited(2);
     for n in 0..MESSAGES {
@@ -196,7 +196,7 @@ async fn thousands_that_come_back_at_once_are_made_new_and_run() {
     assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0));
 }
 
-/// A daemon that dies as soon as a job named "poison" begins, and is started again.
+/// A daemon that dies when a job named "poison" begins, and is started again.
 struct Mortal {
     broker: MemoryBroker,
     settings: PoolSettings,
@@ -208,7 +208,7 @@ struct Mortal {
 }
 
 impl Mortal {
-    /// Lives once. `true` where it died.
+    /// Runs the daemon once. `true` if it died.
     async fn live(&self) -> bool {
         let (die, mut dies) = mpsc::unbounded_channel();
         let (done, takes, poisonings) = (self.done.clone(), self.takes, self.poisonings.clone());
@@ -237,7 +237,7 @@ impl Mortal {
             _ = dies.recv() => true,
             _ = well => false,
         };
-        // As a SIGKILL has it: whatever is still said reaches nobody.
+        // As after a SIGKILL: nothing that the daemon still sends arrives.
         self.broker.disconnect();
         supervisor.stop_now().await;
         self.broker.reconnect();
@@ -246,7 +246,7 @@ impl Mortal {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_takes_the_daemon_with_it_is_dead_lettered() {
+async fn only_a_message_that_kills_the_daemon_is_dead_lettered() {
     for limit in LIMITS {
         for prefetch in [1, 2, 4] {
             for takes in [Duration::ZERO, Duration::from_secs(6)] {
@@ -294,10 +294,10 @@ async fn only_what_takes_the_daemon_with_it_is_dead_lettered() {
     }
 }
 
-/// Runs of jobs by their bodies' first letter.
+/// The runs of jobs, by the first letter of their bodies.
 type Runs = Arc<Mutex<Vec<char>>>;
 
-/// Jobs that note their run, and fail as long as there is a failure left.
+/// Jobs that record their run, and fail while there are failures left.
 fn noted(
     runs: &Runs,
     failures: usize,
@@ -320,7 +320,7 @@ fn noted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_large_to_be_made_new_runs_as_it_is() {
+async fn a_message_too_large_to_be_renewed_runs_unchanged() {
     for prefetch in [1, 2, 5] {
         for failures in [0, 1] {
             let broker = limited(2);
@@ -355,12 +355,12 @@ async fn what_is_too_large_to_be_made_new_runs_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_go_nowhere_is_held_and_not_counted() {
+async fn a_copy_that_no_queue_takes_is_held_and_not_counted() {
     let broker = limited(2);
-    let mended = Arc::new(AtomicBool::new(false));
+    let repaired = Arc::new(AtomicBool::new(false));
     let runners = Broken {
         tries: Arc::default(),
-        mended: mended.clone(),
+        repaired: repaired.clone(),
     };
     broker.send(QUEUE, "job");
     broker.set_refusal(QUEUE, Some(QueueErrorKind::Refused));
@@ -368,16 +368,16 @@ async fn what_can_go_nowhere_is_held_and_not_counted() {
     let supervisor = start(&broker, settings(Policy::fixed(2)), runners);
     let minutes = Duration::from_secs(20 * 60);
     throughout(&supervisor, minutes, "held", |pool| pool.jobs.requeued == 0).await;
-    // There is room again: the copy is taken at once.
+    // There is space again: the copy is accepted at once.
     broker.set_refusal(QUEUE, None);
     until(&supervisor, "given back", |pool| pool.jobs.requeued > 0).await;
-    mended.store(true, Ordering::Relaxed);
+    repaired.store(true, Ordering::Relaxed);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
     assert_eq!((after.jobs.dead, after.jobs.lost), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_to_a_full_queue_runs_where_no_copy_is_taken() {
+async fn a_message_returned_to_a_full_queue_runs_without_a_copy() {
     let broker = limited(2);
     broker.send(QUEUE, "job");
     lose(&broker, 1).await;

@@ -1,11 +1,11 @@
-//! Runners, managers and event sinks of users that panic wherever they are called.
+//! Runners, managers and event sinks of users that panic in any of their methods.
 
 use std::sync::Mutex;
 
 use super::*;
 use tidegate::runner::{CleanupReport, JobTimes, Retirement};
 
-/// Where it panics.
+/// The method that panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Kind,
@@ -26,13 +26,13 @@ enum At {
     Dropped,
 }
 
-/// A manager, and runners, that panic in one place.
+/// A manager and runners that panic in one method.
 #[derive(Debug, Clone)]
 struct Panicky {
     at: At,
     created: Arc<AtomicU32>,
     panics: Arc<AtomicU32>,
-    /// How often it still panics.
+    /// How often it will still panic.
     left: Arc<AtomicU32>,
 }
 
@@ -163,7 +163,7 @@ impl Drop for PanickyRunner {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_users_code_costs_no_job_but_its_own_wherever_it_happens() {
+async fn a_panic_in_user_code_affects_only_its_own_job_wherever_it_happens() {
     for at in [
         At::Kind,
         At::Times,
@@ -244,7 +244,7 @@ async fn a_panic_in_create_backs_the_pool_off_as_a_runner_that_cannot_start() {
     assert!(!supervisor.readiness().is_ready());
     tokio::time::sleep(Duration::from_secs(600)).await;
     let created = runners.created.load(Ordering::Relaxed);
-    // A first burst of ten, and then one by one or two, less and less often.
+    // A first burst of ten, then one or two at a time, less and less often.
     assert!(created <= 60, "{created} creations");
     assert_eq!(broker.ready(QUEUE), Some(20), "messages stay ready");
     runners.left.store(0, Ordering::Relaxed);
@@ -252,7 +252,7 @@ async fn a_panic_in_create_backs_the_pool_off_as_a_runner_that_cannot_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cleanup_that_panics_is_the_cause_that_the_pool_shows_until_it_goes_well() {
+async fn a_panicking_cleanup_is_the_pools_cause_until_a_cleanup_succeeds() {
     let broker = broker();
     let runners = Panicky::new(At::Cleanup);
     let supervisor = start(&broker, settings(Policy::fixed(1)), runners.clone());
@@ -266,7 +266,7 @@ async fn a_cleanup_that_panics_is_the_cause_that_the_pool_shows_until_it_goes_we
     until(&supervisor, "well", |pool| pool.cause.is_none()).await;
 }
 
-/// Sums crashed runners up, and panics at every event all the same.
+/// Adds up crashed runners, and panics at every event.
 #[derive(Debug, Default)]
 struct Crashed(Mutex<u32>);
 

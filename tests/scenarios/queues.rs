@@ -1,4 +1,4 @@
-//! Queues that are missing, come and go, or are declared by the pool.
+//! Queues that are missing, deleted and made again, or declared by the pool.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn a_missing_queue_is_waited_for() {
     assert!(supervisor.readiness().is_ready());
 }
 
-/// Counts reconciles, of which each look makes one.
+/// Counts reconciles. Each look at the queue makes one.
 #[derive(Debug, Default)]
 struct Reconciles(AtomicU32);
 
@@ -44,7 +44,7 @@ async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_fi
     let driver = Arc::new(broker.clone());
     let supervisor = Supervisor::start(driver, vec![pool], Some(reconciles.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    // Twice a second would be 120.
+    // Two looks per second would be 120.
     let looks = reconciles.0.load(Ordering::Relaxed);
     assert!((12..=20).contains(&looks), "{looks}");
 
@@ -58,7 +58,7 @@ async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_fi
         declared.elapsed()
     );
 
-    // One that vanishes is looked for at the usual pace at first.
+    // A queue that vanishes is looked for at the usual pace at first.
     let before = reconciles.0.load(Ordering::Relaxed);
     broker.delete_queue(QUEUE);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -82,7 +82,7 @@ async fn a_queue_that_is_deleted_under_the_workers_is_waited_for_again() {
         pool.state == PoolState::Waiting && pool.workers.live == 0
     })
     .await;
-    // As RabbitMQ has it: a channel outlives the queue, so what was delivered is still settled.
+    // As in RabbitMQ: a channel outlives the queue, so deliveries are still settled.
     assert_eq!((waiting.jobs.done, waiting.jobs.lost), (4, 0));
     broker.declare_queue(QUEUE, QueueKind::Classic);
     broker.send(QUEUE, "again");
@@ -99,7 +99,7 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
     let supervisor = start(&broker, settings, HandlerManager::new(done));
     until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
     assert_eq!(broker.ready(QUEUE), Some(0));
-    // Nobody asked for more.
+    // The pool declares no more than it was asked to.
     assert_eq!(broker.ready("jobs.dead"), None);
     broker.delete_queue(QUEUE);
     until(&supervisor, "declared again", |_| {
@@ -109,7 +109,7 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
+async fn a_queue_with_another_declaration_is_used_and_reported() {
     let broker = broker();
     let settings = PoolSettings {
         declare: Declare::Classic,
@@ -125,7 +125,7 @@ async fn a_queue_that_is_there_in_another_way_is_worked_on_and_told_of() {
         })
         .await;
     }
-    // Once it is gone, it is declared as it should be.
+    // When the queue is deleted, the pool declares it as configured.
     broker.delete_queue(QUEUE);
     until(&supervisor, "declared", |pool| pool.cause.is_none()).await;
     let again = QueueSpec::new(QUEUE, QueueKind::Classic);

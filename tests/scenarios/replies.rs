@@ -1,4 +1,4 @@
-//! Messages that ask for an answer.
+//! Messages that ask for a reply.
 
 use tidegate::{
     Answers, Reply, ReplySettings,
@@ -9,7 +9,7 @@ use tidegate::{
 
 use super::*;
 
-/// Where the broker has a caller's answers, as far as the in-memory queue goes.
+/// The direct reply-to address of a caller. In the in-memory broker it is a queue.
 const CALLER: &str = "amq.rabbitmq.reply-to.caller.key";
 
 fn asking(reply_to: &str, body: &'static str) -> Outgoing {
@@ -25,14 +25,14 @@ fn asking(reply_to: &str, body: &'static str) -> Outgoing {
     }
 }
 
-/// A broker on which somebody waits for answers.
+/// A broker on which a caller waits for replies.
 fn asked() -> MemoryBroker {
     let broker = broker();
     broker.declare_queue(CALLER, QueueKind::Classic);
     broker
 }
 
-/// Answers "echo", goes wrong at "fail" and at anything refuses "reject"; what else is asked is done without a word.
+/// Replies to "echo", fails at "fail" and rejects "reject". Other jobs are done without a reply.
 async fn echo(job: Job) -> Result<Outcome, BoxError> {
     match &job.body()[..] {
         b"echo" => Ok(Outcome::Reply(
@@ -72,7 +72,7 @@ fn replies(done: u64, failed: u64, refused: u64, undeliverable: u64) -> ReplyTot
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_there_before_its_message_is_acknowledged() {
+async fn a_reply_is_published_before_its_message_is_acknowledged() {
     let broker = asked();
     let supervisor = start(
         &broker,
@@ -104,7 +104,7 @@ async fn an_answer_is_there_before_its_message_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_whose_answer_is_held_goes_back_when_its_time_is_up_or_the_pool_stops() {
+async fn a_message_whose_reply_is_held_is_given_back_at_its_deadline_or_when_the_pool_stops() {
     for stop in [false, true] {
         let broker = asked();
         let settings = PoolSettings {
@@ -189,7 +189,7 @@ async fn a_crash_loop_is_answered_too() {
         .headers
         .insert("x-tidegate-give-backs".to_owned(), HeaderValue::I64(20));
     broker.send_message(message);
-    // Held once more, and its taker lost.
+    // Delivered once more, and its consumer lost.
     lose(&broker, 1).await;
     let supervisor = start(
         &broker,
@@ -202,7 +202,7 @@ async fn a_crash_loop_is_answered_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_without_a_word_answers_where_all_are_answered() {
+async fn a_job_without_a_reply_sends_an_empty_one_if_the_pool_always_replies() {
     for (answers, expected) in [
         (Answers::Given, 0),
         (Answers::Always, 1),
@@ -221,7 +221,7 @@ async fn a_job_without_a_word_answers_where_all_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
+async fn a_reply_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -231,11 +231,11 @@ async fn an_answer_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
     broker.send_message(asking("replies", "echo"));
     until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
     assert_eq!(status(&supervisor).replies, replies(0, 0, 0, 1));
-    // A caller that has gone is not known to have.
+    // The broker does not report that a caller has gone.
     broker.send_message(asking(CALLER, "echo"));
     until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
     assert_eq!(status(&supervisor).replies, replies(1, 0, 0, 1));
-    // A caller's address that cannot be, and a content type that does not fit.
+    // The longest possible address. The settings do not allow it.
     let longest: &'static str = "x".repeat(255).leak();
     broker.send_message(asking(longest, "echo"));
     until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
@@ -243,7 +243,7 @@ async fn an_answer_that_cannot_be_delivered_is_counted_and_its_job_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_never_goes_where_it_is_not_allowed_or_to_a_queue_of_our_pools() {
+async fn a_reply_never_goes_to_a_queue_that_is_not_allowed_or_belongs_to_our_pools() {
     let broker = broker();
     let elsewhere = ["elsewhere", "other.dead", "other.retry.1000", "other.more"];
     for queue in elsewhere.into_iter().chain(["jobs.dead", "other"]) {
@@ -280,7 +280,7 @@ async fn an_answer_never_goes_where_it_is_not_allowed_or_to_a_queue_of_our_pools
     assert_eq!(broker.ready("other.more"), Some(1));
     assert_eq!(status(&supervisor).replies, replies(1, 0, 6, 0));
 
-    // A pool that comes with a reload has its queue from then on.
+    // A pool that a reload adds owns its queue from then on.
     broker.declare_queue("late", QueueKind::Classic);
     let mut late = other.clone();
     late.settings.name = "late".into();
@@ -289,7 +289,7 @@ async fn an_answer_never_goes_where_it_is_not_allowed_or_to_a_queue_of_our_pools
     supervisor.reconfigure(pools).await.unwrap();
     ask("late").await;
     assert_eq!(broker.ready("late"), Some(0));
-    // One on its way out keeps its own.
+    // A pool that is being removed still owns its queue.
     ask("other").await;
     assert_eq!(broker.ready("other"), Some(0));
     assert_eq!(status(&supervisor).replies, replies(1, 0, 8, 0));

@@ -1,4 +1,4 @@
-//! Results of reconciles, as events and as answers to those who asked for one.
+//! Results of reconciles, as events and as return values of calls that requested one.
 
 use std::sync::Mutex;
 
@@ -8,7 +8,7 @@ use tidegate::{
     runner::{CleanupReport, Failure, FailureKind},
 };
 
-/// Runners that are lost with their job where the body says so, and die while they are idle where they are told to.
+/// Runners that are lost with their job if the body says so, and that die idle when they are told to.
 #[derive(Debug, Clone, Default)]
 struct Mortal {
     die_idle: Arc<std::sync::atomic::AtomicBool>,
@@ -112,12 +112,12 @@ async fn runners_that_were_lost_with_their_jobs_count_as_crashed_as_those_that_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
+async fn scaling_runs_a_whole_reconcile_and_returns_its_result() {
     let broker = broker();
     let runners = Mortal::default();
     let supervisor = start(&broker, settings(Policy::fixed(2).max(5)), runners.clone());
     until(&supervisor, "idle", |pool| pool.depth.age_ms.is_some()).await;
-    // Neither a tick nor anything else looks in the same instant.
+    // No tick and no other cause starts a reconcile at the same instant.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let cleanups = runners.cleanups.load(Ordering::Relaxed);
     broker.send(QUEUE, "unseen so far");
@@ -135,16 +135,16 @@ async fn scaling_is_a_whole_reconcile_and_says_what_it_came_to() {
     })
     .await;
     let result = supervisor.scale(&name(), Some(0)).await.unwrap();
-    // Four bare ones; the fifth leaves with its runner.
+    // Four have no runner. The fifth is removed together with its runner.
     assert_eq!(result.workers_diff, -4);
     assert_eq!(result.metric_stats, [(EventKind::RunnerStop, 1)].into());
 }
 
 #[tokio::test(start_paused = true)]
-async fn scaling_says_what_it_came_to_though_a_reconcile_is_under_way() {
+async fn scaling_returns_its_own_result_during_another_reconcile() {
     let broker = broker();
     let supervisor = start(&broker, settings(Policy::fixed(5)), Mortal::default());
-    // The pool's first look begins with its task.
+    // The pool's first look begins when its task runs.
     tokio::task::yield_now().await;
     let result = supervisor.scale(&name(), Some(3)).await.unwrap();
     assert_eq!(result.workers_diff, 3);

@@ -1,4 +1,4 @@
-//! What becomes of jobs that fail: retries, dead letters, and copies that have to wait.
+//! What happens to failed jobs: retries, dead letters, and copies that must wait.
 
 use super::*;
 
@@ -35,7 +35,7 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
         (after.jobs.retried, attempts.load(Ordering::Relaxed)),
         (4, 5)
     );
-    // 1 + 2 + 4 + 8 seconds, each shortened by a quarter at the most.
+    // 1 + 2 + 4 + 8 seconds, each shortened by at most a quarter.
     assert!(
         begun.elapsed() >= Duration::from_millis(11_250),
         "{:?}",
@@ -60,7 +60,7 @@ async fn a_job_that_fails_is_retried_with_backoff_and_then_dead_lettered_with_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_of_our_own_keeps_what_is_rejected_where_its_arguments_say_so() {
+async fn rejected_messages_go_where_the_arguments_of_a_declared_queue_say() {
     for declare in [Declare::Classic, Declare::Quorum] {
         let broker = MemoryBroker::new();
         let handler = |_: Job| async { Err::<Outcome, _>(BoxError::from("no such picture")) };

@@ -1,4 +1,4 @@
-//! Pools that cannot get at their work, and say so.
+//! Pools that cannot get their work, and report it.
 
 use tidegate::{decide::STUCK_AFTER, queue::QueueErrorKind};
 
@@ -43,7 +43,7 @@ async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the
         reasons[0].contains("pool jobs is stuck: nothing is delivered"),
         "{reasons:?}"
     );
-    // Its workers go on waiting: nobody else would take what comes.
+    // Its workers keep waiting: no other pool would take the messages.
     assert_eq!(stuck.workers.live, 5);
 
     broker.set_withholds(false);
@@ -67,13 +67,13 @@ async fn pools_that_wait_for_a_reason_of_their_own_are_not_stuck() {
         pool.state == PoolState::Paused && pool.cause.is_none()
     })
     .await;
-    // Back for less than the stated time.
+    // Resumed for less than the stated time.
     supervisor.resume(&name()).unwrap();
     throughout(&supervisor, STUCK_AFTER - TIGHT, "active", |pool| {
         pool.state != PoolState::Stuck
     })
     .await;
-    // Pinned to no worker at all.
+    // Pinned to zero workers.
     supervisor.scale(&name(), Some(0)).await.unwrap();
     throughout(&supervisor, STUCK_AFTER * 3, "quiet", |pool| {
         pool.state != PoolState::Stuck
@@ -118,7 +118,7 @@ async fn consumers_that_are_refused_for_good_are_a_cause_at_once_and_tried_less_
     .await;
     assert!(!supervisor.readiness().is_ready());
     broker.set_refuses(None);
-    // One at a time, and then all.
+    // One trial at a time, then all.
     let begun = Instant::now();
     until(&supervisor, "done", |pool| {
         pool.jobs.done == 1 && pool.state != PoolState::Stuck && pool.cause.is_none()
@@ -132,7 +132,7 @@ async fn consumers_that_are_refused_for_good_are_a_cause_at_once_and_tried_less_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_has_some_of_the_consumers_that_it_wants_works_and_says_why_not_all() {
+async fn a_pool_with_only_some_of_its_consumers_works_and_reports_why() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let supervisor = start(

@@ -1,7 +1,7 @@
-//! Others' text where people see it: a terminal, the log.
+//! Escaping of foreign text that people see in a terminal or a log.
 //!
-//! One rule for all of it, see [`is_hidden`]. It is pure and in the lowest layer, so that every module that shows
-//! others' text can use it.
+//! One rule for all of it, see [`is_hidden`]. The module is pure and in the lowest layer, so that every module that
+//! shows foreign text can use it.
 
 use std::{
     borrow::Cow,
@@ -10,13 +10,13 @@ use std::{
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Whether a character is not shown as it is, because it steers what shows it, or cannot be seen: controls (Cc),
-/// format characters (Cf: bidirectional controls, joiners, soft hyphens, tags), line and paragraph separators (Zl,
-/// Zp), surrogates, private use, what is not assigned, and the letters and marks that Unicode wants ignored where
-/// they are not known (variation selectors, fillers).
+/// Whether a character must be escaped because it controls the display or cannot be seen: controls (Cc), format
+/// characters (Cf: bidirectional controls, joiners, soft hyphens, tags), line and paragraph separators (Zl, Zp),
+/// surrogates, private use, unassigned characters, and the letters and marks that a program should ignore if it does
+/// not know them (variation selectors, fillers).
 ///
-/// Emoji that are joined of several are shown in their parts. A joiner is of no other use than an invisible
-/// letter in a name is.
+/// An emoji that is joined from several is therefore shown in parts. A joiner in a name is as harmful as an invisible
+/// letter.
 pub fn is_hidden(char: char) -> bool {
     use GeneralCategory as G;
     if char.is_ascii() {
@@ -34,8 +34,8 @@ pub fn is_hidden(char: char) -> bool {
     ) || is_ignorable(char)
 }
 
-/// The letters and marks among the characters with the property `Default_Ignorable_Code_Point`. Unicode adds none
-/// outside of these blocks.
+/// The letters and marks with the property `Default_Ignorable_Code_Point`. Unicode adds new ones only in these
+/// blocks.
 fn is_ignorable(char: char) -> bool {
     matches!(
         char,
@@ -50,8 +50,8 @@ fn is_ignorable(char: char) -> bool {
     )
 }
 
-/// Shows text with what is hidden escaped, as `\n` or `\u{202e}`, so that it cannot forge a line, steer a
-/// terminal or pass for another text. A tab stays as it is.
+/// Displays text with hidden characters escaped, as `\n` or `\u{202e}`. So the text cannot forge a line, control a
+/// terminal or look like another text. A tab is not escaped.
 #[derive(Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -61,7 +61,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The same in quotes, for text in the midst of other text. What would end the quotes is escaped too, and a tab.
+/// The same in quotes, for text inside other text. Quotes, backslashes and tabs are escaped too.
 #[derive(Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -94,7 +94,7 @@ fn escape(out: &mut impl Write, text: &str, but: impl Fn(char) -> bool) -> fmt::
     out.write_str(&text[shown..])
 }
 
-/// Bytes that [`Escaped`] makes of a text.
+/// Length in bytes of a text as [`Escaped`] displays it.
 pub fn escaped_len(text: &str) -> usize {
     struct Count(usize);
     impl Write for Count {
@@ -104,15 +104,15 @@ pub fn escaped_len(text: &str) -> usize {
         }
     }
     let mut count = Count(0);
-    // A count does not fail.
+    // Counting does not fail.
     let _ = write!(count, "{}", Escaped(text));
     count.0
 }
 
-/// A whole JSON text with what is hidden in its strings escaped as JSON does it: it reads as the same values. What is
-/// between the strings stays.
+/// A JSON document with the hidden characters in its strings escaped as JSON escapes. It decodes to the same values.
+/// Text between the strings is not changed.
 pub fn escaped_json(json: &str) -> Cow<'_, str> {
-    // Below a space there is only what stands between strings: inside them JSON has it escaped already.
+    // Characters below a space occur only between strings: inside strings JSON requires them to be escaped.
     let is_hidden = |char: char| char >= ' ' && is_hidden(char);
     if !json.contains(is_hidden) {
         return Cow::Borrowed(json);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     proptest! {
-        // By the tables of another crate: regex-syntax's.
+        // Compared with the tables of another crate, regex-syntax.
         #[test]
         fn knows_controls_formats_separators_and_private_use(text in "[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{Co}]{1,50}") {
             prop_assert!(text.chars().all(is_hidden), "{text:?}");

@@ -1,10 +1,10 @@
-//! The pure core of tidegate: how many workers a queue deserves, and what becomes of a job.
+//! The pure core of tidegate: how many workers a queue needs, and what happens to a job.
 //!
-//! Everything here is a function of its arguments. There is no runtime, no client library, no clock and no I/O: `now`
-//! is an argument, and what is to be done comes out as data. So the same code decides in the supervisor, answers
-//! `explain`, and can be run over a recorded trace.
+//! Every function here depends only on its arguments. There is no runtime, no client library, no clock and no I/O:
+//! `now` is an argument, and decisions are returned as data. So the same code decides in the supervisor, answers
+//! `explain`, and can run over a recorded trace.
 //!
-//! Not a library of its own for users: use `tidegate`, which has all of it.
+//! This crate is not meant for users. Use `tidegate`, which exports all of it.
 
 pub mod decide;
 pub mod escape;

@@ -1,4 +1,4 @@
-//! The broker's state and what it does, synchronously. The caller holds the lock; nothing here waits.
+//! The broker's state and operations, all synchronous. The caller holds the lock; nothing here waits.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,9 +19,9 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// All queues and consumers.
 #[derive(Debug, Default)]
-pub(super) struct Core {
-    queues: BTreeMap<QueueName, Queue>,
-    consumers: HashMap<u64, Consumer>,
+pub(super) struct BrokerState {
+    queues: BTreeMap<QueueName, StoredQueue>,
+    consumers: HashMap<u64, ConsumerState>,
     next_consumer: u64,
     next_place: u64,
     pub(super) connected: bool,
@@ -30,68 +30,68 @@ pub(super) struct Core {
     pub(super) refusals: HashMap<QueueName, QueueErrorKind>,
     pub(super) takes_no_queue: bool,
     pub(super) max_message_size: Option<usize>,
-    /// Nothing is delivered.
+    /// Whether all deliveries are withheld.
     pub(super) withholds: bool,
-    /// What consumers are refused with.
+    /// The error for new consumers.
     pub(super) refuses: Option<QueueErrorKind>,
 }
 
 #[derive(Debug)]
-struct Queue {
+struct StoredQueue {
     spec: QueueSpec,
-    /// Returns that it allows a message; as many as there are where it says nothing.
+    /// How often a message may be returned; `None` is without limit.
     delivery_limit: Option<u32>,
-    ready: VecDeque<Stored>,
+    ready: VecDeque<StoredMessage>,
     /// Consumers in the order of their next turn.
     turns: VecDeque<u64>,
 }
 
 /// A message in a queue.
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredMessage {
     message: Message,
-    /// Place in its queue, which it takes again when it comes back.
+    /// Its position in the queue. A returned message takes the same position again.
     place: u64,
-    /// Unfinished deliveries.
+    /// Number of unfinished deliveries.
     returned: i64,
     expires: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Consumer {
-    /// `None` once it was deleted: what was delivered from it has nowhere to go back to.
+struct ConsumerState {
+    /// `None` after the queue was deleted: its deliveries cannot be returned.
     queue: Option<QueueName>,
     prefetch: usize,
-    /// Deliveries not settled, by tag.
-    unsettled: BTreeMap<u64, Stored>,
+    /// Deliveries that are not settled, by tag.
+    unsettled: BTreeMap<u64, StoredMessage>,
     next_tag: u64,
     /// `None` ends the stream. A consumer whose stream has ended may still settle.
-    sender: Option<mpsc::UnboundedSender<Handed>>,
+    sender: Option<mpsc::UnboundedSender<ConsumerMessage>>,
 }
 
-/// What a consumer is sent. The channel is unbounded because prefetch bounds what is in it.
+/// What a consumer receives. The channel is unbounded because prefetch bounds its content.
 #[derive(Debug)]
-pub(super) enum Handed {
+pub(super) enum ConsumerMessage {
     /// A message and its tag.
     Delivery(u64, Box<Message>),
-    /// The connection is gone.
+    /// The connection is lost.
     Lost,
 }
 
-/// What is to become of an unsettled delivery.
+/// How an unsettled delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settling {
+pub(super) enum SettleKind {
     Ack,
     Requeue,
     Reject,
 }
 
-impl Core {
+impl BrokerState {
     pub(super) fn has(&self, queue: &QueueName) -> bool {
         self.queues.contains_key(queue)
     }
 
-    /// Declares a queue. One that is there in another way stays as it is, and is an error.
+    /// Declares a queue. If it exists with another declaration, it stays unchanged and this is an error.
     pub(super) fn declare(&mut self, mut spec: QueueSpec) -> Result<(), QueueError> {
         let text = |name: &str| spec.arguments.get(name).and_then(HeaderValue::as_text);
         if let (Some(""), Some(key)) = (
@@ -105,7 +105,7 @@ impl Core {
             spec.message_ttl = Some(Duration::from_millis(ms.unsigned_abs()));
         }
         if let Some(found) = self.queues.get(&spec.name) {
-            // Bindings are made, and say nothing of how the queue is. There are no exchanges here to bind to.
+            // Bindings are not part of a queue's declaration. There are no exchanges here to bind to.
             let same = QueueSpec {
                 bindings: found.spec.bindings.clone(),
                 ..spec.clone()
@@ -119,7 +119,7 @@ impl Core {
             );
             return Err(QueueError::new(QueueErrorKind::Mismatch, what));
         }
-        let queue = Queue {
+        let queue = StoredQueue {
             spec,
             delivery_limit: None,
             ready: VecDeque::new(),
@@ -129,14 +129,14 @@ impl Core {
         Ok(())
     }
 
-    /// Has a queue give up what is returned more often. Only quorum queues count.
+    /// Sets a queue's delivery limit. Only quorum queues count deliveries.
     pub(super) fn limit_deliveries(&mut self, queue: &QueueName, limit: u32) {
         if let Some(found) = self.queues.get_mut(queue) {
             found.delivery_limit = Some(limit);
         }
     }
 
-    /// Deletes a queue; its consumers end without having asked.
+    /// Deletes a queue. The streams of its consumers end.
     pub(super) fn delete(&mut self, queue: &QueueName) -> bool {
         let was_there = self.queues.remove(queue).is_some();
         for consumer in self.consumers.values_mut() {
@@ -161,7 +161,7 @@ impl Core {
         })
     }
 
-    /// Takes all ready messages out.
+    /// Removes and returns all ready messages.
     pub(super) fn take_ready(&mut self, queue: &QueueName, now: Instant) -> Vec<Message> {
         self.expire(now);
         let Some(found) = self.queues.get_mut(queue) else {
@@ -175,14 +175,14 @@ impl Core {
             .collect()
     }
 
-    /// Puts a message that was taken out back, with the delivery count that it shows.
+    /// Puts a removed message back, with the delivery count in its headers.
     pub(super) fn put_in_again(&mut self, queue: &QueueName, mut message: Message, now: Instant) {
         let count = message.headers.remove(DELIVERY_COUNT);
         let place = self.new_place();
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };
-        found.ready.push_back(Stored {
+        found.ready.push_back(StoredMessage {
             message,
             place,
             returned: count.and_then(|count| count.as_integer()).unwrap_or(0),
@@ -191,7 +191,7 @@ impl Core {
         self.dispatch(queue, now);
     }
 
-    /// Publishes through the default exchange, which routes by queue name. There is no other.
+    /// Publishes through the default exchange, which routes by queue name. It is the only exchange.
     pub(super) fn publish(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), QueueError> {
         if !outgoing.exchange.is_empty() {
             let what = format!("publish to the exchange {:?}", outgoing.exchange);
@@ -222,7 +222,7 @@ impl Core {
         queue: &QueueName,
         prefetch: u16,
         now: Instant,
-    ) -> Result<(u64, mpsc::UnboundedReceiver<Handed>), QueueError> {
+    ) -> Result<(u64, mpsc::UnboundedReceiver<ConsumerMessage>), QueueError> {
         let found = self.queues.get_mut(queue).ok_or_else(|| not_found(queue))?;
         if let Some(kind) = self.refuses {
             return Err(QueueError::new(
@@ -236,7 +236,7 @@ impl Core {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.consumers.insert(
             id,
-            Consumer {
+            ConsumerState {
                 queue: Some(queue.clone()),
                 prefetch: usize::from(prefetch),
                 unsettled: BTreeMap::new(),
@@ -248,14 +248,14 @@ impl Core {
         Ok((id, receiver))
     }
 
-    /// Begins a look through a queue: a consumer that has no turn, and fetches instead. A missing queue shows at
-    /// the first fetch.
+    /// Begins browsing a queue: a consumer without a turn, which fetches instead. A missing queue is reported by the
+    /// first fetch.
     pub(super) fn browse(&mut self, queue: &QueueName) -> u64 {
         let id = self.next_consumer;
         self.next_consumer += 1;
         self.consumers.insert(
             id,
-            Consumer {
+            ConsumerState {
                 queue: Some(queue.clone()),
                 prefetch: usize::MAX,
                 unsettled: BTreeMap::new(),
@@ -266,7 +266,7 @@ impl Core {
         id
     }
 
-    /// Hands the head of its queue to a look. The error is that of a look whose connection or queue is gone.
+    /// Delivers the head of the queue to a browser. Fails if the browser's connection or queue is gone.
     pub(super) fn fetch(
         &mut self,
         id: u64,
@@ -287,7 +287,7 @@ impl Core {
         Ok(Some((tag, message)))
     }
 
-    /// Stops deliveries to a consumer, which may still settle what it has.
+    /// Stops deliveries to a consumer. It may still settle the deliveries it has.
     pub(super) fn cancel(&mut self, id: u64) {
         let queue = self
             .consumers
@@ -298,7 +298,7 @@ impl Core {
         }
     }
 
-    /// Closes a consumer's channel: what it has not settled goes back.
+    /// Closes a consumer's channel. Its unsettled deliveries return to the queue.
     pub(super) fn close(&mut self, id: u64, now: Instant) {
         self.cancel(id);
         let Some(consumer) = self.consumers.remove(&id) else {
@@ -313,8 +313,8 @@ impl Core {
         self.dispatch(&queue, now);
     }
 
-    /// Settles one delivery. `false` where its channel is gone or it was settled before.
-    pub(super) fn settle(&mut self, id: u64, tag: u64, settling: Settling, now: Instant) -> bool {
+    /// Settles one delivery. `false` if its channel is gone or it was settled before.
+    pub(super) fn settle(&mut self, id: u64, tag: u64, settling: SettleKind, now: Instant) -> bool {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return false;
         };
@@ -325,15 +325,15 @@ impl Core {
             return true;
         };
         match settling {
-            Settling::Ack => {}
-            Settling::Requeue => self.put_back(&queue, stored, now),
-            Settling::Reject => self.dead_letter(&queue, stored.message, now),
+            SettleKind::Ack => {}
+            SettleKind::Requeue => self.put_back(&queue, stored, now),
+            SettleKind::Reject => self.dead_letter(&queue, stored.message, now),
         }
         self.dispatch(&queue, now);
         true
     }
 
-    /// Cuts every consumer off.
+    /// Disconnects every consumer.
     pub(super) fn disconnect(&mut self, now: Instant) {
         self.connected = false;
         let ids: Vec<u64> = self.consumers.keys().copied().collect();
@@ -343,8 +343,8 @@ impl Core {
         for id in ids {
             let consumer = self.consumers.get(&id);
             if let Some(sender) = consumer.and_then(|consumer| consumer.sender.as_ref()) {
-                // A consumer whose worker has gone does not hear of it.
-                let _ = sender.send(Handed::Lost);
+                // A consumer whose worker has ended needs no message.
+                let _ = sender.send(ConsumerMessage::Lost);
             }
             self.close(id, now);
         }
@@ -358,7 +358,7 @@ impl Core {
             .min()
     }
 
-    /// Moves expired messages on. Only the head of a queue is looked at, as RabbitMQ does.
+    /// Moves expired messages on. As in RabbitMQ, only the head of a queue can expire.
     pub(super) fn expire(&mut self, now: Instant) {
         loop {
             let due = self.queues.iter_mut().find_map(|(name, queue)| {
@@ -373,7 +373,7 @@ impl Core {
         }
     }
 
-    /// Hands out what waits, in every queue.
+    /// Delivers waiting messages in every queue.
     pub(super) fn dispatch_all(&mut self, now: Instant) {
         let names: Vec<QueueName> = self.queues.keys().cloned().collect();
         for name in names {
@@ -401,7 +401,7 @@ impl Core {
             (Some(own), Some(queues)) => Some(own.min(queues)),
             (own, queues) => own.or(queues),
         };
-        found.ready.push_back(Stored {
+        found.ready.push_back(StoredMessage {
             message,
             place,
             returned: 0,
@@ -410,8 +410,9 @@ impl Core {
         self.dispatch(queue, now);
     }
 
-    /// Puts a message back where it had been, unless its queue gives it up: then it is a dead letter, or gone.
-    fn put_back(&mut self, queue: &QueueName, mut stored: Stored, now: Instant) {
+    /// Returns a message to its position. If it has reached the queue's delivery limit, it is dead-lettered or
+    /// dropped.
+    fn put_back(&mut self, queue: &QueueName, mut stored: StoredMessage, now: Instant) {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
@@ -442,7 +443,7 @@ impl Core {
         self.enqueue(&target, message, now);
     }
 
-    /// Hands ready messages out, a turn each, as far as prefetch allows.
+    /// Delivers ready messages to the consumers in turn, up to their prefetch.
     fn dispatch(&mut self, queue: &QueueName, now: Instant) {
         self.expire_head(queue, now);
         if self.withholds {
@@ -473,14 +474,14 @@ impl Core {
             let message = stored.shown(found.spec.kind);
             consumer.unsettled.insert(tag, stored);
             if let Some(sender) = &consumer.sender {
-                // A receiver that is gone gives everything back when its consumer is closed.
-                let _ = sender.send(Handed::Delivery(tag, Box::new(message)));
+                // If the receiver is gone, closing the consumer returns all its deliveries.
+                let _ = sender.send(ConsumerMessage::Delivery(tag, Box::new(message)));
             }
         }
     }
 
     fn expire_head(&mut self, queue: &QueueName, now: Instant) {
-        let due = |queue: &Queue| {
+        let due = |queue: &StoredQueue| {
             queue
                 .ready
                 .front()
@@ -493,7 +494,7 @@ impl Core {
     }
 }
 
-impl Stored {
+impl StoredMessage {
     /// The message as a consumer sees it.
     fn shown(&self, kind: QueueKind) -> Message {
         let mut message = self.message.clone();

@@ -1,4 +1,4 @@
-//! The seam's traits over the broker's state.
+//! The traits of `queue`, implemented on the broker's state.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::core::{Core, Handed, Settling};
+use super::core::{BrokerState, ConsumerMessage, SettleKind};
 use crate::{
     decide::QueueName,
     queue::{
@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-/// What a RabbitMQ connection with the default frame size allows.
+/// The limit of a RabbitMQ connection with the default frame size, in bytes.
 const HEADER_LIMIT: usize = 130_000;
 
-/// Time until a publish that is not confirmed fails.
+/// Time after which an unconfirmed publish fails.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A broker within the process. Cheap to clone; all clones are the same broker.
+/// A broker in the process. Cheap to clone; all clones are the same broker.
 ///
 /// ```
 /// use tidegate::{adapters::memory::MemoryBroker, queue::{QueueKind, QueueSpec}};
@@ -44,25 +44,25 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct MemoryBroker {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBroker>,
 }
 
-struct Shared {
-    core: Mutex<Core>,
+struct SharedBroker {
+    core: Mutex<BrokerState>,
     connectivity: watch::Sender<Connectivity>,
-    /// Whether publishers are blocked, and confirms held. Written by tests, read by publishing tasks.
+    /// Whether publishers are blocked and confirms held back. Written by tests, read by publishing tasks.
     blocked: watch::Sender<bool>,
-    /// Wakes the clock that moves expired messages. Written by publishing tasks, read by the clock.
+    /// Wakes the clock that expires messages. Written by publishing tasks, read by the clock.
     changed: Notify,
 }
 
 impl MemoryBroker {
     /// A connected broker without queues.
     pub fn new() -> Self {
-        let mut core = Core::default();
+        let mut core = BrokerState::default();
         core.connected = true;
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedBroker {
                 core: Mutex::new(core),
                 connectivity: watch::Sender::new(Connectivity::Connected),
                 blocked: watch::Sender::new(false),
@@ -71,14 +71,14 @@ impl MemoryBroker {
         }
     }
 
-    /// Declares a queue that is nothing but durable.
+    /// Declares a durable queue without arguments.
     pub fn declare_queue(&self, name: impl Into<QueueName>, kind: crate::queue::QueueKind) {
-        // One that is there already stays as it is.
+        // An existing queue stays unchanged.
         let _ = self.core().declare(QueueSpec::new(name.into(), kind));
     }
 
-    /// Gives a quorum queue a delivery limit: what is returned more often goes to its dead letters, or nowhere, as
-    /// RabbitMQ has it. Without one, none is given up.
+    /// Sets a quorum queue's delivery limit. As in RabbitMQ, a message that is returned more often is dead-lettered,
+    /// or dropped if the queue has no dead-letter queue. Without a limit every message is kept.
     pub fn limit_deliveries(&self, queue: &str, limit: u32) {
         self.core().limit_deliveries(&QueueName::from(queue), limit);
     }
@@ -86,7 +86,7 @@ impl MemoryBroker {
     /// Puts a message with this body into a queue.
     ///
     /// # Panics
-    /// Where there is no such queue.
+    /// If the queue does not exist.
     pub fn send(&self, queue: &str, body: impl Into<Bytes>) {
         self.send_message(Outgoing {
             routing_key: queue.to_owned(),
@@ -95,14 +95,14 @@ impl MemoryBroker {
         });
     }
 
-    /// Puts a message into the queue that its routing key names. Panics as [`send`](Self::send) does.
+    /// Puts a message into the queue that its routing key names. Panics like [`send`](Self::send).
     pub fn send_message(&self, message: Outgoing) {
         let sent = self.core().publish(message, Instant::now());
         self.shared.changed.notify_one();
         sent.expect("a test publishes to a queue that it has declared");
     }
 
-    /// Messages ready in a queue; `None` for no such queue.
+    /// Number of messages ready in a queue; `None` if the queue does not exist.
     pub fn ready(&self, queue: &str) -> Option<u64> {
         let depth = self
             .core()
@@ -111,38 +111,38 @@ impl MemoryBroker {
         Some(depth.ready)
     }
 
-    /// Takes all ready messages out of a queue.
+    /// Removes and returns all ready messages of a queue.
     pub fn take(&self, queue: &str) -> Vec<Message> {
         self.core()
             .take_ready(&QueueName::from(queue), Instant::now())
     }
 
-    /// Puts a message that was [taken](Self::take) back as it was, with its delivery count. For tests that look
-    /// into a queue.
+    /// Puts back a message that [`take`](Self::take) removed, with its delivery count. For tests that look into a
+    /// queue.
     pub fn send_back(&self, queue: &str, message: Message) {
         self.core()
             .put_in_again(&QueueName::from(queue), message, Instant::now());
     }
 
-    /// Deletes a queue under its consumers. `false` where there was none.
+    /// Deletes a queue, also if it has consumers. `false` if it did not exist.
     pub fn delete_queue(&self, queue: &str) -> bool {
         self.core().delete(&QueueName::from(queue))
     }
 
-    /// Has every publish refused, as a memory or disk alarm does, or accepted again.
+    /// Sets whether every publish is refused, as during a memory or disk alarm.
     pub fn set_blocked(&self, blocked: bool) {
         self.core().blocked = blocked;
         self.shared.blocked.send_replace(blocked);
     }
 
-    /// Takes publishes but confirms none, and says that publishers are blocked, until it is called again: what an alarm
-    /// does to messages that were sent before it.
+    /// Sets whether publishes are accepted without confirms, and publishers are told that they are blocked. An alarm
+    /// does this to messages that were sent before it.
     pub fn set_confirms_held(&self, held: bool) {
         self.shared.blocked.send_replace(held);
     }
 
-    /// Has every publish to a queue fail with an error of this kind, or none. A [`Timeout`](QueueErrorKind::Timeout)
-    /// comes after 30 s, as where a quorum queue has no leader.
+    /// Makes every publish to a queue fail with this kind of error; `None` ends it. A
+    /// [`Timeout`](QueueErrorKind::Timeout) comes after 30 s, as from a quorum queue without a leader.
     pub fn set_refusal(&self, queue: &str, refusal: Option<QueueErrorKind>) {
         let mut core = self.core();
         match refusal {
@@ -151,36 +151,36 @@ impl MemoryBroker {
         };
     }
 
-    /// Has every declare of a queue that is not there fail, as where a virtual host's limit is reached, or none.
+    /// Sets whether declaring a new queue fails, as if the virtual host's limit were reached.
     pub fn set_full_of_queues(&self, full: bool) {
         self.core().takes_no_queue = full;
     }
 
-    /// Refuses bodies of more than this many bytes, or takes all.
+    /// Sets the largest accepted body, in bytes; `None` is without limit.
     pub fn set_max_message_size(&self, bytes: Option<usize>) {
         self.core().max_message_size = bytes;
     }
 
-    /// Has every probe fail, or answer again.
+    /// Sets whether every probe fails.
     pub fn set_probes_fail(&self, fail: bool) {
         self.core().probes_fail = fail;
     }
 
-    /// Has nothing delivered, as on a queue whose single active consumer is someone else, or delivered again.
+    /// Sets whether deliveries are withheld, as if another consumer were the queue's single active consumer.
     pub fn set_withholds(&self, withholds: bool) {
         let mut core = self.core();
         core.withholds = withholds;
         core.dispatch_all(Instant::now());
     }
 
-    /// Has every new consumer refused with this kind of error, or opened again.
+    /// Refuses every new consumer with this kind of error; `None` ends it.
     pub fn set_refuses(&self, kind: Option<QueueErrorKind>) {
         self.core().refuses = kind;
     }
 
-    /// Loses every connection: consumers end, what they had not settled goes back.
+    /// Drops every connection. Consumers end, and their unsettled deliveries return to their queues.
     pub fn disconnect(&self) {
-        self.lose("the test pulled the plug");
+        self.lose("the test closed the connection");
     }
 
     /// Connects again.
@@ -199,14 +199,14 @@ impl MemoryBroker {
             .send_replace(Connectivity::Disconnected { error });
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    fn core(&self) -> MutexGuard<'_, BrokerState> {
         self.shared
             .core
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, Core>, QueueError> {
+    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, BrokerState>, QueueError> {
         let core = self.core();
         if core.connected {
             Ok(core)
@@ -215,7 +215,7 @@ impl MemoryBroker {
         }
     }
 
-    /// Moves expired messages on while anyone consumes: runs within a consumer's own task.
+    /// Expires messages while there is a consumer. Runs inside a consumer's own task.
     async fn clock(&self) {
         loop {
             let next = self.core().next_expiry();
@@ -263,7 +263,7 @@ impl QueueDriver for MemoryBroker {
     }
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
-        // One that is not there is as deleted as can be: RabbitMQ says the same.
+        // As in RabbitMQ, deleting a queue that does not exist succeeds.
         self.connected("delete a queue")?.delete(queue);
         Ok(())
     }
@@ -304,7 +304,7 @@ impl QueueDriver for MemoryBroker {
         }
         taken?;
         let mut held = self.shared.blocked.subscribe();
-        // The broker's state is in `self`, so that this cannot end by its loss.
+        // The sender is in `self`, so the wait cannot fail.
         let _ = held.wait_for(|held| !*held).await;
         Ok(())
     }
@@ -333,7 +333,7 @@ impl MemoryBroker {
             .refusals
             .get(&QueueName::from(message.routing_key.as_str()))
         {
-            let what = format!("publish to {:?}: the test says so", message.routing_key);
+            let what = format!("publish to {:?}: the test refuses it", message.routing_key);
             return Err(QueueError::new(*kind, what));
         }
         if core
@@ -373,7 +373,7 @@ impl MemoryBroker {
 struct MemoryConsumer {
     broker: MemoryBroker,
     id: u64,
-    deliveries: mpsc::UnboundedReceiver<Handed>,
+    deliveries: mpsc::UnboundedReceiver<ConsumerMessage>,
     lost: bool,
     clock: tokio::task::JoinHandle<()>,
 }
@@ -386,7 +386,7 @@ impl Consumer for MemoryConsumer {
         }
         self.deliveries.poll_recv(cx).map(|handed| {
             Some(match handed? {
-                Handed::Delivery(tag, message) => Ok(Delivery::new(
+                ConsumerMessage::Delivery(tag, message) => Ok(Delivery::new(
                     *message,
                     Box::new(MemorySettle {
                         broker: self.broker.clone(),
@@ -395,7 +395,7 @@ impl Consumer for MemoryConsumer {
                         holds: false,
                     }),
                 )),
-                Handed::Lost => {
+                ConsumerMessage::Lost => {
                     self.lost = true;
                     Err(QueueError::new(QueueErrorKind::Disconnected, "consume"))
                 }
@@ -408,7 +408,7 @@ impl Consumer for MemoryConsumer {
             .broker
             .connected("cancel a consumer")
             .map(|mut core| core.cancel(self.id));
-        // What is buffered still comes; then the stream ends.
+        // Buffered deliveries still arrive, then the stream ends.
         self.deliveries.close();
         result
     }
@@ -463,12 +463,12 @@ struct MemorySettle {
     broker: MemoryBroker,
     consumer: u64,
     tag: u64,
-    /// Whether it stays out of its queue when it is dropped unsettled, until its channel is closed.
+    /// Whether a delivery that is dropped unsettled stays out of its queue until its channel is closed.
     holds: bool,
 }
 
 impl MemorySettle {
-    fn settle(&self, settling: Settling) -> Result<(), SettleError> {
+    fn settle(&self, settling: SettleKind) -> Result<(), SettleError> {
         let settled = self
             .broker
             .core()
@@ -485,22 +485,22 @@ impl MemorySettle {
 #[async_trait]
 impl Settle for MemorySettle {
     async fn ack(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Ack)
+        self.settle(SettleKind::Ack)
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Requeue)
+        self.settle(SettleKind::Requeue)
     }
 
     async fn reject(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(Settling::Reject)
+        self.settle(SettleKind::Reject)
     }
 
     fn abandon(self: Box<Self>) {
         if self.holds {
             return;
         }
-        // A channel that is gone has given it back already.
-        let _ = self.settle(Settling::Requeue);
+        // If the channel is gone, the delivery has returned to its queue already.
+        let _ = self.settle(SettleKind::Requeue);
     }
 }

@@ -1,4 +1,4 @@
-//! A whole pool whose copies a broker does not take, or takes late.
+//! A whole pool whose copies the broker refuses or confirms late.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const POOL: &str = "copies";
 /// How a job ends.
 type Ended = Result<Outcome, BoxError>;
 
-/// A pool on a new queue of this name, with so many messages in it that are named by their numbers.
+/// A pool on a new queue of this name. The queue holds this number of messages, each named by its number.
 async fn pool<F: Future<Output = Ended> + Send + 'static>(
     broker: &PrivateBroker,
     queue: &str,
@@ -40,7 +40,7 @@ async fn pool<F: Future<Output = Ended> + Send + 'static>(
     .await
 }
 
-/// The same, with retries after this long.
+/// The same, with this backoff.
 async fn pool_with<F: Future<Output = Ended> + Send + 'static>(
     broker: &PrivateBroker,
     queue: &str,
@@ -106,7 +106,7 @@ async fn at_the_second(job: Job) -> Ended {
     }
 }
 
-/// Takes everything out of a queue, and counts each message.
+/// Takes all messages from a queue, and counts each body.
 async fn drain(url: &str, queue: &str) -> HashMap<String, u32> {
     let properties = ConnectionProperties::default();
     let connection = Connection::connect(url, properties)
@@ -156,7 +156,7 @@ async fn an_alarm_doubles_no_dead_letter() {
             pool.runners.busy as usize == WORKERS
         })
         .await;
-        // The broker says so to whoever publishes, and has what was sent first by then.
+        // The broker tells publishers about the alarm after it has confirmed earlier publishes.
         to(&mut broker, |broker| broker.set_alarm(true));
         leave.add_permits(WORKERS);
         until(&supervisor, "blocked", |pool| {
@@ -182,7 +182,7 @@ async fn an_alarm_doubles_no_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_go_round_a_queue_of_someone_elses_and_406_is_said() {
+async fn retries_bypass_a_mismatched_queue_and_the_406_is_reported() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let theirs = declare(&driver, "foreign.retry.200").await;
@@ -206,9 +206,10 @@ async fn retries_go_round_a_queue_of_someone_elses_and_406_is_said() {
         .expect("drained");
 }
 
-/// A broker that was killed within a second of the declare comes back with such a queue: it is there, and confirms nothing.
+/// After a broker is killed within a second of a declare, it has such a queue: the queue exists, but confirms
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_go_round_a_queue_without_a_leader() {
+async fn retries_bypass_a_queue_without_a_leader() {
     let mut broker = faulty_broker().await;
     let url = broker.url();
     let supervisor = pool(&broker, "headless", 1, Policy::fixed(4), at_the_second).await;
@@ -256,7 +257,7 @@ async fn retries_go_round_a_queue_without_a_leader() {
 async fn a_message_that_became_too_large_is_held_and_no_other() {
     let mut broker = faulty_broker().await;
     let limit = |broker: &mut PrivateBroker, bytes: u32| {
-        // Where RabbitMQ 3 looks, and where RabbitMQ 4 does.
+        // The two places where RabbitMQ 3 and RabbitMQ 4 look.
         let set = format!(
             "application:set_env(rabbit, max_message_size, {bytes}), \
              persistent_term:put(max_message_size, {bytes})."
@@ -301,12 +302,12 @@ async fn a_message_that_became_too_large_is_held_and_no_other() {
         .expect("drained");
 }
 
-/// The broker shows such a message nowhere, and tries again after three minutes.
+/// The broker does not show such a message anywhere, and tries again after three minutes.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_whose_queue_is_gone_are_counted_and_said() {
+async fn retries_whose_queue_is_gone_are_counted_and_reported() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
-    // Time enough to delete the queue.
+    // Long enough to delete the queue.
     let backoff = Duration::from_secs(3);
     let policy = Policy::fixed(3);
     let supervisor = pool_with(&broker, "vanished", 3, policy, backoff, at_the_second).await;

@@ -1,4 +1,4 @@
-//! Declaring: what a broker says to it, and what that costs others.
+//! Declaring: the broker's answers, and the effect on other clients.
 
 use tidegate::{
     decide::QueueName,
@@ -25,7 +25,7 @@ async fn a_virtual_hosts_queue_limit_is_said_as_what_it_is() {
     let error = driver.declare(&spec(&QueueName::from("second"))).await;
     let error = error.expect_err("the limit is reached");
     assert_eq!(error.kind, QueueErrorKind::LimitReached, "{error:?}");
-    // What is there may be declared by anyone all the same.
+    // Declaring an existing queue is allowed nevertheless.
     let newcomer = connect(&broker.url().replace("%2f", "small")).await;
     newcomer.declare(&spec(&there)).await.expect("it is there");
     to(&mut broker, |broker| broker.ctl(&["delete_vhost", "small"]));
@@ -63,9 +63,9 @@ async fn a_queue_is_declared_again_once_a_publish_to_it_came_back() {
     publish(&driver, &name, "a").await.expect("a publish");
 }
 
-/// RabbitMQ 4.0 fails at cutting an error text that has characters beyond ASCII, and ends the connection.
+/// RabbitMQ 4.0 fails when it shortens an error text with characters beyond ASCII, and closes the connection.
 #[tokio::test]
-async fn a_name_that_the_broker_stumbles_over_costs_nobody_a_connection() {
+async fn a_name_that_the_broker_fails_at_closes_no_connection() {
     let driver = connect(&broker_url()).await;
     let short = TestQueue::at(&broker_url(), "plain");
     let short = declare(&driver, short.name().as_str()).await;

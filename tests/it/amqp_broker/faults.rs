@@ -1,4 +1,4 @@
-//! A broker that dies, stops, closes channels, is not there yet, blocks, or falls silent.
+//! A broker that dies, stops, closes channels, starts late, blocks, or stops answering.
 
 use std::{
     sync::{
@@ -83,7 +83,7 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
     let mut idle = consume(&driver, &queue).await.expect("a consumer");
     let mut slow = consume(&driver, &queue).await.expect("a consumer");
     publish(&driver, &queue, "a").await.expect("a publish");
-    // To the first in turn, then to the other one, and so on: whoever holds it is cut off.
+    // The two consumers take turns. The one that holds the message is cut off.
     let held = delivery(&mut idle).await;
     is_lost_by(&mut idle, QueueErrorKind::HeldTooLong).await;
     held.ack().await.expect_err("its channel is gone");
@@ -122,7 +122,7 @@ async fn a_memory_alarm_blocks_publishes_and_nothing_else() {
     let held = delivery(&mut consumer).await;
 
     to(&mut broker, |broker| broker.set_alarm(true));
-    // The broker says so at the first publish, which it may have: its confirm is waited for.
+    // The broker reports the alarm at the first publish, and may accept that publish. Its confirm is waited for.
     let sent = tokio::spawn({
         let (driver, queue) = (driver.clone(), queue.clone());
         async move { driver.publish(outgoing(&queue, "sent")).await }
@@ -151,7 +151,7 @@ async fn a_memory_alarm_blocks_publishes_and_nothing_else() {
     sent.expect("a publish");
     let published = async { while publish(&driver, &queue, "d").await.is_err() {} };
     within("a publish", published).await;
-    // What was sent when the alarm rose comes too, once. What was refused does not.
+    // The message that was sent when the alarm rose arrives too, once. The refused one does not.
     for body in ["sent", "d"] {
         let delivery = delivery(&mut consumer).await;
         assert_eq!(delivery.message().body, body);
@@ -204,7 +204,7 @@ async fn silence_is_noticed_after_two_heartbeats() {
     proxy.abort();
 }
 
-/// Hands bytes on in both directions; while silent it swallows them and keeps the connection open.
+/// Forwards bytes in both directions. While it is silent, it drops them and keeps the connection open.
 async fn proxy(listener: TcpListener, port: u16, is_silent: Arc<AtomicBool>) {
     let mut copies = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
@@ -217,7 +217,7 @@ async fn proxy(listener: TcpListener, port: u16, is_silent: Arc<AtomicBool>) {
             let is_silent = is_silent.clone();
             copies.spawn(async move {
                 let mut buffer = [0; 4096];
-                // The direction of a connection that was once silent never speaks again.
+                // A direction that was silent once never forwards again.
                 let mut was_silent = false;
                 while let Ok(count @ 1..) = from.read(&mut buffer).await {
                     was_silent |= is_silent.load(Ordering::SeqCst);
@@ -231,7 +231,7 @@ async fn proxy(listener: TcpListener, port: u16, is_silent: Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_never_answers_is_hung_up_on() {
+async fn the_connection_to_a_peer_that_never_answers_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let driver = lazily(&settings(&format!("amqp://127.0.0.1:{port}")));
@@ -268,7 +268,7 @@ async fn a_thousand_workers_that_ask_at_once_make_no_connections() {
         workers.spawn(async move { consume(&driver, &QueueName::from("any")).await.is_err() });
     }
     assert!(workers.join_all().await.into_iter().all(|failed| failed));
-    // The three keepers' own attempts, of which each waits 50 ms and more after the last.
+    // Attempts of the three keepers: each waits at least 50 ms after the one before.
     let by_keepers = 3 * (1 + since.elapsed().as_millis() / 50);
     let made = connections.load(Ordering::SeqCst) - before;
     assert!(

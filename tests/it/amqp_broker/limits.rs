@@ -1,4 +1,4 @@
-//! Many channels, channels that nobody waits for, and what the broker says of itself.
+//! Many channels, channels whose opening is cancelled, and what the broker tells about itself.
 
 use std::{future::Future, task::Poll};
 
@@ -72,7 +72,7 @@ async fn opening_a_consumer_can_be_given_up_at_any_point() {
             broker.ctl(&["list_channels", "connection"])
         })
         .lines()
-        // The probe's own stays.
+        // The probe's own channel stays.
         .count()
             > 1
         {
@@ -104,7 +104,7 @@ async fn a_broker_says_who_it_is() {
     );
 }
 
-/// The names of the connections that consume, in order.
+/// The names of the connections with consumers, sorted.
 fn lanes(broker: &mut PrivateBroker) -> Vec<String> {
     let listed = broker.ctl(&["list_connections", "client_properties"]);
     let mut names: Vec<String> = listed

@@ -1,4 +1,4 @@
-//! A whole pool on a broker that is killed under it.
+//! A whole pool whose broker is killed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -103,7 +103,7 @@ async fn a_job_is_stopped_before_the_broker_cuts_its_channel() {
     let handler = move |job: Job| {
         say.send(()).ok();
         async move {
-            // As long as it may.
+            // As long as it may run.
             job.cancelled().cancelled().await;
             Err("stopped".into())
         }
@@ -126,7 +126,7 @@ async fn a_job_is_stopped_before_the_broker_cuts_its_channel() {
         ..Outgoing::default()
     };
     driver.publish(message).await.expect("a publish");
-    // The third time says that twice it came back as we gave it, and not as the broker took it.
+    // The third delivery shows that the message came back twice as we gave it back, not as the broker returned it.
     for _ in 0..3 {
         within("a job", started.recv()).await.expect("a job");
     }

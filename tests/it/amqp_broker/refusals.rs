@@ -68,7 +68,7 @@ async fn a_missing_permission_is_no_missing_queue_and_no_lost_connection() {
         driver.declare(&spec).await.err(),
         consume(&driver, &theirs).await.err(),
         driver.delete(&theirs).await.err(),
-        // Through the default exchange, which is a permission of its own.
+        // Publishing to the default exchange needs a permission of its own.
         publish(&driver, &theirs, "a").await.err(),
     ];
     for error in errors {
@@ -155,7 +155,7 @@ async fn a_publish_to_a_full_queue_is_refused() {
 async fn a_message_beyond_the_brokers_limit_is_refused_and_costs_only_its_channel() {
     let mut broker = faulty_broker().await;
     let limit = |broker: &mut PrivateBroker, bytes: u32| {
-        // RabbitMQ 3 reads the one, 4 the other.
+        // RabbitMQ 3 reads the first, RabbitMQ 4 the second.
         let set = format!(
             "application:set_env(rabbit, max_message_size, {bytes}), \
              persistent_term:put(max_message_size, {bytes})."
@@ -174,7 +174,7 @@ async fn a_message_beyond_the_brokers_limit_is_refused_and_costs_only_its_channe
     limit(&mut broker, 128 << 20);
 }
 
-/// RabbitMQ before 4.2 does so to whoever publishes to a caller's address that it cannot read or place.
+/// RabbitMQ before 4.2 closes the connection of a client that publishes to an invalid direct reply-to address.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_broker_fails_at_costs_no_other_publish_its_connection() {
     let broker = faulty_broker().await;
@@ -192,7 +192,7 @@ async fn an_answer_that_the_broker_fails_at_costs_no_other_publish_its_connectio
             assert!(error.is_transient());
         }
         publish(&driver, &queue, "b").await.expect("a publish");
-        // And the next answer waits for no backoff.
+        // The next reply does not wait for a backoff.
         let next = driver.publish(droppable(queue.as_str())).await;
         next.expect("a publish");
     }

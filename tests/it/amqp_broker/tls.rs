@@ -1,4 +1,4 @@
-//! `amqps://`, with a broker that wants a certificate of ours.
+//! `amqps://`, with a broker that requires a client certificate.
 
 use tidegate::{
     config::{BrokerSettings, BrokerUrl, TlsSettings},
@@ -33,7 +33,7 @@ async fn works_over_tls_with_a_certificate_of_its_own() {
     delivery(&mut consumer).await.ack().await.expect("an ack");
     let facts = driver.facts().await.expect("a broker");
     assert_eq!(facts.product.as_deref(), Some("RabbitMQ"));
-    // The broker's word for it, since ours would be the same on a bare socket.
+    // Asks the broker, because the client would report the same on a plain socket.
     let listed = to(&mut broker, |broker| {
         broker.ctl(&["list_connections", "ssl"])
     });
@@ -54,7 +54,7 @@ async fn a_broker_of_a_strange_authority_is_not_trusted() {
 async fn a_broker_of_another_name_is_not_trusted() {
     let broker = faulty_broker().await;
     let mut settings = tls(&broker);
-    // Reaches the same listener; the certificate is for localhost and 127.0.0.1.
+    // This address reaches the same listener, but the certificate is for localhost and 127.0.0.1.
     settings.url = BrokerUrl::new(broker.tls_url().replace("127.0.0.1", "0.0.0.0"));
     let why = until_disconnected(&lazily(&settings)).await;
     assert!(why.contains("certificate"), "{why}");

@@ -1,4 +1,4 @@
-//! How a job ends: codes, signals, timeouts, stops.
+//! Ends of a job: codes, signals, timeouts, stops.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ async fn believes_a_stopped_job_that_asks_for_later_but_not_one_that_fails() {
 }
 
 #[tokio::test]
-async fn ends_a_job_that_stands_still_under_a_sigstop() {
+async fn kills_a_job_that_is_stopped_by_sigstop() {
     let mut witness = Witness::new();
     let control = JobControl::default();
     let settings = script(&witness, "echo $$ >&9; kill -STOP $$; sleep 1000");
@@ -126,6 +126,6 @@ async fn reaps_its_children() {
     let (end, pid) = tokio::join!(running, witness.line());
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
     let pid = Pid::from_raw(pid.parse().expect("a process id"));
-    // A zombie would still answer.
+    // A zombie would still exist.
     assert_eq!(kill(pid, None), Err(Errno::ESRCH));
 }

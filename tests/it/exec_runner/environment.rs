@@ -11,7 +11,7 @@ use tidegate::{
 use super::{MIB, file, run, script};
 use crate::support::witness::Witness;
 
-/// The whole environment of a job, as its process has it.
+/// The whole environment of a job, as its process sees it.
 async fn environment(
     message: Message,
     adjust: impl FnOnce(&mut ExecSettings),
@@ -130,7 +130,7 @@ async fn survives_hostile_values() {
 #[tokio::test]
 async fn leaves_the_headers_out_where_the_system_has_no_room_for_them() {
     use rustix::process::{Resource, getrlimit};
-    // As Linux reckons: a quarter of the stack's limit, and never more than 6 MiB.
+    // Linux's rule: a quarter of the stack limit, and at most 6 MiB.
     let stack = getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
     let limit = usize::try_from((stack / 4).min(6 * MIB as u64)).expect("it fits");
     let message = Message {
@@ -170,10 +170,10 @@ async fn starts_in_its_working_directory_under_its_own_name() {
     let read = |name: &str| fs::read_to_string(inside.join(name)).expect("a file");
     let place = inside.canonicalize().expect("a path");
     assert_eq!(read("place"), format!("{}\n", place.display()));
-    // Not the path at which it was found: programs such as busybox go by the name.
+    // Not the path where it was found: programs such as busybox depend on the name.
     assert_eq!(read("name"), "sh\n");
 
-    // A command that is a relative path is found from there too.
+    // A command with a relative path is found from there too.
     file(&inside.join("here"), 0o755, "#!/bin/sh\nexit 0\n");
     settings.command = vec!["./here".into()];
     let end = run(settings, Message::default(), JobControl::default()).await;

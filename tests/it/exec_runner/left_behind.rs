@@ -1,4 +1,4 @@
-//! What a job leaves behind, and what becomes of it.
+//! Processes that a job leaves behind, and what happens to them.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn goes_on_at_once_where_nothing_is_left_behind() {
         let end = run(settings, Message::default(), JobControl::default()).await;
         assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
     }
-    // The second that left-overs are given would show, on the slowest machine.
+    // The second that left-over processes get would show, even on the slowest machine.
     assert!(start.elapsed() < Duration::from_secs(1) * JOBS / 2);
 }
 
@@ -46,7 +46,7 @@ async fn ends_a_grandchild_that_holds_the_output_open() {
 async fn reads_what_a_grandchild_still_writes_in_its_second() {
     let logged = Logged::default();
     let guard = logged.capture();
-    // The job is a zombie until its output has ended, so the grandchild can see that it has exited.
+    // The job stays a zombie until its output ends, so the grandchild can see that the job has exited.
     let text = "export JOB=$$; sh -c 'until grep -q State:.Z /proc/$JOB/status; do :; done; echo after it' & exit 0";
     run_script(text, Message::default()).await;
     drop(guard);
@@ -72,7 +72,7 @@ async fn goes_on_where_a_grandchild_has_left_the_group_with_the_pipes() {
     let running = run(settings, Message::default(), JobControl::default());
     let (end, pid) = tokio::join!(running, witness.line());
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
-    // It is out of reach, so this is for the test to end.
+    // The daemon cannot reach it, so the test kills it.
     let pid = Pid::from_raw(pid.parse().expect("a process id"));
     kill(pid, Signal::SIGKILL).expect("it runs on");
     witness.gone().await;
@@ -89,10 +89,10 @@ async fn a_dropped_run_ends_the_grandchildren_too() {
     let pid = Pid::from_raw(witness.line().await.parse().expect("a process id"));
     running.abort();
     witness.gone().await;
-    // Reaped in the background: the process table is looked at until it says so.
+    // It is reaped in the background, so the process table is polled.
     let reaped = async {
         while kill(pid, None).is_ok() {
-            // Any child's exit makes the runtime look for those that were dropped.
+            // When any child exits, the runtime also reaps dropped children.
             tokio::process::Command::new("true")
                 .status()
                 .await

@@ -40,7 +40,7 @@ async fn reads_on_where_a_job_writes_100_mib() {
     .await;
     drop(guard);
     assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
-    // What each line adds to the log counts too: 256 bytes, and its 16.
+    // The overhead of each line in the log counts too: 256 bytes, plus the line's 16.
     let lines = logged.lines("stdout");
     assert_eq!(lines.len(), MIB / (256 + 16));
     let shown: usize = lines.iter().map(|line| line.len() + 1).sum();

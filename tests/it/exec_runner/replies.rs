@@ -1,11 +1,11 @@
-//! Standard output that is an answer.
+//! Standard output that is a reply.
 
 use tidegate::runner::{OutputUse, Reply};
 
 use super::*;
 use crate::support::logged::Logged;
 
-/// Runs a script whose standard output is this.
+/// Runs a script whose standard output has this use.
 async fn run_with(output: OutputUse, text: &str) -> (Option<Reply>, Logged) {
     let logged = Logged::default();
     let _capturing = logged.capture();

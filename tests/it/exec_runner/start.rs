@@ -1,4 +1,4 @@
-//! Commands that cannot start, and what a person is told.
+//! Commands that cannot start, and their error texts.
 
 use tidegate::{
     adapters::exec::ExecManager,
@@ -11,7 +11,7 @@ use tidegate::{
 use super::{file, job, run};
 use crate::support::witness::{Witness, soon};
 
-/// What a person reads where a command cannot start.
+/// The error text if a command cannot start.
 async fn start_failure(settings: ExecSettings) -> String {
     match run(settings, Message::default(), JobControl::default()).await {
         JobEnd::NotStarted(error) => {

@@ -1,14 +1,14 @@
-//! Content headers around the size of a frame, which they cannot be split over.
+//! Content headers of about a frame's size. They must fit one frame.
 
 use tidegate::queue::header_size;
 
 use super::*;
 
-/// Type, channel, size, class, weight, body's size and the end mark.
+/// Size of type, channel, size, class, weight, body size and end byte, in bytes.
 const AROUND: usize = 7 + 12 + 1;
 const FRAME_MAX: usize = 131_072;
 
-/// A message whose content header's frame has exactly so many bytes.
+/// A message whose content header's frame has exactly this size.
 fn of_frame(bytes: usize) -> List {
     let list = |padding: usize| List::default().text_header(b"h", &vec![b'x'; padding]);
     let least = AROUND + list(0).bytes().len();
@@ -23,7 +23,7 @@ fn frame_of(job: &Job) -> usize {
 async fn a_header_of_any_size_around_a_frame_is_retried_and_settled() {
     for length in [0, 240] {
         let mut rig = Rig::new("quorum", length, fail_odd_ones_once).await;
-        // One by one where the copy just fits and where the message itself does, and in steps between.
+        // One by one near the largest copy and the largest message that fit, and in steps between.
         let fits = first_that_is_cut(&rig.queue);
         let sizes: Vec<usize> = (fits - 24..fits + 24)
             .chain((fits + 24..FRAME_MAX - 12).step_by(397))
@@ -36,7 +36,7 @@ async fn a_header_of_any_size_around_a_frame_is_retried_and_settled() {
             assert_eq!((first.attempt(), frame_of(&first)), (1, *size));
             let second = rig.job().await;
             assert_eq!(second.attempt(), 2, "{size}");
-            // With what the broker added, which it measures for nobody.
+            // With the headers that the broker added. It does not check their size.
             assert!(frame_of(&second) <= FRAME_MAX, "{size}");
             assert!(second.headers().contains_key("x-death"));
             cut += usize::from(!second.headers().contains_key("h"));
@@ -48,7 +48,7 @@ async fn a_header_of_any_size_around_a_frame_is_retried_and_settled() {
     }
 }
 
-/// The least frame of a message whose copy has to leave its header behind.
+/// The smallest frame of a message whose copy loses its header.
 fn first_that_is_cut(queue: &str) -> usize {
     use tidegate::{
         decide::QueueName,
@@ -64,7 +64,7 @@ fn first_that_is_cut(queue: &str) -> usize {
         header_limit: FRAME_MAX - AROUND,
     };
     let is_cut = |size: usize| {
-        // Flags, the table's length, the name and the text's tag and length.
+        // Flags, the table's length, the name, and the text's tag and length.
         let padding = size - AROUND - (2 + 4 + 2 + 5);
         let value = HeaderValue::from("x".repeat(padding));
         let message = Message {
@@ -118,7 +118,7 @@ async fn two_thousand_headers_that_fill_a_frame_are_retried_and_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_copy_left_behind_is_named_at_every_attempt_and_in_the_dead_letter() {
+async fn headers_that_a_copy_dropped_are_listed_at_every_attempt_and_in_the_dead_letter() {
     let mut rig = Rig::new("quorum", 0, |_| Err("no".into())).await;
     rig.publish(of_frame(FRAME_MAX), b"odd");
     rig.job().await;
@@ -135,7 +135,7 @@ async fn what_a_copy_left_behind_is_named_at_every_attempt_and_in_the_dead_lette
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn absurd_frames_in_the_url_are_bounded() {
+async fn frame_sizes_in_the_url_are_bounded() {
     use tidegate::{adapters::amqp::AmqpDriver, queue::QueueDriver};
 
     use crate::support::broker::settings;

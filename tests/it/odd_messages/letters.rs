@@ -1,4 +1,4 @@
-//! `tidegate dead` on a queue in which odd letters lie among others.
+//! `tidegate dead` on a queue with odd letters among others.
 
 use std::path::Path;
 
@@ -92,7 +92,7 @@ async fn odd_letters_are_listed_put_back_and_deleted_with_the_others() {
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(out.lines().count(), 1 + all.len(), "{out}");
 
-    // By the name that was shown.
+    // By the displayed name.
     let (code, out, err) = run(dir.path(), &["retry", "p", r"bin\xff\xfe"]);
     assert_eq!(code, Some(0), "{out}{err}");
     let back = raw.take(live.as_bytes()).expect("it is back");

@@ -1,4 +1,4 @@
-//! What the suite is written in: a driver, queues of its own, and waits that end.
+//! Helpers of the suite: a driver, queues of its own, and waits with a timeout.
 
 use std::{fmt::Debug, future::poll_fn, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use tokio::time::timeout;
 
 use crate::support::broker::{TestQueue, broker_url, settings};
 
-/// No test waits for this long; it turns a hang into a failure.
+/// Longest wait of a test. Turns a hang into a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A driver under test, and the queues of the test.
+/// A driver under test and the test's queues.
 pub(super) struct Bench {
     pub(super) driver: Arc<dyn QueueDriver>,
-    /// Of the queues of a test that does not say so itself.
+    /// The kind of queue for tests that do not choose one.
     pub(super) kind: QueueKind,
     queues: Vec<TestQueue>,
     names: u32,
@@ -126,13 +126,13 @@ impl Bench {
             .expect("a look")
     }
 
-    /// A broker counts a message as ready some time after it came back.
+    /// A broker counts a returned message as ready only after some time.
     pub(super) async fn until_ready(&self, queue: &QueueName, ready: u64) {
         let what = format!("{ready} ready messages");
         self.until(&what, queue, |depth| depth.ready == ready).await;
     }
 
-    /// And a consumer as gone some time after it went.
+    /// A broker stops counting a consumer only some time after its end.
     pub(super) async fn until_consumers(&self, queue: &QueueName, consumers: u32) {
         let what = format!("{consumers} consumers");
         self.until(&what, queue, |depth| depth.consumers == consumers)
@@ -211,7 +211,7 @@ pub(super) fn is_none<T: Debug>(option: Option<T>) -> bool {
     true
 }
 
-/// Whether nothing is there to be taken. Only after an event that anything wrong would have come before.
+/// Whether no message can be taken. Use it only after an event that comes later than any wrong message would.
 pub(super) async fn is_quiet(consumer: &mut Box<dyn Consumer>) -> bool {
     poll_fn(|cx| std::task::Poll::Ready(consumer.poll_next(cx).is_pending())).await
 }
@@ -228,7 +228,7 @@ pub(super) fn text(delivery: &Delivery) -> String {
     String::from_utf8_lossy(&delivery.message().body).into_owned()
 }
 
-/// One header of each type, at the ends of its range.
+/// One header of each type, with the limits of its range.
 pub(super) fn every_header() -> Headers {
     let all = [
         HeaderValue::Bool(true),

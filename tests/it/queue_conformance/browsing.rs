@@ -1,10 +1,10 @@
-//! Looks through a queue: what they show, and what they leave behind.
+//! Browsing a queue: what it shows, and what it leaves behind.
 
 use tidegate::queue::{Browser, QueueErrorKind, QueueKind};
 
 use super::bench::{Bench, text, within};
 
-/// The bodies that a look finds, passed over one by one.
+/// The bodies that a browser finds, passed over one by one.
 async fn rest(look: &mut Box<dyn Browser>) -> Vec<String> {
     let mut bodies = Vec::new();
     while let Some(letter) = within("a message", look.next()).await.expect("a message") {
@@ -22,7 +22,7 @@ async fn filled(bench: &mut Bench) -> tidegate::decide::QueueName {
     queue
 }
 
-pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
+pub(super) async fn browsing_leaves_the_queue_unchanged(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut short_look = bench.browse(&queue).await;
     let passed_over = short_look.next().await.expect("a message").expect("a");
@@ -41,9 +41,9 @@ pub(super) async fn a_look_leaves_the_queue_as_it_was(mut bench: Bench) {
     bench.until_consumers(&queue, 0).await;
 }
 
-pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut bench: Bench) {
+pub(super) async fn browsing_thousands_gives_all_back_at_once_and_in_order(mut bench: Bench) {
     const MANY: usize = 3000;
-    // A quorum queue keeps the order of 32 only.
+    // A quorum queue keeps the order of only 32 messages.
     let queue = bench.queue(QueueKind::Classic).await;
     let bodies: Vec<String> = (0..MANY).map(|n| n.to_string()).collect();
     for body in &bodies {
@@ -54,12 +54,14 @@ pub(super) async fn a_long_look_gives_thousands_back_at_once_and_in_order(mut be
         let mut look = bench.browse(&queue).await;
         assert!(rest(&mut look).await == bodies, "not in order");
         within("the end", look.close()).await.expect("a close");
-        // RabbitMQ 4 answers the close before its queue has them back.
+        // RabbitMQ 4 confirms the close before the messages are back in the queue.
         bench.until_ready(&queue, MANY as u64).await;
     }
 }
 
-pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut bench: Bench) {
+pub(super) async fn messages_settled_while_browsing_are_gone_and_the_rest_keeps_its_order(
+    mut bench: Bench,
+) {
     let queue = filled(&mut bench).await;
     let mut look = bench.browse(&queue).await;
     let mut held = Vec::new();
@@ -71,7 +73,7 @@ pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut
     held.remove(0).ack().await.expect("an ack of b");
     last.ack().await.expect("an ack of d");
     look.close().await.expect("a close");
-    // What is still in our hands went back with the rest, and cannot be settled any more.
+    // The delivery that is still held went back with the rest, and can no longer be settled.
     let c = held.remove(0);
     assert!(c.ack().await.is_err(), "c was settled after the look");
     bench.until_ready(&queue, 2).await;
@@ -79,7 +81,7 @@ pub(super) async fn what_a_look_settles_is_gone_and_the_rest_keeps_its_order(mut
     assert_eq!(rest(&mut look).await, ["a", "c"]);
 }
 
-pub(super) async fn a_look_does_not_see_what_others_hold(mut bench: Bench) {
+pub(super) async fn browsing_does_not_see_what_others_hold(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut first = bench.browse(&queue).await;
     let _held = first.next().await.expect("a message").expect("a");
@@ -88,7 +90,7 @@ pub(super) async fn a_look_does_not_see_what_others_hold(mut bench: Bench) {
     bench.until_ready(&queue, 0).await;
 }
 
-pub(super) async fn a_look_that_is_dropped_gives_everything_back(mut bench: Bench) {
+pub(super) async fn a_dropped_browser_gives_everything_back(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut look = bench.browse(&queue).await;
     assert_eq!(rest(&mut look).await.len(), 4);
@@ -100,7 +102,7 @@ pub(super) async fn a_look_that_is_dropped_gives_everything_back(mut bench: Benc
     assert_eq!(text(&first), "a");
 }
 
-pub(super) async fn a_look_at_a_missing_queue_is_not_found_and_harms_nothing_else(
+pub(super) async fn browsing_a_missing_queue_is_not_found_and_affects_nothing_else(
     mut bench: Bench,
 ) {
     let queue = filled(&mut bench).await;

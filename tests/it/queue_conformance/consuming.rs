@@ -1,4 +1,4 @@
-//! Order, prefetch, settlement, and the ends of a consumer.
+//! Order, prefetch, settlement, and ends of a consumer.
 
 use tidegate::queue::{HeaderValue, QueueKind};
 
@@ -33,10 +33,10 @@ pub(super) async fn never_hands_out_more_than_the_prefetch(mut bench: Bench) {
     assert_eq!(text(&next(&mut consumer).await), "2");
 }
 
-pub(super) async fn gives_a_requeued_message_back_at_the_head_and_marked(mut bench: Bench) {
+pub(super) async fn a_requeued_message_returns_to_the_head_marked_as_redelivered(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
-    // A quorum queue of RabbitMQ 3 puts what comes back at its end.
+    // A quorum queue of RabbitMQ 3 appends returned messages at its end.
     let at_the_head = bench.kind == QueueKind::Classic;
     if at_the_head {
         bench.send(&queue, "b").await;
@@ -64,7 +64,7 @@ pub(super) async fn gives_a_requeued_message_back_at_the_head_and_marked(mut ben
 }
 
 pub(super) async fn requeued_messages_keep_their_order(mut bench: Bench) {
-    // A quorum queue of RabbitMQ 3 puts what comes back at its end.
+    // A quorum queue of RabbitMQ 3 appends returned messages at its end.
     let queue = bench.queue(QueueKind::Classic).await;
     for n in 0..4 {
         bench.send(&queue, n.to_string()).await;
@@ -183,9 +183,7 @@ pub(super) async fn a_deleted_queue_ends_its_consumers_without_an_error(mut benc
     assert!(is_at_its_end(&mut consumer).await, "the end stays the end");
 }
 
-pub(super) async fn what_was_delivered_from_a_deleted_queue_is_settled_without_an_error(
-    mut bench: Bench,
-) {
+pub(super) async fn a_delivery_from_a_deleted_queue_is_settled_without_an_error(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     for body in ["a", "b", "c"] {
         bench.send(&queue, body).await;

@@ -1,4 +1,4 @@
-//! Where a publish goes, what it carries, and what it may not.
+//! Where a publish goes, what it carries, and what it must not carry.
 
 use bytes::Bytes;
 use tidegate::queue::{
@@ -16,7 +16,7 @@ pub(super) async fn a_publish_to_no_queue_is_unroutable(mut bench: Bench) {
         .await
         .expect_err("no such queue");
     assert_eq!(error.kind, QueueErrorKind::Unroutable);
-    // The next publish is not taken for the one that came back.
+    // The next publish must not be mistaken for the returned one.
     bench.send(&queue, "found").await;
     bench.until_ready(&queue, 1).await;
 }
@@ -178,7 +178,7 @@ pub(super) async fn many_publish_at_once(mut bench: Bench) {
     for n in 0..200 {
         let (driver, queue, missing) = (bench.driver.clone(), queue.clone(), missing.clone());
         publishes.spawn(async move {
-            // Every fourth comes back, and each must hear of its own.
+            // Every fourth is returned, and each publish must get its own result.
             let is_lost = n % 4 == 0;
             let target = if is_lost { &missing } else { &queue };
             let published = driver.publish(outgoing(target, n.to_string())).await;
@@ -191,7 +191,9 @@ pub(super) async fn many_publish_at_once(mut bench: Bench) {
     bench.until_ready(&queue, 150).await;
 }
 
-pub(super) async fn a_message_that_may_be_dropped_is_where_no_queue_takes_it(mut bench: Bench) {
+pub(super) async fn a_message_that_may_be_dropped_is_dropped_if_no_queue_takes_it(
+    mut bench: Bench,
+) {
     let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     let droppable = |queue| Outgoing {
@@ -202,7 +204,7 @@ pub(super) async fn a_message_that_may_be_dropped_is_where_no_queue_takes_it(mut
     driver.publish(droppable(&missing)).await.expect("dropped");
     driver.publish(droppable(&queue)).await.expect("a publish");
     bench.until_ready(&queue, 1).await;
-    // Nobody else's message is dropped for it.
+    // No other message is dropped.
     let error = bench.publish_to(&missing, "lost").await;
     let error = error.expect_err("no such queue");
     assert_eq!(error.kind, QueueErrorKind::Unroutable);

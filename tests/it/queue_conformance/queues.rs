@@ -42,7 +42,7 @@ pub(super) async fn a_depth_counts_ready_messages_and_consumers(mut bench: Bench
     let mut first = bench.consume(&queue, 1).await;
     let second = bench.consume(&queue, 1).await;
     let _held = next(&mut first).await;
-    // What is not acknowledged is not ready.
+    // An unacknowledged message is not ready.
     bench.until_ready(&queue, 2).await;
     bench.until_consumers(&queue, 2).await;
     second.close().await;
@@ -102,7 +102,7 @@ pub(super) async fn the_shorter_of_two_ttls_counts(mut bench: Bench) {
     message.properties.expiration = Some("50".to_owned());
     bench.driver.publish(message).await.expect("a publish");
     let delivery = next(&mut consumer).await;
-    // Or it would expire in the queue that it goes to.
+    // Otherwise it would expire in the queue that it goes to.
     assert_eq!(delivery.message().properties.expiration, None);
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) 
     assert_eq!(text(&next(&mut consumer).await), "later");
 }
 
-pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench: Bench) {
+pub(super) async fn a_queue_with_another_declaration_is_a_mismatch(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     let other = QueueSpec {
@@ -160,13 +160,13 @@ pub(super) async fn a_queue_that_is_there_in_another_way_is_a_mismatch(mut bench
         message_ttl: Some(Duration::from_millis(1)),
         ..QueueSpec::new("", QueueKind::Quorum)
     };
-    // By one that has never seen it.
+    // By a driver that has never seen the queue.
     let newcomer = bench.newcomer().await;
     let error = newcomer.declare(&other).await;
     let error = error.expect_err("it is there in another way");
     assert_eq!(error.kind, QueueErrorKind::Mismatch, "{error:?}");
     assert!(!error.is_transient());
-    // And by one that has declared it, which stays as it is.
+    // And by one that has declared it. The queue stays unchanged.
     let same = QueueSpec {
         kind: bench.kind,
         dead_letter_to: None,
@@ -182,7 +182,7 @@ pub(super) async fn a_deleted_queue_can_be_declared_again(mut bench: Bench) {
     let newcomer = bench.newcomer().await;
     let queue = bench.queue(bench.kind).await;
     let spec = QueueSpec::new(queue.clone(), bench.kind);
-    // By someone else, so that the driver has to notice: at a probe, at a publish, at a consume.
+    // By another client, so that the driver must notice it: at a probe, at a publish, at a consume.
     newcomer.delete(&queue).await.expect("a delete");
     bench.driver.probe(&queue).await.expect_err("it is gone");
     bench.driver.declare(&spec).await.expect("a declare");

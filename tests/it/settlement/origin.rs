@@ -1,4 +1,4 @@
-//! What jobs are told of where their message came from.
+//! What jobs are told about the first publish of their message.
 
 use lapin::{
     ExchangeKind,
@@ -31,7 +31,7 @@ async fn every_attempt_is_told_the_exchange_and_routing_key_of_the_first_publish
         )
         .await
         .unwrap();
-    // What a stranger writes there is believed of no message that came by an exchange.
+    // Forged headers are ignored on a message that came through an exchange.
     let forged = headers(vec![
         ("x-tidegate-original-exchange", long("forged")),
         ("x-tidegate-original-routing-key", long("forged")),

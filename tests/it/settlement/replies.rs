@@ -1,4 +1,4 @@
-//! Answers, as a caller with a plain client gets them.
+//! Replies, as a caller with a plain client gets them.
 
 use futures_util::StreamExt as _;
 use lapin::{
@@ -16,10 +16,10 @@ use tidegate::{
 use super::*;
 use crate::support::broker::settings;
 
-/// What a client writes for an answer that comes without a queue.
+/// The `reply_to` of a client that wants its reply without a queue.
 const DIRECT: &str = "amq.rabbitmq.reply-to";
 
-/// Says what it was asked; goes wrong at "fail".
+/// Replies with its request; fails at "fail".
 fn echo(job: &Job) -> Result<Outcome, BoxError> {
     match &job.body()[..] {
         b"fail" => Err("no".into()),
@@ -43,7 +43,7 @@ fn asking(reply_to: &str, correlation_id: &str) -> BasicProperties {
 }
 
 impl Rig {
-    /// Waits for answers by direct reply-to, on the channel that asks.
+    /// Waits for replies by direct reply-to, on the channel that sends the requests.
     async fn caller(&self, queue: &str) -> Consumer {
         let options = BasicConsumeOptions {
             no_ack: true,
@@ -79,7 +79,7 @@ async fn a_caller_by_direct_reply_to_is_answered() {
     assert_eq!(*properties.reply_to(), None);
     assert_eq!(header(&done, "x-tidegate-outcome"), Some(long("done")));
 
-    // Through the retry queue the caller's address stays.
+    // The caller's address is kept through the retry queue.
     rig.publish(asking(DIRECT, "c-2"), b"fail").await;
     let failed = answer(&mut caller).await;
     assert_eq!(failed.data, b"");
@@ -124,15 +124,15 @@ async fn a_caller_with_a_queue_of_its_own_is_answered_where_that_is_allowed() {
 async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_waiting() {
     let rig = Rig::new("forged", echo).await;
     let mut caller = rig.caller(DIRECT).await;
-    // RabbitMQ before 4.2 ends the connection of whoever publishes there. So it does where a message has come from
-    // another cluster with its caller's address.
+    // RabbitMQ before 4.2 closes the connection of a client that publishes to such an address. It does the same if a
+    // message from another cluster has its caller's address.
     rig.publish(asking("amq.rabbitmq.reply-to.!!!.???", "c-1"), b"question")
         .await;
     rig.until("done", |pool| pool.jobs.done == 1).await;
     rig.publish(asking(DIRECT, "c-2"), b"question").await;
     assert_eq!(answer(&mut caller).await.data, b"question");
     rig.until("done", |pool| pool.jobs.done == 2).await;
-    // Newer ones drop it.
+    // Newer versions drop the message.
     rig.until("counted", |pool| {
         let replies = pool.replies;
         replies.done + replies.undeliverable == 2 && pool.jobs.lost == 0
@@ -142,7 +142,7 @@ async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_w
 }
 
 #[tokio::test]
-async fn what_stands_for_any_caller_does_not_have_a_copy_refused() {
+async fn the_placeholder_for_direct_reply_to_does_not_make_a_copy_refused() {
     let url = broker_url();
     let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
     driver.until_connected(PATIENCE).await.unwrap();

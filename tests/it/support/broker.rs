@@ -1,4 +1,4 @@
-//! Brokers for tests: the one of `AMQP_URL`, and private nodes that tests may stop, kill and restart.
+//! Brokers for tests: the broker of `AMQP_URL`, and private nodes that tests may stop, kill and restart.
 
 use std::{
     env, fs,
@@ -23,10 +23,10 @@ use super::certificates::write_certificates;
 /// A node needs about 10 seconds, and more on a machine that is busy compiling.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Share of the memory above which a node raises its alarm.
+/// The share of the memory above which a node raises its alarm.
 const WATERMARK: &str = "0.8";
 
-/// The broker that `scripts/with-broker` made sure of.
+/// The URL of the broker that `scripts/with-broker` provides.
 pub(crate) fn broker_url() -> String {
     env::var("AMQP_URL").unwrap_or_else(|_| {
         panic!("AMQP_URL is not set: run the tests as `scripts/with-broker cargo test`")
@@ -41,12 +41,12 @@ pub(crate) fn settings(url: &str) -> BrokerSettings {
     }
 }
 
-/// A name that no other test has. The queue and `<name>.dead` are deleted when the guard is dropped.
+/// A unique queue name. The queue and `<name>.dead` are deleted when the guard is dropped.
 pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
     TestQueue::at(&broker_url(), prefix)
 }
 
-/// A queue's name for one test, and its end.
+/// A queue name for one test. Deletes the queue on drop.
 #[derive(Debug)]
 pub(crate) struct TestQueue {
     name: String,
@@ -54,7 +54,7 @@ pub(crate) struct TestQueue {
 }
 
 impl TestQueue {
-    /// As [`unique_queue`], at another broker.
+    /// Like [`unique_queue`], at another broker.
     pub(crate) fn at(url: &str, prefix: &str) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +78,8 @@ impl Drop for TestQueue {
     fn drop(&mut self) {
         let names = [self.name.clone(), format!("{}.dead", self.name)];
         let url = self.url.clone();
-        // A thread with a runtime of its own: a drop cannot wait, and a test that failed takes its runtime along.
+        // A drop cannot await, and the runtime of a failed test is gone. So a thread with its own runtime deletes the
+        // queue.
         let deleted = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -94,7 +95,7 @@ impl Drop for TestQueue {
                 }
                 connection.close(200, "OK".into()).await
             };
-            // A broker that a test has killed has no queues left to delete.
+            // A broker that a test has killed has no queues to delete.
             let _ = runtime
                 .block_on(async { tokio::time::timeout(Duration::from_secs(5), delete).await });
         });
@@ -102,11 +103,12 @@ impl Drop for TestQueue {
     }
 }
 
-/// A RabbitMQ node of this test process alone. Gone, with its folder, when the value or the process is.
+/// A RabbitMQ node of this test process only. It is removed with its folder when the value is dropped or the process
+/// ends.
 #[derive(Debug)]
 pub(crate) struct PrivateBroker {
     keeper: Child,
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     folder: PathBuf,
@@ -118,19 +120,19 @@ pub(crate) struct PrivateBroker {
 }
 
 impl PrivateBroker {
-    /// A node that has answered. Blocks.
+    /// Starts a node and waits until it answers. Blocks.
     pub(crate) fn start() -> Self {
         Self::start_with("[].")
     }
 
-    /// The same, with the management API.
+    /// Like [`start`](Self::start), with the management API.
     pub(crate) fn start_managed() -> Self {
         Self::start_with("[rabbitmq_management].")
     }
 
     fn start_with(plugins: &str) -> Self {
         let mut last_words = String::new();
-        // A port that was free may be taken by the time it is bound.
+        // A free port may be taken before the node binds it.
         for _ in 0..3 {
             let mut broker = Self::make(plugins);
             broker.order("start");
@@ -207,7 +209,7 @@ impl PrivateBroker {
         }
     }
 
-    /// Where the management API of one that has it listens.
+    /// The URL of the management API.
     pub(crate) fn management_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.management_port)
     }
@@ -220,24 +222,24 @@ impl PrivateBroker {
         self.port
     }
 
-    /// The broker's TLS listener, which wants a client's certificate.
+    /// The URL of the TLS listener, which requires a client certificate.
     pub(crate) fn tls_url(&self) -> String {
         format!("amqps://guest:guest@127.0.0.1:{}/%2f", self.tls_port)
     }
 
-    /// Where the [certificates](write_certificates) are.
+    /// The folder with the [certificates](write_certificates).
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Raises the memory alarm, which blocks whoever publishes, or ends it.
+    /// Raises or ends the memory alarm, which blocks publishers.
     pub(crate) fn set_alarm(&self, raised: bool) {
         let watermark = if raised { "0" } else { WATERMARK };
         self.ctl(&["set_vm_memory_high_watermark", watermark]);
     }
 
-    /// How long a delivery may stay unsettled before its channel is cut, looked at every tenth of a second; or the
-    /// node's own half an hour, looked at every minute.
+    /// Sets how long a delivery may stay unsettled before the broker closes its channel. The broker checks every
+    /// tenth of a second. `None` is the node's default: 30 minutes, checked every minute.
     pub(crate) fn set_consumer_timeout(&self, timeout: Option<Duration>) {
         let (timeout, tick) = match timeout {
             Some(timeout) => (timeout.as_millis(), 100),
@@ -252,44 +254,44 @@ impl PrivateBroker {
         ]);
     }
 
-    /// SIGKILL. Returns when it is dead.
+    /// Kills the node with SIGKILL, and returns when it is dead.
     ///
-    /// What was declared is on its disk by then: a node confirms a declare before it writes it there, and after a
-    /// kill in the seconds between there is no such queue.
+    /// Waits first until declared queues are on disk: a node confirms a declare before it writes to disk, and a kill
+    /// within those seconds would lose the queue.
     pub(crate) fn kill(&mut self) {
         self.ctl(&["eval", "mnesia:sync_log()."]);
         self.order("kill");
     }
 
-    /// Starts a node that was killed, on the same ports and folders, and waits until it answers.
+    /// Starts a killed node again, on the same ports and folders, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         self.order("start");
         self.until_it_answers()
             .expect("a node that was there starts again");
     }
 
-    /// Freezes the node: its connections stay open, and nothing is read from them or written to them any more.
+    /// Freezes the node: its connections stay open, but it neither reads nor writes.
     pub(crate) fn suspend(&mut self) {
         self.order("suspend");
     }
 
-    /// Has a frozen node go on.
+    /// Resumes a frozen node.
     pub(crate) fn resume(&mut self) {
         self.order("resume");
     }
 
-    /// Takes the broker off its node in good order: connections are closed with a reason.
+    /// Stops the broker on its node in good order: connections are closed with a reason.
     pub(crate) fn stop_app(&self) {
         self.ctl(&["stop_app"]);
     }
 
-    /// Puts the broker on its node again, and waits until it answers.
+    /// Starts the broker on its node again, and waits until it answers.
     pub(crate) fn start_app(&self) {
         self.ctl(&["start_app"]);
         self.until_it_answers().expect("the broker starts again");
     }
 
-    /// Runs `rabbitmqctl` against the node, and returns what it printed.
+    /// Runs `rabbitmqctl` against the node, and returns its output.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let output = command(tool("rabbitmqctl"))
             .args(["-s", "-n", &self.node])
@@ -335,7 +337,7 @@ impl PrivateBroker {
         assert_eq!(answer.trim(), "done");
     }
 
-    /// An open port is not enough: a node listens before it is ready.
+    /// An open port is not enough: a node opens it before it is ready.
     fn until_it_answers(&self) -> Result<(), String> {
         let since = Instant::now();
         while since.elapsed() < START_DEADLINE {
@@ -351,15 +353,15 @@ impl PrivateBroker {
 
 impl Drop for PrivateBroker {
     fn drop(&mut self) {
-        // The keeper ends at the end of its orders. Waited for, so that the folder is gone afterwards.
+        // The keeper ends when its standard input is closed. After the wait the folder is gone.
         self.orders = None;
         let _ = self.keeper.wait();
     }
 }
 
-/// The node that tests may do anything to, one test at a time. Running and without alarms when handed out.
+/// The node that tests may break, one test at a time. It is running and has no alarm when a test gets it.
 ///
-/// It is never dropped, being static; it goes when the process does.
+/// It is never dropped, because it is static. It ends with the process.
 pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
     static NODE: OnceCell<Mutex<PrivateBroker>> = OnceCell::const_new();
     let start = || async {
@@ -367,7 +369,7 @@ pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
         Mutex::new(broker.expect("a private node"))
     };
     let mut broker = NODE.get_or_init(start).await.lock().await;
-    // A test that failed may have left it dead, off its node, or with an alarm: it starts afresh then.
+    // A failed test may have left it dead, stopped, or with an alarm. Then a new node is started.
     if !greets(broker.port) {
         tokio::task::block_in_place(|| broker.restart());
     }
@@ -379,7 +381,7 @@ fn greets(port: u16) -> bool {
     greeting(port).is_some()
 }
 
-/// The first frame of a broker on a port, which is a method.
+/// The first frame of a broker on a port. It is a method frame.
 fn greeting(port: u16) -> Option<Vec<u8>> {
     let greeting = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -397,7 +399,7 @@ fn greeting(port: u16) -> Option<Vec<u8>> {
     (kind == 1).then_some(frame)
 }
 
-/// What a greeting says of the broker's version.
+/// The broker's version in a greeting.
 fn version(greeting: &[u8]) -> Option<String> {
     const KEY: &[u8] = b"\x07versionS";
     let at = greeting.windows(KEY.len()).position(|part| part == KEY)?;
@@ -406,8 +408,8 @@ fn version(greeting: &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// A port that nobody listens on, below the range of outgoing connections: a client that tries a dead port of that
-/// range again and again ends up connected to itself.
+/// A free port below the range for outgoing connections. A client that repeatedly tries a dead port of that range can
+/// connect to itself.
 fn free_port() -> u16 {
     loop {
         let port = rand::random_range(20_000..32_000);
@@ -417,18 +419,18 @@ fn free_port() -> u16 {
     }
 }
 
-/// The folder of a system whose server is to be used, as `scripts/with-broker --version` names it.
+/// The folder of the system whose server is used, as `scripts/with-broker --version` names it.
 fn root() -> Option<PathBuf> {
     env::var_os("TIDEGATE_TEST_RABBITMQ_ROOT").map(PathBuf::from)
 }
 
-/// The words before a command that is to run in that system, or none where the machine's own server is used.
+/// The words before a command that runs in that system. Empty if the machine's own server is used.
 fn inside() -> Vec<PathBuf> {
     let in_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/in-root");
     root().map_or_else(Vec::new, |root| vec![in_root, root])
 }
 
-/// A command, in that system where there is one.
+/// A command, which runs in that system if there is one.
 fn command(program: PathBuf) -> Command {
     let mut words = inside();
     words.push(program);
@@ -437,8 +439,7 @@ fn command(program: PathBuf) -> Command {
     command
 }
 
-/// The server's own scripts. The wrappers in /usr/sbin change user, and then reach neither our folder nor our
-/// settings.
+/// The server's own scripts. The wrappers in /usr/sbin change the user, who cannot read our folder and settings.
 fn tool(name: &str) -> PathBuf {
     let own = Path::new("/usr/lib/rabbitmq/bin").join(name);
     if root().is_some() || own.exists() {
@@ -448,7 +449,7 @@ fn tool(name: &str) -> PathBuf {
     }
 }
 
-/// Erlang's port mapper: on the path, or beside the emulator.
+/// Erlang's port mapper: in PATH, or next to the emulator.
 fn epmd() -> PathBuf {
     if root().is_some() {
         return PathBuf::from("/usr/bin/epmd");

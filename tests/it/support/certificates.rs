@@ -1,4 +1,4 @@
-//! Certificates for one test's broker and its clients, made on the spot.
+//! Certificates for one test's broker and clients, made for each run.
 
 use std::{fs, path::Path};
 
@@ -7,8 +7,8 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Writes `ca.pem`, `server.pem` and `server.key` (for `localhost` and 127.0.0.1), `client.pem` and `client.key`,
-/// and `stranger.pem`, an authority that signed none of them.
+/// Writes `ca.pem`, `server.pem` and `server.key` (for `localhost` and 127.0.0.1), `client.pem` and `client.key`, and
+/// `stranger.pem`, an authority that signed none of them.
 pub(crate) fn write_certificates(folder: &Path) {
     let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("a file");
     let (ca, ca_pem) = authority();
@@ -32,7 +32,7 @@ pub(crate) fn write_certificates(folder: &Path) {
 
 fn authority() -> (Issuer<'static, KeyPair>, String) {
     let mut params = CertificateParams::default();
-    // Unlike any leaf's: a certificate whose subject is its issuer's counts as signed by itself.
+    // Must differ from the name in any leaf: a certificate with equal subject and issuer counts as self-signed.
     params.distinguished_name.push(DnType::CommonName, "tests");
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! A `tidegate run` of a test's own: its configuration, its output, its end.
+//! A `tidegate run` for one test: its configuration, its output and its end.
 
 use std::{
     fmt::Write as _,
@@ -18,33 +18,33 @@ use tempfile::TempDir;
 
 pub(crate) use nix::sys::signal::Signal;
 
-/// Longest that a test waits for anything. Far beyond what anything takes, for a machine that is busy.
+/// Longest wait of a test. Far more than any step needs, for busy machines.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running daemon. Killed on drop, where it has not ended.
+/// A running daemon. Killed on drop if it has not ended.
 pub(crate) struct Daemon {
     child: Child,
     dir: TempDir,
-    /// Lines of its standard error, from the thread that reads them.
+    /// Lines of its standard error. Written by the thread that reads them.
     lines: mpsc::Receiver<String>,
-    /// All that it has written anywhere.
+    /// Everything that it has written to its outputs.
     said: Arc<Mutex<String>>,
     readers: Vec<thread::JoinHandle<()>>,
     listen: String,
 }
 
 impl Daemon {
-    /// Starts one with these pools, on the broker at `url`, and waits until it says that it has started.
+    /// Starts a daemon with these pools on the broker at `url`, and waits until it has started.
     pub(crate) fn start(url: &str, pools: &str) -> Self {
         Self::start_with(url, "", pools)
     }
 
-    /// The same with keys before the first table, and tables, of the test's choice.
+    /// Like [`start`](Self::start), with more keys before the first table, and more tables.
     pub(crate) fn start_with(url: &str, head: &str, pools: &str) -> Self {
         Self::start_with_files(&[], url, head, pools)
     }
 
-    /// The same with files in its folder, each a name and a text.
+    /// Like [`start_with`](Self::start_with), with files in its folder, each as name and text.
     pub(crate) fn start_with_files(
         files: &[(&str, &str)],
         url: &str,
@@ -60,7 +60,7 @@ impl Daemon {
         daemon
     }
 
-    /// Starts one in `dir`, and does not wait.
+    /// Starts a daemon in `dir` without waiting.
     pub(crate) fn start_soon(dir: TempDir, url: &str, pools: &str) -> Self {
         Self::spawn(dir, &[], url, "", pools)
     }
@@ -70,14 +70,14 @@ impl Daemon {
         self.listen = started["listen"].as_str().unwrap().to_owned();
     }
 
-    /// The same by way of a command, to which ours is appended, and which is to become it.
+    /// Starts a daemon through a command. Our command line is appended to it, and it must `exec` that.
     pub(crate) fn start_by(way: &[&str], url: &str, pools: &str) -> Self {
         let mut daemon = Self::spawn(TempDir::new().unwrap(), way, url, "", pools);
         daemon.wait_until_started();
         daemon
     }
 
-    /// Starts one in `dir` whose log goes where the test cannot hear it, and waits until it can be asked.
+    /// Starts a daemon in `dir` whose log the test cannot read, and waits until its API answers.
     pub(crate) fn start_unheard(
         dir: TempDir,
         log: impl Into<Stdio>,
@@ -89,7 +89,7 @@ impl Daemon {
         Self::start_unheard_by(&[], dir, standard, url, head, pools)
     }
 
-    /// The same by way of a command, with this standard input and error.
+    /// The same through a command, with this standard input and standard error.
     pub(crate) fn start_unheard_by(
         way: &[&str],
         dir: TempDir,
@@ -144,7 +144,7 @@ impl Daemon {
         }
     }
 
-    /// Where it listens on TCP.
+    /// Its TCP address.
     pub(crate) fn listen(&self) -> &str {
         &self.listen
     }
@@ -157,12 +157,12 @@ impl Daemon {
         self.dir().join("run/tidegate.sock")
     }
 
-    /// Writes the configuration anew, for a reload.
+    /// Writes the configuration again, for a reload.
     pub(crate) fn configure(&self, url: &str, head: &str, pools: &str) {
         write_config(self.dir(), url, head, pools);
     }
 
-    /// The process that was started: the guard.
+    /// The started process, which is the guard.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
@@ -171,7 +171,7 @@ impl Daemon {
         signal::kill(self.pid(), signal).unwrap();
     }
 
-    /// The next log line that is wanted. Lines before it are gone then.
+    /// The next log line that matches. Lines before it are lost.
     pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -186,7 +186,7 @@ impl Daemon {
         }
     }
 
-    /// A log line that is wanted, of all that there ever were.
+    /// The first matching line of the whole log.
     pub(crate) fn heard(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let heard = || {
             let said = self.said();
@@ -202,7 +202,7 @@ impl Daemon {
         self.wait_for(message, |line| line["message"] == message)
     }
 
-    /// A command of the same user, in the daemon's folder.
+    /// Runs a command as the same user in the daemon's folder.
     pub(crate) fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
         let output = tidegate(self.dir()).args(args).output().unwrap();
         (
@@ -212,9 +212,9 @@ impl Daemon {
         )
     }
 
-    /// What `status` says of a pool.
+    /// The part of `status` about a pool.
     pub(crate) fn pool(&self, name: &str) -> Value {
-        // By its socket, because the configuration may be a bad one by now.
+        // Through its socket, because the configuration may be invalid by now.
         let socket = self.socket();
         let socket = socket.to_str().unwrap();
         let (code, out, err) = self.run(&["status", "--format", "json", "--socket", socket]);
@@ -224,7 +224,7 @@ impl Daemon {
         pool.unwrap_or(Value::Null)
     }
 
-    /// Asks until a pool is as wanted. There is nothing to be told by, so it asks again and again.
+    /// Waits until a pool matches. Polls, because nothing notifies the test.
     pub(crate) fn wait_for_pool(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = poll(|| Some(self.pool(name)).filter(&wanted));
         found.unwrap_or_else(|| {
@@ -236,7 +236,7 @@ impl Daemon {
         })
     }
 
-    /// A GET over TCP: status and body.
+    /// A GET over TCP. Returns status and body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.get_with(path, &[("Host", &self.listen)])
     }
@@ -258,7 +258,7 @@ impl Daemon {
         (status, body.to_owned())
     }
 
-    /// Waits for the daemon's end: its exit code, and all that it ever wrote.
+    /// Waits for the daemon's end. Returns its exit code and all its output.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let status = poll(|| self.child.try_wait().unwrap());
         let status: ExitStatus = status.unwrap_or_else(|| panic!("did not end:\n{}", self.said()));
@@ -266,13 +266,13 @@ impl Daemon {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        // However it ended, its socket is gone with it: unless it was killed, which its guard says.
+        // The socket is removed at every end, except after a kill. The guard reports a kill by its exit code.
         let was_killed = status.code() == Some(128 + signal::SIGKILL as i32);
         assert!(was_killed || !self.socket().exists(), "{}", self.said());
         (status.code(), self.said())
     }
 
-    /// All that it has written so far.
+    /// All its output so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -285,7 +285,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Looks until there is something, with a deadline.
+/// Polls until there is a result or the deadline passes.
 pub(crate) fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + DEADLINE;
     while Instant::now() < until {
@@ -297,7 +297,7 @@ pub(crate) fn poll<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
-/// The built program with nothing of the test's environment.
+/// The built program, with an empty environment.
 pub(crate) fn tidegate(dir: &Path) -> Command {
     tidegate_by(&[], dir)
 }
@@ -344,7 +344,7 @@ fn collect(
         for line in reader.lines().map_while(Result::ok) {
             said.lock().unwrap().push_str(&format!("{line}\n"));
             if let Some(lines) = &lines {
-                // The test may not listen any more.
+                // The test may no longer receive.
                 let _ = lines.send(line);
             }
         }

@@ -1,6 +1,6 @@
-//! A container engine for tests: a private one where that can be, else one that answers, else none.
+//! A container engine for tests: a private one if possible, or one that answers, or none.
 //!
-//! No registry is needed: the image is made here, of the machine's own busybox.
+//! No registry is needed: the image is made from the machine's busybox.
 
 use std::{
     collections::HashMap,
@@ -23,28 +23,28 @@ use bollard::{
 use futures_util::StreamExt as _;
 use tidegate::config::{ContainerSettings, EngineAddress};
 
-/// It needs a second, and more on a machine that is busy compiling.
+/// An engine needs about a second to start, and more on a machine that is busy compiling.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Names an engine to test against, such as Podman's. It is left with the images that are made at it.
+/// Environment variable that names an engine for the tests, for example Podman's. The test images stay there.
 const NAMED: &str = "TIDEGATE_TEST_ENGINE";
 
-/// An engine that tests may make containers at, and never pull from.
+/// An engine on which tests may make containers. They never pull images.
 #[derive(Debug)]
 pub(crate) struct Engine {
     address: EngineAddress,
-    /// A busybox, with a shell for its command.
+    /// An image with busybox, and its shell as the command.
     image: String,
-    /// Kept until the process ends: then the engine's keeper ends too.
+    /// Held until the process ends. Then the engine's keeper ends too.
     _keeper: Option<(Child, ChildStdin)>,
 }
 
-/// The engine. For tests that need one, which are ignored on a machine without one.
+/// The engine, for tests that need one. They are ignored on a machine without one.
 pub(crate) fn engine() -> &'static Engine {
     find().as_ref().expect("an engine")
 }
 
-/// Why there is no engine to be had.
+/// Why there is no engine, or `None` if there is one.
 pub(crate) fn lack() -> Option<String> {
     find().as_ref().err().cloned()
 }
@@ -76,7 +76,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Settings for a shell script in a container, on no network.
+    /// Settings for a shell script in a container without network.
     pub(crate) fn script(&self, script: &str) -> ContainerSettings {
         let mut settings = self.settings(&self.image);
         settings.command = ["sh", "-c", script].map(str::to_owned).into();
@@ -99,7 +99,7 @@ impl Engine {
         &self.image
     }
 
-    /// Another image, with these instructions of a Dockerfile besides.
+    /// Another image with additional Dockerfile instructions.
     pub(crate) fn variant(&self, name: &str, changes: &[&str]) -> String {
         let image = image(&format!("tidegate-test-{name}"));
         self.import(&image, &busybox().expect("it was there"), changes)
@@ -107,7 +107,7 @@ impl Engine {
         image
     }
 
-    /// Another image, which wants to be stopped by this signal.
+    /// Another image, with this stop signal.
     pub(crate) async fn stopped_by(&self, signal: &str) -> String {
         let docker = self.docker().await;
         let base = ContainerCreateBody {
@@ -186,7 +186,7 @@ impl Engine {
         assert!(tar.status.success(), "tar");
         let options = CreateImageOptions {
             from_src: Some("-".to_owned()),
-            // With its tag: Podman reads no other.
+            // With its tag: Podman accepts no other form.
             repo: Some(image.to_owned()),
             changes: changes.iter().map(|line| (*line).to_owned()).collect(),
             ..CreateImageOptions::default()
@@ -204,7 +204,7 @@ impl Engine {
     }
 }
 
-/// Asynchronous work from wherever a test is, on a thread and a runtime of its own.
+/// Runs async work on a thread and a runtime of its own, so that any test can call it.
 fn apart<T: Send>(work: impl Future<Output = Result<T, String>> + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -235,7 +235,7 @@ async fn connect(address: &EngineAddress) -> Result<Docker, String> {
         .map_err(|error| error.to_string())
 }
 
-/// An image's name in full: an engine with several registries asks for no other, and finds it under this.
+/// The full name of an image. An engine with several registries asks for no other name, and finds the image by it.
 fn image(name: &str) -> String {
     format!("localhost/{name}:{}", std::process::id())
 }
@@ -289,7 +289,7 @@ fn find_other() -> Result<EngineAddress, String> {
     })
 }
 
-/// A busybox that needs no libraries.
+/// A statically linked busybox.
 fn busybox() -> Result<PathBuf, String> {
     let found = on_path("busybox");
     found.ok_or_else(|| "no busybox to make an image of: install busybox-static".to_owned())

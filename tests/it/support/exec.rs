@@ -1,4 +1,4 @@
-//! The `exec` runner as tests run it: one job on a real child.
+//! The `exec` runner for tests: one job in a real child process.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tidegate::{
 
 use super::witness::{Witness, soon};
 
-/// A shell script as a pool's command, with the witness's folder in `$FOLDER` and the witness as descriptor 9.
+/// A shell script as a pool's command. `$FOLDER` is the witness's folder, and descriptor 9 is the witness.
 pub(crate) fn script(witness: &Witness, script: &str) -> ExecSettings {
     let script = format!("exec 9>\"$FOLDER/witness\"\n{script}");
     let mut settings = ExecSettings::new(["sh", "-c", &script]);
@@ -47,8 +47,8 @@ pub(crate) fn failure(end: JobEnd) -> Failure {
     }
 }
 
-/// Makes a file, by way of a child: a handle of ours could be inherited by a process that another test spawns in
-/// the same moment, and then the file could not be run for being written to.
+/// Makes a file through a child process. If this process wrote it, a process that another test spawns at the same
+/// moment could inherit the open handle. Then the file could not be executed ("text file busy").
 pub(crate) fn file(path: &Path, mode: u32, text: &str) -> String {
     let made = std::process::Command::new("sh")
         .args(["-c", "printf %s \"$1\" >\"$0\""])

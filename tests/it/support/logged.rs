@@ -1,4 +1,4 @@
-//! The log, as the tests read it.
+//! Access to the log for tests.
 
 use std::{
     io::{self, Write},
@@ -8,16 +8,16 @@ use std::{
 /// See [`Logged::capture`].
 static EVERYWHERE: Once = Once::new();
 
-/// The JSON log of the present thread's jobs.
+/// The JSON log of the current thread.
 #[derive(Clone, Default)]
 pub(crate) struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Logged {
-    /// Captures the log of this thread until the guard is dropped. Each test has a runtime of one thread.
+    /// Captures the log of this thread until the guard is dropped. Each test has a single-threaded runtime.
     pub(crate) fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        // While just one subscriber exists, tracing asks the present thread's whether a new callsite is of any
-        // interest, and remembers the answer for all threads. A test's thread without one would silence the log
-        // of this one, so every thread has one that takes everything.
+        // With a single subscriber, tracing asks only the current thread's one whether it wants a new callsite, and
+        // stores the answer for all threads. A test thread without a subscriber would silence the log of this thread.
+        // So a global subscriber that takes everything is installed for every thread.
         EVERYWHERE.call_once(|| {
             let everything = tracing_subscriber::registry();
             tracing::subscriber::set_global_default(everything).expect("the first one");

@@ -1,20 +1,21 @@
 # shellcheck shell=bash
-# Keeps one private Docker engine for the tests: run by tests/it/support/engine.rs, which holds the other end of its
-# standard input. When that closes, however the tests ended, the engine, its containers and its folder go.
+# Runs one private Docker engine for the tests. tests/it/support/engine.rs starts it and holds the other end of its
+# standard input. When that end closes, the engine, its containers and its folder are removed, whatever ended the
+# tests.
 #
-# FOLDER comes in the environment; the engine listens on FOLDER/docker.sock. Needs root.
+# FOLDER is set in the environment. The engine listens on FOLDER/docker.sock. Needs root.
 set -u
 
 engine=
 
-# Processes that name our folder: the engine, its containerd, and what that keeps for each container.
+# Processes with our folder in their command line: the engine, its containerd, and its helpers for each container.
 ours() {
     grep -lsF -e "$FOLDER" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | grep -vx -e "$$" -e "$BASHPID"
 }
 
 clean_up() {
     trap '' INT TERM HUP
-    # Politely first: only the engine knows its containers.
+    # TERM first: only the engine knows its containers.
     [ -z "$engine" ] || kill -TERM "$engine" 2>/dev/null
     for _ in $(seq 200); do
         kill -0 "$engine" 2>/dev/null || break
@@ -23,7 +24,7 @@ clean_up() {
     for _ in $(seq 40); do
         pids=$(ours)
         [ -n "$pids" ] || break
-        # shellcheck disable=SC2086 # one word each
+        # shellcheck disable=SC2086 # each id is one word
         kill -KILL $pids 2>/dev/null
         sleep 0.05
     done
@@ -36,7 +37,7 @@ trap clean_up EXIT
 trap 'exit 1' INT TERM HUP
 
 cd "$FOLDER" || exit 1
-# Nothing of the system's engine must reach ours, nor ours the system's network.
+# Our engine must use nothing of the system's engine, and the system must keep its network.
 for variable in $(compgen -e DOCKER_); do unset "$variable"; done
 echo '{}' >daemon.json
 dockerd --config-file "$FOLDER/daemon.json" --host "unix://$FOLDER/docker.sock" --pidfile "$FOLDER/docker.pid" \

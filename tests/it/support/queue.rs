@@ -1,4 +1,4 @@
-//! A queue of a test's own at the broker of `AMQP_URL`, seen through a plain client: what a user's program would do.
+//! A queue for one test at the broker of `AMQP_URL`, used through a plain client like a user's program.
 
 use futures_util::StreamExt as _;
 use lapin::{
@@ -17,7 +17,7 @@ use super::{
     daemon::{DEADLINE, poll},
 };
 
-/// A durable queue with a name that nobody else has. Gone on drop, with those that a pool makes beside it.
+/// A durable queue with a unique name. On drop it is deleted, with the queues that a pool makes for it.
 pub(crate) struct Queue {
     runtime: Runtime,
     channel: Channel,
@@ -32,7 +32,7 @@ impl Queue {
         queue
     }
 
-    /// Only the name, so far.
+    /// The name only: nothing is declared.
     pub(crate) fn undeclared() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -61,7 +61,7 @@ impl Queue {
         self.declare_beside("");
     }
 
-    /// A quorum queue with a delivery limit and no dead-letter exchange, of this name and more.
+    /// Declares a quorum queue with a delivery limit and no dead-letter exchange. Its name is this one plus `suffix`.
     pub(crate) fn declare_limited(&self, suffix: &str, limit: u32) {
         let mut arguments = FieldTable::default();
         let kind = AMQPValue::LongString("quorum".into());
@@ -70,7 +70,7 @@ impl Queue {
         self.declare_with(suffix, arguments);
     }
 
-    /// A durable classic queue of this name and more.
+    /// Declares a durable classic queue. Its name is this one plus `suffix`.
     pub(crate) fn declare_beside(&self, suffix: &str) {
         self.declare_with(suffix, FieldTable::default());
     }
@@ -87,7 +87,7 @@ impl Queue {
         self.runtime.block_on(declare).unwrap();
     }
 
-    /// Messages ready in the queue of this name and more, which is there.
+    /// Messages ready in the queue named this plus `suffix`. It must exist.
     pub(crate) fn ready(&self, suffix: &str) -> u32 {
         let name = format!("{}{suffix}", self.name);
         let options = QueueDeclareOptions {
@@ -108,7 +108,7 @@ impl Queue {
         self.publish_with(body, BasicProperties::default());
     }
 
-    /// Asks for an answer to another queue, and does not wait.
+    /// Publishes a request for a reply to another queue. Does not wait for the reply.
     pub(crate) fn ask_to(&self, reply_to: &str, body: &str) {
         self.publish_with(
             body,
@@ -120,7 +120,7 @@ impl Queue {
         self.publish_to("", body, properties);
     }
 
-    /// Publishes to the queue of this name and more.
+    /// Publishes to the queue named this plus `suffix`.
     pub(crate) fn publish_to(&self, suffix: &str, body: &str, properties: BasicProperties) {
         let name = format!("{}{suffix}", self.name);
         let publish = async {
@@ -137,7 +137,7 @@ impl Queue {
         self.runtime.block_on(publish);
     }
 
-    /// Asks by direct reply-to, and waits for the answer.
+    /// Publishes a request with direct reply-to, and waits for the reply.
     pub(crate) fn ask(&self, body: &str) -> Delivery {
         const DIRECT: &str = "amq.rabbitmq.reply-to";
         let ask = async {
@@ -145,7 +145,7 @@ impl Queue {
                 no_ack: true,
                 ..BasicConsumeOptions::default()
             };
-            // The broker knows the caller by its channel, and has one consumer of such answers on each.
+            // The broker identifies the caller by its channel, and allows one reply consumer per channel.
             let channel = self.connection.create_channel().await.unwrap();
             let consume =
                 channel.basic_consume(DIRECT.into(), "".into(), options, FieldTable::default());
@@ -183,12 +183,12 @@ impl Queue {
         probe.runtime.block_on(declare).is_ok()
     }
 
-    /// Takes a message off the queue; `None` where none comes.
+    /// Takes a message from the queue; `None` if none arrives.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         self.take_from("").map(|message| message.data)
     }
 
-    /// The same from the queue of this name and more, with all that it carries.
+    /// Takes a message with all its properties from the queue named this plus `suffix`.
     pub(crate) fn take_from(&self, suffix: &str) -> Option<Delivery> {
         let name = format!("{}{suffix}", self.name);
         let options = BasicGetOptions { no_ack: true };

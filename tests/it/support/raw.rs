@@ -1,4 +1,4 @@
-//! A client that sends and receives bytes as they are: what AMQP allows and no careful library lets through.
+//! A client that sends and receives raw bytes: AMQP allows content that no careful library sends.
 
 use std::{
     io::{Read, Write},
@@ -8,14 +8,14 @@ use std::{
 
 const FRAME_MAX: usize = 131_072;
 
-/// A connection with one channel that confirms.
+/// A connection with one channel in confirm mode.
 pub(crate) struct Raw {
     stream: TcpStream,
 }
 
-/// A message as it came.
+/// A received message.
 pub(crate) struct Got {
-    /// Bytes of its content header's frame.
+    /// Size of the frame with its content header, in bytes.
     pub(crate) frame: usize,
     /// Flags and properties.
     pub(crate) list: Vec<u8>,
@@ -23,7 +23,7 @@ pub(crate) struct Got {
 }
 
 impl Raw {
-    /// Connects. Blocks, as everything here does.
+    /// Connects. Like all functions here, it blocks.
     pub(crate) fn connect(url: &str) -> Self {
         let url = url::Url::parse(url).expect("a url");
         let decoded = |text: &str| {
@@ -78,7 +78,7 @@ impl Raw {
         raw
     }
 
-    /// Publishes, and waits until the broker has it in a queue.
+    /// Publishes, and waits until the broker has put the message in a queue.
     pub(crate) fn publish(
         &mut self,
         exchange: &[u8],
@@ -98,7 +98,7 @@ impl Raw {
         self.expect(1, 60, 80);
     }
 
-    /// Takes the first message off a queue.
+    /// Takes the first message of a queue.
     pub(crate) fn take(&mut self, queue: &[u8]) -> Option<Got> {
         self.method(
             1,
@@ -180,17 +180,17 @@ fn long(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A property list that is written by hand.
+/// A property list written by hand.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct List {
     flags: u16,
-    /// By the place of their flags.
+    /// Encoded properties, by the position of their flags.
     parts: std::collections::BTreeMap<u16, Vec<u8>>,
     table: Vec<u8>,
 }
 
 impl List {
-    /// A property that is text, by its place among the properties.
+    /// A text property, by its position among the properties.
     pub(crate) fn text(mut self, place: u16, bytes: &[u8]) -> Self {
         self.flags |= 1 << (15 - place);
         self.parts.insert(place, short(bytes));
@@ -209,14 +209,14 @@ impl List {
         self.text(8, bytes)
     }
 
-    /// A header whose value is `encoded`, with its tag.
+    /// A header whose value is `encoded`, with its type tag.
     pub(crate) fn header(mut self, name: &[u8], encoded: &[u8]) -> Self {
         self.table.extend(short(name));
         self.table.extend_from_slice(encoded);
         self
     }
 
-    /// A header that is text.
+    /// A text header.
     pub(crate) fn text_header(self, name: &[u8], text: &[u8]) -> Self {
         let value = [b"S".as_slice(), &long(text)].concat();
         self.header(name, &value)
@@ -234,13 +234,13 @@ impl List {
     }
 }
 
-/// Lists (`A`) or tables (`F`) in one another, so many of them, as a header's value.
+/// This number of nested lists (`A`) or tables (`F`), as a header's value.
 pub(crate) fn nested(levels: usize, tag: u8) -> Vec<u8> {
     let per_level = if tag == b'F' { 6 } else { 5 };
     let mut value = Vec::with_capacity(levels * per_level);
     for level in 0..levels {
         if tag == b'F' && level > 0 {
-            // A name of no bytes.
+            // An empty name.
             value.push(0);
         }
         value.push(tag);

@@ -1,5 +1,5 @@
-//! A witness of what a job does: a FIFO that the job writes to and holds open. Lines are its events, and the end
-//! of the file is the event that nothing of the job, down to the last grandchild, runs any more.
+//! A witness of a job: a FIFO that the job writes to and keeps open. Its lines are the job's events. The end of the
+//! file means that no process of the job is left, not even a grandchild.
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::{
     net::unix::pipe,
 };
 
-/// How long anything may take before a test gives up on it.
+/// Longest wait for any event in a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for `event`, but not for ever.
+/// Waits for `event`, at most [`PATIENCE`].
 pub(crate) async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(PATIENCE, event)
         .await
@@ -39,7 +39,7 @@ impl Witness {
         }
     }
 
-    /// A folder for what the job writes, with the FIFO as its `witness`.
+    /// A folder for the job's files. The FIFO in it is named `witness`.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -49,7 +49,7 @@ impl Witness {
         self.next().await.expect("the job has gone without a word")
     }
 
-    /// The next line that the job writes, or `None` once nobody holds the FIFO any more.
+    /// The next line that the job writes, or `None` when no process has the FIFO open any more.
     pub(crate) async fn next(&mut self) -> Option<String> {
         let mut line = String::new();
         soon(self.fifo.read_line(&mut line))
@@ -58,7 +58,7 @@ impl Witness {
         line.ends_with('\n').then(|| line.trim_end().to_owned())
     }
 
-    /// Waits until nobody holds the FIFO any more, after at least one has.
+    /// Waits until no process has the FIFO open, after at least one had.
     pub(crate) async fn gone(&mut self) {
         let mut line = String::new();
         while soon(self.fifo.read_line(&mut line))

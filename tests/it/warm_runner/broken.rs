@@ -1,4 +1,4 @@
-//! Runners that do not keep to the protocol.
+//! Runners that break the protocol.
 
 use std::time::Duration;
 
@@ -165,7 +165,7 @@ async fn one_that_ends_or_closes_its_output_in_the_middle_of_a_job_loses_that_jo
 }
 
 #[tokio::test]
-async fn a_crash_comes_with_the_last_words() {
+async fn a_crash_reports_the_end_of_standard_error() {
     let witness = Witness::new();
     let failure = loss(each_job(&witness, "echo Traceback >&2; exit 1")).await;
     assert_eq!(failure.stderr_tail.as_deref(), Some("Traceback"));
@@ -199,7 +199,7 @@ async fn an_answer_counts_when_it_is_given_twice_but_its_runner_is_ended() {
 #[tokio::test]
 async fn an_answer_counts_when_it_comes_before_the_job_was_read_but_its_runner_is_ended() {
     let mut witness = Witness::new();
-    // More than a pipe holds, of which it reads no more than it has to.
+    // More than a pipe holds. The runner reads no more than it has to.
     let settings = script(
         &witness,
         "echo \"$ready\"; head -c 1 >/dev/null; answer '\"done\"'; exec sleep 1000",
@@ -214,7 +214,7 @@ async fn an_answer_counts_when_it_comes_before_the_job_was_read_but_its_runner_i
 #[tokio::test]
 async fn one_that_speaks_between_two_jobs_is_not_used_again() {
     let mut witness = Witness::new();
-    // It takes the second job's line for its cue, which is never sent: an open FIFO is what it waits for.
+    // It waits until the test opens the FIFO. It must not wait on standard input, where the second job's line comes.
     nix::unistd::mkfifo(&witness.folder().join("cue"), nix::sys::stat::Mode::S_IRWXU)
         .expect("a fifo");
     let settings = each_job(
@@ -246,7 +246,7 @@ async fn one_that_ended_between_two_jobs_is_replaced_at_no_cost_to_the_next() {
     assert_eq!(processes.len(), 3);
 }
 
-/// Waits for the job without reading any of it, and ends.
+/// Waits for the job, reads nothing of it, and ends.
 const SHY: &str = "exec python3 -c 'import select; select.select([0], [], [])'";
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! How a warm process ends when nothing is wrong with it.
+//! Ends of a warm process without an error.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -101,7 +101,7 @@ async fn retires_after_its_jobs() {
 #[tokio::test]
 async fn runners_that_start_together_do_not_all_retire_together() {
     let mut seen = BTreeSet::new();
-    // Three numbers are possible, and the odds are even.
+    // Three numbers are possible, with equal probability.
     for _ in 0..30 {
         seen.insert(jobs_until(Retirement::MaxJobs, |warm| warm.max_jobs = Some(8)).await);
     }

@@ -85,7 +85,7 @@ impl Tank {
     }
 }
 
-/// A process that says when it starts, and does what its job's body says.
+/// A process that reports its start, and does what its job's body says.
 fn worker(witness: &Witness) -> WarmSettings {
     script(
         witness,
@@ -98,7 +98,7 @@ fn worker(witness: &Witness) -> WarmSettings {
     )
 }
 
-/// Ends all, and counts the processes that there have been.
+/// Ends all processes, and returns how many there have been.
 async fn starts(tank: Tank, mut witness: Witness) -> u32 {
     soon(tank.supervisor.drain(Duration::from_secs(60)))
         .await
@@ -115,7 +115,7 @@ async fn a_job_goes_to_a_runner_that_waits() {
     let witness = Witness::new();
     let tank = Tank::new(|_| {}, WarmManager::new(worker(&witness)));
     for _ in 0..5 {
-        // One after another, so that the pool has every chance to lose its runner between them.
+        // One after another, so that the pool could lose its runner between any two.
         let done = tank.until("there", |_| true).await.jobs.done;
         tank.broker.send(QUEUE, "work");
         tank.until("done", |pool| {
@@ -246,7 +246,7 @@ async fn a_job_whose_runner_is_slow_to_start_is_given_back_at_the_drains_deadlin
     assert_eq!(tank.broker.ready(QUEUE), Some(1));
 }
 
-/// Runners that take ten seconds to come up, and none to work.
+/// Runners that need ten seconds to start, and no time to work.
 #[derive(Debug, Default)]
 struct Slow {
     created: Arc<AtomicU32>,

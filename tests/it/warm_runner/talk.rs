@@ -1,4 +1,4 @@
-//! What is said, and what becomes of it.
+//! The lines of the protocol, and their effects.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn an_answer_is_taken_at_its_word() {
     ];
     for (answer, expected) in table {
         let witness = Witness::new();
-        // As a shell has it within double quotes.
+        // Escaped for a shell's double quotes.
         let answer = answer.replace('"', "\\\"");
         let work = format!("echo \"{{\\\"id\\\":\\\"job\\\",\\\"outcome\\\":{answer}}}\"");
         let end = end(each_job(&witness, &work)).await;
@@ -83,7 +83,7 @@ async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
 }
 
 #[tokio::test]
-async fn a_word_comes_with_what_this_job_wrote_to_its_log_before() {
+async fn an_answer_without_success_carries_what_the_job_wrote_to_its_log() {
     for word in ["retry", "reject"] {
         let witness = Witness::new();
         let work = format!("echo why >&2; answer '\"{word}\"'");
@@ -118,7 +118,7 @@ async fn progress_extends_the_deadline() {
 
 #[tokio::test]
 async fn an_answer_after_a_term_counts_but_not_after_the_timeout() {
-    // In a loop, for the TERM that comes between two commands.
+    // In a loop, because TERM may come between two commands.
     let work = "heard=; trap 'answer \"\\\"retry\\\"\"; heard=yes' TERM; echo started >&9; \
                 until [ $heard ]; do sleep 0.02; done";
     let mut witness = Witness::new();
@@ -132,7 +132,7 @@ async fn an_answer_after_a_term_counts_but_not_after_the_timeout() {
     control.stop.cancel();
     let report = soon(running).await.expect("no panic");
     assert!(matches!(report.end, JobEnd::Retry { .. }), "{report:?}");
-    // One that was sent a TERM may be half way to its end.
+    // A process that got TERM may be about to end.
     assert!(!report.reusable);
     witness.gone().await;
 

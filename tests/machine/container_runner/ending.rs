@@ -1,4 +1,4 @@
-//! How a container ends: by itself, by our doing, by others'.
+//! Ends of a container: by itself, by us, and by others.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ trials! {
         a_container_killed_from_outside_is_that_jobs_failed_attempt,
         a_container_removed_from_outside_is_that_jobs_failed_attempt,
         says_that_a_job_ran_out_of_memory,
-        believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory,
+        a_job_that_succeeds_is_done_even_if_a_child_ran_out_of_memory,
         stops_a_job_by_the_signal_that_its_image_wants,
         an_init_ends_a_program_that_handles_no_signal,
         leaves_no_container_whatever_became_of_its_job,
@@ -92,7 +92,7 @@ async fn a_container_removed_from_outside_is_that_jobs_failed_attempt() {
         .await
         .expect("removed");
     let failure = failure(soon(running).await.expect("no panic"));
-    // It depends on what the engine tells first.
+    // It depends on what the engine reports first.
     let expected = [FailureKind::Signal(9), FailureKind::RunnerLost];
     assert!(expected.contains(&failure.kind), "{failure:?}");
     witness.gone().await;
@@ -102,7 +102,7 @@ async fn says_that_a_job_ran_out_of_memory() {
     let engine = engine();
     let mut settings = engine.script("x=xxxxxxxx; while :; do x=$x$x; done");
     settings.memory_max = Some(16 << 20);
-    // An engine that is busy may hear of it after the exit, and then it never tells (Docker 20.10).
+    // A busy engine may learn of it after the exit, and then never reports it (Docker 20.10).
     for _ in 0..10 {
         let failure = failure(run(settings.clone(), message()).await);
         if failure.kind == FailureKind::OutOfMemory {
@@ -113,7 +113,7 @@ async fn says_that_a_job_ran_out_of_memory() {
     panic!("of ten jobs beyond their memory none was said to have run out of it");
 }
 
-async fn believes_a_job_that_is_done_though_a_child_of_its_ran_out_of_memory() {
+async fn a_job_that_succeeds_is_done_even_if_a_child_ran_out_of_memory() {
     let engine = engine();
     let mut settings = engine.script("sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'; exit 0");
     settings.memory_max = Some(16 << 20);
@@ -160,7 +160,7 @@ async fn an_init_ends_a_program_that_handles_no_signal() {
         let control = control.clone();
         async move { try_run(&manager, message(), control).await }
     });
-    // The package of an engine comes without its init, here and there.
+    // Some packages of an engine lack its init.
     let Some(_) = witness.next().await else {
         let refused = soon(running).await.expect("no panic").expect_err("no init");
         return eprintln!("{refused}");
@@ -185,7 +185,7 @@ async fn leaves_no_container_whatever_became_of_its_job() {
 
 async fn leaves_no_container_whenever_its_future_is_dropped() {
     let engine = engine();
-    // From before the engine has heard of it to well into the job.
+    // From before the engine gets the request until well into the job.
     for after in [0, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640].map(Duration::from_millis) {
         let message = message();
         let manager = ContainerManager::new(engine.script("sleep 1000"));

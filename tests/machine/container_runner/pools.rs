@@ -1,4 +1,4 @@
-//! Whole pools of containers: a real daemon, a real broker, a real engine.
+//! Container pools with a real daemon, a real broker and a real engine.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ trials! {
     ],
 }
 
-/// A pool named `work`, whose jobs see `folder`. A job that failed would not be back for an hour.
+/// A pool named `work`, whose jobs see `folder`. A failed job would return only after an hour.
 fn pool(queue: &Queue, engine: &Engine, folder: &Path, keys: &str, script: &str) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"100ms\"\n{keys}\
@@ -37,7 +37,7 @@ fn pool(queue: &Queue, engine: &Engine, folder: &Path, keys: &str, script: &str)
     )
 }
 
-/// How many containers there are of these jobs, whose names no other test has.
+/// The number of containers of these jobs. Their names are unique to the test.
 fn containers(engine: &Engine, jobs: &[&str]) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,7 +51,7 @@ fn containers(engine: &Engine, jobs: &[&str]) -> usize {
     })
 }
 
-/// The process that has the lock of a state directory.
+/// The process that holds the lock of a state directory.
 fn holder(state: &Path) -> Pid {
     let text = fs::read_to_string(state.join("tidegate.lock")).unwrap();
     let pid = text.split_whitespace().next_back().unwrap();

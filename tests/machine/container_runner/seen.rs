@@ -1,4 +1,4 @@
-//! What a job sees, and what is seen of it.
+//! What a job sees, and what others see of the job.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,19 @@ use crate::support::{engine::engine, logged::Logged, witness::Witness};
 
 trials! {
     tasks(Need::Engine): [
-        tells_a_job_of_its_message_beside_what_image_and_pool_say,
-        holds_a_job_to_what_its_pool_allows,
+        a_job_has_the_variables_of_its_message_image_and_pool,
+        applies_the_limits_of_the_pool,
         logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_at_once,
-        reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share,
+        reads_all_output_and_logs_no_more_than_the_limit,
         survives_a_job_that_does_not_read_its_input,
         a_job_can_read_and_write_more_than_any_pipe_holds_at_the_same_time,
         runs_the_images_own_command_where_the_pool_names_none,
-        answers_with_what_a_job_prints_where_somebody_waits_for_it,
+        replies_with_standard_output_if_the_message_asks_for_a_reply,
         names_pool_job_and_supervisor_on_its_container,
     ],
 }
 
-async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
+async fn a_job_has_the_variables_of_its_message_image_and_pool() {
     let engine = engine();
     let image = engine.variant(
         "env",
@@ -38,7 +38,7 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     settings.image = image;
     settings.mounts = vec![folder(&witness)];
     settings.env = [("SIZE".to_owned(), "256\nwide".to_owned())].into();
-    // Ours, and no other variable of ours.
+    // One variable of the test's environment, and no other.
     settings.env_pass = vec![
         "CARGO_MANIFEST_DIR".to_owned(),
         "NO_SUCH_VARIABLE".to_owned(),
@@ -66,7 +66,7 @@ async fn tells_a_job_of_its_message_beside_what_image_and_pool_say() {
     assert!(!seen.contains_key("CARGO_PKG_NAME"), "{seen:?}");
 }
 
-async fn holds_a_job_to_what_its_pool_allows() {
+async fn applies_the_limits_of_the_pool() {
     let engine = engine();
     let witness = Witness::new();
     let script = "pwd; id -u; id -g; cat /proc/self/mounts | grep ' /read '; ls /sys/class/net | tr '\\n' ' '; echo; \
@@ -117,7 +117,7 @@ async fn logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_
     }
 }
 
-async fn reads_a_flood_to_its_end_and_logs_no_more_of_it_than_its_share() {
+async fn reads_all_output_and_logs_no_more_than_the_limit() {
     let engine = engine();
     let logged = Logged::default();
     let capture = logged.capture();
@@ -170,7 +170,7 @@ async fn runs_the_images_own_command_where_the_pool_names_none() {
     assert_eq!(body, b"whole");
 }
 
-async fn answers_with_what_a_job_prints_where_somebody_waits_for_it() {
+async fn replies_with_standard_output_if_the_message_asks_for_a_reply() {
     let engine = engine();
     let manager = ContainerManager::new(engine.script("printf answer; echo why >&2"));
     let control = JobControl {

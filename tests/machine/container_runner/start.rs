@@ -1,4 +1,4 @@
-//! What keeps a container from starting: the runner's fault, and told so that it can be mended.
+//! Causes that keep a container from starting. Each is the runner's fault, and its text tells how to fix it.
 
 use std::{io, path::Path};
 
@@ -19,16 +19,16 @@ use crate::support::engine::{Engine, engine};
 trials! {
     tasks(Need::Nothing): [
         says_what_was_tried_where_no_engine_answers,
-        a_limit_that_the_engine_drops_is_no_silence,
+        a_limit_that_the_engine_drops_is_an_error,
     ],
     tasks(Need::Engine): [
         an_image_that_does_not_exist_is_not_the_jobs_fault,
-        an_image_that_cannot_be_pulled_anew_is_used_as_it_is,
+        an_image_that_cannot_be_pulled_again_is_used_as_it_is,
         what_the_engine_lacks_is_not_the_jobs_fault,
     ],
 }
 
-/// What a person reads where nothing can be started, and no container is left at the engine.
+/// The error text if nothing can be started. No container may be left at the engine.
 async fn refusal(engine: Option<&Engine>, settings: ContainerSettings) -> String {
     let manager = ContainerManager::new(settings);
     let message = message();
@@ -55,7 +55,7 @@ async fn says_what_was_tried_where_no_engine_answers() {
     );
 }
 
-/// An engine that leaves out the limit of memory and says so in a warning, as one does whose machine cannot keep it.
+/// An engine that drops the memory limit and reports it as a warning, like an engine on a machine without that limit.
 fn forgetful_engine(socket: &Path) {
     let listener = UnixListener::bind(socket).unwrap();
     tokio::spawn(async move {
@@ -99,7 +99,7 @@ async fn answer(stream: UnixStream) -> io::Result<()> {
     stream.write_all(answer.as_bytes()).await
 }
 
-async fn a_limit_that_the_engine_drops_is_no_silence() {
+async fn a_limit_that_the_engine_drops_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("docker.sock");
     forgetful_engine(&socket);
@@ -127,7 +127,7 @@ async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
     assert!(told.starts_with(expected), "{told}");
 }
 
-async fn an_image_that_cannot_be_pulled_anew_is_used_as_it_is() {
+async fn an_image_that_cannot_be_pulled_again_is_used_as_it_is() {
     let engine = engine();
     let mut settings = engine.script("exit 0");
     settings.pull = Pull::Always;

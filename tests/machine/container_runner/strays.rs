@@ -1,4 +1,4 @@
-//! Containers of supervisors that are gone, and of those that are not.
+//! Containers of supervisors that have ended, and of supervisors that still run.
 
 use tempfile::TempDir;
 use tidegate::{
@@ -23,7 +23,7 @@ trials! {
     ],
 }
 
-/// A supervisor with one job, which runs until it is told otherwise.
+/// A supervisor with one job that runs until the test ends it.
 struct Supervisor {
     witness: Witness,
     message: Message,
@@ -86,11 +86,11 @@ async fn removes_the_containers_of_the_dead_and_no_others() {
     let here_lock = take("here");
     let mut before = Supervisor::start(engine, Some(&here_lock)).await;
 
-    // As on another machine: its lock is not to be found.
+    // A lock that cannot be found, as if it were on another machine.
     drop(foreign_lock);
     std::fs::rename(folder.path().join("foreign"), folder.path().join("away")).expect("a folder");
     drop(dead_lock);
-    // A supervisor that starts again where another has died.
+    // A supervisor starts on the state directory of a dead one.
     drop(here_lock);
     let here_lock = take("here");
     let own = Supervisor::start(engine, Some(&here_lock)).await;
@@ -107,7 +107,7 @@ async fn removes_the_containers_of_the_dead_and_no_others() {
     for alive in [&neighbour, &foreign, &nobody, &own] {
         assert!(alive.has_container(engine).await);
     }
-    // Nothing more is due for a while.
+    // The next cleanup is not due yet.
     assert_eq!(soon(manager.cleanup()).await.orphans, 0);
     for supervisor in [neighbour, foreign, nobody, own] {
         supervisor.end().await;

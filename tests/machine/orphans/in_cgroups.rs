@@ -1,4 +1,4 @@
-//! The same with jobs in cgroups of their own, which end in one stroke.
+//! The same with jobs in cgroups of their own. All processes of such a job are killed at once.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ trials! {
     plain(Need::Cgroups): [
         nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed,
         nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed,
-        a_chain_of_forks_in_a_cgroup_ends_in_one_stroke,
-        what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide,
-        what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone,
+        a_chain_of_forks_in_a_cgroup_is_killed_at_once,
+        hidden_processes_of_a_job_in_a_cgroup_end_with_it,
+        the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours,
         a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it,
         a_warm_process_has_a_cgroup_without_being_asked,
     ],
@@ -20,7 +20,7 @@ trials! {
     ],
     plain(Need::Controller("pids")): [
         a_job_has_the_processes_of_its_cgroup,
-        a_job_beyond_its_processes_is_refused_more_and_no_other_job_is,
+        a_job_at_its_process_limit_cannot_fork_and_other_jobs_can,
     ],
     plain(Need::Controller("memory")): [
         a_job_has_the_memory_of_its_cgroup,
@@ -32,14 +32,14 @@ fn limited(queue: &Queue, script: &str, keys: &str) -> String {
     format!("{}{keys}\n", pool(queue, script))
 }
 
-/// The path in the hierarchy.
+/// The path within the hierarchy.
 fn cgroup_of(pid: Pid) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     path.unwrap().to_owned()
 }
 
-/// Kills one of the two while a job runs that does all it can to stay, in a cgroup of its own.
+/// Kills one of the two while a job in a cgroup of its own tries to escape.
 fn nothing_outlives_in_a_cgroup(victim: Victim) {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
@@ -62,7 +62,7 @@ fn nothing_outlives_in_a_cgroup(victim: Victim) {
     assert!(!leaf.parent().unwrap().exists(), "{leaf:?}");
 }
 
-/// Paths in `/proc` start at the hierarchy's root, whichever cgroup we are in.
+/// Paths in `/proc` start at the root of the hierarchy, whichever cgroup this process is in.
 fn mount_of(hierarchy: &Path) -> PathBuf {
     let own = cgroup_of(Pid::this());
     let depth = Path::new(&own).components().count();
@@ -77,7 +77,7 @@ fn nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed() {
     nothing_outlives_in_a_cgroup(Victim::Guard);
 }
 
-fn a_chain_of_forks_in_a_cgroup_ends_in_one_stroke() {
+fn a_chain_of_forks_in_a_cgroup_is_killed_at_once() {
     let queue = Queue::new();
     let config = limited(&queue, RUNAWAY, "cgroup = \"always\"");
     let daemon = Daemon::start(&broker_url(), &config);
@@ -95,7 +95,7 @@ fn a_chain_of_forks_in_a_cgroup_ends_in_one_stroke() {
     assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
 }
 
-/// What no group and no variable leads to, left by a job that is over while another one goes on.
+/// A process that no group and no variable leads to. Its job is over while another one runs.
 const LEAVES_A_STRANGER: &str = r#"
 case $(cat) in
 long) echo $$ >> long; exec sleep 1000;;
@@ -104,7 +104,7 @@ short) (setsid env -i /bin/sh -c 'echo $$ >> stranger; exec /bin/sleep 1000' >/d
 esac
 "#;
 
-fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
+fn hidden_processes_of_a_job_in_a_cgroup_end_with_it() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let config = limited(&queue, LEAVES_A_STRANGER, "cgroup = \"always\"");
@@ -112,14 +112,14 @@ fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
     queue.publish("long");
     let long = wait_for_pids(&daemon, "long", 1).remove(0);
     queue.publish("short");
-    // It may be dead by the time that we would watch it.
+    // The process may be dead before the test can watch it.
     let done = poll(|| (daemon.pool("work")["jobs"]["done"] == 1).then_some(()));
     done.unwrap_or_else(|| panic!("{}", daemon.said()));
     let stranger = fs::read_to_string(daemon.dir().join("stranger")).unwrap();
     let stranger = PathBuf::from(format!("/proc/{}", stranger.trim()));
     poll(|| (!stranger.exists()).then_some(())).expect("the stranger ends");
     assert!(long.is_alive());
-    // The cgroup of the one that goes on is the only one.
+    // Only the cgroup of the running job is left.
     let leaf = mount_of(&hierarchy).join(cgroup_of(long.pid));
     let leaves = || {
         let entries = fs::read_dir(leaf.parent().unwrap()).unwrap().flatten();
@@ -132,8 +132,7 @@ fn what_a_job_in_a_cgroup_leaves_behind_ends_with_it_whatever_it_did_to_hide() {
     assert!(!leaf.parent().unwrap().exists());
 }
 
-fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbours_are_left_alone()
-{
+fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let script = "echo $$ >> pids; exec sleep 1000";
     let queues = [Queue::new(), Queue::new()];
@@ -147,7 +146,7 @@ fn what_an_instance_that_is_dead_has_left_is_ended_at_the_next_start_and_neighbo
     let other = wait_for_pids(&neighbour, "pids", 1).remove(0);
     let leaf = mount_of(&hierarchy).join(cgroup_of(orphan.pid));
 
-    // Both at once, which is outside the promise.
+    // Both are killed at once, which the promise excludes.
     let supervisor = supervisor(&dead);
     kill(supervisor, Signal::SIGSTOP).unwrap();
     kill(dead.pid(), Signal::SIGKILL).unwrap();
@@ -176,7 +175,7 @@ fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
     let mut keys = "cgroup = \"always\"\n".to_owned();
     if has_controller(&hierarchy, "pids") {
         fs::write(hierarchy.join("cgroup.subtree_control"), "+pids").unwrap();
-        // Which takes that nobody is left in `home` itself.
+        // The limit requires that no process is left in `home` itself.
         keys.push_str("pids_max = 9\n");
     }
     let script = "echo $$ >> pids; exec sleep 1000";
@@ -197,11 +196,11 @@ fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {
     daemon.signal(Signal::SIGQUIT);
     daemon.end();
     assert!(!home.join(leaf).parent().unwrap().exists());
-    poll(|| fs::remove_dir(home.join("tidegate-supervisor")).ok()).expect("nobody is in it");
+    poll(|| fs::remove_dir(home.join("tidegate-supervisor")).ok()).expect("it has no process left");
     fs::remove_dir(home).unwrap();
 }
 
-/// A job that is limited by this key has the file of its cgroup say so.
+/// Checks that a job with this limit sees the expected value in the file of its cgroup.
 fn a_job_has_its_limit(key: &str, file: &str, expected: &str) {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
@@ -225,9 +224,9 @@ fn a_job_has_the_memory_of_its_cgroup() {
     a_job_has_its_limit("memory_max = \"64MiB\"", "memory.max", "67108864\n");
 }
 
-fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
+fn a_job_at_its_process_limit_cannot_fork_and_other_jobs_can() {
     let queue = Queue::new();
-    // Forks until it cannot.
+    // Forks until a fork fails.
     let script =
         "for n in 1 2 3 4 5 6 7 8 9; do sleep 1000 & echo >> forks; done; echo never >> forks";
     let config = limited(
@@ -250,7 +249,7 @@ fn a_job_beyond_its_processes_is_refused_more_and_no_other_job_is() {
 
 fn a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it() {
     let queue = Queue::new();
-    // A child grows, and the shell that started it would go on.
+    // A child uses the memory. The shell that started it would go on.
     let script = "tail /dev/zero; echo survived >> survived";
     let keys = "memory_max = \"32MiB\"\n[pools.work.retry]\nmax_attempts = 1";
     let config = limited(&queue, script, keys);

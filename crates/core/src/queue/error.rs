@@ -1,44 +1,45 @@
-//! What can go wrong at a queue, classified once by the adapter that saw it.
+//! Errors of a queue. The adapter that sees an error classifies it once.
 
 use std::error::Error;
 
 use thiserror::Error;
 
-/// What kind of trouble it is. Callers decide on this, never on a message's text.
+/// The kind of an error. Callers decide on the kind, never on a message's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QueueErrorKind {
-    /// No such queue.
+    /// The queue does not exist.
     NotFound,
-    /// No connection, or it went away.
+    /// There is no connection, or it was lost.
     Disconnected,
-    /// The broker closed the channel, for a delivery on it was not settled within the broker's own time.
+    /// The broker closed the channel because a delivery was not settled before the broker's consumer timeout.
     HeldTooLong,
     /// The broker refused the user, the password or the permission.
     AccessRefused,
-    /// The queue is held exclusively by another connection, or the broker refuses a message for a property of it.
+    /// Another connection holds the queue exclusively, or the broker refuses a message because of one of its
+    /// properties.
     Conflict,
-    /// A queue of this name is there, but of another kind or with other arguments than were declared.
+    /// A queue of this name exists, but its type or arguments differ from the declared ones.
     Mismatch,
-    /// A limit on the number of queues or the like is reached.
+    /// A limit of the broker is reached, for example on the number of queues.
     LimitReached,
-    /// The queue is of a kind whose messages cannot be worked on one by one: a stream.
+    /// The queue is a stream. Its messages cannot be settled one by one.
     Unsuitable,
-    /// The broker grants no more channels.
+    /// The broker allows no more channels on this connection.
     ChannelLimit,
-    /// No answer in time.
+    /// The broker did not answer in time.
     Timeout,
     /// The broker blocks publishers (memory or disk alarm).
     Blocked,
     /// A publish reached no queue, so the broker returned it.
     Unroutable,
-    /// The broker took a publish and then refused it (a full queue, a lost node).
+    /// The broker refused a publish with a nack (the queue is full, or a node is lost).
     Refused,
-    /// The broker failed in its own code at this, and ended the connection.
+    /// The operation caused an internal error in the broker, and the broker closed the connection.
     BrokerFailed,
-    /// The message cannot be encoded within the connection's limits, or is larger than the broker takes.
+    /// The message does not fit the connection's limits, or is larger than the broker accepts.
     TooLarge,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
@@ -46,11 +47,11 @@ pub enum QueueErrorKind {
 #[derive(Debug, Error)]
 #[error("{operation}")]
 pub struct QueueError {
-    /// What kind of trouble it is.
+    /// The kind of the error.
     pub kind: QueueErrorKind,
     /// The operation, as a fragment that reads after "failed to".
     pub operation: String,
-    /// The cause below it. Holds no credential.
+    /// The cause. Contains no credential.
     #[source]
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -65,14 +66,14 @@ impl QueueError {
         }
     }
 
-    /// The same, with its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Whether trying again later may succeed without anyone changing anything.
+    /// Whether a retry may succeed although nobody changes anything.
     pub fn is_transient(&self) -> bool {
         use QueueErrorKind as K;
         match self.kind {
@@ -96,11 +97,11 @@ impl QueueError {
     }
 }
 
-/// A settlement did not reach the broker, which will deliver the message again.
+/// A settlement did not reach the broker. The broker will deliver the message again.
 #[derive(Debug, Error)]
 #[error("settle a delivery: the channel it came on is gone")]
 pub struct SettleError {
-    /// What the client library said, where it said anything.
+    /// The client library's error, if it gave one.
     #[source]
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }

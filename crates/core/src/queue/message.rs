@@ -1,16 +1,15 @@
-//! A message as the broker hands it over, free of any client library's types.
+//! A message as the broker delivers it, without types of a client library.
 //!
-//! Everything a message carried is kept without loss, because a copy (a retry, a dead letter, a give-back)
-//! must carry it too.
+//! No content of a message is lost, because a copy (a retry, a dead letter, a give-back) must carry all of it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-/// Header table of a message, in key order.
+/// The header table of a message, sorted by name.
 pub type Headers = BTreeMap<String, HeaderValue>;
 
-/// One header value. The variants are AMQP 0-9-1's field types as RabbitMQ speaks them, so that a copy
+/// One header value. The variants are the field types of AMQP 0-9-1 as RabbitMQ implements them, so that a copy
 /// encodes to the same bytes as the original.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HeaderValue {
@@ -41,7 +40,7 @@ pub enum HeaderValue {
         /// The digits, as RabbitMQ encodes them.
         value: u32,
     },
-    /// Text. AMQP does not promise UTF-8, hence bytes.
+    /// Text. These are bytes because AMQP does not promise UTF-8.
     Text(Bytes),
     /// Raw bytes.
     Binary(Bytes),
@@ -53,52 +52,53 @@ pub enum HeaderValue {
     Table(Headers),
     /// No value.
     Void,
-    /// A list or table that is nested too deep to be read. Jobs see nothing of it; copies carry it whole.
+    /// A list or table that is nested too deep to be decoded. Jobs do not see it; copies carry it unchanged.
     Unread(UnreadValue),
 }
 
-/// A value as the wire has it, with its type tag. Only the adapter that read it makes one, so that no copy carries
-/// what a broker would refuse.
+/// A value in its encoded form, with its type tag. Only the adapter that decoded the message makes one, so that no
+/// copy carries bytes that a broker would refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadValue(Bytes);
 
 impl UnreadValue {
-    /// `encoded` is well formed by AMQP's grammar as RabbitMQ speaks it, and begins with its type tag.
+    /// `encoded` begins with its type tag and is well formed by AMQP's grammar as RabbitMQ implements it.
     pub fn new(encoded: Bytes) -> Self {
         Self(encoded)
     }
 
-    /// The type tag, and what follows it.
+    /// The type tag and the bytes after it.
     pub fn encoded(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// The texts of a message that are not UTF-8: how they are shown, and what bytes they are.
+/// The texts of a message that are not UTF-8: for each text its displayed form and its bytes.
 ///
-/// AMQP promises UTF-8 for no text. A property, a header's name, an exchange or a routing key of other bytes is shown with
-/// `\xff` for each such byte, and is kept here. Copies and replies carry the bytes.
+/// AMQP does not promise UTF-8 for any text. A property, a header's name, an exchange or a routing key that is not
+/// UTF-8 is displayed with `\xff` for each invalid byte, and its bytes are stored here. Copies and replies carry the
+/// bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawTexts(Option<Arc<BTreeMap<String, Bytes>>>);
 
 impl RawTexts {
-    /// Whether all texts are as they are shown.
+    /// Whether every text equals its displayed form.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The bytes of the text that is shown so.
+    /// The bytes of the text with this displayed form.
     pub fn bytes<'a>(&'a self, shown: &'a str) -> &'a [u8] {
         let raw = self.0.as_ref().and_then(|texts| texts.get(shown));
         raw.map_or(shown.as_bytes(), |raw| raw)
     }
 
-    /// The same, as a header's text.
+    /// The bytes of the text with this displayed form, as a header value.
     pub fn header(&self, shown: &str) -> HeaderValue {
         HeaderValue::Text(Bytes::copy_from_slice(self.bytes(shown)))
     }
 
-    /// What is known of this one text alone.
+    /// Only the entry of this text, if there is one.
     #[must_use]
     pub fn only(&self, shown: Option<&str>) -> Self {
         let found = shown.and_then(|shown| self.0.as_ref()?.get_key_value(shown));
@@ -106,9 +106,10 @@ impl RawTexts {
         Self(alone.map(Arc::new))
     }
 
-    /// How `bytes` are shown, from now on here too where that is not what they are.
+    /// The displayed form of `bytes`. Stores the bytes if they differ from it.
     ///
-    /// No two texts of one message are shown alike: what has `\x` in it of its own has its backslashes doubled.
+    /// No two texts of one message have the same displayed form: a text that contains `\x` itself is displayed with
+    /// each backslash doubled.
     pub fn show(&mut self, bytes: &[u8]) -> String {
         let shown = shown(bytes);
         if shown.as_bytes() != bytes {
@@ -138,7 +139,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 impl HeaderValue {
-    /// The value as an integer, whatever its width; `None` for anything that is not an integer.
+    /// The value as an integer of any width, or `None` if it is not an integer.
     pub fn as_integer(&self) -> Option<i64> {
         Some(match *self {
             Self::I8(v) => v.into(),
@@ -152,7 +153,7 @@ impl HeaderValue {
         })
     }
 
-    /// The value as text, where it is text and valid UTF-8.
+    /// The value as text, or `None` if it is not text or not valid UTF-8.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(bytes) => std::str::from_utf8(bytes).ok(),
@@ -199,7 +200,7 @@ pub struct Properties {
     pub priority: Option<u8>,
     pub correlation_id: Option<String>,
     pub reply_to: Option<String>,
-    /// Milliseconds, as the text that AMQP has it as.
+    /// Milliseconds, as decimal text (AMQP's type for it).
     pub expiration: Option<String>,
     pub message_id: Option<String>,
     /// Seconds since the Unix epoch.
@@ -208,24 +209,24 @@ pub struct Properties {
     pub user_id: Option<String>,
     pub app_id: Option<String>,
     pub cluster_id: Option<String>,
-    /// Which texts of the message are not UTF-8: these, and names of its headers.
+    /// The texts of the message that are not UTF-8: properties and header names.
     pub raw: RawTexts,
 }
 
 /// A message that was delivered.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
-    /// Exchange that it was published to; empty for the default exchange.
+    /// The exchange that it was published to. Empty for the default exchange.
     pub exchange: String,
-    /// Routing key that it was published with.
+    /// The routing key that it was published with.
     pub routing_key: String,
-    /// Whether the broker says that it was delivered before.
+    /// Whether the broker marked it as delivered before.
     pub redelivered: bool,
     /// Basic properties.
     pub properties: Properties,
     /// Headers.
     pub headers: Headers,
-    /// Body, byte for byte.
+    /// Body, unchanged.
     pub body: Bytes,
 }
 
@@ -242,18 +243,18 @@ pub struct Outgoing {
     pub headers: Headers,
     /// Body.
     pub body: Bytes,
-    /// What becomes of it where no queue takes it.
+    /// What happens if no queue takes it.
     pub no_route: NoRoute,
 }
 
-/// What becomes of a message that no queue takes.
+/// What happens to a message that no queue takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NoRoute {
-    /// It comes back, and the publish fails: AMQP's `mandatory`.
+    /// The broker returns it and the publish fails. This is AMQP's `mandatory`.
     #[default]
     Fail,
-    /// The broker drops it, and the publish succeeds. For direct reply-to (`amq.rabbitmq.reply-to.*`), which is no
-    /// queue: a `mandatory` message comes back from there although it has arrived.
+    /// The broker drops it and the publish succeeds. For direct reply-to (`amq.rabbitmq.reply-to.*`), which is not a
+    /// queue: the broker returns a `mandatory` message from there although the message has arrived.
     Drop,
 }
 

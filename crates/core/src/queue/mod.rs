@@ -1,5 +1,5 @@
-//! What travels through a queue, and what can go wrong there, as data. The seam itself, which does I/O, is the
-//! library's `queue`.
+//! Messages, queue declarations and queue errors, as data. The trait for a queue, which does I/O, is in the library's
+//! `queue` module.
 
 mod error;
 mod message;

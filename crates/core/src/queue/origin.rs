@@ -1,15 +1,15 @@
-//! Where a message was first published to, which its copies carry in headers of ours.
+//! Where a message was first published. Copies carry it in headers of tidegate.
 
 use std::borrow::Cow;
 
 use super::{HeaderValue, Message};
 
-/// The exchange of the first publish, on copies.
+/// Header of a copy: the exchange of the first publish.
 pub const ORIGINAL_EXCHANGE: &str = "x-tidegate-original-exchange";
-/// Its routing key.
+/// Header of a copy: the routing key of the first publish.
 pub const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
 
-/// Where a message was first published to.
+/// Where a message was first published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// The exchange; empty for the default exchange.
@@ -19,10 +19,11 @@ pub struct Origin<'a> {
 }
 
 impl Message {
-    /// Where it was first published to: a copy of ours says so in its headers, any other message came as it is.
+    /// Where the message was first published. A copy of tidegate says so in its headers. For any other message it is
+    /// the exchange and routing key of the delivery.
     ///
-    /// The headers are believed of what came through the default exchange, as every copy does. What came by a named exchange
-    /// was published by someone else, whatever its headers say.
+    /// The headers count only on a message that came through the default exchange, as every copy does. A message from
+    /// a named exchange was published by another program, and its headers are ignored.
     pub fn origin(&self) -> Origin<'_> {
         self.copied_from().unwrap_or(Origin {
             exchange: self.exchange.as_str().into(),
@@ -30,7 +31,7 @@ impl Message {
         })
     }
 
-    /// What a copy says of its origin, where this is one.
+    /// The first publish that the headers of a copy name, or `None` if this is not a copy.
     pub fn copied_from(&self) -> Option<Origin<'_>> {
         // AMQP promises UTF-8 for neither.
         let text = |name: &str| match self.headers.get(name) {

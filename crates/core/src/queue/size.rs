@@ -1,12 +1,13 @@
-//! Bytes that properties and headers encode to, by AMQP 0-9-1's grammar as RabbitMQ speaks it.
+//! Encoded sizes of properties and headers, by AMQP 0-9-1's grammar as RabbitMQ implements it. All sizes are in
+//! bytes.
 
 use super::{HeaderValue, Headers, Properties, RawTexts};
 
 const SHORT_MAX: usize = 255;
 
-/// Bytes of a content header's property flags, properties and header table.
+/// Encoded size of a content header's property flags, properties and header table.
 ///
-/// A content header cannot be split over frames, so this decides whether a message can be published at all.
+/// A content header must fit one frame, so this size decides whether a message can be published.
 pub fn header_size(properties: &Properties, headers: &Headers) -> usize {
     let raw = &properties.raw;
     let texts: usize = texts(properties)
@@ -52,8 +53,8 @@ fn texts(properties: &Properties) -> impl Iterator<Item = &String> {
     .flatten()
 }
 
-/// Whether every text that AMQP holds in a short string fits one, which ends at 255 bytes: the properties, and the
-/// names of headers at any depth.
+/// Whether every text that AMQP encodes as a short string is at most 255 bytes long: the properties, and the names of
+/// headers at any depth.
 pub fn short_texts_fit(properties: &Properties, headers: &Headers) -> bool {
     let raw = &properties.raw;
     texts(properties).all(|text| raw.bytes(text).len() <= SHORT_MAX) && names_fit(headers, raw)
@@ -81,12 +82,12 @@ fn table_size(table: &Headers, raw: &RawTexts) -> usize {
     4 + entries
 }
 
-/// Bytes of one entry of a table.
+/// Encoded size of one table entry.
 pub fn entry_size(name: &str, value: &HeaderValue, raw: &RawTexts) -> usize {
     1 + raw.bytes(name).len() + value_size(value, raw)
 }
 
-/// Bytes of a value with its type tag.
+/// Encoded size of a value with its type tag.
 fn value_size(value: &HeaderValue, raw: &RawTexts) -> usize {
     1 + match value {
         HeaderValue::Void => 0,

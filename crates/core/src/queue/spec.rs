@@ -1,34 +1,35 @@
-//! Queues that we declare, as data.
+//! Queue declarations, as data.
 
 use std::time::Duration;
 
 use super::Headers;
 use crate::decide::QueueName;
 
-/// A queue's type, where we declare it.
+/// The type of a declared queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueKind {
-    /// One node's queue.
+    /// A classic queue: it lives on one node.
     Classic,
-    /// Replicated queue with a delivery count.
+    /// A replicated queue that counts deliveries.
     Quorum,
 }
 
-/// A queue to be declared. Always durable, never exclusive, never auto-delete.
+/// A queue to declare. Always durable, never exclusive, never auto-delete.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueSpec {
     /// Its name.
     pub name: QueueName,
     /// Its type.
     pub kind: QueueKind,
-    /// Queue that its dead letters go to through the default exchange. On a quorum queue the broker transfers
-    /// them at least once, which needs publishes to be rejected on overflow: the adapter declares both.
+    /// The queue for its dead letters, through the default exchange. On a quorum queue the broker dead-letters at
+    /// least once. This requires that the queue rejects publishes on overflow: the adapter declares both.
     pub dead_letter_to: Option<QueueName>,
-    /// Time after which a message leaves it.
+    /// Time after which the broker removes a message from the queue.
     pub message_ttl: Option<Duration>,
-    /// Further arguments, by the broker's own names. One that stands for the same as a field above wins over it.
+    /// Further arguments, by the broker's names. An argument for the same setting as a field above overrides that
+    /// field.
     pub arguments: Headers,
-    /// Bindings to make once it is declared.
+    /// Bindings to make after the declaration.
     pub bindings: Vec<QueueBinding>,
 }
 
@@ -51,8 +52,8 @@ impl QueueSpec {
 pub struct QueueBinding {
     /// The exchange.
     pub exchange: String,
-    /// Routing key, or a pattern of them.
+    /// Routing key, or a pattern for routing keys.
     pub routing_key: String,
-    /// For an exchange that matches headers.
+    /// Arguments for an exchange that matches headers.
     pub arguments: Headers,
 }

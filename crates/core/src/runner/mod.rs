@@ -1,4 +1,5 @@
-//! What a runner reports, and what a job's output is for, as data. The seam itself is the library's `runner`.
+//! Reports of runners, and the use of a job's output, as data. The trait for a runner is in the library's `runner`
+//! module.
 
 mod output;
 mod report;

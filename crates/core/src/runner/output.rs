@@ -1,17 +1,17 @@
-//! What becomes of what a job prints.
+//! What happens to a job's output.
 
-/// What a job's standard output is.
+/// What a job's standard output is used for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OutputUse {
-    /// A part of its log.
+    /// Log lines.
     #[default]
     Log,
-    /// The answer that somebody waits for.
+    /// The reply to the message.
     Reply {
-        /// Bytes that an answer may have. One byte more is kept of a longer one, so that it is known for one: it
-        /// is not sent.
+        /// Largest reply, in bytes. One byte more is kept of a longer output, to show that it is too long; it is not
+        /// sent.
         limit: u64,
     },
-    /// An answer that nobody waits for: read and dropped, since it may hold what no log should.
+    /// A reply that nobody asked for. It is read and dropped, because it may contain data that must not be logged.
     Dropped,
 }

@@ -1,33 +1,32 @@
-//! What became of a job, as its runner saw it.
+//! The end of a job, as its runner saw it.
 
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
 
-/// What a handler says of a job that it was given. An `Err` from a handler means "failed".
+/// The result of a job, as its handler gives it. An `Err` from a handler means "failed".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The work is done: the message is acknowledged.
+    /// The work is done. The message is acknowledged.
     Done,
-    /// Not now: the message comes back later, at the cost of an attempt.
+    /// Try again later. The message is delivered again, and one attempt is spent.
     Retry {
-        /// How much later; `None` is the pool's own backoff. Rounded up to a level of the backoff, at most the
-        /// last.
+        /// The delay; `None` is the pool's backoff. Rounded up to a level of the backoff, at most the last level.
         after: Option<Duration>,
     },
-    /// It will never work: the message is dead-lettered at once.
+    /// The job can never succeed. The message is dead-lettered at once.
     Reject {
-        /// Why, for the person who reads the dead letter.
+        /// The reason, for the reader of the dead letter.
         reason: String,
     },
-    /// The work is done, and this is the answer for whoever asked by the message's `reply_to`. Where nobody asked, it
-    /// is as [`Done`](Self::Done).
+    /// The work is done, and this is the reply to the sender, sent to the message's `reply_to`. If the message has no
+    /// `reply_to`, this is the same as [`Done`](Self::Done).
     Reply(Reply),
 }
 
 impl Outcome {
-    /// The work is done, with an answer of these bytes. For one with a content type, make a [`Reply`].
+    /// The work is done, and `body` is the reply. For a reply with a content type, make a [`Reply`].
     ///
     /// ```
     /// use tidegate_core::runner::Outcome;
@@ -39,12 +38,12 @@ impl Outcome {
         Self::Reply(Reply::new(body))
     }
 
-    /// Not now: come back after the pool's own backoff.
+    /// Try again after the pool's backoff.
     pub fn retry() -> Self {
         Self::Retry { after: None }
     }
 
-    /// It will never work, for this reason.
+    /// The job can never succeed, for this reason.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject {
             reason: reason.into(),
@@ -52,17 +51,17 @@ impl Outcome {
     }
 }
 
-/// An answer for whoever asked.
+/// A reply to the message's sender.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// Its bytes.
+    /// The body.
     pub body: Bytes,
-    /// What they are: a MIME type, at most 255 bytes long.
+    /// The content type of the body: a MIME type, at most 255 bytes long.
     pub content_type: Option<String>,
 }
 
 impl Reply {
-    /// An answer of these bytes.
+    /// A reply with this body and no content type.
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self {
             body: body.into(),
@@ -70,7 +69,7 @@ impl Reply {
         }
     }
 
-    /// The same, with a content type.
+    /// Sets the content type.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
@@ -79,7 +78,7 @@ impl Reply {
 }
 
 impl fmt::Debug for Reply {
-    // Never the payload.
+    // The payload is never shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply")
             .field("bytes", &self.body.len())
@@ -88,80 +87,81 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// A runner's word on a job.
+/// A runner's report at the end of a job.
 #[derive(Debug)]
 pub struct RunReport {
-    /// What became of it.
+    /// How the job ended.
     pub end: JobEnd,
-    /// Whether the runner can take another job. A runner that says `false` is gone once it has said so.
+    /// Whether the runner can take another job. A runner that reports `false` has ended.
     pub reusable: bool,
 }
 
-/// What became of a job.
+/// How a job ended.
 #[derive(Debug)]
 pub enum JobEnd {
     /// The work is done.
     Done {
-        /// An answer for whoever asked, where there is one.
+        /// The reply to the sender, if there is one.
         reply: Option<Reply>,
     },
     /// The job asked to be run later.
     Retry {
-        /// How much later; `None` is the pool's own backoff.
+        /// The delay; `None` is the pool's backoff.
         after: Option<Duration>,
-        /// What its runner saw of its end, where it is more than these words: for the dead letter, if it is the last.
+        /// Details that the runner saw of the job's end. They go into the dead letter if this was the last attempt.
         failure: Option<Failure>,
     },
-    /// The job refused itself.
+    /// The job rejected its message.
     Rejected {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// What its runner saw of its end, where it is more than these words: for the dead letter.
+        /// Details that the runner saw of the job's end. They go into the dead letter.
         failure: Option<Failure>,
     },
     /// The job failed.
     Failed(Failure),
-    /// A wrapper started, the command behind it did not (exit 126 or 127). Counted apart from failures.
+    /// The wrapper started, but the command behind it did not (exit code 126 or 127). Counted separately from
+    /// failures.
     WrapperFailed(Failure),
-    /// No runner could be started: the pool's trouble, not the job's. No attempt is spent.
+    /// No runner could be started. This is a fault of the pool, not of the job. No attempt is spent.
     NotStarted(StartError),
-    /// The supervisor ended it (drain deadline, preemption). No attempt is spent.
+    /// The supervisor stopped the job (drain deadline, preemption). No attempt is spent.
     Stopped,
 }
 
 /// Why a job failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind of the failure.
     pub kind: FailureKind,
-    /// One line for a person. Others' text within it is not escaped yet.
+    /// One line for a person. Text from the job in it is not escaped yet.
     pub message: String,
-    /// The last of what it wrote to standard error, where there is any (at most 2 KiB).
+    /// The end of its standard error (at most 2 KiB), if it wrote any.
     pub stderr_tail: Option<String>,
 }
 
-/// What kind of failure it was.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// It ended with this exit code.
     Exit(i32),
-    /// A signal of this number ended it, and not by our doing.
+    /// A signal of this number ended it. Tidegate did not send the signal.
     Signal(i32),
-    /// It ran longer than its timeout and was ended.
+    /// It ran longer than its timeout and was stopped.
     Timeout,
     /// A handler panicked.
     Panic,
     /// A handler returned an error.
     Error,
-    /// The kernel ended it for its memory.
+    /// The kernel killed it because it used too much memory.
     OutOfMemory,
-    /// Its runner died or broke its protocol.
+    /// Its runner died or broke the protocol.
     RunnerLost,
 }
 
 impl FailureKind {
-    /// A word of a bounded set, for labels and headers.
+    /// The kind as one word, for labels and headers. The set of words is fixed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exit(_) => "exit",
@@ -179,7 +179,7 @@ impl FailureKind {
 #[derive(Debug, Error)]
 #[error("start a runner: {what}")]
 pub struct StartError {
-    /// What was tried and what went wrong, as a fragment without the source's own words.
+    /// What was tried and what failed, as a fragment. The source's text is not repeated here.
     pub what: String,
     /// The cause.
     #[source]

@@ -1,4 +1,4 @@
-//! Settings that decisions are made by: plain values, already checked.
+//! Settings that decisions use: plain values, already validated.
 
 mod reply;
 mod retry;

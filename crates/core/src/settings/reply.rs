@@ -1,24 +1,24 @@
-//! Whether, where and how long a pool's answers are.
+//! Settings of a pool's replies.
 
-/// Whether, where and how long a pool's answers are.
+/// Settings of a pool's replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplySettings {
     /// Which messages with a `reply_to` are answered.
     pub answers: Answers,
-    /// Queues that an answer may go to, besides to callers by direct reply-to. `*` stands for any text.
+    /// Queues that a reply may go to. Callers that use direct reply-to are always allowed. `*` matches any text.
     pub allow: Vec<String>,
-    /// Bytes that an answer may have. A longer one is not sent; a failure is, in its place.
+    /// Largest reply, in bytes. Instead of a longer reply, a failure is sent.
     pub max: u64,
 }
 
 /// Which messages with a `reply_to` are answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Answers {
-    /// Those whose runner gives an answer; and with kinds of runner that do, those that fail for good.
+    /// Those whose runner gives a reply. With the kinds of runner that give replies, also those that fail for good.
     #[default]
     Given,
-    /// Each of them, at its end: with the standard output of a job of `exec` or `container`, with nothing where a
-    /// runner gives no answer.
+    /// Each of them, at its end. The reply of an `exec` or `container` job is its standard output. Where a runner
+    /// gives no reply, an empty one is sent.
     Always,
     /// None.
     Never,
@@ -35,13 +35,13 @@ impl Default for ReplySettings {
 }
 
 impl ReplySettings {
-    /// Whether an answer may go to this queue.
+    /// Whether a reply may go to this queue.
     pub fn allows(&self, queue: &str) -> bool {
         self.allow.iter().any(|pattern| fits(pattern, queue))
     }
 }
 
-/// Whether a text is as a pattern has it, in which `*` stands for any text, an empty one too.
+/// Whether a text matches a pattern, in which `*` matches any text, also an empty one.
 fn fits(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -53,7 +53,7 @@ fn fits(pattern: &str, text: &str) -> bool {
         Some((middle, end)) => (middle, end),
         None => ("", rest),
     };
-    // The first place is as good as any: what it leaves is longest.
+    // The first match is always right: it leaves the most text for the parts that follow.
     for part in middle.split('*') {
         let Some(at) = text.find(part) else {
             return false;
@@ -89,7 +89,7 @@ mod tests {
             ("**", "x", true),
             ("a**b", "ab", true),
             ("\u{e9}*\u{e9}", "\u{e9}\u{e9}", true),
-            // Nothing else is special.
+            // No other character is special.
             ("r?plies", "replies", false),
             ("[a-z]", "a", false),
         ] {

@@ -1,21 +1,21 @@
-//! What becomes of jobs that fail.
+//! Settings for jobs that fail.
 
 use std::time::Duration;
 
 use crate::decide::BreakerRules;
 
-/// What becomes of jobs that fail.
+/// Settings for jobs that fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Attempts before a job is dead-lettered: 1 or more.
+    /// Attempts before a job is dead-lettered. At least 1.
     pub max_attempts: u32,
-    /// First level of the backoff. Doubled for each further attempt, up to `backoff_max`.
+    /// First level of the backoff. Each further attempt doubles it, up to `backoff_max`.
     pub backoff: Duration,
-    /// Last level.
+    /// Last level of the backoff.
     pub backoff_max: Duration,
     /// Where dead letters go.
     pub dead_letter: DeadLetter,
-    /// When so many jobs fail that intake pauses; `None` is never.
+    /// When the pool stops taking messages because too many jobs fail; `None` is never.
     pub breaker: Option<BreakerRules>,
 }
 
@@ -37,6 +37,6 @@ pub enum DeadLetter {
     /// As a confirmed copy to `<queue>.dead`.
     #[default]
     Queue,
-    /// By a plain `basic.reject`: wherever the queue's own dead-letter exchange says, and lost where it has none.
+    /// By `basic.reject`. The message goes to the queue's own dead-letter exchange, and is lost if there is none.
     Broker,
 }

@@ -1,9 +1,9 @@
-//! The answer: what whoever asked is told at a job's end, and where.
+//! Replies: what the sender of a message is told at the end of its job, and where the reply goes.
 //!
-//! A message asks by its `reply_to`, which is its sender's choice and not to be trusted with more than that: an answer
-//! goes to a caller by direct reply-to, or to a queue that the pool's settings allow, and never to a queue of a pool
-//! of this daemon, which would take it for work. An answer has no `reply_to` itself, so that no two services answer
-//! each other for ever.
+//! A message asks for a reply with its `reply_to`. The sender chooses that text, so it is not trusted: a reply goes
+//! to a caller by direct reply-to, or to a queue that the pool's settings allow. It never goes to a queue of a pool
+//! of this daemon, which would run it as a job. A reply has no `reply_to` itself, so that two services cannot reply
+//! to each other for ever.
 
 use super::{
     Death, Verdict,
@@ -17,61 +17,62 @@ use crate::{
     settings::{Answers, ReplySettings},
 };
 
-/// What an answer is: `done` or `failed`.
+/// Header of a reply: `done` or `failed`.
 const OUTCOME: &str = "x-tidegate-outcome";
 
-/// How a caller's address begins that its broker has made up for it: no queue, and gone with the caller.
+/// Prefix of the address that the broker makes for a caller with direct reply-to. It is not a queue, and it ends with
+/// the caller.
 const DIRECT: &str = "amq.rabbitmq.reply-to.";
 
-/// How a queue's name begins that its broker has made up, for a caller that declared one without a name.
+/// Prefix of the name that the broker gives a queue that was declared without a name.
 const BROKER_NAMED: &str = "amq.gen-";
 
-/// Longest error text in an answer, in bytes: it fits the smallest frame with all that is beside it.
+/// Longest error text in a reply, in bytes. With all other headers it fits the smallest frame.
 const ERROR_LIMIT: usize = 1024;
 
-/// Tries of an answer that fails in a way which says nothing of what the next will do.
+/// How often a reply is tried if the error does not tell whether the next try will succeed.
 const MOST_TRIES: u32 = 3;
 
-/// What a pool's answers go by.
+/// The settings that decide whether a pool replies.
 #[derive(Debug, Clone, Copy)]
 pub struct Answering<'a> {
     /// The pool's settings.
     pub settings: &'a ReplySettings,
-    /// Whether its kind of runner gives answers of its own accord.
+    /// Whether the pool's kind of runner can give replies itself.
     pub given: bool,
     /// The queues of all pools of this daemon.
     pub own: &'a [QueueName],
 }
 
-/// What becomes of a message's wish for an answer.
+/// The decision whether a reply is sent.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum Answer {
-    /// Nobody asked, or there is nothing to say yet, or the pool does not answer.
+    /// No reply: the message did not ask for one, or its job has not ended, or the pool does not reply.
     None,
-    /// This is published, confirmed, before the message is acknowledged.
+    /// This reply is published and confirmed before the message is acknowledged.
     Send {
-        /// What is published.
+        /// The message to publish.
         message: Box<Outgoing>,
-        /// What it says.
+        /// What the reply says.
         says: Says,
     },
-    /// Not where this message wants it.
+    /// The message asks for a reply to a place that is not allowed.
     Refused(Refusal),
 }
 
-/// What an answer says.
+/// What a reply says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
-    /// The job is done, and this came of it.
+    /// The job is done, and this is its result.
     Done,
     /// The job has failed for good.
     Failed,
-    /// The job is done, but what came of it is too long to be sent.
+    /// The job is done, but its result is too long to be sent.
     TooLarge,
 }
 
-/// Why an answer is not sent where a message wants it.
+/// Why no reply is sent to the address that a message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -82,18 +83,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::NotAllowed, Self::OwnQueue];
 
-    /// In a few words, for a log.
+    /// A few words for a log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAllowed => "reply_allow does not have it",
-            Self::OwnQueue => "it is a queue of our own pools",
+            Self::OwnQueue => "it is the queue of one of our pools",
         }
     }
 
-    /// What makes answers to this queue go there, where anything does. Never with a word of the sender's in it.
+    /// What the operator can change to allow replies to this queue, if anything. Never contains text of the sender.
     pub fn hint(self, reply_to: &str) -> Option<&'static str> {
         match self {
             Self::OwnQueue => None,
@@ -101,17 +102,15 @@ impl Refusal {
             Self::NotAllowed if reply_to.starts_with(BROKER_NAMED) => Some(
                 "set reply_allow = [\"amq.gen-*\"] in the pool, for queues that the broker named",
             ),
-            Self::NotAllowed => {
-                Some("name the queue in the pool's reply_allow, if it is to be trusted")
-            }
+            Self::NotAllowed => Some("name the queue in the pool's reply_allow, if you trust it"),
         }
     }
 }
 
 impl Answering<'_> {
-    /// Decides the answer to a message that comes to this end.
+    /// Decides whether a message with this verdict is replied to, and how.
     pub fn answer(&self, request: &Message, verdict: &Verdict) -> Answer {
-        let Some(said) = self.said(verdict) else {
+        let Some(result) = self.result(verdict) else {
             return Answer::None;
         };
         let (reply_to, no_route) = match self.target(request) {
@@ -119,22 +118,23 @@ impl Answering<'_> {
             Some(Err(refusal)) => return Answer::Refused(refusal),
             Some(Ok(target)) => target,
         };
-        let (says, Content { headers, reply }) = match said {
-            Said::Done(reply) if is_longer(&reply, self.settings.max) => {
-                (Says::TooLarge, Content::too_large(self.settings.max))
+        let (says, ReplyContent { headers, reply }) = match result {
+            ReplyResult::Done(reply) if is_longer(&reply, self.settings.max) => {
+                (Says::TooLarge, ReplyContent::too_large(self.settings.max))
             }
-            Said::Done(reply) => (Says::Done, Content::done(reply)),
-            Said::Failed(death) => (Says::Failed, Content::failed(death)),
+            ReplyResult::Done(reply) => (Says::Done, ReplyContent::done(reply)),
+            ReplyResult::Failed(death) => (Says::Failed, ReplyContent::failed(death)),
         };
         let correlation_id = correlation(request);
         let message = Outgoing {
             routing_key: reply_to.to_owned(),
             properties: Properties {
                 content_type: reply.content_type,
-                // Byte for byte, whatever bytes they are.
+                // The same bytes as in the request, also if they are not UTF-8.
                 raw: request.properties.raw.only(correlation_id.as_deref()),
                 correlation_id,
-                // For whom it matters: a caller's own queue is most often gone before a restart of the broker.
+                // Persistent, for callers with a durable queue. A caller's exclusive queue is usually gone after a
+                // restart of the broker.
                 delivery_mode: Some(2),
                 ..Properties::default()
             },
@@ -149,7 +149,7 @@ impl Answering<'_> {
         }
     }
 
-    /// Decides what the standard output of this message's job is.
+    /// Decides what the standard output of this message's job is used for.
     pub fn output(&self, request: &Message) -> OutputUse {
         match (self.settings.answers, self.target(request)) {
             (Answers::Given | Answers::Never, _) => OutputUse::Log,
@@ -160,24 +160,24 @@ impl Answering<'_> {
         }
     }
 
-    fn said<'v>(&self, verdict: &'v Verdict) -> Option<Said<'v>> {
+    fn result<'v>(&self, verdict: &'v Verdict) -> Option<ReplyResult<'v>> {
         let answers = self.settings.answers;
         match verdict {
             _ if answers == Answers::Never => None,
-            Verdict::Ack { reply: Some(reply) } => Some(Said::Done(reply.clone())),
+            Verdict::Ack { reply: Some(reply) } => Some(ReplyResult::Done(reply.clone())),
             Verdict::Ack { reply: None } if answers == Answers::Always => {
-                Some(Said::Done(Reply::default()))
+                Some(ReplyResult::Done(Reply::default()))
             }
             Verdict::DeadLetter { death } | Verdict::Reject { death }
                 if answers == Answers::Always || self.given =>
             {
-                Some(Said::Failed(death))
+                Some(ReplyResult::Failed(death))
             }
             _ => None,
         }
     }
 
-    /// Where a message wants its answer, if it wants one.
+    /// Where a message wants its reply, or `None` if it wants none.
     fn target<'m>(&self, request: &'m Message) -> Option<Result<(&'m str, NoRoute), Refusal>> {
         let to = request.properties.reply_to.as_deref();
         let to = to.filter(|to| !to.is_empty())?;
@@ -193,19 +193,20 @@ impl Answering<'_> {
     }
 }
 
-/// What there is to say.
-enum Said<'v> {
+/// The result that a reply carries.
+enum ReplyResult<'v> {
     Done(Reply),
     Failed(&'v Death),
 }
 
-/// What an answer carries. One that is not `done` has no body: who looks at nothing else takes it for no answer.
-struct Content {
+/// The content of a reply. A reply that is not `done` has no body, so that a caller that ignores the headers does not
+/// take it for a result.
+struct ReplyContent {
     headers: Headers,
     reply: Reply,
 }
 
-impl Content {
+impl ReplyContent {
     fn done(reply: Reply) -> Self {
         let mut headers = Headers::new();
         set(&mut headers, OUTCOME, "done");
@@ -218,7 +219,7 @@ impl Content {
         set(&mut headers, REASON, death.cause.as_str());
         set(&mut headers, ERROR, shortened(&death.message, ERROR_LIMIT));
         set(&mut headers, ATTEMPTS, i64::from(death.attempts));
-        // Not the end of standard error, which is for the pool's own people.
+        // Standard error is left out: it is for the operators of the pool only.
         if let Some(failure) = &death.failure {
             note_kind(&mut headers, failure.kind);
         }
@@ -241,7 +242,8 @@ impl Content {
     }
 }
 
-/// What a caller knows its answer by: as it asked, or by the message's id. One of our own making would tell it nothing.
+/// How the caller recognises its reply: by the request's correlation id, or else by its message id. The caller would
+/// not know an id that tidegate makes.
 fn correlation(request: &Message) -> Option<String> {
     let Properties {
         correlation_id,
@@ -256,27 +258,27 @@ fn is_longer(reply: &Reply, max: u64) -> bool {
     u64::try_from(reply.body.len()).is_ok_and(|length| length > max)
 }
 
-/// Whether a queue is this pool's, or one that the pool keeps beside it.
+/// Whether a queue is this pool's own, or one of its retry or dead-letter queues.
 fn belongs_to(pool: &QueueName, queue: &str) -> bool {
     queue == pool.as_str()
         || queue == dead_queue(pool).as_str()
         || queue.starts_with(&retry_prefix(pool))
 }
 
-/// What is to be done after an answer could not be published.
+/// What to do after a reply could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Trouble {
-    /// The broker takes nothing at present: wait, and take no more work meanwhile.
+    /// The broker takes no messages at present. Wait, and take no more work meanwhile.
     Hold,
-    /// It may have been the answer's own fault: try again, and let the pool go on.
+    /// The cause may be this reply. Try again, and let the pool go on.
     TryAgain,
-    /// It will never be delivered, and that is no reason to keep its message: the caller's queue is not the pool's
-    /// business.
+    /// The reply can never be delivered. Its message is still settled: the pool does not depend on the caller's
+    /// queue.
     GiveUp,
 }
 
-/// Decides what to do about an answer that met an error of this kind, after it was tried again so many times.
+/// Decides what to do after a reply failed with an error of this kind. `tried_again` counts the retries before.
 pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> Trouble {
     use QueueErrorKind as K;
     match kind {

@@ -1,7 +1,8 @@
-//! Copies: what a message carries when we publish it again.
+//! Copies: the content of a message that tidegate publishes again.
 //!
-//! A copy is persistent and keeps the message's own properties and headers. What would misroute it, expire it or
-//! have it refused moves to `x-tidegate-original-*`; what others wrote under our prefix goes.
+//! A copy is persistent and keeps the message's properties and headers. Content that would route it wrongly, expire
+//! it or have it refused moves to `x-tidegate-original-*`. Headers with tidegate's prefix from other programs are
+//! removed.
 
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ const DROPPED: &str = "x-tidegate-dropped-headers";
 pub(super) const ERROR: &str = "x-tidegate-error";
 pub(super) const STDERR: &str = "x-tidegate-stderr";
 
-/// Headers that route: the broker sends a copy to every queue they name.
+/// Headers that route: the broker sends a message to every queue that they name.
 pub(super) const ROUTING: [&str; 2] = ["CC", "BCC"];
-/// The broker's own record of dead-lettering. On a copy it would count our retries as a cycle, and RabbitMQ drops
-/// messages that go round in one.
+/// The broker's own record of dead-lettering. On a copy the broker would count our retries as a cycle, and RabbitMQ
+/// drops messages that go round in a cycle.
 pub(super) const DEATHS: &str = "x-death";
-/// What the broker writes anew on every delivery or dead-lettering.
+/// Headers that the broker writes again on every delivery or dead-lettering.
 const BROKERS: [&str; 7] = [
     "x-delivery-count",
     "x-first-death-exchange",
@@ -50,37 +51,37 @@ const BROKERS: [&str; 7] = [
     "x-last-death-reason",
 ];
 
-/// What a client that wants its answer without a queue writes as `reply_to`, and its broker replaces by an address.
-/// In a message that came by another way it names nobody, and a copy with it would be refused: the broker would take
-/// us for the client.
+/// The `reply_to` of a client that wants its reply by direct reply-to. The broker replaces it by an address. In a
+/// message that came another way it names nobody. The broker would refuse a copy with it, because it would take us
+/// for the client.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// Longest error text in a header, in bytes.
 const ERROR_LIMIT: usize = 4096;
-/// Names of dropped headers that are listed, at most.
+/// How many names of dropped headers are listed at most.
 const DROPPED_LISTED: usize = 16;
-/// Longest of them, in bytes: a short string's, each byte shown as four.
+/// Longest displayed name, in bytes: a short string with four characters for each byte.
 const LONGEST_DROPPED: usize = 4 * 255;
 
-/// As much as the name of another queue of the same level may be longer.
+/// How much longer the name of another queue of the same level may be.
 const DETOUR: &str = "................";
 
-/// The longest of the broker's words for why it dead-letters.
+/// The longest reason for dead-lettering that the broker writes.
 const LONGEST_REASON: &str = "delivery_limit";
 
 /// Makes the copies of one pool's messages.
 #[derive(Debug, Clone)]
 pub struct Copies {
-    /// The pool, for the dead letter's reader.
+    /// Name of the pool, for the reader of the dead letter.
     pub pool: PoolName,
     /// The pool's queue.
     pub queue: QueueName,
-    /// Where the supervisor runs.
+    /// Name of the host that the supervisor runs on.
     pub host: String,
-    /// The id of the job, where it is known. Kept on the copies of a message that has none of its own, so that
-    /// all of its attempts have one id.
+    /// The job's id, if it is known. A copy of a message without an id of its own carries it, so that all attempts
+    /// have the same id.
     pub job: Option<JobId>,
-    /// Bytes that properties and headers may encode to.
+    /// Largest size of encoded properties and headers, in bytes.
     pub header_limit: usize,
 }
 
@@ -105,7 +106,7 @@ impl Copies {
         self.fitted(copy)
     }
 
-    /// A copy for the dead letters, with what a person needs to understand the death.
+    /// A copy for the dead-letter queue, with everything that a person needs to understand why the message is dead.
     pub fn dead_letter(
         &self,
         message: &Message,
@@ -116,14 +117,14 @@ impl Copies {
         let mut copy = self.base(message, history, is_copy(message));
         copy.routing_key = dead_queue(&self.queue).as_str().to_owned();
         let headers = &mut copy.headers;
-        // The number of an attempt to come means nothing to the dead; the number spent does.
+        // The number of the next attempt is removed, because there is none. The number of spent attempts is added.
         headers.remove(ATTEMPT);
         set(headers, ATTEMPTS, i64::from(death.attempts));
         set(headers, REASON, death.cause.as_str());
         if let Some(failure) = &death.failure {
             note_failure(headers, failure);
         }
-        // After the failure's own: it says what came of that.
+        // Set after the failure's own error text, which it replaces: this text says why the message is dead.
         set(headers, ERROR, shortened(&death.message, ERROR_LIMIT));
         note_time(headers, message, now);
         set(headers, "x-tidegate-pool", self.pool.as_str());
@@ -132,27 +133,27 @@ impl Copies {
         self.fitted(copy)
     }
 
-    /// A copy that goes straight back to the queue, where the broker counts its deliveries from zero.
+    /// A copy that goes straight back to the queue. The broker counts its deliveries from zero.
     pub fn give_back(&self, message: &Message, next: History) -> Outgoing {
         let mut copy = self.base(message, next, is_copy(message));
         copy.routing_key = self.queue.as_str().to_owned();
-        // There in any case: it is how the next taker knows that there was one before.
+        // Always present: it tells the next consumer that there was a delivery before.
         let none = || HeaderValue::I64(0);
         let given_back = copy.headers.entry(GIVE_BACKS.to_owned());
         given_back.or_insert_with(none);
         self.fitted(copy)
     }
 
-    /// A dead letter on its way back to the queue, with its attempts before it: the message as it was first
-    /// published, as far as a copy can be that.
+    /// A dead letter that goes back to the queue with no attempt spent. It equals the message as it was first
+    /// published, as far as a copy can.
     ///
-    /// Of what moved aside nothing is put back. Its `expiration` ran out long ago, and the message would go at once;
-    /// `CC` and `BCC` would have others do the work again; a foreign `user_id` is refused; `x-death` would be taken
-    /// for a cycle; and the exchange might route it elsewhere too. All of it stays readable in
-    /// `x-tidegate-original-*`, where it says more than that the message came by the queue's own name.
+    /// Content that moved to `x-tidegate-original-*` is not put back. Its `expiration` would remove it at once. `CC`
+    /// and `BCC` would have other queues do the work again. The broker refuses a foreign `user_id`. It takes
+    /// `x-death` for a cycle. The original exchange might route it to other queues too. All of it stays readable in
+    /// `x-tidegate-original-*`, unless those headers only say that the message was published straight to the queue.
     pub fn revive(&self, letter: &Message) -> Outgoing {
         let broker = BrokerDeath::of(&letter.headers);
-        // Whatever exchange took the letter to where it lay.
+        // The letter may have come through any exchange, so the headers alone decide.
         let again = letter.headers.contains_key(ORIGINAL_ROUTING_KEY);
         let mut copy = self.base(letter, History::default(), again);
         copy.routing_key = self.queue.as_str().to_owned();
@@ -178,8 +179,8 @@ impl Copies {
         self.fitted(copy)
     }
 
-    /// The message's own content, safe to publish, with our history on it. `again`: it is a copy already, whose record of
-    /// where the message came from is kept. Someone may forge that, and then only forgoes the record.
+    /// The message's own content, safe to publish, with our history. `again`: the message is already a copy, so its
+    /// record of the first publish is kept. A sender that forges this only loses the record.
     fn base(&self, message: &Message, history: History, again: bool) -> Outgoing {
         let mut headers = Headers::new();
         for (name, value) in &message.headers {
@@ -270,9 +271,9 @@ impl Copies {
         }
     }
 
-    /// The copy, made to fit: a content header cannot be split over frames, so a message whose headers fill one
-    /// has no room for ours, and for what the broker adds. What explains goes first, then the largest of the message's
-    /// own, and their names stay.
+    /// Makes the copy fit. A content header must fit one frame, so a message whose headers fill a frame has no room
+    /// for ours and for those that the broker adds. The header with standard error goes first, then the largest ones.
+    /// The names of the message's own dropped headers are listed.
     fn fitted(&self, mut copy: Outgoing) -> Outgoing {
         let limit = self.header_limit.saturating_sub(self.brokers_room(&copy));
         let mut dropped = dropped(&copy.headers);
@@ -298,9 +299,9 @@ impl Copies {
         copy
     }
 
-    /// Bytes that the broker may add before anyone sees the copy: a retry leaves its queue by dead-lettering, and the
-    /// pool's queue may have a policy that does the same once more. Nobody measures that frame: a client that is sent
-    /// one beyond its `frame_max` ends its connection.
+    /// Bytes that the broker may add before a consumer gets the copy. A retry leaves its queue by dead-lettering, and
+    /// a policy on the pool's queue may dead-letter it once more. The broker does not check the size of that frame,
+    /// and a client that receives one larger than its `frame_max` closes its connection.
     fn brokers_room(&self, copy: &Outgoing) -> usize {
         let [main, first] =
             [self.queue.as_str(), &copy.routing_key].map(|name| format!("{name}{DETOUR}"));
@@ -348,12 +349,12 @@ impl Copies {
     }
 }
 
-/// Whether a message is a copy of ours, as far as can be told.
+/// Whether a message is a copy of ours, as far as its headers show.
 fn is_copy(message: &Message) -> bool {
     message.copied_from().is_some()
 }
 
-/// Names of headers that earlier copies had no room for. Anyone may have written them: they inform, and no more.
+/// Names of headers that earlier copies dropped. Anyone may have written them, so they are only shown.
 fn dropped(headers: &Headers) -> Vec<HeaderValue> {
     let Some(HeaderValue::List(names)) = headers.get(DROPPED) else {
         return Vec::new();
@@ -363,13 +364,13 @@ fn dropped(headers: &Headers) -> Vec<HeaderValue> {
     names.cloned().collect()
 }
 
-/// Whether a copy of the message had to leave some of its headers behind.
+/// Whether a copy of the message dropped some of its headers.
 pub fn lacks_headers(message: &Message) -> bool {
     message.headers.contains_key(DROPPED)
 }
 
-/// The headers that a copy can do without, in the order in which they are given up. Sorted once: a frame holds tens of
-/// thousands.
+/// The headers that a copy can lose, in the order in which they are dropped. Sorted once, because a frame can hold
+/// tens of thousands.
 fn expendable(copy: &Outgoing) -> Vec<String> {
     let mut expendable: Vec<_> = copy
         .headers
@@ -394,7 +395,7 @@ fn note_failure(headers: &mut Headers, failure: &Failure) {
     }
 }
 
-/// What kind of failure it was.
+/// Writes the kind of the failure.
 pub(super) fn note_kind(headers: &mut Headers, kind: FailureKind) {
     set(headers, FAILURE, kind.as_str());
     match kind {
@@ -404,15 +405,15 @@ pub(super) fn note_kind(headers: &mut Headers, kind: FailureKind) {
     }
 }
 
-/// When it failed, and when it first did, as far as the message still tells.
+/// Writes the time of this failure and, as far as the message tells it, of the first.
 fn note_time(headers: &mut Headers, message: &Message, now: jiff::Timestamp) {
     let first = first_failed_at(message).map_or_else(|| now.to_string(), str::to_owned);
     set(headers, FIRST_FAILED_AT, first);
     set(headers, FAILED_AT, now.to_string());
 }
 
-/// The id that an earlier copy carries for a job whose message has none. Anyone may have written it, so it is
-/// taken only in the shape of ours.
+/// The job id that an earlier copy carries for a message without an id. Anyone may have written it, so it is read
+/// only if it has the form of our ids.
 pub fn carried_job_id(message: &Message) -> Option<JobId> {
     let id = message.headers.get(JOB_ID)?.as_text()?;
     let is_ours =
@@ -420,7 +421,7 @@ pub fn carried_job_id(message: &Message) -> Option<JobId> {
     is_ours.then(|| JobId::from(id))
 }
 
-/// When an earlier copy says that the message first failed, where it says so believably.
+/// The time of the first failure that an earlier copy carries, if it is a valid time.
 fn first_failed_at(message: &Message) -> Option<&str> {
     message
         .headers
@@ -433,7 +434,7 @@ pub(super) fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValu
     headers.insert(name.to_owned(), value.into());
 }
 
-/// As much of a text as so many bytes hold.
+/// The start of a text, at most `limit` bytes long.
 pub(super) fn shortened(text: &str, limit: usize) -> &str {
     let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {

@@ -1,7 +1,7 @@
-//! What a dead letter tells of itself.
+//! Reading a dead letter.
 //!
-//! Anyone may have written a message in a queue of dead letters. So everything here is read as far as it can be, and
-//! is for people and for choosing among letters; nothing depends on it being true.
+//! Anyone may have written a message in a dead-letter queue. So everything here is read as far as possible. It is
+//! shown to people and used to select letters. Nothing depends on it being true.
 
 use serde::Serialize;
 
@@ -20,35 +20,35 @@ use crate::{
 /// A dead letter without its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Letter {
-    /// The job's id: the message's `message-id`, or the one that was made up for it.
+    /// The job's id: the message's `message-id`, or the one that tidegate made for it.
     pub id: Option<String>,
-    /// When it died.
+    /// When it was dead-lettered.
     pub time: Option<jiff::Timestamp>,
     /// When it first failed.
     pub first_failed_at: Option<jiff::Timestamp>,
-    /// Attempts that were spent on it.
+    /// Attempts spent.
     pub attempts: Option<u64>,
-    /// Why it is dead: a word of ours, or the broker's.
+    /// Why it is dead: a word of tidegate or of the broker.
     pub reason: Option<String>,
-    /// Whose word the reason is.
+    /// Who gave the reason.
     pub by: Option<DeadBy>,
-    /// The last failure, in a line.
+    /// The last failure, in one line.
     pub error: Option<String>,
-    /// What kind of failure that was.
+    /// The kind of the last failure.
     pub failure: Option<String>,
     /// Exit code of the last attempt.
     pub exit_code: Option<i64>,
     /// Number of the signal that ended the last attempt.
     pub signal: Option<i64>,
-    /// The end of its standard error.
+    /// The end of the last attempt's standard error.
     pub stderr: Option<String>,
-    /// Bytes of its body.
+    /// Size of its body, in bytes.
     pub size: u64,
-    /// Times that it was handed out and came back, as a quorum queue counts them.
+    /// How often it was delivered and returned, as a quorum queue counts it.
     pub returned: u64,
 }
 
-/// The broker's words for why it dead-letters, as in `x-death`: <https://www.rabbitmq.com/docs/dlx#effects>.
+/// The broker's reasons for dead-lettering, as in `x-death`: <https://www.rabbitmq.com/docs/dlx#effects>.
 pub const BROKER_REASONS: [&str; 4] = ["rejected", "expired", "maxlen", "delivery_limit"];
 
 /// Who made a message a dead letter.
@@ -57,12 +57,12 @@ pub const BROKER_REASONS: [&str; 4] = ["rejected", "expired", "maxlen", "deliver
 pub enum DeadBy {
     /// A pool did.
     Tidegate,
-    /// The broker did, by a queue's policy or a consumer's reject.
+    /// The broker did, by a queue's policy or after a consumer's reject.
     Broker,
 }
 
 impl Letter {
-    /// Reads a message of a queue of dead letters.
+    /// Reads a message of a dead-letter queue.
     pub fn of(message: &Message) -> Self {
         let Message {
             headers,
@@ -86,7 +86,7 @@ impl Letter {
                 _ => time(headers, FAILED_AT).or(broker.time),
             },
             first_failed_at: time(headers, FIRST_FAILED_AT),
-            // One that a pool rejected to the broker's dead letters died at the attempt that it was at.
+            // A message that a pool rejected with `dead_letter = "broker"` has only the number of its attempt.
             attempts: natural(headers, ATTEMPTS).or_else(|| natural(headers, ATTEMPT)),
             reason: ours.or(broker.reason),
             by,
@@ -101,10 +101,11 @@ impl Letter {
     }
 }
 
-/// The letter once more, for the end of its own queue, where its returns are counted from zero: looking at a letter
-/// is a return, and a quorum queue may give up what was returned three times. `None` where nobody counted a return.
+/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each look at a
+/// letter is a return, and a quorum queue may drop a message that was returned three times. `None` if the broker has
+/// counted no return.
 ///
-/// What would have the copy go elsewhere too, expire or be refused moves aside as it does on all copies.
+/// Content that would route the copy to other queues, expire it or have it refused moves aside, as on all copies.
 pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
     if returned(letter) == 0 {
         return None;
@@ -136,7 +137,7 @@ pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
     })
 }
 
-/// Returns that its own queue has counted. What the broker hands out for the first time has another queue's header.
+/// Returns that its own queue has counted. On a first delivery the header is another queue's.
 fn returned(letter: &Message) -> u64 {
     match letter.redelivered {
         true => natural(&letter.headers, DELIVERY_COUNT).unwrap_or(0),
@@ -149,18 +150,18 @@ fn returned(letter: &Message) -> u64 {
 pub(super) struct BrokerDeath {
     reason: Option<String>,
     time: Option<jiff::Timestamp>,
-    /// Exchange and routing key by which the message first came.
+    /// The exchange and routing key of the first publish.
     pub(super) published_to: Option<(String, String)>,
 }
 
 impl BrokerDeath {
-    /// The latest death of which the headers tell; `None` where they tell of none.
+    /// The latest death in the headers, or `None` if there is none.
     pub(super) fn of(headers: &Headers) -> Option<Self> {
         let deaths = match headers.get(DEATHS) {
             Some(HeaderValue::List(deaths)) => deaths.as_slice(),
             _ => &[],
         };
-        // The latest comes first.
+        // The latest is the first in the list.
         let mut tables = deaths.iter().filter_map(|death| match death {
             HeaderValue::Table(table) => Some(table),
             _ => None,
@@ -194,7 +195,7 @@ fn text(headers: &Headers, name: &str) -> Option<String> {
     headers.get(name).and_then(text_of)
 }
 
-/// Text as far as it is text: AMQP does not promise UTF-8.
+/// The value as text, with invalid bytes replaced: AMQP does not promise UTF-8.
 fn text_of(value: &HeaderValue) -> Option<String> {
     match value {
         HeaderValue::Text(bytes) | HeaderValue::Binary(bytes) => {
@@ -308,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn makes_do_with_the_brokers_first_word() {
+    fn reads_the_first_death_reason_if_there_is_no_x_death() {
         let letter = letter(table([("x-first-death-reason", "maxlen".into())]));
         assert_eq!(letter.reason.as_deref(), Some("maxlen"));
         assert_eq!((letter.by, letter.time), (Some(DeadBy::Broker), None));
     }
 
     #[test]
-    fn believes_nothing_that_cannot_be() {
+    fn ignores_impossible_values() {
         let nonsense = table([
             (REASON, HeaderValue::I64(3)),
             (ATTEMPTS, HeaderValue::I64(-5)),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_messages_own_comes_first_and_an_empty_one_is_none() {
+    fn the_messages_own_id_comes_first_and_an_empty_id_is_ignored() {
         let mut message = Message {
             headers: table([("x-tidegate-job-id", "made-up".into())]),
             properties: Properties {
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_looked_at_is_made_new_and_one_of_another_queue_is_not() {
+    fn a_letter_that_was_returned_is_renewed_unless_another_queue_counted_it() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
             redelivered: true,
@@ -387,13 +388,13 @@ mod tests {
     }
 
     #[test]
-    fn what_would_harm_a_renewed_letter_moves_aside() {
+    fn content_that_would_harm_a_renewed_letter_moves_aside() {
         let mut letter = Message {
             redelivered: true,
             headers: table([
                 (DELIVERY_COUNT, HeaderValue::I64(1)),
                 ("BCC", "elsewhere".into()),
-                // Of the first publish: it stays.
+                // It names the first publish, so it stays.
                 ("x-tidegate-original-expiration", "9".into()),
             ]),
             ..Message::default()

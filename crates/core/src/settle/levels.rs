@@ -8,12 +8,12 @@ use crate::{
     settings::RetrySettings,
 };
 
-/// The levels of a pool's backoff, shortest first: `backoff`, doubled until `backoff_max`, which is the last.
+/// The levels of a pool's backoff, shortest first: `backoff`, doubled up to `backoff_max`, which is the last level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels(Vec<Duration>);
 
 impl Levels {
-    /// The levels that these settings make. At least one.
+    /// The levels for these settings. At least one.
     pub fn new(settings: &RetrySettings) -> Self {
         let last = settings.backoff_max.max(settings.backoff);
         let mut levels = Vec::new();
@@ -26,13 +26,13 @@ impl Levels {
         Self(levels)
     }
 
-    /// The level after `failures` failures: the first after one.
+    /// The level after this number of failures. One failure gives the first level.
     pub fn after(&self, failures: u32) -> Duration {
         let index = (failures.max(1) - 1) as usize;
         self.0[index.min(self.0.len() - 1)]
     }
 
-    /// The level for a delay that a job asked for: rounded up, at most the last.
+    /// The level for a delay that a job asked for: rounded up, at most the last level.
     pub fn for_delay(&self, delay: Duration) -> Duration {
         let last = self.0[self.0.len() - 1];
         self.0
@@ -53,18 +53,18 @@ pub fn retry_queue(queue: &QueueName, level: Duration) -> QueueName {
     QueueName::from(format!("{}{}", retry_prefix(queue), level.as_millis()))
 }
 
-/// How the names of all retry queues of `queue` begin.
+/// Prefix of the names of all retry queues of `queue`.
 pub(super) fn retry_prefix(queue: &QueueName) -> String {
     format!("{queue}.retry.")
 }
 
-/// Name of the queue for the dead letters of `queue`.
+/// Name of the dead-letter queue of `queue`.
 pub fn dead_queue(queue: &QueueName) -> QueueName {
     QueueName::from(format!("{queue}.dead"))
 }
 
-/// How the retry queue of a level is declared. Quorum, because only a quorum queue dead-letters at least once;
-/// without expiry of its own, because an unused queue that vanishes would take its messages along.
+/// Declaration of a level's retry queue. It is a quorum queue, because only a quorum queue dead-letters at least
+/// once. It does not expire, because a queue that expires loses its messages.
 pub fn retry_queue_spec(queue: &QueueName, level: Duration) -> QueueSpec {
     QueueSpec {
         name: retry_queue(queue, level),
@@ -75,15 +75,15 @@ pub fn retry_queue_spec(queue: &QueueName, level: Duration) -> QueueSpec {
     }
 }
 
-/// How the queue for dead letters is declared.
+/// Declaration of the dead-letter queue.
 pub fn dead_queue_spec(queue: &QueueName) -> QueueSpec {
     QueueSpec::new(dead_queue(queue), QueueKind::Classic)
 }
 
-/// How long a message waits at `level`: within [0.75, 1] of it, for `fraction` in [0, 1).
+/// How long a message waits at `level`: between 0.75 and 1 times the level, for `fraction` in [0, 1).
 ///
-/// A message never waits longer than its queue's own limit, so the head of the queue holds none behind it back
-/// for longer than the level.
+/// A message never waits longer than its queue's own limit. So the message at the head never delays the ones behind
+/// it beyond the level.
 pub fn jittered(level: Duration, fraction: f64) -> Duration {
     let jittered = level.mul_f64(0.75 + 0.25 * fraction.clamp(0.0, 1.0));
     jittered.max(Duration::from_millis(1)).min(level)
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_waits_a_level_longer_and_a_wish_is_rounded_up() {
+    fn each_failure_waits_a_level_longer_and_a_requested_delay_is_rounded_up() {
         let levels = Levels::new(&settings(1000, 5000));
         let after: Vec<_> = (0..7).map(|n| levels.after(n).as_secs()).collect();
         assert_eq!(after, [1, 1, 2, 4, 5, 5, 5]);

@@ -1,7 +1,7 @@
-//! Settle: what becomes of a delivery, and what its copies carry.
+//! Settlement: what happens to a delivery, and what its copies carry.
 //!
-//! Pure, like [`decide`](crate::decide): from a job's end, the message's history with us and the pool's settings
-//! comes a [`Verdict`]; from a verdict come the messages to publish. Publishing and acknowledging is the worker's.
+//! Pure, like [`decide`](crate::decide). A job's end, the message's history and the pool's settings give a
+//! [`Verdict`]. A verdict gives the messages to publish. The worker publishes and acknowledges them.
 
 mod answer;
 mod copy;

@@ -1,4 +1,4 @@
-//! Where a copy goes when its queue takes nothing, and what an error on the way is about. Pure.
+//! Where a copy goes if its queue cannot take it, and what an error on the way affects. Pure.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use crate::{
     queue::{QueueErrorKind, QueueSpec},
 };
 
-/// Queues that stand in for the retry queue of a level: `<queue>.retry.<ms>.2` and so on.
+/// Numbers of the queues that replace a level's retry queue: `<queue>.retry.<ms>.2` and so on.
 const SPARES: std::ops::RangeInclusive<u32> = 2..=4;
 
-/// How long a queue that took nothing is left alone at first. Doubled each time, up to [`LONGEST_REST`].
+/// How long a queue is not used after its first error. Doubled each time, up to [`LONGEST_REST`].
 const FIRST_REST: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
-/// The queues that a copy may go to, in this order.
+/// The queues that a copy may go to, in order of preference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    /// How each is declared.
+    /// How each queue is declared.
     pub queues: Vec<QueueSpec>,
-    /// Whether a queue that someone else declared in another way will do.
+    /// Whether an existing queue with another declaration is accepted.
     pub takes_any: bool,
 }
 
 impl Route {
-    /// For a retry at this level. What its queue must do (hold a message for a time, then send it back) is in the
-    /// queue's arguments, so that another's will not do.
+    /// The route of a retry at this level. The queue's arguments do the work (hold a message for a time, then send it
+    /// back), so a queue with another declaration is not accepted.
     pub fn retry(queue: &QueueName, level: Duration) -> Self {
         let own = retry_queue_spec(queue, level);
         let spares = SPARES.map(|n| QueueSpec {
@@ -41,8 +41,8 @@ impl Route {
         }
     }
 
-    /// For a dead letter. Any queue of the name will do, so that an operator may have one with a limit or of another
-    /// kind; and there is no other, so that nobody has to look for dead letters in two places.
+    /// The route of a dead letter. Any queue of the name is accepted, so that an operator may give it a limit or
+    /// another type. There is no second queue, so that all dead letters are in one place.
     pub fn dead_letter(queue: &QueueName) -> Self {
         Self {
             queues: vec![dead_queue_spec(queue)],
@@ -51,50 +51,50 @@ impl Route {
     }
 }
 
-/// Name of the queue that stands in for a retry queue, the first being the second queue of its level.
+/// Name of the `n`th queue of a level. The retry queue itself is the first.
 fn spare(retry_queue: &QueueName, n: u32) -> QueueName {
     QueueName::from(format!("{retry_queue}.{n}"))
 }
 
-/// The spares of a retry queue, in the order in which they are used.
+/// The queues that replace a retry queue, in the order of their use.
 pub fn spares(retry_queue: &QueueName) -> impl Iterator<Item = QueueName> + '_ {
     SPARES.map(|n| spare(retry_queue, n))
 }
 
-/// What an error is about that a copy met.
+/// What an error affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Nothing can be published at present.
     Everything,
-    /// This queue takes nothing.
+    /// This queue takes no messages.
     Queue,
-    /// This message is not taken, wherever it goes.
+    /// This message is refused, wherever it goes.
     Message,
 }
 
-/// What was attempted.
+/// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The queue was declared.
+    /// Declaring the queue.
     Declare,
-    /// The copy was published.
+    /// Publishing the copy.
     Publish,
 }
 
-/// Decides what an error of this kind is about.
+/// Decides what an error of this kind affects.
 pub fn scope(step: Step, kind: QueueErrorKind) -> Scope {
     use QueueErrorKind as K;
     match (step, kind) {
         (_, K::Blocked | K::Disconnected | K::HeldTooLong | K::Other) => Scope::Everything,
         (Step::Declare, _) => Scope::Queue,
-        // All copies go through one exchange.
+        // All copies are published to the same exchange.
         (Step::Publish, K::AccessRefused) => Scope::Everything,
         (Step::Publish, K::TooLarge | K::Conflict | K::BrokerFailed) => Scope::Message,
         (Step::Publish, _) => Scope::Queue,
     }
 }
 
-/// What is wrong with a queue that met an error of this kind: reads after the queue's name.
+/// What is wrong with a queue after an error of this kind. Reads after the queue's name.
 pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
     use QueueErrorKind as K;
     match kind {
@@ -102,20 +102,20 @@ pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
             "was declared by someone else in another way (406), and would not send retries back"
         }
         K::LimitReached => "cannot be declared, because a limit on queues is reached",
-        K::AccessRefused => "may not be declared by this user, and is not there",
+        K::AccessRefused => "does not exist, and this user may not declare it",
         K::Conflict => "is held exclusively by another connection",
         K::Timeout => "does not confirm (a quorum queue without a leader does not)",
         K::Refused => "refuses messages (full, or its node is gone)",
-        K::Unroutable => "is gone as soon as it is declared",
+        K::Unroutable => "is deleted as soon as it is declared",
         _ => "cannot be used",
     }
 }
 
-/// How long a queue is left alone after it took nothing for this many times in a row.
+/// How long a queue is not used after this number of failures in a row.
 pub fn rest(kind: QueueErrorKind, failures: u32) -> Duration {
     use QueueErrorKind as K;
     match kind {
-        // Somebody has to change something.
+        // Only a change by a person helps.
         K::Mismatch | K::AccessRefused | K::BrokerFailed => LONGEST_REST,
         _ => FIRST_REST
             .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_retry_has_its_own_queue_and_three_more_and_a_dead_letter_one() {
+    fn a_retry_has_four_queues_and_a_dead_letter_one() {
         let queue = QueueName::from("jobs");
         let names = |route: &Route| -> Vec<String> {
             route.queues.iter().map(|q| q.name.to_string()).collect()
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stops_every_publish_is_about_everything() {
+    fn only_errors_that_stop_every_publish_affect_everything() {
         for (step, kind, expected) in [
             (Step::Publish, K::Blocked, Scope::Everything),
             (Step::Publish, K::Disconnected, Scope::Everything),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_rests_twice_as_long_each_time_and_someone_elses_long_at_once() {
+    fn a_queue_rests_twice_as_long_each_time_and_a_mismatched_queue_rests_longest() {
         let seconds = |kind| [1, 2, 3, 4, 5, 99].map(|n| rest(kind, n).as_secs());
         assert_eq!(seconds(K::Timeout), [60, 120, 240, 480, 600, 600]);
         assert_eq!(seconds(K::Mismatch), [600; 6]);

@@ -1,4 +1,4 @@
-//! The verdict: what becomes of a delivery, from what became of its job.
+//! The verdict: what happens to a delivery, decided from the end of its job.
 
 use std::time::Duration;
 
@@ -9,41 +9,41 @@ use crate::{
     settings::{DeadLetter, RetrySettings},
 };
 
-/// Unfinished deliveries, after which a message is dead-lettered as a crash loop.
+/// A message with more unfinished deliveries than this is dead-lettered as a crash loop.
 ///
-/// As many as RabbitMQ 4 itself allows on a quorum queue that says nothing else.
+/// The same number as RabbitMQ 4's default delivery limit on a quorum queue.
 pub const CRASH_LOOP: u64 = 20;
 
-/// Unfinished deliveries, from which on a message is a suspect. Suspects run one at a time, and meanwhile no
-/// other suspect is held: so only the one that runs can be blamed for what happens.
+/// From this number of unfinished deliveries on, a message is a suspect. Suspects run one at a time, and no other
+/// suspect is held meanwhile. So only the running one can be the cause of a crash.
 pub const SUSPECT: u64 = 10;
 
-/// How long a suspect waits in a retry queue for its turn, rounded up to a level of the backoff.
+/// How long a suspect waits in a retry queue for its turn. Rounded up to a level of the backoff.
 const PARKED_FOR: Duration = Duration::from_secs(10);
 
 pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
 pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
 pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
-/// RabbitMQ 4 counts with this one what it hands out, where that is not the same.
+/// RabbitMQ 4 counts all deliveries in this header if their number differs from the delivery count.
 const ACQUIRED_COUNT: &str = "x-acquired-count";
 
-/// What a message's headers tell of its past with us.
+/// What a message's headers tell about its earlier deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// Which attempt this delivery is: 1 is the first.
+    /// The number of this attempt. The first is 1.
     pub attempt: u32,
-    /// Times that the command behind a wrapper did not start.
+    /// How often the command behind a wrapper did not start.
     pub launch_failures: u32,
-    /// Unfinished deliveries, carried over from earlier copies.
+    /// Unfinished deliveries before the last copy, carried over by the copies.
     pub give_backs: u64,
-    /// Unfinished deliveries since the last copy, as the broker counts them on a quorum queue. 0 of a
-    /// message that the broker hands out for the first time, whatever its headers say: those are another queue's.
+    /// Unfinished deliveries since the last copy, as the broker counts them on a quorum queue. 0 on the first
+    /// delivery from a queue, because the header is then another queue's.
     pub delivery_count: u64,
-    /// Whether the queue may count deliveries, and give a message up that was delivered too often. Only a message that
-    /// comes again without a count shows that it does not.
+    /// Whether the queue may count deliveries, and drop a message that was delivered too often. Only a redelivery
+    /// without a count shows that it does not.
     pub may_count: bool,
-    /// Whether it was handed out before, as far as that is known: by the broker's word, or by that of a copy.
+    /// Whether it was delivered before, as far as the broker or a copy tells.
     pub was_taken: bool,
 }
 
@@ -61,7 +61,7 @@ impl Default for History {
 }
 
 impl History {
-    /// Reads a message's headers. Anyone may have written them: a wrong type or range counts as not there.
+    /// Reads a message's headers. Anyone may have written them: a value of the wrong type or out of range is ignored.
     pub fn of(message: &Message, retry: &RetrySettings) -> Self {
         let max = i64::from(retry.max_attempts);
         let most = i64::try_from(CRASH_LOOP).unwrap_or(i64::MAX);
@@ -87,14 +87,15 @@ impl History {
         }
     }
 
-    /// Whether the broker counts unfinished deliveries of this one. It must be made new before anything
-    /// else, because the queue's limit may be the next.
+    /// Whether the broker has counted unfinished deliveries of this message. It must then be renewed before its job
+    /// begins, because the next unfinished delivery may reach the queue's limit.
     pub fn came_back(&self) -> bool {
         self.delivery_count > 0
     }
 
-    /// All unfinished deliveries of this message: those that ended without a result. What the broker counted since the last copy is one of
-    /// them, however often: the others may be those of another program, or of a time when no copy could be made.
+    /// All unfinished deliveries of this message: those that ended without a result. The deliveries that the broker
+    /// counted since the last copy add one, whatever their number: the others may be another program's, or from a
+    /// time when no copy could be published.
     pub fn unfinished(&self) -> u64 {
         self.give_backs.saturating_add(self.came_back().into())
     }
@@ -113,50 +114,50 @@ fn integer(headers: &Headers, name: &str) -> Option<i64> {
     headers.get(name).and_then(HeaderValue::as_integer)
 }
 
-/// What becomes of a delivery.
+/// What happens to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Acknowledge it.
     Ack {
-        /// What its runner answers.
+        /// The runner's reply.
         reply: Option<Reply>,
     },
-    /// A copy waits at a level of the backoff; then acknowledge it.
+    /// Publish a copy that waits at a level of the backoff, then acknowledge.
     Retry {
         /// The level.
         level: Duration,
-        /// What the copy carries.
+        /// The copy's history.
         next: History,
-        /// Why, for people who look at the copy.
+        /// The failure, for people who look at the copy.
         failure: Option<Failure>,
     },
-    /// A copy goes to the dead letters; then acknowledge it.
+    /// Publish a copy to the dead-letter queue, then acknowledge.
     DeadLetter {
-        /// Why.
+        /// Why it is dead.
         death: Death,
     },
-    /// Reject it, which hands it to the broker's own dead-lettering.
+    /// Reject it, so that the broker dead-letters it.
     Reject {
-        /// Why, for the log: the broker cannot be told.
+        /// Why it is dead. Only logged: a reject cannot carry a reason.
         death: Death,
     },
     /// Give it back to its queue.
     GiveBack,
-    /// Give it back as a copy with a fresh delivery count; then acknowledge it.
+    /// Publish a copy to the same queue, whose delivery count starts at zero, then acknowledge.
     GiveBackCopy {
-        /// What the copy carries.
+        /// The copy's history.
         next: History,
     },
-    /// The same before its job was begun, because the queue counts its deliveries.
+    /// The same, before the job begins, because the queue counts deliveries.
     Renew {
-        /// What the copy carries.
+        /// The copy's history.
         next: History,
     },
-    /// A copy waits for its turn to run alone; then acknowledge it.
+    /// Publish a copy that waits until it can run alone, then acknowledge.
     Park {
-        /// The level of the backoff that it waits at.
+        /// The level of the backoff at which it waits.
         level: Duration,
-        /// What the copy carries.
+        /// The copy's history.
         next: History,
     },
 }
@@ -164,22 +165,22 @@ pub enum Verdict {
 /// Why a message is dead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// A word of a bounded set.
+    /// The cause. The set of causes is fixed.
     pub cause: DeathCause,
-    /// Attempts that were spent.
+    /// Attempts spent.
     pub attempts: u32,
     /// One line for a person.
     pub message: String,
-    /// The last failure, or what was seen of a job that said itself that this is its end.
+    /// The last failure, or what the runner saw of a job that rejected its message or asked for one retry too many.
     pub failure: Option<Failure>,
 }
 
-/// The kinds of death.
+/// Causes of death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeathCause {
     /// All attempts were spent.
     Attempts,
-    /// The job refused itself.
+    /// The job rejected its message.
     Rejected,
     /// The command behind a wrapper never started.
     Launch,
@@ -188,7 +189,7 @@ pub enum DeathCause {
 }
 
 impl DeathCause {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 4] = [
         Self::Attempts,
         Self::Rejected,
@@ -196,7 +197,7 @@ impl DeathCause {
         Self::CrashLoop,
     ];
 
-    /// The word in the dead letter's headers.
+    /// The word for the dead letter's headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Attempts => "attempts",
@@ -207,7 +208,7 @@ impl DeathCause {
     }
 }
 
-/// Decides what becomes of a delivery whose job came to `end`.
+/// Decides what happens to a delivery whose job ended with `end`.
 pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict {
     let is_last = history.attempt >= retry.max_attempts;
     match end {
@@ -216,7 +217,7 @@ pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict 
             let message = String::from("asked to be run later at its last attempt");
             spent(history, retry, message, failure)
         }
-        // A wish is no failure: its copy tells of none.
+        // Asking for a later run is not a failure, so the copy carries none.
         JobEnd::Retry { after, .. } => {
             let levels = Levels::new(retry);
             let level = match after {
@@ -267,11 +268,11 @@ pub fn verdict(end: JobEnd, history: History, retry: &RetrySettings) -> Verdict 
     }
 }
 
-/// Decides how a delivery is given back whose job was never begun, or that we have stopped.
+/// Decides how to give back a delivery whose job was stopped or never began.
 ///
-/// As a copy, from the first time on: the queue's limit may be 2 or 3, and cannot be seen. Only where the queue is known
-/// not to count it goes back as it is, and keeps its place. It counts for nothing: a pool may be faulted for days,
-/// and none of its messages becomes a crash loop by that.
+/// It goes back as a copy, already the first time: the queue's delivery limit may be 2 or 3, and tidegate cannot see
+/// it. A delivery goes back as it is, and keeps its place, only if the queue is known not to count it. A give-back
+/// adds no unfinished delivery: a pool may be faulted for days, and this must not make its messages crash loops.
 pub fn give_back(history: History) -> Verdict {
     if !history.may_count {
         return Verdict::GiveBack;
@@ -281,7 +282,7 @@ pub fn give_back(history: History) -> Verdict {
     }
 }
 
-/// Decides what becomes of a delivery that [came back](History::came_back), before its job is begun.
+/// Decides what happens to a delivery that [came back](History::came_back), before its job begins.
 pub fn renew(history: History, retry: &RetrySettings) -> Verdict {
     if history.is_crash_loop() {
         return crash_loop(history, retry);
@@ -299,10 +300,10 @@ pub fn park(history: History, retry: &RetrySettings) -> Verdict {
     }
 }
 
-/// Decides how a delivery is given back whose job was stopped because the broker would soon have cut its channel.
+/// Decides how to give back a delivery whose job was stopped because the broker would soon have closed its channel.
 ///
-/// Always as a copy: on a classic queue nothing else would count, and a job that needs more time than there is would
-/// go round for ever.
+/// It always goes back as a copy: on a classic queue nothing else counts its rounds, and a job that needs more time
+/// than the broker allows would go round for ever.
 pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     let next = History {
         give_backs: history.unfinished().saturating_add(1),
@@ -315,7 +316,7 @@ pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     Verdict::GiveBackCopy { next }
 }
 
-/// The end of a message with too many unfinished deliveries.
+/// The verdict for a message with too many unfinished deliveries.
 fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
     dead(
         retry,
@@ -323,7 +324,7 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             cause: DeathCause::CrashLoop,
             attempts: history.attempt - 1,
             message: format!(
-                "delivered {} times without coming to an end",
+                "delivered {} times, but its job never ended",
                 history.unfinished()
             ),
             failure: None,
@@ -342,7 +343,7 @@ fn again(history: History, level: Duration, failure: Option<Failure>) -> Verdict
     }
 }
 
-/// The end of a message whose attempts are spent.
+/// The verdict for a message whose attempts are spent.
 fn spent(
     history: History,
     retry: &RetrySettings,
@@ -360,7 +361,7 @@ fn spent(
     )
 }
 
-/// The history that a copy carries: the broker counts its deliveries from zero again, so the sum moves to us.
+/// The history for a copy: the broker counts the copy's deliveries from zero, so the sum moves into `give_backs`.
 fn fresh(history: History) -> History {
     History {
         give_backs: history.unfinished(),

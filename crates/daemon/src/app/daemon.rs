@@ -1,4 +1,4 @@
-//! The daemon's life: put together, served, told what to do, taken apart.
+//! The life of the daemon: start, serve, react to signals, end.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -46,20 +46,20 @@ use tidegate::{
     runner::BoxError,
 };
 
-/// Events that may wait for the daemon: far more than can be under way.
+/// Events that may wait for the daemon. Far more than can occur at once.
 const EVENTS: usize = 16;
 
-/// How long a start waits for the end of another supervisor on the same state directory or socket.
+/// How long a start waits for another supervisor on the same state directory or socket to end.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it looks again meanwhile.
+/// Time between two tries meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What a daemon is started with.
+/// What a daemon needs to start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
     pub loaded: Loaded,
-    /// Where it comes from, to read it again.
+    /// Where the configuration comes from, to read it again.
     pub source: Source,
 }
 
@@ -67,10 +67,10 @@ pub struct Options {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The lock or the socket could not be had.
+    /// The lock or the socket could not be taken.
     #[error(transparent)]
     Instance(#[from] InstanceError),
-    /// Several of the lock, the socket and the address could not be had.
+    /// Several of the lock, the socket and the address could not be taken.
     #[error(transparent)]
     InTheWay(InTheWay),
     /// The HTTP address could not be listened on.
@@ -82,7 +82,7 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The token's file could not be read.
+    /// The file with the token could not be read.
     #[error("read the token in {}", path.display())]
     Token {
         /// The file.
@@ -94,7 +94,7 @@ pub enum AppError {
     /// The events file could not be opened.
     #[error(transparent)]
     Events(#[from] EventsFileError),
-    /// Jobs' limits depend on cgroups that could not be had.
+    /// Limits on jobs need cgroups that could not be set up.
     #[error("give jobs cgroups of their own")]
     Cgroup(#[source] BoxError),
     /// The recorder could not be installed.
@@ -103,18 +103,18 @@ pub enum AppError {
     /// The pools could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// The signals could not be listened to.
+    /// The signal handlers could not be installed.
     #[error("listen to signals")]
     Signals(#[source] io::Error),
 }
 
-/// Runs the supervisor until it is told to end. Logs must have been set up.
+/// Runs the supervisor until it is told to end. Logs must be set up.
 ///
 /// # Errors
-/// Something that it needs could not be had. A broker that is not there is waited for, and no error.
+/// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
 pub async fn run(options: Options) -> Result<Ending, AppError> {
     let Options { loaded, source } = options;
-    // Before anything else, so that a signal which comes early is not the end of the process.
+    // The first step, so that an early signal does not kill the process.
     let signals = Signals::listen().map_err(AppError::Signals)?;
     for warning in &loaded.warnings {
         warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
@@ -184,12 +184,12 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     served.end().await;
     match ending {
         Ending::Clean => info!("ended"),
-        Ending::GivenBack(jobs) => warn!(jobs, "ended, with jobs that were stopped and given back"),
+        Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
     }
     Ok(ending)
 }
 
-/// What makes this process the one supervisor here: taken before anything runs.
+/// What makes this process the only supervisor here. Taken before anything runs.
 struct Instance {
     lock: InstanceLock,
     tcp: Option<(TcpListener, Guard)>,
@@ -198,8 +198,8 @@ struct Instance {
 }
 
 impl Instance {
-    /// As [`take`](Self::take), once one that is on its way out has ended: a process that was killed has its files a
-    /// little longer, and so has one that is being replaced.
+    /// Like [`take`](Self::take), but waits for a supervisor that is ending. A killed process keeps its files for a
+    /// moment, and so does a supervisor that is being replaced.
     async fn take_patiently(http: &HttpSettings) -> Result<Self, AppError> {
         let deadline = Instant::now() + PATIENCE;
         let mut is_waiting = false;
@@ -212,7 +212,7 @@ impl Instance {
                 AppError::Instance(
                     InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
                 ) => {}
-                // What holds the port may be the one that we wait for, or anything.
+                // The port may be held by the supervisor that we wait for, or by any other program.
                 AppError::Listen { source, .. }
                     if is_waiting && source.kind() == io::ErrorKind::AddrInUse => {}
                 _ => return Err(error),
@@ -273,7 +273,7 @@ impl Instance {
         self.lock.instance().clone()
     }
 
-    /// Serves the API, and says in one line where.
+    /// Serves the API, and logs the addresses in one line.
     fn serve(self, api: Api, settings: &Settings) -> Served {
         let server = Server::new();
         let listen = self.tcp.as_ref().map(|(listener, _)| listener.local_addr());
@@ -301,7 +301,7 @@ impl Instance {
     }
 }
 
-/// An instance that can be asked.
+/// An instance that serves its API.
 struct Served {
     server: Server,
     socket_file: SocketFile,
@@ -309,7 +309,7 @@ struct Served {
 }
 
 impl Served {
-    /// The lock goes last: until then the next instance would find our socket in its way.
+    /// The lock is released last. Before that, our socket would block the next instance.
     async fn end(self) {
         self.server.end().await;
         drop(self.socket_file);
@@ -321,9 +321,9 @@ impl Served {
 struct Daemon {
     supervisor: Supervisor,
     source: Source,
-    /// Tells this instance from others.
+    /// Distinguishes this instance from others.
     lock: (u64, u64),
-    /// As it was started: what only a restart changes is compared with these.
+    /// The settings of the start. Keys that need a restart are compared with these.
     settings: Settings,
     /// Written by one reload at a time.
     pools: Arc<tokio::sync::Mutex<Pools>>,
@@ -338,7 +338,7 @@ impl Daemon {
         loop {
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "was sent a signal");
+                    info!(signal = ?signal, "received a signal");
                     Event::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
@@ -355,7 +355,7 @@ impl Daemon {
                 }
                 Decision::StopNow => {
                     notify(&[NotifyState::Stopping]);
-                    warn!("stopping at once; what runs is given back");
+                    warn!("stopping at once; running jobs are given back");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
                         Event::Stopped(supervisor.stop_now().await)
@@ -374,7 +374,7 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again and takes it over, or refuses it whole.
+    /// Reads the configuration again. Applies all of it, or refuses all of it.
     fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
         if let Some(events) = &self.events {
             events.reopen();
@@ -418,7 +418,10 @@ impl Daemon {
                 }
             };
             for key in needs_restart(&started, &loaded.settings) {
-                warn!(key, "changed, which takes effect at the next start");
+                warn!(
+                    key,
+                    "the key has changed; the change takes effect at the next start"
+                );
             }
             let mut current = pools.lock().await;
             if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
@@ -452,25 +455,25 @@ impl Daemon {
     }
 }
 
-/// Sees to the cgroups of these pools' jobs. What dies in there may take a moment.
+/// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
 async fn prepare_cgroups(pools: Vec<PoolConfig>, lock: (u64, u64)) -> Result<(), BoxError> {
     let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
     Ok(prepared.await??)
 }
 
-/// Does something beside the event loop, which hears of its end.
+/// Runs `work` outside the event loop, which receives its result as an event.
 fn tell(
     events: &mpsc::Sender<Event>,
     work: impl Future<Output = Event> + Send + 'static,
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // Nobody listens once the daemon has ended.
+        // After the daemon's end nobody receives this.
         let _ = events.send(work.await).await;
     })
 }
 
-/// Keys outside the pools that differ.
+/// Changed keys outside the pools. They need a restart.
 fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = [
         ("broker", old.broker != new.broker),
@@ -492,7 +495,7 @@ async fn close_events(writer: Option<EventsWriter>) {
     }
 }
 
-/// Tells systemd, where it started us and wants to know.
+/// Notifies systemd, if systemd started us and asked for it.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");

@@ -1,5 +1,5 @@
-//! App: the daemon. The one place where adapters meet the actors, and where a process's own affairs are: its lock,
-//! its sockets, its signals, its end.
+//! The daemon. Only here adapters are connected to the actors. This module also owns the affairs of the process: its
+//! lock, sockets, signals and end.
 //!
 //! ```text
 //! signals ─┐

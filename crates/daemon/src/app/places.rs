@@ -1,4 +1,4 @@
-//! What else stands in the way of a start whose lock, address or socket could not be had.
+//! All causes at once, when a start could not take its lock, address or socket.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::daemon::AppError;
 use crate::http::socket;
 use tidegate::{adapters::instance::InstanceLock, config::HttpSettings, run::chain};
 
-/// One after the other of the keys of `[http]` that need another value. The next one is the source.
+/// A list of the keys in `[http]` that need another value. The source of each is the next.
 #[derive(Debug)]
 pub struct InTheWay {
     key: &'static str,
@@ -17,20 +17,20 @@ pub struct InTheWay {
 }
 
 impl InTheWay {
-    /// The keys.
+    /// The keys in the list.
     pub fn keys(&self) -> Vec<&'static str> {
         let mut keys = vec![self.key];
         keys.extend(self.next.iter().flat_map(|next| next.keys()));
         keys
     }
 
-    /// Of each key, and why what it has cannot be had. `None` where nothing is wrong.
+    /// Makes a list of keys, each with the reason why its value cannot be used. `None` if `found` is empty.
     fn of(found: Vec<(&'static str, String)>) -> Option<Self> {
         let found = found.into_iter().enumerate().rev();
         found.fold(None, |next, (index, (key, why))| {
             Some(Self {
                 key,
-                // The first is what the start has failed to do; the others stand below it.
+                // The first is the operation that failed; the others are shown below it.
                 text: match index {
                     0 => why,
                     _ => format!("{key}: failed to {why}"),
@@ -54,8 +54,8 @@ impl std::error::Error for InTheWay {
     }
 }
 
-/// The failure of a start, with all else that would be in its way, so that nobody has to mend one after the other. Takes
-/// nothing.
+/// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
+/// once. Releases everything that it takes for the check.
 pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> AppError {
     if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
         return first;
@@ -72,7 +72,7 @@ pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> App
     {
         found.push(("listen", chain(&AppError::Listen { listen, source })));
     }
-    // What was in the way may be gone by now.
+    // The cause may be gone by now.
     match InTheWay::of(found) {
         Some(places) if places.next.is_some() => AppError::InTheWay(places),
         _ => first,

@@ -1,10 +1,10 @@
-//! The process's signals as a stream of words.
+//! The signals of the process, as a stream of commands.
 
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// A signal, by what it asks for.
+/// A signal, by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// TERM.
@@ -19,7 +19,8 @@ pub(super) enum Signal {
     Dump,
 }
 
-/// The signals of this process. From its making on, none of them ends the process by itself.
+/// The signals of this process. While this value was made, handlers were installed: the signals no longer kill the
+/// process.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: unix::Signal,
@@ -48,7 +49,7 @@ impl Signals {
             Some(()) = self.quit.recv() => Signal::Quit,
             Some(()) = self.hangup.recv() => Signal::Hangup,
             Some(()) = self.dump.recv() => Signal::Dump,
-            // The streams only end with the runtime, which polls this no more then.
+            // The streams end only with the runtime, which then no longer polls this.
             else => std::future::pending().await,
         }
     }

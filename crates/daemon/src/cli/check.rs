@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that is wrong with a configuration, and with the broker for it.
+//! `tidegate check`: all problems of a configuration, and of the broker for this configuration.
 
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = Style::new().dimmed();
 
-/// What was found, as a program reads it.
+/// The findings, for a program.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     file: String,
@@ -32,7 +32,7 @@ struct Report {
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// What was seen at the broker, where it was asked.
+    /// What was seen at the broker, if the command asked it.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<BrokerReport>,
 }
@@ -48,7 +48,7 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
         report.problems.extend(block_on(silent_engines(loaded))?);
         report.ok = report.problems.is_empty();
     }
-    // Without settings there is no telling which broker to ask.
+    // Without valid settings the broker's address is not known.
     let unreachable = match loaded {
         Some(loaded) if args.broker => match block_on(broker::look(&loaded.settings))? {
             Ok(seen) => {
@@ -98,7 +98,7 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     (report, loaded)
 }
 
-/// A log filter that `run` refuses.
+/// A log filter that `run` would refuse.
 fn bad_log_filter() -> Option<Problem> {
     let error = logs::inspect().err()?;
     let variable = error.variable()?;
@@ -110,7 +110,7 @@ fn bad_log_filter() -> Option<Problem> {
     Some(Problem::new(place, "", format!("{found:?}"), fix))
 }
 
-/// Container engines that do not answer. Those whose socket is not there are told of already.
+/// Container engines that do not answer. An engine whose socket does not exist was reported earlier.
 async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut asked: Vec<(Option<EngineAddress>, Option<String>)> = Vec::new();
@@ -146,7 +146,8 @@ async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
     problems
 }
 
-/// Whether a warning asks what the management API has told: whether a queue has a dead-letter exchange.
+/// Whether the management API has already answered this warning's question: whether a queue has a dead-letter
+/// exchange.
 fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
     let mut shown = shown.iter();
     shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))

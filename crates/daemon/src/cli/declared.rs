@@ -1,4 +1,4 @@
-//! Whether a queue is there in the way in which its pool declares it.
+//! Checks whether a queue exists with the declaration that its pool uses.
 
 use super::broker::{Finding, Severity};
 use tidegate::{
@@ -7,14 +7,13 @@ use tidegate::{
     run::{chain, queue_spec},
 };
 
-/// Declares a queue that is there once more, which changes nothing, and says what the broker says to that. Nothing is
-/// bound.
+/// Declares an existing queue again, which changes nothing, and reports the broker's error. Makes no bindings.
 pub(super) async fn of_declaration(
     driver: &dyn QueueDriver,
     pool: &PoolSettings,
 ) -> Option<Finding> {
     let spec = queue_spec(pool)?;
-    // One that is not there would be made.
+    // If the queue does not exist, declaring would create it.
     driver.probe(&pool.queue).await.ok()?;
     let spec = QueueSpec {
         bindings: Vec::new(),

@@ -1,4 +1,4 @@
-//! `tidegate explain POOL`: why a pool has the size it has.
+//! `tidegate explain POOL`: why a pool has its size.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
-/// The answer for a person. The record's own words come with it, because the supervisor may be newer than we are.
+/// The answer for a person. It uses the text of the record, because the supervisor may be newer than this program.
 fn text(answer: &Value) -> String {
     let word = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
     let name = word("/name").unwrap_or("?");

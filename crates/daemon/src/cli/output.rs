@@ -1,4 +1,4 @@
-//! How the command line speaks: exit codes, errors, data.
+//! Output of the command line: exit codes, errors and data.
 
 use std::{
     error::Error,
@@ -21,20 +21,20 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// How the process ends, by documented codes.
+/// The documented exit codes of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All is well.
+    /// Success.
     Ok,
-    /// Something unexpected.
+    /// An unexpected error.
     Unexpected,
-    /// It was called wrongly.
+    /// The command was used wrongly.
     Usage,
-    /// The broker or the supervisor is not there.
+    /// The broker or the supervisor is not reachable.
     Unavailable,
     /// Jobs were given back because a drain took too long or was cut short.
     GivenBack,
-    /// The configuration is bad.
+    /// The configuration is invalid.
     BadConfiguration,
 }
 
@@ -51,17 +51,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was to do.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// How the process ends.
+    /// The exit code of the process.
     pub(super) exit: Exit,
     error: anyhow::Error,
     hint: Option<String>,
 }
 
 impl Failure {
-    /// A failure by `error`, whose text reads after "failed to".
+    /// A failure with `error`, whose text reads after "failed to".
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit,
@@ -70,14 +70,14 @@ impl Failure {
         }
     }
 
-    /// The same, with what to do about it.
+    /// Adds a hint for the user.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Whether whoever read our output went away, which is their right.
+    /// Whether the reader of our output closed it. That is no error.
     pub(super) fn is_broken_pipe(&self) -> bool {
         self.error.chain().any(|cause| {
             let cause = cause.downcast_ref::<io::Error>();
@@ -85,10 +85,10 @@ impl Failure {
         })
     }
 
-    /// Prints it on standard error.
+    /// Prints the failure on standard error.
     pub(super) fn print(&self) {
         let mut text = Vec::new();
-        // Memory takes everything.
+        // Writing to memory does not fail.
         let _ = self.write(&mut text);
         tell(&text);
     }
@@ -99,7 +99,7 @@ impl Failure {
         let mut last = what;
         for cause in self.error.chain().skip(1) {
             let cause = cause.to_string();
-            // A transparent link says what the one above it said.
+            // A transparent error repeats the text of its source, so it is shown once.
             if cause != last {
                 writeln!(out, "  {}", Escaped(&cause))?;
             }
@@ -112,13 +112,13 @@ impl Failure {
     }
 }
 
-/// A configuration was wanted and none is there.
+/// No configuration was found.
 pub(super) fn no_configuration(error: NotFound) -> Failure {
     Failure::new(Exit::BadConfiguration, error)
         .hint("write ./tidegate.toml, or name a file with --config or in $TIDEGATE_CONFIG")
 }
 
-/// A configuration whose problems were already printed.
+/// An invalid configuration whose problems were already printed.
 pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
     let count = match problems {
         1 => "1 problem".to_owned(),
@@ -132,14 +132,14 @@ pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
     .hint("each line above says what to write instead; `tidegate check` shows them again")
 }
 
-/// Says on standard error what someone should look at, though the command goes on.
+/// Prints a warning on standard error. The command continues.
 pub(super) fn warn(what: &str) {
     let mut err = anstream::stderr().lock();
-    // Where standard error is closed there is nobody to tell.
+    // If standard error is closed, nobody can read the warning.
     let _ = writeln!(err, "{WARNING}warning:{WARNING:#} {}", Escaped(what));
 }
 
-/// An error that is nothing but its text.
+/// An error that consists only of its text.
 #[derive(Debug)]
 struct Said(String);
 
@@ -151,11 +151,11 @@ impl fmt::Display for Said {
 
 impl Error for Said {}
 
-/// Writes on standard error, colours only where a terminal wants them. In a process that has a log it goes the log's
-/// way, behind what was logged before, and never waits for the reader.
+/// Writes to standard error, with colours only if it is a terminal that wants them. In a process with a log the text
+/// goes through the log's writer, after earlier log lines, and this call never waits for the reader.
 pub(super) fn tell(text: &[u8]) {
     let Some(log) = stderr::started() else {
-        // Where standard error takes nothing, the exit code still says what is wrong.
+        // If standard error cannot be written, the exit code still tells the error.
         let _ = anstream::stderr().lock().write_all(text);
         return;
     };
@@ -165,7 +165,7 @@ pub(super) fn tell(text: &[u8]) {
     log.push(&shown.into_inner(), Weight::Grave);
 }
 
-/// Writes data to standard output, colours only where a terminal wants them.
+/// Writes data to standard output, with colours only if it is a terminal that wants them.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     out.write_all(bytes)
@@ -178,7 +178,8 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
         })
 }
 
-/// Writes data to standard output as JSON. What cannot be seen is escaped, and reads as the same values.
+/// Writes data to standard output as JSON. Hidden characters are escaped, so the JSON still decodes to the same
+/// values.
 pub(super) fn json(data: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(data).map_err(|error| {
         Failure::new(

@@ -1,4 +1,4 @@
-//! Tables for people: aligned columns under a bold head.
+//! Tables for people: aligned columns under a bold header line.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use anstyle::Style;
 const HEAD: Style = Style::new().bold();
 pub(super) const DIM: Style = Style::new().dimmed();
 
-/// A cell of a table: its text, and how it looks.
+/// A cell of a table: its text and its style.
 pub(super) struct Cell {
     pub(super) text: String,
     pub(super) style: Style,
@@ -20,10 +20,10 @@ pub(super) fn cell(text: impl ToString) -> Cell {
     }
 }
 
-/// How the lines of a table are laid out.
+/// The layout of a table's lines.
 pub(super) struct Layout<'a> {
     names: &'a [&'static str],
-    /// Columns of words lean left, columns of numbers right.
+    /// Columns of words are aligned to the left, columns of numbers to the right.
     is_words: fn(usize) -> bool,
     widths: Vec<usize>,
 }
@@ -59,7 +59,7 @@ impl<'a> Layout<'a> {
         {
             let gap = if column == 0 { "" } else { "  " };
             let pad = match column + 1 == cells.len() && (self.is_words)(column) {
-                // Nothing follows that it would align.
+                // The last cell needs no padding.
                 true => String::new(),
                 false => " ".repeat(width.saturating_sub(cell.chars().count())),
             };

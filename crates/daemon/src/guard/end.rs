@@ -1,6 +1,6 @@
-//! Ending everything that descends from this process.
+//! Killing all descendants of this process.
 //!
-//! Only for a process that has nothing else to wait for: it reaps every child there is.
+//! Only for a process that waits for nothing else: this reaps every child.
 
 use std::{
     collections::BTreeSet,
@@ -22,23 +22,23 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use super::table::{self, Tree};
 use tidegate::adapters::cgroup;
 
-/// How long to go on where processes do not die: they sleep in the kernel, or fork as fast as they are found.
+/// How long to try if processes do not die: they sleep in the kernel, or fork as fast as they are found.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two rounds: about as long as a process takes to die.
+/// Pause between two rounds: about as long as a process takes to die.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What became of the descendants.
+/// The result for the descendants.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     /// How many were found.
     pub(super) found: usize,
-    /// Children that are still there.
+    /// Children that still exist.
     pub(super) left: Vec<Pid>,
 }
 
-/// Ends every descendant but the children in `spared`, and reaps what comes to us. Cgroups that `supervisor` has made for
-/// its jobs are ended with all that is in them, and removed.
+/// Kills every descendant except the children in `spared`, and reaps the children that this process inherits. Also
+/// kills all processes in the cgroups that `supervisor` made for its jobs, and removes those cgroups.
 pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
     let deadline = Instant::now() + PATIENCE;
     let mut seen = Seen {
@@ -52,8 +52,9 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
         quiet = if round.is_quiet { quiet + 1 } else { 0 };
         let is_over = match spared.is_empty() {
             true => has_no_child(),
-            // The kernel cannot be asked for all but some. Whoever died in a round may have left us others since, so
-            // only one that found nobody will do; and a second one, for good measure.
+            // The kernel cannot be asked for all children except some. A process that dies in a round may leave its
+            // children to this process afterwards, so the last round must have found none. A second such round makes
+            // sure.
             false => quiet == 2,
         };
         if is_over || round.is_hopeless || Instant::now() >= deadline {
@@ -77,7 +78,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Writes it down. The first one of a cgroup has all that is in there ended.
+    /// Notes a process. If it is the first of its job's cgroup, all processes of that cgroup are killed.
     fn insert(&mut self, pid: Pid) {
         if self.processes.insert(pid)
             && let Some(leaf) = cgroup::leaf_of(pid, self.supervisor)
@@ -89,14 +90,14 @@ impl Seen {
     }
 }
 
-/// One time through the tree.
+/// One pass over the process tree.
 #[derive(Default)]
 struct Round {
     /// Children that are not dead yet.
     left: Vec<Pid>,
-    /// There are some, and none of them may be ended by us.
+    /// There are such children, and we may not kill any of them.
     is_hopeless: bool,
-    /// There was no child at all, dead or alive.
+    /// There was no child, dead or alive.
     is_quiet: bool,
 }
 
@@ -114,9 +115,10 @@ impl Round {
             }
             round.is_quiet = false;
             seen.insert(child);
-            // Its children first: it cannot be asked once it is dead, and they would have to be found among ours.
+            // Its children are read first: they cannot be read after its death, and would then have to be found among
+            // our own children.
             let below = tree.children(child);
-            // Ours and not reaped, so its id is certainly its own.
+            // It is our child and not reaped, so the id is still its own.
             let refused = kill(child, Signal::SIGKILL) == Err(Errno::EPERM);
             end_below(&tree, child, below, &mut seen.processes);
             if !reap(child) {
@@ -129,10 +131,11 @@ impl Round {
     }
 }
 
-/// Ends what is below `top`. It would come to us as its parents die, but a tree is ended faster all at once.
+/// Kills the descendants of `top`. This process would inherit them as their parents die, but it is faster to kill the
+/// whole tree at once.
 fn end_below(tree: &Tree, top: Pid, children: Vec<Pid>, found: &mut BTreeSet<Pid>) {
     let mut families = vec![(top, children)];
-    // What is out of date may go in circles.
+    // Outdated data can contain cycles.
     let mut seen = BTreeSet::from([top]);
     while let Some((parent, children)) = families.pop() {
         for pid in children {
@@ -148,14 +151,14 @@ fn end_below(tree: &Tree, top: Pid, children: Vec<Pid>, found: &mut BTreeSet<Pid
     }
 }
 
-/// Ends `pid` if it is still the child of `parent`, or has come to us, and says whether it is. Another's child may
-/// be reaped at any time, and its id be a stranger's.
+/// Kills `pid` if it is still a child of `parent` or was inherited by this process, and returns whether it is.
+/// Another process's child may be reaped at any time, and its id be used again.
 fn end_exactly(pid: Pid, parent: Pid) -> bool {
     let process = rustix::process::Pid::from_raw(pid.as_raw())
         .and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
-    // Only now, when the descriptor keeps us to the one that is asked.
+    // Checked after opening the descriptor, which then refers to the checked process.
     let is_it = table::stat(pid).is_some_and(|stat| [parent, getpid()].contains(&stat.parent));
-    // Where there is no descriptor to be had it is found again, once it has come to us.
+    // Without a descriptor it is not killed now. It is found again when this process has inherited it.
     if let Some(process) = process
         && is_it
     {
@@ -164,17 +167,17 @@ fn end_exactly(pid: Pid, parent: Pid) -> bool {
     is_it
 }
 
-/// Reaps a child, if it is dead. Whether it is gone.
+/// Reaps a child if it is dead. Returns whether it is gone.
 pub(super) fn reap(child: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     match waitid(Id::Pid(child), flags) {
         Ok(WaitStatus::StillAlive) => false,
-        // An error is either that it is no child of ours any more, or that it died of a signal without a name.
+        // The error means that it is no longer our child, or that it died of a signal without a name.
         Ok(_) | Err(_) => true,
     }
 }
 
-/// Whether the kernel says that there is not one child, dead or alive: then there is no descendant either.
+/// Whether the kernel says that there is no child, dead or alive. Then there is no descendant either.
 fn has_no_child() -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::All, flags) == Err(Errno::ECHILD)

@@ -1,6 +1,6 @@
-//! What jobs leave behind: reaped when it is dead, and ended when its job is over.
+//! Processes that jobs leave behind. They are reaped when they die, and killed when their job is over.
 //!
-//! A thread of its own, so that it is done whatever the runtime is busy with.
+//! Runs in a thread of its own, so that a busy runtime cannot delay it.
 
 use std::{collections::BTreeSet, io, thread, time::Duration};
 
@@ -12,19 +12,19 @@ use nix::{
 use super::{end::reap, table};
 use tidegate::adapters::children::{self, Family, Run};
 
-/// Time between two looks at what was inherited.
+/// Time between two looks at the inherited processes.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Before looking once more: for what we ended to die, or for a process that is just being started.
+/// Pause before the next look: a killed process must die, or a process is just being started.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Rounds in one tick. Each goes one generation down in what was left behind, and waits out a few starts.
+/// Rounds in one tick. Each round reaches one generation further down in what was left behind, or waits for a start.
 const ROUNDS: u32 = 32;
 
-/// Collects left-overs from now on. To be called before anything is started.
+/// Starts the thread that collects left-over processes. Call it before anything is started.
 ///
 /// # Errors
-/// There can be no more threads.
+/// The thread cannot be started.
 pub(super) fn collect() -> io::Result<()> {
     children::keep_account();
     let collect = || {
@@ -40,7 +40,7 @@ pub(super) fn collect() -> io::Result<()> {
         .map(drop)
 }
 
-/// `killed` are those that have not died of it yet.
+/// `killed` holds the killed processes that are not dead yet.
 fn round_after_round(killed: &mut BTreeSet<Pid>) {
     let mut ended = 0;
     for _ in 0..ROUNDS {
@@ -59,9 +59,9 @@ fn round_after_round(killed: &mut BTreeSet<Pid>) {
 enum Round {
     /// There is nothing to do.
     Nothing,
-    /// So many were killed for the first time. Whoever they have started comes to us as they die.
+    /// This number of processes was killed for the first time. Their children are inherited when they die.
     Ended(usize),
-    /// A process is being started, and cannot be told yet from one that was inherited.
+    /// A process is being started, and cannot be told apart from an inherited one yet.
     NotNow,
 }
 
@@ -69,7 +69,7 @@ fn round(killed: &mut BTreeSet<Pid>) -> Round {
     let Family { inherited, running } = match children::family(table::own_children) {
         Ok(Some(family)) => family,
         Ok(None) => return Round::NotNow,
-        // Without a process table there is nothing that we could do.
+        // Nothing can be done without a process table.
         Err(_) => return Round::Nothing,
     };
     let alive = inherited.into_iter().filter(|pid| !reap(*pid));
@@ -87,7 +87,7 @@ fn round(killed: &mut BTreeSet<Pid>) -> Round {
         let Some(stat) = table::stat(pid) else {
             continue;
         };
-        // Inherited and not reaped, which nobody else here would do, so its id is certainly its own.
+        // It is inherited and not reaped, and no other code here reaps it, so the id is still its own.
         if is_left_over(table::run_of(pid), stat.started, &running)
             && kill(pid, Signal::SIGKILL).is_ok()
         {
@@ -101,11 +101,11 @@ fn round(killed: &mut BTreeSet<Pid>) -> Round {
     }
 }
 
-/// Whether an inherited process is of no run that goes on. `named` is the run that it says it is of, and `running`
-/// has the time that each was started.
+/// Whether an inherited process belongs to no running job. `named` is the run in its environment, and `running` has
+/// the start time of each run.
 ///
-/// Who cleared or overwrote its environment does not say; it is spared as long as any run goes on that is old
-/// enough to have started it.
+/// A process that cleared or overwrote its environment names no run. It is spared while any run is old enough to have
+/// started it.
 fn is_left_over(named: Option<Run>, started: u64, running: &[(Run, u64)]) -> bool {
     let mut running = running.iter();
     match named {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spares_what_may_be_of_a_job_that_still_runs() {
+    fn spares_processes_that_may_belong_to_a_running_job() {
         let run = Run::new;
         let running = [(run(1), 100), (run(2), 200)];
         let table = [

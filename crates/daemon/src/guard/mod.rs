@@ -1,4 +1,4 @@
-//! No orphans: when the supervisor or its guard is killed, every process of every job is ended at once.
+//! No orphans: when the supervisor or its guard is killed, every process of every job is killed at once.
 //!
 //! ```text
 //! guard           waits for the supervisor; passes signals on; hands its exit code back
@@ -8,30 +8,32 @@
 //!     └── whatever jobs have orphaned: double forks, setsid
 //! ```
 //!
-//! Both are *child subreapers*: a process whose parent dies becomes the child of the nearest subreaper above it that
-//! is alive, whatever group or session it went to. So nothing of a job leaves this tree, and
+//! Both are *child subreapers*: when a process's parent dies, its new parent is the nearest living subreaper above
+//! it. Process groups and sessions do not change this. So no process of a job leaves this tree:
 //!
-//! - when the supervisor is killed, everything it had comes to the guard, which ends it ([`end`]) and then itself;
-//! - when the guard is killed, the supervisor hears of it ([`ward`]) and runs this program anew in its own place, to
-//!   do the same. That is the one way to stop all of its threads at once, so that no job which is ended now can
-//!   still be reported, and settled, as one that failed: its connections are gone, and the broker gives it to others;
-//! - when neither is killed, the supervisor ends what a job has left behind once that job is over ([`left_over`]).
+//! - When the supervisor is killed, the guard inherits all its processes, kills them ([`end`]) and then ends.
+//! - When the guard is killed, the supervisor sees it ([`ward`]) and executes this program again in its own process,
+//!   which kills them. Only `exec` stops all of its threads at once. So no job that is killed now can be reported and
+//!   settled as failed: the connections are gone, and the broker delivers its message again.
+//! - While both live, the supervisor kills the processes that a job has left behind after that job is over
+//!   ([`left_over`]).
 //!
-//! A process that has no child has no descendant, and that the kernel tells for certain. So ending is done when there
-//! is no child left, and no process escapes by forking while we look. A job in a cgroup of its own is ended through that
-//! as soon as one process of it is found. Reaping is by id alone: in the supervisor
-//! the runtime waits for children of its own.
+//! A process without a child has no descendant, and the kernel reports that reliably. So the work is done when no
+//! child is left, and no process can escape by forking meanwhile. A job in a cgroup of its own is killed through the
+//! cgroup as soon as one of its processes is found. Processes are reaped by id only, because the runtime in the
+//! supervisor waits for its own children.
 //!
-//! The guard does nothing else, has one thread and hardly any memory: what could bring it down is its being killed.
-//! It is called `tide-guard` in the process table, so that a `pkill tidegate` finds the supervisor alone.
+//! The guard does nothing else. It has one thread and uses little memory, so only a kill can end it. Its name in the
+//! process table is `tide-guard`, so that `pkill tidegate` finds only the supervisor.
 //!
-//! # Outside the promise
-//! - Both are killed in the same instant (`pkill -f`, a whole cgroup). Under systemd the unit's cgroup is ended then.
-//! - The machine stops, or whoever does the ending is itself stopped (SIGSTOP, a debugger).
-//! - A process that sleeps in the kernel (state D) dies when it wakes up; one that a debugger holds dies as well.
-//! - A process that runs as another user, where we are not root: nobody lets us end it.
-//! - What is no descendant: processes that a job asked someone else to start (systemd, cron, at, a container engine).
-//! - A process that forks faster than it can be found, again and again, may take longer than a second.
+//! # Limits of the promise
+//! - Both are killed at the same instant (`pkill -f`, a whole cgroup). Under systemd the unit's cgroup is killed
+//!   then.
+//! - The machine stops, or the process that kills the others is itself stopped (SIGSTOP, a debugger).
+//! - A process that sleeps in the kernel (state D) dies when it wakes up. A process held by a debugger also dies.
+//! - A process runs as another user and we are not root: we may not kill it.
+//! - A process is not a descendant: a job asked another program to start it (systemd, cron, at, a container engine).
+//! - A process that forks again and again, faster than it can be found, may take longer than a second.
 
 mod end;
 mod left_over;
@@ -51,29 +53,30 @@ use nix::{
 };
 use thiserror::Error;
 
-/// Set for the supervisor: its guard's process id.
+/// Environment variable of the supervisor: its guard's process id.
 const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
 
-/// This program, also where its file has been replaced since it was started.
+/// This program, also if its file has been replaced since the start.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What is left to do for a process that was told to run the supervisor.
+/// What a process does after it was told to run the supervisor.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// All of it: this is the supervisor, under its guard.
+    /// This is the supervisor, under its guard. It has everything left to do.
     Supervisor,
-    /// Nothing: it was the guard, and all has ended; or a supervisor whose guard is gone, and its jobs have ended.
+    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard was gone and its jobs were
+    /// killed.
     Done(ExitCode),
 }
 
-/// Puts this process in its place. Started by anyone else it becomes the guard, and starts the same command once more
-/// below it.
+/// Decides the role of this process. If its guard did not start it, it becomes the guard and starts the same command
+/// again as its child.
 ///
 /// # Assumptions
-/// Nobody has started a thread yet.
+/// No thread has been started yet.
 ///
 /// # Errors
-/// The kernel, or the file system, lacks what this needs. Nothing runs then.
+/// The kernel or the file system lacks something that this needs. Nothing has been started.
 pub(super) fn take_place() -> Result<Place, GuardError> {
     match pid() {
         None => watch::run().map(Place::Done),
@@ -81,22 +84,22 @@ pub(super) fn take_place() -> Result<Place, GuardError> {
     }
 }
 
-/// Keeps the environment and the memory of this process, with the broker's password in them, from other processes of its
-/// own user, which jobs may be: `/proc/PID/environ` and the like are root's from now on. There are no core dumps of it
-/// either. A program that it starts is as open as any.
+/// Protects the environment and the memory of this process, which contain the broker's password, from other processes
+/// of the same user. Jobs may be such processes. From now on only root can read `/proc/PID/environ` and similar
+/// files, and there are no core dumps. Programs that this process starts are not protected.
 pub(super) fn conceal() {
-    // Refused by no kernel that there is.
+    // No kernel refuses this.
     let _ = prctl::set_dumpable(false);
 }
 
-/// The guard of this process, where it has one.
+/// The guard of this process, if it has one.
 pub(super) fn pid() -> Option<Pid> {
     let pid = env::var(GUARD_PID).ok()?.parse().ok()?;
     Some(Pid::from_raw(pid))
 }
 
-/// Signals that the guard passes on. It must hold them back while it waits, and its children start with them held
-/// back too, until they let them through.
+/// Signals that the guard passes on. The guard blocks them while it waits. Its children start with them blocked too,
+/// and must unblock them.
 const PASSED_ON: [Signal; 5] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -105,16 +108,16 @@ const PASSED_ON: [Signal; 5] = [
     Signal::SIGUSR1,
 ];
 
-/// All that the guard waits for.
+/// All signals that the guard waits for.
 fn held_back() -> SigSet {
     let own = [Signal::SIGCHLD, Signal::SIGTSTP];
     PASSED_ON.into_iter().chain(own).collect()
 }
 
-/// Supervisor and guard could not be put in place.
+/// The supervisor and its guard could not be set up.
 #[derive(Debug, Error)]
 pub(super) enum GuardError {
-    /// The kernel refused something that the guard cannot do without.
+    /// The kernel refused something that the guard needs.
     #[error("guard the supervisor: {what}")]
     Kernel {
         /// What it refused.

@@ -1,7 +1,7 @@
-//! The process table, as far as ending needs it: who is whose child, and what a process says of itself.
+//! The process table, as far as the guard needs it: parents and children, and the run that a process names.
 //!
-//! Everything here may be out of date when it is returned. Only a child of ours that we have not reaped is certainly
-//! what it was.
+//! Every result may be outdated when it is returned. Only the id of an unreaped child of ours is certainly still
+//! valid.
 
 use std::{
     collections::HashMap,
@@ -16,21 +16,21 @@ use nix::{
 
 use tidegate::adapters::children::{RUN_ID, Run, signal_set};
 
-/// What the kernel says of a process.
+/// The kernel's data about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) parent: Pid,
-    /// When it was started, in clock ticks since the machine was.
+    /// When it was started, in clock ticks since the machine's start.
     pub(super) started: u64,
 }
 
-/// Reads what the kernel says of `pid`. `None` where it is gone.
+/// Reads the kernel's data about `pid`. `None` if it is gone.
 pub(super) fn stat(pid: Pid) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
-    // The name is the process's own to choose, so it may hold anything, parentheses too.
+    // A process chooses its own name, so the name may contain anything, also parentheses.
     let (_, after_name) = text.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace().skip(1);
     Some(Stat {
@@ -39,7 +39,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// Whether a process has handlers of its own for all of these. `None` where that cannot be known.
+/// Whether a process has handlers of its own for all these signals. `None` if that cannot be known.
 pub(super) fn handles(pid: Pid, signals: &[Signal]) -> Option<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let handled = signal_set(&status, "SigCgt")?;
@@ -47,7 +47,7 @@ pub(super) fn handles(pid: Pid, signals: &[Signal]) -> Option<bool> {
     Some(signals.iter().all(is_handled))
 }
 
-/// The run that a process says it is of. `None` where it does not say, or may not be asked.
+/// The run that a process names in its environment. `None` if it names none or may not be read.
 pub(super) fn run_of(pid: Pid) -> Option<Run> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = environment
@@ -56,7 +56,7 @@ pub(super) fn run_of(pid: Pid) -> Option<Run> {
     Run::parse(str::from_utf8(value).ok()?)
 }
 
-/// The children of this process. One that is being inherited in this moment may be missing.
+/// The children of this process. One that is just being inherited may be missing.
 pub(super) fn own_children() -> io::Result<Vec<Pid>> {
     if has_children_files() {
         children_by_files(getpid())
@@ -65,12 +65,12 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
     }
 }
 
-/// One look at who descends from whom.
+/// A snapshot of parents and children.
 #[derive(Debug)]
 pub(super) enum Tree {
-    /// Each process is asked for its children.
+    /// Each process's children are read when they are needed.
     Files,
-    /// Where the kernel was built without that: all processes were asked for their parent.
+    /// For kernels without `children` files: the parents of all processes were read.
     Scanned(HashMap<Pid, Vec<Pid>>),
 }
 
@@ -85,7 +85,7 @@ impl Tree {
 
     pub(super) fn children(&self, pid: Pid) -> Vec<Pid> {
         match self {
-            // Without an answer it has gone, and its children are on their way to us.
+            // On an error the process is gone, and its children are being inherited by this process.
             Self::Files => children_by_files(pid).unwrap_or_default(),
             Self::Scanned(families) => families.get(&pid).cloned().unwrap_or_default(),
         }
@@ -96,14 +96,14 @@ fn has_children_files() -> bool {
     Path::new("/proc/thread-self/children").exists()
 }
 
-/// A child belongs to a thread of its parent: the one that started it, or any where it was inherited.
+/// A child belongs to one thread of its parent: the thread that started it, or any thread if it was inherited.
 fn children_by_files(pid: Pid) -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let file: PathBuf = task?.path().join("children");
         match fs::read_to_string(file) {
             Ok(pids) => children.extend(pids.split_ascii_whitespace().filter_map(parse_pid)),
-            // The thread has ended, and its children went to another one.
+            // The thread has ended, and its children moved to another thread.
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_child_by_either_way_and_what_it_says_of_itself() {
+    fn finds_a_child_in_both_ways_and_the_run_that_it_names() {
         let id = format!("{}-5", std::process::id());
         let mut child = Command::new("sh")
             .args(["-c", "read -r _"])

@@ -1,6 +1,6 @@
-//! The supervisor's side: waits for the guard's death, and then ends the supervisor with all that it started.
+//! The supervisor's side: waits for the guard's death, then kills the supervisor and all that it started.
 //!
-//! A thread of its own that takes no lock and writes no log, so that nothing can hold it up.
+//! Runs in a thread of its own that takes no lock and writes no log, so that nothing can block it.
 
 use std::{
     env,
@@ -28,27 +28,27 @@ use super::{
     watch::end_jobs,
 };
 
-/// Time between two looks at the guard where there are no pidfds (before Linux 5.3).
+/// Time between two looks at the guard if there are no pidfds (before Linux 5.3).
 const TICK: Duration = Duration::from_millis(100);
 
-/// Puts this process under the guard that has started it. Where that one is gone, ends what this process had
-/// started before it was run anew.
+/// Puts this process under the guard that started it. If the guard is gone, kills what this process had started
+/// before it executed itself again.
 pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
     let ward = Ward {
         guard,
         death: rustix::process::Pid::from_raw(guard.as_raw())
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
     };
-    // After the descriptor was had: now it is certainly the guard's.
+    // Checked after opening the descriptor, which then certainly refers to the guard.
     if ward.is_alone() {
         return Ok(Place::Done(end_jobs()));
     }
-    // Before the first thread, because threads and jobs inherit it.
+    // Before the first thread starts, because threads and jobs inherit the signal mask.
     held_back()
         .thread_unblock()
         .map_err(refused("let signals through"))?;
     prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
-    // The kernel has named us after the way that the guard found our program.
+    // The kernel named the process after the path that the guard executed.
     let _ = prctl::set_name(c"tidegate");
     left_over::collect().map_err(GuardError::Start)?;
     thread::Builder::new()
@@ -78,20 +78,20 @@ impl Ward {
         end_in_place();
     }
 
-    /// A process whose parent dies has another one at once.
+    /// A process whose parent dies gets a new parent at once.
     fn is_alone(&self) -> bool {
         getppid() != self.guard
     }
 }
 
-/// Ends this supervisor with everything below it.
+/// Kills this supervisor and all its descendants.
 fn end_in_place() -> ! {
-    // The same command takes our place, and with it every thread and every connection, to find its guard gone.
+    // The same command replaces this process. Its threads and connections end, and it finds that its guard is gone.
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| THIS_PROGRAM.into());
     let mut command = Command::new(THIS_PROGRAM);
     let _not_done = command.arg0(name).args(arguments).exec();
-    // Some jobs may now be taken for failed ones, but they end.
+    // `exec` failed. Some jobs may now be settled as failed, but all of them end.
     end_descendants(&[], getpid());
     let _ = kill(getpid(), Signal::SIGKILL);
     unreachable!("nobody survives a KILL");

@@ -1,4 +1,4 @@
-//! The guard: starts the supervisor, waits for it, passes signals on, and ends whatever it leaves.
+//! The guard: starts the supervisor, waits for it, passes signals on, and kills what it leaves behind.
 
 use std::{
     env, io,
@@ -29,23 +29,23 @@ use super::{
 use crate::telemetry::stderr::{self, Weight};
 use tidegate::adapters::children;
 
-/// Exit code where the supervisor's was lost.
+/// Exit code if the supervisor's is unknown.
 const UNKNOWN: u8 = 1;
 
-/// How long signals are kept for a supervisor that has just been started. Before it listens it would die of them.
+/// How long signals are kept for a supervisor that was just started. Before it has handlers, a signal would kill it.
 const EARLY: Duration = Duration::from_secs(10);
 
-/// Time between two looks whether it listens by now.
+/// Time between two checks whether the supervisor has its signal handlers.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Runs the supervisor under a guard, which is this process from now on. Returns its exit code, 128 + n where
-/// it was ended by signal n, when not one process of it is left.
+/// Turns this process into the guard and runs the supervisor. Returns when no process of the supervisor is left, with
+/// its exit code, or 128 + n if signal n killed it.
 pub(super) fn run() -> Result<ExitCode, GuardError> {
-    // A shell that ran this program in its own place may have left us children. They are not ours to end.
+    // A shell that replaced itself by this program may have left us children. They must not be killed.
     let strangers = table::own_children().map_err(GuardError::Start)?;
     prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
     children::keep_exit_codes().map_err(GuardError::Start)?;
-    // A name is for people.
+    // The name is only shown to people.
     let _ = prctl::set_name(c"tide-guard");
     held_back()
         .thread_block()
@@ -69,9 +69,9 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
     Ok(code(status).into())
 }
 
-/// Ends all that is left, in the place of a supervisor whose guard is gone.
+/// Kills all that is left, as a supervisor whose guard is gone.
 pub(super) fn end_jobs() -> ExitCode {
-    // Nothing is to come between: there is nobody above us to do it.
+    // Signals must not interrupt this: no process above us would finish it.
     let _ = held_back().thread_block();
     let ended = end_descendants(&[], getpid());
     say(format_args!(
@@ -89,12 +89,12 @@ fn start() -> io::Result<Child> {
         .arg0(name)
         .args(arguments)
         .env(GUARD_PID, std::process::id().to_string())
-        // Out of the terminal's foreground, so that a Ctrl-C reaches it once, through us.
+        // Not in the terminal's foreground, so that a Ctrl-C reaches the supervisor once, through the guard.
         .process_group(0)
         .spawn()
 }
 
-/// Tells of the supervisor's death also where whoever started us has us ignore SIGCHLD. `None` before Linux 5.3.
+/// Reports the supervisor's death even if our parent made us ignore SIGCHLD. `None` before Linux 5.3.
 fn pidfd(supervisor: &Child) -> Option<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(supervisor.id().cast_signed())?;
     pidfd_open(pid, PidfdFlags::empty()).ok()
@@ -102,18 +102,18 @@ fn pidfd(supervisor: &Child) -> Option<OwnedFd> {
 
 struct Guard {
     supervisor: Child,
-    /// The supervisor's, valid until `supervisor` was waited for with success.
+    /// The supervisor's id. Valid until `supervisor` was waited for with success.
     pid: Pid,
     death: Option<OwnedFd>,
     signals: SignalFd,
-    /// Until then signals are kept back. `None` once the supervisor listens.
+    /// Signals are kept until then. `None` when the supervisor has its handlers.
     early: Option<Instant>,
-    /// What is to be passed on, oldest first.
+    /// Signals to pass on, oldest first.
     kept: Vec<Signal>,
 }
 
 impl Guard {
-    /// Waits for the supervisor's end. `None` where how it ended cannot be known.
+    /// Waits for the supervisor's end. `None` if its exit status cannot be known.
     fn watch(mut self) -> Option<ExitStatus> {
         loop {
             self.wait();
@@ -140,11 +140,11 @@ impl Guard {
             true => PollTimeout::NONE,
             false => TICK.try_into().unwrap_or(PollTimeout::ZERO),
         };
-        // An error is an interruption: whoever comes back looks at everything anyway.
+        // An error is an interruption: the caller checks everything anyway.
         let _ = poll(&mut sources, timeout);
     }
 
-    /// Passes on what was kept, once the supervisor can hear it.
+    /// Passes on the kept signals when the supervisor has its handlers.
     fn pass_on(&mut self) {
         if self.kept.is_empty() {
             return;
@@ -164,7 +164,7 @@ impl Guard {
     fn handle(&mut self, signal: Signal) {
         match signal {
             Signal::SIGCHLD => self.reap_others(),
-            // A Ctrl-Z. Ours alone would leave a supervisor that nobody guards.
+            // A Ctrl-Z. If only the guard stopped, nobody would guard the supervisor.
             Signal::SIGTSTP => {
                 let _ = kill(self.pid, Signal::SIGSTOP);
                 let _ = raise(Signal::SIGSTOP);
@@ -175,7 +175,7 @@ impl Guard {
         }
     }
 
-    /// As the first process of a container we inherit more than the supervisor's.
+    /// As the first process of a container, the guard inherits processes that are not the supervisor's.
     fn reap_others(&self) {
         for child in table::own_children().unwrap_or_default() {
             if child != self.pid {
@@ -210,7 +210,7 @@ fn report(status: Option<ExitStatus>, ended: &Ended) {
 fn complain(ended: &Ended) {
     if !ended.left.is_empty() {
         say(format_args!(
-            "processes that do not die of KILL are left behind: {:?}",
+            "some processes did not die after KILL: {:?}",
             ended
                 .left
                 .iter()
@@ -220,8 +220,8 @@ fn complain(ended: &Ended) {
     }
 }
 
-/// There is no log here, but its way is taken: what is said last does not hold up the end. Only now, when nothing is
-/// started any more, is there a second thread.
+/// The guard has no log, so it writes like the log's writer: the last message cannot delay the end. It starts a
+/// second thread only now, because nothing is started any more.
 fn say(what: std::fmt::Arguments<'_>) {
     if let Ok(stderr) = stderr::start() {
         stderr.push(format!("tidegate: {what}\n").as_bytes(), Weight::Grave);

@@ -1,9 +1,9 @@
-//! The file of metric events: one JSON object a line. docs/events.md describes them.
+//! The file of metric events: one JSON object per line. docs/events.md describes them.
 //!
-//! Workers hand events over through a bounded channel and never wait; one thread owns the file, opens it, writes it and
-//! opens it again. What does not fit the channel or the disk is dropped, the newest first, counted, and warned of:
-//! events tell about the work, they are not the work. So neither a FIFO without a reader nor a disk that stalls holds up
-//! the start or the end.
+//! Workers send events through a bounded channel and never wait. One thread owns the file: it opens it, writes it and
+//! opens it again. Events that do not fit the channel or the disk are dropped, the newest first. Dropped events are
+//! counted, and a warning tells the number. Events report on the work, and must not delay it. So a FIFO without a
+//! reader or a disk that stalls delays neither the start nor the end.
 
 use std::{
     collections::HashMap,
@@ -40,19 +40,19 @@ use tidegate::{
     run::{Event, EventSink, metrics::events_dropped},
 };
 
-/// Events that may wait for the disk. At three events a job, a second of three thousand jobs.
+/// Events that may wait for the disk. With three events per job this is one second of about three thousand jobs.
 const CAPACITY: usize = 8 * 1024;
 
-/// Bytes of lines that are handed to the kernel at once.
+/// Bytes of lines that are given to the kernel at once.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How often a writer without any event looks whether it has drops to tell of, and whether a FIFO has a reader now.
+/// How often a writer without events checks for dropped events to report, and for a reader of its FIFO.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Longest that a start waits for the file to be opened, and an end for its last lines to be written.
+/// Longest time that the start waits for the file to open, and the end for the last lines to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a writer that waits for a FIFO's reader looks whether the file is to be opened again, in milliseconds.
+/// How often a writer that waits for a FIFO's reader checks whether it must open the file again, in milliseconds.
 const TICK: u8 = 100;
 
 /// The events file could not be opened.
@@ -70,8 +70,8 @@ pub struct EventsFileError {
 #[derive(Clone)]
 pub struct EventsFile {
     /// Written by workers and pools, read by the writer.
-    messages: SyncSender<Message>,
-    shared: Arc<Shared>,
+    messages: SyncSender<WriterMessage>,
+    shared: Arc<SharedCounts>,
 }
 
 impl std::fmt::Debug for EventsFile {
@@ -80,33 +80,33 @@ impl std::fmt::Debug for EventsFile {
     }
 }
 
-struct Shared {
-    /// Events that found the channel full. Written by workers and pools, taken by the writer.
+struct SharedCounts {
+    /// Events that did not fit the channel. Written by workers and pools, taken by the writer.
     dropped: AtomicU64,
-    /// How often somebody asked for the file to be opened again. Read by the writer.
+    /// How often [`EventsFile::reopen`] was called. Read by the writer.
     reopens: AtomicU64,
-    /// All that were dropped since the start.
+    /// All events dropped since the start.
     total: Counter,
 }
 
 /// The writer's thread.
 #[derive(Debug)]
 pub struct EventsWriter {
-    messages: SyncSender<Message>,
-    /// Closed when the writer has come to its end.
+    messages: SyncSender<WriterMessage>,
+    /// Closed when the writer has ended.
     ended: Receiver<()>,
 }
 
 #[derive(Debug)]
-enum Message {
+enum WriterMessage {
     Event(Timestamp, Event),
     Reopen,
     Close,
 }
 
 impl EventsFile {
-    /// Opens the file to append to it, and starts its writer. Where the file takes longer to open than a second, or is
-    /// a FIFO that nobody reads, the writer goes on trying.
+    /// Opens the file for appending, and starts its writer. If opening takes longer than a second, or the file is a
+    /// FIFO without a reader, the writer keeps trying.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -118,12 +118,12 @@ impl EventsFile {
         let (messages, receiver) = sync_channel(CAPACITY);
         let (opening, opened) = sync_channel(1);
         let (ending, ended) = sync_channel(0);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedCounts {
             dropped: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
             total: events_dropped(),
         });
-        let output = Output::new(path, shared.clone());
+        let output = EventsOutput::new(path, shared.clone());
         thread::Builder::new()
             .name("events-file".to_owned())
             .spawn(move || {
@@ -135,7 +135,7 @@ impl EventsFile {
             Ok(opened) => opened.map_err(failed)?,
             Err(_) => warn!(
                 path = %path.display(),
-                "the events file takes long to open; events wait for it, and are dropped where they are too many"
+                "the events file is slow to open; events wait for it, and some may be dropped"
             ),
         }
         let writer = EventsWriter {
@@ -145,17 +145,17 @@ impl EventsFile {
         Ok((Self { messages, shared }, writer))
     }
 
-    /// Opens the file by its name again, after someone has moved the old one away.
+    /// Opens the file again by its name, after another program has moved the old file away.
     pub fn reopen(&self) {
         self.shared.reopens.fetch_add(1, Ordering::Relaxed);
-        // Where the channel is full the writer sees the count, once it has come that far.
-        let _ = self.messages.try_send(Message::Reopen);
+        // If the channel is full, the writer sees the counter after its current messages.
+        let _ = self.messages.try_send(WriterMessage::Reopen);
     }
 }
 
 impl EventSink for EventsFile {
     fn emit(&self, event: Event) {
-        let message = Message::Event(Timestamp::now(), event);
+        let message = WriterMessage::Event(Timestamp::now(), event);
         if self.messages.try_send(message).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             self.shared.total.increment(1);
@@ -164,21 +164,21 @@ impl EventSink for EventsFile {
 }
 
 impl EventsWriter {
-    /// Writes what is left and ends the writer. Blocks while the disk does, for a second at most.
+    /// Writes the remaining events and ends the writer. Blocks for at most one second.
     pub fn close(self) {
         let until = Instant::now() + PATIENCE;
-        // A full channel is one whose writer is behind.
-        while self.messages.try_send(Message::Close).is_err() && Instant::now() < until {
+        // If the channel is full, the writer is late.
+        while self.messages.try_send(WriterMessage::Close).is_err() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));
         }
         let left = until.saturating_duration_since(Instant::now());
         if self.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-            warn!("the events file does not take its last events; they are dropped");
+            warn!("could not write the last events to the events file; they are dropped");
         }
     }
 }
 
-/// Opens the file without waiting for anyone. A FIFO that nobody reads is an error then, and so it is looked for later.
+/// Opens the file without blocking. `None` for a FIFO without a reader, which must be opened again later.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = OpenOptions::new()
@@ -199,40 +199,40 @@ fn is_without_reader(error: &io::Error, path: &Path) -> bool {
         && std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// One line, as it is written.
+/// One line of the file.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EventLine<'a> {
     timestamp: Timestamp,
     #[serde(flatten)]
     event: &'a Event,
 }
 
-/// The writer's side.
-struct Output {
+/// The writer's state.
+struct EventsOutput {
     path: PathBuf,
-    /// `None` while the file cannot be had.
+    /// `None` while the file cannot be opened.
     file: Option<File>,
-    shared: Arc<Shared>,
-    /// How many of the wishes to open the file again were fulfilled.
+    shared: Arc<SharedCounts>,
+    /// The value of `SharedCounts::reopens` that was handled last.
     reopened: u64,
-    /// When the file was last looked for and not found.
+    /// When the file was last opened in vain.
     looked: Instant,
     /// Whole lines that are not written yet.
     lines: Vec<u8>,
-    /// How many lines those are.
+    /// The number of those lines.
     pending: u64,
-    /// Lines that were dropped and not yet reported.
+    /// Lines that were dropped and not reported yet.
     lost: u64,
-    /// Whether the last write failed, so that one failing disk is one warning.
+    /// Whether the last write failed. A disk that keeps failing gives one warning.
     is_failing: bool,
-    /// What was written last ended within a line.
+    /// Whether the last write ended inside a line.
     is_mid_line: bool,
     /// The numbers of each pool's last reconcile in this file.
     reconciled: HashMap<PoolName, [u32; 3]>,
 }
 
-impl Output {
-    fn new(path: &Path, shared: Arc<Shared>) -> Self {
+impl EventsOutput {
+    fn new(path: &Path, shared: Arc<SharedCounts>) -> Self {
         Self {
             path: path.to_owned(),
             file: None,
@@ -248,14 +248,14 @@ impl Output {
         }
     }
 
-    /// Opens the file, tells how that went, and writes to it until it is closed.
-    fn run(mut self, opening: &SyncSender<io::Result<()>>, messages: &Receiver<Message>) {
+    /// Opens the file, reports the result, and writes until the channel is closed.
+    fn run(mut self, opening: &SyncSender<io::Result<()>>, messages: &Receiver<WriterMessage>) {
         // The file may be a terminal; see the log's writer.
         let _ = SigSet::from(Signal::SIGTTOU).thread_block();
         match open(&self.path) {
             Ok(file) => {
                 if file.is_none() {
-                    self.failing("nobody reads it");
+                    self.failing("it has no reader");
                 }
                 self.file = file;
                 let _ = opening.send(Ok(()));
@@ -271,19 +271,19 @@ impl Output {
         self.serve(messages);
     }
 
-    fn serve(mut self, messages: &Receiver<Message>) {
+    fn serve(mut self, messages: &Receiver<WriterMessage>) {
         loop {
             let mut message = match messages.recv_timeout(IDLE) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // All that is there in one go, and then to the file: nothing waits for a batch to fill up.
+            // Takes all messages that are there, then writes: it never waits for a batch to fill up.
             while let Some(next) = message {
                 match next {
-                    Message::Event(timestamp, event) => self.add(timestamp, &event),
-                    Message::Reopen => self.reopen(),
-                    Message::Close => return self.flush(),
+                    WriterMessage::Event(timestamp, event) => self.add(timestamp, &event),
+                    WriterMessage::Reopen => self.reopen(),
+                    WriterMessage::Close => return self.flush(),
                 }
                 if self.lines.len() >= BATCH_BYTES {
                     self.flush();
@@ -305,7 +305,7 @@ impl Output {
         if !self.is_news(event) {
             return;
         }
-        let line = serde_json::to_string(&Line { timestamp, event });
+        let line = serde_json::to_string(&EventLine { timestamp, event });
         let Ok(line) = line else {
             self.lose(1);
             return;
@@ -315,8 +315,8 @@ impl Output {
         self.pending += 1;
     }
 
-    /// Whether an event says anything new. Of reconciles only those do that differ from the pool's last one in the
-    /// file, or that found dead runners: each of those counts.
+    /// Whether an event is written. A reconcile is written only if its numbers differ from the pool's last one in the
+    /// file, or if it found dead runners, because each dead runner counts.
     fn is_news(&mut self, event: &Event) -> bool {
         let Event::Reconciliation {
             pool,
@@ -342,7 +342,7 @@ impl Output {
                     let pending = self.pending;
                     self.lose(pending);
                     self.failing(&error.to_string());
-                    // The last one in the file is another than we thought.
+                    // The last reconcile in the file is no longer known.
                     self.reconciled.clear();
                 }
             }
@@ -361,7 +361,7 @@ impl Output {
         self.shared.total.increment(lines);
     }
 
-    /// Says once that the file takes nothing.
+    /// Warns once that the file cannot be written.
     fn failing(&mut self, error: &str) {
         if !std::mem::replace(&mut self.is_failing, true) {
             warn!(
@@ -374,7 +374,7 @@ impl Output {
 
     fn works(&mut self) {
         if std::mem::take(&mut self.is_failing) {
-            info!(path = %self.path.display(), "the events file is written again");
+            info!(path = %self.path.display(), "writing to the events file again");
         }
     }
 
@@ -384,7 +384,7 @@ impl Output {
             self.file = open(&self.path)?;
         }
         let Some(mut file) = self.file.take() else {
-            return Err(io::Error::other("nobody reads it"));
+            return Err(io::Error::other("it has no reader"));
         };
         let before = file.metadata()?;
         if std::mem::take(&mut self.is_mid_line) {
@@ -399,7 +399,7 @@ impl Output {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
                     if poll(&mut fds, PollTimeout::from(TICK)) == Ok(0) && self.is_to_reopen() {
-                        result = Err(io::Error::other("its reader does not read"));
+                        result = Err(io::Error::other("its reader has stalled"));
                     }
                 }
                 Err(error) => result = Err(error),
@@ -412,7 +412,7 @@ impl Output {
             self.file = Some(file);
             return Ok(());
         };
-        // Half a line would spoil the next one too.
+        // A partial line would also damage the next one.
         if before.is_file() {
             let _ = file.set_len(before.len());
         } else {
@@ -429,7 +429,7 @@ impl Output {
     fn reopen(&mut self) {
         self.flush();
         self.reopened = self.shared.reopens.load(Ordering::Relaxed);
-        // A new file begins with all that there is to know.
+        // A new file starts with the numbers of every pool.
         self.reconciled.clear();
         match open(&self.path) {
             Ok(Some(file)) => {
@@ -438,7 +438,7 @@ impl Output {
             }
             Ok(None) => {
                 self.file = None;
-                self.failing("nobody reads it");
+                self.failing("it has no reader");
             }
             Err(error) => warn!(
                 path = %self.path.display(),
@@ -481,15 +481,15 @@ mod tests {
         }
     }
 
-    fn shared() -> Shared {
-        Shared {
+    fn shared() -> SharedCounts {
+        SharedCounts {
             dropped: AtomicU64::new(0),
             reopens: AtomicU64::new(0),
             total: Counter::noop(),
         }
     }
 
-    /// A FIFO that nobody reads yet.
+    /// A FIFO without a reader.
     fn fifo(dir: &Path) -> PathBuf {
         let path = dir.join("events");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn appends_to_what_is_there() {
+    fn appends_to_an_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         for job in 0..2 {
@@ -555,7 +555,7 @@ mod tests {
         let (events, writer) = EventsFile::open(Path::new("/dev/full")).unwrap();
         events.emit(event(1));
         events.emit(event(2));
-        // Comes to its end although nothing could be written.
+        // Ends although nothing could be written.
         writer.close();
     }
 
@@ -574,8 +574,8 @@ mod tests {
     }
 
     #[test]
-    fn of_reconciles_only_what_changed_is_written() {
-        let mut output = Output::new(Path::new("unused"), Arc::new(shared()));
+    fn only_reconciles_that_changed_something_are_written() {
+        let mut output = EventsOutput::new(Path::new("unused"), Arc::new(shared()));
         for (pool, numbers, is_news, why) in [
             ("a", [0, 0, 0, 0], true, "the first"),
             ("a", [0, 0, 0, 0], false, "the same"),
@@ -620,7 +620,7 @@ mod tests {
     fn a_fifo_whose_reader_stalls_does_not_hold_up_the_end_and_can_be_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path());
-        // Reads nothing, and is there.
+        // The reader exists but never reads.
         let reader = OpenOptions::new()
             .read(true)
             .write(true)
@@ -630,7 +630,7 @@ mod tests {
         for job in 0..1000 {
             events.emit(event(job));
         }
-        // More than a pipe holds, so the writer waits in it. A new file is begun all the same.
+        // More than a pipe holds, so the writer waits. A new file is begun nevertheless.
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         events.reopen();
         let until = Instant::now() + Duration::from_secs(60);

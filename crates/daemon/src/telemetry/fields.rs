@@ -1,4 +1,4 @@
-//! The fields of a log line for people: whatever others' text is in them, it stays within its line and is seen.
+//! The fields of a log line for people. Foreign text in a field stays within its line and is visible.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::{
 
 use tidegate::escape::{Escaped, Quoted};
 
-/// `message name=value name="text"`, with all that is hidden escaped.
+/// Writes `message name=value name="text"`, with hidden characters escaped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HumanFields;
 
@@ -34,7 +34,7 @@ struct Visitor<'a> {
 
 impl Visitor<'_> {
     fn field(&mut self, field: &Field, value: &dyn fmt::Display) -> fmt::Result {
-        // What the `log` facade adds is in the line's head already.
+        // The line's head already has what the `log` facade adds.
         if field.name().starts_with("log.") {
             return Ok(());
         }

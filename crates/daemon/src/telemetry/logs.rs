@@ -1,8 +1,8 @@
 //! Logs on standard error, for a person or as JSON.
 //!
-//! Owns the process's one `tracing` subscriber. Logging never waits: see [`stderr`]. Never lets
-//! the client library's own detail through: at `trace` it logs whole frames, and the frame that opens a connection has
-//! the password in it.
+//! Owns the process's only `tracing` subscriber. Logging never waits: see [`stderr`]. The client library's own
+//! details are never logged: at `trace` it logs whole frames, and the frame that opens a connection contains the
+//! password.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -31,33 +31,33 @@ use super::{
 };
 use tidegate::{config::LogFormat, escape::escaped_json};
 
-/// Variables that may hold the filter, by precedence.
+/// Variables that may contain the filter, by precedence.
 const VARIABLES: [&str; 2] = ["TIDEGATE_LOG", "RUST_LOG"];
 
-/// How much is logged where the environment does not say.
+/// How much is logged if the environment does not set a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Ours at `info`; of others only what someone should know.
+    /// Tidegate's lines at `info`; of other crates only warnings and errors.
     Normal,
-    /// Only what someone should know.
+    /// Only warnings and errors.
     Quiet,
 }
 
 impl Verbosity {
     fn filter(self) -> &'static str {
         match self {
-            // The client library's errors reach us as errors too, and are said once, where it is known what they
-            // mean: a queue that is not there is no error of the library's.
+            // The client library's errors are also returned to us and logged where their meaning is known. For
+            // example, a queue that does not exist may be no error.
             Self::Normal => "warn,tidegate=info,lapin=off,async_rs=off",
             Self::Quiet => "warn,lapin=off,async_rs=off",
         }
     }
 }
 
-/// Crates that see credentials on their way to the broker, and jobs' variables on their way to a container engine.
+/// Crates that handle credentials for the broker, or variables of jobs for a container engine.
 const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
-/// Targets that a filter may name by a single word. Any other word was meant for a level.
+/// Targets that a filter may name by a single word. Any other single word must be a level.
 const TARGETS: [&str; 11] = [
     "tidegate",
     "lapin",
@@ -72,14 +72,14 @@ const TARGETS: [&str; 11] = [
     "metrics_exporter_prometheus",
 ];
 
-/// What was left out because it was too much at a time. Set once, by [`init`].
+/// The bound on repeated warnings. Set once, by [`init`].
 static RATES: OnceLock<Arc<Rates>> = OnceLock::new();
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogsError {
-    /// A variable holds something that is no filter.
+    /// A variable contains an invalid filter.
     #[error("read the log filter in {variable}")]
     Filter {
         /// The variable.
@@ -88,7 +88,7 @@ pub enum LogsError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// A variable holds a word that is neither a level nor one of our targets.
+    /// A variable contains a word that is neither a level nor one of our targets.
     #[error("read the log filter in {variable}: {word:?} is not a level")]
     Word {
         /// The variable.
@@ -96,16 +96,16 @@ pub enum LogsError {
         /// The word.
         word: String,
     },
-    /// No thread could be had.
+    /// A thread could not be started.
     #[error("start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// There is a subscriber already.
+    /// A subscriber is installed already.
     #[error("install the log subscriber")]
     Install(#[source] TryInitError),
 }
 
 impl LogsError {
-    /// The environment variable that is wrong, where one is.
+    /// The invalid environment variable, if there is one.
     pub fn variable(&self) -> Option<&'static str> {
         match self {
             Self::Filter { variable, .. } | Self::Word { variable, .. } => Some(variable),
@@ -114,34 +114,34 @@ impl LogsError {
     }
 }
 
-/// Installs the process's log subscriber, and has panics logged by it.
+/// Installs the process's log subscriber, and logs panics through it.
 ///
 /// # Errors
-/// The filter in the environment cannot be read, no thread can be had, or a subscriber is there already.
+/// The filter in the environment is invalid, a thread cannot be started, or a subscriber is installed already.
 pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
     let rates = Arc::new(Rates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
-    let lines = Lines { stderr, format };
+    let lines = StderrLines { stderr, format };
     let layer = match format {
         LogFormat::Human => fmt::layer()
             .fmt_fields(HumanFields)
             .with_writer(lines)
             .with_ansi(wants_colour())
             .with_target(false)
-            .map_event_format(|lines| Bounded::new(lines, &rates))
+            .map_event_format(|lines| RateLimited::new(lines, &rates))
             .log_internal_errors(false)
             .boxed(),
         LogFormat::Json => fmt::layer()
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .map_event_format(|lines| Bounded::new(lines, &rates))
+            .map_event_format(|lines| RateLimited::new(lines, &rates))
             .with_writer(lines)
             .log_internal_errors(false)
             .boxed(),
     };
-    let filter = Wanted(chosen);
+    let filter = LogFilter(chosen);
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
@@ -156,15 +156,15 @@ pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
     Ok(())
 }
 
-/// Looks at the filter in the environment, as [`init`] will.
+/// Checks the filter in the environment by the rules of [`init`].
 ///
 /// # Errors
-/// It cannot be read.
+/// The filter is invalid.
 pub fn inspect() -> Result<(), LogsError> {
     filter(|variable| std::env::var(variable).ok(), Verbosity::Normal).map(drop)
 }
 
-/// Has the last lines written, where standard error takes them within [`stderr::END_TIMEOUT`].
+/// Waits at most [`stderr::END_TIMEOUT`] for the last lines to be written.
 pub fn finish() {
     if let Some(rates) = RATES.get() {
         rates.finish();
@@ -174,12 +174,12 @@ pub fn finish() {
     }
 }
 
-/// Lines that were left out since the start, because there were too many of their kind at a time.
+/// Lines left out since the start because too many of their kind came at once.
 pub fn left_out() -> u64 {
     RATES.get().map_or(0, |rates| rates.left_out())
 }
 
-/// The default hook would wait for the reader of standard error, and hold up all who panic after it.
+/// The default hook would wait for the reader of standard error, and block every later panic.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -197,16 +197,16 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Lines as they are, but of warnings not too many at a time.
+/// Formats lines, and leaves out warnings that come too often.
 ///
-/// Not a filter, whose `event_enabled` would be the place for it: where that hides one event, tracing-subscriber 0.3.23
-/// may hide the next one of that thread too.
-struct Bounded<F> {
+/// A filter's `event_enabled` would be the usual place. But when it hides one event, tracing-subscriber 0.3.23 may
+/// also hide the next event of that thread.
+struct RateLimited<F> {
     lines: F,
     rates: Arc<Rates>,
 }
 
-impl<F> Bounded<F> {
+impl<F> RateLimited<F> {
     fn new(lines: F, rates: &Arc<Rates>) -> Self {
         Self {
             lines,
@@ -215,7 +215,7 @@ impl<F> Bounded<F> {
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for Bounded<F>
+impl<S, N, F> FormatEvent<S, N> for RateLimited<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -230,49 +230,49 @@ where
         let metadata = event.metadata();
         let is_bounded = *metadata.level() <= Level::WARN && !tells_of_the_log(metadata);
         if is_bounded && !self.rates.admits(event) {
-            // Nothing is no line.
+            // Empty output is not written.
             return Ok(());
         }
         self.lines.format_event(context, line, event)
     }
 }
 
-/// Hands each line over to the writer.
-struct Lines {
+/// Gives each line to the writer of standard error.
+struct StderrLines {
     stderr: Stderr,
     format: LogFormat,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for StderrLines {
+    type Writer = StderrLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line {
+    fn make_writer(&'a self) -> StderrLine<'a> {
+        StderrLine {
             lines: self,
             weight: Weight::Usual,
         }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> StderrLine<'a> {
         let weight = match *metadata.level() <= Level::WARN {
             _ if metadata.target() == stderr::DROPPED_TARGET => Weight::Notice,
             true => Weight::Grave,
             false => Weight::Usual,
         };
-        Line {
+        StderrLine {
             lines: self,
             weight,
         }
     }
 }
 
-/// The way of one line. It is written in one piece.
-struct Line<'a> {
-    lines: &'a Lines,
+/// One line. It is written in one piece.
+struct StderrLine<'a> {
+    lines: &'a StderrLines,
     weight: Weight,
 }
 
-impl io::Write for Line<'_> {
+impl io::Write for StderrLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stderr = &self.lines.stderr;
         match (self.lines.format, std::str::from_utf8(bytes)) {
@@ -301,8 +301,8 @@ fn filter(
                 let word = word.to_owned();
                 return Err(LogsError::Word { variable, word });
             }
-            // Asked for in general, the client library would log an error for each passive look at a queue that is
-            // not there. Who wants to see that names it.
+            // With lapin's errors on, lapin would log an error for each passive check of a queue that does not exist.
+            // A filter that names lapin gets them.
             let text = if text.contains("lapin") {
                 text
             } else {
@@ -313,13 +313,13 @@ fn filter(
     }
 }
 
-/// The directives of a filter that are nothing but a word.
+/// The directives of a filter that are a single word.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(',').map(str::trim);
     words.filter(|word| !word.is_empty() && !word.contains(['=', '[', ']', '{', '}', ':']))
 }
 
-/// The filter takes any other word for the name of a target that nobody has, and so hides everything.
+/// The filter would take any other word for a target's name. No target matches it, so nothing would be logged.
 fn is_level_or_target(word: &str) -> bool {
     word.parse::<LevelFilter>().is_ok() || TARGETS.contains(&word)
 }
@@ -330,14 +330,14 @@ fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
     !is_privy || *metadata.level() <= Level::WARN
 }
 
-/// What is logged: what was chosen, and no secrets. What tells of lines that are missing is always logged.
-struct Wanted(EnvFilter);
+/// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
+struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
     [stderr::DROPPED_TARGET, rates::TARGET].contains(&metadata.target())
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Wanted {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for LogFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         tells_of_the_log(metadata)
             || (keeps_secrets(metadata) && Filter::enabled(&self.0, metadata, context))
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_its_own_lines_at_info_where_nothing_is_said() {
+    fn logs_its_own_lines_at_info_by_default() {
         let filter = from(&[("TIDEGATE_LOG", "")]).unwrap().to_string();
         assert!(filter.contains("tidegate=info"), "{filter}");
         assert!(filter.contains("warn"), "{filter}");
@@ -430,7 +430,7 @@ mod tests {
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink = seen.clone();
         let write = move || Sink(sink.clone());
-        let filter = Wanted(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
+        let filter = LogFilter(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
         let layer = fmt::layer().with_writer(write).with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::trace!(target: "lapin::channel", "s3cret");
@@ -518,7 +518,7 @@ mod tests {
         assert_eq!(rates.left_out(), 7);
     }
 
-    /// What is logged with a filter.
+    /// The output of `work` with this filter.
     fn logged(filter: &str, work: impl FnOnce()) -> String {
         logged_by(filter, &Arc::default(), work)
     }
@@ -530,9 +530,9 @@ mod tests {
             .fmt_fields(HumanFields)
             .with_target(false)
             .with_ansi(false)
-            .map_event_format(|lines| Bounded::new(lines, rates))
+            .map_event_format(|lines| RateLimited::new(lines, rates))
             .with_writer(move || Sink(sink.clone()))
-            .with_filter(Wanted(EnvFilter::new(filter)));
+            .with_filter(LogFilter(EnvFilter::new(filter)));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         String::from_utf8(seen.lock().unwrap().clone()).unwrap()
     }

@@ -1,7 +1,7 @@
 //! Telemetry: logs, the Prometheus recorder, and the file of metric events.
 //!
-//! The library only speaks through the facades (`tracing`, `metrics`, [`EventSink`](tidegate::run::EventSink)); what
-//! listens to them is installed here, once for the process.
+//! The library only uses the facades (`tracing`, `metrics`, [`EventSink`](tidegate::run::EventSink)). This module
+//! installs what receives their output, once per process.
 
 pub mod events_file;
 mod fields;

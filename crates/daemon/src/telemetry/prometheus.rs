@@ -1,7 +1,7 @@
 //! The Prometheus recorder behind the `metrics` facade.
 //!
-//! Owns the process's one recorder and the bounds of its histograms. Names and descriptions are the run floor's;
-//! serving what [`render`](Prometheus::render) gives is the HTTP surface's.
+//! Owns the process's only recorder and the buckets of its histograms. Metric names and descriptions are in the
+//! library's `run` module. The HTTP server serves what [`render`](Prometheus::render) returns.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use super::{logs, stderr};
 
 const BUILD_INFO: &str = "tidegate_build_info";
 
-/// Jobs, and their waits: from a millisecond to an hour.
+/// Buckets for jobs and their waits: from a millisecond to an hour.
 const JOB_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
 
-/// Reconciles: from ten microseconds to a second.
+/// Buckets for reconciles: from ten microseconds to a second.
 const RECONCILE_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.25, 0.5, 1.0,
 ];
 
-/// The recorder moves raw samples into their buckets when it is rendered or kept up. A daemon that nobody scrapes
-/// must not hoard them.
+/// The recorder moves raw samples into their buckets when it is rendered or its upkeep runs. Without upkeep, a daemon
+/// that is never scraped would collect samples without bound.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The recorder could not be installed.
@@ -44,25 +44,25 @@ impl std::fmt::Debug for Prometheus {
 }
 
 impl Prometheus {
-    /// Installs the process's recorder, and describes every metric to it.
+    /// Installs the process's recorder and describes every metric.
     ///
     /// # Errors
-    /// A recorder is there already.
+    /// A recorder is installed already.
     pub fn install() -> Result<Self, PrometheusError> {
         let handle = builder()?.install_recorder()?;
         describe();
         Ok(Self(handle))
     }
 
-    /// Every metric, as Prometheus reads it, without the gauges of what is [gone](tidegate::run::metrics::GONE).
+    /// All metrics in Prometheus' text format, without gauges whose value is [gone](tidegate::run::metrics::GONE).
     pub fn render(&self) -> String {
-        // Counted where no recorder may be: before there is one, and by threads that log.
+        // These numbers are counted where there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
         present(&self.0.render())
     }
 
-    /// Keeps the recorder's memory bounded. Runs until it is dropped.
+    /// Bounds the recorder's memory. Runs until the future is dropped.
     pub async fn keep_up(self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
@@ -72,10 +72,10 @@ impl Prometheus {
     }
 }
 
-/// The lines that have a number, and of a family that has none left, nothing.
+/// The lines that have a value. A metric family without such a line is left out.
 fn present(text: &str) -> String {
     let mut present = String::with_capacity(text.len());
-    // What introduces a family waits for its first line.
+    // The head of a family is written with its first line.
     let mut head = String::new();
     let mut had_lines = true;
     for line in text.split_inclusive('\n') {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leaves_out_gauges_of_what_is_gone_and_families_of_which_nothing_is_left() {
+    fn leaves_out_gauges_without_a_value_and_families_without_a_line() {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         let gone = tidegate::run::metrics::GONE;
@@ -153,7 +153,7 @@ mod tests {
             assert!(lines.contains(&line), "{line} in:\n{text}");
         }
         assert!(!text.contains("tidegate_breaker_open"), "{text}");
-        // What was gone may come back.
+        // A gauge that was gone may return.
         metrics::with_local_recorder(&recorder, || {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
         });

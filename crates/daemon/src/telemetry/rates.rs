@@ -1,8 +1,8 @@
-//! The bound of how often one kind of warning is logged.
+//! A limit on how often one kind of warning is logged.
 //!
-//! Of the warnings and errors of one kind, which is one place in the code and one pool, the first [`PER_SECOND`] in a
-//! second are logged. The rest of that second are counted, and one line says how many they were. So a pool whose every
-//! job fails cannot fill a disk, and at the rates at which people read each failure is there.
+//! A kind of warning or error is one place in the code and one pool. The first [`PER_SECOND`] lines of a kind in a
+//! second are logged. The rest of that second are counted, and one line tells their number. So a pool whose jobs all
+//! fail cannot fill a disk, but at a rate that people can read every failure is logged.
 
 use std::{
     collections::HashMap,
@@ -15,21 +15,21 @@ use std::{
 
 use tracing::{Event, callsite::Identifier, field};
 
-/// Lines of one kind that are logged in a second.
+/// Lines of one kind that are logged per second.
 pub(super) const PER_SECOND: u32 = 50;
 
-/// How long a count lasts.
+/// Length of a counting window.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The target of the line that tells of those left out. No filter hides it.
+/// The target of the line that reports lines left out. No filter hides it.
 pub(super) const TARGET: &str = "tidegate::log::rate";
 
-/// Lets the first events of a kind pass, and tells of the others.
+/// Admits the first events of each kind in a window, and reports how many were left out.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    /// Written by every thread that logs, and by the thread that reports what was left out.
+    /// Written by every thread that logs, and by the thread that reports lines left out.
     windows: Mutex<Windows>,
-    /// Something was left out that is not reported yet.
+    /// Notified when a line was left out that is not reported yet.
     changed: Condvar,
     left_out: AtomicU64,
 }
@@ -37,13 +37,13 @@ pub(super) struct Rates {
 impl Rates {
     /// Whether an event is logged.
     pub(super) fn admits(&self, event: &Event<'_>) -> bool {
-        let mut words = Words::default();
-        event.record(&mut words);
-        let kind = Kind {
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
+        let kind = WarningKind {
             callsite: event.metadata().callsite(),
-            pool: words.pool,
+            pool: fields.pool,
         };
-        let is_admitted = self.lock().admit(kind, &words.message, Instant::now());
+        let is_admitted = self.lock().admit(kind, &fields.message, Instant::now());
         if !is_admitted {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_one();
@@ -51,14 +51,14 @@ impl Rates {
         is_admitted
     }
 
-    /// Tells again and again what was left out in the second before. Never returns.
+    /// Reports, after each window, the lines left out in it. Never returns.
     pub(super) fn serve(&self) {
         let mut windows = self.lock();
         loop {
             let now = Instant::now();
             let due = windows.due(now, false);
             if !due.is_empty() {
-                // What is said comes by us again.
+                // The report is logged, which locks the windows again.
                 drop(windows);
                 due.iter().for_each(LeftOut::tell);
                 windows = self.lock();
@@ -78,7 +78,7 @@ impl Rates {
         }
     }
 
-    /// Tells what was left out so far, at the end.
+    /// Reports all lines left out that are not reported yet. For the end of the process.
     pub(super) fn finish(&self) {
         let due = self.lock().due(Instant::now(), true);
         due.iter().for_each(LeftOut::tell);
@@ -94,19 +94,19 @@ impl Rates {
     }
 }
 
-/// What counts together.
+/// Events of one kind are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
+struct WarningKind {
     callsite: Identifier,
-    /// Empty where the event is not of a pool.
+    /// Empty if the event has no pool.
     pool: String,
 }
 
-/// Counts of the present second, by kind. Bounded, because those that are over are removed.
+/// Counts of the current windows, by kind. Bounded, because windows that are over are removed.
 #[derive(Debug, Default)]
 struct Windows {
-    windows: HashMap<Kind, Window>,
-    /// Of seconds that are over.
+    windows: HashMap<WarningKind, Window>,
+    /// Counts of windows that are over.
     left_out: Vec<LeftOut>,
 }
 
@@ -115,11 +115,11 @@ struct Window {
     began: Instant,
     logged: u32,
     left_out: u64,
-    /// The message of one that was left out.
+    /// The message of the first event left out.
     like: String,
 }
 
-/// Events that were not logged.
+/// The number of events left out.
 #[derive(Debug, PartialEq, Eq)]
 struct LeftOut {
     pool: String,
@@ -128,7 +128,7 @@ struct LeftOut {
 }
 
 impl Windows {
-    fn admit(&mut self, kind: Kind, message: &str, now: Instant) -> bool {
+    fn admit(&mut self, kind: WarningKind, message: &str, now: Instant) -> bool {
         if let Some(window) = self.windows.get_mut(&kind)
             && now.saturating_duration_since(window.began) < WINDOW
         {
@@ -154,9 +154,9 @@ impl Windows {
         true
     }
 
-    /// What is to be told by now; all that there is at the end.
+    /// The reports that are due now; at the end, all of them.
     fn due(&mut self, now: Instant, is_end: bool) -> Vec<LeftOut> {
-        let over = |_: &Kind, window: &mut Window| {
+        let over = |_: &WarningKind, window: &mut Window| {
             is_end || now.saturating_duration_since(window.began) >= WINDOW
         };
         let mut due = std::mem::take(&mut self.left_out);
@@ -166,7 +166,7 @@ impl Windows {
         due
     }
 
-    /// When the next count that has something to tell is over.
+    /// When the next window with lines left out is over.
     fn next_due(&self) -> Option<Instant> {
         let windows = self.windows.values();
         let telling = windows.filter(|window| window.left_out > 0);
@@ -175,7 +175,7 @@ impl Windows {
 }
 
 impl Window {
-    fn left_out(self, kind: &Kind) -> Option<LeftOut> {
+    fn left_out(self, kind: &WarningKind) -> Option<LeftOut> {
         (self.left_out > 0).then(|| LeftOut {
             pool: kind.pool.clone(),
             like: self.like,
@@ -197,14 +197,14 @@ impl LeftOut {
     }
 }
 
-/// What is wanted of an event's fields.
+/// The needed fields of an event.
 #[derive(Debug, Default)]
-struct Words {
+struct EventFields {
     pool: String,
     message: String,
 }
 
-impl field::Visit for Words {
+impl field::Visit for EventFields {
     fn record_debug(&mut self, field: &field::Field, value: &dyn std::fmt::Debug) {
         match field.name() {
             "pool" => self.pool = format!("{value:?}"),
@@ -220,9 +220,9 @@ mod tests {
 
     use super::*;
 
-    struct Place;
+    struct TestCallsite;
 
-    impl Callsite for Place {
+    impl Callsite for TestCallsite {
         fn set_interest(&self, _: Interest) {}
 
         fn metadata(&self) -> &Metadata<'_> {
@@ -230,10 +230,10 @@ mod tests {
         }
     }
 
-    fn kind(pool: &str) -> Kind {
-        static PLACE: Place = Place;
-        Kind {
-            callsite: Identifier(&PLACE),
+    fn kind(pool: &str) -> WarningKind {
+        static TEST_CALLSITE: TestCallsite = TestCallsite;
+        WarningKind {
+            callsite: Identifier(&TEST_CALLSITE),
             pool: pool.to_owned(),
         }
     }
@@ -260,7 +260,7 @@ mod tests {
         assert!(windows.windows.is_empty());
         assert_eq!(windows.next_due(), None);
 
-        // A next second begins also where the one before is not reported yet.
+        // A new window begins even if the one before is not reported yet.
         assert_eq!(logged(&mut windows, "a", 60, start), PER_SECOND);
         assert_eq!(logged(&mut windows, "a", 51, start + WINDOW), PER_SECOND);
         assert_eq!(windows.due(start + WINDOW, false), [more(10)]);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_rates_at_which_people_read_each_line_is_there() {
+    fn at_a_rate_that_people_can_read_every_line_is_logged() {
         let start = Instant::now();
         let mut windows = Windows::default();
         for n in 0..1000 {

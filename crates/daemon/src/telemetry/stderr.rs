@@ -1,12 +1,13 @@
-//! Standard error, written by a thread of its own, so that nothing else waits for its reader.
+//! Standard error, written by a thread of its own, so that no other thread waits for its reader.
 //!
-//! A line is handed over in memory and never waits. What may wait for the reader is bounded in bytes. The rule where
-//! the room is used up: **the newest line is dropped**, so that the beginning of a trouble stays, and the last quarter
-//! of the room is kept for warnings and errors. Dropped lines are counted, and the log says how many they were at the
-//! place where they are missing, once it flows again. Lines that standard error refuses (a full disk, a closed
-//! descriptor) are counted in the same way.
+//! Lines are handed over in memory, without waiting. The buffer is bounded in bytes. When it is full, **the newest
+//! line is dropped**, so that the first lines about a fault stay. The last quarter of the buffer is reserved for
+//! warnings and errors. Dropped lines are counted. When lines can be written again, the log tells their number at the
+//! place where they are missing. Lines that standard error refuses (a full disk, a closed descriptor) are counted in
+//! the same way.
 //!
-//! The thread writes to the descriptor and not by way of [`std::io::Stderr`], whose lock it would hold while it waits.
+//! The thread writes to the descriptor directly. [`std::io::Stderr`] has a lock, which the thread would hold while it
+//! waits.
 
 use std::{
     io,
@@ -24,61 +25,61 @@ use nix::{
     sys::signal::{SigSet, Signal},
 };
 
-/// Bytes of lines that may wait for the reader. As many again may be on their way to the kernel.
+/// Bytes of lines that may wait for the reader. The same number may be on its way to the kernel.
 const CAPACITY: usize = 1024 * 1024;
 
-/// How much of that only warnings and errors may use.
+/// The part of the buffer that only warnings and errors may use.
 const RESERVED: usize = CAPACITY / 4;
 
-/// Longest that the process's end waits for its last lines to be written.
+/// Longest time that the end of the process waits for the last lines to be written.
 pub const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The target of the line that tells of dropped ones. No filter hides it.
+/// The target of the line that reports dropped lines. No filter hides it.
 pub(super) const DROPPED_TARGET: &str = "tidegate::log::dropped";
 
 static STDERR: OnceLock<Stderr> = OnceLock::new();
 
-/// How much a line matters where there is no room for all.
+/// The importance of a line when the buffer is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     /// Dropped first.
     Usual,
     /// A warning or an error.
     Grave,
-    /// The line that tells of dropped ones. Only the writer's own thread makes it.
+    /// The line that reports dropped lines. Only the writer's thread logs it.
     Notice,
 }
 
-/// The way to standard error. Cheap to clone.
+/// Handle to the writer of standard error. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Stderr(Arc<Shared>);
+pub struct Stderr(Arc<SharedQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// Written by everyone who has something to say, emptied by the writer.
-    waiting: Mutex<Waiting>,
-    /// There is something to write.
+struct SharedQueue {
+    /// Written by every thread that logs, emptied by the writer.
+    queue: Mutex<LineQueue>,
+    /// Notified when there is something to write.
     filled: Condvar,
-    /// All that there was is written, or refused.
+    /// Notified when all lines are written or refused.
     done: Condvar,
-    /// Lines dropped since the start. Written here, read by the metrics.
+    /// Lines dropped since the start. Written by threads that log and by the writer, read by the metrics.
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct LineQueue {
     /// Whole lines.
     lines: Vec<u8>,
-    /// Lines dropped since the writer last took the others.
+    /// Lines dropped since the writer last took the buffer.
     dropped: u64,
     /// See [`Weight::Notice`].
     notice: Vec<u8>,
-    /// The writer is about lines that it took.
+    /// The writer is writing the lines that it took.
     is_writing: bool,
 }
 
-impl Waiting {
-    /// Takes a line in, or drops and counts it. Whether it was taken.
+impl LineQueue {
+    /// Takes a line, or drops and counts it. Returns whether it was taken.
     fn push(&mut self, line: &[u8], weight: Weight) -> bool {
         let room = match weight {
             Weight::Usual => CAPACITY - RESERVED,
@@ -101,10 +102,10 @@ impl Waiting {
     }
 }
 
-/// Starts the writer of this process's standard error, unless it runs already.
+/// Starts the writer of this process's standard error, if it does not run yet.
 ///
 /// # Errors
-/// No thread can be had.
+/// The thread cannot be started.
 pub fn start() -> io::Result<Stderr> {
     if let Some(stderr) = started() {
         return Ok(stderr.clone());
@@ -113,15 +114,15 @@ pub fn start() -> io::Result<Stderr> {
     Ok(STDERR.get_or_init(|| stderr).clone())
 }
 
-/// The writer of this process's standard error, where it was started.
+/// The writer of this process's standard error, if it was started.
 pub fn started() -> Option<&'static Stderr> {
     STDERR.get()
 }
 
 impl Stderr {
-    /// Starts a writer that hands what there is to `write`, which may block.
+    /// Starts a writer that gives its lines to `write`, which may block.
     fn to(write: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedQueue::default());
         let writer = Writer {
             shared: shared.clone(),
             write,
@@ -134,7 +135,7 @@ impl Stderr {
         Ok(Self(shared))
     }
 
-    /// Hands lines over. Never waits for the reader.
+    /// Gives lines to the writer. Never waits for the reader.
     pub fn push(&self, lines: &[u8], weight: Weight) {
         if !self.0.lock().push(lines, weight) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
@@ -142,12 +143,12 @@ impl Stderr {
         self.0.filled.notify_one();
     }
 
-    /// Waits until all that was handed over is written, at most this long. Whether it is.
+    /// Waits at most `timeout` until all lines are written. Returns whether they are.
     pub fn finish(&self, timeout: Duration) -> bool {
-        let waiting = self.0.lock();
-        let busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.is_empty();
-        let waited = self.0.done.wait_timeout_while(waiting, timeout, busy);
-        let (_waiting, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.lock();
+        let busy = |queue: &mut LineQueue| queue.is_writing || !queue.is_empty();
+        let waited = self.0.done.wait_timeout_while(queue, timeout, busy);
+        let (_queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         !timeout.timed_out()
     }
 
@@ -157,26 +158,26 @@ impl Stderr {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing panics under it; and a log that is a little off is better than none.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
+        // No code panics under this lock, and an inexact log is better than none.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Writer<W> {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
     write: W,
     /// Dropped lines that are not reported yet.
     lost: u64,
-    /// The last write ended within a line.
+    /// Whether the last write ended inside a line.
     is_mid_line: bool,
 }
 
 impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
     fn serve(mut self) {
-        // A terminal in `tostop` stops a process in the background that writes to it, but not where the signal is
-        // blocked. Only in this thread, because jobs would inherit it from the others.
+        // A terminal in `tostop` mode stops a background process that writes to it, unless the signal is blocked.
+        // Blocked only in this thread, because jobs inherit the mask of the other threads.
         let _ = SigSet::from(Signal::SIGTTOU).thread_block();
         let mut batch = Vec::new();
         loop {
@@ -189,19 +190,19 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
 
     /// Waits for something to write.
     fn take(&mut self, batch: &mut Vec<u8>) {
-        let mut waiting = self.shared.lock();
-        waiting.is_writing = false;
-        while waiting.is_empty() {
+        let mut queue = self.shared.lock();
+        queue.is_writing = false;
+        while queue.is_empty() {
             self.shared.done.notify_all();
-            let woken = self.shared.filled.wait(waiting);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+            let woken = self.shared.filled.wait(queue);
+            queue = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::swap(&mut waiting.lines, batch);
-        self.lost += std::mem::take(&mut waiting.dropped);
-        waiting.is_writing = true;
+        std::mem::swap(&mut queue.lines, batch);
+        self.lost += std::mem::take(&mut queue.dropped);
+        queue.is_writing = true;
     }
 
-    /// Writes lines, or counts those that were refused.
+    /// Writes lines, or counts the lines that were refused.
     fn write_all(&mut self, lines: &[u8]) -> bool {
         if self.is_mid_line {
             match self.write_bytes(b"\n") {
@@ -223,7 +224,7 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
         }
     }
 
-    /// The bytes that were not written, where there are any.
+    /// Writes all bytes. The error is the number of bytes that were not written.
     fn write_bytes(&mut self, mut bytes: &[u8]) -> Result<(), usize> {
         while !bytes.is_empty() {
             match (self.write)(bytes) {
@@ -242,16 +243,16 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
         self.shared.dropped.fetch_add(refused, Ordering::Relaxed);
     }
 
-    /// Says how many lines are missing here.
+    /// Reports how many lines are missing here.
     fn tell(&mut self) {
         if self.lost == 0 || self.is_mid_line {
             return;
         }
-        // Comes back to us as bytes, in the form of all other lines.
+        // The log line comes back as bytes in `notice`, in the format of all other lines.
         tracing::warn!(
             target: DROPPED_TARGET,
             lines = self.lost,
-            "log lines were dropped: standard error did not take them"
+            "log lines were dropped: standard error did not accept them"
         );
         let mut notice = std::mem::take(&mut self.shared.lock().notice);
         if notice.is_empty() {
@@ -263,7 +264,8 @@ impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
     }
 }
 
-/// Writes to standard error itself, and waits for room where a process that we share it with made it non-blocking.
+/// Writes to the descriptor of standard error. Waits for space if another process has made the descriptor
+/// non-blocking.
 fn write_stderr(bytes: &[u8]) -> io::Result<usize> {
     let stderr = io::stderr();
     loop {
@@ -283,21 +285,21 @@ mod tests {
 
     use super::*;
 
-    /// Longest that a test waits.
+    /// Longest time that a test waits.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A reader that takes what is written only when it is asked to.
+    /// A reader that takes written bytes only when the test allows it.
     struct Reader {
         written: Receiver<Vec<u8>>,
         allow: SyncSender<io::Result<usize>>,
     }
 
-    /// The writer of such a reader: each write waits for the word of how much of it is taken.
+    /// A writer for such a reader. Each write waits until the test says how many bytes are taken.
     fn stalled() -> (Stderr, Reader) {
         let (tell, written) = sync_channel(1000);
         let (allow, allowed) = sync_channel::<io::Result<usize>>(1000);
         let stderr = Stderr::to(move |bytes| {
-            // Nobody listens once the test is over.
+            // Nobody receives this after the test.
             let _ = tell.send(bytes.to_vec());
             let taken = allowed.recv().unwrap_or(Ok(0))?;
             Ok(taken.min(bytes.len()))
@@ -323,11 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_for_a_reader_that_does_not_read_and_the_newest_lines_are_dropped() {
+    fn a_stalled_reader_blocks_nobody_and_the_newest_lines_are_dropped() {
         let (stderr, reader) = stalled();
         stderr.push(b"the first\n", Weight::Usual);
         assert_eq!(reader.next(), "the first\n");
-        // The writer waits in its write from here on.
+        // From here on the writer waits inside its write.
         for n in 0..1000 {
             stderr.push(&line(n), Weight::Usual);
         }
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(stderr.dropped(), (1000 - room) as u64);
         assert!(!stderr.finish(Duration::ZERO));
 
-        // It flows again: what waited, and then how many are missing at this place.
+        // The reader takes lines again: first the buffered lines, then the number of missing ones.
         reader.allow.send(Ok(usize::MAX)).unwrap();
         let kept = reader.take();
         assert_eq!(kept.lines().count(), room);
@@ -349,19 +351,19 @@ mod tests {
 
     #[test]
     fn the_last_quarter_of_the_room_is_for_warnings_and_errors() {
-        let mut waiting = Waiting::default();
-        while waiting.push(&line(0), Weight::Usual) {}
-        assert_eq!(waiting.lines.len(), CAPACITY - RESERVED);
+        let mut queue = LineQueue::default();
+        while queue.push(&line(0), Weight::Usual) {}
+        assert_eq!(queue.lines.len(), CAPACITY - RESERVED);
         let mut grave = 0;
-        while waiting.push(&line(1), Weight::Grave) {
+        while queue.push(&line(1), Weight::Grave) {
             grave += 1;
         }
         assert_eq!(grave, RESERVED / 1024);
-        assert_eq!(waiting.dropped, 2);
+        assert_eq!(queue.dropped, 2);
     }
 
     #[test]
-    fn what_is_refused_is_counted_and_told_of_where_a_line_can_begin_again() {
+    fn refused_lines_are_counted_and_reported_when_a_line_can_begin_again() {
         let (stderr, reader) = stalled();
         stderr.push(b"whole\nbroken\nrefused\n", Weight::Usual);
         assert_eq!(reader.next(), "whole\nbroken\nrefused\n");

@@ -1,23 +1,23 @@
-//! AMQP 0-9-1's grammar as RabbitMQ and lapin speak it, walked without recursion and without copying. Pure.
+//! AMQP 0-9-1's grammar as RabbitMQ and lapin implement it, checked without recursion and without copying. Pure.
 
-/// Tables and lists in one another, the header table included, that lapin is given and jobs are shown. Its parser
-/// recurses.
+/// Deepest nesting of tables and lists, the header table included, that lapin receives and jobs see. Lapin's parser
+/// recurses, so the depth must be bounded.
 pub(super) const MAX_DEPTH: usize = 64;
 
-/// What a value is, by its type tag.
+/// The form of a value, by its type tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// So many bytes.
+pub(super) enum ValueKind {
+    /// This number of bytes.
     Fixed(usize),
-    /// A length of four bytes, and then so many.
+    /// A length of four bytes, then that number of bytes.
     Sized,
-    /// The same, and they are values.
+    /// A length of four bytes, then values.
     List,
-    /// The same, and they are names with values.
+    /// A length of four bytes, then names with values.
     Table,
 }
 
-impl Kind {
+impl ValueKind {
     pub(super) fn of(tag: u8) -> Option<Self> {
         Some(match tag {
             b'V' => Self::Fixed(0),
@@ -34,10 +34,10 @@ impl Kind {
     }
 }
 
-/// What a property is.
+/// The form of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Property {
-    /// A length of one byte, and then so many.
+pub(super) enum PropertyKind {
+    /// A length of one byte, then that number of bytes.
     Text,
     /// One byte.
     Octet,
@@ -47,30 +47,30 @@ pub(super) enum Property {
     Headers,
 }
 
-/// The properties in their order, from the highest bit of the flags down.
-pub(super) const PROPERTIES: [Property; 14] = [
-    Property::Text,      // content_type
-    Property::Text,      // content_encoding
-    Property::Headers,   // headers
-    Property::Octet,     // delivery_mode
-    Property::Octet,     // priority
-    Property::Text,      // correlation_id
-    Property::Text,      // reply_to
-    Property::Text,      // expiration
-    Property::Text,      // message_id
-    Property::Timestamp, // timestamp
-    Property::Text,      // type
-    Property::Text,      // user_id
-    Property::Text,      // app_id
-    Property::Text,      // cluster_id
+/// The forms of the properties in their order, from the highest bit of the flags down.
+pub(super) const PROPERTIES: [PropertyKind; 14] = [
+    PropertyKind::Text,      // content_type
+    PropertyKind::Text,      // content_encoding
+    PropertyKind::Headers,   // headers
+    PropertyKind::Octet,     // delivery_mode
+    PropertyKind::Octet,     // priority
+    PropertyKind::Text,      // correlation_id
+    PropertyKind::Text,      // reply_to
+    PropertyKind::Text,      // expiration
+    PropertyKind::Text,      // message_id
+    PropertyKind::Timestamp, // timestamp
+    PropertyKind::Text,      // type
+    PropertyKind::Text,      // user_id
+    PropertyKind::Text,      // app_id
+    PropertyKind::Text,      // cluster_id
 ];
 
-/// The flag that says whether the property at this place is there.
+/// The flag that says whether the property at this index is present.
 pub(super) fn flag(place: usize) -> u16 {
     1 << (15 - place)
 }
 
-/// Bytes that are read from the front. `None` wherever fewer are left than the grammar wants.
+/// Reads bytes from the front. Each method returns `None` if fewer bytes are left than it needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -103,51 +103,52 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A length of one byte, and so many.
+    /// A length of one byte, then that number of bytes.
     pub(super) fn short(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
-    /// A length of four bytes, and so many.
+    /// A length of four bytes, then that number of bytes.
     pub(super) fn long(&mut self) -> Option<&'a [u8]> {
         let length = self.u32()?;
         self.take(usize::try_from(length).ok()?)
     }
 }
 
-/// What is demanded beyond the grammar.
+/// Requirements beyond the grammar.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Demands {
-    /// Names are UTF-8.
+pub(super) struct Requirements {
+    /// Names must be UTF-8.
     pub(super) utf8: bool,
-    /// Containers in one another, at most.
+    /// Deepest nesting of containers.
     pub(super) depth: usize,
 }
 
-/// What lapin demands.
-pub(super) const LAPINS: Demands = Demands {
+/// What lapin requires.
+pub(super) const LAPIN_REQUIREMENTS: Requirements = Requirements {
     utf8: true,
     depth: MAX_DEPTH,
 };
 
-/// What a broker demands.
-pub(super) const BROKERS: Demands = Demands {
+/// What a broker requires.
+pub(super) const BROKER_REQUIREMENTS: Requirements = Requirements {
     utf8: false,
     depth: usize::MAX,
 };
 
 /// Whether the content of a container is well formed.
-pub(super) fn is_container(content: &[u8], kind: Kind, demands: Demands) -> bool {
-    walk(content, kind, demands).is_some()
+pub(super) fn is_container(content: &[u8], kind: ValueKind, requirements: Requirements) -> bool {
+    walk(content, kind, requirements).is_some()
 }
 
-fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
-    if demands.depth == 0 {
+fn walk(content: &[u8], kind: ValueKind, requirements: Requirements) -> Option<()> {
+    if requirements.depth == 0 {
         return None;
     }
-    // Where the walk goes on after each container that it is in. Most headers are flat: then nothing is allocated.
-    let mut outer: Vec<(Cursor<'_>, Kind)> = Vec::new();
+    // Where the walk continues after each container around the current one. Most headers are flat, and then nothing
+    // is allocated.
+    let mut outer: Vec<(Cursor<'_>, ValueKind)> = Vec::new();
     let mut inner = (Cursor(content), kind);
     loop {
         let (at, kind) = &mut inner;
@@ -158,22 +159,22 @@ fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
             }
             continue;
         }
-        if *kind == Kind::Table {
+        if *kind == ValueKind::Table {
             let name = at.short()?;
-            if demands.utf8 && !is_utf8(name) {
+            if requirements.utf8 && !is_utf8(name) {
                 return None;
             }
         }
-        match Kind::of(at.u8()?)? {
-            Kind::Fixed(bytes) => {
+        match ValueKind::of(at.u8()?)? {
+            ValueKind::Fixed(bytes) => {
                 at.take(bytes)?;
             }
-            Kind::Sized => {
+            ValueKind::Sized => {
                 at.long()?;
             }
-            deeper @ (Kind::List | Kind::Table) => {
+            deeper @ (ValueKind::List | ValueKind::Table) => {
                 let content = at.long()?;
-                if outer.len() + 1 >= demands.depth {
+                if outer.len() + 1 >= requirements.depth {
                     return None;
                 }
                 outer.push(inner);
@@ -183,7 +184,7 @@ fn walk(content: &[u8], kind: Kind, demands: Demands) -> Option<()> {
     }
 }
 
-/// Whether lapin can read a property list: the flags, and all that they announce, and nothing more.
+/// Whether lapin can read a property list: the flags, the properties that the flags announce, and nothing after them.
 pub(super) fn is_plain(list: &[u8]) -> bool {
     let walk = || {
         let mut at = Cursor(list);
@@ -193,19 +194,19 @@ pub(super) fn is_plain(list: &[u8]) -> bool {
                 continue;
             }
             match property {
-                Property::Text => {
+                PropertyKind::Text => {
                     if !is_utf8(at.short()?) {
                         return None;
                     }
                 }
-                Property::Octet => {
+                PropertyKind::Octet => {
                     at.u8()?;
                 }
-                Property::Timestamp => {
+                PropertyKind::Timestamp => {
                     at.u64()?;
                 }
-                Property::Headers => {
-                    if !is_container(at.long()?, Kind::Table, LAPINS) {
+                PropertyKind::Headers => {
+                    if !is_container(at.long()?, ValueKind::Table, LAPIN_REQUIREMENTS) {
                         return None;
                     }
                 }

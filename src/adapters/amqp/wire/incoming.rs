@@ -1,71 +1,72 @@
-//! What comes from the broker, frame by frame: passed on as it is, replaced, or refused. Pure.
+//! Frames from the broker: each is passed on unchanged, replaced or refused. Pure.
 
 use std::collections::HashMap;
 
 use super::{
     FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN, HEAD,
-    grammar::{Cursor, Kind, LAPINS, is_container, is_plain},
+    grammar::{Cursor, LAPIN_REQUIREMENTS, ValueKind, is_container, is_plain},
     mark,
 };
 use crate::queue::RawTexts;
 
-/// Largest content header that is taken. A broker sends whole what a publisher's frames could hold, and adds to it,
-/// whatever we agreed on.
+/// Largest content header that is accepted. A broker sends a content header whole even if it is larger than the
+/// agreed frame size: it may be as large as the publisher's frames, plus what the broker adds.
 const HEADER_MAX: usize = 16 << 20;
 
-/// Largest frame before its size is agreed on.
+/// Largest frame before the frame size is agreed.
 const GREETING_MAX: usize = 64 << 10;
 
-/// What a frame's bytes are to become.
+/// What to do with the bytes of a frame.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Look {
-    /// So many bytes go on as they are. More than were seen, of a body.
+pub enum FrameAction {
+    /// Pass on this number of bytes unchanged. For a body this can be more than `look` has seen.
     Pass(usize),
-    /// It is decided once so many bytes are there.
+    /// Look again when this number of bytes has arrived.
     Wait(usize),
-    /// So many bytes are replaced.
+    /// Replace this number of bytes by these.
     Replace(usize, Vec<u8>),
 }
 
-/// Why a connection is given up: what comes is not what a broker sends.
+/// Why the connection is closed: no broker sends these bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refused {
-    /// Larger than what was agreed on, or than what anything takes.
+pub enum FrameError {
+    /// The frame is larger than the agreed size, or than the largest content header.
     #[error("the broker sent a frame of {0} bytes, which is too large")]
     TooLarge(usize),
-    /// Not a kind of frame.
+    /// The frame has an unknown type.
     #[error("the broker sent a frame of the unknown type {0}")]
     Type(u8),
-    /// A frame that does not end where it says.
-    #[error("the broker sent a frame without its end")]
+    /// The frame does not end where its size says.
+    #[error("the broker sent a frame without an end byte")]
     End,
-    /// A method that no broker sends, or that is cut short.
-    #[error("the broker sent the method {0}.{1}, which it may not, or not whole")]
+    /// The frame holds a method that brokers do not send, or a method that is cut short.
+    #[error("the broker sent the method {0}.{1}, which is not allowed or is cut short")]
     Method(u16, u16),
-    /// A content header that is cut short.
+    /// The frame holds a content header that is cut short.
     #[error("the broker sent a content header that is cut short")]
     Header,
 }
 
-/// The walk through what comes.
+/// Checks the frames from the broker.
 #[derive(Debug)]
-pub struct Incoming {
-    /// What our side asks for; 0 for whatever the broker has.
+pub struct IncomingFrames {
+    /// The frame size that our side asks for, in bytes; 0 accepts the broker's size.
     ours: u32,
     agreed: Option<usize>,
-    /// Exchange and routing key of deliveries whose content header is still to come, where lapin cannot read them.
-    names: HashMap<u16, Names>,
+    /// Exchange and routing key of deliveries whose content header has not arrived, if lapin cannot read them. The
+    /// map's key is the channel.
+    names: HashMap<u16, DeliveryNames>,
 }
 
 #[derive(Debug)]
-struct Names {
+struct DeliveryNames {
     exchange: Vec<u8>,
     routing_key: Vec<u8>,
 }
 
-impl Incoming {
-    /// A walk on a connection of which our side asks for frames of so many bytes.
+impl IncomingFrames {
+    /// For a connection on which our side asks for this frame size, in bytes.
     pub fn new(ours: Option<u32>) -> Self {
         Self {
             ours: ours.unwrap_or(0),
@@ -78,13 +79,13 @@ impl Incoming {
         self.agreed.unwrap_or(GREETING_MAX)
     }
 
-    /// Looks at bytes that begin with a frame.
+    /// Decides about the frame at the front of `bytes`.
     ///
     /// # Errors
-    /// The connection is to be given up.
-    pub fn look(&mut self, bytes: &[u8]) -> Result<Look, Refused> {
+    /// The connection must be closed.
+    pub fn look(&mut self, bytes: &[u8]) -> Result<FrameAction, FrameError> {
         let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
-            return Ok(Look::Wait(HEAD));
+            return Ok(FrameAction::Wait(HEAD));
         };
         let [kind, channel @ .., _, _, _, _] = *head;
         let [_, _, _, size @ ..] = *head;
@@ -94,33 +95,33 @@ impl Incoming {
         let limit = match kind {
             FRAME_HEADER => HEADER_MAX,
             FRAME_METHOD | FRAME_BODY | FRAME_HEARTBEAT => self.frame_max(),
-            // A broker of another protocol says so by its own header, and lapin says it well.
-            b'A' if self.agreed.is_none() => return Ok(Look::Pass(HEAD + 1)),
-            other => return Err(Refused::Type(other)),
+            // A broker of another protocol answers with a protocol header. Lapin reports that well.
+            b'A' if self.agreed.is_none() => return Ok(FrameAction::Pass(HEAD + 1)),
+            other => return Err(FrameError::Type(other)),
         };
         if length > limit {
-            return Err(Refused::TooLarge(length));
+            return Err(FrameError::TooLarge(length));
         }
         if kind == FRAME_BODY || kind == FRAME_HEARTBEAT {
-            return Ok(Look::Pass(length));
+            return Ok(FrameAction::Pass(length));
         }
         let Some((payload, end)) = bytes
             .get(HEAD..length)
             .and_then(<[u8]>::split_last_chunk::<1>)
             .map(|(payload, [end])| (payload, *end))
         else {
-            return Ok(Look::Wait(length));
+            return Ok(FrameAction::Wait(length));
         };
         if end != FRAME_END {
-            return Err(Refused::End);
+            return Err(FrameError::End);
         }
         let replaced = match kind {
             FRAME_METHOD => self.method(channel, payload)?,
             _ => self.header(channel, payload, length)?,
         };
         Ok(match replaced {
-            None => Look::Pass(length),
-            Some(replaced) => Look::Replace(length, replaced),
+            None => FrameAction::Pass(length),
+            Some(replaced) => FrameAction::Replace(length, replaced),
         })
     }
 
@@ -129,10 +130,10 @@ impl Incoming {
         channel: u16,
         payload: &[u8],
         length: usize,
-    ) -> Result<Option<Vec<u8>>, Refused> {
+    ) -> Result<Option<Vec<u8>>, FrameError> {
         let (fixed, list) = payload
             .split_first_chunk::<{ mark::FIXED }>()
-            .ok_or(Refused::Header)?;
+            .ok_or(FrameError::Header)?;
         let names = match self.names.is_empty() {
             true => None,
             false => self.names.remove(&channel),
@@ -143,22 +144,22 @@ impl Incoming {
         let [_, _, _, _, body @ ..] = *fixed;
         let body = u64::from_be_bytes(body);
         let preface = Preface::write(names, list);
-        let mut out = mark::frame(channel, body, preface.len()).ok_or(Refused::Header)?;
+        let mut out = mark::frame(channel, body, preface.len()).ok_or(FrameError::Header)?;
         for part in preface.chunks(self.frame_max() - HEAD - 1) {
             frame(&mut out, FRAME_BODY, channel, part);
         }
         Ok(Some(out))
     }
 
-    fn method(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
+    fn method(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
         let mut at = Cursor(payload);
         let (Some(class), Some(method)) = (at.u16(), at.u16()) else {
-            return Err(Refused::Method(0, 0));
+            return Err(FrameError::Method(0, 0));
         };
         if !self.names.is_empty() {
             self.names.remove(&channel);
         }
-        let refused = Refused::Method(class, method);
+        let refused = FrameError::Method(class, method);
         let Some(layout) = layout(class, method) else {
             return Err(refused);
         };
@@ -172,47 +173,49 @@ impl Incoming {
         if is_plain {
             return Ok(None);
         }
-        let mut mended = payload[..4].to_vec();
+        let mut repaired = payload[..4].to_vec();
         let mut names = Vec::new();
         fields(layout, arguments, |field, _| {
             match field {
-                Field::Short(text) => {
+                Argument::Short(text) => {
                     let shown = RawTexts::default().show(text);
                     let mut end = shown.len().min(usize::from(u8::MAX));
                     while !shown.is_char_boundary(end) {
                         end -= 1;
                     }
-                    mended.push(end as u8);
-                    mended.extend_from_slice(&shown.as_bytes()[..end]);
+                    repaired.push(end as u8);
+                    repaired.extend_from_slice(&shown.as_bytes()[..end]);
                     names.push(text);
                 }
-                // Only a greeting has one, of which nothing is lost that matters.
-                Field::Table(content) if !is_container(content, Kind::Table, LAPINS) => {
-                    mended.extend_from_slice(&[0; 4]);
+                // Only a greeting has a table, and nothing of it is needed.
+                Argument::Table(content)
+                    if !is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS) =>
+                {
+                    repaired.extend_from_slice(&[0; 4]);
                 }
-                Field::Table(content) => {
-                    mended.extend_from_slice(&(content.len() as u32).to_be_bytes());
-                    mended.extend_from_slice(content);
+                Argument::Table(content) => {
+                    repaired.extend_from_slice(&(content.len() as u32).to_be_bytes());
+                    repaired.extend_from_slice(content);
                 }
-                Field::Other(bytes) => mended.extend_from_slice(bytes),
+                Argument::Other(bytes) => repaired.extend_from_slice(bytes),
             }
             true
         });
-        // Both have them last; their own texts are unlike the others in that copies carry them.
+        // Both methods have these two texts last. Only these are kept, because copies carry them.
         if let ((60, 60) | (60, 71), [.., exchange, routing_key]) = ((class, method), &names[..]) {
-            let names = Names {
+            let names = DeliveryNames {
                 exchange: exchange.to_vec(),
                 routing_key: routing_key.to_vec(),
             };
             self.names.insert(channel, names);
         }
-        let mut out = Vec::with_capacity(mended.len() + HEAD + 1);
-        frame(&mut out, FRAME_METHOD, channel, &mended);
+        let mut out = Vec::with_capacity(repaired.len() + HEAD + 1);
+        frame(&mut out, FRAME_METHOD, channel, &repaired);
         Ok(Some(out))
     }
 
-    /// Notes what is agreed on, as lapin will. It takes memory for many frames of what the broker names: 0 is its word
-    /// for no limit, which would be all there is.
+    /// Notes the agreed frame size, by lapin's rule. A `frame_max` of 0 means no limit. Lapin allocates memory for
+    /// many frames of the size that the broker names, so a broker without a limit is given ours.
     fn tune(&mut self, channel: u16, payload: &[u8]) -> Option<Vec<u8>> {
         let mut at = Cursor(payload.get(6..)?);
         let said = at.u32()?;
@@ -236,22 +239,22 @@ impl Incoming {
     }
 }
 
-/// What stands before the body of a marked message.
+/// The bytes that precede the body of a marked message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Preface<'a> {
-    /// Exchange and routing key, where lapin could not read them.
+    /// Exchange and routing key, if lapin could not read them.
     pub(super) names: Option<(&'a [u8], &'a [u8])>,
     /// The property list.
     pub(super) list: &'a [u8],
 }
 
 impl<'a> Preface<'a> {
-    fn write(names: Option<Names>, list: &[u8]) -> Vec<u8> {
+    fn write(names: Option<DeliveryNames>, list: &[u8]) -> Vec<u8> {
         let mut preface = Vec::with_capacity(list.len() + 1);
         preface.push(u8::from(names.is_some()));
         if let Some(names) = names {
             for name in [names.exchange, names.routing_key] {
-                // Each was a short string a moment ago.
+                // Both were short strings, so each length fits one byte.
                 preface.push(name.len() as u8);
                 preface.extend_from_slice(&name);
             }
@@ -260,7 +263,7 @@ impl<'a> Preface<'a> {
         preface
     }
 
-    /// `None` for what we did not write.
+    /// Reads a preface that [`write`](Self::write) made; `None` for other bytes.
     pub(super) fn read(preface: &'a [u8]) -> Option<Self> {
         let mut at = Cursor(preface);
         let names = match at.u8()? {
@@ -281,8 +284,8 @@ fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
 
 const TUNE: (u16, u16) = (10, 30);
 
-/// The arguments of each method that a broker may send: `o` one byte, `h` two, `l` four, `L` eight, `s` a short and `S` a
-/// long string, `F` a table. A method that only clients send is not listed, even where it has a table.
+/// The arguments of each method that a broker may send: `o` is one byte, `h` two, `l` four, `L` eight, `s` a short
+/// string, `S` a long string, `F` a table. A method that only clients send is not listed, even if it has a table.
 fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
     Some(match (class, method) {
         // connection: start, secure, tune, open-ok, close, close-ok, blocked, unblocked, update-secret-ok
@@ -299,7 +302,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
         (20, 20 | 21) => b"o",
         (20, 40) => b"hshh",
         (20, 41) => b"",
-        // access: request-ok; exchange: all their answers
+        // access: request-ok; exchange: all answers
         (30, 11) => b"h",
         (40, 11 | 21 | 31 | 51) => b"",
         // queue: declare-ok, bind-ok, purge-ok, delete-ok, unbind-ok
@@ -315,7 +318,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
         (60, 71) => b"Lossl",
         (60, 72) => b"s",
         (60, 80 | 120) => b"Lo",
-        // confirm and tx: their answers
+        // confirm and tx: all answers
         (85, 11) => b"",
         (90, 11 | 21 | 31) => b"",
         _ => return None,
@@ -324,19 +327,19 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
 
 /// One argument of a method.
 #[derive(Debug)]
-enum Field<'a> {
+enum Argument<'a> {
     Short(&'a [u8]),
     Table(&'a [u8]),
-    /// As it stands.
+    /// Any other argument, as its bytes.
     Other(&'a [u8]),
 }
 
-/// Hands each argument to `each`, with whether lapin can read it; whether it was true of all. `None` where they are not
-/// what the method has.
+/// Calls `each` with every argument and whether lapin can read it. Returns whether all calls returned true, or `None`
+/// if the arguments do not match the layout.
 fn fields<'a>(
     layout: &[u8],
     mut at: Cursor<'a>,
-    mut each: impl FnMut(Field<'a>, bool) -> bool,
+    mut each: impl FnMut(Argument<'a>, bool) -> bool,
 ) -> Option<bool> {
     let mut all = true;
     for kind in layout {
@@ -345,20 +348,20 @@ fn fields<'a>(
             b's' => {
                 let text = at.short()?;
                 (
-                    Field::Short(text),
+                    Argument::Short(text),
                     text.is_ascii() || std::str::from_utf8(text).is_ok(),
                 )
             }
             b'F' => {
                 let content = at.long()?;
                 (
-                    Field::Table(content),
-                    is_container(content, Kind::Table, LAPINS),
+                    Argument::Table(content),
+                    is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS),
                 )
             }
             b'S' => {
                 at.long()?;
-                (Field::Other(&begin[..begin.len() - at.0.len()]), true)
+                (Argument::Other(&begin[..begin.len() - at.0.len()]), true)
             }
             fixed => {
                 let bytes = match fixed {
@@ -367,7 +370,7 @@ fn fields<'a>(
                     b'l' => 4,
                     _ => 8,
                 };
-                (Field::Other(at.take(bytes)?), true)
+                (Argument::Other(at.take(bytes)?), true)
             }
         };
         all &= each(field, plain);

@@ -1,17 +1,20 @@
-//! A message's property list, read and written as the wire has it: what lapin can do neither with. Pure.
+//! Property lists as they are encoded, read and written for the cases that lapin cannot handle. Pure.
 
 use bytes::Bytes;
 
-use super::grammar::{BROKERS, Cursor, Kind, MAX_DEPTH, PROPERTIES, Property, flag, is_container};
+use super::grammar::{
+    BROKER_REQUIREMENTS, Cursor, MAX_DEPTH, PROPERTIES, PropertyKind, ValueKind, flag, is_container,
+};
 use crate::queue::{
     HeaderValue, Headers, Properties, QueueError, QueueErrorKind, RawTexts, UnreadValue,
 };
 
-/// Header with what could not be read of a list that is malformed. It is kept so because a broker would refuse it.
+/// Header for the unreadable rest of a malformed list. A broker would refuse the rest itself in a copy, so it is kept
+/// as bytes.
 const MALFORMED: &str = "x-malformed-properties";
 
-/// Reads a list as far as it can be read. Texts that are not UTF-8 are shown escaped and noted in `raw`, which may hold
-/// some of the message's already.
+/// Reads a list as far as possible. Texts that are not UTF-8 are escaped and stored in `raw`, which may hold some
+/// texts of the message already.
 pub(super) fn read(list: &[u8], raw: RawTexts) -> (Properties, Headers) {
     let mut reader = Reader {
         raw,
@@ -36,7 +39,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Leaves `at` where the list is malformed, or where it ends.
+    /// Stops with `at` where the list is malformed, or at its end.
     fn list(&mut self, at: &mut Cursor<'_>, properties: &mut Properties, headers: &mut Headers) {
         let Some(flags) = at.u16() else {
             return;
@@ -49,12 +52,12 @@ impl Reader {
             }
             let begin = *at;
             let read = match property {
-                Property::Text => at
+                PropertyKind::Text => at
                     .short()
                     .map(|text| texts[place] = Some(self.raw.show(text))),
-                Property::Octet => at.u8().map(|octet| octets[place] = Some(octet)),
-                Property::Timestamp => at.u64().map(|time| properties.timestamp = Some(time)),
-                Property::Headers => at.long().map(|content| *headers = self.table(content, 1)),
+                PropertyKind::Octet => at.u8().map(|octet| octets[place] = Some(octet)),
+                PropertyKind::Timestamp => at.u64().map(|time| properties.timestamp = Some(time)),
+                PropertyKind::Headers => at.long().map(|content| *headers = self.table(content, 1)),
             };
             if read.is_none() {
                 *at = begin;
@@ -95,7 +98,7 @@ impl Reader {
         };
     }
 
-    /// Recurses as deep as values are read at all.
+    /// Recurses at most to the depth to which values are read.
     fn table(&mut self, content: &[u8], depth: usize) -> Headers {
         let mut table = Headers::new();
         let mut at = Cursor(content);
@@ -132,7 +135,7 @@ impl Reader {
         values
     }
 
-    /// The value at `at`, in a container of this depth.
+    /// The value at `at`, in a container at this depth.
     fn value(&mut self, at: &mut Cursor<'_>, depth: usize) -> Option<HeaderValue> {
         let begin = at.0;
         let tag = at.u8()?;
@@ -157,14 +160,14 @@ impl Reader {
             b'V' => HeaderValue::Void,
             b'A' | b'F' => {
                 let content = at.long()?;
-                let kind = Kind::of(tag)?;
+                let kind = ValueKind::of(tag)?;
                 let encoded = || Bytes::copy_from_slice(&begin[..begin.len() - at.0.len()]);
                 if depth < MAX_DEPTH {
                     match kind {
-                        Kind::Table => HeaderValue::Table(self.table(content, depth + 1)),
+                        ValueKind::Table => HeaderValue::Table(self.table(content, depth + 1)),
                         _ => HeaderValue::List(self.list_of(content, depth + 1)),
                     }
-                } else if is_container(content, kind, BROKERS) {
+                } else if is_container(content, kind, BROKER_REQUIREMENTS) {
                     HeaderValue::Unread(UnreadValue::new(encoded()))
                 } else {
                     HeaderValue::Binary(encoded())
@@ -175,7 +178,7 @@ impl Reader {
     }
 }
 
-/// Whether lapin can write a list of these.
+/// Whether lapin can write these properties and headers.
 pub(super) fn is_plain(properties: &Properties, headers: &Headers) -> bool {
     properties.raw.is_empty() && !headers.values().any(holds_unread)
 }
@@ -189,10 +192,11 @@ fn holds_unread(value: &HeaderValue) -> bool {
     }
 }
 
-/// Writes a list.
+/// Encodes a property list.
 ///
 /// # Errors
-/// [`TooLarge`](QueueErrorKind::TooLarge) where a text is longer than 255 bytes, or a value than four bytes can say.
+/// [`TooLarge`](QueueErrorKind::TooLarge) if a text is longer than 255 bytes, or the length of a value does not fit
+/// four bytes.
 pub(super) fn write(properties: &Properties, headers: &Headers) -> Result<Vec<u8>, QueueError> {
     let mut writer = Writer {
         raw: &properties.raw,
@@ -245,22 +249,22 @@ impl Writer<'_> {
         for (place, property) in PROPERTIES.into_iter().enumerate() {
             let before = self.out.len();
             match property {
-                Property::Text => {
+                PropertyKind::Text => {
                     let text = texts.iter().find(|(at, _)| *at == place)?.1;
                     if let Some(text) = text {
                         self.short(text)?;
                     }
                 }
-                Property::Octet => {
+                PropertyKind::Octet => {
                     let octet = if place == 3 { delivery_mode } else { priority };
                     self.out.extend(octet.iter());
                 }
-                Property::Timestamp => {
+                PropertyKind::Timestamp => {
                     self.out
                         .extend(timestamp.iter().flat_map(|time| time.to_be_bytes()));
                 }
-                Property::Headers if headers.is_empty() => {}
-                Property::Headers => self.table(headers)?,
+                PropertyKind::Headers if headers.is_empty() => {}
+                PropertyKind::Headers => self.table(headers)?,
             }
             if self.out.len() > before {
                 flags |= flag(place);
@@ -283,7 +287,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// What `content` writes, with its length before it.
+    /// Writes `content` with its length before it.
     fn sized(&mut self, content: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
         let at = self.out.len();
         self.out.extend_from_slice(&[0; 4]);

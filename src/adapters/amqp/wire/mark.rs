@@ -1,9 +1,9 @@
-//! The mark: how a property list that lapin cannot read or write goes past it, in front of the message's body. Pure.
+//! The mark: a property list that lapin cannot read or write travels at the start of the message's body. Pure.
 //!
-//! A marked content header has one header, whose name is a secret of this process and whose value is the length of a
-//! *preface*: so many bytes at the start of the body are not the body's. Nobody outside knows the name, so nobody can
-//! mark a message; what lapin drops is gone with its body, so nothing is kept anywhere; and a body takes several frames,
-//! so a list of any size fits.
+//! A marked content header has exactly one header. Its name is a secret of this process, and its value is the length
+//! of the *preface*: the bytes at the start of the body that do not belong to the body. Nobody outside knows the
+//! name, so nobody else can mark a message. When lapin drops a message, its preface is dropped with its body, so no
+//! other state is needed. A body can have several frames, so a list of any size fits.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
@@ -14,16 +14,16 @@ use lapin::{
 
 use super::{FRAME_END, FRAME_HEADER, HEAD, grammar::flag};
 
-/// Class `basic`: the only one with content.
+/// Class `basic`, the only class with content.
 pub(super) const CLASS_BASIC: u16 = 60;
-/// Class, weight and body's size, before the property list.
+/// Class, weight and body size. They precede the property list.
 pub(super) const FIXED: usize = 12;
 const NAME: usize = 32;
 const TABLE: usize = 1 + NAME + 1 + 4;
 const LIST: usize = 2 + 4 + TABLE;
-/// A marked content header's payload.
+/// Size of a marked content header's payload, in bytes.
 pub(super) const PAYLOAD: usize = FIXED + LIST;
-/// Its frame.
+/// Size of a marked content header's frame, in bytes.
 pub(super) const FRAME: usize = HEAD + PAYLOAD + 1;
 
 fn name() -> &'static str {
@@ -31,9 +31,9 @@ fn name() -> &'static str {
     NAME.get_or_init(|| format!("{:032x}", rand::random::<u128>()))
 }
 
-/// Frame of a content header that is marked, for `body` bytes of body behind `preface` bytes.
+/// The frame of a marked content header, for `preface` bytes of preface and `body` bytes of body.
 ///
-/// `None` where that is more than can be said.
+/// `None` if a length does not fit its field.
 pub(super) fn frame(channel: u16, body: u64, preface: usize) -> Option<Vec<u8>> {
     let length = u32::try_from(preface).ok()?;
     let body = body.checked_add(length.into())?;
@@ -54,14 +54,14 @@ pub(super) fn frame(channel: u16, body: u64, preface: usize) -> Option<Vec<u8>> 
     Some(frame)
 }
 
-/// What is marked so, as lapin writes it.
+/// The properties that lapin writes as a mark.
 pub(super) fn properties(preface: usize) -> Option<BasicProperties> {
     let length = AMQPValue::LongUInt(u32::try_from(preface).ok()?);
     let table = BTreeMap::from([(ShortString::try_new(name()).ok()?, length)]);
     Some(BasicProperties::default().with_headers(FieldTable::from(table)))
 }
 
-/// The preface's length, where lapin's reading of a content header is marked.
+/// The length of the preface, or `None` if these properties are not a mark.
 pub(super) fn preface(properties: &BasicProperties) -> Option<usize> {
     let table = properties.headers().as_ref()?.inner();
     if table.len() != 1 {
@@ -73,7 +73,7 @@ pub(super) fn preface(properties: &BasicProperties) -> Option<usize> {
     }
 }
 
-/// Channel, body's size without the preface, and the preface's length, where a frame of [`FRAME`] bytes is marked.
+/// Channel, size of the body without its preface, and length of the preface; `None` if the frame is not marked.
 pub(super) fn read(frame: &[u8; FRAME]) -> Option<(u16, u64, usize)> {
     let channel = u16::from_be_bytes([frame[1], frame[2]]);
     let (size, list) = frame[HEAD + 4..].split_first_chunk::<8>()?;
@@ -91,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_mark_is_what_lapin_writes_and_is_read_back() {
-        let frame = frame(7, 1_000, 300).expect("it can be said");
+        let frame = frame(7, 1_000, 300).expect("the lengths fit");
         assert_eq!(frame.len(), FRAME);
         let as_array: &[u8; FRAME] = frame.as_slice().try_into().expect("its size");
         assert_eq!(read(as_array), Some((7, 1_000, 300)));
-        let properties = properties(300).expect("it can be said");
+        let properties = properties(300).expect("the lengths fit");
         assert_eq!(preface(&properties), Some(300));
         let table = properties.headers().as_ref().expect("a table");
         let flags = gen_short_uint(properties.bitmask())(Vec::new().into()).expect("two bytes");
@@ -104,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_another_name_is_none() {
-        let mut frame = frame(1, 0, 2).expect("it can be said");
+    fn a_mark_with_another_name_is_ignored() {
+        let mut frame = frame(1, 0, 2).expect("the lengths fit");
         frame[HEAD + FIXED + 8] ^= 1;
         assert_eq!(read(frame.as_slice().try_into().expect("its size")), None);
         let table = BTreeMap::from([("0".repeat(32).into(), AMQPValue::LongUInt(2))]);

@@ -1,17 +1,17 @@
-//! A stream of our own between the socket and lapin, so that no message costs more than itself.
+//! A stream between the socket and lapin, so that no odd message does more harm than to itself.
 //!
-//! lapin gives up the connection over a text that is not UTF-8, and its parser recurses: a header nested a few thousand
-//! deep overflows its stack. AMQP allows both. So whatever comes is walked before lapin sees it, without recursion and
-//! without a copy; a content header that lapin cannot take goes past it as the start of the body, and `message` reads
-//! it there. What goes the other way likewise, so that copies and replies carry the bytes that came. A frame that is
-//! larger than agreed is refused before there is memory for it.
+//! Lapin closes the connection when a text is not UTF-8. Its parser recurses, so a header that is nested a few
+//! thousand levels deep overflows the stack. AMQP allows both. So every frame is checked before lapin sees it,
+//! without recursion and without a copy. A content header that lapin cannot read is passed on as the start of the
+//! body, and `message` reads it from there. In the other direction it works the same way, so that copies and replies
+//! carry the received bytes. A frame that is larger than agreed is refused before memory is allocated for it.
 //!
 //! ```text
-//!   socket ──► Incoming ──► lapin ──► message()        properties with texts escaped, and the bytes they are
-//!   socket ◄── Outgoing ◄── lapin ◄── properties()     the same bytes
+//!   socket ──► IncomingFrames ──► lapin ──► message()        properties with escaped texts, and their bytes
+//!   socket ◄── OutgoingFrames ◄── lapin ◄── properties()     the same bytes
 //! ```
 //!
-//! Public for benches and fuzzing alone; nothing here is part of the library's interface.
+//! Public only for benchmarks and fuzzing. Nothing here is part of the library's interface.
 
 mod grammar;
 mod incoming;
@@ -26,8 +26,8 @@ use lapin::BasicProperties;
 use self::incoming::Preface;
 pub(super) use self::stream::{WireRuntime, runtime};
 pub use self::{
-    incoming::{Incoming, Look, Refused},
-    outgoing::Outgoing,
+    incoming::{FrameAction, FrameError, IncomingFrames},
+    outgoing::OutgoingFrames,
     stream::Wire,
 };
 pub(super) use crate::config::FRAME_MAX;
@@ -38,27 +38,31 @@ const FRAME_HEADER: u8 = 2;
 const FRAME_BODY: u8 = 3;
 const FRAME_HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xce;
-/// Type, channel and size.
+/// Size of type, channel and size, in bytes.
 const HEAD: usize = 7;
 
-/// Smallest size that frames may be agreed to have.
+/// Smallest frame size that can be agreed, in bytes.
 const FRAME_MIN: u32 = 4096;
 
-/// Whether bytes begin with a table that lapin's parser can take.
+/// Whether bytes begin with a table that lapin's parser can read.
 pub(super) fn begins_with_table(bytes: &[u8]) -> bool {
     grammar::Cursor(bytes).long().is_some_and(|content| {
-        grammar::is_container(content, grammar::Kind::Table, grammar::LAPINS)
+        grammar::is_container(
+            content,
+            grammar::ValueKind::Table,
+            grammar::LAPIN_REQUIREMENTS,
+        )
     })
 }
 
-/// How much of a delivery's body is not the body's, where lapin could not read its content header.
+/// The length of the preface in a delivery's body, or `None` if lapin could read the content header.
 pub(super) fn preface(delivery: &lapin::message::Delivery) -> Option<usize> {
     mark::preface(&delivery.properties)
 }
 
-/// The message of a delivery that has such a preface.
+/// The message of a delivery with a preface of this length.
 pub(super) fn message(delivery: lapin::message::Delivery, length: usize) -> Message {
-    // Both are there: the walk wrote them.
+    // Both reads succeed: our own stream wrote the preface.
     let mut body = Bytes::from(delivery.data);
     let preface = body.split_to(length.min(body.len()));
     let preface = Preface::read(&preface).unwrap_or(Preface {
@@ -81,7 +85,8 @@ pub(super) fn message(delivery: lapin::message::Delivery, length: usize) -> Mess
     }
 }
 
-/// Properties that lapin can write, and a body, which become these ones on the wire; `None` where lapin can write these.
+/// Properties and a body that lapin can write, and that the stream turns into these properties. `None` if lapin can
+/// write these properties itself.
 pub(super) fn properties(
     properties: &Properties,
     headers: &Headers,

@@ -1,39 +1,39 @@
-//! What goes to the broker: frames as lapin wrote them, and in the place of a marked content header the real one, which
-//! stands at the start of the body. Pure.
+//! Frames to the broker. They pass unchanged, except that a marked content header is replaced by the real one, which
+//! lapin writes at the start of the body. Pure.
 
 use super::{FRAME_BODY, FRAME_END, FRAME_HEADER, HEAD, mark};
 
-/// The protocol's own header, which comes once and first. It is as long as an empty frame.
+/// The protocol header, sent once, before all frames. It is as long as an empty frame.
 const PROTOCOL: &[u8] = b"AMQP";
 
-/// The walk through what goes.
+/// Checks the frames to the broker.
 #[derive(Debug, Default)]
-pub struct Outgoing {
-    /// Bytes of the frame at hand that go on as they are.
+pub struct OutgoingFrames {
+    /// Bytes of the current frame that pass unchanged.
     pass: usize,
-    /// Bytes that are lapin's and not the broker's: the end mark of a frame that is gone.
+    /// Bytes to drop: the end byte of a removed frame.
     skip: usize,
-    /// The start of a frame of which it is not clear yet what it is.
+    /// The start of a frame whose kind is not known yet.
     head: Vec<u8>,
-    collecting: Option<Collecting>,
+    pending: Option<PendingList>,
 }
 
-/// A property list on its way: its content header is written once it is whole.
+/// A property list that is not complete yet. Its content header is written when it is.
 #[derive(Debug)]
-struct Collecting {
+struct PendingList {
     channel: u16,
     body: u64,
     length: usize,
     list: Vec<u8>,
-    /// Bytes of a body frame that are still the list's, and bytes of the same frame that are the body's.
+    /// Bytes of the current body frame that still belong to the list, and bytes that belong to the body.
     now: Option<(usize, usize)>,
 }
 
-impl Outgoing {
-    /// Bytes at the front that go on as they are. A number of them may be written, and then [`passed`](Self::passed)
-    /// is told; 0 means that [`walk`](Self::walk) is to have them.
+impl OutgoingFrames {
+    /// Number of bytes at the front that pass unchanged. The caller may write all or some of them, and then calls
+    /// [`passed`](Self::passed). If it is 0, the caller gives the bytes to [`walk`](Self::walk).
     pub fn plain(&self, bytes: &[u8]) -> usize {
-        if self.skip > 0 || !self.head.is_empty() || self.collecting.is_some() {
+        if self.skip > 0 || !self.head.is_empty() || self.pending.is_some() {
             return 0;
         }
         let mut at = self.pass.min(bytes.len());
@@ -43,17 +43,17 @@ impl Outgoing {
         at
     }
 
-    /// Notes that the first `written` of these bytes are written, which [`plain`](Self::plain) allowed.
+    /// Notes that the first `written` of these bytes are written. [`plain`](Self::plain) must have allowed them.
     pub fn passed(&mut self, bytes: &[u8], written: usize) {
         let mut end = self.pass;
         while end < written {
-            // The whole frame's length: its start was looked at before it was allowed.
+            // The start of this frame was complete when `plain` allowed it, so its length is known.
             end += plain_frame(&bytes[end..]).unwrap_or(written - end);
         }
         self.pass = end - written;
     }
 
-    /// Takes bytes in, and writes to `out` what is to be sent.
+    /// Consumes `bytes`, and appends to `out` the bytes to send.
     pub fn walk(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             if self.pass > 0 {
@@ -65,13 +65,13 @@ impl Outgoing {
                 let step = self.skip.min(bytes.len());
                 self.skip -= step;
                 bytes = &bytes[step..];
-            } else if let Some(collecting) = &mut self.collecting
-                && let Some((left, body)) = collecting.now
+            } else if let Some(pending) = &mut self.pending
+                && let Some((left, body)) = pending.now
             {
                 let (now, rest) = bytes.split_at(left.min(bytes.len()));
-                collecting.list.extend_from_slice(now);
+                pending.list.extend_from_slice(now);
                 bytes = rest;
-                collecting.now = Some((left - now.len(), body));
+                pending.now = Some((left - now.len(), body));
                 if left == now.len() {
                     self.taken(body, out);
                 }
@@ -83,24 +83,24 @@ impl Outgoing {
         }
     }
 
-    /// A frame's share of the list is in; so many bytes of it are body.
+    /// The list's part of a body frame is complete. The rest of the frame is `body` bytes of body.
     fn taken(&mut self, body: usize, out: &mut Vec<u8>) {
-        let Some(collecting) = &mut self.collecting else {
+        let Some(pending) = &mut self.pending else {
             return;
         };
-        collecting.now = None;
-        let channel = collecting.channel;
-        if collecting.list.len() == collecting.length {
-            let payload = mark::FIXED + collecting.list.len();
+        pending.now = None;
+        let channel = pending.channel;
+        if pending.list.len() == pending.length {
+            let payload = mark::FIXED + pending.list.len();
             out.push(FRAME_HEADER);
             out.extend_from_slice(&channel.to_be_bytes());
             out.extend_from_slice(&(payload as u32).to_be_bytes());
             out.extend_from_slice(&mark::CLASS_BASIC.to_be_bytes());
             out.extend_from_slice(&[0; 2]);
-            out.extend_from_slice(&collecting.body.to_be_bytes());
-            out.extend_from_slice(&collecting.list);
+            out.extend_from_slice(&pending.body.to_be_bytes());
+            out.extend_from_slice(&pending.list);
             out.push(FRAME_END);
-            self.collecting = None;
+            self.pending = None;
         }
         if body > 0 {
             out.push(FRAME_BODY);
@@ -112,7 +112,7 @@ impl Outgoing {
         }
     }
 
-    /// One byte more of a frame's start is there.
+    /// Called after each byte of a frame's start.
     fn headed(&mut self, out: &mut Vec<u8>) {
         let Some((head, _)) = self.head.split_first_chunk::<HEAD>() else {
             return;
@@ -123,21 +123,21 @@ impl Outgoing {
             out.append(&mut self.head);
             return;
         }
-        if let Some(collecting) = &mut self.collecting
+        if let Some(pending) = &mut self.pending
             && kind == FRAME_BODY
-            && channel == collecting.channel
+            && channel == pending.channel
         {
-            let left = collecting.length - collecting.list.len();
-            collecting.now = Some((left.min(size), size - left.min(size)));
+            let left = pending.length - pending.list.len();
+            pending.now = Some((left.min(size), size - left.min(size)));
             self.head.clear();
             if size == 0 {
                 self.taken(0, out);
             }
             return;
         }
-        // lapin drops the rest of a publish whose channel the broker has closed, which listens no more.
-        self.collecting
-            .take_if(|collecting| channel == collecting.channel);
+        // When the broker has closed a channel, lapin drops the rest of a publish on it. The broker no longer reads
+        // that channel.
+        self.pending.take_if(|pending| channel == pending.channel);
         let is_candidate = kind == FRAME_HEADER && size == mark::PAYLOAD;
         if is_candidate && self.head.len() < mark::FRAME {
             return;
@@ -145,7 +145,7 @@ impl Outgoing {
         let marked = <&[u8; mark::FRAME]>::try_from(self.head.as_slice());
         match marked.ok().filter(|_| is_candidate).and_then(mark::read) {
             Some((channel, body, length)) => {
-                self.collecting = Some(Collecting {
+                self.pending = Some(PendingList {
                     channel,
                     body,
                     length,
@@ -171,7 +171,7 @@ fn parts(head: &[u8; HEAD]) -> (u8, u16, usize) {
     )
 }
 
-/// Length of the frame at the front, where it certainly goes on as it is.
+/// Length of the frame at the front, if it passes unchanged for certain.
 fn plain_frame(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(PROTOCOL) {
         return Some(HEAD + 1);

@@ -19,39 +19,39 @@ use futures_util::{
 };
 use lapin::AsyncTcpStream;
 
-use super::{Incoming, Look, Outgoing};
+use super::{FrameAction, IncomingFrames, OutgoingFrames};
 
-/// Bytes that are taken from lapin at a time where they are not written as they stand.
+/// Largest number of bytes taken from lapin at a time if they are not written unchanged.
 const CHUNK: usize = 64 << 10;
 
-/// A stream whose frames are walked both ways. Above TLS, where there is some.
+/// A stream whose frames are checked in both directions. With TLS it is the layer above TLS.
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
-    incoming: Incoming,
-    /// Bytes at the front of what comes that need no look.
+    incoming: IncomingFrames,
+    /// Bytes to pass on without a check.
     pass: usize,
-    /// The start of a frame that is decided once it is whole.
+    /// The start of a frame, kept until all of it has arrived.
     held: Vec<u8>,
-    /// Bytes of `held` that it is to have.
+    /// The length that `held` must reach.
     wanted: usize,
-    /// Read, and not looked at: what came behind a frame that was replaced.
-    behind: Buffered,
-    /// For lapin, before anything else.
-    ready: Buffered,
-    outgoing: Outgoing,
-    /// For the broker, before anything else.
-    unsent: Buffered,
+    /// Bytes that were read but not checked: they follow a replaced frame.
+    behind: Buffer,
+    /// Bytes that lapin reads before all others.
+    ready: Buffer,
+    outgoing: OutgoingFrames,
+    /// Bytes to write to the broker before all others.
+    unsent: Buffer,
 }
 
-/// Bytes that are taken from the front.
+/// A buffer that is read from the front.
 #[derive(Debug, Default)]
-struct Buffered {
+struct Buffer {
     bytes: Vec<u8>,
     at: usize,
 }
 
-impl Buffered {
+impl Buffer {
     fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, at: 0 }
     }
@@ -64,7 +64,7 @@ impl Buffered {
         self.at == self.bytes.len()
     }
 
-    /// Frees the memory with the last byte: it is rarely needed again.
+    /// Frees the memory when the last byte is taken: it is rarely needed again.
     fn advance(&mut self, bytes: usize) {
         self.at += bytes;
         if self.is_empty() {
@@ -81,51 +81,51 @@ impl Buffered {
 }
 
 impl<S> Wire<S> {
-    /// A stream over `stream`, on which our side asks for frames of so many bytes.
+    /// Wraps `stream`. Our side asks for frames of `frame_max` bytes.
     pub fn new(stream: S, frame_max: Option<u32>) -> Self {
         Self {
             stream,
-            incoming: Incoming::new(frame_max),
+            incoming: IncomingFrames::new(frame_max),
             pass: 0,
             held: Vec::new(),
             wanted: 0,
-            behind: Buffered::default(),
-            ready: Buffered::default(),
-            outgoing: Outgoing::default(),
-            unsent: Buffered::default(),
+            behind: Buffer::default(),
+            ready: Buffer::default(),
+            outgoing: OutgoingFrames::default(),
+            unsent: Buffer::default(),
         }
     }
 
-    /// The stream below, without what is still to be written.
+    /// The wrapped stream. Bytes that are not written yet are lost.
     #[cfg(test)]
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
-    fn look(&mut self, bytes: &[u8]) -> io::Result<Look> {
+    fn look(&mut self, bytes: &[u8]) -> io::Result<FrameAction> {
         let look = self.incoming.look(bytes);
         look.map_err(|refused| io::Error::new(io::ErrorKind::InvalidData, refused))
     }
 
-    /// Looks through the first `read` bytes of `buf`, and keeps what cannot go on yet; how many go on.
+    /// Checks the first `read` bytes of `buf`, and keeps those that cannot be passed on yet. Returns how many pass.
     fn sift(&mut self, buf: &[u8], read: usize) -> io::Result<usize> {
         let mut at = self.pass.min(read);
         self.pass -= at;
         while at < read {
             match self.look(&buf[at..read])? {
-                Look::Pass(length) => {
+                FrameAction::Pass(length) => {
                     let now = length.min(read - at);
                     at += now;
                     self.pass = length - now;
                 }
-                Look::Wait(wanted) => {
+                FrameAction::Wait(wanted) => {
                     self.held.extend_from_slice(&buf[at..read]);
                     self.wanted = wanted;
                     return Ok(at);
                 }
-                Look::Replace(length, with) => {
-                    self.behind = Buffered::new(buf[at + length..read].to_vec());
-                    self.ready = Buffered::new(with);
+                FrameAction::Replace(length, with) => {
+                    self.behind = Buffer::new(buf[at + length..read].to_vec());
+                    self.ready = Buffer::new(with);
                     return Ok(at);
                 }
             }
@@ -133,23 +133,24 @@ impl<S> Wire<S> {
         Ok(read)
     }
 
-    /// The same for what was read earlier, in its place: a queue full of odd messages is not copied for each of them.
+    /// The same for bytes that were read earlier. They stay in place, so that a queue full of odd messages is not
+    /// copied once for each message.
     fn sift_behind(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.pass == 0 {
             let behind = std::mem::take(&mut self.behind);
             let look = self.look(behind.left());
             self.behind = behind;
             match look? {
-                Look::Pass(length) => self.pass = length,
-                Look::Wait(wanted) => {
+                FrameAction::Pass(length) => self.pass = length,
+                FrameAction::Wait(wanted) => {
                     self.held.extend_from_slice(self.behind.left());
                     self.wanted = wanted;
-                    self.behind = Buffered::default();
+                    self.behind = Buffer::default();
                     return Ok(0);
                 }
-                Look::Replace(length, with) => {
+                FrameAction::Replace(length, with) => {
                     self.behind.advance(length);
-                    self.ready = Buffered::new(with);
+                    self.ready = Buffer::new(with);
                     return Ok(0);
                 }
             }
@@ -161,10 +162,10 @@ impl<S> Wire<S> {
 }
 
 impl<S: AsyncRead + Unpin> Wire<S> {
-    /// Reads on until a frame is whole. `false` at the stream's end.
+    /// Reads until a frame is complete. `false` at the end of the stream.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.held.len() < self.wanted {
-            // Not all at once: a size is only what the peer says.
+            // In steps, because the peer may claim a size that it never sends.
             let begin = self.held.len();
             let most = self.wanted.min(begin + CHUNK);
             self.held.resize(most, 0);
@@ -180,15 +181,15 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         }
         let held = std::mem::take(&mut self.held);
         match self.look(&held)? {
-            Look::Wait(wanted) => {
+            FrameAction::Wait(wanted) => {
                 self.wanted = wanted;
                 self.held = held;
             }
-            Look::Pass(length) => {
+            FrameAction::Pass(length) => {
                 self.pass = length - held.len();
-                self.ready = Buffered::new(held);
+                self.ready = Buffer::new(held);
             }
-            Look::Replace(_, with) => self.ready = Buffered::new(with),
+            FrameAction::Replace(_, with) => self.ready = Buffer::new(with),
         }
         Poll::Ready(Ok(true))
     }
@@ -259,8 +260,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let taken = &buf[..buf.len().min(CHUNK)];
         let mut out = Vec::new();
         this.outgoing.walk(taken, &mut out);
-        this.unsent = Buffered::new(out);
-        // What is not written now is at the next write or flush, one of which always follows.
+        this.unsent = Buffer::new(out);
+        // The rest is written by the next write or flush. One of them always follows.
         let _ = this.poll_unsent(cx)?;
         Poll::Ready(Ok(taken.len()))
     }
@@ -278,22 +279,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 }
 
-/// lapin's runtime, but for the type of its streams, which is the only way to give it one of our own.
+/// Lapin's tokio runtime with another stream type. Lapin offers no other way to use a stream of our own.
 pub(in crate::adapters::amqp) type WireRuntime = RuntimeParts<Tokio, WireReactor>;
 
 /// A stream as tokio makes it, with or without TLS.
 type Tcp = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// The runtime that this is called on.
+/// The current tokio runtime.
 ///
 /// # Panics
-/// Outside a tokio runtime.
+/// Panics outside a tokio runtime.
 pub(in crate::adapters::amqp) fn runtime() -> Runtime<WireRuntime> {
     let tokio = Tokio::current();
     Runtime::new(RuntimeParts::new(tokio.clone(), WireReactor(tokio)))
 }
 
-/// tokio's reactor. lapin asks it for the time only: we give it a stream that is connected already.
+/// Tokio's reactor. Lapin uses only its timers, because we give lapin a connected stream.
 #[derive(Debug, Clone)]
 pub(in crate::adapters::amqp) struct WireReactor(Tokio);
 

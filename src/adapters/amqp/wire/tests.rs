@@ -40,14 +40,14 @@ fn tune(frame_max: u32) -> Vec<u8> {
     framed(FRAME_METHOD, 0, &tune_payload(frame_max))
 }
 
-fn agreed() -> Incoming {
-    let mut incoming = Incoming::new(None);
+fn agreed() -> IncomingFrames {
+    let mut incoming = IncomingFrames::new(None);
     let tune = tune(FRAME_MAX_USUAL);
-    assert_eq!(incoming.look(&tune), Ok(Look::Pass(tune.len())));
+    assert_eq!(incoming.look(&tune), Ok(FrameAction::Pass(tune.len())));
     incoming
 }
 
-/// `levels` tables or lists in one another, the header table included, as a property list.
+/// A property list with `levels` nested tables or lists, the header table included.
 fn nested(levels: usize, tag: u8) -> Vec<u8> {
     let mut value = Vec::new();
     for level in 0..levels {
@@ -70,7 +70,7 @@ fn nested(levels: usize, tag: u8) -> Vec<u8> {
     list
 }
 
-/// All frames that lapin's parser makes of bytes. Fails where it would give up the connection.
+/// All frames that lapin's parser reads. Panics where lapin would close the connection.
 fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -81,22 +81,22 @@ fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     frames
 }
 
-/// What becomes of a message that came so: by our reading of what lapin read.
+/// The message that our code makes from what lapin read.
 fn arrived(frames: &[AMQPFrame]) -> (Properties, Headers, Vec<u8>) {
     let [AMQPFrame::Header(_, header), bodies @ ..] = frames else {
-        panic!("a content header first: {frames:?}");
+        panic!("the first frame is no content header: {frames:?}");
     };
     let mut body = Vec::new();
     for frame in bodies {
         let AMQPFrame::Body(_, part) = frame else {
-            panic!("bodies after it");
+            panic!("a frame after the header is no body");
         };
         body.extend_from_slice(part);
     }
     assert_eq!(header.body_size, body.len() as u64);
     let length = mark::preface(&header.properties).expect("it is marked");
     let rest = body.split_off(length);
-    let preface = Preface::read(&body).expect("it is whole");
+    let preface = Preface::read(&body).expect("the preface is complete");
     let (properties, headers) = list::read(preface.list, RawTexts::default());
     (properties, headers, rest)
 }
@@ -108,8 +108,8 @@ fn a_text_that_is_not_utf8_is_shown_escaped_and_sent_as_it_came() {
     list.extend_from_slice(raw);
     let frame = header_frame(1, 0, &list);
     assert!(parse_frame(frame.as_slice()).is_err(), "lapin cannot");
-    let Ok(Look::Replace(_, with)) = agreed().look(&frame) else {
-        panic!("it is replaced");
+    let Ok(FrameAction::Replace(_, with)) = agreed().look(&frame) else {
+        panic!("the frame is not replaced");
     };
     let (properties, headers, body) = arrived(&lapins(&with));
     assert_eq!(
@@ -125,20 +125,20 @@ fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
     for tag in [b'F', b'A'] {
         for levels in [63, 64, 65, 66, 2_000, 30_000] {
             let list = nested(levels, tag);
-            let mut frame_size_agreed = Incoming::new(None);
+            let mut frame_size_agreed = IncomingFrames::new(None);
             frame_size_agreed.look(&tune(1 << 20)).expect("a tune");
             let frame = header_frame(1, 0, &list);
-            let look = frame_size_agreed.look(&frame).expect("it is taken");
+            let look = frame_size_agreed.look(&frame).expect("it is accepted");
             if levels <= grammar::MAX_DEPTH {
-                assert_eq!(look, Look::Pass(frame.len()), "{levels}");
+                assert_eq!(look, FrameAction::Pass(frame.len()), "{levels}");
                 lapins(&frame);
                 continue;
             }
-            let Look::Replace(_, with) = look else {
-                panic!("{levels} levels are replaced");
+            let FrameAction::Replace(_, with) = look else {
+                panic!("{levels} levels are not replaced");
             };
             let (properties, headers, _) = arrived(&lapins(&with));
-            // Where it is dropped, copied, compared, measured or shown, nothing recurses further than the bound.
+            // Dropping, copying, comparing, measuring and showing never recurse deeper than the bound.
             let copy = headers.clone();
             assert_eq!(copy, headers);
             assert_eq!(header_size(&properties, &headers), list.len());
@@ -174,8 +174,8 @@ fn a_deep_value_that_is_malformed_is_not_sent_back() {
     let content = grammar::Cursor(&copy[2..]).long().expect("a table");
     assert!(grammar::is_container(
         content,
-        grammar::Kind::Table,
-        grammar::BROKERS
+        grammar::ValueKind::Table,
+        grammar::BROKER_REQUIREMENTS
     ));
     assert!(format!("{headers:?}").contains("Binary"));
     let unread = |value: &HeaderValue| matches!(value, HeaderValue::Unread(UnreadValue { .. }));
@@ -191,15 +191,15 @@ fn a_content_header_beyond_the_frame_arrives_whole() {
     list.extend_from_slice(&(value.len() as u32).to_be_bytes());
     list.extend_from_slice(&value);
     let frame = header_frame(1, 3, &list);
-    let Ok(Look::Replace(_, mut with)) = agreed().look(&frame) else {
-        panic!("it is replaced");
+    let Ok(FrameAction::Replace(_, mut with)) = agreed().look(&frame) else {
+        panic!("the frame is not replaced");
     };
     with.extend(framed(FRAME_BODY, 1, b"abc"));
     let frames = lapins(&with);
     let (_, headers, body) = arrived(&frames);
     assert_eq!(body, b"abc");
     assert_eq!(headers["h"], HeaderValue::Text(Bytes::from(value)));
-    // None is larger than what lapin takes.
+    // No frame is larger than lapin accepts.
     let mut rest = with.as_slice();
     while !rest.is_empty() {
         let (after, _) = parse_frame(rest).expect("lapin reads it");
@@ -214,15 +214,16 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
     deliver.extend_from_slice(&7_u64.to_be_bytes());
     deliver.extend_from_slice(b"\0\x02ex\x03a\xffb");
     let mut incoming = agreed();
-    let Ok(Look::Replace(_, with)) = incoming.look(&framed(FRAME_METHOD, 9, &deliver)) else {
-        panic!("it is replaced");
+    let Ok(FrameAction::Replace(_, with)) = incoming.look(&framed(FRAME_METHOD, 9, &deliver))
+    else {
+        panic!("the frame is not replaced");
     };
     lapins(&with);
-    // Another channel's content header is not its own.
+    // The content header of another channel does not take them.
     let other = header_frame(8, 0, &[0, 0]);
-    assert_eq!(incoming.look(&other), Ok(Look::Pass(other.len())));
-    let Ok(Look::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {
-        panic!("it brings the names");
+    assert_eq!(incoming.look(&other), Ok(FrameAction::Pass(other.len())));
+    let Ok(FrameAction::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {
+        panic!("the names do not arrive with it");
     };
     let frames = lapins(&with);
     let [AMQPFrame::Header(..), AMQPFrame::Body(_, preface)] = frames.as_slice() else {
@@ -233,18 +234,19 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
     assert!(
         incoming
             .look(&other)
-            .is_ok_and(|look| look == Look::Pass(other.len()))
+            .is_ok_and(|look| look == FrameAction::Pass(other.len()))
     );
 }
 
 #[test]
-fn long_names_of_other_bytes_still_fit_a_short_string() {
+fn long_names_that_are_not_utf8_still_fit_a_short_string() {
     let mut deliver = vec![0, 60, 0, 60, 1, b't'];
     deliver.extend_from_slice(&7_u64.to_be_bytes());
     deliver.extend_from_slice(b"\0\0\xff");
     deliver.extend_from_slice(&[0xfe; 255]);
-    let Ok(Look::Replace(_, with)) = agreed().look(&framed(FRAME_METHOD, 9, &deliver)) else {
-        panic!("it is replaced");
+    let Ok(FrameAction::Replace(_, with)) = agreed().look(&framed(FRAME_METHOD, 9, &deliver))
+    else {
+        panic!("the frame is not replaced");
     };
     lapins(&with);
 }
@@ -260,7 +262,7 @@ fn frames_larger_than_agreed_are_refused_before_they_arrive() {
         for size in [u32::MAX, 1 << 30] {
             let refused = agreed().look(&head(kind, size));
             assert!(
-                matches!(refused, Err(Refused::TooLarge(_))),
+                matches!(refused, Err(FrameError::TooLarge(_))),
                 "{kind} {size}"
             );
         }
@@ -269,13 +271,17 @@ fn frames_larger_than_agreed_are_refused_before_they_arrive() {
         let most = FRAME_MAX_USUAL - 8;
         assert!(agreed().look(&head(kind, most)).is_ok());
         assert!(agreed().look(&head(kind, most + 1)).is_err());
-        assert!(Incoming::new(None).look(&head(kind, 1 << 17)).is_err());
+        assert!(
+            IncomingFrames::new(None)
+                .look(&head(kind, 1 << 17))
+                .is_err()
+        );
     }
-    assert_eq!(agreed().look(&head(9, 0)), Err(Refused::Type(9)));
+    assert_eq!(agreed().look(&head(9, 0)), Err(FrameError::Type(9)));
 }
 
 #[test]
-fn a_broker_without_a_bound_is_given_ours() {
+fn a_broker_without_a_frame_limit_is_given_ours() {
     for (said, asked, heard, agreed) in [
         (0, None, FRAME_MAX, FRAME_MAX),
         (u32::MAX, None, FRAME_MAX, FRAME_MAX),
@@ -285,9 +291,9 @@ fn a_broker_without_a_bound_is_given_ours() {
         (131_072, Some(0), 131_072, 131_072),
         (100, None, 100, 4096),
     ] {
-        let mut incoming = Incoming::new(asked);
+        let mut incoming = IncomingFrames::new(asked);
         let given = match incoming.look(&tune(said)).expect("a tune") {
-            Look::Replace(_, with) => with,
+            FrameAction::Replace(_, with) => with,
             _ => tune(said),
         };
         assert_eq!(given, tune(heard), "{said} {asked:?}");
@@ -300,23 +306,23 @@ fn a_method_that_only_clients_send_is_refused_whatever_its_tables_hold() {
     let deep = nested(20_000, b'A');
     let mut declare = vec![0, 50, 0, 10, 0, 0, 1, b'q', 0];
     declare.extend_from_slice(&deep[2..]);
-    let mut incoming = Incoming::new(None);
+    let mut incoming = IncomingFrames::new(None);
     incoming.look(&tune(1 << 20)).expect("a tune");
     let refused = incoming.look(&framed(FRAME_METHOD, 1, &declare));
-    assert_eq!(refused, Err(Refused::Method(50, 10)));
+    assert_eq!(refused, Err(FrameError::Method(50, 10)));
 
     let mut start = vec![0, 10, 0, 10, 0, 9];
     start.extend_from_slice(&nested(3_000, b'A')[2..]);
     start.extend_from_slice(b"\0\0\0\x05PLAIN\0\0\0\x05en_US");
     let frame = framed(FRAME_METHOD, 0, &start);
-    let Ok(Look::Replace(_, with)) = Incoming::new(None).look(&frame) else {
-        panic!("its table goes");
+    let Ok(FrameAction::Replace(_, with)) = IncomingFrames::new(None).look(&frame) else {
+        panic!("its table is not replaced");
     };
     lapins(&with);
 }
 
 #[test]
-fn a_stream_ends_where_the_peer_refuses_the_grammar() {
+fn a_stream_ends_at_a_frame_that_breaks_the_grammar() {
     let mut bytes = tune(FRAME_MAX_USUAL);
     bytes.extend_from_slice(&[FRAME_BODY, 0, 1, 0xff, 0xff, 0xff, 0xff]);
     let mut wire = Wire::new(bytes.as_slice(), None);
@@ -339,18 +345,18 @@ fn a_publish_that_lapin_drops_half_way_takes_nothing_of_the_next() {
     let close_ok = framed(FRAME_METHOD, 2, b"\0\x14\0\x29");
     let plain = [header_frame(2, 2, &[0, 0]), framed(FRAME_BODY, 2, b"ab")].concat();
     let other = framed(FRAME_HEARTBEAT, 0, b"");
-    let mut sent = mark::frame(2, 10, 100).expect("it can be said");
+    let mut sent = mark::frame(2, 10, 100).expect("the lengths fit");
     sent.extend(framed(FRAME_BODY, 2, b"part of it"));
     sent.extend(&other);
     sent.extend(&close_ok);
     sent.extend(&plain);
     let mut out = Vec::new();
-    Outgoing::default().walk(&sent, &mut out);
+    OutgoingFrames::default().walk(&sent, &mut out);
     assert_eq!(out, [other, close_ok, plain].concat());
 }
 
 #[test]
-fn names_of_a_delivery_without_its_content_are_not_anothers() {
+fn names_of_a_delivery_without_content_are_not_used_for_the_next() {
     let deliver = |key: u8| {
         let mut deliver = vec![0, 60, 0, 60, 1, b't'];
         deliver.extend_from_slice(&7_u64.to_be_bytes());
@@ -360,16 +366,16 @@ fn names_of_a_delivery_without_its_content_are_not_anothers() {
     let mut incoming = agreed();
     assert!(matches!(
         incoming.look(&deliver(0xff)),
-        Ok(Look::Replace(..))
+        Ok(FrameAction::Replace(..))
     ));
     let plain = deliver(b'k');
-    assert_eq!(incoming.look(&plain), Ok(Look::Pass(plain.len())));
+    assert_eq!(incoming.look(&plain), Ok(FrameAction::Pass(plain.len())));
     let header = header_frame(9, 0, &[0, 0]);
-    assert_eq!(incoming.look(&header), Ok(Look::Pass(header.len())));
+    assert_eq!(incoming.look(&header), Ok(FrameAction::Pass(header.len())));
 }
 
 #[test]
-fn a_greeting_that_is_nested_too_deep_is_none() {
+fn a_greeting_that_is_nested_too_deep_is_no_table() {
     assert!(begins_with_table(&nested(64, b'F')[2..]));
     assert!(!begins_with_table(&nested(65, b'F')[2..]));
     assert!(!begins_with_table(b"\0\0\0\x01"));

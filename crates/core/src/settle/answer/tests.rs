@@ -80,15 +80,15 @@ fn sent(request: &Message, verdict: &Verdict) -> Outgoing {
 }
 
 #[test]
-fn says_what_there_is_to_say_where_the_pool_answers() {
+fn replies_with_the_result_if_the_pool_replies() {
     use Answers::{Always, Given, Never};
     let table = [
-        // What a runner gives is sent, whatever the kind.
+        // A reply of a runner is sent, whatever the kind.
         (Given, false, done(Some("yes")), Some(Says::Done)),
         (Given, true, done(Some("yes")), Some(Says::Done)),
         (Always, false, done(Some("yes")), Some(Says::Done)),
         (Never, true, done(Some("yes")), None),
-        // Where it gives none, whoever asked hears of it only where all are answered.
+        // Where the runner gives no reply, the sender gets one only with `Always`.
         (Given, true, done(None), None),
         (Always, false, done(None), Some(Says::Done)),
         (Never, false, done(None), None),
@@ -100,7 +100,7 @@ fn says_what_there_is_to_say_where_the_pool_answers() {
             Some(Says::TooLarge),
         ),
         (Given, true, done(Some("0123456789+")), Some(Says::TooLarge)),
-        // A final failure is answered where the pool answers at all.
+        // A final failure is sent wherever the pool replies.
         (Given, false, dead(), None),
         (Given, true, dead(), Some(Says::Failed)),
         (Always, false, dead(), Some(Says::Failed)),
@@ -111,7 +111,7 @@ fn says_what_there_is_to_say_where_the_pool_answers() {
             Verdict::Reject { death: death() },
             Some(Says::Failed),
         ),
-        // What comes back is not at its end.
+        // A message that will be delivered again is not at its end.
         (Always, true, again(), None),
         (Always, true, Verdict::GiveBack, None),
         (
@@ -134,7 +134,7 @@ fn says_what_there_is_to_say_where_the_pool_answers() {
 }
 
 #[test]
-fn goes_to_callers_and_to_queues_that_are_allowed_and_never_to_our_own() {
+fn replies_go_to_callers_and_allowed_queues_and_never_to_our_own() {
     use Refusal::{NotAllowed, OwnQueue};
     let table = [
         (CALLER, Ok(NoRoute::Drop)),
@@ -144,7 +144,7 @@ fn goes_to_callers_and_to_queues_that_are_allowed_and_never_to_our_own() {
         ("jobs.dead", Err(OwnQueue)),
         ("jobs.retry.1000", Err(OwnQueue)),
         ("jobs2", Err(NotAllowed)),
-        // Allowed, and ours all the same.
+        // The settings allow it, but it is a queue of our own.
         ("replies.jobs", Err(OwnQueue)),
         ("replies.jobs.dead", Err(OwnQueue)),
         ("replies.jobs.retry.64000", Err(OwnQueue)),
@@ -172,7 +172,7 @@ fn goes_to_callers_and_to_queues_that_are_allowed_and_never_to_our_own() {
 }
 
 #[test]
-fn what_stands_for_any_caller_is_none_even_where_everything_is_allowed() {
+fn the_placeholder_for_direct_reply_to_is_refused_even_if_every_queue_is_allowed() {
     let everything = ReplySettings {
         allow: vec!["*".to_owned()],
         ..settings(Answers::Always)
@@ -182,7 +182,7 @@ fn what_stands_for_any_caller_is_none_even_where_everything_is_allowed() {
 }
 
 #[test]
-fn a_refusal_says_what_would_help_where_anything_would() {
+fn a_refusal_has_a_hint_if_the_operator_can_allow_the_reply() {
     use Refusal::{NotAllowed, OwnQueue};
     let table = [
         (
@@ -206,20 +206,20 @@ fn a_refusal_says_what_would_help_where_anything_would() {
 }
 
 #[test]
-fn nobody_who_did_not_ask_is_answered_or_refused() {
+fn a_message_without_reply_to_gets_no_reply_and_no_refusal() {
     let mut silent = request("");
     let all = settings(Answers::Always);
     assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
     silent.properties.reply_to = None;
     assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
-    // Nor is what would not have been answered anyway.
+    // A message that would not get a reply anyway is not refused either.
     let given = settings(Answers::Given);
     let elsewhere = request("elsewhere");
     assert_eq!(answer(&given, true, &elsewhere, &done(None)), Answer::None);
 }
 
 #[test]
-fn an_answer_carries_what_its_caller_knows_it_by_and_nothing_else_of_the_request() {
+fn a_reply_carries_only_the_correlation_id_of_its_request() {
     let reply = Reply::new("yes").content_type("text/plain");
     let verdict = Verdict::Ack { reply: Some(reply) };
     let message = sent(&request(CALLER), &verdict);
@@ -240,7 +240,7 @@ fn an_answer_carries_what_its_caller_knows_it_by_and_nothing_else_of_the_request
 }
 
 #[test]
-fn a_request_without_a_correlation_id_is_known_by_its_message_id() {
+fn a_reply_to_a_request_without_a_correlation_id_carries_its_message_id() {
     let mut request = request(CALLER);
     let correlation = |request: &Message| sent(request, &done(None)).properties.correlation_id;
     request.properties.correlation_id = Some("\u{e9} \n".to_owned());
@@ -269,7 +269,7 @@ fn a_failure_says_so_in_its_headers_and_has_no_body() {
 }
 
 #[test]
-fn an_answer_that_is_too_long_is_a_failure_that_says_so() {
+fn a_reply_that_is_too_long_becomes_a_failure() {
     let message = sent(&request(CALLER), &done(Some("0123456789+")));
     assert_eq!(message.body.len(), 0);
     let header = |name: &str| message.headers[name].as_text().map(str::to_owned);
@@ -282,7 +282,7 @@ fn an_answer_that_is_too_long_is_a_failure_that_says_so() {
 }
 
 #[test]
-fn standard_output_is_an_answer_only_where_all_are_answered() {
+fn standard_output_is_a_reply_only_if_the_pool_always_replies() {
     let reply = OutputUse::Reply { limit: 10 };
     for (answers, reply_to, expected) in [
         (Answers::Given, CALLER, OutputUse::Log),
@@ -307,7 +307,7 @@ fn standard_output_is_an_answer_only_where_all_are_answered() {
 }
 
 #[test]
-fn an_answer_is_held_while_the_broker_is_away_and_given_up_where_it_says_no() {
+fn a_reply_is_held_while_the_broker_is_unreachable_and_given_up_when_refused() {
     use QueueErrorKind as K;
     for (kinds, [at_first, then, at_last]) in [
         (&[K::Blocked, K::Disconnected][..], [Trouble::Hold; 3]),
@@ -335,7 +335,7 @@ fn an_answer_is_held_while_the_broker_is_away_and_given_up_where_it_says_no() {
 }
 
 #[test]
-fn a_correlation_id_of_other_bytes_is_answered_byte_for_byte() {
+fn a_correlation_id_that_is_not_utf8_is_returned_byte_for_byte() {
     let mut raw = crate::queue::RawTexts::default();
     let mut asked = request(CALLER);
     asked.properties.correlation_id = Some(raw.show(b"\xff\xfe"));
@@ -352,6 +352,6 @@ fn a_correlation_id_of_other_bytes_is_answered_byte_for_byte() {
     let properties = &message.properties;
     let shown = properties.correlation_id.as_deref().unwrap_or_default();
     assert_eq!(properties.raw.bytes(shown), b"\xff\xfe");
-    // And nothing else of the request.
+    // Nothing else of the request is copied.
     assert_eq!(properties.raw.bytes(r"\x80"), br"\x80");
 }

@@ -72,7 +72,7 @@ fn retried(message: &Message) -> Outgoing {
 }
 
 #[test]
-fn a_copy_keeps_what_is_the_messages_own_and_is_persistent() {
+fn a_copy_keeps_the_messages_own_content_and_is_persistent() {
     let copy = retried(&hostile());
     assert_eq!(
         (copy.exchange.as_str(), copy.routing_key.as_str()),
@@ -86,7 +86,7 @@ fn a_copy_keeps_what_is_the_messages_own_and_is_persistent() {
 }
 
 #[test]
-fn what_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
+fn content_that_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
     let copy = retried(&hostile());
     assert_eq!(copy.properties.expiration.as_deref(), Some("3500"));
     assert_eq!(copy.properties.user_id, None);
@@ -138,7 +138,7 @@ fn what_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
 fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
     let first = retried(&hostile());
     let mut headers = first.headers;
-    // What the broker adds on the way through the retry queue.
+    // Headers that the broker adds in the retry queue.
     headers.insert(
         String::from("x-death"),
         HeaderValue::List(vec![HeaderValue::Void]),
@@ -175,7 +175,7 @@ fn a_copy_of_a_copy_still_tells_where_the_message_came_from() {
 }
 
 #[test]
-fn what_a_stranger_says_of_the_origin_is_not_kept_where_an_exchange_brought_the_message() {
+fn forged_origin_headers_are_dropped_if_the_message_came_from_an_exchange() {
     let mut message = hostile();
     for name in [
         ORIGINAL_EXCHANGE,
@@ -245,7 +245,7 @@ fn a_message_without_an_id_has_the_same_job_id_at_every_attempt() {
     let copy = retried(&message);
     message.headers = copy.headers;
     assert_eq!(carried_job_id(&message), Some(JobId::from("p-1")));
-    // One that has an id of its own needs no other.
+    // A message with an id of its own needs no other.
     assert!(!retried(&hostile()).headers.contains_key(JOB_ID));
     for forged in ["", "two words", "a\nb"] {
         message
@@ -256,7 +256,7 @@ fn a_message_without_an_id_has_the_same_job_id_at_every_attempt() {
 }
 
 #[test]
-fn a_copy_keeps_its_callers_address_but_not_what_stands_for_any() {
+fn a_copy_keeps_a_callers_address_but_not_the_placeholder_for_direct_reply_to() {
     let mut message = hostile();
     let reply_to = |message: &Message| retried(message).properties.reply_to;
     for kept in ["replies", "amq.rabbitmq.reply-to.g1h2AA==.Key=="] {
@@ -271,7 +271,7 @@ fn a_copy_keeps_its_callers_address_but_not_what_stands_for_any() {
 }
 
 #[test]
-fn a_forged_time_is_not_believed() {
+fn a_forged_time_is_ignored() {
     let mut message = hostile();
     message
         .headers
@@ -300,7 +300,7 @@ fn a_message_whose_headers_fill_the_frame_loses_its_largest_and_says_which() {
     assert_eq!(copy.headers.get(ATTEMPT), Some(&HeaderValue::I64(2)));
 }
 
-/// What RabbitMQ adds to a retry before the pool sees it again: 4.0 the most, measured on it.
+/// What RabbitMQ adds to a retry before the pool sees it again. Measured with 4.0, which adds the most.
 fn as_it_returns(copy: &Outgoing, queue: &str) -> Headers {
     let mut headers = copy.headers.clone();
     let mut death = Headers::new();
@@ -362,7 +362,7 @@ fn a_retry_of_any_size_fits_with_what_the_broker_adds_on_its_way_back() {
 }
 
 #[test]
-fn what_is_left_out_is_named_at_each_attempt() {
+fn dropped_headers_are_listed_at_each_attempt() {
     let mut message = hostile();
     let huge = |size: usize| HeaderValue::from("x".repeat(size));
     message.headers.insert("huge".to_owned(), huge(119_000));
@@ -374,7 +374,7 @@ fn what_is_left_out_is_named_at_each_attempt() {
         HeaderValue::List(vec!["huge".into()])
     );
 
-    // What comes on top stands behind, and what anyone wrote is taken for no more than names.
+    // New names are appended, and entries that are not names are ignored.
     let mut third = second;
     third.headers.insert("larger".to_owned(), huge(119_500));
     let names = HeaderValue::List(vec!["huge".into(), HeaderValue::Void, huge(5_000)]);
@@ -428,7 +428,7 @@ fn died() -> Death {
     }
 }
 
-/// What a queue hands out for what was published to it.
+/// The message that a queue delivers after this publish.
 fn delivered(copy: Outgoing) -> Message {
     Message {
         exchange: copy.exchange,
@@ -457,7 +457,7 @@ fn revived(letter: &Message) -> Outgoing {
 }
 
 #[test]
-fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stays_there() {
+fn a_dead_letter_goes_back_with_no_attempt_spent_and_moved_content_stays_moved() {
     let retry = crate::settings::RetrySettings::default();
     let after_a_retry = Message {
         routing_key: String::from("q"),
@@ -502,7 +502,7 @@ fn a_dead_letter_goes_back_with_its_attempts_before_it_and_what_moved_aside_stay
 }
 
 #[test]
-fn a_letter_of_the_brokers_goes_back_without_what_would_be_taken_for_a_cycle() {
+fn a_letter_from_the_broker_goes_back_without_its_x_death_header() {
     let death = Headers::from([
         (String::from("reason"), HeaderValue::from("rejected")),
         (String::from("exchange"), HeaderValue::from("orders")),
@@ -534,8 +534,8 @@ fn a_letter_of_the_brokers_goes_back_without_what_would_be_taken_for_a_cycle() {
 }
 
 proptest! {
-    /// A message that came straight to the queue comes back as it was, but persistent; and one that dies again tells
-    /// the same of itself.
+    /// A message that was published straight to the queue comes back unchanged, but persistent. If it dies again, its
+    /// letter tells the same.
     #[test]
     fn the_retry_of_a_dead_letter_is_the_message(
         headers in proptest::collection::btree_map("[a-z]{1,12}", "\\PC{0,20}", 0..6),
@@ -562,14 +562,14 @@ proptest! {
             ..Outgoing::default()
         };
         if message.properties.message_id.is_none() {
-            // The one thing that stays: all of a job's attempts have one id.
+            // Only the job id stays, so that all attempts of a job have the same id.
             set(&mut expected.headers, JOB_ID, "p-1");
         }
         prop_assert_eq!(&back, &expected);
         prop_assert_eq!(dead(&delivered(back), attempts), letter);
     }
 
-    /// Whatever a message carries, its copy fits, and our history on it is our own.
+    /// The copy of any message fits a frame and carries our own history.
     #[test]
     fn every_copy_fits_and_carries_our_history(
         names in proptest::collection::vec("[a-zA-Z-]{1,20}|x-tidegate-[a-z-]{1,12}|CC|x-death", 0..20),

@@ -21,7 +21,7 @@ fn at_attempt(attempt: u32) -> History {
     }
 }
 
-/// What became of the job, its attempt, and the verdict in a word.
+/// Per row: the end of the job, its attempt, and the verdict as text.
 #[test]
 fn each_end_of_a_job_has_the_settlement_of_the_design() {
     let retry = RetrySettings::default();
@@ -114,7 +114,7 @@ fn word(verdict: &Verdict) -> String {
 }
 
 #[test]
-fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
+fn a_death_carries_what_the_runner_saw_of_the_job() {
     let retry = RetrySettings::default();
     let refused = |failure| JobEnd::Rejected {
         reason: String::from("not a picture"),
@@ -136,13 +136,13 @@ fn a_death_carries_what_was_seen_of_the_job_whose_word_it_was() {
 }
 
 #[test]
-fn a_job_that_asks_for_later_has_not_failed() {
+fn a_job_that_asks_for_a_retry_has_not_failed() {
     let verdict = verdict(later(None), at_attempt(1), &RetrySettings::default());
     assert!(matches!(verdict, Verdict::Retry { failure: None, .. }));
 }
 
 #[test]
-fn the_broker_dead_letters_where_it_is_asked_to() {
+fn the_broker_dead_letters_if_the_settings_say_so() {
     let retry = RetrySettings {
         dead_letter: DeadLetter::Broker,
         ..RetrySettings::default()
@@ -152,7 +152,7 @@ fn the_broker_dead_letters_where_it_is_asked_to() {
 }
 
 #[test]
-fn launches_that_fail_have_a_count_of_their_own() {
+fn failed_launches_are_counted_separately() {
     let retry = RetrySettings::default();
     let fourth = History {
         launch_failures: 4,
@@ -171,7 +171,7 @@ fn not_started() -> JobEnd {
     })
 }
 
-/// A quorum queue with a delivery limit and no dead-letter exchange, and one message in it.
+/// A quorum queue with a delivery limit and no dead-letter exchange, with one message in it.
 struct Quorum {
     limit: u64,
     history: History,
@@ -183,7 +183,7 @@ impl Quorum {
         Self { limit, history }
     }
 
-    /// The message comes back as it is.
+    /// The message is returned unchanged, and the broker counts it.
     fn counts(&mut self) {
         self.history.delivery_count += 1;
         assert!(
@@ -193,7 +193,7 @@ impl Quorum {
         );
     }
 
-    /// What is decided is done. Returns the word of a verdict that is the message's end.
+    /// Carries out a verdict. Returns its word if it is the end of the message.
     fn does(&mut self, verdict: Verdict) -> Option<String> {
         match verdict {
             Verdict::GiveBack => self.counts(),
@@ -207,7 +207,7 @@ impl Quorum {
 }
 
 #[test]
-fn nothing_that_we_give_back_is_counted_by_the_broker() {
+fn give_backs_do_not_raise_the_brokers_delivery_count() {
     let retry = RetrySettings::default();
     for limit in [0, 1, 2, 3, 20] {
         let mut queue = Quorum::new(limit);
@@ -225,7 +225,7 @@ fn nothing_that_we_give_back_is_counted_by_the_broker() {
 }
 
 #[test]
-fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
+fn a_message_that_kills_the_daemon_is_dead_lettered_before_any_delivery_limit() {
     let retry = RetrySettings::default();
     for limit in [1, 2, 3, 20] {
         let mut queue = Quorum::new(limit);
@@ -238,7 +238,7 @@ fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
                     None => continue,
                 }
             }
-            // Begun, and the daemon killed.
+            // The job began, then the daemon was killed.
             runs += 1;
             queue.counts();
         };
@@ -247,7 +247,7 @@ fn what_takes_the_daemon_with_it_is_dead_lettered_before_any_limit() {
 }
 
 #[test]
-fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
+fn a_message_given_back_to_a_classic_queue_keeps_its_place() {
     let message = |redelivered, headers| Message {
         redelivered,
         headers,
@@ -256,7 +256,7 @@ fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
     let retry = RetrySettings::default();
     let count = |name: &str| Headers::from([(name.to_owned(), HeaderValue::I64(7))]);
     for (message, came_back, back) in [
-        // Nothing is known of its queue yet.
+        // A first delivery: whether the queue counts is not known yet.
         (
             message(false, Headers::new()),
             false,
@@ -268,7 +268,7 @@ fn a_classic_queue_keeps_the_place_of_what_is_given_back() {
             true,
             "give back a copy, 1 unfinished",
         ),
-        // The broker's of another queue, or anyone's: this one hands it out for the first time.
+        // The count is another queue's or forged: this is the first delivery from this queue.
         (
             message(false, count(DELIVERY_COUNT)),
             false,
@@ -310,7 +310,7 @@ fn a_message_is_not_dead_before_it_ran_once() {
 }
 
 #[test]
-fn suspects_wait_for_their_turn_at_a_level_that_there_is() {
+fn suspects_wait_at_an_existing_level() {
     let mut retry = RetrySettings::default();
     let history = History {
         give_backs: SUSPECT,

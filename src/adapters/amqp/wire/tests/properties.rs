@@ -1,4 +1,4 @@
-//! Whatever comes or goes, however it is cut.
+//! Properties for any bytes in both directions, cut at any place.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ fn any_name() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Values as they come, well formed by RabbitMQ's grammar.
+/// Encoded values, well formed by RabbitMQ's grammar.
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let fixed = |tag: u8, bytes: usize| {
         proptest::collection::vec(any::<u8>(), bytes).prop_map(move |value| {
@@ -85,7 +85,7 @@ fn table_content(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 }
 
 prop_compose! {
-    /// Property lists as they come, well formed.
+    /// Encoded property lists, well formed.
     fn any_list()(
         texts in proptest::collection::vec(proptest::option::of(any_name()), 10),
         octets in proptest::collection::vec(proptest::option::of(any::<u8>()), 2),
@@ -99,14 +99,14 @@ prop_compose! {
         let mut list = vec![0, 0];
         for (place, property) in grammar::PROPERTIES.into_iter().enumerate() {
             let bytes = match property {
-                grammar::Property::Text => texts.next().flatten().map(|text| {
+                grammar::PropertyKind::Text => texts.next().flatten().map(|text| {
                     let mut out = vec![text.len() as u8];
                     out.extend(text);
                     out
                 }),
-                grammar::Property::Octet => octets.next().flatten().map(|octet| vec![octet]),
-                grammar::Property::Timestamp => time.map(|time| time.to_be_bytes().to_vec()),
-                grammar::Property::Headers => headers.as_ref().map(|entries| {
+                grammar::PropertyKind::Octet => octets.next().flatten().map(|octet| vec![octet]),
+                grammar::PropertyKind::Timestamp => time.map(|time| time.to_be_bytes().to_vec()),
+                grammar::PropertyKind::Headers => headers.as_ref().map(|entries| {
                     let content = table_content(entries);
                     let mut out = (content.len() as u32).to_be_bytes().to_vec();
                     out.extend(content);
@@ -123,7 +123,7 @@ prop_compose! {
     }
 }
 
-/// Lists of any bytes: well formed, well formed but for some bytes, and none at all.
+/// Any bytes in the place of a list: well formed lists, lists with changed bytes, and random bytes.
 fn any_bytes_for_a_list() -> impl Strategy<Value = Vec<u8>> {
     let broken = (
         any_list(),
@@ -150,9 +150,9 @@ fn any_bytes_for_a_list() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// The walk and lapin's parser are of one mind, so nothing is replaced that need not be.
+    /// Our check agrees with lapin's parser, so nothing is replaced without need.
     #[test]
-    fn a_content_header_that_lapin_reads_goes_on_uncopied_and_any_other_becomes_one(
+    fn a_content_header_that_lapin_reads_passes_unchanged_and_any_other_is_replaced(
         list in any_bytes_for_a_list(),
         body in 0..100_u64,
     ) {
@@ -161,11 +161,11 @@ proptest! {
         let is_read = matches!(parsed, Ok((rest, _)) if rest.is_empty());
         let look = agreed().look(&frame);
         match look {
-            Ok(Look::Pass(length)) => {
+            Ok(FrameAction::Pass(length)) => {
                 prop_assert!(is_read);
                 prop_assert_eq!(length, frame.len());
             }
-            Ok(Look::Replace(length, with)) => {
+            Ok(FrameAction::Replace(length, with)) => {
                 prop_assert!(!is_read);
                 prop_assert_eq!(length, frame.len());
                 let mut stream = with;
@@ -174,7 +174,7 @@ proptest! {
                 }
                 let (properties, headers, rest) = arrived(&lapins(&stream));
                 prop_assert_eq!(rest.len() as u64, body);
-                // Whatever it was, a copy of it can be sent.
+                // A copy of any message can be sent.
                 let copy = list::write(&properties, &headers).expect("it fits");
                 prop_assert_eq!(copy.len(), header_size(&properties, &headers) - if headers.is_empty() { 4 } else { 0 });
                 let again = list::read(&copy, RawTexts::default());
@@ -189,7 +189,7 @@ proptest! {
         let (properties, headers) = list::read(&list, RawTexts::default());
         prop_assert!(!headers.contains_key("x-malformed-properties"));
         let written = list::write(&properties, &headers).expect("it fits");
-        // Names that stand twice, the order of names, an empty table and what has several encodings become one.
+        // Duplicate names, the order of names, an empty table and values with several encodings are normalised.
         let (properties, headers) = list::read(&written, RawTexts::default());
         prop_assert_eq!(list::write(&properties, &headers).expect("it fits"), written);
     }
@@ -205,21 +205,21 @@ proptest! {
         payload.extend(arguments);
         let frame = framed(FRAME_METHOD, 1, &payload);
         match agreed().look(&frame) {
-            Ok(Look::Pass(length)) => {
+            Ok(FrameAction::Pass(length)) => {
                 prop_assert_eq!(length, frame.len());
                 lapins(&frame);
             }
-            Ok(Look::Replace(_, with)) => {
+            Ok(FrameAction::Replace(_, with)) => {
                 lapins(&with);
             }
-            Ok(Look::Wait(_)) => prop_assert!(false, "it is whole"),
+            Ok(FrameAction::Wait(_)) => prop_assert!(false, "the frame is complete"),
             Err(_) => {}
         }
     }
 
-    /// However the bytes are cut, and whatever room lapin has.
+    /// The result does not depend on how the bytes are cut, or on the space in lapin's buffer.
     #[test]
-    fn what_is_read_is_the_same_however_it_arrives(
+    fn reads_the_same_bytes_however_they_arrive(
         lists in proptest::collection::vec(any_bytes_for_a_list(), 1..8),
         bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 8),
         cuts in proptest::collection::vec(0..60_usize, 1..40),
@@ -227,12 +227,12 @@ proptest! {
     ) {
         let mut sent = tune(FRAME_MAX_USUAL);
         let mut expected = sent.clone();
-        let mut walk = Incoming::new(None);
+        let mut walk = IncomingFrames::new(None);
         prop_assert!(walk.look(&sent).is_ok());
         for (list, body) in lists.iter().zip(&bodies) {
             let frame = header_frame(1, body.len() as u64, list);
             match walk.look(&frame).expect("a content header is never refused") {
-                Look::Replace(_, with) => expected.extend(with),
+                FrameAction::Replace(_, with) => expected.extend(with),
                 _ => expected.extend(&frame),
             }
             sent.extend(frame);
@@ -256,7 +256,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_the_same_however_it_is_taken(
+    fn writes_the_same_bytes_however_they_are_taken(
         messages in proptest::collection::vec(
             (any::<bool>(), proptest::collection::vec(any::<u8>(), 2..200), proptest::collection::vec(any::<u8>(), 0..200)),
             1..6,
@@ -274,7 +274,7 @@ proptest! {
             let plain = header_frame(2, body.len() as u64, list);
             expected.extend(&plain);
             if *is_marked {
-                written.extend(mark::frame(2, body.len() as u64, list.len()).expect("it can be said"));
+                written.extend(mark::frame(2, body.len() as u64, list.len()).expect("the lengths fit"));
                 let together = [list.as_slice(), body].concat();
                 for part in together.chunks(chunk) {
                     written.extend(framed(FRAME_BODY, 2, part));
@@ -287,7 +287,7 @@ proptest! {
             }
             let heartbeat = framed(FRAME_HEARTBEAT, 0, b"");
             written.extend(&heartbeat);
-            // The broker sees the body cut elsewhere, and the same bytes.
+            // The broker sees other frame boundaries, but the same body.
             expected.extend(body);
             expected.extend(heartbeat);
         }
@@ -304,7 +304,7 @@ proptest! {
     }
 }
 
-/// Frames with the bodies' own bytes in the place of their frames.
+/// All frames, with body frames replaced by their payload.
 fn without_body_frames(mut bytes: &[u8]) -> Vec<u8> {
     let (protocol, rest) = bytes.split_at(8);
     let mut out = protocol.to_vec();
@@ -325,7 +325,7 @@ fn without_body_frames(mut bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A stream that gives and takes so many bytes at a time, and has nothing or no room in between.
+/// A stream that gives and takes these numbers of bytes, and is pending in between.
 #[derive(Debug)]
 struct Pipe {
     unread: VecDeque<u8>,
@@ -401,5 +401,5 @@ fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
             return value;
         }
     }
-    panic!("it stands still");
+    panic!("no progress");
 }
