@@ -27,7 +27,7 @@ mod worker;
 #[doc(hidden)]
 pub use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
-    events::{Event, EventSink},
+    events::{Event, EventSink, Fate, JobFailure},
     spec::PoolSpec,
     status::{
         DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,

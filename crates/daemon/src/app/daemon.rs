@@ -20,6 +20,8 @@ use super::{
     state::{Decision, Ending, Event, State},
 };
 use crate::{
+    actions::Actions,
+    failures::{Events, Failures},
     guard,
     history::History,
     http::{
@@ -138,17 +140,19 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
 
     let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
     let driver = broker_driver(&settings.broker)?;
-    let sink = events
-        .clone()
-        .map(|file| Arc::new(file) as Arc<dyn EventSink>);
-    let supervisor = Supervisor::start(driver, specs, sink).map_err(LaunchError::from)?;
+    let failures = Failures::default();
+    let sink: Arc<dyn EventSink> = Arc::new(Events {
+        file: events.clone(),
+        failures: failures.clone(),
+    });
+    let supervisor = Supervisor::start(driver, specs, Some(sink)).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
     let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
     let history = History::default();
     let feeds = [
         tokio::spawn(feed),
-        tokio::spawn(history.clone().keep(supervisor.clone())),
+        tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
     ];
     let api = Api {
         supervisor: supervisor.clone(),
@@ -156,6 +160,8 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         reloads: reloads.clone(),
         live,
         history,
+        failures,
+        actions: Actions::default(),
     };
     let daemon = Daemon {
         supervisor,

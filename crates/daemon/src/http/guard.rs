@@ -10,11 +10,14 @@
 //! with the token, which no web page has.
 //!
 //! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants `Authorization: Bearer`.
-//! Steering wants it everywhere.
+//! Steering wants it everywhere. For reading, the token is also good as the password of `Authorization: Basic`: a browser
+//! that opens a page can show nothing else. It then sends it by itself with every request, also with those that another
+//! site's page makes. So it is no good for a change.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::ConstantTimeEq;
 
 /// Paths that answer without a token on every listener: probes and scrapers have none.
@@ -105,7 +108,8 @@ impl Guard {
     /// # Errors
     /// Why it may not.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let shown = self.token_is_shown(headers);
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let shown = self.token_is_shown(headers) || (reads && self.password_is_shown(headers));
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts
             .next()
@@ -117,11 +121,15 @@ impl Guard {
         // A request line with a whole URL in it names a host as well; both must be good.
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
             if !self.is_ours(authority.host()) && (self.is_loopback || !shown) {
-                return Err(Refusal::StrangeHost);
+                // A browser asks for the password only where it is told to.
+                let can_show = !self.is_loopback && self.token.is_some();
+                return Err(match can_show && !OPEN.contains(&uri.path()) {
+                    true => Refusal::Unauthorized,
+                    false => Refusal::StrangeHost,
+                });
             }
         }
 
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let is_open = OPEN.contains(&uri.path()) || self.is_loopback;
         match () {
             () if reads && is_open => Ok(()),
@@ -153,13 +161,28 @@ impl Guard {
         let Some(token) = &self.token else {
             return false;
         };
-        let shown = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_at_checked("bearer ".len()))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-            .map(|(_, shown)| shown.trim_ascii());
-        shown.is_some_and(|shown| token.is(shown))
+        credentials(headers, b"bearer ").is_some_and(|shown| token.is(shown))
     }
+
+    /// Whether the token is the password, for whatever user.
+    fn password_is_shown(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else {
+            return false;
+        };
+        let shown = credentials(headers, b"basic ");
+        let shown = shown.and_then(|shown| BASE64_STANDARD.decode(shown).ok());
+        let Some(shown) = shown else { return false };
+        let colon = shown.iter().position(|byte| *byte == b':');
+        colon.is_some_and(|colon| token.is(&shown[colon + 1..]))
+    }
+}
+
+/// What `Authorization` shows by this scheme: lower case, with the space behind it.
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (seen, shown) = value.split_at_checked(scheme.len())?;
+    seen.eq_ignore_ascii_case(scheme)
+        .then(|| shown.trim_ascii())
 }
 
 #[cfg(test)]
@@ -287,6 +310,67 @@ mod tests {
             let seen = ask(&guard, Method::GET, "/api/v1/pools", &lines);
             assert_eq!(seen, refusal, "{value:?}");
         }
+    }
+
+    fn basic(login: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(login))
+    }
+
+    #[test]
+    fn takes_the_token_as_a_password_for_reading_alone() {
+        let path = "/api/v1/pools";
+        let unauthorized = Some(Refusal::Unauthorized);
+        for listen in [LOOPBACK, EVERYWHERE] {
+            let guard = guard(listen, Some("s3c:ret"));
+            let reads = match listen {
+                LOOPBACK => None,
+                _ => unauthorized,
+            };
+            for (value, get, post) in [
+                (basic("anyone:s3c:ret"), None, unauthorized),
+                (basic(":s3c:ret"), None, unauthorized),
+                (basic("s3c:ret"), reads, unauthorized),
+                (basic("anyone:s3c:re"), reads, unauthorized),
+                (basic("anyone:s3c:ret2"), reads, unauthorized),
+                (basic("anyone:"), reads, unauthorized),
+                (basic("anyone"), reads, unauthorized),
+                (basic(""), reads, unauthorized),
+                ("Basic anyone:s3c:ret".to_owned(), reads, unauthorized),
+                ("Basic ".to_owned(), reads, unauthorized),
+                ("Bearer s3c:ret".to_owned(), None, None),
+            ] {
+                let lines = [("host", "127.0.0.1"), ("authorization", &value)];
+                for method in [Method::GET, Method::HEAD] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, get, "{listen} {method} {value}");
+                }
+                for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, post, "{listen} {method} {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_browser_that_comes_by_a_full_name_is_asked_for_the_password() {
+        let password = basic("anyone:s3cret");
+        let with = [
+            ("host", "tidegate.example.com"),
+            ("authorization", &password),
+        ];
+        let elsewhere = guard(EVERYWHERE, Some("s3cret"));
+        let refusal = get(&elsewhere, "tidegate.example.com", "/");
+        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        assert_eq!(ask(&elsewhere, Method::GET, "/", &with), None);
+        let refusal = get(&elsewhere, "evil.example", "/metrics");
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        let refusal = ask(&elsewhere, Method::POST, "/", &with);
+        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        // On loopback no name is good that someone could point there.
+        let loopback = guard(LOOPBACK, Some("s3cret"));
+        let refusal = ask(&loopback, Method::GET, "/", &with);
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
     }
 
     #[test]

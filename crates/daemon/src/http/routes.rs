@@ -18,6 +18,8 @@ use super::{
     server::LongLived,
 };
 use crate::{
+    actions::{Action, Actions},
+    failures::{Failures, Recent},
     history::{Columns, History},
     reloads::{PoolView, Reloads},
     telemetry::prometheus::Prometheus,
@@ -29,6 +31,9 @@ use tidegate::{
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How to show the token. A browser asks its user for the second one, which is only good for reading.
+const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
 
 /// What the routes read.
 #[derive(Debug, Clone)]
@@ -43,6 +48,10 @@ pub struct Api {
     pub live: Live,
     /// The last hour of every pool.
     pub history: History,
+    /// The last failures of every pool.
+    pub failures: Failures,
+    /// What was done by hand.
+    pub actions: Actions,
 }
 
 /// The answer of `explain`.
@@ -60,9 +69,7 @@ struct Explanation {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(dashboard::page))
-        .route("/dashboard/app.js", get(dashboard::script))
-        .route("/dashboard/style.css", get(dashboard::style))
-        .route("/dashboard/icon.svg", get(dashboard::icon))
+        .route("/dashboard/{file}", get(file))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -70,6 +77,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/pools/{pool}", get(pool))
         .route("/api/v1/pools/{pool}/explain", get(explain))
         .route("/api/v1/pools/{pool}/history", get(history))
+        .route("/api/v1/pools/{pool}/failures", get(failures))
+        .route("/api/v1/actions", get(actions))
         .route("/api/v1/history", get(overview))
         .route("/api/v1/events", get(events))
         .fallback(no_such_route)
@@ -89,10 +98,12 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
         Err(refusal) => {
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == Refusal::Unauthorized {
-                let scheme = header::HeaderValue::from_static("Bearer");
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, scheme);
+                for scheme in CHALLENGES {
+                    let scheme = header::HeaderValue::from_static(scheme);
+                    response
+                        .headers_mut()
+                        .append(header::WWW_AUTHENTICATE, scheme);
+                }
             }
             response
         }
@@ -106,6 +117,13 @@ async fn plain_headers(mut response: Response) -> Response {
     headers.insert(header::CACHE_CONTROL, value("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
     response
+}
+
+async fn file(Path(name): Path<String>) -> Response {
+    match dashboard::named(&name) {
+        Some(file) => file,
+        None => no_such_route().await,
+    }
 }
 
 async fn healthz() -> Json<serde_json::Value> {
@@ -161,6 +179,21 @@ async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
         None => no_such_pool(&name),
     }
+}
+
+async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => {
+            let kept = api.failures.of(&name);
+            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
+            Json(kept).into_response()
+        }
+        None => no_such_pool(&name),
+    }
+}
+
+async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
+    Json(api.actions.all())
 }
 
 async fn overview(State(api): State<Api>) -> Response {
