@@ -132,6 +132,7 @@ for (const [how, options] of [["light", {}], ["dark", { colorScheme: "dark" }], 
   test(`axe finds nothing serious on the ${how} page`, { timeout }, async () => {
     const page = await open(browser, daemon, { pool: "fails", ...options });
     await live(page);
+    await publish(queues.fails, [{}]);
     await page.locator("#failures tbody tr").first().waitFor();
     for (const summary of await page.locator("summary").all()) await summary.click();
     const serious = async () => {
