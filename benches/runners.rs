@@ -10,11 +10,12 @@ use std::{
 };
 
 use tidegate::{
-    adapters::{exec::ExecManager, launcher, warm::WarmManager},
-    config::{ExecSettings, WarmSettings},
+    config::ExecSettings,
     decide::RunnerId,
+    host::launcher,
     queue::Message,
     runner::{CreateRunner, Job, JobControl, JobEnd, Runner, RunnerManager},
+    runners::{WarmSettings, exec::ExecManager, warm::WarmManager},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},

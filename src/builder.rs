@@ -2,16 +2,19 @@
 //!
 //! Only here and in the daemon do adapters meet the supervisor. Owns nothing once it has started.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::{amqp::AmqpDriver, exec::ExecManager, handler::HandlerManager, warm::WarmManager},
+    adapters::{
+        amqp::AmqpDriver,
+        handler::{BlockingManager, CallLimits, HandlerManager},
+    },
     config::{
-        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, ExecSettings,
-        PoolSettings, ReplySettings, RetrySettings, TlsSettings, WarmSettings,
+        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
+        ReplySettings, RetrySettings, TlsSettings,
     },
     decide::{Policy, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -21,13 +24,34 @@ use crate::{
 
 /// A pool to be: a queue, a policy, and what its jobs run on.
 ///
-/// Starts with the defaults of the configuration file. One of [`handler`](Self::handler), [`exec`](Self::exec) and
-/// [`runners`](Self::runners) is needed; the last one counts.
+/// Starts with the defaults of the configuration file. It needs one of [`handler`](Self::handler),
+/// [`handler_with`](Self::handler_with), [`blocking_handler`](Self::blocking_handler), [`exec`](Self::exec),
+/// [`warm`](Self::warm), [`runners`](Self::runners), and those that a feature brings; the last one counts.
 #[derive(Debug, Clone)]
 #[must_use = "a pool does nothing until a supervisor has started it"]
 pub struct Pool {
     settings: PoolSettings,
-    runners: Option<Arc<dyn RunnerManager>>,
+    runs_on: Option<RunsOn>,
+    timeout: Option<Duration>,
+    kill_grace: Option<Duration>,
+}
+
+/// What the jobs of a pool run on.
+#[derive(Clone)]
+enum RunsOn {
+    /// Handlers, made when it is known how long they may take.
+    Handlers(Arc<dyn Fn(CallLimits) -> Arc<dyn RunnerManager> + Send + Sync>),
+    /// Runners of any other kind.
+    Runners(Arc<dyn RunnerManager>),
+}
+
+impl fmt::Debug for RunsOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handlers(_) => f.write_str("Handlers"),
+            Self::Runners(manager) => manager.fmt(f),
+        }
+    }
 }
 
 impl Pool {
@@ -138,36 +162,102 @@ impl Pool {
         self
     }
 
-    /// Runs each job by calling a function of this process. A panic, and an error, is that job's failure. For a
-    /// timeout, hand a [`HandlerManager`] to [`runners`](Self::runners).
+    /// Runs each job by calling an async function of this process. A panic, and an error, is that job's failure.
     pub fn handler<H, F>(self, handler: H) -> Self
     where
         H: Fn(Job) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
     {
-        self.runners(HandlerManager::new(handler))
+        let manager = HandlerManager::new(handler);
+        self.handlers(move |limits| Arc::new(manager.clone().limits(limits)))
     }
 
-    /// Runs each job as a child process.
-    pub fn exec(self, settings: ExecSettings) -> Self {
-        self.runners(ExecManager::new(settings))
+    /// Runs each job by calling an async function with a clone of `state`: a connection pool, a client, an `Arc` of what
+    /// the program knows. Otherwise as [`handler`](Self::handler).
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// use tidegate::{BoxError, Job, Outcome, Pool};
+    ///
+    /// #[derive(Clone, Default)]
+    /// struct App {
+    ///     bytes: Arc<AtomicU64>,
+    /// }
+    ///
+    /// async fn count(app: App, job: Job) -> Result<Outcome, BoxError> {
+    ///     app.bytes.fetch_add(job.body().len() as u64, Ordering::Relaxed);
+    ///     Ok(Outcome::Done)
+    /// }
+    ///
+    /// let pool = Pool::new("uploads").handler_with(App::default(), count);
+    /// ```
+    pub fn handler_with<S, H, F>(self, state: S, handler: H) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        H: Fn(S, Job) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
+    {
+        self.handler(move |job| handler(state.clone(), job))
     }
 
-    /// Runs jobs in processes that stay, one job after another in each.
-    pub fn warm(self, settings: WarmSettings) -> Self {
-        self.runners(WarmManager::new(settings))
+    /// Runs each job by calling a function that may block, on a thread of tokio's blocking pool. **A call cannot be
+    /// stopped**: what that means for timeouts and for the end of the program is said at [`BlockingManager`].
+    pub fn blocking_handler<H>(self, handler: H) -> Self
+    where
+        H: Fn(Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
+    {
+        let manager = BlockingManager::new(handler);
+        self.handlers(move |limits| Arc::new(manager.clone().limits(limits)))
     }
 
-    /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
-    /// [`ContainerManager`](crate::adapters::container::ContainerManager) to [`runners`](Self::runners).
-    #[cfg(feature = "container")]
-    pub fn container(self, settings: crate::config::ContainerSettings) -> Self {
-        self.runners(crate::adapters::container::ContainerManager::new(settings))
+    /// Runs each job by calling a tower service, with the layers that it has.
+    ///
+    /// Each job has a clone of `service` to itself and waits until that is ready. The time of waiting is part of the job's
+    /// time. An error, also one of a layer, is the job's failure and spends an attempt: so limit by layers that wait
+    /// (`ConcurrencyLimit`, `RateLimit` behind a `Buffer`), not by one that sheds load.
+    #[cfg(feature = "tower")]
+    pub fn service<S>(self, service: S) -> Self
+    where
+        S: tower_service::Service<Job, Response = Outcome> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        use std::sync::{Mutex, PoisonError};
+
+        use crate::adapters::handler::call_service;
+
+        // Few services are `Sync`, and all that is done here is to clone it.
+        let service = Mutex::new(service);
+        self.handler(move |job| {
+            let service = service.lock().unwrap_or_else(PoisonError::into_inner);
+            call_service(service.clone(), job)
+        })
+    }
+
+    /// How long a handler may run before its job is [stopped](Job::is_stopped) and has failed; without this, as long as
+    /// the pool's `ack_deadline` allows. For handlers of every kind; other kinds of runner have settings of their own.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long a handler may go on after its job was [stopped](Job::is_stopped) before it is dropped; 10 s by default.
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = Some(grace);
+        self
+    }
+
+    fn handlers(
+        mut self,
+        make: impl Fn(CallLimits) -> Arc<dyn RunnerManager> + Send + Sync + 'static,
+    ) -> Self {
+        self.runs_on = Some(RunsOn::Handlers(Arc::new(make)));
+        self
     }
 
     /// Runs jobs on runners of your own kind.
     pub fn runners(mut self, manager: impl RunnerManager) -> Self {
-        self.runners = Some(Arc::new(manager));
+        self.runs_on = Some(RunsOn::Runners(Arc::new(manager)));
         self
     }
 
@@ -176,39 +266,25 @@ impl Pool {
         &self.settings
     }
 
+    /// What it is started from. Its settings are checked when it is.
     fn spec(self) -> Result<PoolSpec, LaunchError> {
-        let Self { settings, runners } = self;
-        let pool = || settings.name.clone();
-        let wrong = [
-            (settings.name.as_str().is_empty(), "a name"),
-            (settings.queue.as_str().is_empty(), "a queue"),
-            (settings.prefetch == 0, "a prefetch of 1 or more"),
-            (
-                settings.poll_interval.is_zero(),
-                "a poll_interval above zero",
-            ),
-            (
-                settings.policy.min_active > settings.policy.max,
-                "a policy whose min_active is at most its max",
-            ),
-            (
-                settings.retry.max_attempts == 0,
-                "retry.max_attempts of 1 or more",
-            ),
-            (
-                settings.retry.backoff.is_zero()
-                    || settings.retry.backoff > settings.retry.backoff_max,
-                "retry.backoff above zero and at most backoff_max",
-            ),
-        ];
-        if let Some((_, wanted)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
-            let pool = pool();
-            return Err(LaunchError::Pool { pool, wanted });
-        }
-        let runners = runners.ok_or_else(|| LaunchError::Pool {
-            pool: pool(),
-            wanted: "a handler, exec or runners",
-        })?;
+        let refuse = |pool: PoolName, problem| Err(LaunchError::Pool { pool, problem });
+        let settings = self.settings;
+        let default = CallLimits::default();
+        let runners = match self.runs_on {
+            Some(RunsOn::Handlers(make)) => make(CallLimits {
+                timeout: self.timeout,
+                kill_grace: self.kill_grace.unwrap_or(default.kill_grace),
+            }),
+            Some(RunsOn::Runners(_)) if self.timeout.is_some() || self.kill_grace.is_some() => {
+                return refuse(
+                    settings.name,
+                    "timeout and kill_grace are for handlers: set those of its runners in their own settings",
+                );
+            }
+            Some(RunsOn::Runners(runners)) => runners,
+            None => return refuse(settings.name, "it needs a handler, exec, warm or runners"),
+        };
         Ok(PoolSpec { settings, runners })
     }
 }
@@ -217,7 +293,9 @@ impl From<PoolSettings> for Pool {
     fn from(settings: PoolSettings) -> Self {
         Self {
             settings,
-            runners: None,
+            runs_on: None,
+            timeout: None,
+            kill_grace: None,
         }
     }
 }
@@ -227,10 +305,10 @@ impl From<PoolSettings> for Pool {
 #[non_exhaustive]
 pub enum LaunchError {
     /// Neither [`broker`](Builder::broker) nor [`driver`](Builder::driver) was called.
-    #[error("start a supervisor without a broker")]
+    #[error("a supervisor needs a broker: its URL, or a driver")]
     NoBroker,
     /// The broker's URL or certificates cannot be used. A broker that is only not there is no error.
-    #[error("use the broker {url}")]
+    #[error("the broker {url} cannot be used")]
     Broker {
         /// Its URL, which shows itself without credentials.
         url: BrokerUrl,
@@ -238,15 +316,15 @@ pub enum LaunchError {
         #[source]
         source: QueueError,
     },
-    /// A pool lacks something.
-    #[error("start the pool {pool:?} without {wanted}", pool = .pool.as_str())]
+    /// A pool is not complete, or contradicts itself.
+    #[error("the pool {pool:?} cannot be started: {problem}", pool = .pool.as_str())]
     Pool {
         /// The pool.
         pool: PoolName,
-        /// What it needs.
-        wanted: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
-    /// The pools do not go together.
+    /// The settings of a pool are not valid, or the pools do not go together.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
 }
@@ -306,9 +384,15 @@ impl Builder {
     }
 
     /// Certificates for `amqps://`, where the system's are not enough.
-    pub fn tls(mut self, ca: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>) -> Self {
-        let (cert, key) = identity.unzip();
-        self.tls = TlsSettings { ca, cert, key };
+    ///
+    /// ```
+    /// use tidegate::{Supervisor, TlsSettings};
+    ///
+    /// let tls = TlsSettings::default().ca("/etc/ssl/ours.pem").identity("/etc/ssl/me.pem", "/etc/ssl/me.key");
+    /// let builder = Supervisor::builder().broker("amqps://me@broker.example/%2f").tls(tls);
+    /// ```
+    pub fn tls(mut self, tls: TlsSettings) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -389,77 +473,4 @@ pub async fn reach(driver: &AmqpDriver, within: Duration) -> Result<(), QueueErr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::adapters::memory::MemoryBroker;
-
-    fn pool() -> Pool {
-        Pool::new("a").handler(|_: Job| async { Ok(Outcome::Done) })
-    }
-
-    async fn refusal(builder: Builder) -> String {
-        builder.start().await.unwrap_err().to_string()
-    }
-
-    #[tokio::test]
-    async fn says_what_a_pool_lacks() {
-        let never_more = RetrySettings {
-            backoff: Duration::from_secs(600),
-            ..RetrySettings::default()
-        };
-        let upside_down = Policy {
-            min_active: 5,
-            ..Policy::fixed(1)
-        };
-        for (pool, wanted) in [
-            (Pool::new("a"), "a handler, exec or runners"),
-            (pool().prefetch(0), "a prefetch of 1 or more"),
-            (pool().queue(""), "a queue"),
-            (
-                pool().policy(upside_down),
-                "a policy whose min_active is at most its max",
-            ),
-            (
-                pool().poll_interval(Duration::ZERO),
-                "a poll_interval above zero",
-            ),
-            (
-                pool().retry(never_more),
-                "retry.backoff above zero and at most backoff_max",
-            ),
-        ] {
-            let builder = Supervisor::builder().driver(MemoryBroker::new()).pool(pool);
-            let expected = format!("start the pool \"a\" without {wanted}");
-            assert_eq!(refusal(builder).await, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn wants_a_broker_that_it_can_name_without_its_password() {
-        let nothing = Supervisor::builder().pool(pool());
-        assert_eq!(
-            refusal(nothing).await,
-            "start a supervisor without a broker"
-        );
-        let wrong = Supervisor::builder()
-            .broker("http://me:s3cret@localhost/")
-            .pool(pool());
-        let refusal = refusal(wrong).await;
-        assert_eq!(refusal, "use the broker http://me:***@localhost/");
-    }
-
-    #[tokio::test]
-    async fn refuses_two_pools_on_one_queue() {
-        let second = Pool::new("b")
-            .queue("a")
-            .handler(|_: Job| async { Ok(Outcome::Done) });
-        let builder = Supervisor::builder()
-            .driver(MemoryBroker::new())
-            .pool(pool())
-            .pool(second);
-        assert_eq!(
-            refusal(builder).await,
-            "run the pools a and b on one queue, a"
-        );
-    }
-}
+mod tests;

@@ -1,14 +1,588 @@
-//! tidegate: a worker pool that rises and falls with a RabbitMQ queue.
+//! A worker pool that rises and falls with a RabbitMQ queue.
+//!
+//! Give it a queue and a function. It reads how many messages wait, asks a policy how many workers that deserves, and runs as
+//! many: hundreds while there is a flood, none when the queue is empty. A message is acknowledged when its job is done, retried
+//! with backoff when it fails, and kept as a dead letter when it fails for good.
+//!
+//! ```no_run
+//! use tidegate::{BoxError, Job, Outcome, Policy, Pool, Supervisor};
+//!
+//! async fn thumbnail(job: Job) -> Result<Outcome, BoxError> {
+//!     println!("{}: {} bytes", job.id(), job.body().len());
+//!     Ok(Outcome::Done)
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), BoxError> {
+//!     let supervisor = Supervisor::builder()
+//!         .broker("amqp://guest:guest@localhost:5672/%2f")
+//!         .pool(
+//!             Pool::new("thumbnails")
+//!                 .policy(Policy::backlog(10).max(50))
+//!                 .handler(thumbnail),
+//!         )
+//!         .start()
+//!         .await?;
+//!     supervisor.run_until_signal().await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! There is also a program, `tidegate`, which runs the same pools from a configuration file. This library is what it is made of.
+//!
+//! # Contents
+//!
+//! - [How it works](#how-it-works)
+//! - [Handlers](#handlers): [JSON](#json), [state](#shared-state), [blocking code](#blocking-code), [timeouts](#timeouts)
+//! - [What becomes of a job](#what-becomes-of-a-job), [retries](#retries), [replies](#replies)
+//! - [Scaling](#scaling)
+//! - [Shutting down](#shutting-down)
+//! - [Testing](#testing)
+//! - [Readiness, status and metrics](#readiness-status-and-metrics)
+//! - [Tower](#tower)
+//! - [Other runners, and your own](#other-runners-and-your-own)
+//! - [Errors](#errors), [cancel-safety](#cancel-safety), [features](#features)
+//!
+//! # How it works
+//!
+//! A [`Supervisor`] has one task for each [`Pool`], and a pool one task for each *worker*. A worker is an AMQP consumer with a
+//! channel of its own. It takes one message at a time, borrows a *runner*, runs the job on it, and settles the message. A runner
+//! is what executes a job: a function of this program, a child process, a container. The pool keeps its runners between jobs.
+//!
+//! Every half second, and at each event that matters, a pool *reconciles*:
+//!
+//! 1. It collects dead runners.
+//! 2. It reads the depth of the queue: the messages that are ready.
+//! 3. It asks the policy how many workers the *demand* deserves. Demand is what is ready and what the workers hold.
+//! 4. It compares that number with the workers that live, and makes a plan.
+//! 5. It applies the plan: it starts workers, or stops some that wait. A running job is never stopped to scale down, unless the
+//!    pool says [`preempt`](Pool::preempt).
+//!
+//! When the queue has been empty for [`drain_after`](Pool::drain_after), all workers go, except
+//! [`keep_warm`](Pool::keep_warm) of them. The pool then costs one look at the queue every half second.
+//!
+//! A lost connection is no special case. The driver connects again with backoff, and the next reconcile brings the workers back.
+//! A depth that cannot be read is not 0: the number of workers stays as it is.
+//!
+//! The decision is a pure function ([`decide`]), and each one is kept: [`Supervisor::explain`] says why there are as many workers
+//! as there are.
+//!
+//! Delivery is at least once. A job runs again when its connection is lost before the acknowledgement, so a job must be
+//! idempotent. [`Job::id`] is the same for all attempts of a message that has a `message-id`.
+//!
+//! # Handlers
+//!
+//! A handler is an async function of a [`Job`]. It returns an [`Outcome`], or an error:
+//!
+//! | it returns | then |
+//! | --- | --- |
+//! | [`Outcome::Done`] | the message is acknowledged |
+//! | [`Outcome::reply(bytes)`](Outcome::reply) | the caller is answered, and the message acknowledged |
+//! | [`Outcome::retry()`](Outcome::retry) | the message comes back later, and an attempt is spent |
+//! | [`Outcome::reject(reason)`](Outcome::reject) | the message is a dead letter at once |
+//! | a [`JsonError`] | the same: another attempt would meet the same bytes |
+//! | any other `Err`, or a panic | the job failed: it is retried until its attempts are spent |
+//!
+//! The future runs on the worker's task. It must not block the thread: see [below](#blocking-code).
+//!
+//! A job knows its message: [`body`](Job::body), [`headers`](Job::headers), [`properties`](Job::properties), and where it was
+//! [first published](Job::exchange). It knows its [`attempt`](Job::attempt) and whether that is the
+//! [last](Job::is_last_attempt). And it knows whether it [should stop](Job::is_stopped).
+//!
+//! ## JSON
+//!
+//! [`Job::json`] parses the body into any type that serde can read, also one that borrows from the job. Return its error by `?`.
+//! The message is then dead-lettered with the reason, and spends no time on retries:
+//!
+//! ```
+//! use std::time::Duration;
+//! use serde::Deserialize;
+//! use tidegate::{BoxError, Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+//!
+//! #[derive(Deserialize)]
+//! struct Order<'a> {
+//!     customer: &'a str,
+//! }
+//!
+//! async fn take(job: Job) -> Result<Outcome, BoxError> {
+//!     let order: Order<'_> = job.json()?;
+//!     println!("an order of {}", order.customer);
+//!     Ok(Outcome::Done)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let broker = MemoryBroker::new();
+//! broker.declare_queue("orders", QueueKind::Quorum);
+//! broker.send("orders", r#"{"customer": "Ada"}"#);
+//! broker.send("orders", "customer=Ada");
+//!
+//! let pool = Pool::new("orders").handler(take);
+//! let supervisor = Supervisor::builder().driver(broker.clone()).pool(pool).start().await?;
+//! # let jobs = || supervisor.pool(&"orders".into()).map(|pool| pool.jobs).unwrap_or_default();
+//! # while jobs().done + jobs().dead < 2 { tokio::time::sleep(Duration::from_millis(5)).await; }
+//! supervisor.drain(Duration::from_secs(30)).await?;
+//!
+//! let dead = broker.take("orders.dead");
+//! assert_eq!(dead.len(), 1);
+//! assert_eq!(&dead[0].body[..], b"customer=Ada");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## Shared state
+//!
+//! [`Pool::handler_with`] gives each call a clone of a value: a connection pool, an HTTP client, an `Arc` of your own.
+//!
+//! ```
+//! use tidegate::{BoxError, Job, Outcome, Pool};
+//!
+//! #[derive(Clone)]
+//! struct App {
+//!     // for example: database: sqlx::PgPool,
+//!     greeting: std::sync::Arc<str>,
+//! }
+//!
+//! async fn greet(app: App, job: Job) -> Result<Outcome, BoxError> {
+//!     let name = std::str::from_utf8(job.body())?;
+//!     Ok(Outcome::reply(format!("{}, {name}", app.greeting)))
+//! }
+//!
+//! let app = App { greeting: "Good morning".into() };
+//! let pool = Pool::new("greetings").handler_with(app, greet);
+//! ```
+//!
+//! ## Blocking code
+//!
+//! Code that computes for long or waits without `await` belongs on a thread of its own. [`Pool::blocking_handler`] takes an
+//! ordinary function and calls it on tokio's blocking pool:
+//!
+//! ```
+//! use tidegate::{BoxError, Job, Outcome, Pool};
+//!
+//! fn resize(job: Job) -> Result<Outcome, BoxError> {
+//!     for _row in 0..1_000 {
+//!         if job.is_stopped() {
+//!             return Err("stopped half-way".into());
+//!         }
+//!         // ... a row of the picture ...
+//!     }
+//!     Ok(Outcome::Done)
+//! }
+//!
+//! let pool = Pool::new("thumbnails").blocking_handler(resize);
+//! ```
+//!
+//! A thread cannot be stopped from outside. A function that runs for long must look at [`Job::is_stopped`] now and then. One that
+//! does not goes on after its timeout, beside the next attempt of the same message:
+//! [`BlockingManager`](adapters::handler::BlockingManager) says what else follows.
+//!
+//! ## Timeouts
+//!
+//! [`Pool::timeout`] bounds each job. At the timeout the job is *stopped*: [`Job::stopped`] is ready and [`Job::is_stopped`] true.
+//! The handler then has [`kill_grace`](Pool::kill_grace), 10 s by default, to clean up and return. What it returns in that time
+//! still counts. A future that is not done by then is dropped, and the job has failed.
+//!
+//! A job is stopped in the same way when a drain reaches its deadline, when the pool preempts it, and shortly before
+//! [`ack_deadline`](Pool::ack_deadline), at which the broker would take the message away. Then no attempt is spent: the message
+//! goes back to its queue.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::{Job, Outcome, Pool};
+//!
+//! let pool = Pool::new("imports").timeout(Duration::from_secs(60)).handler(|job: Job| async move {
+//!     tokio::select! {
+//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // stands for the work
+//!         () = job.stopped() => Err("stopped: what was written is rolled back".into()),
+//!     }
+//! });
+//! ```
+//!
+//! # What becomes of a job
+//!
+//! Whatever a handler does, its message is either acknowledged, put in a retry queue, put in the dead letters, or given back.
+//! Nothing is dropped. A copy is confirmed by the broker before its original is acknowledged.
+//!
+//! ## Retries
+//!
+//! A job that fails waits in `<queue>.retry.<ms>` and comes back: after 1 s at first, then after twice as long each time, up to
+//! 5 minutes. After 5 attempts it is in `<queue>.dead`, with the reason, the last error and the time in its headers.
+//! [`RetrySettings`] changes all of that:
+//!
+//! ```
+//! use std::{sync::Arc, sync::atomic::{AtomicU32, Ordering}, time::Duration};
+//! use tidegate::{Job, Outcome, Pool, RetrySettings, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = MemoryBroker::new();
+//! broker.declare_queue("mails", QueueKind::Quorum);
+//! broker.send("mails", "to: ada@example.org");
+//!
+//! let last = Arc::new(AtomicU32::new(0));
+//! let pool = Pool::new("mails")
+//!     .retry(RetrySettings {
+//!         max_attempts: 3,
+//!         backoff: Duration::from_millis(10),
+//!         ..RetrySettings::default()
+//!     })
+//!     .handler({
+//!         let last = last.clone();
+//!         move |job: Job| {
+//!             if job.is_last_attempt() {
+//!                 last.store(job.attempt(), Ordering::Relaxed);
+//!             }
+//!             async { Err("the mail server does not answer".into()) }
+//!         }
+//!     });
+//! let supervisor = Supervisor::builder().driver(broker.clone()).pool(pool).start().await?;
+//! # while broker.ready("mails.dead") != Some(1) { tokio::time::sleep(Duration::from_millis(5)).await; }
+//! supervisor.drain(Duration::from_secs(30)).await?;
+//! assert_eq!(last.load(Ordering::Relaxed), 3);
+//! assert_eq!(broker.ready("mails.dead"), Some(1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`DeadLetter::Broker`] leaves the dead letters to a dead-letter exchange of yours. A *breaker*
+//! ([`BreakerRules`], in [`RetrySettings::breaker`]) pauses intake while most jobs fail, so that an outage elsewhere does not spend
+//! the attempts of a whole queue.
+//!
+//! ## Replies
+//!
+//! A message with a `reply_to` asks for an answer. [`Outcome::reply`] gives one. It is published, and confirmed, before the message
+//! is acknowledged. Where nobody asked, it is the same as [`Outcome::Done`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::{Job, Outcome, Pool, Reply, ReplySettings, Supervisor};
+//! use tidegate::{adapters::memory::MemoryBroker, queue::{Outgoing, Properties, QueueKind}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = MemoryBroker::new();
+//! broker.declare_queue("squares", QueueKind::Classic);
+//! broker.declare_queue("answers", QueueKind::Classic);
+//! broker.send_message(Outgoing {
+//!     routing_key: "squares".into(),
+//!     body: "12".into(),
+//!     properties: Properties {
+//!         reply_to: Some("answers".into()),
+//!         correlation_id: Some("question 1".into()),
+//!         ..Properties::default()
+//!     },
+//!     ..Outgoing::default()
+//! });
+//!
+//! let pool = Pool::new("squares")
+//!     // A caller by direct reply-to is always answered; a queue must be allowed.
+//!     .reply(ReplySettings { allow: vec!["answers".into()], ..ReplySettings::default() })
+//!     .handler(|job: Job| async move {
+//!         let number: u64 = job.json()?;
+//!         let answer = (number * number).to_string();
+//!         Ok(Outcome::Reply(Reply::new(answer).content_type("application/json")))
+//!     });
+//! let supervisor = Supervisor::builder().driver(broker.clone()).pool(pool).start().await?;
+//! # while broker.ready("answers") != Some(1) { tokio::time::sleep(Duration::from_millis(5)).await; }
+//! supervisor.drain(Duration::from_secs(30)).await?;
+//!
+//! let answer = &broker.take("answers")[0];
+//! assert_eq!(&answer.body[..], b"144");
+//! assert_eq!(answer.properties.correlation_id.as_deref(), Some("question 1"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn answers off.
+//!
+//! # Scaling
+//!
+//! A [`Policy`] says how many workers a demand deserves, [`Scaling`] how fast the number may move:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::{Job, Outcome, Policy, Pool, Scaling};
+//!
+//! let pool = Pool::new("thumbnails")
+//!     // A worker for each ten jobs of demand, at least 2 while there is work, at most 50.
+//!     .policy(Policy::backlog(10).min_active(2).max(50))
+//!     // At most 10 more at once, and none fewer until the peak is a minute ago.
+//!     .scaling(Scaling { up_step: 10, down_window: Duration::from_secs(60), ..Scaling::default() })
+//!     .drain_after(Duration::from_secs(30))
+//!     .handler(|_: Job| async { Ok(Outcome::Done) });
+//! ```
+//!
+//! [`Policy::fixed`] is the same number for every demand, [`Policy::steps`] a staircase. [`Supervisor::scale`] pins a pool to a
+//! number, [`pause`](Supervisor::pause) stops its intake, and [`reconfigure`](Supervisor::reconfigure) gives the supervisor another
+//! set of pools while it runs.
+//!
+//! # Shutting down
+//!
+//! [`Supervisor::run_until_signal`] is all that most programs need. It works until SIGTERM or SIGINT comes. Then no worker takes
+//! another message, running jobs are finished and settled, and each pool has its [`shutdown_grace`](Pool::shutdown_grace), 30 s by
+//! default. What still runs then is stopped and given back. A second SIGINT stops everything at once.
+//!
+//! A program that has more to end brings a future of its own:
+//!
+//! ```
+//! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let broker = MemoryBroker::new();
+//! # broker.declare_queue("jobs", QueueKind::Classic);
+//! # let pool = Pool::new("jobs").handler(|_: Job| async { Ok(Outcome::Done) });
+//! # let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
+//! let (end, ended) = tokio::sync::oneshot::channel::<()>();
+//! # let _ = end.send(());
+//! let report = supervisor.run_until(async { drop(ended.await) }).await?;
+//! println!("finished {} jobs in {:?}", report.finished, report.took);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`drain`](Supervisor::drain) takes its deadline as an argument, [`stop_now`](Supervisor::stop_now) has none. All of them return
+//! when every pool has ended and the connections are closed. `Ok` means that no running job was cut short; a [`DrainError`] says
+//! how many were given back.
+//!
+//! **Dropping** the last clone of a [`Supervisor`] stops everything at once, too, but nobody waits for it.
+//!
+//! # Testing
+//!
+//! [`MemoryBroker`](adapters::memory::MemoryBroker) is a broker within the process. It does what RabbitMQ does as far as a pool can
+//! see: prefetch, redelivery, delivery limits, retry queues, dead letters. It can be disconnected, blocked by an alarm and made to
+//! refuse. Time is tokio's: in a test with a paused clock an hour of backoff takes no time.
+//!
+//! ```
+//! # // The attribute of a test, for want of a test harness here:
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! # a_mail_is_tried_again_until_the_server_answers().await;
+//! # }
+//! use std::{sync::Arc, sync::atomic::{AtomicU32, Ordering}, time::Duration};
+//! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+//!
+//! // #[tokio::test(start_paused = true)]
+//! async fn a_mail_is_tried_again_until_the_server_answers() {
+//!     let broker = MemoryBroker::new();
+//!     broker.declare_queue("mails", QueueKind::Quorum);
+//!     broker.send("mails", "to: ada@example.org");
+//!
+//!     let calls = Arc::new(AtomicU32::new(0));
+//!     let pool = Pool::new("mails").handler({
+//!         let calls = calls.clone();
+//!         move |_: Job| {
+//!             let is_up = calls.fetch_add(1, Ordering::Relaxed) == 2;
+//!             async move { if is_up { Ok(Outcome::Done) } else { Err("down".into()) } }
+//!         }
+//!     });
+//!     let builder = Supervisor::builder().driver(broker.clone()).pool(pool);
+//!     let supervisor = builder.start().await.unwrap();
+//!
+//!     // Waits for what is expected. The clock moves on by itself.
+//!     let done = async {
+//!         while supervisor.pool(&"mails".into()).unwrap().jobs.done == 0 {
+//!             tokio::time::sleep(Duration::from_millis(10)).await;
+//!         }
+//!     };
+//!     tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+//!     assert_eq!(calls.load(Ordering::Relaxed), 3);
+//!
+//!     supervisor.drain(Duration::from_secs(30)).await.unwrap();
+//!     assert_eq!(broker.ready("mails"), Some(0));
+//! }
+//! ```
+//!
+//! A paused clock needs tokio's feature `test-util`. A handler alone is tested without any broker: make a job by [`Job::new`].
+//!
+//! # Readiness, status and metrics
+//!
+//! [`Supervisor::is_ready`] is what a readiness probe asks: connected, and every pool can work.
+//! [`readiness`](Supervisor::readiness) says why not, in words. [`pools`](Supervisor::pools) gives a snapshot of each pool, which
+//! serde can write.
+//!
+//! ```
+//! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = MemoryBroker::new(); // and no queue
+//! let pool = Pool::new("jobs").handler(|_: Job| async { Ok(Outcome::Done) });
+//! let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
+//! supervisor.reconcile(&"jobs".into()).await?;
+//! assert!(!supervisor.is_ready());
+//! assert_eq!(supervisor.readiness().reasons, ["pool jobs waits: no queue jobs"]);
+//! assert_eq!(supervisor.pools()[0].workers.live, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Metrics go to the [`metrics`](https://docs.rs/metrics) facade, and nowhere if no recorder is installed. Install one **before**
+//! the supervisor starts, because a pool makes its handles once. For Prometheus that is one line:
+//! `metrics_exporter_prometheus::PrometheusBuilder::new().install()?`, which serves port 9000. Then call
+//! [`run::metrics::describe`], which tells the recorder what each metric means. Any recorder does:
+//!
+//! ```
+//! use metrics_util::debugging::DebuggingRecorder;
+//! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let recorder = DebuggingRecorder::new();
+//! let snapshotter = recorder.snapshotter();
+//! # // One process may run several examples, and has one global recorder.
+//! # let _recorder = metrics::set_default_local_recorder(&recorder);
+//! # #[cfg(any())]
+//! recorder.install()?;
+//! tidegate::run::metrics::describe();
+//!
+//! let broker = MemoryBroker::new();
+//! broker.declare_queue("jobs", QueueKind::Classic);
+//! let pool = Pool::new("jobs").handler(|_: Job| async { Ok(Outcome::Done) });
+//! let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
+//!
+//! let metrics = snapshotter.snapshot().into_vec();
+//! let has = |name| metrics.iter().any(|(key, ..)| key.key().name() == name);
+//! assert!(has("tidegate_queue_depth_messages") && has("tidegate_jobs_total"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The log is written through [`tracing`](https://docs.rs/tracing): `info` when a pool changes its shape, `debug` for each job,
+//! with the spans `worker` and `job`. An [`EventSink`](run::EventSink) hears of each start and end of a runner.
+//!
+//! # Tower
+//!
+//! With the feature `tower`, a [`tower::Service`](https://docs.rs/tower) of [`Job`] is a handler, and its layers hold for the whole
+//! pool: a rate limit, a concurrency limit across pools that share a service, a timeout, tracing of your own.
+#![cfg_attr(
+    feature = "tower",
+    doc = r##"
+```
+use std::time::Duration;
+use tidegate::{BoxError, Job, Outcome, Pool};
+use tower::{ServiceBuilder, service_fn};
+
+async fn call_the_api(_job: Job) -> Result<Outcome, BoxError> {
+    Ok(Outcome::Done)
+}
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() {
+let service = ServiceBuilder::new()
+    .buffer(100) // a rate limit cannot be cloned, and its buffer can
+    .rate_limit(50, Duration::from_secs(1))
+    .timeout(Duration::from_secs(10))
+    .service(service_fn(call_the_api));
+let pool = Pool::new("requests").service(service);
+# }
+```
+"##
+)]
+//!
+//! # Other runners, and your own
+//!
+//! A pool can run its jobs elsewhere than in a function:
+//!
+//! - [`Pool::exec`]: a child process for each job. The body is its standard input, its exit code the outcome.
+//! - [`Pool::warm`]: child processes that stay, and are handed job after job.
+//! - `Pool::container`, with the feature `container`: a container for each job, through the API of Docker or Podman.
+//!
+//! For anything else, implement two traits. A [`RunnerManager`] brings runners up, and a [`Runner`] runs one job at a time. The
+//! pool decides how many there are, keeps them between jobs and ends them when the queue is empty:
+//!
+//! ```
+//! use async_trait::async_trait;
+//! use tidegate::{
+//!     Job, Pool, Runner, RunnerManager,
+//!     runner::{CreateRunner, JobControl, JobEnd, RunReport, StartError},
+//! };
+//!
+//! /// Sessions with a machine that does the work.
+//! #[derive(Debug)]
+//! struct Sessions;
+//!
+//! struct Session;
+//!
+//! #[async_trait]
+//! impl RunnerManager for Sessions {
+//!     fn kind(&self) -> &'static str {
+//!         "session"
+//!     }
+//!
+//!     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+//!         // Connect here. An error gives the message back, and the pool backs off.
+//!         Ok(Box::new(Session))
+//!     }
+//! }
+//!
+//! #[async_trait]
+//! impl Runner for Session {
+//!     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
+//!         control.started.notify();
+//!         let work = async { job.body().len() }; // stands for the work
+//!         let end = tokio::select! {
+//!             _ = work => JobEnd::Done { reply: None },
+//!             () = control.stop.cancelled() => JobEnd::Stopped,
+//!             () = control.kill.cancelled() => JobEnd::Stopped,
+//!         };
+//!         RunReport { end, reusable: true }
+//!     }
+//!
+//!     async fn stop(self: Box<Self>) {
+//!         // Say goodbye, within a bound.
+//!     }
+//! }
+//!
+//! let pool = Pool::new("calculations").runners(Sessions);
+//! ```
+//!
+//! `examples/custom_runner.rs` is a whole program. [`runner`] says what the pool promises and what it expects. A broker other than
+//! RabbitMQ is a [`QueueDriver`](queue::QueueDriver).
+//!
+//! # Errors
+//!
+//! Each error of the library is a sentence that stands alone; its cause is its `source`. [`LaunchError`] and [`SupervisorError`]
+//! are mistakes of the program: settings that no pool can work with, two pools on one queue, a name that no pool has. They are
+//! checked before anything runs or changes.
+//!
+//! A broker that cannot be reached is no error: pools wait for it, and [`readiness`](Supervisor::readiness) says so. Trouble of a
+//! pool is a [state](run::PoolState) with a cause, in [`PoolStatus`], and one line in the log. Trouble of a job is its failure.
+//!
+//! # Cancel-safety
+//!
+//! Each async function says whether its future may be dropped. In general:
+//!
+//! - The calls that ask a pool for something ([`reconcile`](Supervisor::reconcile), [`scale`](Supervisor::scale),
+//!   [`flush`](Supervisor::flush)) may be dropped: it happens all the same.
+//! - [`drain`](Supervisor::drain), [`shutdown`](Supervisor::shutdown) and [`stop_now`](Supervisor::stop_now) may be dropped: the
+//!   end goes on, and calling again waits for it.
+//! - [`reconfigure`](Supervisor::reconfigure) may not: some pools would keep their old settings. Call it again then.
+//! - A handler's future is dropped at the end of its grace and when the supervisor is dropped. Its message is then not
+//!   acknowledged.
+//!
+//! # Features
+//!
+//! None is on by default. With handlers alone, neither a command line nor HTTP is built.
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | `container` | `Pool::container`: a container for each job, through the API of Docker or Podman |
+//! | `tower` | `Pool::service`: a tower service as a handler |
+//!
+//! The library needs tokio, with its multi-threaded runtime or the other, and Linux.
 
 pub mod adapters;
+pub mod api;
 #[doc(hidden)]
 pub mod builder;
 pub mod config;
-#[doc(hidden)]
-pub mod machine;
+pub mod host;
 pub mod queue;
 pub mod run;
 pub mod runner;
+pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
@@ -17,10 +591,14 @@ pub use tidegate_core::{decide, settle};
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Argument, Cores, Declare, ExecSettings, Limits, ReplySettings, RetrySettings,
-        Rlimits, WarmSettings,
+        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
+        RetrySettings, Rlimits, TlsSettings,
     },
     decide::{BreakerRules, Policy, Scaling},
-    run::{DrainError, DrainReport, FlushMode, PoolStatus, Supervisor, SupervisorError},
-    runner::{BoxError, Job, Outcome, Reply, Runner, RunnerManager},
+    run::{
+        DrainError, DrainReport, FlushMode, PoolStatus, Readiness, RunError, StopReport,
+        Supervisor, SupervisorError,
+    },
+    runner::{BoxError, Job, JsonError, Outcome, Reply, Runner, RunnerManager},
+    runners::WarmSettings,
 };

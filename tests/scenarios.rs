@@ -59,6 +59,8 @@ mod replies;
 mod results;
 #[path = "scenarios/retries.rs"]
 mod retries;
+#[path = "scenarios/stopped_by_hand.rs"]
+mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
 
@@ -405,7 +407,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     );
     broker.send(QUEUE, "one");
     held.started().await;
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     broker.send(QUEUE, "two");
     until(&supervisor, "paused", |pool| {
         pool.state == PoolState::Paused && pool.workers.live == 1
@@ -417,7 +419,7 @@ async fn a_paused_pool_leaves_messages_in_the_queue_and_finishes_what_runs() {
     })
     .await;
     assert_eq!(broker.ready(QUEUE), Some(1));
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     until(&supervisor, "done", |pool| pool.jobs.done == 2).await;
 }
 
@@ -436,7 +438,7 @@ async fn prefetched_messages_are_given_back_when_a_worker_stops() {
     held.started().await;
     let inflated = until(&supervisor, "holding ten", |pool| pool.demand == 10).await;
     assert_eq!(inflated.workers.live, 1);
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     held.let_go(1);
     let after = until(&supervisor, "gone", |pool| {
         pool.workers.live + pool.workers.draining == 0
@@ -554,7 +556,7 @@ async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
     assert!(!drain.is_finished());
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was not given back");
     held.let_go(1);
-    assert_eq!(drain.await.unwrap().unwrap().given_back, 0);
+    assert_eq!(drain.await.unwrap().unwrap().finished, 1);
     assert_eq!(broker.ready(QUEUE), Some(0), "its job was done");
 }
 
@@ -584,8 +586,35 @@ async fn two_pools_on_one_queue_are_refused() {
     let error = Supervisor::start(Arc::new(broker), vec![pool("a"), pool("b")], None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "run the pools a and b on one queue, jobs"
+        "the pools a and b cannot work on one queue, jobs"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later() {
+    let broker = broker();
+    let pool = |poll_interval| PoolSpec {
+        settings: PoolSettings {
+            poll_interval,
+            ..settings(Policy::fixed(1))
+        },
+        runners: Arc::new(HandlerManager::new(done)),
+    };
+    let never = || vec![pool(Duration::ZERO)];
+    let why = format!(
+        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        pool(Duration::ZERO).settings.name
+    );
+    let driver = Arc::new(broker.clone());
+    let error = Supervisor::start(driver.clone(), never(), None).unwrap_err();
+    assert_eq!(error.to_string(), why);
+
+    let good = vec![pool(Duration::from_millis(100))];
+    let supervisor = Supervisor::start(driver, good, None).unwrap();
+    let error = supervisor.reconfigure(never()).await.unwrap_err();
+    assert_eq!(error.to_string(), why);
+    broker.send(QUEUE, "one");
+    until(&supervisor, "done", |pool| pool.jobs.done == 1).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,11 +4,12 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::{
-    BrokerSettings, BrokerUrl, TlsSettings,
-    daemon::{Inputs, read_text},
+    inputs::{Inputs, read_text, takes_file},
     management::management,
     problem::{Place, Problem},
     schema::{FilePath, Given, Item, Key, Kind, Spot, Table, nearest, quoted, shown_text},
+    settings::{BrokerSettings, TlsSettings},
+    url::BrokerUrl,
 };
 
 const DEFAULT_URL: &str = "amqp://guest:guest@localhost:5672/%2f";
@@ -41,26 +42,6 @@ pub(super) fn broker(
     let is_plain = is_sound && url.expose().trim().starts_with("amqp:");
     let tls = tls_settings(&mut tls, is_plain, inputs);
     (BrokerSettings { url, tls }, management)
-}
-
-/// Whether the file that a key names counts, rather than the URL of another key. Refuses both at once.
-pub(super) fn takes_file(
-    table: &mut Table<'_, '_>,
-    url: &Key<Option<BrokerUrl>>,
-    url_file: &Key<Option<std::path::PathBuf>>,
-) -> bool {
-    let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
-    let both = url.given != Given::Not && url_file.given != Given::Not;
-    if both && is_variable(&url.place) == is_variable(&url_file.place) {
-        let (_, other) = url.path.rsplit_once('.').unwrap_or(("", &url.path));
-        table.refuse(url_file, format!("remove it, or remove {other}"));
-    }
-    let takes_file = url_file.given != Given::Not
-        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)));
-    if takes_file {
-        table.holds_secret(url_file);
-    }
-    takes_file
 }
 
 /// The URL that counts, and whether it is one. A variable wins over the file, also where one has the URL and the

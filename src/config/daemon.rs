@@ -1,30 +1,26 @@
 //! The whole configuration, and the tables that are the daemon's own.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{
-    HttpSettings, LogFormat, LogSettings, Settings, Surroundings,
     broker::broker,
+    inputs::{Inputs, read_text},
     pools::pools,
     problem::Problem,
-    schema::{ADDRESS, Choice, FilePath, Key, OrWord, Table, shown_text},
+    schema::{ADDRESS, Choice, FilePath, OrWord, Table},
+    settings::{HttpSettings, LogFormat, LogSettings, Settings},
 };
+use crate::runners::RunnerKind;
 
 /// Longest path that the kernel takes for a Unix socket (`sun_path` less its closing zero).
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// What a configuration depends on besides its text.
-pub(super) struct Inputs<'i> {
-    pub(super) surroundings: &'i Surroundings,
-    pub(super) read_file: &'i dyn Fn(&Path) -> io::Result<Vec<u8>>,
-}
-
 /// Reads all of it. Keys outside tables come first, for the reference page is a file too.
-pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Settings {
+pub(super) fn settings(
+    root: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
+) -> Settings {
     let events_file = root.optional(
         "events_file",
         "File that metric events are appended to, one JSON object a line.",
@@ -38,7 +34,7 @@ pub(super) fn settings(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Setting
         http: http(root, inputs),
         log: log(root),
         events_file: events_file.value,
-        pools: pools(root, inputs),
+        pools: pools(root, inputs, kinds),
     }
 }
 
@@ -59,9 +55,36 @@ fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
         FilePath,
         "\"/etc/tidegate/token\"",
     );
-    table.holds_secret(&token_file);
-    if read_text(&mut table, &token_file, inputs).is_some_and(|token| token.trim().is_empty()) {
-        table.refuse(&token_file, "write a token into that file: it is empty");
+    let read_token_file = table.optional(
+        "read_token_file",
+        "File with a second token, for reading alone: what browsers and remote callers show where `listen` is reached \
+         from other machines.",
+        FilePath,
+        "\"/etc/tidegate/read-token\"",
+    );
+    let [token, read_token] = [&token_file, &read_token_file].map(|key| {
+        table.holds_secret(key);
+        let token = read_text(&mut table, key, inputs)?;
+        if token.trim().is_empty() {
+            table.refuse(key, "write a token into that file: it is empty");
+        }
+        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    });
+    if token.is_some() && token == read_token {
+        table.refuse(
+            &read_token_file,
+            "write another token into that file: who has this one may steer",
+        );
+    }
+    let is_reached = listen
+        .value
+        .is_some_and(|listen| !listen.ip().to_canonical().is_loopback());
+    if is_reached && !token_file.is_given() && !read_token_file.is_given() {
+        table.refuse(
+            &listen,
+            "name a file with a token in http.token_file, or with one for reading alone in http.read_token_file: \
+             other machines reach this address; or write an address of this machine alone, such as 127.0.0.1:8672",
+        );
     }
     let socket = table.optional(
         "socket",
@@ -91,6 +114,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
         socket: path,
         state_dir: (state_dir.value).unwrap_or_else(|| inputs.surroundings.state_dir()),
         token_file: token_file.value,
+        read_token_file: read_token_file.value,
     }
 }
 
@@ -108,39 +132,5 @@ fn log(root: &mut Table<'_, '_>) -> LogSettings {
     );
     LogSettings {
         format: format.value,
-    }
-}
-
-/// The text of the file that a key names; `None` where it names none or, with a problem noted, one that cannot be
-/// read. Bytes that are no text become replacement characters: a certificate may be anything.
-pub(super) fn read_text(
-    table: &mut Table<'_, '_>,
-    key: &Key<Option<PathBuf>>,
-    inputs: &Inputs<'_>,
-) -> Option<String> {
-    let path = key.value.as_deref()?;
-    match (inputs.read_file)(path) {
-        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => {
-            let found = format!("{} ({})", shown_text(&path.to_string_lossy()), why(&error));
-            let fix = "write the path of a file that can be read";
-            table.problem(Problem::new(
-                key.place.clone(),
-                key.path.clone(),
-                found,
-                fix,
-            ));
-            None
-        }
-    }
-}
-
-/// What stood in the way of reading a file.
-pub(super) fn why(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "a file that may not be read".to_owned(),
-        io::ErrorKind::IsADirectory => "a directory".to_owned(),
-        kind => kind.to_string(),
     }
 }

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use super::schema::{Key, Table, duration_text as span};
-use crate::decide::{Hours, margin};
-
-/// The keys that a job's time depends on.
-pub(super) struct JobKeys {
-    pub(super) timeout: Key<Duration>,
-    /// `kill_grace`, or what the kind has instead.
-    pub(super) grace: Key<Duration>,
-}
+use crate::{
+    decide::{Hours, margin},
+    runners::keys::JobKeys,
+};
 
 /// A job that outlives the deadline loses its delivery while it still runs, and is run twice. So its timeout must
 /// come first, with all that it takes to end the job and to settle.

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{
-    Loaded, Surroundings,
-    daemon::why,
-    parse::parse_all,
+    inputs::why,
+    parse::{Loaded, parse_all},
     problem::{NotFound, Place, Problem, Problems},
+    surroundings::Surroundings,
 };
 
 /// Most that is read of any file. Nothing that a configuration is or names comes near.

@@ -3,15 +3,14 @@
 use url::Url;
 
 use super::{
-    BrokerUrl,
-    broker::takes_file,
-    daemon::{Inputs, read_text},
+    inputs::{Inputs, read_text, takes_file},
     problem::Problem,
     schema::{FilePath, Item, Kind, Spot, Table, quoted},
+    url::BrokerUrl,
 };
 
-const SHAPE: &str = "write http://HOST:15672, or http://USER:PASSWORD@HOST:15672";
-const NO_TLS: &str = "write http://: this version speaks no TLS here, so ask on the broker's own machine or through a tunnel";
+const SHAPE: &str =
+    "write http://HOST:15672, https://HOST:15671, or http://USER:PASSWORD@HOST:15672";
 
 /// Reads it; `None` where there is none.
 pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<BrokerUrl> {
@@ -19,7 +18,7 @@ pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Opt
         "management_url",
         "The broker's management API, which `tidegate check --broker` asks what AMQP does not show: consumer timeouts, \
          types, arguments and policies of queues, permissions. With the user and password of `url`, unless it has its \
-         own. Nothing else uses it.",
+         own; by https:// it trusts `tls.ca` too. Nothing else uses it.",
         WebUrl,
         &quoted("http://localhost:15672"),
     );
@@ -78,8 +77,7 @@ impl Kind for WebUrl {
 fn check(text: &str) -> Result<(), &'static str> {
     let url = Url::parse(text).map_err(|_| SHAPE)?;
     match url.scheme() {
-        "http" if BrokerUrl::new(text).is_readable() => Ok(()),
-        "https" => Err(NO_TLS),
+        "http" | "https" if BrokerUrl::new(text).is_readable() => Ok(()),
         _ => Err(SHAPE),
     }
 }

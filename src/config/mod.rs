@@ -1,48 +1,52 @@
 //! Configuration: from a TOML file and the environment to checked settings, with all problems at once.
 //!
 //! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
-//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`, `runner`); `schema` is the machine behind
-//! those calls, and [`reference()`] prints what they declare.
+//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`); `schema` is the machine behind those calls,
+//! and [`reference()`] prints what they declare. The keys of a pool's `runner` table are declared in
+//! [`runners`](crate::runners), by the kinds themselves.
 mod arguments;
 mod broker;
-mod command;
-mod container;
+mod by_hand;
 mod daemon;
 mod deadlines;
-mod env_file;
 mod file;
-mod limits;
+pub(crate) mod inputs;
 mod machine;
 mod management;
 mod parse;
 mod places;
-mod policy;
+pub(crate) mod policy;
 mod pools;
-mod problem;
+pub(crate) mod problem;
 mod reply;
-mod rights;
-mod runner;
-mod schema;
-mod scripts;
+pub(crate) mod schema;
 mod settings;
 mod surroundings;
+mod url;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     arguments::LOWEST_DELIVERY_LIMIT,
-    container::{ContainerSettings, EngineAddress, Mount, MountSource, Pull},
+    by_hand::{
+        ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
+        policy_toml,
+    },
     file::{Source, examine, find, load, socket_of},
-    limits::{CgroupUse, Cores, Limits, Rlimits},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
     settings::{
-        Argument, Arguments, Binding, BreakerRules, BrokerSettings, BrokerUrl, DeadLetter, Declare,
-        DrainAfter, ExecSettings, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings,
-        RetrySettings, RunnerSettings, Settings, TlsSettings, WarmSettings,
+        Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
+        DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
+        Settings, TlsSettings,
     },
     surroundings::Surroundings,
+    url::BrokerUrl,
+};
+pub use crate::{
+    host::limits::{CgroupUse, Cores, Limits, Rlimits},
+    runners::{ExecSettings, RunnerSettings},
 };
 pub(crate) use broker::FRAME_MAX;

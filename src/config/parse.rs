@@ -7,11 +7,14 @@ use std::{
 };
 
 use super::{
-    Settings, Surroundings,
-    daemon::{self, Inputs},
+    daemon,
+    inputs::Inputs,
     problem::{Place, Problem, Problems},
     schema::{Document, Finished},
+    settings::Settings,
+    surroundings::Surroundings,
 };
+use crate::runners::{KINDS, RunnerKind};
 
 /// A configuration without a problem.
 #[derive(Debug, Clone)]
@@ -85,7 +88,23 @@ pub(super) fn parse_all(
     surroundings: &Surroundings,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> (Loaded, Vec<Problem>) {
-    let (settings, finished) = read(text, origin, environment, surroundings, read_file);
+    parse_with(&KINDS, text, origin, environment, surroundings, read_file)
+}
+
+/// The same with other kinds of runner than those that are built in.
+pub(crate) fn parse_with(
+    kinds: &[&'static RunnerKind],
+    text: &str,
+    origin: &str,
+    environment: &[(String, String)],
+    surroundings: &Surroundings,
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> (Loaded, Vec<Problem>) {
+    let inputs = Inputs {
+        surroundings,
+        read_file,
+    };
+    let (settings, finished) = read(text, origin, environment, &inputs, kinds);
     let loaded = Loaded {
         settings,
         warnings: Problems::new(finished.warnings).into_vec(),
@@ -102,7 +121,11 @@ pub(super) fn parse_all(
 pub fn reference() -> String {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let (_, finished) = read(example, "", &[], &Surroundings::default(), &nothing);
+    let inputs = Inputs {
+        surroundings: &Surroundings::default(),
+        read_file: &nothing,
+    };
+    let (_, finished) = read(example, "", &[], &inputs, &KINDS);
     finished.reference
 }
 
@@ -110,14 +133,10 @@ fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],
-    surroundings: &Surroundings,
-    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
 ) -> (Settings, Finished) {
-    let inputs = Inputs {
-        surroundings,
-        read_file,
-    };
     Document::read(text, origin, environment, |root| {
-        daemon::settings(root, &inputs)
+        daemon::settings(root, inputs, kinds)
     })
 }

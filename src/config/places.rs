@@ -10,9 +10,9 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    Settings,
-    daemon::why,
+    inputs::why,
     problem::{Place, Problem},
+    settings::Settings,
 };
 
 /// What of the daemon's own places cannot be used. Looks, and makes nothing.

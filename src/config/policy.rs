@@ -24,8 +24,15 @@ impl Named {
     }
 }
 
+/// Keys that belong to one kind alone, with the kind.
+pub(super) const KINDS_KEYS: [(&str, &str); 3] = [
+    ("backlog", "jobs_per_worker"),
+    ("fixed", "workers"),
+    ("steps", "steps"),
+];
+
 /// More workers than any one machine, and than any broker, has room for. A bound that a slip of the keyboard meets.
-pub(super) const MOST_WORKERS: u32 = 1_000_000;
+pub(crate) const MOST_WORKERS: u32 = 1_000_000;
 
 /// Reads a pool's policy. The ceiling comes back as a key, for other keys are bounded by it.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {

@@ -5,25 +5,34 @@ use std::{collections::BTreeMap, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     arguments::{declaration, warn_of_lost_dead_letters},
-    daemon::Inputs,
+    by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
+    inputs::Inputs,
     policy::{MOST_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
-    runner::{RunnerKeys, runner},
     schema::{
         Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Spot, Table, Text, Whole,
     },
+    settings::{
+        BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+    },
 };
-use crate::decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room};
+use crate::{
+    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room},
+    runners::{Reading, RunnerKind, keys::runner},
+};
 
 /// A pool's name is a metric label and a word of the command line.
 const POOL_NAME_BYTES: usize = 64;
 
 /// Reads all pools.
-pub(super) fn pools(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Vec<PoolConfig> {
+pub(super) fn pools(
+    root: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
+) -> Vec<PoolConfig> {
     let mut table = root.table(
         "pools",
         "One table for each pool: a queue, its policy and its runner.",
@@ -37,7 +46,7 @@ pub(super) fn pools(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Vec<PoolCo
     }
     let pools: Vec<_> = names
         .iter()
-        .map(|name| pool(&mut table, name, inputs))
+        .map(|name| pool(&mut table, name, inputs, kinds))
         .collect();
     refuse_shared_queues(&mut table, &pools);
     warn_of_derived_queues(&mut table, &pools);
@@ -49,6 +58,7 @@ fn pool(
     pools: &mut Table<'_, '_>,
     name: &str,
     inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
 ) -> (PoolConfig, Key<QueueName>) {
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. Its name is yours to choose.");
@@ -117,11 +127,12 @@ fn pool(
     let (arguments, bindings) = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
-    let RunnerKeys {
+    let policy_origins = origins(&table);
+    let Reading {
         runner,
         job,
-        prestart,
-    } = runner(&mut table, inputs);
+        within_max,
+    } = runner(&mut table, inputs, kinds);
     let (retry, dead_letter) = retry(&mut table);
 
     if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {
@@ -132,15 +143,19 @@ fn pool(
         );
     }
     let max = policy.value.max;
-    let is_beyond = |prestart| policy.is_sound() && prestart > max;
-    if prestart.value.is_some_and(is_beyond) {
-        table.refuse(
-            &prestart,
-            format!("write at most policy.max, which is {max}, or raise policy.max"),
-        );
+    let is_beyond = |number| policy.is_sound() && number > max;
+    for key in within_max {
+        if key.value.is_some_and(is_beyond) {
+            table.refuse(
+                &key,
+                format!("write at most policy.max, which is {max}, or raise policy.max"),
+            );
+        }
     }
-    refuse_outliving_jobs(&mut table, &job, &ack_deadline);
-    warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
+    if let Some(job) = job {
+        refuse_outliving_jobs(&mut table, &job, &ack_deadline);
+        warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
+    }
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
         &mut table,
@@ -167,6 +182,7 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        policy_origins,
         retry,
         reply,
     };

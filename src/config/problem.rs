@@ -32,6 +32,11 @@ pub enum Place {
         /// Its name.
         variable: String,
     },
+    /// An argument of a command.
+    Argument {
+        /// The argument, as it was written.
+        argument: String,
+    },
 }
 
 impl fmt::Display for Place {
@@ -40,6 +45,7 @@ impl fmt::Display for Place {
             Self::File { file } => f.write_str(file),
             Self::Line { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Variable { variable } => f.write_str(variable),
+            Self::Argument { argument } => write!(f, "{}", crate::escape::Escaped(argument)),
         }
     }
 }
@@ -140,6 +146,9 @@ impl fmt::Display for Problems {
         }
     }
 }
+
+/// Notes that something is wrong with a key of a table: the key, what was found, what to write instead.
+pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 
 /// No configuration file was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -3,10 +3,10 @@
 pub use tidegate_core::settings::{Answers, ReplySettings};
 
 use super::{
-    RunnerSettings,
     problem::Problem,
     schema::{Flag, Given, Key, Size, Table, Texts},
 };
+use crate::runners::RunnerSettings;
 
 /// Reads a pool's keys for answers. `reply_allow` comes back as a key, for not every kind of runner answers by itself.
 pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>>) {
@@ -64,7 +64,7 @@ pub(super) fn warn_of_no_answers(
 ) {
     let is_silent = match settings.answers {
         Answers::Always => false,
-        Answers::Given => !matches!(runner, RunnerSettings::Warm(_)),
+        Answers::Given => !runner.answers(),
         Answers::Never => true,
     };
     if is_silent && allow.given == Given::Well && !settings.allow.is_empty() {

@@ -1,11 +1,15 @@
 //! What a supervisor and its pools are told: plain values, already checked. Text becomes these in the rest of
 //! this module; a library user builds them through [`Pool`](crate::Pool).
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{ContainerSettings, Limits, ReplySettings};
+use super::{Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
-use crate::decide::{Policy, PoolName, QueueName, Scaling};
+use crate::{
+    decide::{Policy, PoolName, QueueName, Scaling},
+    runners::RunnerSettings,
+};
+use tidegate_core::settings::ReplySettings;
 pub use tidegate_core::settings::{DeadLetter, RetrySettings};
 
 /// The whole configuration of a daemon.
@@ -34,57 +38,6 @@ pub struct PoolConfig {
     pub runner: RunnerSettings,
 }
 
-/// A URL that may hold a password. Shows itself without one, in Debug and Display alike.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BrokerUrl(String);
-
-impl BrokerUrl {
-    /// Takes the text as it is; a configuration checks it, a connection refuses it.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
-
-    /// The text with its credentials. For connecting, never for showing.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the text can be shown without its password, and so be taken apart as it was meant.
-    pub(super) fn is_readable(&self) -> bool {
-        url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
-    }
-}
-
-impl fmt::Display for BrokerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A text that does not parse could have its password anywhere, so nothing of it is shown.
-        match url::Url::parse(&self.0) {
-            Ok(mut url) if is_split_as_meant(&url) => {
-                if url.password().is_some() {
-                    let _ = url.set_password(Some("***"));
-                }
-                url.set_query(None);
-                url.set_fragment(None);
-                f.write_str(url.as_str())
-            }
-            _ => f.write_str("<unreadable url>"),
-        }
-    }
-}
-
-/// Whether host and credentials are where the parser thinks. An `@` behind the host means that a `/`, `?` or `#`
-/// in a password was taken for the end of it, and what looks like a port is the password's start.
-fn is_split_as_meant(url: &url::Url) -> bool {
-    let has_host = url.host_str().is_some_and(|host| !host.is_empty());
-    has_host && !url[url::Position::AfterPort..].contains('@')
-}
-
-impl fmt::Debug for BrokerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BrokerUrl({self})")
-    }
-}
-
 /// How to reach the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
@@ -105,6 +58,23 @@ pub struct TlsSettings {
     pub key: Option<PathBuf>,
 }
 
+impl TlsSettings {
+    /// Trusts these authorities too: a PEM file.
+    #[must_use]
+    pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate to a broker that asks for one: PEM files of the certificate and its private key.
+    #[must_use]
+    pub fn identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.cert = Some(cert.into());
+        self.key = Some(key.into());
+        self
+    }
+}
+
 /// The daemon's ways in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
@@ -116,6 +86,8 @@ pub struct HttpSettings {
     pub state_dir: PathBuf,
     /// File with the token that browsers and remote callers show to steer.
     pub token_file: Option<PathBuf>,
+    /// File with the token that they show to read, off loopback.
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// Logs of the daemon.
@@ -166,6 +138,8 @@ pub struct PoolSettings {
     pub policy: Policy,
     /// How fast the number may move.
     pub scaling: Scaling,
+    /// Which keys of the two were given, and where. Empty for a pool that a program made.
+    pub policy_origins: Origins,
     /// What becomes of jobs that fail.
     pub retry: RetrySettings,
     /// Which messages are answered, and where.
@@ -191,6 +165,7 @@ impl PoolSettings {
             ack_deadline: Duration::from_secs(30 * 60),
             policy: Policy::default(),
             scaling: Scaling::default(),
+            policy_origins: Origins::new(),
             retry: RetrySettings::default(),
             reply: ReplySettings::default(),
         }
@@ -252,111 +227,4 @@ pub struct Binding {
     pub routing_key: String,
     /// For an exchange that matches headers.
     pub arguments: Arguments,
-}
-
-/// A kind of runner, as the configuration file names it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RunnerSettings {
-    /// A process for each job.
-    Exec(ExecSettings),
-    /// Processes that stay, and are handed job after job.
-    Warm(WarmSettings),
-    /// A container for each job.
-    Container(ContainerSettings),
-}
-
-impl RunnerSettings {
-    /// How its processes are started, where they are processes of this machine.
-    pub fn process(&self) -> Option<&ExecSettings> {
-        match self {
-            Self::Exec(exec) => Some(exec),
-            Self::Warm(warm) => Some(&warm.process),
-            Self::Container(_) => None,
-        }
-    }
-}
-
-/// A process for each job.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ExecSettings {
-    /// Program and arguments: never a shell line, never with anything of a message in it.
-    pub command: Vec<String>,
-    /// How long a job may run.
-    pub timeout: Duration,
-    /// Time between TERM and KILL.
-    pub kill_grace: Duration,
-    /// Variables for the job, besides the job's own.
-    pub env: BTreeMap<String, String>,
-    /// Variables of the supervisor's environment that the job is given too.
-    pub env_pass: Vec<String>,
-    /// Directory that the job starts in; `None` is the supervisor's own.
-    pub working_dir: Option<PathBuf>,
-    /// Who its processes are, and what they may use.
-    pub limits: Limits,
-}
-
-impl ExecSettings {
-    /// The command with the defaults of the configuration file.
-    pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            command: command.into_iter().map(Into::into).collect(),
-            timeout: Duration::from_secs(300),
-            kill_grace: Duration::from_secs(10),
-            env: BTreeMap::new(),
-            env_pass: Vec::new(),
-            working_dir: None,
-            limits: Limits::default(),
-        }
-    }
-}
-
-impl fmt::Debug for ExecSettings {
-    // Variables are where jobs' passwords are, so only their names are shown.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExecSettings")
-            .field("command", &self.command)
-            .field("timeout", &self.timeout)
-            .field("kill_grace", &self.kill_grace)
-            .field("env", &self.env.keys())
-            .field("env_pass", &self.env_pass)
-            .field("working_dir", &self.working_dir)
-            .field("limits", &self.limits)
-            .finish()
-    }
-}
-
-/// Processes that stay, and are handed job after job. Limits that are `None` are none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WarmSettings {
-    /// How a process is started. Its `timeout` is for each job, and begins anew with each word of progress;
-    /// `kill_grace` is also how long a process may take to end when its input has ended.
-    pub process: ExecSettings,
-    /// How long a process may take to say that it is ready.
-    pub start_timeout: Duration,
-    /// Jobs after which a process is replaced: somewhere in the last quarter before this, so that processes which
-    /// started together do not go together.
-    pub max_jobs: Option<u32>,
-    /// Age at which a process is replaced, with the same spread.
-    pub max_age: Option<Duration>,
-    /// How long a process may wait for a job before it is ended.
-    pub idle_timeout: Option<Duration>,
-    /// Resident bytes of a process beyond which it is replaced. Looked at between jobs.
-    pub max_memory: Option<u64>,
-    /// Processes brought up before a job asks for them: at most one for each worker that waits.
-    pub prestart: u32,
-}
-
-impl WarmSettings {
-    /// The command with the defaults of the configuration file.
-    pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self {
-            process: ExecSettings::new(command),
-            start_timeout: Duration::from_secs(30),
-            max_jobs: None,
-            max_age: None,
-            idle_timeout: None,
-            max_memory: None,
-            prestart: 0,
-        }
-    }
 }

@@ -155,7 +155,7 @@ pub(super) fn close_intake<'s>(
     message: &Outgoing,
     error: &QueueError,
 ) {
-    let cause = format!("failed to {}", chain(error));
+    let cause = chain(error);
     match blocked {
         Some(blocked) => blocked.because(cause),
         None => {
@@ -176,7 +176,7 @@ pub(super) fn hold_alone<'s>(
     held: &mut Option<(HeldGuard<'s>, Instant)>,
     error: &QueueError,
 ) {
-    let why = format!("failed to {}", chain(error));
+    let why = chain(error);
     match held {
         Some((held, _)) => held.because(why),
         None => {
@@ -192,7 +192,7 @@ pub(super) fn hold_alone<'s>(
 
 /// A queue takes nothing. Said once for each time that it begins.
 fn note_queue(shared: &Shared, queue: &QueueSpec, error: &QueueError) {
-    let why = format!("failed to {}", chain(error));
+    let why = chain(error);
     shared.metrics.detoured();
     if shared
         .detours

@@ -109,7 +109,7 @@ fn cause(error: &QueueError) -> String {
         }
         _ => "",
     };
-    format!("failed to {}{advice}", chain(error))
+    format!("{}{advice}", chain(error))
 }
 
 /// How a pool's queue is to be declared; `None` where the pool does not declare it.

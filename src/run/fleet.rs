@@ -569,6 +569,13 @@ impl<'a> Lent<'a> {
         }
     }
 
+    /// The runner's id.
+    pub(crate) fn id(&self) -> RunnerId {
+        let idle = self.idle.as_ref();
+        idle.expect("a lent runner is there until it is brought back")
+            .id
+    }
+
     /// Runs a job on it.
     pub(crate) fn run<'r>(
         &'r mut self,

@@ -1,7 +1,7 @@
 //! The gate: whether a pool takes messages, and why not.
 //!
 //! Written by workers (a runner that cannot start, a copy that cannot be published, jobs that fail) and by the pool
-//! (pause, drain); read by both. Everything is decided synchronously under one lock; whoever closes or opens the gate
+//! (drain); read by both. What the operator orders is handed in. Everything is decided synchronously under one lock; whoever closes or opens the gate
 //! also wakes the pool, which then stops or starts workers.
 
 use std::{
@@ -38,7 +38,6 @@ pub(crate) struct Gate {
 
 #[derive(Debug, Default)]
 struct State {
-    paused: bool,
     draining: bool,
     /// Why the pool's own task failed, until it works again.
     pool_failed: Option<String>,
@@ -69,16 +68,16 @@ enum FaultKind {
 }
 
 impl Gate {
-    /// Whether messages may be taken at `now`.
-    pub(crate) fn intake(&self, now: Moment) -> Intake {
+    /// Whether messages may be taken at `now`. `ordered`: what the operator makes of it.
+    pub(crate) fn intake(&self, now: Moment, ordered: Option<Intake>) -> Intake {
         let state = self.state();
         if state.draining {
             Intake::Draining
         } else if state.pool_failed.is_some() {
             // Not even a pause is carried out meanwhile.
             Intake::Faulted
-        } else if state.paused {
-            Intake::Paused
+        } else if let Some(ordered) = ordered {
+            ordered
         } else if state.blocked > 0 {
             Intake::Blocked
         } else {
@@ -222,9 +221,9 @@ impl Gate {
         state.breaker.as_ref().and_then(Breaker::cause).is_some()
     }
 
-    pub(crate) fn set_paused(&self, paused: bool) {
-        self.state().paused = paused;
-        self.changed.notify_one();
+    /// Whether it is closed for good.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state().draining
     }
 
     /// Closes the gate for good.
@@ -346,13 +345,13 @@ mod tests {
         let mut now = 0;
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
             gate.start_failed(at(now), String::from("no such program"));
-            assert_eq!(gate.intake(at(now)), Intake::Faulted);
+            assert_eq!(gate.intake(at(now), None), Intake::Faulted);
             assert_eq!(gate.look_again(at(now)), Some(Duration::from_secs(pause)));
             now += pause;
-            assert_eq!(gate.intake(at(now)), Intake::Trial);
+            assert_eq!(gate.intake(at(now), None), Intake::Trial);
         }
         gate.started();
-        assert_eq!(gate.intake(at(now)), Intake::Open);
+        assert_eq!(gate.intake(at(now), None), Intake::Open);
     }
 
     #[test]
@@ -361,9 +360,9 @@ mod tests {
         for now in [0, 1, 3, 7] {
             gate.start_failed(at(now), String::from("no such program"));
         }
-        assert_eq!(gate.intake(at(8)), Intake::Faulted);
+        assert_eq!(gate.intake(at(8), None), Intake::Faulted);
         gate.try_now(at(8));
-        assert_eq!(gate.intake(at(8)), Intake::Trial);
+        assert_eq!(gate.intake(at(8), None), Intake::Trial);
         gate.start_failed(at(8), String::from("no such program"));
         assert_eq!(gate.look_again(at(8)), Some(FIRST_PAUSE));
     }
@@ -383,19 +382,19 @@ mod tests {
         for _ in 0..9 {
             gate.launch_failed(at(0), &JobId::from("same"), "exit 127");
         }
-        assert_eq!(gate.intake(at(0)), Intake::Open);
+        assert_eq!(gate.intake(at(0), None), Intake::Open);
         gate.launch_failed(at(0), &JobId::from("second"), "exit 127");
         gate.launched();
         gate.launch_failed(at(0), &JobId::from("third"), "exit 127");
         gate.launch_failed(at(0), &JobId::from("fourth"), "exit 127");
-        assert_eq!(gate.intake(at(0)), Intake::Open);
+        assert_eq!(gate.intake(at(0), None), Intake::Open);
         gate.launch_failed(at(0), &JobId::from("fifth"), "exit 127");
-        assert_eq!(gate.intake(at(0)), Intake::Faulted);
+        assert_eq!(gate.intake(at(0), None), Intake::Faulted);
         // The wrapper does start, which proves nothing of the command behind it.
         gate.started();
-        assert_eq!(gate.intake(at(1)), Intake::Trial);
+        assert_eq!(gate.intake(at(1), None), Intake::Trial);
         gate.launched();
-        assert_eq!(gate.intake(at(1)), Intake::Open);
+        assert_eq!(gate.intake(at(1), None), Intake::Open);
     }
 
     #[test]
@@ -411,24 +410,24 @@ mod tests {
         assert!(ended(0, Ending::Answered));
         assert!(ended(0, Ending::Failed("exit code 1")));
         assert!(!ended(0, Ending::Failed("exit code 1")));
-        assert_eq!(gate.intake(at(0)), Intake::BreakerOpen);
+        assert_eq!(gate.intake(at(0), None), Intake::BreakerOpen);
         assert!(gate.is_broken());
         assert_eq!(gate.look_again(at(1)), Some(Duration::from_secs(9)));
-        assert_eq!(gate.intake(at(10)), Intake::BreakerTrial);
+        assert_eq!(gate.intake(at(10), None), Intake::BreakerTrial);
 
         // The trial's runner does not start: that is tried first.
         gate.start_failed(at(10), String::from("no such program"));
-        assert_eq!(gate.intake(at(10)), Intake::Faulted);
+        assert_eq!(gate.intake(at(10), None), Intake::Faulted);
         assert_eq!(gate.cause().as_deref(), Some("no such program"));
-        assert_eq!(gate.intake(at(11)), Intake::Trial);
+        assert_eq!(gate.intake(at(11), None), Intake::Trial);
         gate.started();
-        assert_eq!(gate.intake(at(11)), Intake::BreakerTrial);
+        assert_eq!(gate.intake(at(11), None), Intake::BreakerTrial);
         assert!(
             gate.cause()
                 .is_some_and(|cause| cause.contains("2 of the last 4"))
         );
         assert!(ended(12, Ending::Answered));
-        assert_eq!(gate.intake(at(12)), Intake::Open);
+        assert_eq!(gate.intake(at(12), None), Intake::Open);
         assert!(!gate.is_broken());
     }
 
@@ -447,7 +446,7 @@ mod tests {
         }));
         assert_eq!(gate.look_again(at(1)), Some(Duration::from_secs(60)));
         gate.set_breaker(None);
-        assert_eq!(gate.intake(at(1)), Intake::Open);
+        assert_eq!(gate.intake(at(1), None), Intake::Open);
         let unasked = || unreachable!("without a breaker nobody asks for the time");
         assert!(gate.job_ended(unasked, Duration::ZERO, Ending::Failed("exit code 1")));
     }
@@ -458,21 +457,19 @@ mod tests {
         let first = gate.block(String::from("no route"));
         let second = gate.block(String::from("alarm"));
         drop(first);
-        assert_eq!(gate.intake(at(0)), Intake::Blocked);
+        assert_eq!(gate.intake(at(0), None), Intake::Blocked);
         assert_eq!(gate.cause().as_deref(), Some("alarm"));
         drop(second);
-        assert_eq!(gate.intake(at(0)), Intake::Open);
+        assert_eq!(gate.intake(at(0), None), Intake::Open);
     }
 
     #[test]
     fn draining_beats_a_pause_which_beats_trouble() {
         let gate = Gate::default();
         gate.start_failed(at(0), String::new());
-        gate.set_paused(true);
-        assert_eq!(gate.intake(at(0)), Intake::Paused);
+        assert_eq!(gate.intake(at(0), Some(Intake::Paused)), Intake::Paused);
         gate.set_draining();
-        assert_eq!(gate.intake(at(0)), Intake::Draining);
-        gate.set_paused(false);
-        assert_eq!(gate.intake(at(0)), Intake::Draining);
+        assert_eq!(gate.intake(at(0), Some(Intake::Paused)), Intake::Draining);
+        assert_eq!(gate.intake(at(0), None), Intake::Draining);
     }
 }

@@ -37,6 +37,7 @@ const JOB_WAIT: &str = "tidegate_job_wait_seconds";
 const SETTLEMENTS: &str = "tidegate_settlements_total";
 const REPLIES: &str = "tidegate_replies_total";
 const DETOURS: &str = "tidegate_copy_detours_total";
+const STEERING: &str = "tidegate_steering_total";
 const CONNECTED: &str = "tidegate_broker_connected";
 const RECONNECTS: &str = "tidegate_broker_reconnects_total";
 const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
@@ -146,6 +147,11 @@ pub fn describe() {
         Unit::Count,
         "Copies that a queue of ours did not take, so that they went another way or were held."
     );
+    describe_counter!(
+        STEERING,
+        Unit::Count,
+        "Orders of operators by act; the outcome is 'changed', 'unchanged' or 'refused'."
+    );
     describe_gauge!(
         CONNECTED,
         Unit::Count,
@@ -171,6 +177,11 @@ pub fn describe() {
         Unit::Count,
         "Metric events that the events file did not take."
     );
+}
+
+/// Counts an order of an operator: `act` is a word of a fixed few, `outcome` is `changed`, `unchanged` or `refused`.
+pub fn steered(act: &'static str, outcome: &'static str) {
+    counter!(STEERING, "act" => act, "outcome" => outcome).increment(1);
 }
 
 /// Sets the log's own counts.

@@ -16,22 +16,30 @@ mod fleet;
 mod gate;
 pub mod metrics;
 mod pool;
+mod recent;
 mod replies;
+mod running;
 mod settling;
 mod shared;
 mod spec;
 mod status;
+mod steering;
 mod supervisor;
+mod until_signal;
 mod worker;
 
 #[doc(hidden)]
 pub use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
     events::{Event, EventSink, Fate, JobFailure},
+    running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, JobTotals, PoolState, PoolStatus, Readiness, ReplyTotals, RunnerStatus,
-        WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
+        ReplyTotals, RunnerStatus, WorkerStatus,
     },
-    supervisor::{DrainError, DrainReport, FlushMode, Supervisor, SupervisorError},
+    steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
+    supervisor::{
+        DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
+    },
 };

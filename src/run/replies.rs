@@ -205,7 +205,7 @@ fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = %Quoted(reply_to(request)),
-            error = %format_args!("failed to {cause}"),
+            error = cause,
             suppressed,
             "an answer cannot be delivered"
         );

@@ -27,15 +27,18 @@ use super::{
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    recent::Recent,
     replies::{Complaints, OwnQueues},
+    running::Running,
     settling::chain,
     status::{JobTotals, ReplyTotals},
+    steering::Clock,
 };
 use crate::{
     config::PoolSettings,
     decide::{
-        Census, CensusWorker, Decision, Ground, JobId, Moment, Openings, Phase, PoolName, Refusal,
-        WorkerId,
+        Census, CensusWorker, Decision, Ground, Intake, JobId, Moment, Openings, Orders, Phase,
+        PoolName, Refusal, WorkerId,
     },
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
@@ -59,6 +62,22 @@ impl Default for Silence {
     }
 }
 
+/// What all pools of a supervisor share.
+pub(crate) struct Common {
+    pub(crate) driver: Arc<dyn QueueDriver>,
+    pub(crate) events: Option<Arc<dyn EventSink>>,
+    /// When the supervisor started: the zero of every [`Moment`].
+    pub(crate) epoch: Instant,
+    /// Written by the supervisor's handle before it starts or changes a pool, read by workers.
+    pub(crate) own_queues: Arc<OwnQueues>,
+    /// Written and read by workers.
+    pub(crate) aftermath: Arc<Aftermath>,
+    pub(crate) clock: Clock,
+    /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
+    /// orders.
+    pub(crate) order_changes: watch::Sender<u64>,
+}
+
 /// What a pool's tasks share.
 pub(crate) struct Shared {
     pub(crate) name: PoolName,
@@ -75,6 +94,9 @@ pub(crate) struct Shared {
     /// Of all pools of the supervisor.
     pub(crate) aftermath: Arc<Aftermath>,
     pub(crate) declaring: Declaring,
+    /// Jobs that run now.
+    pub(crate) running: Running,
+    pub(crate) recent: Recent,
     /// Where the supervisor runs, for dead letters.
     pub(crate) host: String,
     /// When the supervisor started: the zero of every [`Moment`].
@@ -85,6 +107,11 @@ pub(crate) struct Shared {
     workers: Mutex<BTreeMap<WorkerId, Arc<WorkerCell>>>,
     /// Written by the pool after each reconcile, read by whoever asks.
     view: Mutex<View>,
+    /// What the operator wants. Written by the pool, read by whoever asks.
+    orders: Mutex<Orders>,
+    pub(crate) clock: Clock,
+    /// See [`Common::order_changes`].
+    order_changes: watch::Sender<u64>,
     /// When the last delivery was taken, in microseconds since the epoch, plus one; 0 for never. Written by
     /// workers, read by the pool.
     last_taken: AtomicU64,
@@ -110,7 +137,6 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
     pub(crate) decision: Option<Decision>,
-    pub(crate) pinned: Option<u32>,
     pub(crate) delayed: u64,
     /// Those of them whose time is over.
     pub(crate) overdue: u64,
@@ -172,13 +198,10 @@ impl Totals {
 
 impl Shared {
     pub(crate) fn new(
-        driver: Arc<dyn QueueDriver>,
+        common: &Common,
         settings: PoolSettings,
         runners: Arc<dyn RunnerManager>,
-        events: Option<Arc<dyn EventSink>>,
-        own_queues: Arc<OwnQueues>,
-        aftermath: Arc<Aftermath>,
-        epoch: Instant,
+        orders: Orders,
     ) -> Self {
         let name = settings.name.clone();
         let metrics = PoolMetrics::new(&name);
@@ -186,31 +209,36 @@ impl Shared {
         let gate = Gate::default();
         gate.set_breaker(settings.retry.breaker);
         Self {
-            fleet: Fleet::new(name.clone(), runners, &metrics, events),
+            fleet: Fleet::new(name.clone(), runners, &metrics, common.events.clone()),
             gate,
             totals: Totals::default(),
             complaints: Complaints::default(),
-            own_queues,
+            own_queues: common.own_queues.clone(),
             fed: Fed::default(),
             outstanding: Outstanding::default(),
             detours: Detours::default(),
-            aftermath,
+            aftermath: common.aftermath.clone(),
             declaring: Declaring::default(),
+            running: Running::default(),
+            recent: Recent::default(),
             host: hostname(),
-            epoch,
+            epoch: common.epoch,
             settings: RwLock::new(Arc::new(settings)),
             workers: Mutex::default(),
             view: Mutex::default(),
+            orders: Mutex::new(orders),
+            clock: common.clock.clone(),
+            order_changes: common.order_changes.clone(),
             last_taken: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
             kill,
             stop: CancellationToken::new(),
             silence: Mutex::default(),
-            connectivity: driver.connectivity(),
+            connectivity: common.driver.connectivity(),
             openings: Mutex::default(),
             next_job: AtomicU64::new(0),
             name,
-            driver,
+            driver: common.driver.clone(),
             metrics,
         }
     }
@@ -239,6 +267,21 @@ impl Shared {
 
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The orders were changed by this pool.
+    pub(crate) fn orders_changed(&self) {
+        self.order_changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Whether messages may be taken now, and why not.
+    pub(crate) fn intake(&self) -> Intake {
+        let ordered = self.orders().intake();
+        self.gate.intake(self.now(), ordered)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -330,6 +373,7 @@ impl Shared {
     pub(crate) fn delivery_taken(&self) {
         let micros = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_taken.fetch_max(micros + 1, Ordering::Relaxed);
+        self.recent.taken(self.now());
     }
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {

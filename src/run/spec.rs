@@ -1,14 +1,140 @@
 //! What a pool is started from.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{config::PoolSettings, runner::RunnerManager};
 
 /// A pool to run: its settings, and what its jobs run on.
+///
+/// Checked whenever a supervisor takes it: at its start, and at each reconfiguration.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
     /// Settings.
     pub settings: PoolSettings,
     /// Brings its runners up. On a reconfiguration, the same `Arc` means the same runners.
     pub runners: Arc<dyn RunnerManager>,
+}
+
+/// What no pool can work with, as a sentence about the setting. The first problem, if there is one.
+pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
+    let PoolSettings {
+        policy,
+        scaling,
+        retry,
+        ..
+    } = settings;
+    let breaker = retry.breaker.as_ref();
+    let problems = [
+        (
+            settings.name.as_str().is_empty(),
+            "its name must not be empty",
+        ),
+        (
+            settings.queue.as_str().is_empty(),
+            "the name of its queue must not be empty",
+        ),
+        (settings.prefetch == 0, "prefetch must be 1 or more"),
+        (
+            settings.poll_interval.is_zero(),
+            "poll_interval must be above zero",
+        ),
+        (
+            settings.ack_deadline.is_zero(),
+            "ack_deadline must be above zero",
+        ),
+        (
+            policy.min_active > policy.max,
+            "policy.min_active must be at most policy.max",
+        ),
+        (
+            settings.keep_warm > policy.max,
+            "keep_warm must be at most policy.max",
+        ),
+        (
+            scaling.up_step == 0 || scaling.down_step == 0,
+            "scaling.up_step and scaling.down_step must be 1 or more",
+        ),
+        (
+            retry.max_attempts == 0,
+            "retry.max_attempts must be 1 or more",
+        ),
+        (
+            retry.backoff.is_zero() || retry.backoff > retry.backoff_max,
+            "retry.backoff must be above zero and at most retry.backoff_max",
+        ),
+        (
+            breaker.is_some_and(|rules| !(1..=100).contains(&rules.failure_percent)),
+            "retry.breaker.failure_percent must be 1 to 100",
+        ),
+        (
+            breaker.is_some_and(|rules| rules.window == Duration::ZERO || rules.min_jobs == 0),
+            "retry.breaker.window must be above zero, and min_jobs 1 or more",
+        ),
+    ];
+    let wrong = problems.into_iter().find(|(is_wrong, _)| *is_wrong)?;
+    Some(wrong.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::BreakerRules;
+
+    #[test]
+    fn says_which_setting_no_pool_can_work_with() {
+        let of = |change: fn(&mut PoolSettings)| {
+            let mut settings = PoolSettings::new("jobs");
+            change(&mut settings);
+            problem(&settings).unwrap_or("none")
+        };
+        let breaker = |change: fn(&mut BreakerRules)| {
+            let mut settings = PoolSettings::new("jobs");
+            let mut rules = BreakerRules::default();
+            change(&mut rules);
+            settings.retry.breaker = Some(rules);
+            problem(&settings).unwrap_or("none")
+        };
+        for (found, begins) in [
+            (of(|_| {}), "none"),
+            (of(|pool| pool.name = "".into()), "its name"),
+            (of(|pool| pool.queue = "".into()), "the name of its queue"),
+            (of(|pool| pool.prefetch = 0), "prefetch"),
+            (
+                of(|pool| pool.poll_interval = Duration::ZERO),
+                "poll_interval",
+            ),
+            (
+                of(|pool| pool.ack_deadline = Duration::ZERO),
+                "ack_deadline",
+            ),
+            (
+                of(|pool| pool.policy.min_active = pool.policy.max + 1),
+                "policy.min_active",
+            ),
+            (of(|pool| pool.keep_warm = pool.policy.max + 1), "keep_warm"),
+            (of(|pool| pool.scaling.up_step = 0), "scaling.up_step"),
+            (of(|pool| pool.scaling.down_step = 0), "scaling.up_step"),
+            (of(|pool| pool.retry.max_attempts = 0), "retry.max_attempts"),
+            (
+                of(|pool| pool.retry.backoff = Duration::ZERO),
+                "retry.backoff",
+            ),
+            (
+                of(|pool| pool.retry.backoff_max = Duration::ZERO),
+                "retry.backoff",
+            ),
+            (breaker(|_| {}), "none"),
+            (
+                breaker(|rules| rules.failure_percent = 101),
+                "retry.breaker.failure_percent",
+            ),
+            (
+                breaker(|rules| rules.window = Duration::ZERO),
+                "retry.breaker.window",
+            ),
+            (breaker(|rules| rules.min_jobs = 0), "retry.breaker.window"),
+        ] {
+            assert!(found.starts_with(begins), "{found}: {begins}");
+        }
+    }
 }

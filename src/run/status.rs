@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{PoolName, QueueName};
+use crate::decide::{Orders, PoolName, QueueName};
 
 /// A pool at one instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
     /// Its name.
@@ -28,18 +28,50 @@ pub struct PoolStatus {
     pub demand: u64,
     /// How many workers there should be.
     pub expected: u32,
+    /// Whether it takes messages, by the operator's will and the supervisor's. Faults are not in here: see `state`.
+    #[serde(default)]
+    pub intake: IntakeStatus,
     /// The number that the pool is pinned to, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
+    /// The policy in force, in words.
+    #[serde(default)]
+    pub policy: String,
+    /// What was set by hand, by whom, since when and until when.
+    #[serde(default, skip_serializing_if = "Orders::is_empty")]
+    pub orders: Orders,
     /// Workers.
     pub workers: WorkerStatus,
     /// Runners.
     pub runners: RunnerStatus,
     /// What became of jobs since the supervisor started.
     pub jobs: JobTotals,
+    /// How fast messages come and jobs end, over the last minute.
+    #[serde(default)]
+    pub rates: Rates,
+    /// How long the jobs of the last minutes waited in the queue, in seconds; absent where their messages do not say
+    /// when they were published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_s: Option<Quantiles>,
+    /// How long the jobs of the last minutes ran, in seconds; absent where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_s: Option<Quantiles>,
     /// What became of answers since then.
     #[serde(default)]
     pub replies: ReplyTotals,
+}
+
+/// Whether a pool takes messages, as far as someone has a say in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntakeStatus {
+    /// It does.
+    #[default]
+    Open,
+    /// Someone paused it.
+    Paused,
+    /// Someone drained it, or it is on its way out.
+    Draining,
 }
 
 /// What a pool is about.
@@ -52,7 +84,7 @@ pub enum PoolState {
     Idle,
     /// Someone paused it.
     Paused,
-    /// On its way out.
+    /// Someone drained it, or it is on its way out.
     Draining,
     /// There is no such queue yet.
     Waiting,
@@ -127,6 +159,24 @@ pub struct JobTotals {
     pub requeued: u64,
     /// Not settled, because the channel was gone: the broker delivers them again.
     pub lost: u64,
+}
+
+/// Rates of a pool, a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Messages that came: those that were taken, and those that are ready more than a minute before.
+    pub arrivals: f64,
+    /// Jobs that came to their own ends, whatever became of them.
+    pub done: f64,
+}
+
+/// Quantiles of durations, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half of them were no longer.
+    pub p50: f64,
+    /// All but one in twenty were no longer.
+    pub p95: f64,
 }
 
 /// What became of a pool's answers to messages with a `reply_to`.

@@ -1,5 +1,6 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod jobs;
 mod outcome;
 mod state;
 
@@ -16,19 +17,21 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-pub use self::outcome::{DrainError, DrainReport, FlushMode, SupervisorError};
+pub use self::outcome::{
+    DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
+};
 use self::state::status;
 use super::{
-    EventSink, PoolSpec, PoolState, PoolStatus, Readiness,
-    aftermath::Aftermath,
-    metrics::BrokerMetrics,
+    AllOrders, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, StartOptions, Steered,
+    metrics::{self, BrokerMetrics},
     pool::{Command, Pool, keep},
-    replies::OwnQueues,
-    shared::{ANSWER, Shared},
+    shared::{ANSWER, Common, Shared},
+    spec::problem,
+    steering::{Steering, Stored, Storing, taken_up, until_stored},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Decision, PoolName, QueueName, ReconcileResult},
+    decide::{By, Closed, Decision, Order, Orders, PoolName, QueueName, ReconcileResult},
     queue::{Connectivity, QueueDriver},
 };
 
@@ -46,18 +49,14 @@ pub struct Supervisor {
 }
 
 struct Inner {
-    driver: Arc<dyn QueueDriver>,
-    events: Option<Arc<dyn EventSink>>,
-    epoch: Instant,
-    /// Written by this handle before it starts or changes a pool, read by workers.
-    own_queues: Arc<OwnQueues>,
-    /// Written and read by workers.
-    aftermath: Arc<Aftermath>,
+    common: Common,
+    /// How far storing the orders is, where they are stored. Written by the task that stores them.
+    stored: Option<watch::Receiver<Stored>>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
     /// Every pool's task, and the one that watches the connection.
     tasks: TaskTracker,
-    /// Stops the task that watches the connection.
+    /// Stops the tasks that watch the connection and store orders.
     watching: CancellationToken,
     /// Whether it was told to stop at once.
     at_once: CancellationToken,
@@ -93,7 +92,7 @@ impl Supervisor {
     /// Starts the pools on a driver. Returns at once: a broker that is not there yet is waited for.
     ///
     /// # Errors
-    /// Two pools have one name or one queue.
+    /// The settings of a pool are not valid, or two pools have one name or one queue. Nothing runs then.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -102,14 +101,40 @@ impl Supervisor {
         pools: Vec<PoolSpec>,
         events: Option<Arc<dyn EventSink>>,
     ) -> Result<Self, SupervisorError> {
+        let options = StartOptions {
+            events,
+            ..StartOptions::default()
+        };
+        Self::start_with(driver, pools, options)
+    }
+
+    /// The same with orders of an earlier run, a store for them, and a clock.
+    pub fn start_with(
+        driver: Arc<dyn QueueDriver>,
+        pools: Vec<PoolSpec>,
+        options: StartOptions,
+    ) -> Result<Self, SupervisorError> {
         check(&pools)?;
+        let StartOptions {
+            events,
+            mut orders,
+            store,
+            clock,
+        } = options;
+        let order_changes = watch::Sender::new(0);
+        let storing = store.map(|store| Storing::new(store, order_changes.subscribe()));
         let supervisor = Self {
             inner: Arc::new(Inner {
-                driver,
-                events,
-                epoch: Instant::now(),
-                own_queues: Arc::default(),
-                aftermath: Arc::default(),
+                common: Common {
+                    driver,
+                    events,
+                    epoch: Instant::now(),
+                    own_queues: Arc::default(),
+                    aftermath: Arc::default(),
+                    clock,
+                    order_changes,
+                },
+                stored: storing.as_ref().map(Storing::stored),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
@@ -117,16 +142,35 @@ impl Supervisor {
             }),
         };
         let inner = &supervisor.inner;
-        let connectivity = inner.driver.connectivity();
+        let connectivity = inner.common.driver.connectivity();
         let watching = inner.watching.clone();
         inner.tasks.spawn(async move {
             let _ = watching
                 .run_until_cancelled(watch_connection(connectivity))
                 .await;
         });
-        inner.own_queues.set(queues_of(&pools));
-        let handles: Vec<Handle> = pools.into_iter().map(|pool| inner.launch(pool)).collect();
-        inner.pools().current = handles;
+        inner.common.own_queues.set(queues_of(&pools));
+        if let Some(storing) = storing {
+            let weak = Arc::downgrade(inner);
+            let all = move || Some(weak.upgrade()?.orders());
+            inner.tasks.spawn(storing.run(all, inner.watching.clone()));
+        }
+        let launched: Vec<Handle> = pools
+            .into_iter()
+            .map(|pool| {
+                let orders = orders.remove(&pool.settings.name).unwrap_or_default();
+                inner.launch(pool, orders)
+            })
+            .collect();
+        inner.pools().current = launched;
+        for pool in orders.keys() {
+            info!(pool = %pool, "dropped the orders of a pool that is not there any more");
+        }
+        // What an earlier run stored may hold no more.
+        inner
+            .common
+            .order_changes
+            .send_modify(|changes| *changes += 1);
         Ok(supervisor)
     }
 
@@ -154,7 +198,7 @@ impl Supervisor {
     /// Whether it is connected and every pool can work.
     pub fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
-        match &*self.inner.driver.connectivity().borrow() {
+        match &*self.inner.common.driver.connectivity().borrow() {
             Connectivity::Connected => {}
             Connectivity::Connecting => {
                 reasons.push(String::from("not connected to the broker yet"))
@@ -180,6 +224,9 @@ impl Supervisor {
                             pool.state.as_str()
                         ));
                     }
+                    // As with a pause: it is as the operator wants it.
+                    PoolState::Draining
+                        if is_drained_by_hand(&pool) && !self.inner.pools().ending => {}
                     PoolState::Draining => reasons.push(format!("pool {} drains", pool.name)),
                     PoolState::Active | PoolState::Idle | PoolState::Paused => {
                         if pool.depth.age_ms.is_none() {
@@ -195,6 +242,11 @@ impl Supervisor {
         Readiness { reasons }
     }
 
+    /// Whether it is connected and every pool can work. [`readiness`](Self::readiness) says why not.
+    pub fn is_ready(&self) -> bool {
+        self.readiness().is_ready()
+    }
+
     /// Reconciles a pool now, and says what it came to. Level-triggered: when nothing has changed, it does nothing.
     ///
     /// # Errors
@@ -206,19 +258,68 @@ impl Supervisor {
         self.inner.ask(name, Command::Reconcile).await
     }
 
-    /// Stops intake: messages stay in the queue, running jobs go on to their ends.
+    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and says what that came to. An
+    /// order that closes intake takes effect at once, any other with a fresh reading of the queue.
+    ///
+    /// Orders hold over [`reconfigure`](Self::reconfigure), and, where [`StartOptions::store`] keeps them, over a restart.
+    /// Which of them yield to the configuration is said at [`Orders`].
     ///
     /// # Errors
-    /// No such pool.
-    pub fn pause(&self, name: &PoolName) -> Result<(), SupervisorError> {
-        self.inner.find(name)?.shared.gate.set_paused(true);
-        Ok(())
+    /// No such pool, it has ended, or it cannot carry the order out.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the order holds, and the reconcile takes place all the same.
+    pub async fn steer(
+        &self,
+        name: &PoolName,
+        order: Order,
+        by: By,
+    ) -> Result<Steered, SupervisorError> {
+        let act = order.act();
+        let steer = |answer| Command::Steer(Box::new(Steering { order, by, answer }));
+        let steered = match self.inner.ask(name, steer).await {
+            Ok(Ok(steered)) => Ok(steered),
+            Ok(Err(why)) => Err(SupervisorError::Refused {
+                pool: name.clone(),
+                why,
+            }),
+            Err(error) => Err(error),
+        };
+        metrics::steered(
+            act,
+            match &steered {
+                Ok(steered) if steered.changed => "changed",
+                Ok(_) => "unchanged",
+                Err(_) => "refused",
+            },
+        );
+        let mut steered = steered?;
+        if let Some(stored) = self.inner.stored.clone().filter(|_| steered.changed) {
+            let changes = *self.inner.common.order_changes.borrow();
+            steered.not_stored = until_stored(stored, changes).await;
+        }
+        Ok(steered)
     }
 
-    /// Opens intake again. Errors as for [`pause`](Self::pause).
-    pub fn resume(&self, name: &PoolName) -> Result<(), SupervisorError> {
-        self.inner.find(name)?.shared.gate.set_paused(false);
-        Ok(())
+    /// The orders of every pool that has any.
+    pub fn orders(&self) -> AllOrders {
+        self.inner.orders()
+    }
+
+    /// A pool's settings as they are configured: what was set by hand is not in them.
+    pub fn settings(&self, name: &PoolName) -> Result<Arc<PoolSettings>, SupervisorError> {
+        Ok(self.inner.find(name)?.shared.settings())
+    }
+
+    /// Stops intake: messages stay in the queue, running jobs go on to their ends. Errors as for [`steer`](Self::steer).
+    pub async fn pause(&self, name: &PoolName) -> Result<Steered, SupervisorError> {
+        self.steer(name, Order::Pause { until: None }, By::program())
+            .await
+    }
+
+    /// Opens intake again. Errors as for [`steer`](Self::steer).
+    pub async fn resume(&self, name: &PoolName) -> Result<Steered, SupervisorError> {
+        self.steer(name, Order::Resume, By::program()).await
     }
 
     /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
@@ -249,8 +350,11 @@ impl Supervisor {
         name: &PoolName,
         workers: Option<u32>,
     ) -> Result<ReconcileResult, SupervisorError> {
-        let pin = |answer| Command::Pin(workers, answer);
-        self.inner.ask(name, pin).await
+        let order = match workers {
+            Some(workers) => Order::Pin { workers },
+            None => Order::Unpin,
+        };
+        Ok(self.steer(name, order, By::program()).await?.result)
     }
 
     /// Deletes runners of a pool now, and reconciles it. Says what both came to together: deleted runners are its
@@ -279,7 +383,8 @@ impl Supervisor {
     /// on the new settings.
     ///
     /// # Errors
-    /// Two pools have one name or one queue, or the supervisor is ending; nothing has changed then.
+    /// The settings of a pool are not valid, two pools have one name or one queue, or the supervisor is ending; nothing
+    /// has changed then.
     ///
     /// # Caveats
     /// A pool that is removed drains within its `shutdown_grace`. Until then another on the same queue works beside
@@ -302,7 +407,10 @@ impl Supervisor {
             let theirs = theirs
                 .iter()
                 .map(|handle| handle.shared.settings().queue.clone());
-            self.inner.own_queues.set(queues_of(&pools).chain(theirs));
+            self.inner
+                .common
+                .own_queues
+                .set(queues_of(&pools).chain(theirs));
             let mut old = std::mem::take(&mut state.current);
             for pool in pools {
                 let name = &pool.settings.name;
@@ -314,9 +422,13 @@ impl Supervisor {
                         answers.push(answer);
                         state.current.push(handle);
                     }
-                    None => state.current.push(self.inner.launch(pool)),
+                    None => state
+                        .current
+                        .push(self.inner.launch(pool, Orders::default())),
                 }
             }
+            // Those of the pools that go are gone with them.
+            (self.inner.common.order_changes).send_modify(|changes| *changes += 1);
             for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;
                 commands.push((handle.clone(), Command::Drain(grace)));
@@ -339,8 +451,8 @@ impl Supervisor {
     /// broker does, all is over within the two and 4 seconds.
     ///
     /// # Errors
-    /// The deadline passed and jobs were given back, or a pool could not be ended in order. The supervisor has ended
-    /// all the same.
+    /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
+    /// in order. The supervisor has ended all the same.
     ///
     /// # Cancel-safety
     /// A dropped future leaves the drain going on; calling again waits for it.
@@ -358,8 +470,10 @@ impl Supervisor {
         &self,
         grace: impl Fn(&PoolSettings) -> Duration,
     ) -> Result<DrainReport, DrainError> {
+        let began = Instant::now();
         let handles = self.inner.end();
         let stopped_before = stopped(&handles);
+        let settled_before = settled(&handles);
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
             // A pool that has ended is as drained as can be.
@@ -381,7 +495,13 @@ impl Supervisor {
             });
         }
         match given_back {
-            0 => Ok(DrainReport { given_back }),
+            0 => Ok(DrainReport {
+                finished: settled(&handles).saturating_sub(settled_before),
+                took: began.elapsed(),
+            }),
+            given_back if self.inner.at_once.is_cancelled() => {
+                Err(DrainError::CutShort { given_back })
+            }
             given_back => Err(DrainError::DeadlinePassed { given_back }),
         }
     }
@@ -392,7 +512,7 @@ impl Supervisor {
     ///
     /// # Cancel-safety
     /// A dropped future leaves the stop going on; calling again waits for it.
-    pub async fn stop_now(&self) -> DrainReport {
+    pub async fn stop_now(&self) -> StopReport {
         self.inner.at_once.cancel();
         let handles = self.inner.end();
         let stopped_before = stopped(&handles);
@@ -403,7 +523,7 @@ impl Supervisor {
             .until_ended(&handles)
             .await
             .saturating_sub(stopped_before);
-        DrainReport { given_back }
+        StopReport { given_back }
     }
 
     /// Waits until every pool has ended, closes the broker's connections, and counts the jobs that were stopped.
@@ -414,9 +534,9 @@ impl Supervisor {
         inner.tasks.wait().await;
         if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
             // The driver goes on by itself.
-            let _ = time::timeout(ANSWER / 2, inner.driver.close()).await;
+            let _ = time::timeout(ANSWER / 2, inner.common.driver.close()).await;
         } else {
-            inner.driver.close().await;
+            inner.common.driver.close().await;
         }
         stopped(handles)
     }
@@ -458,19 +578,27 @@ impl Supervisor {
 
 impl Inner {
     /// Starts a pool's task.
-    fn launch(&self, spec: PoolSpec) -> Handle {
+    fn launch(&self, spec: PoolSpec, orders: Orders) -> Handle {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let orders = taken_up(orders, &spec.settings, self.common.clock.now());
         let shared = Arc::new(Shared::new(
-            self.driver.clone(),
+            &self.common,
             spec.settings,
             spec.runners,
-            self.events.clone(),
-            self.own_queues.clone(),
-            self.aftermath.clone(),
-            self.epoch,
+            orders,
         ));
         self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));
         Handle { shared, commands }
+    }
+
+    /// The orders of every pool that has any.
+    fn orders(&self) -> AllOrders {
+        let pools = self.pools();
+        let all = pools.current.iter().map(|handle| {
+            let shared = &handle.shared;
+            (shared.name.clone(), shared.orders().clone())
+        });
+        all.filter(|(_, orders)| !orders.is_empty()).collect()
     }
 
     /// Lets no pool in any more, and gives those that there are.
@@ -548,6 +676,10 @@ impl fmt::Debug for Inner {
 
 fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
     for (n, pool) in pools.iter().enumerate() {
+        if let Some(problem) = problem(&pool.settings) {
+            let pool = pool.settings.name.clone();
+            return Err(SupervisorError::Settings { pool, problem });
+        }
         for other in &pools[..n] {
             let (pool, other) = (&pool.settings, &other.settings);
             if pool.name == other.name {
@@ -565,6 +697,11 @@ fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
     Ok(())
 }
 
+fn is_drained_by_hand(pool: &PoolStatus) -> bool {
+    let order = pool.orders.intake.as_ref();
+    order.is_some_and(|order| order.what == Closed::Draining)
+}
+
 fn queues_of(pools: &[PoolSpec]) -> impl Iterator<Item = QueueName> {
     pools.iter().map(|pool| pool.settings.queue.clone())
 }
@@ -574,6 +711,15 @@ fn stopped(handles: &[Handle]) -> u64 {
         .iter()
         .map(|handle| handle.shared.totals.stopped())
         .sum()
+}
+
+/// Jobs that came to an end of their own, whatever that was.
+fn settled(handles: &[Handle]) -> u64 {
+    let settled = |handle: &Handle| {
+        let jobs = handle.shared.totals.snapshot();
+        jobs.done + jobs.retried + jobs.dead
+    };
+    handles.iter().map(settled).sum()
 }
 
 /// Follows the connection for metrics and the log.

@@ -1,8 +1,9 @@
 //! A job: the work that a delivery asks for, as a runner sees it.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,12 +18,44 @@ pub struct Job {
     pool: PoolName,
     queue: QueueName,
     attempt: u32,
+    /// Attempts that its pool grants.
+    max_attempts: u32,
     message: Arc<Message>,
     cancelled: CancellationToken,
 }
 
+/// The body of a job cannot be parsed as what the job asks for.
+///
+/// A handler that returns this error rejects the job, also where other errors wrap it: another attempt would meet the
+/// same bytes, so the message is dead-lettered at once. The text of the error, with its causes, is the reason. It may
+/// quote a value of the body.
+#[derive(Debug, thiserror::Error)]
+#[error("the body is not the JSON that the job asks for")]
+pub struct JsonError(#[source] Unparsable);
+
+/// The cause of a [`JsonError`], by which one is found among the causes of other errors. An error that shows another one
+/// as itself (`#[error(transparent)]`, `anyhow`) hides that one, but not the cause of it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unparsable(serde_json::Error);
+
+impl JsonError {
+    /// Whether a `JsonError` is `error` or below it.
+    pub(crate) fn is_within(error: &(dyn Error + 'static)) -> bool {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if error.is::<Unparsable>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 impl Job {
     /// A job made of `message`. Its id is the message's `message-id` where that is set, `fallback_id` otherwise.
+    /// Without [`max_attempts`](Self::max_attempts) there is always another attempt.
     pub fn new(
         pool: PoolName,
         queue: QueueName,
@@ -39,9 +72,17 @@ impl Job {
             pool,
             queue,
             attempt,
+            max_attempts: u32::MAX,
             message,
             cancelled: CancellationToken::new(),
         }
+    }
+
+    /// The same job, of which its pool grants this many attempts.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
     }
 
     /// The same job, whose [`cancelled`](Self::cancelled) follows `token`.
@@ -71,6 +112,12 @@ impl Job {
         self.attempt
     }
 
+    /// Whether a failure of this attempt is final: the message is dead-lettered then. So is one that asks for
+    /// [`Outcome::Retry`](super::Outcome::Retry) now.
+    pub fn is_last_attempt(&self) -> bool {
+        self.attempt >= self.max_attempts
+    }
+
     /// The exchange that it was first published to, also on a later attempt; empty for the default exchange.
     /// See [`Message::origin`] for when a message is believed.
     pub fn exchange(&self) -> Cow<'_, str> {
@@ -92,6 +139,32 @@ impl Job {
         &self.message.body
     }
 
+    /// The body, parsed as JSON. The value may borrow from the job: `job.json::<Order<'_>>()`.
+    ///
+    /// # Errors
+    /// The body is not JSON, or not of this type. A handler returns the error by `?`, and the message is dead-lettered
+    /// at once with the reason: see [`JsonError`].
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use tidegate::{BoxError, Job, Outcome};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Order<'a> {
+    ///     customer: &'a str,
+    ///     lines: Vec<u32>,
+    /// }
+    ///
+    /// async fn take(job: Job) -> Result<Outcome, BoxError> {
+    ///     let order: Order<'_> = job.json()?;
+    ///     println!("{} lines for {}", order.lines.len(), order.customer);
+    ///     Ok(Outcome::Done)
+    /// }
+    /// ```
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, JsonError> {
+        serde_json::from_slice(self.body()).map_err(|error| JsonError(Unparsable(error)))
+    }
+
     /// The message's headers.
     pub fn headers(&self) -> &Headers {
         &self.message.headers
@@ -102,8 +175,23 @@ impl Job {
         &self.message
     }
 
-    /// Fires when the supervisor wants the job to end: at the drain's deadline, at a timeout, or when it is
-    /// preempted. A handler that returns soon after keeps its outcome; one that does not is dropped.
+    /// Whether the supervisor wants the job to end: at the drain's deadline, at a timeout, before the broker would
+    /// cut its channel, or when it is preempted. A handler that returns soon after keeps its outcome. A future that
+    /// does not is dropped when its grace has passed; a [blocking](crate::Pool::blocking_handler) call goes on.
+    pub fn is_stopped(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
+    /// Waits until [`is_stopped`](Self::is_stopped).
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn stopped(&self) {
+        self.cancelled.cancelled().await;
+    }
+
+    /// The token behind [`is_stopped`](Self::is_stopped), for code that takes one. A handler that cancels it stops
+    /// nothing but its own job's work.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
     }
@@ -118,5 +206,35 @@ impl fmt::Debug for Job {
             .field("attempt", &self.attempt)
             .field("bytes", &self.message.body.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(body: &'static str) -> Job {
+        let message = Message {
+            body: Bytes::from_static(body.as_bytes()),
+            ..Message::default()
+        };
+        Job::new("p".into(), "q".into(), Arc::new(message), 2, || {
+            JobId::from("j")
+        })
+    }
+
+    #[test]
+    fn a_body_is_parsed_into_what_it_owns_or_borrows() {
+        let job = job(r#"["a", "b"]"#);
+        assert_eq!(job.json::<Vec<String>>().unwrap(), ["a", "b"]);
+        assert_eq!(job.json::<Vec<&str>>().unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_last_attempt_is_the_one_that_its_pool_grants_last() {
+        let at = |max| job("").max_attempts(max).is_last_attempt();
+        // Fewer than this one: the settings have changed meanwhile.
+        assert_eq!([1, 2, 3].map(at), [true, true, false]);
+        assert!(!job("").is_last_attempt(), "nothing is known of its pool");
     }
 }

@@ -22,7 +22,7 @@ pub use tidegate_core::runner::{
     Failure, FailureKind, JobEnd, Outcome, OutputUse, Reply, RunReport, StartError,
 };
 
-pub use self::job::Job;
+pub use self::job::{Job, JsonError};
 use crate::decide::{PoolName, RunnerId};
 
 /// Any error of a user's own code.

@@ -12,7 +12,7 @@ use std::{
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 use tempfile::TempDir;
-use tidegate::adapters::instance::InstanceLock;
+use tidegate::host::instance::InstanceLock;
 
 use crate::support::{
     broker::broker_url,

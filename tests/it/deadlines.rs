@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate::{
     ExecSettings, Policy, PoolStatus, Supervisor, WarmSettings,
-    adapters::{exec::ExecManager, memory::MemoryBroker, warm::WarmManager},
+    adapters::memory::MemoryBroker,
     config::PoolSettings,
     queue::{HeaderValue, QueueKind},
     run::PoolSpec,
     runner::RunnerManager,
+    runners::{exec::ExecManager, warm::WarmManager},
 };
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ async fn given_back(runners: impl RunnerManager) -> Duration {
     until(&supervisor, |pool| pool.runners.busy == 1).await;
     let begun = Instant::now();
     // Otherwise the next look at the queue would take it again.
-    supervisor.pause(&QUEUE.into()).unwrap();
+    supervisor.pause(&QUEUE.into()).await.unwrap();
     let status = until(&supervisor, |pool| pool.jobs.requeued == 1).await;
     let took = begun.elapsed();
     assert_eq!(

@@ -22,7 +22,9 @@ mod declaring;
 mod delivery_limit;
 mod exec_runner;
 mod frozen;
+mod http_auth;
 mod odd_messages;
+mod openapi;
 mod operating;
 mod queue_conformance;
 mod replies;
@@ -30,4 +32,6 @@ mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
 mod stalled_readers;
+mod steering;
+mod top;
 mod warm_runner;

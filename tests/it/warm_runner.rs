@@ -8,14 +8,13 @@ mod talk;
 use std::{sync::Arc, time::Duration};
 
 use tidegate::{
-    adapters::warm::WarmManager,
-    config::WarmSettings,
     decide::RunnerId,
     queue::Message,
     runner::{
         CreateRunner, Failure, FailureKind, Job, JobControl, JobEnd, RunReport, Runner,
         RunnerManager, StartError,
     },
+    runners::{WarmSettings, warm::WarmManager},
 };
 
 use crate::support::witness::{Witness, soon};

@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use bollard::models::ContainerSummary;
 use tidegate::{
-    adapters::container::ContainerManager,
-    config::{ContainerSettings, Mount},
     decide::RunnerId,
     queue::{Message, Properties},
     runner::{CreateRunner, Failure, Job, JobControl, JobEnd, RunnerManager, StartError},
+    runners::container::{ContainerManager, ContainerSettings, Mount},
 };
 
 use crate::harness::Trials;

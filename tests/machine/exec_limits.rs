@@ -3,8 +3,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use tidegate::{
-    adapters::launcher,
     config::{CgroupUse, ExecSettings, Limits},
+    host::launcher,
     queue::Message,
     runner::{JobControl, JobEnd, StartError},
 };

@@ -13,16 +13,20 @@ use std::{
 
 use bytes::Bytes;
 use tidegate::{
-    adapters::{
-        container::ContainerManager, exec::ExecManager, handler::HandlerManager, launcher,
-        warm::WarmManager,
-    },
-    config::{ExecSettings, Mount, WarmSettings},
+    adapters::handler::{BlockingManager, HandlerManager},
+    config::ExecSettings,
     decide::RunnerId,
+    host::launcher,
     queue::Message,
     runner::{
         BoxError, CreateRunner, FailureKind, Job, JobControl, JobEnd, Outcome, RunReport, Runner,
         RunnerManager,
+    },
+    runners::{
+        WarmSettings,
+        container::{ContainerManager, Mount},
+        exec::ExecManager,
+        warm::WarmManager,
     },
 };
 
@@ -240,6 +244,29 @@ impl Kit for Handler {
     }
 }
 
+/// The same handler on threads, each of which waits for it.
+struct Blocking;
+
+impl Kit for Blocking {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        let folder = witness.folder().to_owned();
+        let runtime = tokio::runtime::Handle::current();
+        let manager =
+            BlockingManager::new(move |job| runtime.block_on(handle(task, folder.clone(), job)))
+                .timeout(limits.timeout)
+                .kill_grace(limits.kill_grace);
+        Box::new(manager)
+    }
+
+    fn reusable(&self) -> bool {
+        true
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        None
+    }
+}
+
 async fn handle(task: Task, folder: PathBuf, job: Job) -> Result<Outcome, BoxError> {
     let start = |folder: &Path| {
         let mut fifo = OpenOptions::new()
@@ -254,12 +281,12 @@ async fn handle(task: Task, folder: PathBuf, job: Job) -> Result<Outcome, BoxErr
         Task::Reject => Ok(Outcome::reject("never")),
         Task::Obey => {
             let _held = start(&folder)?;
-            job.cancelled().cancelled().await;
+            job.stopped().await;
             Err("asked to end".into())
         }
         Task::EndWell => {
             let _held = start(&folder)?;
-            job.cancelled().cancelled().await;
+            job.stopped().await;
             Ok(Outcome::Done)
         }
         Task::Ignore => {
@@ -521,6 +548,23 @@ conformance!(container, Container, Need::Engine);
 conformance!(exec, EXEC, Need::Nothing);
 conformance!(exec_with_limits, LAUNCHED, Need::Nothing);
 conformance!(handler, Handler, Need::Nothing);
+// Without those whose job ignores what it is asked: a thread cannot be ended.
+conformance!(
+    blocking_handler,
+    Blocking,
+    Need::Nothing,
+    [
+        reports_a_job_that_is_done,
+        reports_a_job_that_failed_and_why,
+        reports_a_job_that_asks_for_later,
+        reports_a_job_that_refuses_itself_and_why,
+        stops_a_job_with_grace,
+        a_job_that_succeeds_while_it_is_stopped_is_done,
+        does_not_start_a_job_that_is_already_stopped,
+        delivers_the_body_byte_for_byte_and_the_attempt,
+        reports_correctly_whether_it_can_be_reused,
+    ]
+);
 conformance!(warm, Warm, Need::Interpreter("python3"));
 
 pub(crate) fn trials(all: &mut Trials) {
@@ -528,5 +572,6 @@ pub(crate) fn trials(all: &mut Trials) {
     exec::trials(all);
     exec_with_limits::trials(all);
     handler::trials(all);
+    blocking_handler::trials(all);
     warm::trials(all);
 }

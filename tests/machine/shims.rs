@@ -3,11 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use tidegate::{
-    adapters::warm::WarmManager,
-    config::WarmSettings,
     decide::RunnerId,
     queue::{Headers, Message},
     runner::{CreateRunner, Job, JobControl, JobEnd, Runner, RunnerManager},
+    runners::{WarmSettings, warm::WarmManager},
 };
 
 use crate::needs::Need;

@@ -306,20 +306,19 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
         "a pin is no way round"
     );
 
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     throughout(&supervisor, Duration::from_secs(200), "paused", |pool| {
         pool.state == PoolState::Paused && is_gone(pool)
     })
     .await;
     flaky.repair();
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     until(&supervisor, "tried at once", |pool| pool.jobs.done == 1).await;
     until(&supervisor, "as pinned", |pool| pool.workers.live == 4).await;
 
     flaky.fails.store(true, Ordering::Relaxed);
     until(&supervisor, "broken again", is_broken).await;
-    let report = supervisor.drain(Duration::from_secs(30)).await.unwrap();
-    assert_eq!(report.given_back, 0);
+    supervisor.drain(Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,13 +53,13 @@ async fn a_job_is_stopped_before_its_delivery_is_held_too_long_and_given_back_as
     );
     until(&supervisor, "again", |_| began.load(Ordering::Relaxed) == 2).await;
     // The pool is paused, not drained.
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     until(&supervisor, "given back again", |pool| {
         pool.jobs.requeued == 2
     })
     .await;
     let report = supervisor.drain(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(report.given_back, 0);
+    assert_eq!(report.finished, 0);
     let left = broker.take(QUEUE);
     assert_eq!(left.len(), 1);
     assert_eq!(give_backs(&left[0]), Some(2));

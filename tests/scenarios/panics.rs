@@ -195,7 +195,7 @@ async fn a_panic_in_user_code_affects_only_its_own_job_wherever_it_happens() {
         until(&supervisor, "idle", |pool| pool.state == PoolState::Idle).await;
         assert!(supervisor.readiness().is_ready(), "{at:?}");
         let drained = supervisor.drain(Duration::from_secs(30)).await;
-        assert_eq!(drained.unwrap().given_back, 0, "{at:?}");
+        assert_eq!(drained.unwrap().finished, 0, "{at:?}");
         let ended = status(&supervisor);
         let live = ended.workers.live + ended.workers.draining;
         assert_eq!((live, ended.runners.busy), (0, 0), "{at:?}");

@@ -173,7 +173,7 @@ async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
     })
     .await;
 
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     supervisor.flush(&name(), FlushMode::All).await.unwrap();
     let after = until(&supervisor, "flushed", |pool| {
         pool.runners.busy == 0 && pool.workers.draining == 0
@@ -181,7 +181,7 @@ async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
     .await;
     assert_eq!((after.jobs.requeued, after.jobs.retried), (2, 0));
     assert_eq!(broker.ready(QUEUE), Some(2));
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     held.started().await;
     held.started().await;
     held.let_go(2);

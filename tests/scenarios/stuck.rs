@@ -62,13 +62,13 @@ async fn pools_that_wait_for_a_reason_of_their_own_are_not_stuck() {
     send_five(&broker);
     let supervisor = five(&broker);
     until(&supervisor, "waiting", |pool| pool.workers.live == 5).await;
-    supervisor.pause(&name()).unwrap();
+    supervisor.pause(&name()).await.unwrap();
     throughout(&supervisor, STUCK_AFTER * 3, "paused", |pool| {
         pool.state == PoolState::Paused && pool.cause.is_none()
     })
     .await;
     // Resumed for less than the stated time.
-    supervisor.resume(&name()).unwrap();
+    supervisor.resume(&name()).await.unwrap();
     throughout(&supervisor, STUCK_AFTER - TIGHT, "active", |pool| {
         pool.state != PoolState::Stuck
     })

@@ -11,6 +11,7 @@ mod failures;
 mod guard;
 mod history;
 pub mod http;
+pub mod output;
 mod reloads;
 pub mod telemetry;
 mod top;

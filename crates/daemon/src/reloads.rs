@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
-use serde::{Deserialize, Serialize};
 
-use tidegate::run::PoolStatus;
+use tidegate::{
+    api::v1::{self, RefusedReload},
+    run::PoolStatus,
+};
 
 const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
@@ -15,33 +17,9 @@ const TAKEN_AT: &str = "tidegate_config_reload_success_timestamp_seconds";
 /// Reasons of a refusal that are kept. The log has all.
 const REASONS: usize = 10;
 
-/// A configuration that was refused, so that the pools run an older one than the file has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// When.
-    pub at: Timestamp,
-    /// The file.
-    pub file: String,
-    /// Why: the first of its problems.
-    pub why: Vec<String>,
-    /// How many problems there are.
-    pub problems: usize,
-}
-
-/// A pool with what is the whole daemon's to tell.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct PoolView {
-    /// The pool.
-    #[serde(flatten)]
-    pub status: PoolStatus,
-    /// The newest configuration, where it was refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reload_refused: Option<Refused>,
-}
-
 /// Remembers the last reload. Written by the daemon, read by the HTTP routes.
 #[derive(Debug, Clone, Default)]
-pub struct Reloads(Arc<Mutex<Option<Refused>>>);
+pub struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
 
 impl Reloads {
     /// None so far: the configuration that the daemon was started with counts as taken.
@@ -84,7 +62,7 @@ impl Reloads {
     pub fn refused(&self, file: &str, why: Vec<String>) {
         counter!(RELOADS, "outcome" => "refused").increment(1);
         gauge!(SUCCESS).set(0.0);
-        *self.last() = Some(Refused {
+        *self.last() = Some(RefusedReload {
             at: Timestamp::now(),
             file: file.to_owned(),
             problems: why.len(),
@@ -93,19 +71,19 @@ impl Reloads {
     }
 
     /// The newest configuration, where it was refused.
-    pub fn refusal(&self) -> Option<Refused> {
+    pub fn refusal(&self) -> Option<RefusedReload> {
         self.last().clone()
     }
 
     /// A pool as the API shows it.
-    pub fn view(&self, status: PoolStatus) -> PoolView {
-        PoolView {
+    pub fn view(&self, status: PoolStatus) -> v1::Pool {
+        v1::Pool {
             status,
             reload_refused: self.refusal(),
         }
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<RefusedReload>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

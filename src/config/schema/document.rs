@@ -1,6 +1,7 @@
 //! The document that is being read, and what the reading leaves behind.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::PathBuf,
@@ -17,7 +18,7 @@ use super::{
 };
 
 /// A file's text and the variables beside it, read together.
-pub(in crate::config) struct Document<'v> {
+pub(crate) struct Document<'v> {
     file: String,
     root: &'v Spanned<DeTable<'v>>,
     /// Lines that are not TOML. What else seems wrong there is only wreckage of that.
@@ -59,7 +60,7 @@ pub(super) enum Described {
     Key {
         table: String,
         name: &'static str,
-        doc: &'static str,
+        doc: Cow<'static, str>,
         wants: String,
         /// The value when absent, as TOML; for a key that is simply not there, an example.
         value: Written,
@@ -75,19 +76,19 @@ pub(super) enum Written {
 }
 
 /// What reading a document leaves behind.
-pub(in crate::config) struct Finished {
-    pub(in crate::config) problems: Vec<Problem>,
-    pub(in crate::config) warnings: Vec<Problem>,
+pub(crate) struct Finished {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
     /// Where each key that was given stands.
-    pub(in crate::config) places: BTreeMap<String, Place>,
+    pub(crate) places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
-    pub(in crate::config) secrets: Vec<(String, PathBuf)>,
-    pub(in crate::config) reference: String,
+    pub(crate) secrets: Vec<(String, PathBuf)>,
+    pub(crate) reference: String,
 }
 
 impl<'v> Document<'v> {
     /// Reads a document with `read`, and hands back what that made of it.
-    pub(in crate::config) fn read<T>(
+    pub(crate) fn read<T>(
         text: &str,
         file: &str,
         environment: &[(String, String)],

@@ -5,19 +5,19 @@ use std::ops::Range;
 use toml::{Spanned, de::DeValue};
 
 use super::super::{
-    BrokerUrl,
     problem::{Place, Problem},
+    url::BrokerUrl,
 };
 use crate::escape::{Escaped, Quoted};
 
 /// A value with its position.
-pub(in crate::config) type Item<'v> = Spanned<DeValue<'v>>;
+pub(crate) type Item<'v> = Spanned<DeValue<'v>>;
 
 /// Longest piece of a value that a message repeats.
 const SHOWN_CHARS: usize = 60;
 
 /// Where a value stands, for the kind that reads it: takes its problems.
-pub(in crate::config) struct Spot<'s> {
+pub(crate) struct Spot<'s> {
     pub(super) key: &'s str,
     pub(super) place_of: &'s dyn Fn(Range<usize>) -> Place,
     /// Whether a value here may hold a credential, so that no message repeats it.
@@ -27,7 +27,7 @@ pub(in crate::config) struct Spot<'s> {
 
 impl Spot<'_> {
     /// Notes that `item` is wrong.
-    pub(in crate::config) fn wrong(&mut self, item: &Item<'_>, fix: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, item: &Item<'_>, fix: impl Into<String>) {
         let found = if self.secret {
             type_name(item.get_ref()).to_owned()
         } else {
@@ -37,7 +37,7 @@ impl Spot<'_> {
     }
 
     /// The same where the value's own text would not do.
-    pub(in crate::config) fn wrong_shown_as(
+    pub(crate) fn wrong_shown_as(
         &mut self,
         item: &Item<'_>,
         found: impl Into<String>,
@@ -53,7 +53,7 @@ impl Spot<'_> {
 }
 
 /// A value as a message shows it: cut to one short line, control characters escaped.
-pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
+pub(crate) fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => shown_text(text),
         DeValue::Integer(number) => cut(&number.to_string()),
@@ -64,7 +64,7 @@ pub(in crate::config) fn shown(value: &DeValue<'_>) -> String {
 }
 
 /// The same of a text. A URL with credentials may stand at any key, by mistake: its password is left out.
-pub(in crate::config) fn shown_text(text: &str) -> String {
+pub(crate) fn shown_text(text: &str) -> String {
     match may_hold_credentials(text) {
         true => Escaped(&cut(&BrokerUrl::new(text).to_string())).to_string(),
         false => Quoted(&cut(text)).to_string(),

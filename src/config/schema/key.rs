@@ -4,20 +4,20 @@ use super::super::problem::Place;
 
 /// A key's value, and enough of its origin to say later what is wrong with it in the light of others.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct Key<T> {
+pub(crate) struct Key<T> {
     /// What was given, or else the default.
-    pub(in crate::config) value: T,
+    pub(crate) value: T,
     /// The key with all its tables.
-    pub(in crate::config) path: String,
+    pub(crate) path: String,
     /// Where it was given; where it is not, its table.
-    pub(in crate::config) place: Place,
-    pub(in crate::config) given: Given,
+    pub(crate) place: Place,
+    pub(crate) given: Given,
     pub(super) found: String,
 }
 
 /// Whether a key was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Given {
+pub(crate) enum Given {
     Well,
     /// A problem is noted already, so what depends on this value is not worth a further one.
     Badly,
@@ -26,17 +26,28 @@ pub(in crate::config) enum Given {
 
 impl<T> Key<T> {
     /// Whether the value can be trusted: given well, or the default.
-    pub(in crate::config) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.given != Given::Badly
     }
 
     /// Whether there is anything, good or bad.
-    pub(in crate::config) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.given != Given::Not
     }
 
+    /// The key without its value.
+    pub(crate) fn bare(&self) -> Key<()> {
+        Key {
+            value: (),
+            path: self.path.clone(),
+            place: self.place.clone(),
+            given: self.given,
+            found: self.found.clone(),
+        }
+    }
+
     /// Another value at the same place.
-    pub(in crate::config) fn with<U>(self, value: U, given: Given) -> Key<U> {
+    pub(crate) fn with<U>(self, value: U, given: Given) -> Key<U> {
         Key {
             value,
             path: self.path,

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::found::{Item, Spot, may_hold_credentials};
 
 /// What a key takes.
-pub(in crate::config) trait Kind {
+pub(crate) trait Kind {
     /// What it becomes.
     type Value;
     /// Whether it is a string in TOML, so that a variable's text is taken as it is.
@@ -27,14 +27,14 @@ pub(in crate::config) trait Kind {
 
 /// A whole number within bounds.
 #[derive(Debug)]
-pub(in crate::config) struct Whole<T>(pub(in crate::config) RangeInclusive<T>);
+pub(crate) struct Whole<T>(pub(crate) RangeInclusive<T>);
 
 impl<T> Whole<T>
 where
     T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
 {
     /// The number, or `None` where it is none of these bounds.
-    pub(in crate::config) fn within(&self, item: &Item<'_>) -> Option<T> {
+    pub(crate) fn within(&self, item: &Item<'_>) -> Option<T> {
         let number = item.get_ref().as_integer()?;
         let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
         let bounds = (*self.0.start()).into()..=(*self.0.end()).into();
@@ -71,7 +71,7 @@ where
 
 /// `true` or `false`.
 #[derive(Debug)]
-pub(in crate::config) struct Flag;
+pub(crate) struct Flag;
 
 impl Kind for Flag {
     type Value = bool;
@@ -96,10 +96,10 @@ impl Kind for Flag {
 
 /// A string that becomes something. The function says what to write where it cannot.
 #[derive(Debug)]
-pub(in crate::config) struct Text<T> {
-    pub(in crate::config) wants: &'static str,
-    pub(in crate::config) parse: fn(&str) -> Result<T, String>,
-    pub(in crate::config) show: fn(&T) -> String,
+pub(crate) struct Text<T> {
+    pub(crate) wants: &'static str,
+    pub(crate) parse: fn(&str) -> Result<T, String>,
+    pub(crate) show: fn(&T) -> String,
 }
 
 impl<T> Kind for Text<T> {
@@ -131,18 +131,14 @@ impl<T> Kind for Text<T> {
 
 /// One of a few words.
 #[derive(Debug)]
-pub(in crate::config) struct Choice<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
+pub(crate) struct Choice<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq> Kind for Choice<T> {
     type Value = T;
     const IS_TEXT: bool = true;
 
     fn wants(&self) -> String {
-        let words: Vec<_> = self.0.iter().map(|(word, _)| quoted(word)).collect();
-        match words.split_last() {
-            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-            _ => words.join(""),
-        }
+        one_of(self.0.iter().map(|(word, _)| *word))
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
@@ -162,14 +158,14 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 
 /// A length of time within bounds.
 #[derive(Debug)]
-pub(in crate::config) struct Span(pub(in crate::config) RangeInclusive<Duration>);
+pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
 
 impl Span {
     /// No timer of ours or of the broker's is sure to hold longer.
-    pub(in crate::config) const LONGEST: Duration = Duration::from_secs(28 * 24 * 60 * 60);
+    pub(crate) const LONGEST: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
     /// At least this long.
-    pub(in crate::config) fn from(shortest: Duration) -> Self {
+    pub(crate) fn from(shortest: Duration) -> Self {
         Self(shortest..=Self::LONGEST)
     }
 
@@ -232,7 +228,7 @@ impl Kind for Span {
 
 /// A size in bytes, with its unit: at least one.
 #[derive(Debug)]
-pub(in crate::config) struct Size;
+pub(crate) struct Size;
 
 impl Size {
     const UNITS: [(&str, u64); 5] = [
@@ -282,7 +278,7 @@ impl Kind for Size {
 
 /// A kind, or one word that stands for "none".
 #[derive(Debug)]
-pub(in crate::config) struct OrWord<K>(pub(in crate::config) K, pub(in crate::config) &'static str);
+pub(crate) struct OrWord<K>(pub(crate) K, pub(crate) &'static str);
 
 impl<K: Kind> Kind for OrWord<K> {
     type Value = Option<K::Value>;
@@ -309,7 +305,7 @@ impl<K: Kind> Kind for OrWord<K> {
 
 /// A kind whose values no message repeats.
 #[derive(Debug)]
-pub(in crate::config) struct Secret<K>(pub(in crate::config) K);
+pub(crate) struct Secret<K>(pub(crate) K);
 
 impl<K: Kind> Kind for Secret<K> {
     type Value = K::Value;
@@ -331,10 +327,10 @@ impl<K: Kind> Kind for Secret<K> {
 
 /// An array of strings, each checked.
 #[derive(Debug)]
-pub(in crate::config) struct Texts {
-    pub(in crate::config) wants: &'static str,
+pub(crate) struct Texts {
+    pub(crate) wants: &'static str,
     /// What to write instead of this one, where it will not do.
-    pub(in crate::config) check: fn(&str) -> Result<(), String>,
+    pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
 impl Kind for Texts {
@@ -386,7 +382,7 @@ impl Kind for Texts {
 
 /// A path. Not looked at here.
 #[derive(Debug)]
-pub(in crate::config) struct FilePath;
+pub(crate) struct FilePath;
 
 impl Kind for FilePath {
     type Value = PathBuf;
@@ -412,7 +408,7 @@ impl Kind for FilePath {
 }
 
 /// An address and port to listen at.
-pub(in crate::config) const ADDRESS: Text<SocketAddr> = Text {
+pub(crate) const ADDRESS: Text<SocketAddr> = Text {
     wants: "an address with a port",
     parse: |text| {
         text.parse().map_err(|_| {
@@ -422,13 +418,22 @@ pub(in crate::config) const ADDRESS: Text<SocketAddr> = Text {
     show: SocketAddr::to_string,
 };
 
+/// Words to choose from, as a message lists them.
+pub(crate) fn one_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<_> = words.map(quoted).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.join(""),
+    }
+}
+
 /// A string as TOML.
-pub(in crate::config) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
 /// A duration as the file has it: `1h30m`.
-pub(in crate::config) fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration)
         .to_string()
         .replace("days", "d")

@@ -18,13 +18,13 @@ mod table;
 mod unknown;
 mod variables;
 
-pub(super) use self::{
+pub(crate) use self::{
     document::{Document, Finished},
     found::{Item, Spot, shown_text},
     key::{Given, Key},
     kinds::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,
-        duration_text, quoted,
+        duration_text, one_of, quoted,
     },
     table::Table,
     unknown::nearest,

@@ -1,6 +1,6 @@
 //! A table of the configuration, from the file and the variables at once.
 
-use std::{fmt, path::PathBuf};
+use std::{borrow::Cow, fmt, path::PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -25,7 +25,7 @@ pub(super) struct Scope<'v> {
 }
 
 /// A table to ask for keys.
-pub(in crate::config) struct Table<'d, 'v> {
+pub(crate) struct Table<'d, 'v> {
     document: &'d mut Document<'v>,
     scope: Scope<'v>,
 }
@@ -36,20 +36,20 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// Where the table stands.
-    pub(in crate::config) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Place {
         &self.scope.place
     }
 
     /// The table's own name, with all tables around it.
-    pub(in crate::config) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.scope.path
     }
 
     /// A key that is `default` when absent.
-    pub(in crate::config) fn key<K: Kind>(
+    pub(crate) fn key<K: Kind>(
         &mut self,
         name: &'static str,
-        doc: &'static str,
+        doc: impl Into<Cow<'static, str>>,
         kind: K,
         default: K::Value,
     ) -> Key<K::Value> {
@@ -59,10 +59,10 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A key that need not be there. `example` is for the reference page.
-    pub(in crate::config) fn optional<K: Kind>(
+    pub(crate) fn optional<K: Kind>(
         &mut self,
         name: &'static str,
-        doc: &'static str,
+        doc: impl Into<Cow<'static, str>>,
         kind: K,
         example: &str,
     ) -> Key<Option<K::Value>> {
@@ -71,10 +71,10 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A key that must be there. The value is `stand_in` where it is not.
-    pub(in crate::config) fn required<K: Kind>(
+    pub(crate) fn required<K: Kind>(
         &mut self,
         name: &'static str,
-        doc: &'static str,
+        doc: impl Into<Cow<'static, str>>,
         kind: K,
         stand_in: K::Value,
         example: &str,
@@ -88,21 +88,17 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A table within this one.
-    pub(in crate::config) fn table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
+    pub(crate) fn table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
         self.inner(name, doc, false)
     }
 
     /// The same for one whose mere presence says something: see [`is_given`](Self::is_given).
-    pub(in crate::config) fn optional_table(
-        &mut self,
-        name: &str,
-        doc: &'static str,
-    ) -> Table<'_, 'v> {
+    pub(crate) fn optional_table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
         self.inner(name, doc, true)
     }
 
     /// Whether anything stands for this table, if only its header.
-    pub(in crate::config) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.scope.file.is_some() || !self.scope.variables.is_empty()
     }
 
@@ -119,7 +115,7 @@ impl<'d, 'v> Table<'d, 'v> {
 
     /// The names that this table's file part has, in the order of the file, and then those that only variables
     /// have. For tables whose keys are the user's own.
-    pub(in crate::config) fn names(&mut self, spelling: Spelling) -> Vec<String> {
+    pub(crate) fn names(&mut self, spelling: Spelling) -> Vec<String> {
         let mut in_file: Vec<_> = self.scope.file.into_iter().flatten().collect();
         in_file.sort_by_key(|(name, _)| name.span().start);
         let mut names: Vec<String> = in_file
@@ -152,32 +148,50 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A value whose key is the user's own: an entry of a map.
-    pub(in crate::config) fn entry<K: Kind>(
-        &mut self,
-        name: &str,
-        kind: &K,
-    ) -> Key<Option<K::Value>> {
+    pub(crate) fn entry<K: Kind>(&mut self, name: &str, kind: &K) -> Key<Option<K::Value>> {
         self.look_up(name, kind, |segment| segment == name)
             .map(None, Some)
     }
 
+    /// Where a key of this table or of one within it was given; `None` where it was not, or was not asked for yet.
+    pub(in crate::config) fn given_at(&self, key: &str) -> Option<&Place> {
+        self.document
+            .places
+            .get(&format!("{}.{key}", self.scope.path))
+    }
+
     /// Says what this table as a whole is, for the reference page: a table whose keys are the user's own.
-    pub(in crate::config) fn describe_entries(
-        &mut self,
-        doc: &'static str,
-        example: (&'static str, &str),
-    ) {
+    pub(crate) fn describe_entries(&mut self, doc: &'static str, example: (&'static str, &str)) {
         self.document.described.push(Described::Key {
             table: self.scope.path.clone(),
             name: example.0,
-            doc,
+            doc: doc.into(),
             wants: String::new(),
             value: Written::Example(example.1.to_owned()),
         });
     }
 
+    /// Adds to the doc of a key that was asked for already.
+    pub(crate) fn describe_further(&mut self, key: &str, more: &str) {
+        let described = self
+            .document
+            .described
+            .iter_mut()
+            .find_map(|entry| match entry {
+                Described::Key {
+                    table, name, doc, ..
+                } if *table == self.scope.path && *name == key => Some(doc),
+                _ => None,
+            });
+        if let Some(doc) = described {
+            let doc = doc.to_mut();
+            doc.push(' ');
+            doc.push_str(more);
+        }
+    }
+
     /// Notes that something which must be in this table is not.
-    pub(in crate::config) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
+    pub(crate) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
         let place = self.scope.place.clone();
         let fix = match place {
             // Most likely a slip in the variable's name, which made a table that nobody meant.
@@ -189,7 +203,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// Notes that a key which was read well is wrong in the light of others.
-    pub(in crate::config) fn refuse<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
+    pub(crate) fn refuse<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.problem(Problem::new(
             key.place.clone(),
             key.path.clone(),
@@ -199,7 +213,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// Notes that a key which was read well is hardly meant so, in the light of others.
-    pub(in crate::config) fn warn_of<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
+    pub(crate) fn warn_of<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.warn(Problem::new(
             key.place.clone(),
             key.path.clone(),
@@ -209,44 +223,44 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// Notes that the file which a key names holds a secret.
-    pub(in crate::config) fn holds_secret(&mut self, key: &Key<Option<PathBuf>>) {
+    pub(crate) fn holds_secret(&mut self, key: &Key<Option<PathBuf>>) {
         if let Some(path) = &key.value {
             self.document.secrets.push((key.path.clone(), path.clone()));
         }
     }
 
     /// Says what to do instead of a key that one may look for here.
-    pub(in crate::config) fn elsewhere(&mut self, name: &str, fix: &'static str) {
+    pub(crate) fn elsewhere(&mut self, name: &str, fix: &'static str) {
         let path = join(&self.scope.path, name);
         self.document.elsewhere.insert(path, fix);
     }
 
     /// Leaves this table's unknown keys alone: a problem that says more is noted.
-    pub(in crate::config) fn ignore_the_rest(&mut self) {
+    pub(crate) fn ignore_the_rest(&mut self) {
         self.document.ignored.insert(self.scope.path.clone());
     }
 
     /// Notes a problem.
-    pub(in crate::config) fn problem(&mut self, problem: Problem) {
+    pub(crate) fn problem(&mut self, problem: Problem) {
         self.document.problems.push(problem);
     }
 
     /// Notes what is no error, but hardly meant.
-    pub(in crate::config) fn warn(&mut self, warning: Problem) {
+    pub(crate) fn warn(&mut self, warning: Problem) {
         self.document.warnings.push(warning);
     }
 
     fn ask<K: Kind>(
         &mut self,
         name: &'static str,
-        doc: &'static str,
+        doc: impl Into<Cow<'static, str>>,
         kind: &K,
         value: Written,
     ) -> Key<Option<K::Value>> {
         self.document.described.push(Described::Key {
             table: self.scope.path.clone(),
             name,
-            doc,
+            doc: doc.into(),
             wants: kind.wants(),
             value,
         });

@@ -160,7 +160,7 @@ fn in_variables(document: &Document<'_>, problems: &mut Vec<Problem>) {
 }
 
 /// Of `candidates`, the one whose name is most like this one, if any is at all.
-pub(in crate::config) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     name: &str,
     candidates: impl Iterator<Item = (&'c str, &'c str)>,
 ) -> Option<&'c str> {

@@ -67,7 +67,7 @@ pub(super) fn fold(name: &str) -> String {
 
 /// How a name that is the user's own is spelled in a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Spelling {
+pub(crate) enum Spelling {
     /// In any case, and `_` for `-`.
     Folded,
     /// As it is.

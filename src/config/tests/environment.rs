@@ -30,7 +30,7 @@ fn a_variable_wins_over_the_file_and_needs_no_quotes() {
     assert_eq!(pool.policy, Policy::steps([(1, 5)]));
     assert_eq!(
         settings.pools[0].runner,
-        RunnerSettings::Exec(ExecSettings::new(["b", "c"]))
+        RunnerSettings::from(ExecSettings::new(["b", "c"]))
     );
     assert_eq!(settings.events_file.as_deref(), Some("/events".as_ref()));
 }
@@ -80,7 +80,7 @@ fn variables_alone_can_make_a_pool() {
     assert_eq!(settings.pools[0].pool.name.as_str(), "thumbs");
     let mut exec = ExecSettings::new(["a"]);
     exec.env.insert("Size".to_owned(), "256".to_owned());
-    assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(exec));
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(exec));
 }
 
 #[test]

@@ -120,7 +120,8 @@ fn places_where_the_daemon_could_not_start_are_found() {
     let inspect = |keys: &str| {
         let text = format!("{keys}\npools.a.runner.command = [\"sh\"]\n")
             .replace("HERE", &here.to_string());
-        let problems = given(&text).loaded().inspect_places();
+        let given = given(&text).file("/token", "t0ken");
+        let problems = given.loaded().inspect_places();
         problems.to_string().replace(&here.to_string(), "HERE")
     };
     let good = "events_file = \"HERE/file\"\n\
@@ -131,7 +132,8 @@ fn places_where_the_daemon_could_not_start_are_found() {
         "0 problems"
     );
     let bad = "events_file = \"HERE/nowhere/events\"\n\
-               http = { state_dir = \"HERE/file/b\", socket = \"HERE/file/s\", listen = \"192.0.2.1:0\" }";
+               http = { state_dir = \"HERE/file/b\", socket = \"HERE/file/s\", listen = \"192.0.2.1:0\", \
+               token_file = \"/token\" }";
     insta::assert_snapshot!(inspect(bad));
     assert!(!directory.path().join("a").exists(), "nothing is made");
 }

@@ -342,17 +342,17 @@ fn a_runner_says_what_it_cannot_be() {
 }
 
 #[test]
-fn the_management_api_is_a_plain_web_server() {
+fn the_management_api_is_a_web_server() {
     let pool = "pools.a.runner.command = [\"a\"]";
     for (broker, expected) in [
         (
-            "management_url = \"https://guest:s3cret@broker:15671\"",
-            "2:18: broker.management_url: found https://guest:***@broker:15671/, write http://: this version speaks no \
-             TLS here, so ask on the broker's own machine or through a tunnel",
+            "management_url = \"amqps://guest:s3cret@broker:15671\"",
+            "2:18: broker.management_url: found amqps://guest:***@broker:15671, write http://HOST:15672, \
+             https://HOST:15671, or http://USER:PASSWORD@HOST:15672",
         ),
         (
             "management_url = \"broker:15672\"",
-            "2:18: broker.management_url: found <unreadable url>, write http://HOST:15672, or http://USER:PASSWORD@HOST:15672",
+            "2:18: broker.management_url: found <unreadable url>, write http://HOST:15672, https://HOST:15671, or http://USER:PASSWORD@HOST:15672",
         ),
         (
             "management_url = \"http://a\"\nmanagement_url_file = \"url\"",
@@ -360,7 +360,7 @@ fn the_management_api_is_a_plain_web_server() {
         ),
         (
             "management_url_file = \"url\"",
-            "2:23: broker.management_url_file: found ftp://guest:***@broker/, write http://HOST:15672, or http://USER:PASSWORD@HOST:15672",
+            "2:23: broker.management_url_file: found ftp://guest:***@broker/, write http://HOST:15672, https://HOST:15671, or http://USER:PASSWORD@HOST:15672",
         ),
     ] {
         let text = format!("[broker]\n{broker}\n[pools]\n{}\n", &pool["pools.".len()..]);

@@ -158,3 +158,36 @@ fn a_url_that_names_the_empty_vhost_is_a_warning() {
         "AMQP_URL: broker.url: found amqp://localhost:5672/, write %2f after the last / for the default vhost"
     );
 }
+
+#[test]
+fn an_address_that_others_reach_wants_a_token() {
+    let reached = "tidegate.toml:1:15: http.listen: found \"0.0.0.0:8672\", name a file with a token in \
+                   http.token_file, or with one for reading alone in http.read_token_file: other machines reach this \
+                   address; or write an address of this machine alone, such as 127.0.0.1:8672";
+    let text = |key: &str| format!("http.listen = \"0.0.0.0:8672\"\n{key}\n{POOL}");
+    assert_eq!(given(&text("")).lines(), [reached]);
+    for key in ["token_file", "read_token_file"] {
+        let text = text(&format!("http.{key} = \"/token\""));
+        given(&text).file("/token", "s3cret").loaded();
+    }
+    for listen in ["[::1]:8672", "127.1.2.3:1", "[::ffff:127.0.0.1]:1", "off"] {
+        let text = format!("http.listen = \"{listen}\"\n{POOL}");
+        given(&text).loaded();
+    }
+}
+
+#[test]
+fn the_token_for_reading_is_not_the_one_that_steers() {
+    let text = format!("http.token_file = \"/a\"\nhttp.read_token_file = \"/b\"\n{POOL}");
+    let lines = given(&text)
+        .file("/a", "same")
+        .file("/b", " same\n")
+        .lines();
+    assert_eq!(
+        lines,
+        [
+            "tidegate.toml:2:24: http.read_token_file: found \"/b\", write another token into that file: who has this one \
+             may steer"
+        ]
+    );
+}

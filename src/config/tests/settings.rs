@@ -5,11 +5,15 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        Answers, Binding, BreakerRules, BrokerUrl, ContainerSettings, Cores, DeadLetter, Declare,
-        DrainAfter, EngineAddress, ExecSettings, LogFormat, Mount, PoolSettings, Pull,
-        ReplySettings, RetrySettings, RunnerSettings, WarmSettings, reference,
+        Answers, Binding, BreakerRules, BrokerUrl, Cores, DeadLetter, Declare, DrainAfter,
+        ExecSettings, LogFormat, Origin, PoolSettings, ReplySettings, RetrySettings,
+        RunnerSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling},
+    runners::{
+        WarmSettings,
+        container::{ContainerSettings, EngineAddress, Mount, Pull},
+    },
 };
 
 /// Every key of the documentation's own example, each with a value that is not its default.
@@ -135,6 +139,17 @@ fn every_key_of_the_file_reaches_its_setting() {
         shutdown_grace: Duration::from_secs(90),
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
+        policy_origins: [
+            "policy.kind",
+            "policy.steps",
+            "policy.min_active",
+            "policy.max",
+            "scaling.up_step",
+            "scaling.down_window",
+            "scaling.down_step",
+        ]
+        .map(|key| (key.to_owned(), Origin::File))
+        .into(),
         scaling: Scaling {
             up_step: 1,
             down_window: Duration::ZERO,
@@ -165,7 +180,7 @@ fn every_key_of_the_file_reaches_its_setting() {
     exec.env.insert("SIZE".to_owned(), "256".to_owned());
     exec.env_pass = vec!["LC_ALL".to_owned()];
     exec.working_dir = Some("/srv".into());
-    assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(exec));
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(exec));
 }
 
 #[test]
@@ -224,7 +239,7 @@ fn the_documented_example_says_what_the_defaults_are() {
     let settings = given(DOCUMENTED).file("token", "t0ken").loaded().settings;
     assert_eq!(settings.pools[0].pool, PoolSettings::new("thumbnails"));
     let command = ExecSettings::new(["python3", "thumb.py"]);
-    assert_eq!(settings.pools[0].runner, RunnerSettings::Exec(command));
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(command));
 }
 
 #[test]
@@ -250,7 +265,7 @@ fn a_pool_with_only_a_command_has_the_defaults_of_the_library() {
     assert_eq!(settings.pools[0].pool, PoolSettings::new("thumbnails"));
     assert_eq!(
         settings.pools[0].runner,
-        RunnerSettings::Exec(ExecSettings::new(["true"]))
+        RunnerSettings::from(ExecSettings::new(["true"]))
     );
     assert_eq!(
         settings.broker.url,
@@ -344,7 +359,7 @@ fn the_reference_page_names_every_key() {
 fn the_reference_page_is_a_configuration_of_nothing_but_defaults() {
     let settings = given(&reference()).loaded().settings;
     let mut minimal = given(POOL).loaded().settings;
-    minimal.pools[0].runner = RunnerSettings::Exec(ExecSettings::new(["python3", "thumb.py"]));
+    minimal.pools[0].runner = RunnerSettings::from(ExecSettings::new(["python3", "thumb.py"]));
     assert_eq!(settings, minimal);
 }
 
@@ -459,11 +474,11 @@ prestart = 2
         prestart: 2,
     };
     let settings = given(text).loaded().settings;
-    assert_eq!(settings.pools[0].runner, RunnerSettings::Warm(expected));
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
 
     let text = "pools.a.runner = { kind = \"warm\", command = [\"a\"] }\n";
     let settings = given(text).loaded().settings;
-    let expected = RunnerSettings::Warm(WarmSettings::new(["a"]));
+    let expected = RunnerSettings::from(WarmSettings::new(["a"]));
     assert_eq!(settings.pools[0].runner, expected);
 }
 
@@ -510,18 +525,12 @@ env = { SIZE = "256" }
     expected.init = true;
     expected.pull = Pull::Never;
     expected.engine = Some(EngineAddress::Unix("/run/podman/podman.sock".into()));
-    assert_eq!(
-        settings.pools[0].runner,
-        RunnerSettings::Container(expected)
-    );
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
 
     let text = "pools.a.runner = { kind = \"container\", image = \"a\" }\n";
     let settings = given(text).loaded().settings;
     let expected = ContainerSettings::new("a");
-    assert_eq!(
-        settings.pools[0].runner,
-        RunnerSettings::Container(expected)
-    );
+    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
 }
 
 #[test]

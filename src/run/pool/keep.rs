@@ -10,11 +10,8 @@ use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
 use tracing::{error, info};
 
-use super::{Pool, rules_of};
-use crate::{
-    decide::{Intake, Reconciler},
-    run::{cell::Leaving, contain::Panicked},
-};
+use super::{Pool, reconciler};
+use crate::run::{cell::Leaving, contain::Panicked};
 
 /// First pause before a pool that failed is started again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -67,8 +64,7 @@ impl Pool {
             "pool failed by a fault of tidegate: running jobs go on, and it is started again"
         );
         self.start_over();
-        let ends = self.shared.gate.intake(self.shared.now()) == Intake::Draining
-            || self.shared.kill.is_cancelled();
+        let ends = self.shared.gate.is_draining() || self.shared.kill.is_cancelled();
         if ends && failures > LAST_TRIES {
             return Again::No;
         }
@@ -91,9 +87,7 @@ impl Pool {
 
     /// Forgets all that a panic may have left half done. What the operator wants stays.
     fn start_over(&mut self) {
-        let pin = self.shared.view().pinned;
-        self.reconciler = Reconciler::new(rules_of(&self.shared.settings()));
-        self.reconciler.set_pin(pin);
+        self.reconciler = reconciler(&self.shared);
         self.look = None;
         // Whoever asked hears that there is no answer.
         self.answers.clear();

@@ -74,9 +74,7 @@ async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, boo
     let probe = match answer {
         Ok(QueueDepth { ready, consumers }) => Probe::Answered { ready, consumers },
         Err(error) if missing(&error) => Probe::Missing,
-        Err(error) => Probe::Failed {
-            why: format!("failed to {}", chain(&error)),
-        },
+        Err(error) => Probe::Failed { why: chain(&error) },
     };
     (probe, refused)
 }

@@ -24,11 +24,12 @@ use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 pub(crate) use self::keep::keep;
 use self::look::{Look, look};
 use super::{
-    FlushMode, PoolSpec, cell::Leaving, contain::Panicked, metrics::Settlement, shared::Shared,
+    FlushMode, PoolSpec, Steered, cell::Leaving, contain::Panicked, metrics::Settlement,
+    shared::Shared, steering::Steering,
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
+    decide::{Changed, OrderRefused, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
 };
 
 /// Longest time until a queue that is missing is looked for again: each look costs the probe's channel, and a line in
@@ -44,8 +45,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(crate) enum Command {
     /// Reconcile now, and say what it came to.
     Reconcile(oneshot::Sender<ReconcileResult>),
-    /// Pin the number of workers, or let go, and reconcile.
-    Pin(Option<u32>, oneshot::Sender<ReconcileResult>),
+    /// Take an order of the operator in, reconcile, and say what both came to.
+    Steer(Box<Steering>),
     /// Delete runners now, and reconcile.
     Flush(FlushMode, oneshot::Sender<ReconcileResult>),
     /// Take over a changed configuration, and say when it holds.
@@ -89,18 +90,26 @@ enum Next {
     Reconcile(&'static str),
     /// Look, and reconcile with what comes back, for someone who wants to know what it came to.
     Answer(Asked),
+    /// The same without a look: on the last reading.
+    AnswerNow(Asked),
     /// The pool is done.
     End,
 }
 
 /// Someone who waits for the outcome of a reconcile.
 struct Asked {
-    answer: oneshot::Sender<ReconcileResult>,
+    answer: Answer,
     reason: &'static str,
     /// What was done since they asked and before that reconcile.
     before: ReconcileResult,
     /// Whether a look that is under way already will do: what they want is done by whatever reconcile comes next.
     joins: bool,
+}
+
+/// How they hear of it.
+enum Answer {
+    Plain(oneshot::Sender<ReconcileResult>),
+    Steered(Changed, oneshot::Sender<Result<Steered, OrderRefused>>),
 }
 
 /// A pool's task.
@@ -143,10 +152,9 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool that is ready to run. Needs a runtime.
     pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
-        let settings = shared.settings();
         let delayed = tokio::spawn(super::delayed::watch(shared.clone()));
         Self {
-            reconciler: Reconciler::new(rules_of(&settings)),
+            reconciler: reconciler(&shared),
             commands,
             workers: JoinSet::new(),
             ids: HashMap::new(),
@@ -188,10 +196,11 @@ impl Pool {
                 Next::Nothing => {}
                 Next::Look => self.start_look(),
                 Next::Reconcile(reason) => {
-                    let result = self.reconcile(reason, None);
-                    for asked in self.answers.iter_mut().filter(|asked| asked.joins) {
-                        asked.before = std::mem::take(&mut asked.before).and(&result);
-                    }
+                    let _ = self.reconcile_now(reason);
+                }
+                Next::AnswerNow(asked) => {
+                    let result = self.reconcile_now(asked.reason);
+                    self.answer(asked, &result);
                 }
                 Next::Answer(asked) if self.look.is_some() && !asked.joins => self.late.push(asked),
                 Next::Answer(asked) => {
@@ -202,6 +211,34 @@ impl Pool {
             }
         }
         self.end().await;
+    }
+
+    /// Reconciles on the last reading, beside a look that may be under way.
+    fn reconcile_now(&mut self, reason: &'static str) -> ReconcileResult {
+        let result = self.reconcile(reason, None);
+        for asked in self.answers.iter_mut().filter(|asked| asked.joins) {
+            asked.before = std::mem::take(&mut asked.before).and(&result);
+        }
+        result
+    }
+
+    /// Says what a reconcile came to. Whoever asked may have stopped waiting.
+    fn answer(&self, asked: Asked, result: &ReconcileResult) {
+        let result = asked.before.and(result);
+        match asked.answer {
+            Answer::Plain(answer) => {
+                let _ = answer.send(result);
+            }
+            Answer::Steered(changed, answer) => {
+                let _ = answer.send(Ok(Steered {
+                    changed: changed == Changed::Yes,
+                    orders: self.shared.orders().clone(),
+                    expected: self.reconciler.expected(),
+                    result,
+                    not_stored: None,
+                }));
+            }
+        }
     }
 
     /// The next event.
@@ -218,6 +255,7 @@ impl Pool {
             ..
         } = self;
         let pause = shared.gate.look_again(shared.now());
+        let pause = pause.into_iter().chain(shared.orders_due()).min();
         let pause = async {
             match pause {
                 Some(pause) => time::sleep(pause).await,
@@ -281,9 +319,8 @@ impl Pool {
                 let result = self.reconcile(reason, Some(*look));
                 // Once round without a fault: what made it fail is over.
                 self.shared.gate.pool_works();
-                for asked in self.answers.drain(..) {
-                    // Whoever asked may have stopped waiting.
-                    let _ = asked.answer.send(asked.before.and(&result));
+                for asked in std::mem::take(&mut self.answers) {
+                    self.answer(asked, &result);
                 }
                 self.answers = std::mem::take(&mut self.late);
                 if self.is_done() {
@@ -305,23 +342,14 @@ impl Pool {
             Event::ChoreEnded => Next::Nothing,
             Event::GateChanged => Next::Reconcile("gate"),
             Event::Command(Command::Reconcile(answer)) => Next::Answer(Asked {
-                answer,
+                answer: Answer::Plain(answer),
                 reason: "asked",
                 before: ReconcileResult::default(),
                 joins: false,
             }),
-            Event::Command(Command::Pin(pin, answer)) => {
-                self.reconciler.set_pin(pin);
-                self.shared.view().pinned = pin;
-                Next::Answer(Asked {
-                    answer,
-                    reason: "scale",
-                    before: ReconcileResult::default(),
-                    joins: true,
-                })
-            }
+            Event::Command(Command::Steer(steering)) => self.steer(*steering),
             Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
-                answer,
+                answer: Answer::Plain(answer),
                 reason: "flush",
                 before: self.flush(mode),
                 joins: true,
@@ -374,7 +402,40 @@ impl Pool {
     }
 
     fn is_done(&self) -> bool {
-        self.shared.gate.intake(self.shared.now()) == Intake::Draining && self.workers.is_empty()
+        self.shared.gate.is_draining() && self.workers.is_empty()
+    }
+
+    /// Takes an order in. One that closes intake is carried out on the last reading: an emergency stop does not wait for a
+    /// broker that may not answer. Any other is carried out with a fresh one.
+    fn steer(&mut self, steering: Steering) -> Next {
+        let Steering { order, by, answer } = steering;
+        let closes = order.closes_intake();
+        let reason = order.act();
+        let changed = match self.shared.steer(order, by) {
+            Ok(changed) => changed,
+            Err(refused) => {
+                // The caller may have stopped waiting.
+                let _ = answer.send(Err(refused));
+                return Next::Nothing;
+            }
+        };
+        self.follow_orders();
+        let asked = Asked {
+            answer: Answer::Steered(changed, answer),
+            reason,
+            before: ReconcileResult::default(),
+            joins: true,
+        };
+        match closes {
+            true => Next::AnswerNow(asked),
+            false => Next::Answer(asked),
+        }
+    }
+
+    /// Has the reconciler decide by the orders as they are now.
+    fn follow_orders(&mut self) {
+        let orders = self.shared.orders().clone();
+        self.reconciler.set_orders(orders);
     }
 
     // Looking: the part of a reconcile that waits.
@@ -449,14 +510,14 @@ impl Pool {
         self.reconciler.set_rules(rules.clone());
         if old.queue != spec.settings.queue {
             // What is known of the old queue says nothing of the new one, nor does the answer that is under way.
-            let pin = self.reconciler.pin();
             self.reconciler = Reconciler::new(rules);
-            self.reconciler.set_pin(pin);
             self.look = None;
             self.absent = None;
             self.late.append(&mut self.answers);
             self.answers = std::mem::take(&mut self.late);
         }
+        self.shared.yield_orders(&spec.settings);
+        self.follow_orders();
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.gate.set_breaker(spec.settings.retry.breaker);
         self.shared.set_settings(spec.settings);
@@ -517,6 +578,13 @@ impl Pool {
         self.ended = true;
         info!(pool = %self.shared.name, "pool ended");
     }
+}
+
+/// A reconciler that has seen nothing yet, with the pool's settings and orders.
+fn reconciler(shared: &Shared) -> Reconciler {
+    let mut reconciler = Reconciler::new(rules_of(&shared.settings()));
+    reconciler.set_orders(shared.orders().clone());
+    reconciler
 }
 
 /// What decides the size of a pool with these settings.

@@ -34,6 +34,9 @@ impl Pool {
         let _entered = span.enter();
         let started = Instant::now();
 
+        if shared.expire_orders() {
+            self.follow_orders();
+        }
         let mut result = ReconcileResult::default();
         let crashed = self.cleanup(look.as_ref(), &mut result);
 
@@ -44,7 +47,7 @@ impl Pool {
             None => (Probe::Held, now),
         };
         let (census, holdings) = shared.census(before);
-        let intake = shared.gate.intake(now);
+        let intake = shared.intake();
         let observation = Observation {
             at: now,
             probe,
@@ -106,6 +109,9 @@ impl Pool {
                 plan = %decision.plan,
                 "pool changes shape"
             );
+        }
+        if decision.inputs.stale.is_none() {
+            shared.recent.saw(shared.now(), decision.inputs.ready);
         }
         shared.view().decision = Some(decision);
         result

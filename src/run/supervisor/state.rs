@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::super::{
-    DepthStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
+    DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
     shared::{Shared, View},
 };
 use crate::{
@@ -26,10 +26,14 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
         .as_ref()
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
-    let (state, cause) = state(shared, &view, counts.busy + counts.retiring);
+    let intake = shared.intake();
+    let (state, cause) = state(shared, &view, intake, counts.busy + counts.retiring);
+    let orders = shared.orders().clone();
+    let settings = shared.settings();
+    let by_hand = orders.policy.as_ref().map(|set| &set.what.policy);
     PoolStatus {
         name: shared.name.clone(),
-        queue: shared.settings().queue.clone(),
+        queue: settings.queue.clone(),
         state,
         cause: match (cause, shared.declaring.cause()) {
             (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
@@ -49,7 +53,19 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
             .decision
             .as_ref()
             .map_or(0, |decision| decision.expected),
-        pinned: view.pinned,
+        intake: match intake {
+            Intake::Draining | Intake::Emptying => IntakeStatus::Draining,
+            Intake::Paused => IntakeStatus::Paused,
+            // A pool whose own task failed takes nothing, but the order holds.
+            _ => match orders.intake() {
+                Some(Intake::Paused) => IntakeStatus::Paused,
+                Some(_) => IntakeStatus::Draining,
+                None => IntakeStatus::Open,
+            },
+        },
+        pinned: orders.pinned(),
+        policy: by_hand.unwrap_or(&settings.policy).to_string(),
+        orders,
         workers: WorkerStatus {
             bare: counts.bare,
             live: counts.live(),
@@ -57,6 +73,9 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.totals.snapshot(),
+        rates: shared.recent.rates(now),
+        wait_s: shared.recent.waits(now),
+        service_s: shared.recent.runs(now),
         replies: shared.totals.replies(),
     }
 }
@@ -69,12 +88,12 @@ fn lesser_cause(shared: &Shared) -> Option<String> {
 }
 
 /// What a pool is about, and why where that needs saying. The first that applies.
-fn state(shared: &Shared, view: &View, busy: u32) -> (PoolState, Option<String>) {
-    let intake = shared.gate.intake(shared.now());
+fn state(shared: &Shared, view: &View, intake: Intake, busy: u32) -> (PoolState, Option<String>) {
     let rule = view.decision.as_ref().map(|decision| decision.rule);
     match (intake, shared.connectivity()) {
         (Intake::Draining, _) => (PoolState::Draining, shared.gate.pool_failure()),
         (Intake::Paused, _) => (PoolState::Paused, None),
+        (Intake::Emptying, _) => (PoolState::Draining, None),
         (_, Connectivity::Disconnected { error }) => (PoolState::Disconnected, Some(error)),
         (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::{self, Instant};
-use tracing::{Instrument as _, debug, debug_span, warn};
+use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use super::{Worker, intake::Arrived};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         fleet::Lent,
         metrics::JobOutcome,
         replies::output_use,
+        running::{self, Stopping},
         settling::{HoldUntil, chain, prepare, stay_blocked},
     },
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
@@ -32,12 +33,14 @@ use crate::{
 const QUIET_WAIT: Duration = Duration::from_secs(2);
 
 /// How a job came to be ended before its own time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Cut {
     /// Not at all, or by the pool's or the supervisor's word.
     No,
     /// Its delivery could be held no longer.
     AtDeadline,
+    /// An operator stopped it.
+    ByHand(Stopping),
 }
 
 impl Worker<'_> {
@@ -60,7 +63,8 @@ impl Worker<'_> {
             as_taken(delivery.message(), history),
             history.attempt,
             || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
-        );
+        )
+        .max_attempts(settings.retry.max_attempts);
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
             let mut turn = None;
@@ -121,7 +125,7 @@ impl Worker<'_> {
             Some(Ok(Ok(lent))) => lent,
             None | Some(Err(_)) => {
                 let cut = lent.map_or(Cut::No, |_| Cut::AtDeadline);
-                self.note_stopped(job, cut, at, settings);
+                self.note_stopped(job, &cut, at, settings);
                 // It was never begun, so whatever kept it from that was not its own fault.
                 let verdict = give_back(history);
                 return self
@@ -149,11 +153,14 @@ impl Worker<'_> {
         let begun = Instant::now();
         let (report, cut) = self.run(settings, &mut lent, job, at, hours).await;
         let took = begun.elapsed();
-        let outcome = match (outcome_of(&report.end), cut) {
+        let outcome = match (outcome_of(&report.end), &cut) {
             (JobOutcome::Stopped, Cut::AtDeadline) => JobOutcome::Deadline,
             (outcome, _) => outcome,
         };
         self.shared.metrics.job_ended(outcome, took);
+        if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
+            self.shared.recent.ended(self.shared.now(), took);
+        }
         debug!(
             outcome = outcome.as_str(),
             took_ms = took.as_millis() as u64,
@@ -195,10 +202,11 @@ impl Worker<'_> {
         );
         let verdict = match report.end {
             JobEnd::Stopped => {
-                self.note_stopped(job, cut, at, settings);
+                self.note_stopped(job, &cut, at, settings);
                 match cut {
                     Cut::No => verdict(JobEnd::Stopped, history, &settings.retry),
                     Cut::AtDeadline => past_deadline(history, &settings.retry),
+                    Cut::ByHand(stopping) => verdict(stopping.end(), history, &settings.retry),
                 }
             }
             end => verdict(end, history, &settings.retry),
@@ -218,10 +226,20 @@ impl Worker<'_> {
     }
 
     /// Counts a job that we stopped, or says that its delivery could be held no longer.
-    fn note_stopped(&self, job: &Job, cut: Cut, at: Instant, settings: &PoolSettings) {
-        if cut == Cut::No {
-            self.shared.totals.count_stopped();
-            return;
+    fn note_stopped(&self, job: &Job, cut: &Cut, at: Instant, settings: &PoolSettings) {
+        match cut {
+            Cut::No => return self.shared.totals.count_stopped(),
+            Cut::ByHand(stopping) => {
+                info!(
+                    pool = %self.shared.name,
+                    job.id = %Escaped(job.id().as_str()),
+                    then = stopping.then.as_str(),
+                    by = stopping.by,
+                    "job was stopped by hand"
+                );
+                return;
+            }
+            Cut::AtDeadline => {}
         }
         warn!(
             pool = %self.shared.name,
@@ -242,6 +260,7 @@ impl Worker<'_> {
         at: Instant,
         hours: Hours,
     ) -> (RunReport, Cut) {
+        let shared = self.shared.clone();
         let stop = self
             .stop
             .get_or_insert_with(|| self.cell.stop.child_token())
@@ -252,6 +271,20 @@ impl Worker<'_> {
             started: self.on_start.clone(),
             output: output_use(self.shared, settings, job.message()),
         };
+        let begun = Instant::now();
+        let timeout = self.shared.fleet.times().timeout;
+        let entry = shared.running.enter(running::Job {
+            id: job.id().clone(),
+            worker: self.cell.id,
+            runner: lent.id(),
+            attempt: job.attempt(),
+            since: begun,
+            deadline: timeout
+                .and_then(|timeout| begun.checked_add(timeout))
+                .map_or(at + hours.stop, |end| end.min(at + hours.stop)),
+            stop: stop.clone(),
+            stopping: None,
+        });
         let mut running = lent.run(job, control);
         // Costs nothing until it is first polled, which is when a job has to be waited for.
         let mut due = std::pin::pin!(time::sleep_until(at + hours.stop));
@@ -264,6 +297,13 @@ impl Worker<'_> {
                         self.shared.fleet.panics().note(Place::Run, &panicked);
                         runner_panicked(&panicked)
                     });
+                    if let Some(stopping) = entry.leave() {
+                        // The next job has a token of its own.
+                        self.stop = None;
+                        if cut == Cut::No && !self.cell.stop.is_cancelled() {
+                            cut = Cut::ByHand(stopping);
+                        }
+                    }
                     return (report, cut);
                 }
                 () = &mut due => {
@@ -415,6 +455,7 @@ impl Worker<'_> {
         let waited = job.message().properties.timestamp.and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
+            self.shared.recent.waited(self.shared.now(), waited);
         }
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,

@@ -1,11 +1,11 @@
 //! Commands that cannot start, and their error texts.
 
 use tidegate::{
-    adapters::exec::ExecManager,
     config::ExecSettings,
     decide::RunnerId,
     queue::Message,
     runner::{CreateRunner, JobControl, JobEnd, RunnerManager},
+    runners::exec::ExecManager,
 };
 
 use super::{file, job, run};
@@ -62,7 +62,10 @@ async fn says_why_a_command_cannot_start() {
     ];
     for (command, expected) in table {
         let told = start_failure(ExecSettings::new([&command])).await;
-        assert_eq!(told, format!("start a runner: {command}: {expected}"));
+        assert_eq!(
+            told,
+            format!("failed to start a runner: {command}: {expected}")
+        );
     }
 }
 
@@ -85,7 +88,7 @@ async fn says_that_it_is_the_working_directory_that_is_missing() {
         settings.working_dir = Some(folder.into());
         assert_eq!(
             start_failure(settings).await,
-            format!("start a runner: true: {expected}")
+            format!("failed to start a runner: true: {expected}")
         );
     }
 }

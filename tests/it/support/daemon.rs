@@ -60,6 +60,15 @@ impl Daemon {
         daemon
     }
 
+    /// Waits until this daemon has ended, and starts another in its folder.
+    pub(crate) fn again(mut self, url: &str, head: &str, pools: &str) -> Self {
+        poll(|| self.child.try_wait().unwrap()).unwrap_or_else(|| panic!("{}", self.said()));
+        let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
+        let mut daemon = Self::spawn(dir, &[], url, head, pools);
+        daemon.wait_until_started();
+        daemon
+    }
+
     /// Starts a daemon in `dir` without waiting.
     pub(crate) fn start_soon(dir: TempDir, url: &str, pools: &str) -> Self {
         Self::spawn(dir, &[], url, "", pools)
@@ -242,20 +251,50 @@ impl Daemon {
     }
 
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.listen).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+        let answer = self.request("GET", path, headers, "");
+        (answer.status, answer.body)
+    }
+
+    /// Any request over TCP. `headers` have the host.
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         for (name, value) in headers {
             write!(request, "{name}: {value}\r\n").unwrap();
         }
-        stream
-            .write_all(format!("{request}\r\n").as_bytes())
+        if !body.is_empty() {
+            let length = body.len();
+            write!(
+                request,
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+            )
             .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        }
+        self.send(format!("{request}\r\n{body}").as_bytes())
+    }
+
+    /// Sends these bytes on a connection of their own, and reads the answer to its end.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(&self.listen).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // A daemon that refuses does not read to the end, so the write may fail where the answer is there.
+        let written = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+            panic!("no answer: {written:?}, {read:?}, {answer:?}");
+        };
+        Answer {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
     }
 
     /// Waits for the daemon's end. Returns its exit code and all its output.
@@ -283,6 +322,15 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What the daemon answers over TCP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The status line and the headers, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// Polls until there is a result or the deadline passes.

@@ -21,7 +21,7 @@ use bollard::{
     },
 };
 use futures_util::StreamExt as _;
-use tidegate::config::{ContainerSettings, EngineAddress};
+use tidegate::runners::container::{ContainerSettings, EngineAddress};
 
 /// An engine needs about a second to start, and more on a machine that is busy compiling.
 const START_DEADLINE: Duration = Duration::from_secs(60);

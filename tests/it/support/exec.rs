@@ -3,11 +3,11 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use tidegate::{
-    adapters::exec::ExecManager,
     config::ExecSettings,
     decide::RunnerId,
     queue::Message,
     runner::{CreateRunner, Failure, Job, JobControl, JobEnd, RunnerManager},
+    runners::exec::ExecManager,
 };
 
 use super::witness::{Witness, soon};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidegate::{
-    config::WarmSettings,
     runner::{FailureKind, JobEnd},
+    runners::WarmSettings,
 };
 
 use super::{create, each_job, loss, lost, run, script, try_create};

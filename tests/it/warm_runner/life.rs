@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tidegate::{
-    adapters::warm::WarmManager,
-    config::WarmSettings,
     runner::{JobControl, Retirement, RunnerManager},
+    runners::{WarmSettings, warm::WarmManager},
 };
 
 use super::{create, each_job, job, run, script};

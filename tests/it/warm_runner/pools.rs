@@ -11,11 +11,12 @@ use std::{
 use async_trait::async_trait;
 use tidegate::{
     Policy, PoolStatus, Supervisor,
-    adapters::{memory::MemoryBroker, warm::WarmManager},
-    config::{DrainAfter, PoolSettings, WarmSettings},
+    adapters::memory::MemoryBroker,
+    config::{DrainAfter, PoolSettings},
     queue::QueueKind,
     run::{Event, EventSink, PoolSpec, PoolState},
     runner::{CreateRunner, Job, JobControl, JobEnd, RunReport, Runner, RunnerManager, StartError},
+    runners::{WarmSettings, warm::WarmManager},
 };
 use tokio::time::{Instant, sleep};
 

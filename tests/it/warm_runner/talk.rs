@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidegate::{
-    config::WarmSettings,
     runner::{FailureKind, JobControl, JobEnd},
+    runners::WarmSettings,
 };
 
 use super::{create, each_job, job, loss, run};

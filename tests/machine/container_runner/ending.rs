@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptions};
 use tidegate::{
-    adapters::container::ContainerManager,
     runner::{FailureKind, JobControl, JobEnd, RunnerManager},
+    runners::container::ContainerManager,
 };
 
 use super::{container_of, containers_of, failure, message, run, try_run, witnessed};

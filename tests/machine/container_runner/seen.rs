@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use tidegate::{
-    adapters::container::ContainerManager,
-    config::{Cores, Mount},
+    config::Cores,
     queue::Message,
     runner::{JobControl, JobEnd, OutputUse},
+    runners::container::{ContainerManager, Mount},
 };
 
 use super::{failure, folder, message, run, try_run, witnessed};

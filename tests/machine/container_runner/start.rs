@@ -3,9 +3,8 @@
 use std::{io, path::Path};
 
 use tidegate::{
-    adapters::container::ContainerManager,
-    config::{ContainerSettings, EngineAddress, Mount, Pull},
     runner::{JobControl, RunnerManager},
+    runners::container::{ContainerManager, ContainerSettings, EngineAddress, Mount, Pull},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -51,7 +50,7 @@ async fn says_what_was_tried_where_no_engine_answers() {
     settings.engine = Some(EngineAddress::Unix("/no/such/engine.sock".into()));
     assert_eq!(
         refusal(None, settings).await,
-        "start a runner: no container engine answers at unix:///no/such/engine.sock (no such socket)"
+        "failed to start a runner: no container engine answers at unix:///no/such/engine.sock (no such socket)"
     );
 }
 
@@ -110,7 +109,7 @@ async fn a_limit_that_the_engine_drops_is_an_error() {
     settings.pids_max = Some(9);
     assert_eq!(
         refusal(None, settings).await,
-        "start a runner: the engine holds no job to memory_max: Limitation discarded."
+        "failed to start a runner: the engine holds no job to memory_max: Limitation discarded."
     );
 }
 
@@ -118,12 +117,13 @@ async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
     let engine = engine();
     let mut settings = engine.settings("tidegate-test-no-such-image");
     let told = refusal(Some(engine), settings.clone()).await;
-    let expected = "start a runner: pull the image tidegate-test-no-such-image: ";
+    let expected = "failed to start a runner: pull the image tidegate-test-no-such-image: ";
     assert!(told.starts_with(expected), "{told}");
 
     settings.pull = Pull::Never;
     let told = refusal(Some(engine), settings).await;
-    let expected = "start a runner: make a container of tidegate-test-no-such-image: No such image";
+    let expected =
+        "failed to start a runner: make a container of tidegate-test-no-such-image: No such image";
     assert!(told.starts_with(expected), "{told}");
 }
 
@@ -151,7 +151,10 @@ async fn what_the_engine_lacks_is_not_the_jobs_fault() {
     let mut no_program = engine.settings(engine.image());
     no_program.command = vec!["/no/such/program".to_owned()];
     let told = refusal(Some(engine), no_program).await;
-    let expected = format!("start a runner: start a container of {}: ", engine.image());
+    let expected = format!(
+        "failed to start a runner: start a container of {}: ",
+        engine.image()
+    );
     assert!(told.starts_with(&expected), "{told}");
     assert!(told.contains("/no/such/program"), "{told}");
 }

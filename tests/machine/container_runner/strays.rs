@@ -2,11 +2,11 @@
 
 use tempfile::TempDir;
 use tidegate::{
-    adapters::{container::ContainerManager, instance::InstanceLock},
-    config::ContainerSettings,
     decide::RunnerId,
+    host::instance::InstanceLock,
     queue::Message,
     runner::{CreateRunner, JobControl, RunnerManager},
+    runners::container::{ContainerManager, ContainerSettings},
 };
 use tokio::task::JoinHandle;
 

@@ -1,6 +1,6 @@
 //! The census: what there is at one instant.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{RunnerId, WorkerId};
 
@@ -34,7 +34,7 @@ pub enum Phase {
 }
 
 /// A [`Census`] in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Waiting workers that no runner stands ready for.
     pub bare: u32,

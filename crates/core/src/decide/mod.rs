@@ -11,6 +11,7 @@ mod model;
 mod names;
 mod observe;
 mod openings;
+mod orders;
 mod plan;
 mod policy;
 mod reconcile;
@@ -26,6 +27,10 @@ pub use self::{
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
     openings::{Ground, Openings, Refusal},
+    orders::{
+        By, ByHand, Changed, Closed, Configured, Expired, Order, OrderRefused, Orders, SetPolicy,
+        Shrinking,
+    },
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},

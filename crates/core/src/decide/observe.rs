@@ -60,6 +60,8 @@ pub enum Intake {
     BreakerTrial,
     /// None: someone paused the pool.
     Paused,
+    /// None: someone drained the pool, and it stays empty until it is resumed.
+    Emptying,
     /// None: the pool is on its way out.
     Draining,
     /// None: runners cannot start.

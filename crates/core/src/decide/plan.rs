@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Census, CensusWorker, Phase, RunnerId, WorkerId};
 
@@ -28,7 +28,7 @@ pub struct Plan {
 }
 
 /// A [`Plan`] in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of `Plan`, counted")]
 pub struct PlanSummary {
     pub lift: u32,

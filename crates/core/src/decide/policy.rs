@@ -1,6 +1,6 @@
 //! Policies: how many workers a demand deserves, and why.
 
-use std::num::NonZeroU32;
+use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,5 +158,25 @@ impl Policy {
                 None => format!("{demand} jobs of demand reach no step"),
             },
         }
+    }
+}
+
+/// `one worker for each 10 jobs, 1 to 50 workers`.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            PolicyKind::Fixed { workers } => write!(f, "fixed at {workers}")?,
+            PolicyKind::Backlog { jobs_per_worker } => match jobs_per_worker.get() {
+                1 => f.write_str("one worker for each job")?,
+                jobs => write!(f, "one worker for each {jobs} jobs")?,
+            },
+            PolicyKind::Steps { steps } => {
+                f.write_str("steps")?;
+                for Step { demand, workers } in steps {
+                    write!(f, " [{demand}, {workers}]")?;
+                }
+            }
+        }
+        write!(f, ", {} to {} workers", self.min_active, self.max)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Plan,
-    Policy, Probe, Reading, Rule, Scaling, TermName,
+    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Orders,
+    Plan, Policy, Probe, Reading, Rule, Scaling, TermName,
     observe::Believed,
     plan::plan,
     record::Calculation,
@@ -39,7 +39,7 @@ pub struct Reconciliation {
 }
 
 /// What one reconcile did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReconcileResult {
     /// *Bare* workers created, or stopped where negative.
@@ -61,7 +61,7 @@ impl ReconcileResult {
 }
 
 /// The kinds of metric events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A runner was brought up.
@@ -105,7 +105,9 @@ pub enum EventKind {
 #[derive(Debug, Clone)]
 pub struct Reconciler {
     rules: Rules,
-    pin: Option<u32>,
+    orders: Orders,
+    /// The least that may be expected, while someone forbids the pool to shrink.
+    floor: Option<u32>,
     stabiliser: Stabiliser,
     reading: Option<Reading>,
     /// What the last probe's answer was worth.
@@ -120,7 +122,8 @@ impl Reconciler {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            pin: None,
+            orders: Orders::default(),
+            floor: None,
             stabiliser: Stabiliser::default(),
             reading: None,
             believed: Believed::Stale(String::from("no probe has come back yet")),
@@ -140,14 +143,25 @@ impl Reconciler {
         self.rules = rules;
     }
 
-    /// Pins the pool to a number of workers, or lets go of it.
-    pub fn set_pin(&mut self, pin: Option<u32>) {
-        self.pin = pin;
+    /// What someone has ordered by hand from now on.
+    pub fn set_orders(&mut self, orders: Orders) {
+        self.floor = orders
+            .no_shrink
+            .as_ref()
+            .map(|_| self.floor.unwrap_or(self.expected));
+        self.orders = orders;
     }
 
-    /// The pin.
-    pub fn pin(&self) -> Option<u32> {
-        self.pin
+    /// The policy in force: set by hand, or else the rules'.
+    pub fn policy(&self) -> &Policy {
+        let by_hand = self.orders.policy.as_ref();
+        by_hand.map_or(&self.rules.policy, |set| &set.what.policy)
+    }
+
+    /// The scaling in force.
+    fn scaling(&self) -> Scaling {
+        let by_hand = self.orders.policy.as_ref();
+        by_hand.map_or(self.rules.scaling, |set| set.what.scaling)
     }
 
     /// How many workers there should be, as of the last reconcile.
@@ -175,12 +189,13 @@ impl Reconciler {
         let expected = calculation.workers();
         let (terms, won) = calculation.into_terms();
         self.expected = expected;
+        self.raise_floor(rule, expected);
 
         let plan = plan(
             expected,
             census,
             Bounds {
-                max: self.rules.policy.max,
+                max: self.policy().max,
                 // Closing intake is no scaling: what runs goes on to its end.
                 preempt: self.rules.preempt && observation.intake == Intake::Open,
             },
@@ -189,6 +204,7 @@ impl Reconciler {
             decision: Decision {
                 at: observation.at,
                 inputs,
+                by_hand: self.orders.clone(),
                 terms,
                 rule,
                 won,
@@ -217,6 +233,7 @@ impl Reconciler {
                 self.reading = None;
                 self.last_work = None;
                 self.stabiliser.clear();
+                self.floor = self.floor.map(|_| 0);
             }
             Believed::Stale(_) => {}
         }
@@ -252,17 +269,24 @@ impl Reconciler {
         believed: &Believed,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
+        let by_hand = || match &self.orders.intake {
+            Some(order) => format!(", set by hand {order}"),
+            None => String::new(),
+        };
         let closed = match observation.intake {
             Intake::Open | Intake::Trial | Intake::BreakerTrial => None,
-            Intake::Paused => Some("paused: messages stay in the queue"),
-            Intake::Draining => Some("draining: the pool is on its way out"),
-            Intake::Faulted => Some("faulted: runners cannot start, so messages stay in the queue"),
-            Intake::BreakerOpen => {
-                Some("faulted: too many jobs fail, so messages stay in the queue")
-            }
-            Intake::Blocked => {
-                Some("blocked: copies cannot be published, so messages stay in the queue")
-            }
+            Intake::Paused => Some(format!("paused{}: messages stay in the queue", by_hand())),
+            Intake::Emptying => Some(format!("drained{}: messages stay in the queue", by_hand())),
+            Intake::Draining => Some(String::from("draining: the pool is on its way out")),
+            Intake::Faulted => Some(String::from(
+                "faulted: runners cannot start, so messages stay in the queue",
+            )),
+            Intake::BreakerOpen => Some(String::from(
+                "faulted: too many jobs fail, so messages stay in the queue",
+            )),
+            Intake::Blocked => Some(String::from(
+                "blocked: copies cannot be published, so messages stay in the queue",
+            )),
         };
         if let Some(why) = closed {
             return (Rule::Intake, Calculation::new(TermName::Intake, 0, why));
@@ -291,9 +315,9 @@ impl Reconciler {
         believed: &Believed,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
-        let (rule, mut calculation) = if let Some(pin) = self.pin {
-            let pinned = Calculation::new(TermName::Pin, pin, "set by hand");
-            (Rule::Pin, pinned)
+        let (rule, mut calculation) = if let Some(pin) = &self.orders.pin {
+            let why = format!("set by hand {pin}");
+            (Rule::Pin, Calculation::new(TermName::Pin, pin.what, why))
         } else if let Believed::Stale(why) = believed {
             let why = format!("the depth is not known: {why}");
             let frozen = Calculation::new(TermName::Frozen, self.expected, why);
@@ -310,9 +334,26 @@ impl Reconciler {
         } else {
             (Rule::Policy, self.expect_by_policy(observation.at, inputs))
         };
+        if let (Some(floor), Some(order)) = (self.floor, &self.orders.no_shrink)
+            && matches!(rule, Rule::Policy | Rule::Empty)
+        {
+            calculation.at_least(TermName::NoShrink, floor, || {
+                format!("set by hand not to shrink {order}")
+            });
+        }
         // A ceiling that was lowered since binds at once, whatever the rest says.
-        calculation.at_most(TermName::Max, self.rules.policy.max, the_ceiling);
+        calculation.at_most(TermName::Max, self.policy().max, the_ceiling);
         (rule, calculation)
+    }
+
+    /// What a pool that may not shrink does not fall below. A closed intake and a trial do not lower it, a pin does: it is
+    /// the operator's too, and names a number.
+    fn raise_floor(&mut self, rule: Rule, expected: u32) {
+        self.floor = self.floor.map(|floor| match rule {
+            Rule::Pin => expected,
+            Rule::Policy | Rule::Empty | Rule::Frozen => floor.max(expected),
+            Rule::Intake | Rule::Missing => floor,
+        });
     }
 
     /// Whether the queue is empty by the pool's rule, and how that is known.
@@ -333,12 +374,13 @@ impl Reconciler {
     }
 
     fn expect_by_policy(&mut self, now: Moment, inputs: &Inputs) -> Calculation {
-        let policy = &self.rules.policy;
-        let mut calculation = Calculation::new(
-            TermName::Policy,
-            policy.workers_for(inputs.demand),
-            policy.reason_for(inputs.demand),
-        );
+        let policy = self.policy().clone();
+        let mut why = policy.reason_for(inputs.demand);
+        if let Some(set) = &self.orders.policy {
+            why = format!("{why}; set by hand {set}");
+        }
+        let workers = policy.workers_for(inputs.demand);
+        let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
         // More than this would only wait: each holder is one worker, and each ready message occupies one more. A
         // pool that never drains wants its workers to wait.
@@ -359,7 +401,7 @@ impl Reconciler {
         }
         calculation.at_most(TermName::Max, policy.max, the_ceiling);
 
-        let scaling = &self.rules.scaling;
+        let scaling = &self.scaling();
         let current = self.expected;
         let recommended = calculation.workers();
         let Movement {

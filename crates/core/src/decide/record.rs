@@ -2,18 +2,21 @@
 
 use std::{fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Counts, Intake, Moment, PlanSummary};
+use super::{Counts, Intake, Moment, Orders, PlanSummary};
 
 /// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
     pub at: Moment,
     /// What the decision was made from.
     pub inputs: Inputs,
+    /// What was set by hand at that time.
+    #[serde(skip_serializing_if = "Orders::is_empty")]
+    pub by_hand: Orders,
     /// The calculation, term by term: each takes the number before it and gives the next.
     pub terms: Vec<Term>,
     /// Which rule the calculation began with.
@@ -27,7 +30,7 @@ pub struct Decision {
 }
 
 /// What a decision was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last reading that was believed.
@@ -53,7 +56,7 @@ pub struct Inputs {
 }
 
 /// One term of the calculation: it gave the number, or changed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Term {
     /// Its name.
@@ -65,7 +68,7 @@ pub struct Term {
 }
 
 /// What may give the number of workers, or change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TermName {
@@ -89,6 +92,8 @@ pub enum TermName {
     MinActive,
     /// The ceiling.
     Max,
+    /// Someone forbade the pool to shrink.
+    NoShrink,
     /// No more than so many more at a time.
     UpStep,
     /// The highest recommendation of the last while.
@@ -113,6 +118,7 @@ impl TermName {
             Self::Useful => "useful",
             Self::MinActive => "min_active",
             Self::Max => "max",
+            Self::NoShrink => "no_shrink",
             Self::UpStep => "up_step",
             Self::Window => "window",
             Self::DownStep => "down_step",
@@ -173,7 +179,7 @@ impl Calculation {
 }
 
 /// Which rule the calculation began with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {
@@ -259,6 +265,13 @@ impl fmt::Display for Decision {
             census.retiring,
             census.draining
         )?;
+        if !self.by_hand.is_empty() {
+            writeln!(f)?;
+            writeln!(f, "set by hand")?;
+            for line in self.by_hand.to_string().lines() {
+                writeln!(f, "  {line}")?;
+            }
+        }
         writeln!(f)?;
         writeln!(f, "why")?;
         for term in &self.terms {

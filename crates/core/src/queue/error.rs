@@ -45,7 +45,7 @@ pub enum QueueErrorKind {
 
 /// An operation on a queue failed.
 #[derive(Debug, Error)]
-#[error("{operation}")]
+#[error("failed to {operation}")]
 pub struct QueueError {
     /// The kind of the error.
     pub kind: QueueErrorKind,
@@ -99,7 +99,7 @@ impl QueueError {
 
 /// A settlement did not reach the broker. The broker will deliver the message again.
 #[derive(Debug, Error)]
-#[error("settle a delivery: the channel it came on is gone")]
+#[error("failed to settle a delivery: the channel it came on is gone")]
 pub struct SettleError {
     /// The client library's error, if it gave one.
     #[source]

@@ -177,7 +177,7 @@ impl FailureKind {
 
 /// A runner could not be started.
 #[derive(Debug, Error)]
-#[error("start a runner: {what}")]
+#[error("failed to start a runner: {what}")]
 pub struct StartError {
     /// What was tried and what failed, as a fragment. The source's text is not repeated here.
     pub what: String,

@@ -5,9 +5,8 @@ use tracing::{debug, info, warn};
 
 use crate::guard;
 use tidegate::{
-    adapters::cgroup::{self, CgroupError},
-    config::{CgroupUse, PoolConfig, RunnerSettings},
-    machine::cgroup::{Controller, Home},
+    config::{CgroupUse, PoolConfig},
+    host::cgroup::{self, CgroupError, Controller, Home},
     run::chain,
 };
 
@@ -85,10 +84,10 @@ fn want(pool: &PoolConfig) -> Want {
         return Want::Nothing;
     };
     let limits = &process.limits;
-    let stays = matches!(pool.runner, RunnerSettings::Warm(_));
     if limits.wants_cgroup() {
         Want::All
-    } else if limits.cgroup == CgroupUse::Auto && (stays || limits.changes_process()) {
+    } else if limits.cgroup == CgroupUse::Auto && (pool.runner.stays() || limits.changes_process())
+    {
         Want::Some
     } else {
         Want::Nothing

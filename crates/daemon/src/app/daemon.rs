@@ -1,6 +1,11 @@
 //! The life of the daemon: start, serve, react to signals, end.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -10,24 +15,25 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     cgroups,
     places::{InTheWay, with_the_others},
     pools::Pools,
+    reload::{self, Reloader},
     signals::Signals,
     state::{Decision, Ending, Event, State},
 };
 use crate::{
     actions::Actions,
     failures::{Events, Failures},
-    guard,
     history::History,
     http::{
-        guard::{Guard, Token},
+        api::Api,
+        guard::{Guard, Token, Tokens},
         live::Live,
-        routes::{self, Api},
+        routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
@@ -38,13 +44,13 @@ use crate::{
     },
 };
 use tidegate::{
-    adapters::{
+    builder::{LaunchError, broker_driver},
+    config::{HttpSettings, Loaded, PoolConfig, Settings, Source},
+    host::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    builder::{LaunchError, broker_driver},
-    config::{self, HttpSettings, Loaded, PoolConfig, Settings, Source},
-    run::{EventSink, Supervisor, chain},
+    run::{EventSink, Supervisor},
     runner::BoxError,
 };
 
@@ -84,7 +90,7 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
-    /// The file with the token could not be read.
+    /// A token's file could not be read.
     #[error("read the token in {}", path.display())]
     Token {
         /// The file.
@@ -103,7 +109,7 @@ pub enum AppError {
     #[error(transparent)]
     Metrics(#[from] PrometheusError),
     /// The pools could not be started.
-    #[error(transparent)]
+    #[error("start the pools")]
     Launch(#[from] LaunchError),
     /// The signal handlers could not be installed.
     #[error("listen to signals")]
@@ -154,10 +160,20 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         tokio::spawn(feed),
         tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
     ];
+    let reloader = Reloader::new(reload::Inner {
+        supervisor: supervisor.clone(),
+        source,
+        lock,
+        started: settings.clone(),
+        pools: tokio::sync::Mutex::new(pools),
+        events,
+        reloads: reloads.clone(),
+    });
     let api = Api {
         supervisor: supervisor.clone(),
         prometheus,
-        reloads: reloads.clone(),
+        reloads,
+        control: Arc::new(reloader.clone()),
         live,
         history,
         failures,
@@ -165,14 +181,9 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     };
     let daemon = Daemon {
         supervisor,
-        source,
-        lock,
-        settings,
-        pools: Arc::new(tokio::sync::Mutex::new(pools)),
-        events,
-        reloads,
+        reloader,
     };
-    let served = instance.serve(api, &daemon.settings);
+    let served = instance.serve(api, &settings);
     notify(&[NotifyState::Ready]);
 
     let ending = daemon.follow(signals).await;
@@ -237,15 +248,14 @@ impl Instance {
 
     async fn take(http: &HttpSettings) -> Result<Self, AppError> {
         let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
-        let token = match &http.token_file {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
-                    path: path.clone(),
-                    source,
-                })?;
-                Token::new(&text)
-            }
+        let tokens = Tokens {
+            steer: http.token_file.as_deref().map(token).transpose()?.flatten(),
+            read: http
+                .read_token_file
+                .as_deref()
+                .map(token)
+                .transpose()?
+                .flatten(),
         };
         let tcp = match http.listen {
             None => None,
@@ -253,13 +263,7 @@ impl Instance {
                 let failed = |source| AppError::Listen { listen, source };
                 let listener = TcpListener::bind(listen).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                if !bound.ip().to_canonical().is_loopback() && token.is_none() {
-                    warn!(
-                        listen = %bound,
-                        "without http.token_file only health and metrics are served beyond this machine"
-                    );
-                }
-                Some((listener, Guard::new(bound, token)))
+                Some((listener, Guard::new(bound, tokens)))
             }
         };
         let (unix, socket_file) = socket::listen(&http.socket)?;
@@ -307,6 +311,15 @@ impl Instance {
     }
 }
 
+/// The token in a file.
+fn token(path: &Path) -> Result<Option<Token>, AppError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Token::new(&text))
+}
+
 /// An instance that serves its API.
 struct Served {
     server: Server,
@@ -326,15 +339,7 @@ impl Served {
 /// The running daemon.
 struct Daemon {
     supervisor: Supervisor,
-    source: Source,
-    /// Distinguishes this instance from others.
-    lock: (u64, u64),
-    /// The settings of the start. Keys that need a restart are compared with these.
-    settings: Settings,
-    /// Written by one reload at a time.
-    pools: Arc<tokio::sync::Mutex<Pools>>,
-    events: Option<EventsFile>,
-    reloads: Reloads,
+    reloader: Reloader,
 }
 
 impl Daemon {
@@ -368,9 +373,10 @@ impl Daemon {
                     });
                 }
                 Decision::Reload => {
-                    let reload = self.reload();
+                    let reload = self.reloader.clone().reload();
                     tell(&events, async move {
-                        reload.await;
+                        // What came of it is logged, and shown by the API.
+                        let _ = reload.await;
                         Event::Reloaded
                     });
                 }
@@ -379,90 +385,13 @@ impl Daemon {
             }
         }
     }
-
-    /// Reads the configuration again. Applies all of it, or refuses all of it.
-    fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
-        if let Some(events) = &self.events {
-            events.reopen();
-        }
-        let (source, started) = (self.source.clone(), self.settings.clone());
-        let lock = self.lock;
-        let (supervisor, pools) = (self.supervisor.clone(), Arc::clone(&self.pools));
-        let reloads = self.reloads.clone();
-        async move {
-            let file = source.file().display().to_string();
-            let read = tokio::task::spawn_blocking(move || {
-                let loaded = config::load(&source)?;
-                let problems = loaded.inspect_limits(guard::pid());
-                problems.is_empty().then_some(loaded).ok_or(problems)
-            });
-            let loaded = match read.await {
-                Ok(Ok(loaded)) => loaded,
-                Ok(Err(problems)) => {
-                    let why = problems.iter().map(ToString::to_string);
-                    reloads.refused(&file, why.collect());
-                    for problem in &problems {
-                        error!(
-                            place = %problem.place,
-                            key = problem.key,
-                            found = problem.found,
-                            fix = problem.fix,
-                            "a problem in the configuration"
-                        );
-                    }
-                    error!(
-                        file,
-                        problems = problems.len(),
-                        "refused the configuration; the old one stays"
-                    );
-                    return;
-                }
-                Err(panic) => {
-                    reloads.refused(&file, vec![format!("failed to read it: {panic}")]);
-                    error!(error = %panic, "could not read the configuration; the old one stays");
-                    return;
-                }
-            };
-            for key in needs_restart(&started, &loaded.settings) {
-                warn!(
-                    key,
-                    "the key has changed; the change takes effect at the next start"
-                );
-            }
-            let mut current = pools.lock().await;
-            if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), lock).await {
-                let error = chain(&*error);
-                reloads.refused(&file, vec![format!("failed to {error}")]);
-                error!(error, "refused the configuration; the old one stays");
-                return;
-            }
-            let (specs, new) = current.plan(&loaded.settings.pools);
-            let count = specs.len();
-            match supervisor.reconfigure(specs).await {
-                Ok(()) => {
-                    let changes = new.changes_since(&current);
-                    *current = new;
-                    reloads.taken();
-                    info!(
-                        file,
-                        pools = count,
-                        added = changes.added,
-                        removed = changes.removed,
-                        changed = changes.changed,
-                        "took the configuration over"
-                    );
-                }
-                Err(error) => {
-                    reloads.refused(&file, vec![format!("failed to {error}")]);
-                    error!(error = %error, "refused the configuration; the old one stays");
-                }
-            }
-        }
-    }
 }
 
 /// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
-async fn prepare_cgroups(pools: Vec<PoolConfig>, lock: (u64, u64)) -> Result<(), BoxError> {
+pub(super) async fn prepare_cgroups(
+    pools: Vec<PoolConfig>,
+    lock: (u64, u64),
+) -> Result<(), BoxError> {
     let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
     Ok(prepared.await??)
 }
@@ -480,7 +409,7 @@ fn tell(
 }
 
 /// Changed keys outside the pools. They need a restart.
-fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = [
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),

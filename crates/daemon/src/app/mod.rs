@@ -12,6 +12,7 @@ mod cgroups;
 mod daemon;
 mod places;
 mod pools;
+mod reload;
 mod signals;
 mod state;
 

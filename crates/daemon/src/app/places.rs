@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::daemon::AppError;
 use crate::http::socket;
-use tidegate::{adapters::instance::InstanceLock, config::HttpSettings, run::chain};
+use tidegate::{config::HttpSettings, host::instance::InstanceLock, run::chain};
 
 /// A list of the keys in `[http]` that need another value. The source of each is the next.
 #[derive(Debug)]

@@ -1,14 +1,9 @@
-//! From settings to pools: which adapter runs a pool's jobs.
+//! From settings to pools, each with the manager of its runners.
 
 use std::sync::Arc;
 
 use tidegate::{
-    adapters::{
-        container::ContainerManager, exec::ExecManager, instance::Instance, warm::WarmManager,
-    },
-    config::{PoolConfig, RunnerSettings},
-    decide::PoolName,
-    run::PoolSpec,
+    config::PoolConfig, decide::PoolName, host::instance::Instance, run::PoolSpec,
     runner::RunnerManager,
 };
 
@@ -39,7 +34,7 @@ impl Pools {
                 .find(|(old, _)| old.pool.name == config.pool.name && old.runner == config.runner);
             match kept {
                 Some((_, manager)) => Arc::clone(manager),
-                None => manager(&config.runner, &self.owner),
+                None => config.runner.manager(&self.owner),
             }
         };
         let current: Vec<_> = pools
@@ -55,12 +50,12 @@ impl Pools {
     }
 }
 
-/// Names of the pools that a reload has touched, for the log. `None` for none.
-#[derive(Debug, PartialEq, Eq)]
+/// Names of the pools that a reload has touched.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    pub(super) added: Option<String>,
-    pub(super) removed: Option<String>,
-    pub(super) changed: Option<String>,
+    pub(super) added: Vec<String>,
+    pub(super) removed: Vec<String>,
+    pub(super) changed: Vec<String>,
 }
 
 impl Pools {
@@ -72,11 +67,8 @@ impl Pools {
         };
         let names = |pools: &Self, is_meant: &dyn Fn(&PoolConfig) -> bool| {
             let pools = pools.current.iter().map(|(config, _)| config);
-            let names: Vec<&str> = pools
-                .filter(|config| is_meant(config))
-                .map(|config| config.pool.name.as_str())
-                .collect();
-            (!names.is_empty()).then(|| names.join(", "))
+            let meant = pools.filter(|config| is_meant(config));
+            meant.map(|config| config.pool.name.to_string()).collect()
         };
         Changes {
             added: names(self, &|config| find(before, &config.pool.name).is_none()),
@@ -88,28 +80,18 @@ impl Pools {
     }
 }
 
-fn manager(settings: &RunnerSettings, owner: &Instance) -> Arc<dyn RunnerManager> {
-    match settings {
-        RunnerSettings::Exec(exec) => Arc::new(ExecManager::new(exec.clone())),
-        RunnerSettings::Warm(warm) => Arc::new(WarmManager::new(warm.clone())),
-        RunnerSettings::Container(container) => {
-            Arc::new(ContainerManager::new(container.clone()).owned_by(owner.clone()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidegate::{
-        adapters::instance::InstanceLock,
         config::{ExecSettings, PoolSettings},
+        host::instance::InstanceLock,
     };
 
     fn pool(name: &str, command: &str) -> PoolConfig {
         PoolConfig {
             pool: PoolSettings::new(name),
-            runner: RunnerSettings::Exec(ExecSettings::new([command])),
+            runner: ExecSettings::new([command]).into(),
         }
     }
 
@@ -146,16 +128,11 @@ mod tests {
             .plan(&[pool("e", "one"), deeper, pool("b", "two"), pool("a", "one")])
             .1;
         let changes = Changes {
-            added: Some("e".to_owned()),
-            removed: Some("d".to_owned()),
-            changed: Some("c, b".to_owned()),
+            added: vec!["e".to_owned()],
+            removed: vec!["d".to_owned()],
+            changed: vec!["c".to_owned(), "b".to_owned()],
         };
         assert_eq!(after.changes_since(&before), changes);
-        let nothing = Changes {
-            added: None,
-            removed: None,
-            changed: None,
-        };
-        assert_eq!(after.changes_since(&after), nothing);
+        assert_eq!(after.changes_since(&after), Changes::default());
     }
 }

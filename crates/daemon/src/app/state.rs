@@ -1,6 +1,6 @@
 //! What the daemon does next. Synchronous: an event goes in, a decision comes out, and only then is something done.
 
-use tidegate::run::{DrainError, DrainReport};
+use tidegate::run::{DrainError, DrainReport, StopReport};
 
 use super::signals::Signal;
 
@@ -14,7 +14,7 @@ pub(super) enum Event {
     /// The drain came to its end.
     Drained(Result<DrainReport, DrainError>),
     /// The stop came to its end.
-    Stopped(DrainReport),
+    Stopped(StopReport),
 }
 
 /// How far the daemon is.
@@ -84,11 +84,8 @@ impl State {
             }
             // A stop ends the drain that it overtakes; only its own end counts then.
             Event::Drained(_) if self.phase == Phase::Stopping => Decision::Nothing,
-            Event::Drained(Ok(report)) => ended(report.given_back),
-            Event::Drained(Err(
-                DrainError::DeadlinePassed { given_back }
-                | DrainError::PoolFailed { given_back, .. },
-            )) => ended(*given_back),
+            Event::Drained(Ok(_)) => ended(0),
+            Event::Drained(Err(error)) => ended(error.given_back()),
             Event::Stopped(report) => ended(report.given_back),
         }
     }
@@ -171,7 +168,7 @@ mod tests {
     }
 
     fn stopped(given_back: u64) -> Event {
-        Event::Stopped(DrainReport { given_back })
+        Event::Stopped(StopReport { given_back })
     }
 
     #[test]

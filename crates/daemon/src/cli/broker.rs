@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{
     declared::of_declaration,
     management::{self, Management, ManagementError},
-    output::{Exit, Failure},
 };
+use crate::output::{Exit, Failure};
 use tidegate::{
     adapters::amqp::{AmqpDriver, QueueFacts},
     builder::{broker_driver, reach},
@@ -114,7 +114,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         findings.extend(of_declaration(driver.as_ref(), pool).await);
     }
     let (seen, shown) = match &settings.management {
-        Some(management) => managed(management, url, &pools, &mut findings).await,
+        Some(management) => managed(management, &settings.broker, &pools, &mut findings).await,
         None => (Seen::Amqp, Vec::new()),
     };
     // What the management API showed is known better.
@@ -165,12 +165,12 @@ enum Seen {
 /// Asks the management API. Tells the pools too whose queues it showed.
 async fn managed(
     management: &BrokerUrl,
-    broker: &BrokerUrl,
+    broker: &BrokerSettings,
     pools: &[&PoolSettings],
     findings: &mut Vec<Finding>,
 ) -> (Seen, Vec<PoolName>) {
     let asked = async {
-        let api = Management::new(management, broker)?;
+        let api = Management::new(management, &broker.url, broker.tls.ca.as_deref())?;
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // One that is not there is told of already.

@@ -1,20 +1,24 @@
 //! `tidegate check`: all problems of a configuration, and of the broker for this configuration.
 
-use std::fmt::Write;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt::Write,
+};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
-    block_on,
     broker::{self, BrokerReport, Severity},
-    output::{self, Exit, Failure},
+    runtime::block_on,
 };
-use crate::telemetry::logs;
+use crate::{
+    output::{self, Exit, Failure},
+    telemetry::logs,
+};
 use tidegate::{
-    adapters::container::find_engine,
-    config::{self, EngineAddress, Loaded, Place, Problem, RunnerSettings, Source},
+    config::{self, Loaded, Place, Problem, Source},
     decide::PoolName,
     escape::Escaped,
 };
@@ -45,7 +49,9 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let (mut report, loaded) = examine(&source);
     if let Some(loaded) = &loaded {
-        report.problems.extend(block_on(silent_engines(loaded))?);
+        report
+            .problems
+            .extend(block_on(silent_dependencies(loaded))?);
         report.ok = report.problems.is_empty();
     }
     // Without valid settings the broker's address is not known.
@@ -110,37 +116,23 @@ fn bad_log_filter() -> Option<Problem> {
     Some(Problem::new(place, "", format!("{found:?}"), fix))
 }
 
-/// Container engines that do not answer. An engine whose socket does not exist was reported earlier.
-async fn silent_engines(loaded: &Loaded) -> Vec<Problem> {
+/// What jobs depend on and does not answer, such as a container engine. Each is asked once.
+async fn silent_dependencies(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut asked: Vec<(Option<EngineAddress>, Option<String>)> = Vec::new();
+    let mut asked = BTreeMap::new();
     for config in &loaded.settings.pools {
-        let RunnerSettings::Container(container) = &config.runner else {
+        let Some(dependency) = config.runner.dependency() else {
             continue;
         };
-        if let Some(EngineAddress::Unix(socket)) = &container.engine
-            && !socket.exists()
-        {
-            continue;
-        }
-        let known = asked.iter().find(|(engine, _)| *engine == container.engine);
-        let silent = match known {
-            Some((_, silent)) => silent.clone(),
-            None => {
-                let silent = find_engine(container.engine.as_ref()).await.err();
-                let silent = silent.map(|error| error.what);
-                asked.push((container.engine.clone(), silent.clone()));
-                silent
-            }
+        let which = (config.runner.kind(), dependency.name);
+        let answer = match asked.entry(which) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(dependency.ask.await),
         };
-        if let Some(silent) = silent {
-            let key = format!("pools.{}.runner.engine", config.pool.name);
-            problems.push(Problem::new(
-                loaded.place(&key),
-                key,
-                silent,
-                "start the engine, or write where it is",
-            ));
+        if let Err((found, fix)) = answer {
+            let key = format!("pools.{}.runner.{}", config.pool.name, dependency.key);
+            let place = loaded.place(&key);
+            problems.push(Problem::new(place, key, found.clone(), *fix));
         }
     }
     problems

@@ -1,27 +1,26 @@
 //! The command line's side of the API: one question over the supervisor's Unix socket.
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use http_body_util::Full;
+use hyper::{Method, Request, StatusCode, body::Bytes, header};
+use hyperlocal::UnixConnector;
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
-    time,
-};
+use tokio::time;
 
 use super::{
     args::{Cli, SocketArgs},
-    output::{self, Exit, Failure},
+    exchange::{client, exchange},
 };
+use crate::output::{self, Exit, Failure};
 use tidegate::{
+    api::v1,
     config::{self, Surroundings},
     runner::BoxError,
 };
@@ -41,17 +40,19 @@ pub(super) enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("hear from the supervisor within {} s", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("hear from the supervisor within {} s", .0.as_secs())]
+    Timeout(Duration),
     #[error("talk to the supervisor")]
-    Talk(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Talk(#[source] BoxError),
     /// The supervisor's own words.
-    #[error("{operation}: {message}")]
+    #[error("{operation}: {}", refusal.error)]
     Refused {
         operation: &'static str,
-        message: String,
+        refusal: v1::Refusal,
         status: StatusCode,
     },
+    #[error("write the question")]
+    Question(#[source] serde_json::Error),
     #[error("read the supervisor's answer")]
     Answer(#[source] serde_json::Error),
 }
@@ -62,60 +63,76 @@ pub(super) async fn get<T: DeserializeOwned>(
     path: &str,
     operation: &'static str,
 ) -> Result<T, ClientError> {
-    let (status, body) = time::timeout(TIMEOUT, ask(socket, path))
-        .await
-        .map_err(|_| ClientError::Timeout)??;
+    ask(socket, Method::GET, path, Bytes::new(), TIMEOUT, operation).await
+}
+
+/// Has something done at `path`, within `patience`. `operation` as for [`get`].
+pub(super) async fn act<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+    patience: Duration,
+    operation: &'static str,
+) -> Result<T, ClientError> {
+    let body = serde_json::to_vec(body).map_err(ClientError::Question)?;
+    ask(socket, method, path, body.into(), patience, operation).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    patience: Duration,
+    operation: &'static str,
+) -> Result<T, ClientError> {
+    let uri: hyper::Uri = hyperlocal::Uri::new(socket, path).into();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri)
+        // The address of a socket is its path, and no name of a host.
+        .header(header::HOST, "localhost");
+    if !body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request
+        .body(Full::new(body))
+        .map_err(|error| ClientError::Talk(error.into()))?;
+    let client = client(UnixConnector);
+    let asked = time::timeout(patience, exchange(&client, request, ANSWER_BYTES)).await;
+    let (status, body) = asked
+        .map_err(|_| ClientError::Timeout(patience))?
+        .map_err(|error| match not_connected(&*error) {
+            Some(source) => ClientError::Connect {
+                socket: socket.to_owned(),
+                source,
+            },
+            None => ClientError::Talk(error),
+        })?;
     if !status.is_success() {
-        #[derive(serde::Deserialize)]
-        struct Refusal {
-            error: String,
-        }
-        let message = serde_json::from_slice(&body)
-            .map_or_else(|_| status.to_string(), |refusal: Refusal| refusal.error);
+        let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| v1::Refusal {
+            error: status.to_string(),
+            ..v1::Refusal::default()
+        });
         return Err(ClientError::Refused {
             operation,
-            message,
+            refusal,
             status,
         });
     }
     serde_json::from_slice(&body).map_err(ClientError::Answer)
 }
 
-async fn ask(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::Connect {
-            socket: socket.to_owned(),
-            source,
-        })?;
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| ClientError::Talk(error.into()))?;
-    exchange(stream, request, ANSWER_BYTES)
-        .await
-        .map_err(ClientError::Talk)
-}
-
-/// Sends one request on a connection of its own, and reads at most so many bytes of the answer.
-pub(super) async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
-    most: usize,
-) -> Result<(StatusCode, Bytes), BoxError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), most);
-        Ok((status, body.collect().await?.to_bytes()))
-    };
-    // The connection only moves while it is polled. It may end before the answer was read.
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        _ = connection => answer.await,
-    }
+/// What the system said to a connection that could not be made.
+fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let error = error.downcast_ref::<hyper_util::client::legacy::Error>()?;
+    let source = error.is_connect().then(|| error.source()).flatten()?;
+    let source = source.downcast_ref::<io::Error>()?;
+    Some(match source.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(source.kind(), source.to_string()),
+    })
 }
 
 /// Which socket to ask at: the one named, else the configuration's, else the default.
@@ -153,10 +170,16 @@ pub(super) fn socket(cli: &Cli, args: &SocketArgs) -> Result<PathBuf, Failure> {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::Connect { .. } | ClientError::Timeout | ClientError::Talk(_) => {
+            ClientError::Connect { .. } | ClientError::Timeout(_) | ClientError::Talk(_) => {
                 Exit::Unavailable
             }
-            ClientError::Refused { .. } | ClientError::Answer(_) => Exit::Unexpected,
+            // It was understood, and cannot be: a bad policy, a bad configuration.
+            ClientError::Refused { status, .. } if *status == StatusCode::UNPROCESSABLE_ENTITY => {
+                Exit::BadConfiguration
+            }
+            ClientError::Refused { .. } | ClientError::Question(_) | ClientError::Answer(_) => {
+                Exit::Unexpected
+            }
         };
         let hint = match &error {
             ClientError::Connect { source, .. } => Some(match source.kind() {

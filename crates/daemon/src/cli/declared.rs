@@ -27,7 +27,7 @@ pub(super) async fn of_declaration(
             pool.queue,
             chain(&error)
         ),
-        _ => format!("failed to {}", chain(&error)),
+        _ => chain(&error),
     };
     Some(Finding::of_pool(Severity::Error, &pool.name, what))
 }

@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
 
 use super::{
     args::{Cli, ExplainArgs, Format},
     client,
-    output::{self, Exit, Failure},
 };
-use tidegate::escape::Escaped;
+use crate::output::{self, Exit, Failure};
+use tidegate::{api::v1::Explanation, escape::Escaped};
 
 const HEAD: Style = Style::new().bold();
 
@@ -19,7 +18,7 @@ pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failu
     let socket = client::socket(cli, &args.socket)?;
     let name = utf8_percent_encode(&args.pool, NON_ALPHANUMERIC);
     let path = format!("/api/v1/pools/{name}/explain");
-    let answer: Value = client::get(&socket, &path, "explain the pool").await?;
+    let answer: Explanation = client::get(&socket, &path, "explain the pool").await?;
     match cli.format {
         Format::Json => output::json(&answer)?,
         Format::Human => output::write(text(&answer).as_bytes())?,
@@ -27,16 +26,14 @@ pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
-/// The answer for a person. It uses the text of the record, because the supervisor may be newer than this program.
-fn text(answer: &Value) -> String {
-    let word = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str);
-    let name = word("/name").unwrap_or("?");
-    let state = word("/status/state").unwrap_or("?");
-    let mut text = format!("{HEAD}{}{HEAD:#} is {}", Escaped(name), Escaped(state));
-    if let Some(cause) = word("/status/cause") {
+/// The answer for a person. The record's own words come with it, because the supervisor may be newer than we are.
+fn text(answer: &Explanation) -> String {
+    let name = Escaped(answer.name.as_str());
+    let mut text = format!("{HEAD}{name}{HEAD:#} is {}", answer.status.state.as_str());
+    if let Some(cause) = &answer.status.cause {
         text = format!("{text}: {}", Escaped(cause));
     }
-    let record = word("/text").unwrap_or("nothing was decided yet");
+    let record = answer.text.as_deref().unwrap_or("nothing was decided yet");
     text.push('\n');
     for line in record.lines() {
         let _ = writeln!(text, "{}", Escaped(line));
@@ -50,13 +47,27 @@ mod tests {
 
     use super::*;
 
+    fn answer(name: &str, state: &str, cause: &str, text: &str) -> Explanation {
+        let status = json!({
+            "name": name, "queue": "thumbnails", "state": state, "cause": cause,
+            "depth": {"ready": 0, "age_ms": null, "stale": true},
+            "delayed": 0, "demand": 0, "expected": 0,
+            "workers": {"bare": 0, "live": 0, "draining": 0},
+            "runners": {"idle": 0, "busy": 0},
+            "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
+        });
+        let answer = json!({"name": name, "status": status, "decision": null, "text": text});
+        serde_json::from_value(answer).unwrap()
+    }
+
     #[test]
     fn prints_the_pool_s_state_before_the_record() {
-        let answer = json!({
-            "name": "thumbnails",
-            "status": {"state": "waiting", "cause": "no queue thumbnails"},
-            "text": "expected 0 (by missing)\n\nseen"
-        });
+        let answer = answer(
+            "thumbnails",
+            "waiting",
+            "no queue thumbnails",
+            "expected 0 (by missing)\n\nseen",
+        );
         let text = text(&answer);
         let text = anstream::adapter::strip_str(&text).to_string();
         let expected =
@@ -66,11 +77,12 @@ mod tests {
 
     #[test]
     fn no_line_of_the_answer_steers_a_terminal() {
-        let answer = json!({
-            "name": "a\u{202e}",
-            "status": {"state": "faulted", "cause": "\u{1b}[2J"},
-            "text": "expected 0\n\u{2066}seen"
-        });
+        let answer = answer(
+            "a\u{202e}",
+            "faulted",
+            "\u{1b}[2J",
+            "expected 0\n\u{2066}seen",
+        );
         let text = anstream::adapter::strip_str(&text(&answer)).to_string();
         let expected = "a\\u{202e} is faulted: \\u{1b}[2J\nexpected 0\n\\u{2066}seen\n";
         assert_eq!(text, expected);

@@ -9,33 +9,39 @@ mod check;
 mod client;
 mod dead;
 mod declared;
+mod drain;
+mod exchange;
 mod explain;
+mod jobs;
+mod loading;
 mod management;
-mod output;
+mod policy;
+mod runtime;
 mod status;
+mod steer;
 mod table;
+mod top;
 
 use std::{io, process::ExitCode};
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Command, RunArgs};
-pub use self::output::{Exit, Failure};
-use super::{
+use self::{
+    args::{Cli, Command, RunArgs},
+    loading::{load, refused},
+    runtime::block_on,
+};
+use crate::{
     app::{self, Ending},
     demo,
     guard::{self, Place},
+    output::{self, Exit, Failure},
     telemetry::{
         logs::{self, LogsError, Verbosity},
         stderr,
     },
 };
-use tidegate::{
-    adapters::launcher,
-    config::{self, Loaded, LogFormat, Problems, Source},
-    escape::Escaped,
-};
+use tidegate::{config::LogFormat, host::launcher};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -95,7 +101,16 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Check(args) => check::check(cli, args)?,
         Command::Demo => demo()?,
         Command::Status(args) => block_on(status::status(cli, args))??,
+        Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
+        Command::Pause(args) => block_on(steer::pause(cli, args))??,
+        Command::Resume(args) => block_on(steer::resume(cli, args))??,
+        Command::Drain(args) => block_on(drain::drain(cli, args))??,
+        Command::Flush(args) => block_on(steer::flush(cli, args))??,
+        Command::Scale(args) => block_on(steer::scale(cli, args))??,
+        Command::Policy(args) => block_on(policy::policy(cli, args))??,
+        Command::Jobs(args) => block_on(jobs::jobs(cli, args))??,
+        Command::Reload(args) => block_on(steer::reload(cli, args))??,
         Command::Dead(args) => block_on(dead::dead(cli, args))??,
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -124,21 +139,6 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// The configuration, with its problems printed where it has any.
-fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
-    let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
-    let loaded = config::load(&source).map_err(|problems| refused(&source, &problems))?;
-    Ok((source, loaded))
-}
-
-/// Says all that is wrong with a configuration.
-fn refused(source: &Source, problems: &Problems) -> Failure {
-    for problem in problems {
-        output::tell(format!("{}\n", Escaped(&problem.to_string())).as_bytes());
-    }
-    output::bad_configuration(source, problems.len())
-}
-
 fn demo() -> Result<Exit, Failure> {
     init_logs(LogFormat::Human, Verbosity::Quiet)?;
     block_on(demo::run())?
@@ -157,19 +157,6 @@ fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
     })
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    let done = runtime.block_on(work);
-    // The process ends now. lapin's own thread may be waiting for a task, and would say on standard error that it
-    // panicked when the runtime ends under it.
-    std::mem::forget(runtime);
-    Ok(done)
-}
-
 impl From<guard::GuardError> for Failure {
     fn from(error: guard::GuardError) -> Self {
         Self::new(Exit::Unexpected, error).hint(
@@ -183,7 +170,7 @@ impl From<app::AppError> for Failure {
         use app::AppError as E;
 
         use crate::http::socket::InstanceError;
-        use tidegate::adapters::instance::LockError;
+        use tidegate::host::instance::LockError;
         if let E::InTheWay(places) = &error {
             let keys = places.keys().join(", ");
             let hint = format!(
@@ -216,7 +203,10 @@ impl From<app::AppError> for Failure {
                 Exit::Unexpected,
                 Some("something listens there already; name another address in [http] listen"),
             ),
-            E::Token { .. } => (Exit::BadConfiguration, Some("see [http] token_file")),
+            E::Token { .. } => (
+                Exit::BadConfiguration,
+                Some("see [http] token_file and read_token_file"),
+            ),
             E::Events(_) => (Exit::BadConfiguration, Some("see events_file")),
             E::Cgroup(_) => (
                 Exit::Unexpected,

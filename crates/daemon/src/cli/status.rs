@@ -7,20 +7,20 @@ use anstyle::{AnsiColor, Style};
 use super::{
     args::{Cli, Format, SocketArgs},
     client,
-    output::{self, Exit, Failure},
     table::{Cell, DIM, Layout, cell},
 };
-use crate::reloads::{PoolView, Refused};
+use crate::output::{self, Exit};
 use tidegate::{
+    api::v1::{self, RefusedReload},
     escape::Escaped,
     run::{PoolState, PoolStatus},
 };
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
-pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
+pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, output::Failure> {
     let socket = client::socket(cli, args)?;
-    let pools: Vec<PoolView> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
+    let pools: Vec<v1::Pool> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
     match cli.format {
         Format::Json => output::json(&pools)?,
         Format::Human => {
@@ -37,8 +37,8 @@ pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure
 }
 
 /// A configuration that was refused, in two lines.
-fn of_refusal(refused: &Refused) -> String {
-    let Refused {
+fn of_refusal(refused: &RefusedReload) -> String {
+    let RefusedReload {
         at,
         file,
         why,
@@ -146,9 +146,7 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
             age as f64 / 1000.0
         ));
     }
-    if let Some(workers) = pool.pinned {
-        notes.push(format!("pinned to {workers} workers"));
-    }
+    notes.extend(pool.orders.to_string().lines().map(str::to_owned));
     match pool.dead_waiting {
         0 => {}
         1 => notes.push(format!("1 message waits in {}.dead", pool.queue)),
@@ -187,6 +185,9 @@ mod tests {
         mails["cause"] = "start a runner: /bin/mail: no such\nfile".into();
         mails["depth"] = serde_json::json!({"ready": 7, "age_ms": 12_345, "stale": true});
         mails["pinned"] = 4.into();
+        mails["orders"] = serde_json::json!({
+            "pin": {"what": 4, "by": "root", "since": "2026-01-02T03:04:05Z"}
+        });
         mails["dead_waiting"] = 12.into();
         mails["jobs"]["requeued"] = 5.into();
         let text = table(&[pool(thumbnails()), pool(mails)]);
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn says_when_and_why_a_configuration_was_refused() {
-        let refused = Refused {
+        let refused = RefusedReload {
             at: "2026-01-02T03:04:05.678Z".parse().unwrap(),
             file: "tidegate.toml".to_owned(),
             why: vec!["tidegate.toml:3:1: pools.a: found \u{1b}, remove it".to_owned()],

@@ -15,7 +15,7 @@ use std::{io, time::Duration};
 use tokio::{signal::ctrl_c, time::timeout};
 
 use self::{ledger::Ledger, screen::Screen, shore::Shore, tide::Course};
-use crate::cli::{Exit, Failure};
+use crate::output::{Exit, Failure};
 use tidegate::{
     builder::{LaunchError, Pool},
     config::{BrokerUrl, ExecSettings},

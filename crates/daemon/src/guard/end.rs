@@ -20,7 +20,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::table::{self, Tree};
-use tidegate::adapters::cgroup;
+use tidegate::host::cgroup;
 
 /// How long to try if processes do not die: they sleep in the kernel, or fork as fast as they are found.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use nix::{
 };
 
 use super::{end::reap, table};
-use tidegate::adapters::children::{self, Family, Run};
+use tidegate::host::children::{self, Family, Run};
 
 /// Time between two looks at the inherited processes.
 const TICK: Duration = Duration::from_millis(200);

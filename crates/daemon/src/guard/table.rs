@@ -14,7 +14,7 @@ use nix::{
     unistd::{Pid, getpid},
 };
 
-use tidegate::adapters::children::{RUN_ID, Run, signal_set};
+use tidegate::host::children::{RUN_ID, Run, signal_set};
 
 /// The kernel's data about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

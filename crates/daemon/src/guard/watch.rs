@@ -27,7 +27,7 @@ use super::{
     held_back, refused, table,
 };
 use crate::telemetry::stderr::{self, Weight};
-use tidegate::adapters::children;
+use tidegate::host::children;
 
 /// Exit code if the supervisor's is unknown.
 const UNKNOWN: u8 = 1;

@@ -1,9 +1,13 @@
 //! The dashboard: one page and its files, in the program. The page reads the API like any other client.
 
 use axum::{
+    Router,
     http::{HeaderName, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
+
+use super::api::Api;
 
 /// What the page may load and do: its own files and this server, nothing else. No inline script or style, and no frame
 /// of another page around it.
@@ -34,15 +38,14 @@ const FILES: [(&str, &str, &str); 8] = [
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// `GET /`
-pub(super) async fn page() -> Response {
-    file("text/html; charset=utf-8", HTML)
-}
-
-/// `GET /dashboard/{file}`; `None` where there is no such file.
-pub(super) fn named(name: &str) -> Option<Response> {
-    let (_, kind, text) = FILES.into_iter().find(|(known, ..)| *known == name)?;
-    Some(file(kind, text))
+/// The page and its files. They are no part of the API, so its description does not have them.
+pub(super) fn routes() -> Router<Api> {
+    let page = async || file("text/html; charset=utf-8", HTML);
+    let page = Router::new().route("/", get(page));
+    FILES.into_iter().fold(page, |router, (name, kind, text)| {
+        let path = format!("/dashboard/{name}");
+        router.route(&path, get(async move || file(kind, text)))
+    })
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {
@@ -77,13 +80,12 @@ mod tests {
             for part in text.split('"') {
                 let name = part.strip_prefix("/dashboard/");
                 if let Some(name) = name.or_else(|| part.strip_prefix("./")) {
-                    assert!(super::named(name).is_some(), "{name}");
+                    assert!(FILES.iter().any(|(known, ..)| *known == name), "{name}");
                     named += 1;
                 }
             }
         }
         assert!(named >= FILES.len(), "{named}");
-        assert!(super::named("../index.html").is_none());
     }
 
     #[test]

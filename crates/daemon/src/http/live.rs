@@ -5,7 +5,16 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,8 +23,18 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use crate::reloads::{PoolView, Reloads};
-use tidegate::run::Supervisor;
+use super::{
+    answers::{error, no_such_pool},
+    api::{Api, Route},
+    server::LongLived,
+};
+use crate::{
+    actions::Action,
+    failures::Recent,
+    history::{Columns, NamedColumns},
+    reloads::Reloads,
+};
+use tidegate::{api::v1, decide::PoolName, run::Supervisor};
 
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
@@ -37,7 +56,7 @@ pub struct Live {
 struct Snapshot {
     /// Seconds since 1970.
     at: i64,
-    pools: Vec<PoolView>,
+    pools: Vec<v1::Pool>,
 }
 
 impl Live {
@@ -67,7 +86,7 @@ impl Live {
     }
 
     /// A stream for one reader that begins with `first`; `None` where there are too many readers.
-    pub(super) fn stream(
+    fn stream(
         &self,
         first: Arc<str>,
     ) -> Option<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>> {
@@ -92,8 +111,65 @@ impl Live {
     }
 }
 
+/// The stream, and what a reader of it may have missed.
+pub(super) fn table() -> [Route; 5] {
+    [
+        ("/api/v1/events", &["get"], get(events)),
+        ("/api/v1/history", &["get"], get(overview)),
+        ("/api/v1/pools/{pool}/history", &["get"], get(history)),
+        ("/api/v1/pools/{pool}/failures", &["get"], get(failures)),
+        ("/api/v1/actions", &["get"], get(actions)),
+    ]
+}
+
+async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
+    let first = snapshot(&api.supervisor, &api.reloads);
+    let Some(stream) = api.live.stream(first) else {
+        let why = "too many clients read the event stream";
+        return error(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    if let Some(Extension(connection)) = connection {
+        connection.mark();
+    }
+    stream.into_response()
+}
+
+async fn overview(State(api): State<Api>) -> Json<Overview> {
+    Json(Overview {
+        pools: api.history.overview(),
+    })
+}
+
+async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
+        None => no_such_pool(&name),
+    }
+}
+
+async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => {
+            let kept = api.failures.of(&name);
+            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
+            Json(kept).into_response()
+        }
+        None => no_such_pool(&name),
+    }
+}
+
+async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
+    Json(api.actions.all())
+}
+
+/// Every pool's last hour.
+#[derive(Serialize)]
+struct Overview {
+    pools: Vec<NamedColumns>,
+}
+
 /// Every pool at this moment, as JSON.
-pub(super) fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
+fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {
         at: Timestamp::now().as_second(),

@@ -1,86 +1,58 @@
-//! What is answered. Each route is a reading of the supervisor's snapshots; none waits for a pool.
+//! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::{Path, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
-use serde_json::json;
 
 use super::{
+    answers::{count, error, no_such_pool},
+    api::{Api, Route},
     dashboard,
     guard::{Guard, Refusal},
-    live::{self, Live},
-    server::LongLived,
-};
-use crate::{
-    actions::{Action, Actions},
-    failures::{Failures, Recent},
-    history::{Columns, History},
-    reloads::{PoolView, Reloads},
-    telemetry::prometheus::Prometheus,
+    live,
+    openapi::openapi,
+    steer,
 };
 use tidegate::{
+    api::v1,
     decide::{Decision, PoolName},
-    run::{PoolStatus, Supervisor},
 };
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How to show the token. A browser asks its user for the second one, which is only good for reading.
+/// How to show a token. A browser asks its user for the second one, which is only good for reading.
 const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
 
-/// What the routes read.
-#[derive(Debug, Clone)]
-pub struct Api {
-    /// The pools.
-    pub supervisor: Supervisor,
-    /// The recorder behind `/metrics`.
-    pub prometheus: Prometheus,
-    /// What became of reading the configuration again.
-    pub reloads: Reloads,
-    /// The source of the event stream.
-    pub live: Live,
-    /// The last hour of every pool.
-    pub history: History,
-    /// The last failures of every pool.
-    pub failures: Failures,
-    /// What was done by hand.
-    pub actions: Actions,
-}
-
-/// The answer of `explain`.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    name: PoolName,
-    status: PoolStatus,
-    /// The record; absent before the first decision.
-    decision: Option<Decision>,
-    /// The record as the command line prints it.
-    text: Option<String>,
+/// Every route.
+pub(super) fn table() -> Vec<Route> {
+    let reading: [Route; 8] = [
+        ("/healthz", &["get"], get(healthz)),
+        ("/readyz", &["get"], get(readyz)),
+        ("/metrics", &["get"], get(metrics)),
+        ("/api/v1/openapi.json", &["get"], get(openapi)),
+        ("/api/v1/pools", &["get"], get(pools)),
+        ("/api/v1/pools/{pool}", &["get"], get(pool)),
+        ("/api/v1/pools/{pool}/explain", &["get"], get(explain)),
+        ("/api/v1/pools/{pool}/jobs", &["get"], get(jobs)),
+    ];
+    let routes = reading.into_iter();
+    routes.chain(live::table()).chain(steer::table()).collect()
 }
 
 /// Every route, for a listener whose callers are known to be ours.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/", get(dashboard::page))
-        .route("/dashboard/{file}", get(file))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/pools", get(pools))
-        .route("/api/v1/pools/{pool}", get(pool))
-        .route("/api/v1/pools/{pool}/explain", get(explain))
-        .route("/api/v1/pools/{pool}/history", get(history))
-        .route("/api/v1/pools/{pool}/failures", get(failures))
-        .route("/api/v1/actions", get(actions))
-        .route("/api/v1/history", get(overview))
-        .route("/api/v1/events", get(events))
+    let routes = table().into_iter();
+    routes
+        .fold(Router::new(), |router, (path, _, route)| {
+            router.route(path, route)
+        })
+        .merge(dashboard::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)
@@ -96,6 +68,11 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
     match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
+            if !request.method().is_safe()
+                && let Some(act) = steer::act_of(request.uri().path())
+            {
+                count(act, "denied");
+            }
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == Refusal::Unauthorized {
                 for scheme in CHALLENGES {
@@ -119,15 +96,10 @@ async fn plain_headers(mut response: Response) -> Response {
     response
 }
 
-async fn file(Path(name): Path<String>) -> Response {
-    match dashboard::named(&name) {
-        Some(file) => file,
-        None => no_such_route().await,
-    }
-}
-
-async fn healthz() -> Json<serde_json::Value> {
-    Json(json!({"status": "ok"}))
+async fn healthz() -> Json<v1::Health> {
+    Json(v1::Health {
+        status: "ok".to_owned(),
+    })
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
@@ -136,7 +108,10 @@ async fn readyz(State(api): State<Api>) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({"ready": readiness.is_ready(), "reasons": readiness.reasons});
+    let body = v1::Ready {
+        ready: readiness.is_ready(),
+        reasons: readiness.reasons,
+    };
     (status, Json(body)).into_response()
 }
 
@@ -148,7 +123,7 @@ async fn metrics(State(api): State<Api>) -> Response {
         .into_response()
 }
 
-async fn pools(State(api): State<Api>) -> Json<Vec<PoolView>> {
+async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.pools().into_iter();
     Json(pools.map(|status| api.reloads.view(status)).collect())
 }
@@ -165,7 +140,7 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         return no_such_pool(&name);
     };
     let decision = api.supervisor.explain(&name);
-    Json(Explanation {
+    Json(v1::Explanation {
         name,
         status,
         text: decision.as_ref().map(Decision::to_string),
@@ -174,48 +149,11 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
     .into_response()
 }
 
-async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
+async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.jobs(&name) {
+        Some(jobs) => Json(jobs).into_response(),
         None => no_such_pool(&name),
     }
-}
-
-async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => {
-            let kept = api.failures.of(&name);
-            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
-            Json(kept).into_response()
-        }
-        None => no_such_pool(&name),
-    }
-}
-
-async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
-    Json(api.actions.all())
-}
-
-async fn overview(State(api): State<Api>) -> Response {
-    Json(json!({"pools": api.history.overview()})).into_response()
-}
-
-async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
-    let first = live::snapshot(&api.supervisor, &api.reloads);
-    let Some(stream) = api.live.stream(first) else {
-        return error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many read the event stream",
-        );
-    };
-    if let Some(Extension(connection)) = connection {
-        connection.mark();
-    }
-    stream.into_response()
-}
-
-fn no_such_pool(name: &PoolName) -> Response {
-    error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
 }
 
 async fn no_such_route() -> Response {
@@ -224,8 +162,4 @@ async fn no_such_route() -> Response {
 
 async fn no_such_method() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
-}
-
-fn error(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message}))).into_response()
 }

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router};
-use hyper::server::conn::http1;
+use axum::Router;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -27,13 +27,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::connections::Connections;
+use super::{caller::Caller, connections::Connections};
 
 /// Connections of one listener at a time; a further one ends the one that has stood still the longest.
 const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take to send a request's head, and to be silent between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Most that a request's head may have.
+const HEAD_BYTES: usize = 64 * 1024;
 
 /// How long a client may read nothing of an answer that is on its way.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -70,9 +73,9 @@ impl Server {
         let connections = Connections::new(MAX_CONNECTIONS);
         self.tasks.spawn(async move {
             loop {
-                let stream = match ending.run_until_cancelled(listener.accept()).await {
+                let (stream, caller) = match ending.run_until_cancelled(listener.accept()).await {
                     None => return,
-                    Some(Ok(Some(stream))) => stream,
+                    Some(Ok(Some(accepted))) => accepted,
                     Some(Ok(None)) => continue,
                     Some(Err(error)) => {
                         debug!(error = %error, "could not accept a connection");
@@ -85,7 +88,7 @@ impl Server {
                 let (router, ending) = (router.clone(), ending.clone());
                 tasks.spawn(async move {
                     tokio::select! {
-                        () = serve_connection(stream, router, ending) => {}
+                        () = serve_connection(stream, caller, router, ending) => {}
                         () = place.lost() => debug!("a connection gave way to a new one"),
                     }
                 });
@@ -114,18 +117,18 @@ pub trait Listen: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// The next connection; `None` for one that was turned away.
-    fn accept(&self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
+    /// The next connection, and who is at its other end; `None` for one that was turned away.
+    fn accept(&self) -> impl Future<Output = io::Result<Option<(Self::Stream, Caller)>>> + Send;
 }
 
 impl Listen for TcpListener {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<Option<TcpStream>> {
+    async fn accept(&self) -> io::Result<Option<(TcpStream, Caller)>> {
         let (stream, _) = self.accept().await?;
         // Answers are small and whole; waiting to fill a packet only delays them.
         stream.set_nodelay(true)?;
-        Ok(Some(stream))
+        Ok(Some((stream, Caller::Tcp)))
     }
 }
 
@@ -133,9 +136,10 @@ impl Listen for TcpListener {
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<Option<UnixStream>> {
+    async fn accept(&self) -> io::Result<Option<(UnixStream, Caller)>> {
         let (stream, _) = self.accept().await?;
-        Ok(is_ours(&stream)?.then_some(stream))
+        let peer = stream.peer_cred()?.uid();
+        Ok(is_ours(peer).then_some((stream, Caller::User(peer))))
     }
 }
 
@@ -164,17 +168,23 @@ impl LongLived {
     }
 }
 
-async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+async fn serve_connection<S>(stream: S, caller: Caller, router: Router, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let long_lived = LongLived::default();
-    let router = router.layer(Extension(long_lived.clone()));
+    let marked = long_lived.clone();
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(marked.clone());
+        hyper::service::Service::call(&routes, request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let served = async {
         tokio::select! {
@@ -195,14 +205,13 @@ where
     }
 }
 
-fn is_ours(stream: &UnixStream) -> io::Result<bool> {
-    let peer = stream.peer_cred()?.uid();
+fn is_ours(peer: u32) -> bool {
     let own = nix::unistd::Uid::effective().as_raw();
     let is_ours = peer == own || peer == 0;
     if !is_ours {
         warn!(uid = peer, "another user was turned away from the socket");
     }
-    Ok(is_ours)
+    is_ours
 }
 
 #[cfg(test)]
@@ -222,9 +231,9 @@ mod tests {
     impl Listen for Arriving {
         type Stream = DuplexStream;
 
-        async fn accept(&self) -> io::Result<Option<DuplexStream>> {
+        async fn accept(&self) -> io::Result<Option<(DuplexStream, Caller)>> {
             match self.0.lock().await.recv().await {
-                Some(stream) => Ok(Some(stream)),
+                Some(stream) => Ok(Some((stream, Caller::Tcp))),
                 None => std::future::pending().await,
             }
         }
@@ -268,6 +277,22 @@ mod tests {
         assert!(answer.ends_with("ok"), "{answer}");
         // By the paused clock, which only goes on where everybody waits.
         assert_eq!(start.elapsed(), Duration::ZERO);
+        server.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_too_long_to_ask_is_cut_off() {
+        let router = Router::new().route("/healthz", get(async || "ok"));
+        let (arriving, arrived) = mpsc::channel(1);
+        let server = Server::new();
+        server.serve(Arriving(Mutex::new(arrived)), router);
+        let start = Instant::now();
+        let mut client = connect(&arriving).await;
+        client.write_all(b"GET /healthz HTT").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(!answer.contains("ok"), "{answer}");
+        assert_eq!(start.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
         server.end().await;
     }
 }

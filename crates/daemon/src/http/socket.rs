@@ -13,7 +13,7 @@ use std::{
 use nix::unistd::Uid;
 use thiserror::Error;
 
-use tidegate::adapters::instance::{LockError, make_directory};
+use tidegate::host::instance::{LockError, make_directory};
 
 /// An instance's files could not be had.
 #[derive(Debug, Error)]

@@ -19,7 +19,7 @@ use self::{
     state::{Ask, Event, Next, State},
     terminal::Terminal,
 };
-use crate::reloads::PoolView;
+use tidegate::api::v1;
 
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ pub(crate) struct Detail {
 /// The supervisor, as this screen needs it. An error is one line for people.
 pub(crate) trait Source: Clone + Send + Sync + 'static {
     /// Every pool.
-    fn pools(&self) -> impl Future<Output = Result<Vec<PoolView>, String>> + Send;
+    fn pools(&self) -> impl Future<Output = Result<Vec<v1::Pool>, String>> + Send;
     /// One pool in detail.
     fn detail(&self, pool: &str) -> impl Future<Output = Result<Detail, String>> + Send;
     /// Steers a pool, and says what came of it.

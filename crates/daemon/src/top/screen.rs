@@ -10,7 +10,7 @@ use ratatui::{
 use tidegate::{escape::Escaped, run::PoolState};
 
 use super::state::{Mode, State, TREND, name};
-use crate::reloads::PoolView;
+use tidegate::api::v1;
 
 const KEYS: [(&str, &str); 11] = [
     ("up, down, k, j", "select a pool"),
@@ -28,8 +28,10 @@ const KEYS: [(&str, &str); 11] = [
 
 const HINT: &str = " ? keys  Enter detail  p pause  r resume  d drain  s scale  a auto  q quit";
 
-/// Width of a sparkline in the list.
+/// Widest sparkline in the list.
 const SPARK: u16 = 20;
+/// Narrowest that tells anything.
+const LEAST_SPARK: u16 = 6;
 
 /// Eight heights of a column.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -55,7 +57,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    let total = |number: fn(&PoolView) -> u64| state.pools.iter().map(number).sum::<u64>();
+    let total = |number: fn(&v1::Pool) -> u64| state.pools.iter().map(number).sum::<u64>();
     let title = Span::from(" tidegate ").bold();
     let line = match &state.cut_off {
         Some(why) => Line::from(vec![
@@ -66,8 +68,13 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
         None => Line::from(vec![
             title,
             format!(
-                "{} pools  {} demand  {} workers  {} busy",
+                "{} {}  {} demand  {} workers  {} busy",
                 state.pools.len(),
+                if state.pools.len() == 1 {
+                    "pool"
+                } else {
+                    "pools"
+                },
                 total(|pool| pool.status.demand),
                 total(|pool| pool.status.workers.live.into()),
                 total(|pool| pool.status.runners.busy.into()),
@@ -85,31 +92,37 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &State) {
     }
     let names = state.pools.iter().map(|pool| shown(pool).chars().count());
     let widest = names.max().unwrap_or(0).clamp(4, 28);
-    let columns = [
-        Constraint::Length(u16::try_from(widest).unwrap_or(28)),
-        Constraint::Length(12),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(SPARK),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Length(6),
-    ];
+    let mut columns = vec![u16::try_from(widest).unwrap_or(28), 12, 7, 7, 6, 5, 5];
+    // What is wider than the screen is left out whole: first the totals, then the trend.
+    let room = |columns: &[u16]| {
+        let gaps = u16::try_from(columns.len()).unwrap_or(0);
+        area.width
+            .saturating_sub(columns.iter().sum::<u16>() + gaps)
+    };
+    let trend = room(&columns).min(SPARK);
+    if trend >= LEAST_SPARK {
+        columns.push(trend);
+        let totals = [9, 7, 6];
+        if room(&columns) >= totals.iter().sum::<u16>() + 2 {
+            columns.extend(totals);
+        }
+    }
     let head = [
         "POOL", "STATE", "READY", "DEMAND", "EXPECT", "LIVE", "BUSY", "TREND", "DONE", "RETRY",
         "DEAD",
     ];
     let numbers = 2..=6;
-    let head = head.iter().enumerate().map(|(column, word)| {
-        let is_number = numbers.contains(&column) || column > 7;
-        cell(word, is_number)
-    });
-    let rows = state.pools.iter().map(|pool| row(state, pool));
+    let head = head
+        .iter()
+        .take(columns.len())
+        .enumerate()
+        .map(|(column, word)| {
+            let is_number = numbers.contains(&column) || column > 7;
+            cell(word, is_number)
+        });
+    let rows = state.pools.iter().map(|pool| row(state, pool, trend));
     let selected = Style::new().add_modifier(Modifier::REVERSED);
-    let table = Table::new(rows, columns)
+    let table = Table::new(rows, columns.into_iter().map(Constraint::Length))
         .header(Row::new(head).add_modifier(Modifier::BOLD))
         .row_highlight_style(selected)
         .column_spacing(1);
@@ -125,7 +138,7 @@ fn cell(text: &str, is_number: bool) -> Text<'_> {
     Text::from(text).alignment(alignment)
 }
 
-fn row<'a>(state: &State, pool: &'a PoolView) -> Row<'a> {
+fn row<'a>(state: &State, pool: &'a v1::Pool, trend: u16) -> Row<'a> {
     let status = &pool.status;
     let number = |number: u64| Text::from(number.to_string()).alignment(Alignment::Right);
     let expected = match status.pinned {
@@ -140,7 +153,7 @@ fn row<'a>(state: &State, pool: &'a PoolView) -> Row<'a> {
         Text::from(expected).alignment(Alignment::Right),
         number(status.workers.live.into()),
         number(status.runners.busy.into()),
-        Text::styled(spark(state, pool), tone(state, Tone::Plot)),
+        Text::styled(spark(state, pool, trend), tone(state, Tone::Plot)),
         number(status.jobs.done),
         number(status.jobs.retried),
         number(status.jobs.dead),
@@ -148,11 +161,11 @@ fn row<'a>(state: &State, pool: &'a PoolView) -> Row<'a> {
 }
 
 /// The newest part of a trend as text, lowest at 0 and highest at its own maximum.
-fn spark(state: &State, pool: &PoolView) -> String {
+fn spark(state: &State, pool: &v1::Pool, width: u16) -> String {
     let Some(trend) = state.trends.get(name(pool)) else {
         return String::new();
     };
-    let seen = trend.len().saturating_sub(usize::from(SPARK));
+    let seen = trend.len().saturating_sub(usize::from(width));
     let newest = trend.iter().skip(seen);
     let top = newest.clone().max().copied().unwrap_or(0);
     let bar = |value: &u64| match (value, top) {
@@ -166,7 +179,7 @@ fn spark(state: &State, pool: &PoolView) -> String {
     newest.map(bar).collect()
 }
 
-fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &PoolView) {
+fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool) {
     let status = &pool.status;
     let mut facts = vec![Line::from(vec![
         Span::from(format!(" {} ", shown(pool))).bold(),
@@ -181,24 +194,22 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &PoolView
         facts.push(Line::styled(cause, tone(state, Tone::Bad)));
     }
     facts.push(Line::from(format!(
-        " ready {}  delayed {}  demand {}  expected {}  live {}  bare {}  draining {}",
+        " ready {}  delayed {}  dead letters {}  demand {}  expected {}  live {}",
         status.depth.ready,
         status.delayed,
+        status.dead_waiting,
         status.demand,
         status.expected,
         status.workers.live,
-        status.workers.bare,
-        status.workers.draining,
     )));
     facts.push(Line::from(format!(
-        " runners {} idle, {} busy  jobs {} done, {} retried, {} dead, {} lost  dead letters {}",
+        " runners {} idle, {} busy  jobs {} done, {} retried, {} dead, {} lost",
         status.runners.idle,
         status.runners.busy,
         status.jobs.done,
         status.jobs.retried,
         status.jobs.dead,
         status.jobs.lost,
-        status.dead_waiting,
     )));
     let [top, trend, below] = Layout::vertical([
         Constraint::Length(u16::try_from(facts.len()).unwrap_or(4)),
@@ -228,7 +239,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &PoolView
     );
 }
 
-fn draw_trend(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &PoolView) {
+fn draw_trend(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool) {
     let block = Block::bordered().title("demand, two minutes");
     let width = usize::from(area.width.saturating_sub(2)).min(TREND);
     let trend = state.trends.get(name(pool)).into_iter().flatten().copied();
@@ -282,7 +293,7 @@ fn draw_help(frame: &mut Frame<'_>) {
     frame.render_widget(text.block(Block::bordered().title("keys")), area);
 }
 
-fn shown(pool: &PoolView) -> String {
+fn shown(pool: &v1::Pool) -> String {
     Escaped(name(pool)).to_string()
 }
 

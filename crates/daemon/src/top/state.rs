@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::{Detail, Steer};
-use crate::reloads::PoolView;
+use tidegate::api::v1;
 
 /// Snapshots that a sparkline has: two minutes.
 pub(super) const TREND: usize = 120;
@@ -21,7 +21,7 @@ pub(super) enum Event {
     /// A key, or another size.
     Key(event::Event),
     /// A snapshot.
-    Pools(Vec<PoolView>),
+    Pools(Vec<v1::Pool>),
     /// The detail of a pool.
     Detail(String, Detail),
     /// The supervisor did not answer.
@@ -75,7 +75,7 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) color: bool,
-    pub(super) pools: Vec<PoolView>,
+    pub(super) pools: Vec<v1::Pool>,
     /// Demand of each pool, the newest last.
     pub(super) trends: HashMap<String, VecDeque<u64>>,
     selected: Option<String>,
@@ -115,7 +115,7 @@ impl State {
     }
 
     /// The selected pool.
-    pub(super) fn pool(&self) -> Option<&PoolView> {
+    pub(super) fn pool(&self) -> Option<&v1::Pool> {
         self.place().map(|place| &self.pools[place])
     }
 
@@ -177,7 +177,7 @@ impl State {
         self.shows_detail().then_some(Ask::Detail(selected))
     }
 
-    fn take_pools(&mut self, pools: Vec<PoolView>) {
+    fn take_pools(&mut self, pools: Vec<v1::Pool>) {
         self.is_asking = false;
         self.cut_off = None;
         self.has_pools = true;
@@ -303,7 +303,7 @@ impl State {
     }
 }
 
-pub(super) fn name(pool: &PoolView) -> &str {
+pub(super) fn name(pool: &v1::Pool) -> &str {
     pool.status.name.as_str()
 }
 
@@ -311,7 +311,7 @@ pub(super) fn name(pool: &PoolView) -> &str {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::top) fn pool(name: &str, demand: u64) -> PoolView {
+    pub(in crate::top) fn pool(name: &str, demand: u64) -> v1::Pool {
         let view = serde_json::json!({
             "name": name, "queue": name, "state": "active",
             "depth": {"ready": demand, "age_ms": 210, "stale": false},

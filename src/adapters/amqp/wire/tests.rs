@@ -143,7 +143,7 @@ fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
             assert_eq!(copy, headers);
             assert_eq!(header_size(&properties, &headers), list.len());
             assert_eq!(list::write(&properties, &headers).expect("it fits"), list);
-            let json = crate::adapters::process::headers_to_json(&headers).to_string();
+            let json = crate::runners::process::headers_to_json(&headers).to_string();
             assert!(json.contains("null"), "{json}");
             let shown = format!("{:?}", depth_of(&headers));
             assert_eq!(shown, "64");

@@ -1,9 +1,10 @@
 mod blame;
+mod by_hand;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::decide::{CensusWorker, Phase, Probe, RunnerId, WorkerId};
+use crate::decide::{CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, WorkerId};
 
 fn rules(policy: Policy) -> Rules {
     Rules {
@@ -13,6 +14,19 @@ fn rules(policy: Policy) -> Rules {
         keep_warm: 0,
         preempt: false,
     }
+}
+
+fn pinned_to(workers: Option<u32>) -> Orders {
+    let mut orders = Orders::default();
+    if let Some(workers) = workers {
+        steer(&mut orders, Order::Pin { workers });
+    }
+    orders
+}
+
+fn steer(orders: &mut Orders, order: Order) {
+    let at = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+    let _ = orders.apply(order, "root".into(), at).unwrap();
 }
 
 fn census(waiting: u64, busy: u64) -> Census {
@@ -155,13 +169,13 @@ fn no_more_workers_are_expected_than_could_hold_a_message() {
 #[test]
 fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(5)));
-    reconciler.set_pin(Some(9));
+    reconciler.set_orders(pinned_to(Some(9)));
     let nothing = Census::default();
     let pinned = reconciler
         .reconcile(&seen(1, 0, &nothing), &nothing)
         .decision;
     assert_eq!((pinned.expected, pinned.rule), (5, Rule::Pin));
-    reconciler.set_pin(None);
+    reconciler.set_orders(pinned_to(None));
     let let_go = reconciler
         .reconcile(&seen(2, 0, &nothing), &nothing)
         .decision;
@@ -256,7 +270,7 @@ fn a_missing_queue_expects_nothing_and_starts_afresh() {
 #[test]
 fn closed_intake_beats_a_pin_and_a_trial_lets_one_worker_in() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(8)));
-    reconciler.set_pin(Some(6));
+    reconciler.set_orders(pinned_to(Some(6)));
     let nothing = Census::default();
     for (intake, expected) in [
         (Intake::Paused, 0),

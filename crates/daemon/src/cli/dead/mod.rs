@@ -2,7 +2,6 @@
 //!
 //! Needs no supervisor and minds none. What a letter tells and what it becomes are [`settle`](tidegate::settle)'s.
 
-mod args;
 mod show;
 mod walk;
 mod whole;
@@ -17,16 +16,15 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::args::DeadArgs;
-use self::{
-    args::{ChoiceArgs, DeadCommand, ListArgs, Most, PlaceArgs, ShowArgs},
-    walk::{Graveyard, Walked, Wanted},
-};
+use self::walk::{Graveyard, Walked, Wanted};
 use super::{
-    args::{Cli, Format},
-    broker,
-    output::{self, Exit, Failure},
+    args::{
+        Cli, Format,
+        dead::{ChoiceArgs, DeadArgs, DeadCommand, ListArgs, Most, PlaceArgs, ShowArgs},
+    },
+    broker, loading,
 };
+use crate::output::{self, Exit, Failure};
 use tidegate::{
     config::{DeadLetter, PoolSettings, Settings},
     decide::QueueName,
@@ -36,7 +34,7 @@ use tidegate::{
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
-    let settings = super::load(cli)?.1.settings;
+    let settings = loading::load(cli)?.1.settings;
     let place = match &args.command {
         DeadCommand::List(list) => &list.place,
         DeadCommand::Show(show) => &show.place,
@@ -295,7 +293,7 @@ impl<'a> Place<'a> {
         say(&summary(&self.queue, &what, graveyard.letters, &walked));
         for (letter, error) in &walked.stay_because {
             let id = letter.id.as_deref().unwrap_or("one without an id");
-            say(&format!("  {id} stays: failed to {error}"));
+            say(&format!("  {id} stays: {error}"));
         }
         if let Some(error) = walked.trouble {
             return Err(failure(error, what.operation));

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
-use super::args::Most;
+use super::super::args::dead::Most;
 use tidegate::{
     decide::QueueName,
     escape::Escaped,

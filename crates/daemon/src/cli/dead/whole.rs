@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::table::DIM;
 use tidegate::{
-    adapters::process::headers_to_json,
     escape::Escaped,
     queue::{Message, Properties},
+    runners::process::headers_to_json,
     settle::{DeadBy, Letter},
 };
 

@@ -4,19 +4,25 @@
 
 pub(super) mod findings;
 
-use std::time::Duration;
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::{Request, StatusCode, body::Bytes, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::{net::TcpStream, time};
+use tokio::time;
 use url::Url;
 
 use self::findings::{Permissions, QueueDetails};
-use super::client::exchange;
+use super::exchange::{client, exchange};
 use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
 
 /// A broker answers within a second or two, also a busy one.
@@ -24,12 +30,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Most that is read of an answer: one queue's page is a few KiB.
 const ANSWER_BYTES: usize = 1024 * 1024;
 const DEFAULT_PORT: u16 = 15672;
+const DEFAULT_TLS_PORT: u16 = 15671;
 
 /// The API did not answer. Holds no credential.
 #[derive(Debug, Error)]
 pub(super) enum ManagementError {
     #[error("take {0} for a URL")]
     Url(BrokerUrl),
+    #[error("read the authorities in {}", .0.display())]
+    Authorities(std::path::PathBuf, #[source] BoxError),
+    #[error("set up TLS")]
+    Tls(#[source] rustls::Error),
     #[error("talk to it")]
     Talk(#[source] BoxError),
     #[error("hear from it within {} s", TIMEOUT.as_secs())]
@@ -44,8 +55,8 @@ pub(super) enum ManagementError {
 
 /// Where the API is, who asks, and about which vhost.
 pub(super) struct Management {
-    host: String,
-    port: u16,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// Scheme, host, port and the path before `/api`.
     base: String,
     authorization: String,
     vhost: String,
@@ -53,8 +64,13 @@ pub(super) struct Management {
 }
 
 impl Management {
-    /// The API at `url`, asked by the user of `broker` about its vhost, unless `url` has a user of its own.
-    pub(super) fn new(url: &BrokerUrl, broker: &BrokerUrl) -> Result<Self, ManagementError> {
+    /// The API at `url`, asked by the user of `broker` about its vhost, unless `url` has a user of its own. `ca` is a
+    /// file of authorities to trust besides the system's.
+    pub(super) fn new(
+        url: &BrokerUrl,
+        broker: &BrokerUrl,
+        ca: Option<&Path>,
+    ) -> Result<Self, ManagementError> {
         let parse = |url: &BrokerUrl| {
             Url::parse(url.expose().trim()).map_err(|_| ManagementError::Url(url.clone()))
         };
@@ -74,10 +90,25 @@ impl Management {
             None | Some("") => "/".to_owned(),
             Some(vhost) => decoded(vhost),
         };
+        let (scheme, default_port) = match api.scheme() {
+            "https" => ("https", DEFAULT_TLS_PORT),
+            _ => ("http", DEFAULT_PORT),
+        };
+        let port = port(url).unwrap_or(default_port);
+        let path = api.path().trim_end_matches('/');
+        let tls = match scheme {
+            "https" => tls(ca)?,
+            // Never used, so the system's store is not read for it.
+            _ => tls_with(RootCertStore::empty())?,
+        };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
         Ok(Self {
-            host: host.to_owned(),
-            port: port(url).unwrap_or(DEFAULT_PORT),
-            base: api.path().trim_end_matches('/').to_owned(),
+            client: client(connector),
+            base: format!("{scheme}://{host}:{port}{path}"),
             authorization: format!("Basic {}", STANDARD.encode(credentials)),
             vhost,
             user: match credentials_user(&amqp) {
@@ -107,22 +138,15 @@ impl Management {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ManagementError> {
         let talk = |error: BoxError| ManagementError::Talk(error);
-        let ask = async {
-            // Brackets are for URLs; a socket's address has none.
-            let host = self.host.trim_matches(['[', ']']);
-            let stream = TcpStream::connect((host, self.port))
-                .await
-                .map_err(|error| talk(error.into()))?;
-            let request = Request::get(format!("{}{path}", self.base))
-                .header(header::HOST, format!("{}:{}", self.host, self.port))
-                .header(header::AUTHORIZATION, &self.authorization)
-                .body(Empty::<Bytes>::new())
-                .map_err(|error| talk(error.into()))?;
-            exchange(stream, request, ANSWER_BYTES).await.map_err(talk)
-        };
-        let (status, body) = time::timeout(TIMEOUT, ask)
+        let request = Request::get(format!("{}{path}", self.base))
+            .header(header::AUTHORIZATION, &self.authorization)
+            .body(Full::default())
+            .map_err(|error| talk(error.into()))?;
+        let asked = exchange(&self.client, request, ANSWER_BYTES);
+        let (status, body) = time::timeout(TIMEOUT, asked)
             .await
-            .map_err(|_| ManagementError::Timeout)??;
+            .map_err(|_| ManagementError::Timeout)?
+            .map_err(talk)?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -135,6 +159,36 @@ impl Management {
             status => Err(ManagementError::Status(status)),
         }
     }
+}
+
+/// Whom to trust: the system's authorities, and those of a file.
+fn tls(ca: Option<&Path>) -> Result<ClientConfig, ManagementError> {
+    let mut roots = RootCertStore::empty();
+    // What cannot be read of the system's store is missed when it is needed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let failed = |error: BoxError| ManagementError::Authorities(path.to_owned(), error);
+        let mut count = 0;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| failed(e.into()))? {
+            let certificate = certificate.map_err(|error| failed(error.into()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| failed(error.into()))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(failed(io::Error::other("it holds no certificate").into()));
+        }
+    }
+    tls_with(roots)
+}
+
+fn tls_with(roots: RootCertStore) -> Result<ClientConfig, ManagementError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ManagementError::Tls)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The port that is written. A URL of http has none where it is 80, so it is read as one of another scheme.
@@ -167,19 +221,105 @@ mod tests {
     #[test]
     fn asks_as_the_brokers_own_user_unless_it_is_told_another() {
         let broker = BrokerUrl::new("amqp://job%40s:pass%2fword@broker/a%2fb");
-        for (url, who, port) in [
-            ("http://broker:8080/rabbit/", "job@s:pass/word", 8080),
-            ("http://watch:dog@broker", "watch:dog", DEFAULT_PORT),
-            ("http://watch:dog@broker:80/rabbit", "watch:dog", 80),
+        for (url, who, base) in [
+            (
+                "http://broker:8080/rabbit/",
+                "job@s:pass/word",
+                "http://broker:8080/rabbit",
+            ),
+            (
+                "http://watch:dog@broker",
+                "watch:dog",
+                "http://broker:15672",
+            ),
+            (
+                "http://watch:dog@broker:80/rabbit",
+                "watch:dog",
+                "http://broker:80/rabbit",
+            ),
+            (
+                "https://watch:dog@broker",
+                "watch:dog",
+                "https://broker:15671",
+            ),
+            (
+                "https://watch:dog@[::1]:443",
+                "watch:dog",
+                "https://[::1]:443",
+            ),
         ] {
-            let api = Management::new(&BrokerUrl::new(url), &broker).unwrap();
+            let api = Management::new(&BrokerUrl::new(url), &broker, None).unwrap();
             let expected = format!("Basic {}", STANDARD.encode(who));
-            assert_eq!((api.authorization, api.port), (expected, port), "{url}");
+            assert_eq!(
+                (api.authorization.as_str(), api.base.as_str()),
+                (expected.as_str(), base),
+                "{url}"
+            );
             assert_eq!((api.vhost.as_str(), api.user.as_str()), ("a/b", "job@s"));
         }
         let plain = BrokerUrl::new("amqp://localhost");
-        let api = Management::new(&BrokerUrl::new("http://localhost"), &plain).unwrap();
+        let api = Management::new(&BrokerUrl::new("http://localhost"), &plain, None).unwrap();
         let guest = format!("Basic {}", STANDARD.encode("guest:guest"));
         assert_eq!((api.authorization, api.vhost), (guest, "/".to_owned()));
+    }
+
+    /// A management API of two answers behind TLS, and the file of the authority that signed for it.
+    fn secured(dir: &Path) -> (u16, std::path::PathBuf) {
+        use std::io::{Read as _, Write as _};
+
+        use rustls::pki_types::PrivateKeyDer;
+
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let ca_file = dir.join("ca.pem");
+        std::fs::write(&ca_file, ca.pem()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let chain = vec![leaf.der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = std::net::TcpListener::bind("localhost:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+                let mut asked = [0; 4096];
+                // A client that does not trust us says so instead.
+                if stream.read(&mut asked).is_ok() {
+                    let body = r#"{"configure": ".*", "write": ".*", "read": ".*"}"#;
+                    let length = body.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    stream.write_all(answer.as_bytes()).unwrap();
+                    stream.flush().unwrap();
+                }
+            }
+        });
+        (port, ca_file)
+    }
+
+    #[tokio::test]
+    async fn asks_over_tls_whom_the_authorities_vouch_for_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (port, ca) = secured(dir.path());
+        let url = BrokerUrl::new(format!("https://localhost:{port}"));
+        let broker = BrokerUrl::new("amqps://localhost");
+        let stranger = Management::new(&url, &broker, None).unwrap();
+        let error = stranger.permissions().await.unwrap_err();
+        assert!(matches!(error, ManagementError::Talk(_)), "{error:?}");
+        let api = Management::new(&url, &broker, Some(&ca)).unwrap();
+        assert!(api.permissions().await.unwrap().is_some());
     }
 }

@@ -61,7 +61,7 @@ export async function change(method, url, body, said) {
 
 // ---- Dialogs and messages
 
-function dialog(id) {
+export function dialog(id) {
   const box = $(id);
   box.returnValue = "";
   return new Promise((done) => {

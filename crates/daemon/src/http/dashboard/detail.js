@@ -1,6 +1,6 @@
 // The selected pool: its numbers, its plot, why it has this size, what runs, what failed, what was done by hand.
 
-import { Refused, ask, change, path, read } from "./api.js";
+import { Refused, ask, change, dialog, path, read } from "./api.js";
 import { $, badge, count, element, note, number, put, seconds, shape, time } from "./dom.js";
 import { HOUR, LEVELS, OUTCOMES, ended, histories, totals } from "./history.js";
 import { plot } from "./plot.js";
@@ -33,10 +33,20 @@ function enable(act, is) {
   document.querySelector(`[data-act=${act}]`).setAttribute("aria-disabled", String(!is));
 }
 
+const ORDERS = {
+  intake: ({ what }) => what,
+  pin: ({ what }) => `pinned to ${count(what, "worker")}`,
+  no_shrink: () => "kept from shrinking",
+  policy: () => "a policy of its own",
+};
+
 function byHand(pool) {
-  const said = (pool.orders ?? []).map?.((order) => order.text ?? JSON.stringify(order)) ?? [];
-  if (!said.length && present(pool.pinned)) said.push(`Pinned by hand to ${count(pool.pinned, "worker")}.`);
-  return said.join("; ");
+  const orders = Object.entries(pool.orders ?? {}).filter(([, order]) => order?.by);
+  const said = orders.map(([what, order]) => {
+    const until = order.until ? `, until ${time(new Date(order.until))}` : "";
+    return `${ORDERS[what]?.(order) ?? what} by ${order.by} since ${time(new Date(order.since))}${until}`;
+  });
+  return said.length ? `Set by hand: ${said.join("; ")}.` : "";
 }
 
 function tiles(pool, history) {
@@ -118,11 +128,11 @@ const since = (text) => (Date.now() - Date.parse(text)) / 1000;
 const TABLES = [
   {
     id: "jobs", from: (pool) => path(pool, "/jobs"), none: "No job runs.",
-    head: ["Job", "Worker", "Runner", "Running for", "Attempt", "Deadline"],
-    row(job) {
-      const running = job.running_s ?? (job.since ? since(job.since) : undefined);
-      const left = job.deadline_s ?? (typeof job.deadline === "number" ? job.deadline : job.deadline ? -since(job.deadline) : undefined);
-      return [job.id, job.worker, job.runner, seconds(running), job.attempt, left === undefined ? "" : left < 0 ? "over" : `in ${seconds(left)}`];
+    head: ["Job", "Worker", "Runner", "Running for", "Attempt", "Deadline", "Action"],
+    row(job, pool) {
+      const left = job.deadline ? -since(job.deadline) : undefined;
+      const act = job.stopping ? `stopping, then ${job.stopping.then}` : stopper(pool, job.id);
+      return [job.id, `w${job.worker}`, `r${job.runner}`, seconds(Math.max(0, since(job.since))), job.attempt, left === undefined ? "" : left < 0 ? "over" : `in ${seconds(left)}`, act];
     },
   },
   {
@@ -217,24 +227,45 @@ async function drawTable(pool, table) {
   block.hidden = false;
   if (key !== undefined) drawn.set(table.id, key);
   const text = JSON.stringify(items);
-  // What has not changed keeps its focus, its selection and its open parts.
-  if (key === undefined && drawn.get(table.id) === text) return;
+  // What has not changed keeps its focus, its selection and its open parts; only ages go on.
+  const body = $(`${table.id}-body`);
+  if (key === undefined && drawn.get(table.id) === text) return freshen(body, table, items, pool.name);
   if (key === undefined) drawn.set(table.id, text);
-  $(`${table.id}-body`).replaceChildren(items.length ? filled(table, items) : element("p", { class: "quiet" }, table.none));
+  const focused = body.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
+  body.replaceChildren(items.length ? filled(table, items, pool.name) : element("p", { class: "quiet" }, table.none));
+  if (focused) body.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
 }
 
-function filled(table, items) {
+function freshen(body, table, items, pool) {
+  const rows = body.querySelectorAll("tbody tr");
+  items.slice(0, rows.length).forEach((item, place) => {
+    table.row(item, pool).forEach((value, column) => typeof value === "string" && put(rows[place].children[column], value));
+  });
+}
+
+function filled(table, items, pool) {
   const head = element("tr", {}, ...table.head.map((name) => element("th", { scope: "col" }, name)));
   const cell = (value) => {
     const text = typeof value === "object" && value ? value : String(value ?? "");
     return element("td", typeof text !== "string" || text.length > 24 ? { class: "wrap" } : {}, text);
   };
-  const rows = items.slice(0, 100).map((item) => element("tr", {}, ...table.row(item).map(cell)));
+  const rows = items.slice(0, 100).map((item) => element("tr", {}, ...table.row(item, pool).map(cell)));
   const more = items.length > rows.length ? [element("caption", {}, `The first ${rows.length} of ${items.length}`)] : [];
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": `${table.id}-title` }, element("table", {}, ...more, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 
 // ---- Steering
+
+function stopper(pool, id) {
+  const button = element("button", { type: "button", "aria-label": `Stop the job ${id}` }, "Stop");
+  button.addEventListener("click", async () => {
+    put($("stop-title"), `Stop the job ${id}?`);
+    const then = await dialog("stop-dialog");
+    if (!["retry", "reject", "requeue"].includes(then)) return;
+    if (await change("POST", path(pool, `/jobs/${encodeURIComponent(id)}/stop`), { then }, `The job ${id} is told to stop.`)) startAgain();
+  });
+  return button;
+}
 
 const ACTS = {
   pause: { said: "is paused" },

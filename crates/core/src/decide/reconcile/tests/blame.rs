@@ -106,13 +106,13 @@ fn what_stands_above_the_policy_is_blamed_and_so_is_what_clamps_it() {
     reconciler.set_rules(rules(Policy::fixed(8).max(2)));
     let lowered = decide(&mut reconciler, unseen(5));
     assert_eq!(lowered, (Rule::Frozen, 2, TermName::Max));
-    reconciler.set_pin(Some(9));
+    reconciler.set_orders(pinned_to(Some(9)));
     let pinned = decide(&mut reconciler, at(6, 50));
     assert_eq!(pinned, (Rule::Pin, 2, TermName::Max));
-    reconciler.set_pin(Some(1));
+    reconciler.set_orders(pinned_to(Some(1)));
     let pinned = decide(&mut reconciler, at(7, 50));
     assert_eq!(pinned, (Rule::Pin, 1, TermName::Pin));
-    reconciler.set_pin(None);
+    reconciler.set_orders(pinned_to(None));
     let missing = Observation {
         probe: Probe::Missing,
         ..at(8, 0)
@@ -169,7 +169,7 @@ proptest! {
                 1 => observation.probe = Probe::Failed { why: String::from("no answer") },
                 _ => {}
             }
-            reconciler.set_pin(pin.filter(|pin| *pin < 20));
+            reconciler.set_orders(pinned_to(pin.filter(|pin| *pin < 20)));
             let decision = reconciler.reconcile(&observation, &census).decision;
             let last = decision.terms.last().expect("a term");
             prop_assert_eq!(last.workers, decision.expected);

@@ -1,0 +1,150 @@
+//! Reading the configuration again, by a signal or by the API: taken over whole, or refused whole.
+
+use std::{pin::Pin, sync::Arc};
+
+use tracing::{error, info, warn};
+
+use super::{
+    daemon::{needs_restart, prepare_cgroups},
+    pools::{Changes, Pools},
+};
+use crate::{guard, http::control::Control, reloads::Reloads, telemetry::events_file::EventsFile};
+use tidegate::{
+    api::v1,
+    config::{self, Settings, Source},
+    run::{Supervisor, chain},
+};
+
+/// Reads the configuration again. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub(super) struct Reloader(Arc<Inner>);
+
+/// What a reload works with.
+pub(super) struct Inner {
+    pub(super) supervisor: Supervisor,
+    pub(super) source: Source,
+    /// Tells this instance from others.
+    pub(super) lock: (u64, u64),
+    /// As it was started: what only a restart changes is compared with these.
+    pub(super) started: Settings,
+    /// Written by one reload at a time, which holds it from before it reads the file: so the newest reading is the last
+    /// that is taken over.
+    pub(super) pools: tokio::sync::Mutex<Pools>,
+    pub(super) events: Option<EventsFile>,
+    pub(super) reloads: Reloads,
+}
+
+impl Reloader {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Reads the configuration again and takes it over, or refuses it whole.
+    pub(super) async fn reload(self) -> Result<v1::Reloaded, v1::Refusal> {
+        let inner = &*self.0;
+        if let Some(events) = &inner.events {
+            events.reopen();
+        }
+        let file = inner.source.file().display().to_string();
+        let mut pools = inner.pools.lock().await;
+        let source = inner.source.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = config::load(&source)?;
+            let problems = loaded.inspect_limits(guard::pid());
+            problems.is_empty().then_some(loaded).ok_or(problems)
+        });
+        let loaded = match read.await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(problems)) => {
+                for problem in &problems {
+                    error!(
+                        place = %problem.place,
+                        key = problem.key,
+                        found = problem.found,
+                        fix = problem.fix,
+                        "a problem in the configuration"
+                    );
+                }
+                let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                error!(
+                    file,
+                    problems = why.len(),
+                    "refused the configuration; the old one stays"
+                );
+                return Err(inner.refused(&file, why));
+            }
+            Err(panic) => {
+                error!(error = %panic, "could not read the configuration; the old one stays");
+                return Err(inner.refused(&file, vec![format!("failed to read it: {panic}")]));
+            }
+        };
+        let needs_restart = needs_restart(&inner.started, &loaded.settings);
+        for key in &needs_restart {
+            warn!(key, "changed, which takes effect at the next start");
+        }
+        if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), inner.lock).await {
+            let error = chain(&*error);
+            error!(error, "refused the configuration; the old one stays");
+            return Err(inner.refused(&file, vec![format!("failed to {error}")]));
+        }
+        let (specs, new) = pools.plan(&loaded.settings.pools);
+        let count = specs.len();
+        if let Err(error) = inner.supervisor.reconfigure(specs).await {
+            error!(error = %error, "refused the configuration; the old one stays");
+            return Err(inner.refused(&file, vec![error.to_string()]));
+        }
+        let Changes {
+            added,
+            removed,
+            changed,
+        } = new.changes_since(&pools);
+        *pools = new;
+        inner.reloads.taken();
+        let names = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+        info!(
+            file,
+            pools = count,
+            added = names(&added),
+            removed = names(&removed),
+            changed = names(&changed),
+            "took the configuration over"
+        );
+        Ok(v1::Reloaded {
+            file,
+            pools: count,
+            added,
+            removed,
+            changed,
+            needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+        })
+    }
+}
+
+impl Inner {
+    fn refused(&self, file: &str, why: Vec<String>) -> v1::Refusal {
+        self.reloads.refused(file, why.clone());
+        let count = match why.len() {
+            1 => "1 problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        v1::Refusal {
+            error: format!("the configuration {file} was refused, and the old one stays: {count}"),
+            problems: why,
+        }
+    }
+}
+
+impl Control for Reloader {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>> {
+        // Of its own, so that it goes on where whoever asked goes away.
+        let reload = tokio::spawn(self.clone().reload());
+        Box::pin(async move {
+            reload.await.unwrap_or_else(|panic| {
+                Err(v1::Refusal {
+                    error: format!("failed to read the configuration: {panic}"),
+                    ..v1::Refusal::default()
+                })
+            })
+        })
+    }
+}

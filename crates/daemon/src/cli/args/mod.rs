@@ -1,0 +1,278 @@
+//! What can be typed. Only words: what they do is in the modules of the commands.
+
+pub(super) mod dead;
+pub(super) mod steer;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
+use clap_complete::Shell;
+
+use self::{
+    dead::DeadArgs,
+    steer::{
+        DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
+    },
+};
+use tidegate::config::LogFormat;
+
+const STYLES: Styles = Styles::styled()
+    .header(anstyle::Style::new().bold())
+    .usage(anstyle::Style::new().bold())
+    .literal(anstyle::AnsiColor::Cyan.on_default())
+    .placeholder(anstyle::Style::new().dimmed());
+
+/// A worker pool that rises and falls with a RabbitMQ queue.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  tidegate demo                           see a pool rise and fall
+  tidegate check --broker                 is the configuration good, and the broker ready for it?
+  tidegate run --config tidegate.toml     run the pools of a configuration
+  tidegate status                         the pools of a running supervisor
+  tidegate explain thumbnails             why the pool has the size it has
+  tidegate pause thumbnails --for 30m     stop taking messages; resumes by itself
+  tidegate jobs thumbnails                what runs now
+  tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
+
+Exit codes:
+  0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
+  75 drain deadline passed, jobs were given back  78 bad configuration"
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+
+    /// Configuration file [default: $TIDEGATE_CONFIG, ./tidegate.toml, /etc/tidegate/tidegate.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// How data is printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the supervisor, in the foreground
+    ///
+    /// Signals: TERM or a first INT (Ctrl-C) drains every pool within its shutdown_grace; a second INT, or QUIT,
+    /// stops at once and gives running jobs back. HUP reads the configuration again. USR1 logs the state.
+    #[command(after_help = "\
+Examples:
+  tidegate run
+  tidegate run --config /etc/tidegate/tidegate.toml --log-format json
+  TIDEGATE_BROKER__URL=amqp://me:secret@rabbit/%2f tidegate run
+  TIDEGATE_LOG=debug tidegate run         a line for every job")]
+    Run(RunArgs),
+
+    /// Read the configuration and print all of its problems
+    ///
+    /// Each problem comes with file, line, key, what was found and what to write instead. With --broker the
+    /// broker is asked too: whether it can be reached and whether each queue is there. It changes nothing there, and
+    /// says what it could not see.
+    #[command(after_help = "\
+Examples:
+  tidegate check
+  tidegate check --broker --format json
+  TIDEGATE_POOLS__THUMBNAILS__POLICY__MAX=5 tidegate check")]
+    Check(CheckArgs),
+
+    /// Show a pool rise, work and drain
+    ///
+    /// Declares a queue of its own on the broker of AMQP_URL (without one, on a queue in memory), sends it a burst
+    /// of jobs, a lull and a greater burst, and shows depth, workers and runners as they move. Ends by itself in
+    /// under a minute, and with an error unless every job ran, none was lost, and the pool drained to zero.
+    #[command(after_help = "\
+Examples:
+  tidegate demo
+  AMQP_URL=amqp://guest:guest@localhost:5672/%2f tidegate demo")]
+    Demo,
+
+    /// Show the pools of a running supervisor
+    #[command(after_help = "\
+Examples:
+  tidegate status
+  tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
+    Status(SocketArgs),
+
+    /// Watch the pools of a running supervisor, live
+    ///
+    /// A row for each pool, one pool in detail with its decision and its jobs, and keys to pause, resume, drain and scale.
+    /// Press `?` for the keys.
+    #[command(after_help = "\
+Examples:
+  tidegate top
+  NO_COLOR=1 tidegate top")]
+    Top(SocketArgs),
+
+    /// Explain why a pool has the size it has
+    ///
+    /// What was seen, each term of the calculation, what was clamped, and the plan that came of it.
+    #[command(after_help = "\
+Examples:
+  tidegate explain thumbnails
+  tidegate explain thumbnails --format json | jq .decision.terms")]
+    Explain(ExplainArgs),
+
+    /// Stop taking messages: running jobs go on, messages stay in the queue
+    ///
+    /// Holds over a reload and a restart until `resume`, or for the time of --for.
+    #[command(after_help = "\
+Examples:
+  tidegate pause thumbnails
+  tidegate pause thumbnails --for 30m
+  tidegate pause --all
+  tidegate pause thumbnails --shrinking   work on, but let no worker go")]
+    Pause(PauseArgs),
+
+    /// Take messages again, after a pause or a drain
+    #[command(after_help = "\
+Examples:
+  tidegate resume thumbnails
+  tidegate resume --all
+  tidegate resume thumbnails --shrinking  the pool may shrink again")]
+    Resume(ResumeArgs),
+
+    /// Stop taking messages, and wait until the pool is empty
+    ///
+    /// Shows how far it is. The pool stays empty, also over a restart, until `resume`. Where --timeout passes first the
+    /// exit code is 75, and jobs that still run go on, unless --give-back stops them and gives their messages back.
+    #[command(after_help = "\
+Examples:
+  tidegate drain thumbnails
+  tidegate drain --all --timeout 5m
+  tidegate drain thumbnails --timeout 1m --give-back")]
+    Drain(DrainArgs),
+
+    /// Stop idle runners now; the pool starts new ones as it needs them
+    #[command(after_help = "\
+Examples:
+  tidegate flush thumbnails
+  tidegate flush thumbnails --busy        running jobs too: they are given back")]
+    Flush(FlushArgs),
+
+    /// Pin a pool to a number of workers, or let its policy decide again
+    ///
+    /// The pool's `max` still binds. Holds over a reload and a restart until `scale POOL auto`.
+    #[command(after_help = "\
+Examples:
+  tidegate scale thumbnails 20
+  tidegate scale thumbnails auto")]
+    Scale(ScaleArgs),
+
+    /// Show or change the policy of a pool
+    #[command(after_help = "\
+Examples:
+  tidegate policy show thumbnails
+  tidegate policy set thumbnails jobs_per_worker=2 max=100 --dry-run
+  tidegate policy set thumbnails jobs_per_worker=2 max=100
+  tidegate policy reset thumbnails        as the configuration says")]
+    Policy(PolicyArgs),
+
+    /// Show the jobs that run now, or stop one of them
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  tidegate jobs
+  tidegate jobs thumbnails
+  tidegate jobs stop order-17
+  tidegate jobs stop order-17 --then requeue"
+    )]
+    Jobs(JobsArgs),
+
+    /// Have the supervisor read its configuration again
+    ///
+    /// As the signal HUP does, and says what came of it. A bad configuration is refused whole (exit code 78), and the old
+    /// one stays.
+    #[command(after_help = "\
+Examples:
+  tidegate check && tidegate reload")]
+    Reload(ReloadArgs),
+
+    /// Look through, put back or delete the dead letters of a pool
+    ///
+    /// Goes straight to the broker of the configuration, with or without a running supervisor.
+    #[command(after_help = "\
+Examples:
+  tidegate dead list thumbnails
+  tidegate dead retry thumbnails          all of them, with their attempts before them
+  tidegate dead purge thumbnails --reason rejected")]
+    Dead(DeadArgs),
+
+    /// Print shell completions
+    #[command(after_help = "\
+Examples:
+  tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
+  tidegate completions zsh > ~/.zfunc/_tidegate
+  tidegate completions fish > ~/.config/fish/completions/tidegate.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// How log lines look, whatever [log] format says
+    #[arg(long, value_enum)]
+    pub(super) log_format: Option<Format>,
+
+    /// Run without the guard that ends every job should the supervisor be killed
+    #[arg(long)]
+    pub(super) no_guard: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Look at the broker too
+    #[arg(long)]
+    pub(super) broker: bool,
+
+    /// Print every key with its default instead, as a configuration file
+    #[arg(long, conflicts_with = "broker")]
+    pub(super) reference: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    /// Socket of the supervisor [default: the configuration's, else its default]
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The pool
+    pub(super) pool: String,
+
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    // For people. Not doc comments: clap would spread the values over the help.
+    Human,
+    // For programs.
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Human => Self::Human,
+            Format::Json => Self::Json,
+        }
+    }
+}

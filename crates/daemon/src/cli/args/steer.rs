@@ -1,0 +1,232 @@
+//! What can be typed to steer a running supervisor.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::SocketArgs;
+use tidegate::{
+    api::v1::{Span, Workers},
+    run::StopThen,
+};
+
+/// Which pools are meant.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PoolsArgs {
+    /// The pools
+    #[arg(value_name = "POOL", required_unless_present = "all")]
+    pub(in crate::cli) pools: Vec<String>,
+
+    /// Every pool
+    #[arg(long, conflicts_with = "pools")]
+    pub(in crate::cli) all: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PauseArgs {
+    #[command(flatten)]
+    pub(in crate::cli) pools: PoolsArgs,
+
+    /// Resume by itself after this time: 90s, 30m, 2h
+    #[arg(long = "for", value_name = "TIME")]
+    pub(in crate::cli) span: Option<Span>,
+
+    /// Pause shrinking alone: the pool works and may grow, and lets no worker go
+    #[arg(long)]
+    pub(in crate::cli) shrinking: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ResumeArgs {
+    #[command(flatten)]
+    pub(in crate::cli) pools: PoolsArgs,
+
+    /// Resume shrinking alone
+    #[arg(long)]
+    pub(in crate::cli) shrinking: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DrainArgs {
+    #[command(flatten)]
+    pub(in crate::cli) pools: PoolsArgs,
+
+    /// Wait no longer than this: 30s, 5m
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) timeout: Option<Span>,
+
+    /// When that time has passed, stop the jobs that still run and give their messages back
+    #[arg(long, requires = "timeout")]
+    pub(in crate::cli) give_back: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FlushArgs {
+    #[command(flatten)]
+    pub(in crate::cli) pools: PoolsArgs,
+
+    /// Runners that have a job too: it is stopped and given back, and no attempt is spent
+    #[arg(long)]
+    pub(in crate::cli) busy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ScaleArgs {
+    /// The pool
+    pub(in crate::cli) pool: String,
+
+    /// A number of workers, or `auto` for what the policy says
+    #[arg(value_name = "N|auto")]
+    pub(in crate::cli) workers: Workers,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReloadArgs {
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(in crate::cli) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PolicyCommand {
+    /// Show a pool's policy and scaling as TOML, each key with where it comes from
+    #[command(after_help = "\
+Examples:
+  tidegate policy show thumbnails
+  tidegate policy show thumbnails > policy.toml")]
+    Show(PolicyShowArgs),
+
+    /// Set keys of a pool's policy and scaling by hand
+    ///
+    /// Takes effect with the next reconcile and is kept over a restart, until the configuration's own policy of the pool
+    /// changes. Refused whole (exit code 78) where `tidegate check` would refuse the same keys in the file.
+    #[command(after_help = "\
+Examples:
+  tidegate policy set thumbnails jobs_per_worker=2
+  tidegate policy set thumbnails kind=fixed workers=5 --dry-run
+  tidegate policy set thumbnails down_window=30s scaling.up_step=10
+  tidegate policy set thumbnails --file policy.toml")]
+    Set(PolicySetArgs),
+
+    /// Let go of every key that was set by hand
+    #[command(after_help = "\
+Examples:
+  tidegate policy reset thumbnails")]
+    Reset(PolicyResetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyShowArgs {
+    /// The pool
+    pub(in crate::cli) pool: String,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicySetArgs {
+    /// The pool
+    pub(in crate::cli) pool: String,
+
+    /// Keys with their values as TOML; a text needs no quotes. `scaling.` may be left out
+    #[arg(value_name = "KEY=VALUE", required_unless_present = "file")]
+    pub(in crate::cli) keys: Vec<String>,
+
+    /// Take the keys of this TOML file, in tables `policy` and `scaling` or without, in place of all that were set by hand
+    #[arg(long, value_name = "F")]
+    pub(in crate::cli) file: Option<PathBuf>,
+
+    /// Only show what the new policy would do now, beside the old one
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyResetArgs {
+    /// The pool
+    pub(in crate::cli) pool: String,
+
+    /// Only show what that would do now
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct JobsArgs {
+    #[command(subcommand)]
+    pub(in crate::cli) command: Option<JobsCommand>,
+
+    /// The pool [default: every pool]
+    pub(in crate::cli) pool: Option<String>,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum JobsCommand {
+    /// Stop a running job with its runner's grace
+    ///
+    /// Its message is settled as --then says. A job that ends by itself within the grace is settled by its own end.
+    #[command(after_help = "\
+Examples:
+  tidegate jobs stop order-17
+  tidegate jobs stop order-17 --then reject")]
+    Stop(JobsStopArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct JobsStopArgs {
+    /// The job's id as `jobs` shows it
+    pub(in crate::cli) id: String,
+
+    /// The pool that it runs in [default: every pool]
+    #[arg(long)]
+    pub(in crate::cli) pool: Option<String>,
+
+    /// What becomes of its message
+    #[arg(long, value_enum, default_value_t = Then::Retry)]
+    pub(in crate::cli) then: Then,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+/// What becomes of the message of a job that is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Then {
+    /// Retried later with backoff, as if the job had failed: an attempt is spent
+    Retry,
+    /// Dead-lettered at once
+    Reject,
+    /// Back to the queue at once, with no attempt spent
+    Requeue,
+}
+
+impl From<Then> for StopThen {
+    fn from(then: Then) -> Self {
+        match then {
+            Then::Retry => Self::Retry,
+            Then::Reject => Self::Reject,
+            Then::Requeue => Self::Requeue,
+        }
+    }
+}

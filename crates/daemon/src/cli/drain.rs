@@ -1,0 +1,164 @@
+//! `tidegate drain`: pools stop taking messages, and the command waits until they are empty.
+
+use std::{fmt::Write, io::IsTerminal, path::Path, time::Duration};
+
+use hyper::Method;
+use tokio::time::{self, Instant};
+
+use super::{
+    args::{Cli, Format, steer::DrainArgs},
+    client,
+    jobs::stop_each,
+    steer::{PATIENCE, line, names, path},
+};
+use crate::output::{self, Exit, Failure};
+use tidegate::{
+    api::v1::{self, Steered},
+    escape::Escaped,
+    run::{IntakeStatus, PoolStatus, StopThen},
+};
+
+/// How often it looks how far the pools are.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long jobs that are given back may take for their runners' grace, after the deadline.
+const ENDING: Duration = Duration::from_secs(600);
+
+pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, &args.pools.socket)?;
+    let names = names(&socket, &args.pools).await?;
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
+    for name in &names {
+        let body = v1::Nothing {};
+        let path = path(name, "drain");
+        let operation = "drain the pool";
+        let steered: Steered =
+            client::act(&socket, Method::POST, &path, &body, PATIENCE, operation).await?;
+        if cli.format == Format::Human {
+            output::write(line(&steered, "drains").as_bytes())?;
+        }
+    }
+    let mut given_back = false;
+    let left = match watch(&socket, &names, deadline).await? {
+        left if left.is_empty() || !args.give_back => left,
+        left => {
+            for name in &left {
+                let stopped = stop_each(&socket, name, StopThen::Requeue).await?;
+                given_back |= stopped > 0;
+            }
+            watch(&socket, &names, Some(Instant::now() + ENDING)).await?
+        }
+    };
+    let pools = pools(&socket, &names).await?;
+    match cli.format {
+        Format::Json => output::json(&pools)?,
+        Format::Human if left.is_empty() => {
+            let mut text = String::new();
+            for name in &names {
+                let _ = writeln!(text, "{}: empty", Escaped(name));
+            }
+            output::write(text.as_bytes())?;
+        }
+        Format::Human => {}
+    }
+    if left.is_empty() && !given_back {
+        return Ok(Exit::Ok);
+    }
+    let statuses = pools.iter().map(|pool| &pool.status);
+    let busy: u32 = statuses.map(|status| status.runners.busy).sum();
+    let what = match given_back {
+        true => "drain before the deadline: running jobs were stopped and given back".to_owned(),
+        false => format!("drain before the deadline: {}", jobs(busy)),
+    };
+    let failure = Failure::new(Exit::GivenBack, anyhow::anyhow!(what));
+    Err(match given_back {
+        true => failure,
+        false => failure.hint(
+            "the pools take no messages until `tidegate resume`; `tidegate jobs` shows what still runs, and \
+             --give-back stops it",
+        ),
+    })
+}
+
+fn jobs(running: u32) -> String {
+    match running {
+        0 => "workers are still on their way out".to_owned(),
+        1 => "1 job still runs".to_owned(),
+        jobs => format!("{jobs} jobs still run"),
+    }
+}
+
+/// Waits until the pools are empty, and shows how far they are. Those that are not at the deadline are returned.
+async fn watch(
+    socket: &Path,
+    names: &[String],
+    deadline: Option<Instant>,
+) -> Result<Vec<String>, Failure> {
+    let is_terminal = std::io::stderr().is_terminal();
+    let mut shown = String::new();
+    loop {
+        let pools = pools(socket, names).await?;
+        // Someone else may have resumed it meanwhile.
+        if let Some(open) = pools
+            .iter()
+            .find(|pool| pool.status.intake == IntakeStatus::Open)
+        {
+            let what = format!(
+                "drain the pool {}: it was resumed meanwhile",
+                open.status.name
+            );
+            return Err(Failure::new(Exit::Unexpected, anyhow::anyhow!(what)));
+        }
+        let left: Vec<&PoolStatus> = pools
+            .iter()
+            .map(|pool| &pool.status)
+            .filter(|status| !is_empty(status))
+            .collect();
+        let text = progress(&left);
+        if text != shown {
+            let text = match is_terminal {
+                // Over the line before.
+                true => format!("\r\u{1b}[K{text}"),
+                false => format!("{text}\n"),
+            };
+            output::tell(text.as_bytes());
+        }
+        shown = text;
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if left.is_empty() || is_over {
+            if is_terminal {
+                output::tell(b"\n");
+            }
+            return Ok(left.iter().map(|status| status.name.to_string()).collect());
+        }
+        let next = Instant::now() + LOOK_AGAIN;
+        time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+    }
+}
+
+fn is_empty(status: &PoolStatus) -> bool {
+    let (workers, runners) = (status.workers, status.runners);
+    workers.live + workers.draining + runners.idle + runners.busy == 0
+}
+
+fn progress(left: &[&PoolStatus]) -> String {
+    if left.is_empty() {
+        return "drained".to_owned();
+    }
+    let parts: Vec<String> = left
+        .iter()
+        .map(|status| {
+            let workers = status.workers.live + status.workers.draining;
+            let (name, busy) = (Escaped(status.name.as_str()), status.runners.busy);
+            format!("{name}: {busy} busy, {workers} workers left")
+        })
+        .collect();
+    parts.join("; ")
+}
+
+/// These pools now.
+async fn pools(socket: &Path, names: &[String]) -> Result<Vec<v1::Pool>, Failure> {
+    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+    let is_meant = |pool: &v1::Pool| names.iter().any(|name| name == pool.status.name.as_str());
+    Ok(pools.into_iter().filter(is_meant).collect())
+}

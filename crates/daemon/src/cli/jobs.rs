@@ -1,0 +1,188 @@
+//! `tidegate jobs`: what runs now, and ending one of it.
+
+use std::path::Path;
+
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{
+    args::{
+        Cli, Format,
+        steer::{JobsArgs, JobsCommand, JobsStopArgs},
+    },
+    client,
+    steer::{PATIENCE, no_such_pool, path},
+    table::{Cell, Layout, cell},
+};
+use crate::output::{self, Exit, Failure};
+use tidegate::{
+    api::v1::{self, Job, StopJob, StoppedJobs},
+    decide::PoolName,
+    escape::Escaped,
+    run::{RunningJob, StopThen},
+};
+
+pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
+    if let Some(JobsCommand::Stop(args)) = &args.command {
+        return stop(cli, args).await;
+    }
+    let socket = client::socket(cli, &args.socket)?;
+    let jobs = running(&socket, args.pool.as_deref()).await?;
+    match cli.format {
+        Format::Json => output::json(&jobs)?,
+        Format::Human => output::write(table(&jobs, Timestamp::now()).as_bytes())?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, &args.socket)?;
+    let then = StopThen::from(args.then);
+    let jobs = running(&socket, args.pool.as_deref()).await?;
+    let mut pools: Vec<&PoolName> = Vec::new();
+    for job in jobs.iter().filter(|job| job.job.id.as_str() == args.id) {
+        if !pools.contains(&&job.pool) {
+            pools.push(&job.pool);
+        }
+    }
+    if pools.is_empty() {
+        let error = anyhow::anyhow!("find a running job with the id {}", args.id);
+        let hint = "`tidegate jobs` shows those that run; it may have ended meanwhile";
+        return Err(Failure::new(Exit::Unexpected, error).hint(hint));
+    }
+    let mut stopped = 0;
+    for pool in pools {
+        stopped += stop_one(&socket, pool.as_str(), &args.id, then)
+            .await?
+            .stopped;
+    }
+    match cli.format {
+        Format::Json => output::json(&StoppedJobs { stopped, then })?,
+        Format::Human => {
+            let jobs = match stopped {
+                1 => "1 job was".to_owned(),
+                jobs => format!("{jobs} jobs of this id were"),
+            };
+            let becomes = match then {
+                StopThen::Retry => "retried later",
+                StopThen::Reject => "dead-lettered",
+                StopThen::Requeue => "given back",
+            };
+            let text = format!("{jobs} told to stop, to be {becomes}\n");
+            output::write(text.as_bytes())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn stop_one(
+    socket: &Path,
+    pool: &str,
+    id: &str,
+    then: StopThen,
+) -> Result<StoppedJobs, client::ClientError> {
+    let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
+    let path = path(pool, &format!("jobs/{id}/stop"));
+    let body = StopJob { then };
+    client::act(socket, Method::POST, &path, &body, PATIENCE, "stop the job").await
+}
+
+/// Tells every running job of a pool to stop, and says how many there were.
+pub(super) async fn stop_each(socket: &Path, pool: &str, then: StopThen) -> Result<usize, Failure> {
+    let mut stopped = 0;
+    for job in running(socket, Some(pool)).await? {
+        // One that has ended meanwhile is not there any more.
+        if let Ok(jobs) = stop_one(socket, pool, job.job.id.as_str(), then).await {
+            stopped += jobs.stopped;
+        }
+    }
+    Ok(stopped)
+}
+
+/// What runs, in one pool or in every one.
+async fn running(socket: &Path, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
+    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+    let names = pools.into_iter().map(|pool| pool.status.name);
+    let meant: Vec<PoolName> = names
+        .filter(|name| pool.is_none_or(|pool| pool == name.as_str()))
+        .collect();
+    if let (true, Some(pool)) = (meant.is_empty(), pool) {
+        return Err(no_such_pool(pool));
+    }
+    let mut all = Vec::new();
+    for pool in meant {
+        let path = path(pool.as_str(), "jobs");
+        let jobs: Vec<RunningJob> = client::get(socket, &path, "read the jobs").await?;
+        all.extend(jobs.into_iter().map(|job| Job {
+            pool: pool.clone(),
+            job,
+        }));
+    }
+    Ok(all)
+}
+
+const COLUMNS: [&str; 8] = [
+    "POOL", "JOB", "WORKER", "RUNNER", "ATTEMPT", "RUNS", "LEFT", "",
+];
+
+fn table(jobs: &[Job], now: Timestamp) -> String {
+    if jobs.is_empty() {
+        return "no job runs\n".to_owned();
+    }
+    let rows: Vec<Vec<Cell>> = jobs.iter().map(|job| row(job, now)).collect();
+    let layout = Layout::new(&COLUMNS, |column| column < 4 || column == 7, &rows);
+    let mut text = String::new();
+    layout.head(&mut text);
+    for row in &rows {
+        layout.line(&mut text, row);
+    }
+    text
+}
+
+fn row(Job { pool, job }: &Job, now: Timestamp) -> Vec<Cell> {
+    let between = |from: Timestamp, to: Timestamp| {
+        let seconds = to.duration_since(from).as_secs().max(0);
+        format!("{:#}", SignedDuration::from_secs(seconds))
+    };
+    let stopping = job.stopping.as_ref().map_or_else(String::new, |stopping| {
+        format!("stopping, by {}: {}", stopping.by, stopping.then.as_str())
+    });
+    vec![
+        cell(Escaped(pool.as_str())),
+        cell(Escaped(job.id.as_str())),
+        cell(job.worker),
+        cell(job.runner),
+        cell(job.attempt),
+        cell(between(job.since, now)),
+        cell(
+            job.deadline
+                .map_or_else(|| "-".to_owned(), |end| between(now, end)),
+        ),
+        cell(Escaped(&stopping)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_how_long_a_job_runs_and_how_long_it_may() {
+        let jobs: Vec<Job> = serde_json::from_value(serde_json::json!([
+            {"pool": "thumbnails", "id": "order-17", "worker": 3, "runner": 12, "attempt": 2,
+             "since": "2026-01-02T03:00:00Z", "deadline": "2026-01-02T03:05:00Z"},
+            {"pool": "mails", "id": "a\u{1b}", "worker": 11, "runner": 1, "attempt": 1,
+             "since": "2026-01-02T01:59:30Z", "stopping": {"then": "reject", "by": "root"}}
+        ]))
+        .unwrap();
+        let now = "2026-01-02T03:01:30Z".parse().unwrap();
+        let text = anstream::adapter::strip_str(&table(&jobs, now)).to_string();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn says_so_where_nothing_runs() {
+        assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no job runs\n");
+    }
+}

@@ -1,0 +1,309 @@
+//! `tidegate policy`: a pool's policy with the origin of each key, and its keys set by hand.
+
+use std::{fmt::Write, path::Path};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context;
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::{
+    args::{
+        Cli, Format,
+        steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
+    },
+    client::{self, ClientError},
+    steer::{PATIENCE, path},
+    table::DIM,
+};
+use crate::output::{self, Exit, Failure};
+use tidegate::{
+    api::v1::{Outlook, PolicyChange, PolicyView},
+    config::Origin,
+    escape::Escaped,
+};
+
+const BY_HAND: Style = AnsiColor::Yellow.on_default();
+
+/// Keys of `scaling`, which need not be written with their table.
+const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
+
+pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        PolicyCommand::Show(args) => {
+            let socket = client::socket(cli, &args.socket)?;
+            let path = path(&args.pool, "policy");
+            let view: PolicyView = client::get(&socket, &path, "show the policy").await?;
+            match cli.format {
+                Format::Json => output::json(&view)?,
+                Format::Human => output::write(toml_of(&view).as_bytes())?,
+            }
+            Ok(Exit::Ok)
+        }
+        PolicyCommand::Set(args) => {
+            let socket = client::socket(cli, &args.socket)?;
+            let body = body(args)?;
+            let method = match args.file {
+                Some(_) => Method::PUT,
+                None => Method::PATCH,
+            };
+            let path = path(&args.pool, &below(args.dry_run));
+            change(cli, &socket, method, &path, &body).await
+        }
+        PolicyCommand::Reset(args) => {
+            let socket = client::socket(cli, &args.socket)?;
+            let path = path(&args.pool, &below(args.dry_run));
+            change(cli, &socket, Method::DELETE, &path, &Map::new()).await
+        }
+    }
+}
+
+fn below(is_trial: bool) -> String {
+    match is_trial {
+        true => "policy?dry_run=true".to_owned(),
+        false => "policy".to_owned(),
+    }
+}
+
+async fn change(
+    cli: &Cli,
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &Map<String, Value>,
+) -> Result<Exit, Failure> {
+    let operation = "set the policy";
+    let change: Result<PolicyChange, _> =
+        client::act(socket, method, path, body, PATIENCE, operation).await;
+    let change = match change {
+        Ok(change) => change,
+        Err(error) => {
+            if let ClientError::Refused { refusal, .. } = &error
+                && refusal.problems.len() > 1
+            {
+                for problem in &refusal.problems {
+                    output::tell(format!("{}\n", Escaped(problem)).as_bytes());
+                }
+            }
+            return Err(error.into());
+        }
+    };
+    match cli.format {
+        Format::Json => output::json(&change)?,
+        Format::Human => output::write(text_of(&change).as_bytes())?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// The keys that are typed, over those of the file.
+fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
+    let mut body = Map::new();
+    if let Some(file) = &args.file {
+        body = from_file(file)?;
+    }
+    for pair in &args.keys {
+        let Some((key, value)) = pair.split_once('=') else {
+            let error = anyhow::anyhow!("take {pair:?} for KEY=VALUE");
+            return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
+        };
+        let (table, name) = match key.trim().split_once('.') {
+            Some((table, name)) => (table, name),
+            None if OF_SCALING.contains(&key.trim()) => ("scaling", key.trim()),
+            None => ("policy", key.trim()),
+        };
+        let inner = body.entry(table).or_insert_with(|| Map::new().into());
+        match inner.as_object_mut() {
+            Some(inner) => drop(inner.insert(name.to_owned(), value_of(value)?)),
+            None => {
+                let error = anyhow::anyhow!("take {key} for a key: {table} is no table");
+                return Err(Failure::new(Exit::Usage, error));
+            }
+        }
+    }
+    Ok(body)
+}
+
+/// A file's keys, each in its table.
+fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let bad = |error: anyhow::Error| Failure::new(Exit::BadConfiguration, error);
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read {}", file.display()))
+        .map_err(bad)?;
+    let table: toml::Table = text
+        .parse()
+        .with_context(|| format!("read {} as TOML", file.display()))
+        .map_err(bad)?;
+    let mut body = Map::new();
+    for (key, value) in table {
+        let value = json_of(value).map_err(bad)?;
+        let table = match key.as_str() {
+            "policy" | "scaling" if value.is_object() => {
+                let inner = body.entry(key).or_insert_with(|| Map::new().into());
+                if let (Some(inner), Value::Object(keys)) = (inner.as_object_mut(), value) {
+                    inner.extend(keys);
+                }
+                continue;
+            }
+            key if OF_SCALING.contains(&key) => "scaling",
+            _ => "policy",
+        };
+        let inner = body.entry(table).or_insert_with(|| Map::new().into());
+        if let Some(inner) = inner.as_object_mut() {
+            inner.insert(key, value);
+        }
+    }
+    Ok(body)
+}
+
+/// A value as it is typed: TOML, or else a text without quotes.
+fn value_of(text: &str) -> Result<Value, Failure> {
+    let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
+    let parsed = parsed.filter(|table| table.len() == 1);
+    match parsed.and_then(|mut table| table.remove("value")) {
+        Some(value) => json_of(value).map_err(|error| Failure::new(Exit::Usage, error)),
+        None => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn json_of(value: toml::Value) -> anyhow::Result<Value> {
+    serde_json::to_value(value).context("take a value that JSON does not have")
+}
+
+/// The policy as TOML that `set --file` takes, with the origin of each key behind it.
+fn toml_of(view: &PolicyView) -> String {
+    let (name, words) = (Escaped(view.name.as_str()), Escaped(&view.text));
+    let mut text = format!("{DIM}# {name}: {words}{DIM:#}\n");
+    if let Some(whom) = &view.by_hand {
+        let since = whom.since.strftime("%Y-%m-%d %H:%M:%SZ");
+        let by = Escaped(&whom.by);
+        let _ = writeln!(
+            text,
+            "{BY_HAND}# set by hand by {by} since {since}{BY_HAND:#}"
+        );
+    }
+    for line in view.toml.lines() {
+        // A value may have a # of its own; the origin's is the last.
+        let _ = match line.rsplit_once("  # ") {
+            Some((key, origin)) => {
+                let style = if origin == Origin::ByHand.as_str() {
+                    BY_HAND
+                } else {
+                    DIM
+                };
+                writeln!(
+                    text,
+                    "{}  {style}# {}{style:#}",
+                    Escaped(key),
+                    Escaped(origin)
+                )
+            }
+            None => writeln!(text, "{}", Escaped(line)),
+        };
+    }
+    text
+}
+
+/// What a change comes to, for a person.
+fn text_of(change: &PolicyChange) -> String {
+    let mut text = String::new();
+    let name = Escaped(change.policy.name.as_str());
+    let _ = match (change.applied, change.changes.is_empty()) {
+        (_, true) => writeln!(text, "{name}: nothing changes"),
+        (true, _) => writeln!(text, "{name}: set by hand, from the next reconcile on"),
+        (false, _) => writeln!(text, "{name}: this would change"),
+    };
+    for change in &change.changes {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (before, after) = (shown(&change.before), shown(&change.after));
+        let line = format!("{}: {before} -> {after}", change.key);
+        let _ = writeln!(text, "  {}", Escaped(&line));
+    }
+    for (word, outlook) in [("before", &change.before), ("after", &change.after)] {
+        let Outlook {
+            policy,
+            demand,
+            workers,
+            why,
+        } = outlook;
+        let line = format!("{workers} workers for {demand} jobs ({why}); {policy}");
+        let _ = writeln!(text, "  {DIM}{word}:{DIM:#} {}", Escaped(&line));
+    }
+    for warning in &change.warnings {
+        let _ = writeln!(text, "  {BY_HAND}warning:{BY_HAND:#} {}", Escaped(warning));
+    }
+    if let Some(why) = &change.not_stored {
+        let _ = writeln!(text, "  not kept for the next start: {}", Escaped(why));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn args(keys: &[&str], file: Option<&Path>) -> PolicySetArgs {
+        PolicySetArgs {
+            pool: "a".to_owned(),
+            keys: keys.iter().map(|key| key.to_string()).collect(),
+            file: file.map(Path::to_owned),
+            dry_run: false,
+            socket: super::super::args::SocketArgs { socket: None },
+        }
+    }
+
+    #[test]
+    fn a_typed_text_needs_no_quotes_and_a_key_of_scaling_no_table() {
+        let keys = [
+            "kind=fixed",
+            "workers=5",
+            "down_window=30s",
+            "scaling.up_step=3",
+            "policy.max=9",
+        ];
+        let body = body(&args(&keys, None)).unwrap();
+        let wanted = json!({
+            "policy": {"kind": "fixed", "workers": 5, "max": 9},
+            "scaling": {"down_window": "30s", "up_step": 3},
+        });
+        assert_eq!(Value::Object(body), wanted);
+        let steps = super::body(&args(&["steps=[[1, 1], [100, 10]]"], None)).unwrap();
+        assert_eq!(steps["policy"]["steps"], json!([[1, 1], [100, 10]]));
+        let failure = super::body(&args(&["max"], None)).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_file_has_tables_or_keys_alone_and_typed_keys_win_over_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy.toml");
+        for text in [
+            "[policy]\njobs_per_worker = 2\nmax = 3\n[scaling]\nup_step = 4\n",
+            "jobs_per_worker = 2\nmax = 3\nup_step = 4\n",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let body = body(&args(&["max=9"], Some(&file))).unwrap();
+            let wanted =
+                json!({"policy": {"jobs_per_worker": 2, "max": 9}, "scaling": {"up_step": 4}});
+            assert_eq!(Value::Object(body), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_toml_that_set_takes() {
+        let view: PolicyView = serde_json::from_value(json!({
+            "name": "a", "text": "one worker for each 2 jobs, 1 to 50 workers",
+            "policy": {"kind": "backlog", "jobs_per_worker": 2, "min_active": 1, "max": 50},
+            "scaling": {"up_step": 100, "down_window": {"secs": 10, "nanos": 0}, "down_step": 100},
+            "keys": [],
+            "toml": "[policy]\nkind = \"backlog\"    # default\njobs_per_worker = 2  # set by hand\n",
+            "by_hand": {"by": "root", "since": "2026-01-02T03:04:05Z"}
+        }))
+        .unwrap();
+        let text = anstream::adapter::strip_str(&toml_of(&view)).to_string();
+        insta::assert_snapshot!(text);
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["policy"]["jobs_per_worker"].as_integer(), Some(2));
+    }
+}

@@ -1,0 +1,258 @@
+//! `tidegate pause`, `resume`, `flush`, `scale` and `reload`: orders to a running supervisor.
+
+use std::{fmt::Write, time::Duration};
+
+use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use super::{
+    args::{
+        Cli, Format,
+        steer::{FlushArgs, PauseArgs, PoolsArgs, ReloadArgs, ResumeArgs, ScaleArgs},
+    },
+    client::{self, ClientError},
+};
+use crate::output::{self, Exit, Failure};
+use tidegate::{
+    api::v1::{self, Reloaded, Steered, Workers},
+    escape::Escaped,
+};
+
+/// How long an order may take: a reconcile waits for the broker to tell the queue's depth.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a reload may take: jobs' cgroups may have to go first.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> {
+    let body = v1::Pause {
+        span: args.span,
+        shrinking: args.shrinking,
+    };
+    let done = match args.shrinking {
+        true => "does not shrink",
+        false => "paused",
+    };
+    each(cli, &args.pools, "pause", &body, |_| done.to_owned()).await
+}
+
+pub(super) async fn resume(cli: &Cli, args: &ResumeArgs) -> Result<Exit, Failure> {
+    let body = v1::Resume {
+        shrinking: args.shrinking,
+    };
+    let done = match args.shrinking {
+        true => "may shrink",
+        false => "resumed",
+    };
+    each(cli, &args.pools, "resume", &body, |_| done.to_owned()).await
+}
+
+pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> {
+    let body = v1::Flush { busy: args.busy };
+    let done = |steered: &Steered| match steered.runners_stopped {
+        1 => "1 runner stopped".to_owned(),
+        runners => format!("{runners} runners stopped"),
+    };
+    each(cli, &args.pools, "flush", &body, done).await
+}
+
+pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, &args.socket)?;
+    let path = path(&args.pool, "scale");
+    let body = v1::Scale {
+        workers: args.workers,
+    };
+    let operation = "scale the pool";
+    let steered: Steered =
+        client::act(&socket, Method::PUT, &path, &body, PATIENCE, operation).await?;
+    match cli.format {
+        Format::Json => output::json(&steered)?,
+        Format::Human => {
+            let done = match args.workers {
+                Workers::Auto => "scales by its policy".to_owned(),
+                Workers::Count(workers) => {
+                    let expected = steered.pool.status.expected;
+                    match expected == workers {
+                        true => format!("pinned to {workers} workers"),
+                        false => {
+                            format!("pinned to {workers} workers, of which it may have {expected}")
+                        }
+                    }
+                }
+            };
+            output::write(line(&steered, &done).as_bytes())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, &args.socket)?;
+    let (path, operation) = ("/api/v1/reload", "reload the configuration");
+    let body = v1::Nothing {};
+    let reloaded: Result<Reloaded, _> = client::act(
+        &socket,
+        Method::POST,
+        path,
+        &body,
+        RELOAD_PATIENCE,
+        operation,
+    )
+    .await;
+    let reloaded = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(ClientError::Refused {
+            refusal,
+            status,
+            operation,
+        }) => {
+            for problem in &refusal.problems {
+                output::tell(format!("{}\n", Escaped(problem)).as_bytes());
+            }
+            if cli.format == Format::Json {
+                output::json(&refusal)?;
+            }
+            return Err(ClientError::Refused {
+                refusal,
+                status,
+                operation,
+            }
+            .into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match cli.format {
+        Format::Json => output::json(&reloaded)?,
+        Format::Human => output::write(of_reload(&reloaded).as_bytes())?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn of_reload(reloaded: &Reloaded) -> String {
+    let mut text = format!("{}: taken over, ", Escaped(&reloaded.file));
+    let _ = match reloaded.pools {
+        1 => write!(text, "1 pool"),
+        pools => write!(text, "{pools} pools"),
+    };
+    for (word, names) in [
+        ("added", &reloaded.added),
+        ("changed", &reloaded.changed),
+        ("removed", &reloaded.removed),
+    ] {
+        if !names.is_empty() {
+            let _ = write!(text, "; {word} {}", Escaped(&names.join(", ")));
+        }
+    }
+    text.push('\n');
+    if !reloaded.needs_restart.is_empty() {
+        let keys = reloaded.needs_restart.join(", ");
+        let _ = writeln!(text, "changes of {keys} take effect at the next start");
+    }
+    text
+}
+
+/// Gives an order to each of the pools, and says what it came to. The first refusal ends it.
+async fn each(
+    cli: &Cli,
+    pools: &PoolsArgs,
+    act: &'static str,
+    body: &impl Serialize,
+    done: impl Fn(&Steered) -> String,
+) -> Result<Exit, Failure> {
+    let socket = client::socket(cli, &pools.socket)?;
+    let mut all = Vec::new();
+    for name in names(&socket, pools).await? {
+        let path = path(&name, act);
+        let operation = operation(act);
+        let steered: Steered =
+            client::act(&socket, Method::POST, &path, body, PATIENCE, operation).await?;
+        if cli.format == Format::Human {
+            output::write(line(&steered, &done(&steered)).as_bytes())?;
+        }
+        all.push(steered);
+    }
+    if cli.format == Format::Json {
+        output::json(&all)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The pools that are meant. Each is known to the supervisor: else nothing is done at all.
+pub(super) async fn names(
+    socket: &std::path::Path,
+    args: &PoolsArgs,
+) -> Result<Vec<String>, Failure> {
+    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+    let known = pools.into_iter().map(|pool| pool.status.name.to_string());
+    let known: Vec<String> = known.collect();
+    if args.all {
+        return Ok(known);
+    }
+    match args.pools.iter().find(|pool| !known.contains(pool)) {
+        None => Ok(args.pools.clone()),
+        Some(stranger) => Err(no_such_pool(stranger)),
+    }
+}
+
+/// The failure where the supervisor has no such pool.
+pub(super) fn no_such_pool(name: &str) -> Failure {
+    let error = anyhow::anyhow!("find a pool named {name}");
+    Failure::new(Exit::Unexpected, error).hint("`tidegate status` names the pools")
+}
+
+/// A path of a pool.
+pub(super) fn path(pool: &str, below: &str) -> String {
+    let pool = utf8_percent_encode(pool, NON_ALPHANUMERIC);
+    format!("/api/v1/pools/{pool}/{below}")
+}
+
+fn operation(act: &str) -> &'static str {
+    match act {
+        "pause" => "pause the pool",
+        "resume" => "resume the pool",
+        "flush" => "flush the pool",
+        _ => "steer the pool",
+    }
+}
+
+/// One pool, in a line or two.
+pub(super) fn line(steered: &Steered, done: &str) -> String {
+    let status = &steered.pool.status;
+    let mut text = format!("{}: {done}", Escaped(status.name.as_str()));
+    if !steered.changed {
+        text.push_str(", as before");
+    }
+    text.push('\n');
+    for order in status.orders.to_string().lines() {
+        let _ = writeln!(text, "  {}", Escaped(order));
+    }
+    if let Some(why) = &steered.not_stored {
+        let _ = writeln!(text, "  not kept for the next start: {}", Escaped(why));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_a_reload_came_to() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let reloaded = Reloaded {
+            file: "tidegate.toml".to_owned(),
+            pools: 3,
+            added: names(&["a"]),
+            removed: Vec::new(),
+            changed: names(&["b", "c\u{1b}"]),
+            needs_restart: names(&["http"]),
+        };
+        let text = of_reload(&reloaded);
+        assert_eq!(
+            text,
+            "tidegate.toml: taken over, 3 pools; added a; changed b, c\\u{1b}\n\
+             changes of http take effect at the next start\n"
+        );
+    }
+}

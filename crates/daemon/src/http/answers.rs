@@ -1,0 +1,47 @@
+//! Answers that several routes give: what went wrong, and its count.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use tidegate::{
+    api::v1,
+    decide::PoolName,
+    run::{SupervisorError, metrics},
+};
+
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
+    let error = message.to_owned();
+    let why = v1::Refusal {
+        error,
+        ..v1::Refusal::default()
+    };
+    refusal(status, why)
+}
+
+pub(super) fn refusal(status: StatusCode, why: v1::Refusal) -> Response {
+    (status, Json(why)).into_response()
+}
+
+pub(super) fn no_such_pool(name: &PoolName) -> Response {
+    error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
+}
+
+/// The answer where the supervisor could not do it.
+pub(super) fn failed(name: &PoolName, failed: &SupervisorError) -> Response {
+    let status = match failed {
+        SupervisorError::NoSuchPool(_) => return no_such_pool(name),
+        SupervisorError::Refused { why, .. } => {
+            return error(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string());
+        }
+        SupervisorError::Ending | SupervisorError::Ended(_) => StatusCode::CONFLICT,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    error(status, &format!("failed to {failed}"))
+}
+
+pub(super) fn count(act: &'static str, outcome: &'static str) {
+    metrics::steered(act, outcome);
+}

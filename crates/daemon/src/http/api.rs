@@ -1,0 +1,36 @@
+//! What every route is given, and what a route is.
+
+use std::sync::Arc;
+
+use axum::routing::MethodRouter;
+
+use super::{control::Control, live::Live};
+use crate::{
+    actions::Actions, failures::Failures, history::History, reloads::Reloads,
+    telemetry::prometheus::Prometheus,
+};
+use tidegate::run::Supervisor;
+
+/// What the routes read.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The pools.
+    pub supervisor: Supervisor,
+    /// The recorder behind `/metrics`.
+    pub prometheus: Prometheus,
+    /// What became of reading the configuration again.
+    pub reloads: Reloads,
+    /// The daemon as a whole.
+    pub control: Arc<dyn Control>,
+    /// The source of the event stream.
+    pub live: Live,
+    /// The last hour of every pool.
+    pub history: History,
+    /// The last failures of every pool.
+    pub failures: Failures,
+    /// What was done by hand.
+    pub actions: Actions,
+}
+
+/// A route: its path, its methods, and what serves them.
+pub(super) type Route = (&'static str, &'static [&'static str], MethodRouter<Api>);

@@ -1,0 +1,134 @@
+//! The body of a request, within bounds of size and time, and read as what the route wants.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequest, Request},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::time;
+
+use super::answers::error;
+
+/// Most that a body may have: a policy is a few hundred bytes.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// How long a client may take to send one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON body. None at all stands for `{}`.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, BODY_BYTES).collect();
+        let body = match time::timeout(BODY_TIMEOUT, body).await {
+            Err(_) => {
+                let what = "the body did not arrive within 10 s";
+                return Err(error(StatusCode::REQUEST_TIMEOUT, what));
+            }
+            Ok(Err(failed)) if failed.is::<http_body_util::LengthLimitError>() => {
+                let what = "the body is longer than 64 KiB";
+                return Err(error(StatusCode::PAYLOAD_TOO_LARGE, what));
+            }
+            Ok(Err(_)) => {
+                let what = "the body could not be read";
+                return Err(error(StatusCode::BAD_REQUEST, what));
+            }
+            Ok(Ok(body)) => body.to_bytes(),
+        };
+        let text: &[u8] = match &*body {
+            [] => b"{}",
+            body if is_json(&head.headers) => body,
+            // A page of another origin can make a browser send other types without asking first.
+            _ => {
+                let what = "the body must have Content-Type: application/json";
+                return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, what));
+            }
+        };
+        // By way of a map: an array would do for a struct otherwise.
+        serde_json::from_slice::<Map<String, Value>>(text)
+            .and_then(|map| T::deserialize(Value::Object(map)))
+            .map(Self)
+            .map_err(|why| {
+                let what = format!("the body is not as it should be: {why}");
+                error(StatusCode::BAD_REQUEST, &what)
+            })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body as Bytes, BodyDataStream};
+    use futures_util::stream;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Asked {
+        workers: u32,
+    }
+
+    async fn read(kind: Option<&str>, body: impl Into<Bytes>) -> Result<Asked, StatusCode> {
+        let mut request = Request::builder();
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request.body(body.into()).unwrap();
+        let read = Body::<Asked>::from_request(request, &()).await;
+        read.map(|body| body.0)
+            .map_err(|response| response.status())
+    }
+
+    #[tokio::test]
+    async fn takes_json_or_nothing_and_says_what_else_is_wrong() {
+        let json = Some("application/json; charset=utf-8");
+        assert_eq!(
+            read(json, r#"{"workers": 3}"#).await,
+            Ok(Asked { workers: 3 })
+        );
+        assert_eq!(read(None, "").await, Ok(Asked::default()));
+        let bad = Err(StatusCode::BAD_REQUEST);
+        for body in ["{", "[]", r#"{"worker": 3}"#, r#"{"workers": "three"}"#] {
+            assert_eq!(read(json, body).await, bad, "{body}");
+        }
+        for kind in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+        ] {
+            let refused = Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            assert_eq!(read(kind, r#"{"workers": 3}"#).await, refused, "{kind:?}");
+        }
+        let long = format!("{{{}}}", " ".repeat(BODY_BYTES));
+        assert_eq!(read(json, long).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn does_not_wait_for_a_body_that_does_not_come() {
+        let never: BodyDataStream =
+            Bytes::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>())
+                .into_data_stream();
+        let body = Bytes::from_stream(never);
+        let read = read(Some("application/json"), body).await;
+        assert_eq!(read, Err(StatusCode::REQUEST_TIMEOUT));
+    }
+}

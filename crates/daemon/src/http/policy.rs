@@ -1,0 +1,266 @@
+//! A pool's policy: shown with the origin of each key, and changed by hand as `check` allows.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    answers::{count, error, failed, no_such_pool, refusal},
+    api::Api,
+    body::Body,
+    caller::Caller,
+    steer::{as_typed, done},
+};
+use tidegate::{
+    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
+    config::{
+        PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
+        policy_toml,
+    },
+    decide::{By, ByHand, Order, Policy, PoolName, SetPolicy},
+};
+
+pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    let Ok(settings) = api.supervisor.settings(&name) else {
+        return no_such_pool(&name);
+    };
+    let by_hand = by_hand(&api, &name);
+    let set = by_hand.as_ref().map(|order| &order.what);
+    let keys = policy_keys(&settings, set);
+    Json(view(&settings, by_hand.as_ref(), keys)).into_response()
+}
+
+/// Sets these keys by hand, and no others.
+pub(super) async fn put(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<PoolName>,
+    uri: Uri,
+    body: Body<Map<String, Value>>,
+) -> Response {
+    change(&api, caller, &name, &uri, Wish::These(body.0)).await
+}
+
+/// Sets these keys by hand too.
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<PoolName>,
+    uri: Uri,
+    body: Body<Map<String, Value>>,
+) -> Response {
+    change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
+}
+
+/// Lets go of every key that was set by hand.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<PoolName>,
+    uri: Uri,
+) -> Response {
+    change(&api, caller, &name, &uri, Wish::None).await
+}
+
+/// What is to be set by hand.
+enum Wish {
+    These(Map<String, Value>),
+    TheseToo(Map<String, Value>),
+    None,
+}
+
+async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wish) -> Response {
+    let Ok(is_trial) = is_trial(uri) else {
+        let what = "the query may be dry_run=true or dry_run=false";
+        return error(StatusCode::BAD_REQUEST, what);
+    };
+    let (Some(status), Ok(settings)) = (api.supervisor.pool(name), api.supervisor.settings(name))
+    else {
+        return no_such_pool(name);
+    };
+    let old = by_hand(api, name);
+    let set = old.as_ref().map(|order| &order.what);
+    let (under, body) = match wish {
+        Wish::These(body) => (None, Some(body)),
+        Wish::TheseToo(body) => (set, Some(body)),
+        Wish::None => (None, None),
+    };
+    let changed = body.map(|body| {
+        let change = PolicyChange::Json(Value::Object(body));
+        change_policy(&settings, under, &change)
+    });
+    let changed = match changed.transpose() {
+        Ok(changed) => changed,
+        Err(problems) => {
+            count("policy", "refused");
+            return refused(&problems);
+        }
+    };
+    let before = policy_keys(&settings, set);
+    let (after, new, warnings) = match changed {
+        Some(changed) => (changed.keys, Some(changed.set), changed.warnings),
+        None => (policy_keys(&settings, None), None, Vec::new()),
+    };
+    let policy_of = |set: Option<&SetPolicy>| match set {
+        Some(set) => set.policy.clone(),
+        None => settings.policy.clone(),
+    };
+    let mut answer = v1::PolicyChange {
+        applied: !is_trial,
+        changes: changes(&before, &after),
+        before: outlook(&policy_of(set), status.demand),
+        after: outlook(&policy_of(new.as_ref()), status.demand),
+        warnings: warnings.iter().map(words).collect(),
+        not_stored: None,
+        policy: view_of(&settings, new.as_ref(), None, after.clone()),
+    };
+    if is_trial {
+        return Json(answer).into_response();
+    }
+    let order = match new {
+        Some(set) => Order::SetPolicy(Box::new(set)),
+        None => Order::ResetPolicy,
+    };
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
+        Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
+            answer.not_stored = steered.not_stored;
+            answer.policy = view(&settings, steered.orders.policy.as_ref(), after);
+            Json(answer).into_response()
+        }
+        Err(error) => failed(name, &error),
+    }
+}
+
+fn by_hand(api: &Api, name: &PoolName) -> Option<ByHand<SetPolicy>> {
+    let mut orders = api.supervisor.orders();
+    orders.remove(name).and_then(|orders| orders.policy)
+}
+
+fn view(
+    settings: &PoolSettings,
+    by_hand: Option<&ByHand<SetPolicy>>,
+    keys: Vec<PolicyKey>,
+) -> PolicyView {
+    let set = by_hand.map(|order| &order.what);
+    let whom = by_hand.map(|order| ByWhom {
+        by: order.by.to_string(),
+        since: order.since,
+    });
+    view_of(settings, set, whom, keys)
+}
+
+fn view_of(
+    settings: &PoolSettings,
+    set: Option<&SetPolicy>,
+    by_hand: Option<ByWhom>,
+    keys: Vec<PolicyKey>,
+) -> PolicyView {
+    let (policy, scaling) = match set {
+        Some(set) => (set.policy.clone(), set.scaling),
+        None => (settings.policy.clone(), settings.scaling),
+    };
+    PolicyView {
+        name: settings.name.clone(),
+        text: policy.to_string(),
+        policy,
+        scaling,
+        toml: policy_toml(&keys),
+        keys,
+        by_hand,
+    }
+}
+
+fn changes(before: &[PolicyKey], after: &[PolicyKey]) -> Vec<KeyChange> {
+    let value = |keys: &[PolicyKey], key: &str| {
+        let mut keys = keys.iter();
+        keys.find(|found| found.key == key)
+            .map(|found| found.value.clone())
+    };
+    let mut names: Vec<&String> = Vec::new();
+    for key in before.iter().chain(after).map(|key| &key.key) {
+        if !names.contains(&key) {
+            names.push(key);
+        }
+    }
+    let changes = names.into_iter().map(|key| KeyChange {
+        key: key.clone(),
+        before: value(before, key),
+        after: value(after, key),
+    });
+    changes
+        .filter(|change| change.before != change.after)
+        .collect()
+}
+
+fn outlook(policy: &Policy, demand: u64) -> Outlook {
+    let wanted = policy.workers_for(demand).min(policy.max);
+    Outlook {
+        policy: policy.to_string(),
+        demand,
+        workers: match demand {
+            0 => 0,
+            _ => wanted.max(policy.min_active),
+        },
+        why: policy.reason_for(demand),
+    }
+}
+
+/// Whether the change is only tried.
+fn is_trial(uri: &Uri) -> Result<bool, ()> {
+    match uri.query() {
+        None | Some("" | "dry_run=false") => Ok(false),
+        Some("dry_run=true" | "dry_run") => Ok(true),
+        Some(_) => Err(()),
+    }
+}
+
+fn refused(problems: &Problems) -> Response {
+    let lines: Vec<String> = problems.iter().map(words).collect();
+    let error = match &lines[..] {
+        [one] => one.clone(),
+        [first, ..] => format!("{first} (and {} more)", lines.len() - 1),
+        [] => "the policy cannot be used".to_owned(),
+    };
+    let why = v1::Refusal {
+        error,
+        problems: lines,
+    };
+    refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
+}
+
+/// A problem without its place: there is but the request.
+fn words(problem: &Problem) -> String {
+    let Problem {
+        key, found, fix, ..
+    } = problem;
+    match key.is_empty() {
+        true => format!("found {found}, {fix}"),
+        false => format!("{key}: found {found}, {fix}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_is_asked_for_in_the_query() {
+        for (uri, trial) in [
+            ("/p", Ok(false)),
+            ("/p?dry_run=true", Ok(true)),
+            ("/p?dry_run=false", Ok(false)),
+            ("/p?dryrun=true", Err(())),
+            ("/p?dry_run=maybe", Err(())),
+        ] {
+            assert_eq!(is_trial(&uri.parse().unwrap()), trial, "{uri}");
+        }
+    }
+}

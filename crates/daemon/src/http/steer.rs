@@ -1,0 +1,255 @@
+//! Steering: the routes that change something. Each gives one order to one pool and answers with what that came to.
+//!
+//! Who may is the guard's to say, what an order means is the library's. Here a request becomes an order.
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use jiff::Timestamp;
+
+use super::{
+    answers::{count, error, failed, no_such_pool, refusal},
+    api::{Api, Route},
+    body::Body,
+    caller::Caller,
+    policy,
+};
+use tidegate::{
+    api::v1::{self, Span, Workers},
+    decide::{By, EventKind, JobId, Order, PoolName, ReconcileResult},
+    run::{FlushMode, Stopping},
+};
+
+/// The routes here, as [`routes::table`](super::routes::table) has them.
+pub(super) fn table() -> [Route; 8] {
+    [
+        ("/api/v1/reload", &["post"], post(reload)),
+        ("/api/v1/pools/{pool}/pause", &["post"], post(pause)),
+        ("/api/v1/pools/{pool}/resume", &["post"], post(resume)),
+        ("/api/v1/pools/{pool}/drain", &["post"], post(drain)),
+        ("/api/v1/pools/{pool}/flush", &["post"], post(flush)),
+        ("/api/v1/pools/{pool}/scale", &["put"], put(scale)),
+        (
+            "/api/v1/pools/{pool}/policy",
+            &["get", "put", "patch", "delete"],
+            get(policy::get)
+                .put(policy::put)
+                .patch(policy::patch)
+                .delete(policy::delete),
+        ),
+        ("/api/v1/pools/{pool}/jobs/{id}/stop", &["post"], post(stop)),
+    ]
+}
+
+/// What a path under the API does, for the count of those that are refused.
+pub(super) fn act_of(path: &str) -> Option<&'static str> {
+    let last = path.rsplit('/').next()?;
+    let acts = [
+        "pause", "resume", "drain", "flush", "scale", "policy", "reload", "stop",
+    ];
+    let act = acts.into_iter().find(|act| *act == last)?;
+    Some(if act == "stop" { "stop_job" } else { act })
+}
+
+type Pool = (State<Api>, Extension<Caller>, Path<PoolName>);
+
+async fn pause(
+    (State(api), Extension(caller), Path(name)): Pool,
+    body: Body<v1::Pause>,
+) -> Response {
+    let v1::Pause { span, shrinking } = body.0;
+    let until = match span.map(end_of).transpose() {
+        Ok(until) => until,
+        Err(response) => return response,
+    };
+    let order = match shrinking {
+        true => Order::ForbidShrinking { until },
+        false => Order::Pause { until },
+    };
+    steer(&api, caller, &name, order).await
+}
+
+async fn resume(
+    (State(api), Extension(caller), Path(name)): Pool,
+    body: Body<v1::Resume>,
+) -> Response {
+    let order = match body.0.shrinking {
+        true => Order::AllowShrinking,
+        false => Order::Resume,
+    };
+    steer(&api, caller, &name, order).await
+}
+
+async fn drain(
+    (State(api), Extension(caller), Path(name)): Pool,
+    _: Body<v1::Nothing>,
+) -> Response {
+    steer(&api, caller, &name, Order::Drain).await
+}
+
+async fn scale(
+    (State(api), Extension(caller), Path(name)): Pool,
+    body: Body<v1::Scale>,
+) -> Response {
+    let order = match body.0.workers {
+        Workers::Auto => Order::Unpin,
+        Workers::Count(workers) => Order::Pin { workers },
+    };
+    steer(&api, caller, &name, order).await
+}
+
+async fn flush(
+    (State(api), Extension(caller), Path(name)): Pool,
+    body: Body<v1::Flush>,
+) -> Response {
+    let mode = match body.0.busy {
+        true => FlushMode::All,
+        false => FlushMode::Idle,
+    };
+    match api.supervisor.flush(&name, mode).await {
+        Ok(result) => {
+            let stopped = runners_stopped(&result);
+            count("flush", if stopped > 0 { "changed" } else { "unchanged" });
+            let by = caller.name().await;
+            api.actions
+                .add(Some(&name), "flush", &by, done(stopped > 0));
+            tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "pool is steered by hand");
+            answer(&api, &name, stopped > 0, &result, None)
+        }
+        Err(error) => {
+            count("flush", "refused");
+            failed(&name, &error)
+        }
+    }
+}
+
+async fn stop(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((name, id)): Path<(PoolName, JobId)>,
+    body: Body<v1::StopJob>,
+) -> Response {
+    let v1::StopJob { then } = body.0;
+    let by = caller.name().await;
+    let stopping = Stopping {
+        then,
+        by: by.clone(),
+    };
+    match api.supervisor.stop_job(&name, &id, &stopping) {
+        Ok(0) => {
+            count("stop_job", "refused");
+            let what = format!("no job with this id runs in the pool {name}");
+            error(StatusCode::NOT_FOUND, &what)
+        }
+        Ok(stopped) => {
+            count("stop_job", "changed");
+            let act = format!("stop job {}, then {}", id.as_str(), then.as_str());
+            api.actions.add(Some(&name), &act, &by, done(true));
+            Json(v1::StoppedJobs { stopped, then }).into_response()
+        }
+        Err(error) => {
+            count("stop_job", "refused");
+            failed(&name, &error)
+        }
+    }
+}
+
+async fn reload(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: Body<v1::Nothing>,
+) -> Response {
+    let by = caller.name().await;
+    match api.control.reload().await {
+        Ok(reloaded) => {
+            count("reload", "changed");
+            api.actions.add(None, "reload", &by, "done");
+            Json(reloaded).into_response()
+        }
+        Err(why) => {
+            count("reload", "refused");
+            api.actions.add(None, "reload", &by, "refused");
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
+        }
+    }
+}
+
+/// What came of an order, for the log of actions.
+pub(super) fn done(changed: bool) -> &'static str {
+    match changed {
+        true => "done",
+        false => "it was so already",
+    }
+}
+
+/// An order as the log of actions has it: as it is typed.
+pub(super) fn as_typed(order: &Order) -> String {
+    match order {
+        Order::Pause { until: Some(until) } => format!("pause until {until}"),
+        Order::Pin { workers } => format!("scale {workers}"),
+        Order::Unpin => "scale auto".to_owned(),
+        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
+        Order::AllowShrinking => "resume --shrinking".to_owned(),
+        Order::SetPolicy(_) => "policy set".to_owned(),
+        Order::ResetPolicy => "policy reset".to_owned(),
+        order => order.act().to_owned(),
+    }
+}
+
+/// Gives an order, and answers with what it came to.
+async fn steer(api: &Api, caller: Caller, name: &PoolName, order: Order) -> Response {
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
+        Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
+            answer(
+                api,
+                name,
+                steered.changed,
+                &steered.result,
+                steered.not_stored,
+            )
+        }
+        Err(error) => failed(name, &error),
+    }
+}
+
+fn answer(
+    api: &Api,
+    name: &PoolName,
+    changed: bool,
+    result: &ReconcileResult,
+    not_stored: Option<String>,
+) -> Response {
+    // Between the order and now a reload may have removed it.
+    let Some(status) = api.supervisor.pool(name) else {
+        return no_such_pool(name);
+    };
+    Json(v1::Steered {
+        changed,
+        workers_diff: result.workers_diff,
+        runners_stopped: runners_stopped(result),
+        not_stored,
+        pool: api.reloads.view(status),
+    })
+    .into_response()
+}
+
+fn runners_stopped(result: &ReconcileResult) -> u64 {
+    let stopped = result.metric_stats.get(&EventKind::RunnerStop);
+    stopped.copied().unwrap_or_default()
+}
+
+/// When a length of time from now is over.
+fn end_of(Span(span): Span) -> Result<Timestamp, Response> {
+    Timestamp::now().checked_add(span).map_err(|_| {
+        let what = "the body is not as it should be: no calendar goes so far";
+        error(StatusCode::BAD_REQUEST, what)
+    })
+}

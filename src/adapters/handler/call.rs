@@ -1,0 +1,213 @@
+//! One call of a handler: its panics, its timeout, and its end when the supervisor wants one.
+//!
+//! Owns the future of the call. It does not know where the handler runs.
+
+use std::{
+    any::Any,
+    future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::runner::{
+    BoxError, Failure, FailureKind, Job, JobControl, JobEnd, JobTimes, JsonError, Outcome,
+};
+
+/// The clock's own limit is some way beyond this, and nobody waits so long.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLimits {
+    /// After which the handler is told to end; `None` is never.
+    pub(crate) timeout: Option<Duration>,
+    /// How long a handler that was told to end may go on.
+    pub(crate) kill_grace: Duration,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            timeout: None,
+            kill_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl CallLimits {
+    pub(super) fn times(self) -> JobTimes {
+        JobTimes {
+            timeout: self.timeout,
+            stop_grace: self.kill_grace,
+        }
+    }
+}
+
+/// Why we asked a handler to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Timeout,
+    Stop,
+}
+
+/// What a handler came to, if it came to anything.
+enum Returned {
+    Outcome(Result<Outcome, BoxError>),
+    Panicked(String),
+}
+
+/// Calls `handler` with a job, and says what became of it.
+pub(super) async fn call<H, F>(
+    handler: &H,
+    limits: CallLimits,
+    job: &Job,
+    control: &JobControl,
+) -> JobEnd
+where
+    H: Fn(Job) -> F,
+    F: Future<Output = Result<Outcome, BoxError>>,
+{
+    if control.kill.is_cancelled() || control.stop.is_cancelled() {
+        return JobEnd::Stopped;
+    }
+    control.started.notify();
+    // A token of its own: a handler that cancels it ends nothing but itself.
+    let token = job.cancelled().child_token();
+    let job = job.clone().cancelled_by(token.clone());
+    let mut call = match catch(|| handler(job)) {
+        Ok(future) => pin!(Some(future)),
+        Err(panic) => return job_end(Returned::Panicked(panic), None, limits),
+    };
+    let mut cause = None;
+    let returned = {
+        let mut stopped = pin!(control.stop.cancelled());
+        let mut killed = pin!(control.kill.cancelled());
+        // Far away, the timer costs nothing: it is registered when it is first polled, and a handler that does
+        // not wait is never asked twice.
+        let mut timer = pin!(sleep(limits.timeout.unwrap_or(FOREVER).min(FOREVER)));
+        loop {
+            tokio::select! {
+                biased;
+                returned = poll_caught(call.as_mut()) => break Some(returned),
+                () = &mut killed => break None,
+                () = &mut stopped, if cause.is_none() => cause = Some(Cause::Stop),
+                () = &mut timer => {
+                    if cause.is_some() {
+                        break None;
+                    }
+                    cause = Some(Cause::Timeout);
+                }
+            }
+            // Asked to end, by whichever came first.
+            token.cancel();
+            timer
+                .as_mut()
+                .reset(Instant::now() + limits.kill_grace.min(FOREVER));
+        }
+    };
+    // Its destructors are the handler's own code too.
+    let dropped = catch(|| call.set(None));
+    match (returned, dropped) {
+        (Some(returned), Ok(())) => job_end(returned, cause, limits),
+        (_, Err(panic)) => job_end(Returned::Panicked(panic), cause, limits),
+        (None, Ok(())) if cause == Some(Cause::Timeout) => JobEnd::Failed(timed_out(limits, None)),
+        (None, Ok(())) => JobEnd::Stopped,
+    }
+}
+
+fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobEnd {
+    match (returned, cause) {
+        // Also after it was asked to end: its word on its own work is the best there is.
+        (Returned::Outcome(Ok(outcome)), _) => match outcome {
+            Outcome::Done => JobEnd::Done { reply: None },
+            Outcome::Reply(reply) => JobEnd::Done { reply: Some(reply) },
+            Outcome::Retry { after } => JobEnd::Retry {
+                after,
+                failure: None,
+            },
+            Outcome::Reject { reason } => JobEnd::Rejected {
+                reason,
+                failure: None,
+            },
+        },
+        // No stop and no timeout has to do with what the message is.
+        (Returned::Outcome(Err(error)), _) if JsonError::is_within(&*error) => JobEnd::Rejected {
+            reason: chain(&error),
+            failure: None,
+        },
+        (_, Some(Cause::Stop)) => JobEnd::Stopped,
+        (Returned::Outcome(Err(error)), Some(Cause::Timeout)) => {
+            JobEnd::Failed(timed_out(limits, Some(&chain(&error))))
+        }
+        (Returned::Outcome(Err(error)), None) => JobEnd::Failed(Failure {
+            kind: FailureKind::Error,
+            message: chain(&error),
+            stderr_tail: None,
+        }),
+        (Returned::Panicked(panic), _) => JobEnd::Failed(Failure {
+            kind: FailureKind::Panic,
+            message: format!("panicked: {panic}"),
+            stderr_tail: None,
+        }),
+    }
+}
+
+fn timed_out(limits: CallLimits, then: Option<&str>) -> Failure {
+    let timeout = humantime::format_duration(limits.timeout.unwrap_or_default());
+    Failure {
+        kind: FailureKind::Timeout,
+        message: match then {
+            Some(then) => format!("ran longer than its timeout of {timeout}: {then}"),
+            None => format!("ran longer than its timeout of {timeout}"),
+        },
+        stderr_tail: None,
+    }
+}
+
+/// An error with its causes, as one line.
+fn chain(error: &BoxError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Polls the handler's future to its end, or to its panic.
+async fn poll_caught<F>(mut call: Pin<&mut Option<F>>) -> Returned
+where
+    F: Future<Output = Result<Outcome, BoxError>>,
+{
+    future::poll_fn(|cx| {
+        let call = call.as_mut().as_pin_mut();
+        let call = call.expect("the call is only dropped once it is no longer polled");
+        match catch(|| call.poll(cx)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Returned::Outcome(outcome)),
+            Err(panic) => Poll::Ready(Returned::Panicked(panic)),
+        }
+    })
+    .await
+}
+
+/// Runs the handler's code; a panic becomes its message. Unwind safety is the handler's own affair: it is `Fn`,
+/// and the future that panicked is never polled again.
+fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| panic_text(payload.as_ref()))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "without a message".to_owned()
+    }
+}

@@ -1,0 +1,567 @@
+//! A pool's policy and scaling, changed by hand: read and refused by the very code that reads the file's.
+//!
+//! A change is written as TOML beside the keys that it does not touch, and read as a configuration is. So every bound and
+//! every word of a problem is the same as those of `check`. Owns nothing, does no I/O.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    PoolSettings,
+    policy::{KINDS_KEYS, policy, scaling},
+    problem::{Place, Problem, Problems},
+    schema::{Document, Table, duration_text, quoted},
+};
+use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
+
+/// Where a key's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// It was not given.
+    Default,
+    /// The configuration file.
+    File,
+    /// An environment variable.
+    Environment,
+    /// The program that uses the library.
+    Program,
+    /// Someone set it by hand.
+    ByHand,
+}
+
+impl Origin {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Program => "program",
+            Self::ByHand => "set by hand",
+        }
+    }
+}
+
+/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
+pub type Origins = BTreeMap<String, Origin>;
+
+/// A key of `policy` or `scaling`, as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PolicyKey {
+    /// The key with its table: `policy.max`.
+    pub key: String,
+    /// Its value as TOML.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// What to change of a pool's `policy` and `scaling`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PolicyChange {
+    /// Keys and their values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
+    Arguments(Vec<String>),
+    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A table that is there replaces what there
+    /// was: a key that it does not have is at its default.
+    Toml {
+        /// The text.
+        text: String,
+        /// What messages call it.
+        origin: String,
+    },
+    /// The same keys as JSON. Keys that it does not have stay as they are.
+    Json(Value),
+}
+
+/// A change that can be made.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ChangedPolicy {
+    /// What to order: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
+    pub set: SetPolicy,
+    /// Every key as it is then.
+    pub keys: Vec<PolicyKey>,
+    /// What is hardly meant so.
+    pub warnings: Vec<Problem>,
+}
+
+/// Every key of a pool's `policy` and `scaling` as it is in force, with where it comes from.
+pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<PolicyKey> {
+    let (policy, scaling) = match by_hand {
+        Some(set) => (&set.policy, &set.scaling),
+        None => (&settings.policy, &settings.scaling),
+    };
+    let default_policy = Policy::new(policy.kind.clone());
+    let defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
+        .into_iter()
+        .collect();
+    let given = given(settings);
+    let keys = values(policy, scaling).into_iter().map(|(key, value)| {
+        let origin = match given.get(key) {
+            _ if by_hand.is_some_and(|set| set.keys.contains_key(key)) => Origin::ByHand,
+            // The file's own value, and not the default of a kind that was set by hand.
+            Some((given, origin)) if *given == value => *origin,
+            _ if by_hand.is_some_and(|set| set.keys.is_empty())
+                && defaults.get(key) != Some(&value) =>
+            {
+                Origin::ByHand
+            }
+            _ => Origin::Default,
+        };
+        PolicyKey {
+            key: key.to_owned(),
+            value,
+            origin,
+        }
+    });
+    keys.collect()
+}
+
+/// Keys as TOML, each with where it comes from.
+pub fn policy_toml(keys: &[PolicyKey]) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    let width = keys
+        .iter()
+        .map(|key| name_of(&key.key).len() + key.value.len() + 3);
+    let width = width.max().unwrap_or(0).min(48);
+    for key in keys {
+        let (of, name) = key.key.split_once('.').unwrap_or(("", &key.key));
+        if of != table {
+            let gap = if table.is_empty() { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}[{of}]");
+            table = of;
+        }
+        let line = format!("{name} = {}", key.value);
+        let _ = writeln!(text, "{line:width$}  # {}", key.origin.as_str());
+    }
+    text
+}
+
+/// Makes a change of a pool's policy, on top of what was set by hand before.
+///
+/// # Errors
+/// Everything that is wrong with it, as `check` says it.
+pub fn change_policy(
+    settings: &PoolSettings,
+    by_hand: Option<&SetPolicy>,
+    change: &PolicyChange,
+) -> Result<ChangedPolicy, Problems> {
+    let mut problems = Vec::new();
+    let change = match change {
+        PolicyChange::Arguments(arguments) => of_arguments(arguments, &mut problems),
+        PolicyChange::Toml { text, origin } => of_toml(text, origin, &mut problems),
+        PolicyChange::Json(value) => of_json(value, &mut problems),
+    };
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(set) = by_hand {
+        keys.extend(set.keys.clone());
+    }
+    keys.retain(|key, _| !change.replaces(key));
+    for entry in &change.entries {
+        keys.insert(entry.key.clone(), entry.value.clone());
+    }
+
+    // What is changed first, so that a problem there is found at its own line; then what stays.
+    let mut lines = Lines::default();
+    for entry in &change.entries {
+        lines.push(&entry.key, &entry.value, &entry.place);
+    }
+    let is_new = |key: &str| change.entries.iter().any(|entry| entry.key == key);
+    let stays = Place::File {
+        file: "the pool as it is".to_owned(),
+    };
+    let mut base: BTreeMap<String, String> = given(settings)
+        .into_iter()
+        .filter(|(key, _)| !change.replaces(key))
+        .map(|(key, (value, _))| (key.to_owned(), value))
+        .collect();
+    base.extend(keys.clone());
+    let kind = base.get("policy.kind").cloned();
+    for (key, value) in &base {
+        // Another kind's own keys go with it, unless they are part of the change: then they are a slip.
+        let is_foreign = KINDS_KEYS.iter().any(|(owner, own)| {
+            key.strip_prefix("policy.") == Some(own)
+                && kind.as_deref() != Some(quoted(owner).as_str())
+        });
+        if is_foreign && kind.is_some() && !is_new(key) {
+            keys.remove(key);
+        } else if !is_new(key) {
+            lines.push(key, value, &stays);
+        }
+    }
+
+    let (read, finished) = Document::read(&lines.text, "", &[], |root| {
+        let policy = policy(root);
+        let scaling = scaling(root);
+        if policy.is_sound() && settings.keep_warm > policy.value.max {
+            let fix = format!(
+                "write at least keep_warm, which is {}, or lower keep_warm",
+                settings.keep_warm
+            );
+            let found = policy.value.max.to_string();
+            root.problem(Problem::new(policy.place.clone(), "policy.max", found, fix));
+        }
+        (policy.value, scaling)
+    });
+    let placed = |problem| lines.placed(problem);
+    let problems: Vec<_> = finished.problems.into_iter().map(placed).collect();
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+    let (policy, scaling) = read;
+    let set = SetPolicy {
+        policy,
+        scaling,
+        keys,
+        over: Configured {
+            policy: settings.policy.clone(),
+            scaling: settings.scaling,
+        },
+    };
+    Ok(ChangedPolicy {
+        keys: policy_keys(settings, Some(&set)),
+        set,
+        warnings: finished.warnings.into_iter().map(placed).collect(),
+    })
+}
+
+/// Where the keys of a pool's table were given.
+pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
+    let keys = ALL_KEYS.iter().filter_map(|key| {
+        let origin = match pool.given_at(key)? {
+            Place::Variable { .. } => Origin::Environment,
+            _ => Origin::File,
+        };
+        Some(((*key).to_owned(), origin))
+    });
+    keys.collect()
+}
+
+const ALL_KEYS: [&str; 9] = [
+    "policy.kind",
+    "policy.jobs_per_worker",
+    "policy.workers",
+    "policy.steps",
+    "policy.min_active",
+    "policy.max",
+    "scaling.up_step",
+    "scaling.down_window",
+    "scaling.down_step",
+];
+
+fn name_of(key: &str) -> &str {
+    key.split_once('.').map_or(key, |(_, name)| name)
+}
+
+/// Each key with its value as TOML, in the order of the reference.
+fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
+    let (kind, own) = match &policy.kind {
+        PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
+        PolicyKind::Steps { steps } => {
+            let steps: Vec<_> = steps
+                .iter()
+                .map(|step| format!("[{}, {}]", step.demand, step.workers))
+                .collect();
+            ("steps", ("policy.steps", format!("[{}]", steps.join(", "))))
+        }
+        PolicyKind::Backlog { jobs_per_worker } => (
+            "backlog",
+            ("policy.jobs_per_worker", jobs_per_worker.to_string()),
+        ),
+        other => unreachable!("a kind of policy without keys: {other:?}"),
+    };
+    vec![
+        ("policy.kind", quoted(kind)),
+        own,
+        ("policy.min_active", policy.min_active.to_string()),
+        ("policy.max", policy.max.to_string()),
+        ("scaling.up_step", scaling.up_step.to_string()),
+        (
+            "scaling.down_window",
+            quoted(&duration_text(scaling.down_window)),
+        ),
+        ("scaling.down_step", scaling.down_step.to_string()),
+    ]
+}
+
+/// What the pool's own settings give: what the file or a variable has, and what a program set to something else than the
+/// default.
+fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
+    let default_policy = Policy::new(settings.policy.kind.clone());
+    let mut defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
+        .into_iter()
+        .collect();
+    // The default of the kind is `backlog` with 10 jobs: another kind, or number, was given.
+    defaults.extend(
+        values(&Policy::default(), &Scaling::default())
+            .into_iter()
+            .filter(|(key, _)| matches!(*key, "policy.kind" | "policy.jobs_per_worker")),
+    );
+    for (_, own) in KINDS_KEYS.iter().filter(|(kind, _)| *kind != "backlog") {
+        defaults.remove(format!("policy.{own}").as_str());
+    }
+    let values = values(&settings.policy, &settings.scaling).into_iter();
+    values
+        .filter_map(|(key, value)| {
+            let origin = match settings.policy_origins.get(key) {
+                Some(origin) => *origin,
+                None if defaults.get(key) == Some(&value) => return None,
+                None => Origin::Program,
+            };
+            Some((key, (value, origin)))
+        })
+        .collect()
+}
+
+/// Keys that are changed.
+#[derive(Debug, Default)]
+struct Change {
+    entries: Vec<Entry>,
+    /// Tables that are replaced whole.
+    whole: Vec<&'static str>,
+}
+
+impl Change {
+    fn replaces(&self, key: &str) -> bool {
+        let table = key.split_once('.').map_or("", |(table, _)| table);
+        self.whole.contains(&table)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: String,
+    place: Place,
+}
+
+/// A key as someone writes it, with its table.
+fn full(key: &str) -> String {
+    match key.split_once('.') {
+        Some(("policy" | "scaling", _)) => key.to_owned(),
+        _ => format!("policy.{key}"),
+    }
+}
+
+fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    if arguments.is_empty() {
+        let place = Place::Argument {
+            argument: "KEY=VALUE".to_owned(),
+        };
+        problems.push(Problem::new(
+            place,
+            "",
+            "nothing",
+            "write a key: jobs_per_worker=2",
+        ));
+    }
+    for argument in arguments {
+        let place = Place::Argument {
+            argument: argument.clone(),
+        };
+        let mut refuse = |found: &str, fix: &str| {
+            problems.push(Problem::new(place.clone(), "", found, fix));
+        };
+        let is_name = |name: &str| {
+            let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            !name.is_empty()
+                && name.chars().all(is_word)
+                && name.split('.').all(|part| !part.is_empty())
+        };
+        let Some((name, text)) = argument.split_once('=') else {
+            refuse("no =", "write KEY=VALUE: jobs_per_worker=2");
+            continue;
+        };
+        let (name, text) = (name.trim(), text.trim());
+        if !is_name(name) {
+            refuse(
+                "what is no key before the =",
+                "write KEY=VALUE: jobs_per_worker=2",
+            );
+            continue;
+        }
+        let key = full(name);
+        if change.entries.iter().any(|entry| entry.key == key) {
+            refuse("a second value", "remove one of them");
+            continue;
+        }
+        // A shell takes quotes away, so a text needs none.
+        let value = match text.contains('\n') || DeValue::parse(text).is_err() {
+            true => quoted(text),
+            false => text.to_owned(),
+        };
+        change.entries.push(Entry { key, value, place });
+    }
+    change
+}
+
+fn of_toml(text: &str, origin: &str, problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    let place_of = |at: usize| {
+        let before = text.get(..at).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Place::Line {
+            file: origin.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    };
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            // The parser's words alone: what it shows of the text could hold a credential.
+            problems.push(Problem::new(
+                place_of(at),
+                "",
+                error.message(),
+                "write it as TOML has it",
+            ));
+            return change;
+        }
+    };
+    let mut take = |key: String, item: &toml::Spanned<DeValue<'_>>, at: usize| {
+        let value = text.get(item.span()).unwrap_or_default().to_owned();
+        let place = place_of(at);
+        change.entries.push(Entry { key, value, place });
+    };
+    let mut whole = Vec::new();
+    for (name, item) in root.get_ref() {
+        let table = match (name.get_ref().as_ref(), item.get_ref()) {
+            ("policy", DeValue::Table(_)) => Some("policy"),
+            ("scaling", DeValue::Table(_)) => Some("scaling"),
+            _ => None,
+        };
+        match (table, item.get_ref()) {
+            (Some(table), DeValue::Table(keys)) => {
+                whole.push(table);
+                for (name, item) in keys {
+                    take(
+                        format!("{table}.{}", name.get_ref()),
+                        item,
+                        name.span().start,
+                    );
+                }
+            }
+            _ => {
+                whole.push("policy");
+                take(full(name.get_ref()), item, name.span().start);
+            }
+        }
+    }
+    change.whole = whole;
+    if change.entries.is_empty() {
+        let place = Place::File {
+            file: origin.to_owned(),
+        };
+        problems.push(Problem::new(
+            place,
+            "",
+            "nothing",
+            "write a key: jobs_per_worker = 2",
+        ));
+    }
+    change
+}
+
+fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
+    let mut change = Change::default();
+    let place = Place::File {
+        file: "the request".to_owned(),
+    };
+    let mut refuse = |key: &str, found: &str, fix: &str| {
+        problems.push(Problem::new(place.clone(), key, found, fix));
+    };
+    let Value::Object(keys) = value else {
+        refuse(
+            "",
+            "what is no object",
+            "write an object: {\"jobs_per_worker\": 2}",
+        );
+        return change;
+    };
+    let mut flat = Vec::new();
+    for (name, value) in keys {
+        match (name.as_str(), value) {
+            ("policy" | "scaling", Value::Object(keys)) => {
+                flat.extend(
+                    keys.iter()
+                        .map(|(key, value)| (format!("{name}.{key}"), value)),
+                );
+            }
+            _ => flat.push((full(name), value)),
+        }
+    }
+    if flat.is_empty() {
+        refuse("", "nothing", "write a key: {\"jobs_per_worker\": 2}");
+    }
+    for (key, value) in flat {
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        match toml_of(value) {
+            Some(value) if key.chars().all(is_bare) => change.entries.push(Entry {
+                place: place.clone(),
+                key,
+                value,
+            }),
+            Some(_) => refuse("", "a key of other characters than a key has", "remove it"),
+            None => refuse(
+                &key,
+                "null or an object",
+                "write a number, a text or an array",
+            ),
+        }
+    }
+    change
+}
+
+fn toml_of(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::Null | Value::Object(_) => return None,
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(toml_of).collect();
+            format!("[{}]", items?.join(", "))
+        }
+    })
+}
+
+/// A text that is made of lines from elsewhere.
+#[derive(Debug, Default)]
+struct Lines {
+    text: String,
+    /// Where each line comes from.
+    places: Vec<Place>,
+}
+
+impl Lines {
+    fn push(&mut self, key: &str, value: &str, place: &Place) {
+        let _ = writeln!(self.text, "{key} = {value}");
+        let lines = value.matches('\n').count() + 1;
+        self.places
+            .extend(std::iter::repeat_n(place.clone(), lines));
+    }
+
+    /// The problem, where its line comes from.
+    fn placed(&self, mut problem: Problem) -> Problem {
+        problem.place = match problem.place {
+            Place::Line { line, .. } => self.places.get(line - 1).cloned(),
+            _ => self.places.first().cloned(),
+        }
+        .unwrap_or(problem.place);
+        problem
+    }
+}

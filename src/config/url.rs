@@ -1,0 +1,54 @@
+//! URLs that may hold a password, and that never show it.
+
+use std::fmt;
+
+/// A URL that may hold a password. Shows itself without one, in Debug and Display alike.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// Takes the text as it is; a configuration checks it, a connection refuses it.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The text with its credentials. For connecting, never for showing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the text can be shown without its password, and so be taken apart as it was meant.
+    pub(super) fn is_readable(&self) -> bool {
+        url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A text that does not parse could have its password anywhere, so nothing of it is shown.
+        match url::Url::parse(&self.0) {
+            Ok(mut url) if is_split_as_meant(&url) => {
+                if url.password().is_some() {
+                    let _ = url.set_password(Some("***"));
+                }
+                url.set_query(None);
+                url.set_fragment(None);
+                f.write_str(url.as_str())
+            }
+            _ => f.write_str("<unreadable url>"),
+        }
+    }
+}
+
+/// Whether host and credentials are where the parser thinks. An `@` behind the host means that a `/`, `?` or `#`
+/// in a password was taken for the end of it, and what looks like a port is the password's start.
+fn is_split_as_meant(url: &url::Url) -> bool {
+    let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+    has_host && !url[url::Position::AfterPort..].contains('@')
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BrokerUrl({self})")
+    }
+}

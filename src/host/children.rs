@@ -1,0 +1,364 @@
+//! The processes that this process has started itself, as opposed to those that it has inherited.
+//!
+//! A supervisor under its guard becomes the parent of whatever its jobs orphan, and the kernel
+//! does not say which child is which. So adapters start processes here, and here it is written down which of them
+//! are not reaped yet. Global, because a process's children are.
+//!
+//! Ends nothing and reaps nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError, RwLock, TryLockError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+/// Names a [`Run`] in the environment of its process, which passes it on to whatever it starts.
+pub const RUN_ID: &str = "TIDEGATE_RUN_ID";
+
+/// The life of one process that an adapter started, with everything that descends from it. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run(u64);
+
+impl Run {
+    /// For people it is one word; the supervisor's own id keeps apart those of a supervisor that runs as a job.
+    pub(crate) fn id(self) -> String {
+        format!("{}-{}", std::process::id(), self.0)
+    }
+
+    /// The run of this id, where it is one of ours.
+    pub fn parse(id: &str) -> Option<Self> {
+        let (supervisor, run) = id.split_once('-')?;
+        let ours = supervisor.parse() == Ok(std::process::id());
+        ours.then(|| run.parse().ok().map(Self))?
+    }
+
+    /// The run of this number, for tests.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+static REGISTER: Register = Register::new();
+
+/// Which children are our own.
+struct Register {
+    /// Whether anybody will look. Without a guard there is no inheritance, and nothing is written down.
+    is_kept: AtomicBool,
+    next: AtomicU64,
+    /// Shared by those who start a process, until it is written down; exclusive for who looks at the children. So
+    /// nobody sees a process that runs and is not written down.
+    spawning: RwLock<()>,
+    /// Written by spawns, by reaped processes, and by who looks.
+    entries: Mutex<BTreeMap<i32, Entry>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    run: Run,
+    /// Nobody waits for it any more: it is the runtime that will reap it, whenever it dies.
+    is_let_go: bool,
+}
+
+/// One look at the children of this process.
+#[derive(Debug)]
+pub struct Family {
+    /// Children that were started by others.
+    pub inherited: Vec<Pid>,
+    /// Runs whose processes are still waited for.
+    pub running: Vec<(Run, Pid)>,
+}
+
+/// Keeps account from now on. To be called before anything is started.
+pub fn keep_account() {
+    REGISTER.is_kept.store(true, Ordering::Relaxed);
+}
+
+/// Tells the children that `list` names apart. `None` while a process is being started, which can take long where
+/// its file is on a disk that does not answer: nobody is made to wait for the other here.
+///
+/// # Errors
+/// Those of `list`.
+pub fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+    REGISTER.family(list)
+}
+
+/// A run that is about to begin.
+pub(crate) fn new_run() -> Run {
+    REGISTER.next_run()
+}
+
+/// Makes the kernel keep the exit codes of our children. It throws them away where whoever started us has us ignore
+/// SIGCHLD, and what we start would ignore it too.
+///
+/// # Errors
+/// The runtime lacks what it needs.
+pub fn keep_exit_codes() -> io::Result<()> {
+    if !throws_exit_codes_away() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _within = runtime.enter();
+    handle_ends()
+}
+
+/// Any handler will do, and the runtime's is one that can be had safely. It stays for good.
+fn handle_ends() -> io::Result<()> {
+    signal(SignalKind::child()).map(drop)
+}
+
+fn throws_exit_codes_away() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    signal_set(&status, "SigIgn")
+        .is_some_and(|ignored| ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1)
+}
+
+/// One of the sets of signals in a process's `status`: a bit for each, beginning with signal 1.
+pub fn signal_set(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(line.strip_prefix(':')?.trim(), 16).ok()
+}
+
+/// Starts `command`, with the id of its run in its environment.
+pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)> {
+    // Under a guard there is nothing to do; but there need not be one.
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        if throws_exit_codes_away() {
+            let _ = handle_ends();
+        }
+    });
+    command.env(RUN_ID, run.id());
+    let (child, pid) = REGISTER.enter(run, || {
+        let child = command.spawn()?;
+        let id = child
+            .id()
+            .expect("a child that was never waited for has an id");
+        Ok((child, Pid::from_raw(id.cast_signed())))
+    })?;
+    Ok((child, Own { pid, run }))
+}
+
+/// A child of our own, until it is dropped: what it has left behind is nobody's then.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pid: Pid,
+    run: Run,
+}
+
+impl Own {
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// It was reaped, so its id may soon be another's.
+    pub(crate) fn reaped(&self) {
+        REGISTER.strike(self.pid, self.run);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        REGISTER.let_go(self.pid, self.run);
+    }
+}
+
+impl Register {
+    const fn new() -> Self {
+        Self {
+            is_kept: AtomicBool::new(false),
+            next: AtomicU64::new(1),
+            spawning: RwLock::new(()),
+            entries: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn next_run(&self) -> Run {
+        Run(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn enter<T>(
+        &self,
+        run: Run,
+        start: impl FnOnce() -> io::Result<(T, Pid)>,
+    ) -> io::Result<(T, Pid)> {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            return start();
+        }
+        let _spawning = self.spawning.read().unwrap_or_else(PoisonError::into_inner);
+        let (started, pid) = start()?;
+        let entry = Entry {
+            run,
+            is_let_go: false,
+        };
+        self.entries().insert(pid.as_raw(), entry);
+        Ok((started, pid))
+    }
+
+    fn strike(&self, pid: Pid, run: Run) {
+        let mut entries = self.entries();
+        // Another spawn may have been given the id since it was reaped.
+        if entries
+            .get(&pid.as_raw())
+            .is_some_and(|entry| entry.run == run)
+        {
+            entries.remove(&pid.as_raw());
+        }
+    }
+
+    fn let_go(&self, pid: Pid, run: Run) {
+        if let Some(entry) = self.entries().get_mut(&pid.as_raw())
+            && entry.run == run
+        {
+            entry.is_let_go = true;
+        }
+    }
+
+    fn family(&self, list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+        let _nobody_spawns = match self.spawning.try_write() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        // Before the list: whoever is in it and not in these was inherited, also where one of ours is reaped and
+        // its id comes back as an orphan's in between. That one is then taken for ours until the next look.
+        let before = self.entries().clone();
+        let children = list()?;
+        let inherited = children
+            .iter()
+            .filter(|pid| !before.contains_key(&pid.as_raw()))
+            .copied()
+            .collect();
+        let mut entries = self.entries();
+        entries.retain(|pid, entry| !entry.is_let_go || children.contains(&Pid::from_raw(*pid)));
+        let running = entries
+            .iter()
+            .filter(|(_, entry)| !entry.is_let_go)
+            .map(|(pid, entry)| (entry.run, Pid::from_raw(*pid)))
+            .collect();
+        Ok(Some(Family { inherited, running }))
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<i32, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pids(pids: &[i32]) -> Vec<Pid> {
+        pids.iter().copied().map(Pid::from_raw).collect()
+    }
+
+    fn kept() -> Register {
+        let register = Register::new();
+        register.is_kept.store(true, Ordering::Relaxed);
+        register
+    }
+
+    fn start(register: &Register, pid: i32) -> Run {
+        let run = register.next_run();
+        let entered = register.enter(run, || Ok(((), Pid::from_raw(pid))));
+        entered.expect("a start that cannot fail");
+        run
+    }
+
+    fn look(register: &Register, children: &[i32]) -> (Vec<Pid>, Vec<Run>) {
+        let family = register
+            .family(|| Ok(pids(children)))
+            .expect("a list that cannot fail")
+            .expect("nobody starts a process");
+        let running = family.running.into_iter().map(|(run, _)| run).collect();
+        (family.inherited, running)
+    }
+
+    #[test]
+    fn reads_the_sets_of_signals_of_a_process() {
+        let status = "Name:\tsh\nSigIgn:\t0000000000010000\nSigCgt:\t0000000100000001\n";
+        assert_eq!(signal_set(status, "SigIgn"), Some(1 << 16));
+        assert_eq!(signal_set(status, "SigCgt"), Some(1 << 32 | 1));
+        assert_eq!(signal_set(status, "SigBlk"), None);
+        assert_eq!(signal_set("SigIgn:\tx", "SigIgn"), None);
+    }
+
+    #[test]
+    fn tells_its_own_children_from_those_it_inherited() {
+        let register = kept();
+        let one = start(&register, 10);
+        assert_eq!(look(&register, &[10, 11]), (pids(&[11]), vec![one]));
+        register.strike(Pid::from_raw(10), one);
+        assert_eq!(look(&register, &[10, 11]), (pids(&[10, 11]), vec![]));
+    }
+
+    #[test]
+    fn a_child_that_was_let_go_stays_its_own_until_it_is_gone() {
+        let register = kept();
+        let one = start(&register, 10);
+        register.let_go(Pid::from_raw(10), one);
+        // The runtime still has to reap it, and nobody else may.
+        assert_eq!(look(&register, &[10]), (vec![], vec![]));
+        assert_eq!(look(&register, &[]), (vec![], vec![]));
+        assert_eq!(look(&register, &[10]), (pids(&[10]), vec![]));
+    }
+
+    #[test]
+    fn an_id_that_was_used_again_belongs_to_its_latest_run() {
+        let register = kept();
+        let one = start(&register, 10);
+        let two = start(&register, 10);
+        register.strike(Pid::from_raw(10), one);
+        register.let_go(Pid::from_raw(10), one);
+        assert_eq!(look(&register, &[10]), (vec![], vec![two]));
+    }
+
+    #[test]
+    fn a_failed_start_leaves_nothing_written_down() {
+        let register = kept();
+        let failed =
+            register.enter::<()>(register.next_run(), || Err(io::ErrorKind::NotFound.into()));
+        assert!(failed.is_err());
+        assert!(register.entries().is_empty());
+    }
+
+    #[test]
+    fn does_not_look_while_a_process_is_being_started() {
+        let register = kept();
+        let run = register.next_run();
+        let entered = register.enter(run, || {
+            let family = register.family(|| unreachable!("nobody lists"));
+            assert!(matches!(family, Ok(None)));
+            Ok(((), Pid::from_raw(10)))
+        });
+        entered.expect("a start that cannot fail");
+        assert_eq!(look(&register, &[10]), (vec![], vec![run]));
+    }
+
+    #[test]
+    fn writes_nothing_down_where_nobody_will_look() {
+        let register = Register::new();
+        start(&register, 10);
+        assert!(register.entries().is_empty());
+    }
+
+    #[test]
+    fn knows_the_ids_of_its_own_runs_alone() {
+        let run = Run::new(7);
+        assert_eq!(Run::parse(&run.id()), Some(run));
+        let pid = std::process::id();
+        for id in ["", "7", "-", &format!("{pid}-"), &format!("{}-7", pid + 1)] {
+            assert_eq!(Run::parse(id), None, "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The launcher's side: does what it was told, and becomes the job. Has one thread, and writes nothing to any stream of
+//! the job's.
+
+use std::{
+    env, fs,
+    io::{self, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Command, exit},
+};
+
+use nix::unistd::{Gid, Uid, fchown, getgrouplist, setgroups, setresgid, setresuid};
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{getrlimit, setpriority_process, setrlimit},
+    thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities},
+};
+
+use super::{
+    MARK,
+    plan::{Failure, Plan, READY, Rlimit, VERSION},
+};
+use crate::host::users::{self, Identity};
+
+/// Where somebody else has set the variable.
+const USAGE: i32 = 2;
+
+/// Becomes the job, or says why not and ends.
+pub(super) fn launch() -> ! {
+    let Ok((plan, mut report)) = receive() else {
+        let _ = writeln!(
+            io::stderr(),
+            "error: failed to start: {MARK} is set, which tidegate sets for its own use\nhint: unset it"
+        );
+        exit(USAGE);
+    };
+    let Err(failure) = follow(plan, &mut report);
+    // Without a supervisor nobody is left to be told.
+    let _ = serde_json::to_writer(&mut report, &failure);
+    exit(1)
+}
+
+/// Takes the plan and the job's standard input from the socket that is in the latter's place.
+fn receive() -> io::Result<(Plan, UnixStream)> {
+    let mut chunk = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let stdin = io::stdin();
+    let received = recvmsg(
+        &stdin,
+        &mut [IoSliceMut::new(&mut chunk)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let mut pipes: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let pipe = pipes.pop().ok_or(io::ErrorKind::InvalidData)?;
+    // Closed by the kernel as the job's program starts.
+    let mut report = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?);
+    rustix::stdio::dup2_stdin(pipe)?;
+    let mut text = chunk[..received.bytes].to_vec();
+    report.read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, report))
+}
+
+enum Never {}
+
+fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
+    if plan.version != VERSION {
+        return Err(Failure {
+            what: format!(
+                "its launcher is of version {VERSION}, and not {}",
+                plan.version
+            ),
+            errno: None,
+        });
+    }
+    // Before the limits, under which there may be no file to be opened any more.
+    let becoming = Becoming::look_up(&plan)?;
+    if let Some(procs) = &plan.cgroup {
+        let joined = fs::OpenOptions::new()
+            .write(true)
+            .open(procs)
+            .and_then(|mut procs| procs.write_all(b"0"));
+        joined.map_err(|error| {
+            let cgroup = procs.parent().unwrap_or(procs).display();
+            failed(format!("cannot join its cgroup {cgroup}"), &error)
+        })?;
+    }
+    if let Some(nice) = plan.nice {
+        setpriority_process(None, nice).map_err(|errno| {
+            failed(
+                format!("cannot be given the niceness {nice}"),
+                &errno.into(),
+            )
+        })?;
+    }
+    for limit in &plan.rlimits {
+        set_limit(*limit)?;
+    }
+    if let Some(becoming) = &becoming {
+        becoming.become_it()?;
+    }
+    if let Some(folder) = &plan.working_dir {
+        env::set_current_dir(folder).map_err(|error| {
+            let folder = folder.display();
+            failed(
+                format!("cannot enter its working directory {folder}"),
+                &error,
+            )
+        })?;
+    }
+    let mut command = Command::new(&plan.file);
+    let mut arguments = env::args_os();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env_remove(MARK);
+    for (name, value) in becoming.iter().flat_map(Becoming::variables) {
+        if env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+    // Where nobody is left to hear it, there is nobody to start a job for.
+    report
+        .write_all(&[READY])
+        .map_err(|error| failed("has lost its supervisor".to_owned(), &error))?;
+    Err(failed(String::new(), &command.exec()))
+}
+
+/// The user that the job is to be, with all that has to be looked up.
+struct Becoming {
+    identity: Identity,
+    groups: Vec<Gid>,
+}
+
+impl Becoming {
+    fn look_up(plan: &Plan) -> Result<Option<Self>, Failure> {
+        let (user, group) = (plan.user.as_deref(), plan.group.as_deref());
+        if user.is_none() && group.is_none() {
+            return Ok(None);
+        }
+        let identity = users::identity(user, group).map_err(|error| Failure {
+            what: error.to_string(),
+            errno: None,
+        })?;
+        let groups = match &identity.account {
+            None => vec![identity.gid],
+            Some(account) => getgrouplist(&account.c_name(), identity.gid).map_err(|errno| {
+                failed("its groups cannot be looked up".to_owned(), &errno.into())
+            })?,
+        };
+        Ok(Some(Self { identity, groups }))
+    }
+
+    fn become_it(&self) -> Result<(), Failure> {
+        let Identity { uid, gid, .. } = self.identity;
+        // Pipes that are the job's alone. To open one anew, as /dev/stdout, takes the rights that a file would.
+        for stream in [&io::stdin() as &dyn AsFd, &io::stdout(), &io::stderr()] {
+            let _ = fchown(stream, Some(uid), Some(gid));
+        }
+        let done = setgroups(&self.groups)
+            .and_then(|()| setresgid(gid, gid, gid))
+            .and_then(|()| setresuid(uid, uid, uid));
+        done.map_err(|errno| {
+            failed(
+                format!("cannot become user {uid} and group {gid}"),
+                &errno.into(),
+            )
+        })?;
+        if uid != Uid::from_raw(0) {
+            // Rights that a supervisor has without being root do not go away with its user.
+            let nothing = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                permitted: CapabilitySet::empty(),
+                inheritable: CapabilitySet::empty(),
+            };
+            clear_ambient_capability_set()
+                .and_then(|()| set_capabilities(None, nothing))
+                .map_err(|errno| failed("cannot give up its rights".to_owned(), &errno.into()))?;
+        }
+        Ok(())
+    }
+
+    /// What a login sets.
+    fn variables(&self) -> Vec<(&'static str, std::ffi::OsString)> {
+        let Some(account) = &self.identity.account else {
+            return Vec::new();
+        };
+        vec![
+            ("HOME", account.home.clone().into()),
+            ("USER", account.name.clone().into()),
+            ("LOGNAME", account.name.clone().into()),
+        ]
+    }
+}
+
+fn set_limit(limit: Rlimit) -> Result<(), Failure> {
+    let resource = limit.what.resource();
+    let own = getrlimit(resource).maximum;
+    let mut wanted = rustix::process::Rlimit {
+        current: Some(limit.soft),
+        maximum: Some(limit.hard),
+    };
+    // The second between the two signals is ours to add, so it is ours to do without.
+    if let Some(own) = own.filter(|own| (limit.soft..limit.hard).contains(own)) {
+        wanted.maximum = Some(own);
+    }
+    setrlimit(resource, wanted).map_err(|errno| {
+        let (key, soft) = (limit.what.key(), limit.soft);
+        failed(
+            format!("cannot be given the limit {key} = {soft}"),
+            &errno.into(),
+        )
+    })
+}
+
+fn failed(what: String, error: &io::Error) -> Failure {
+    Failure {
+        what,
+        errno: error.raw_os_error(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The supervisor's side: hands a plan over, and hears how it went.
+
+use std::{
+    io::{self, IoSlice, PipeWriter},
+    mem::MaybeUninit,
+    net::Shutdown,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::AsyncReadExt;
+
+use super::{
+    plan::{Failure, Plan, READY},
+    program,
+};
+
+/// Longest that a launcher may take: what it does may have to wait for a database of users.
+pub(crate) const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Far beyond any word of a launcher's.
+const REPORT_BYTES: u64 = 64 * 1024;
+
+/// A launcher that is about to be started.
+#[derive(Debug)]
+pub(crate) struct Launching {
+    pub(crate) program: &'static Path,
+    /// To be the launcher's standard input.
+    pub(crate) stdin: Stdio,
+    /// The job's standard input.
+    pub(crate) pipe: PipeWriter,
+    pub(crate) report: UnixStream,
+}
+
+/// A job was not started.
+#[derive(Debug)]
+pub(crate) enum LaunchFailure {
+    /// By its launcher, which says what it could not do.
+    Launcher {
+        what: String,
+        source: Option<io::Error>,
+    },
+    /// The launcher did all that it had to; the job's program could not be started.
+    Program(io::Error),
+}
+
+impl LaunchFailure {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self::Launcher {
+            what: what.into(),
+            source: None,
+        }
+    }
+}
+
+/// The variable that makes a process a launcher.
+pub(crate) fn mark() -> (&'static str, &'static str) {
+    (super::MARK, "1")
+}
+
+impl Launching {
+    /// Puts everything in place, so that a launcher finds its plan as it starts.
+    pub(crate) fn new(plan: &Plan) -> Result<Self, LaunchFailure> {
+        let Some(program) = program() else {
+            return Err(LaunchFailure::new(
+                "limits need a launcher: call tidegate::host::launcher::init() first thing in main",
+            ));
+        };
+        Self::prepare(program, plan).map_err(|source| LaunchFailure::Launcher {
+            what: "its launcher cannot be prepared".to_owned(),
+            source: Some(source),
+        })
+    }
+
+    fn prepare(program: &'static Path, plan: &Plan) -> io::Result<Self> {
+        let (theirs, report) = UnixStream::pair()?;
+        let (reader, pipe) = io::pipe()?;
+        let text = serde_json::to_vec(plan)?;
+        let fds = [reader.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            unreachable!("there is space for one descriptor");
+        }
+        // Nobody reads yet, and what does not fit would wait for ever.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = sendmsg(&report, &[IoSlice::new(&text)], &mut control, flags)?;
+        if sent != text.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        report.shutdown(Shutdown::Write)?;
+        report.set_nonblocking(true)?;
+        Ok(Self {
+            program,
+            stdin: std::os::fd::OwnedFd::from(theirs).into(),
+            pipe,
+            report,
+        })
+    }
+}
+
+/// Waits until the job's program has started, or has not.
+///
+/// # Cancel-safety
+/// Not cancel-safe, and good for one call.
+pub(crate) async fn heard(report: UnixStream) -> Result<(), LaunchFailure> {
+    let lost = |source| LaunchFailure::Launcher {
+        what: "its launcher was not heard".to_owned(),
+        source: Some(source),
+    };
+    let mut said = Vec::new();
+    let report = tokio::net::UnixStream::from_std(report).map_err(lost)?;
+    let mut report = report.take(REPORT_BYTES);
+    report.read_to_end(&mut said).await.map_err(lost)?;
+    understand(&said)
+}
+
+/// The socket closes by itself as the program starts; the first word says that nothing but that was left.
+fn understand(said: &[u8]) -> Result<(), LaunchFailure> {
+    let (is_ready, rest) = match said.strip_prefix(&[READY]) {
+        Some(rest) => (true, rest),
+        None => (false, said),
+    };
+    if rest.is_empty() {
+        return match is_ready {
+            true => Ok(()),
+            false => Err(LaunchFailure::new("its launcher ended without a word")),
+        };
+    }
+    let Ok(Failure { what, errno }) = serde_json::from_slice(rest) else {
+        return Err(LaunchFailure::new("its launcher was not understood"));
+    };
+    let source = errno.map(io::Error::from_raw_os_error);
+    Err(match (is_ready, source) {
+        (true, Some(error)) => LaunchFailure::Program(error),
+        (_, source) => LaunchFailure::Launcher { what, source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_start_from_a_launcher_that_failed_or_died() {
+        let said = |text: &[u8]| match understand(text) {
+            Ok(()) => "started".to_owned(),
+            Err(LaunchFailure::Program(error)) => format!("program: {:?}", error.raw_os_error()),
+            Err(LaunchFailure::Launcher { what, source }) => {
+                format!("{what}: {:?}", source.and_then(|e| e.raw_os_error()))
+            }
+        };
+        let table: [(&[u8], &str); 5] = [
+            (b"!", "started"),
+            (b"", "its launcher ended without a word: None"),
+            (b"!{\"what\":\"\",\"errno\":2}", "program: Some(2)"),
+            (b"{\"what\":\"no\",\"errno\":1}", "no: Some(1)"),
+            (b"garbage", "its launcher was not understood: None"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(said(text), expected);
+        }
+    }
+}

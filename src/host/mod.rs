@@ -1,0 +1,25 @@
+//! Host: all that talks to the operating system on behalf of runners: cgroups, users, rights, child processes, the lock of
+//! an instance, and the launcher of jobs with limits.
+//!
+//! Knows no configuration and no kind of runner. `check`, the daemon, the guard and the launcher see the same things by the
+//! same code.
+
+#[doc(hidden)]
+pub mod cgroup;
+#[doc(hidden)]
+pub mod children;
+#[cfg_attr(
+    not(feature = "container"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some of it is for containers alone"
+    )
+)]
+pub mod instance;
+pub mod launcher;
+pub(crate) mod limits;
+#[doc(hidden)]
+pub mod rights;
+#[doc(hidden)]
+pub mod users;

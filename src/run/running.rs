@@ -1,0 +1,198 @@
+//! The jobs that run now, for whoever asks, and the way to end one of them by hand.
+//!
+//! Written by workers, each for the one job that it runs; read for the status. A job is told to stop through its entry,
+//! under the lock that its worker takes the entry out by: a word that comes too late finds no entry.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    decide::{JobId, RunnerId, WorkerId},
+    runner::{Failure, FailureKind, JobEnd},
+};
+
+/// What becomes of a message whose job an operator stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StopThen {
+    /// It is retried later with backoff, and an attempt is spent, as if the job had failed.
+    #[default]
+    Retry,
+    /// It is dead-lettered at once.
+    Reject,
+    /// It goes back to its queue, and no attempt is spent. A worker may take it at once.
+    Requeue,
+}
+
+impl StopThen {
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Reject => "reject",
+            Self::Requeue => "requeue",
+        }
+    }
+}
+
+/// A job that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunningJob {
+    /// Its id. Ids come from whoever published the messages, so two jobs may have one.
+    pub id: JobId,
+    /// The worker that it runs on.
+    pub worker: WorkerId,
+    /// The runner that it runs on.
+    pub runner: RunnerId,
+    /// Which attempt this is: 1 is the first.
+    pub attempt: u32,
+    /// Since when it runs.
+    pub since: Timestamp,
+    /// When it is stopped, whatever it does: its runner's timeout, or the time that its delivery may be held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// What becomes of its message, where someone has told it to stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Stopping>,
+}
+
+/// A job was told to stop by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// What becomes of its message.
+    pub then: StopThen,
+    /// By whom.
+    pub by: String,
+}
+
+impl Stopping {
+    /// What becomes of a job that was stopped by it: the end that the chosen settlement follows from.
+    pub(crate) fn end(self) -> JobEnd {
+        let reason = format!("stopped by hand, by {}", self.by);
+        match self.then {
+            StopThen::Retry => JobEnd::Failed(Failure {
+                kind: FailureKind::Error,
+                message: reason,
+                stderr_tail: None,
+            }),
+            StopThen::Reject => JobEnd::Rejected {
+                reason,
+                failure: None,
+            },
+            StopThen::Requeue => JobEnd::Stopped,
+        }
+    }
+}
+
+/// The jobs of a pool that run now.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    jobs: BTreeMap<u64, Job>,
+}
+
+/// What a worker tells of the job that it runs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) worker: WorkerId,
+    pub(crate) runner: RunnerId,
+    pub(crate) attempt: u32,
+    pub(crate) since: Instant,
+    pub(crate) deadline: Instant,
+    /// Ends it with grace.
+    pub(crate) stop: CancellationToken,
+    /// Written by whoever stops it.
+    pub(crate) stopping: Option<Stopping>,
+}
+
+impl Running {
+    /// A job begins. It is in the list until the entry is dropped.
+    pub(crate) fn enter(&self, job: Job) -> Entry<'_> {
+        let mut state = self.state();
+        let key = state.next;
+        state.next += 1;
+        state.jobs.insert(key, job);
+        Entry {
+            running: self,
+            key: Some(key),
+        }
+    }
+
+    /// The jobs, the oldest first.
+    pub(crate) fn list(&self) -> Vec<RunningJob> {
+        let (now, clock) = (Instant::now(), Timestamp::now());
+        let jobs = self.state();
+        let jobs = jobs.jobs.values();
+        jobs.map(|job| RunningJob {
+            id: job.id.clone(),
+            worker: job.worker,
+            runner: job.runner,
+            attempt: job.attempt,
+            since: clock
+                .checked_sub(now.saturating_duration_since(job.since))
+                .unwrap_or(clock),
+            // Beyond what a calendar has, there is none.
+            deadline: clock
+                .checked_add(job.deadline.saturating_duration_since(now))
+                .ok(),
+            stopping: job.stopping.clone(),
+        })
+        .collect()
+    }
+
+    /// Tells the jobs of this id to stop, and says how many there are. One that was told before stays as it is.
+    pub(crate) fn stop(&self, id: &JobId, stopping: &Stopping) -> usize {
+        let mut state = self.state();
+        let jobs = state.jobs.values_mut().filter(|job| job.id == *id);
+        jobs.map(|job| {
+            job.stopping.get_or_insert_with(|| stopping.clone());
+            job.stop.cancel();
+        })
+        .count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of ours panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job's place in the list. It leaves on drop.
+#[derive(Debug)]
+pub(crate) struct Entry<'r> {
+    running: &'r Running,
+    key: Option<u64>,
+}
+
+impl Entry<'_> {
+    /// The job has ended: whether someone had told it to.
+    pub(crate) fn leave(mut self) -> Option<Stopping> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<Stopping> {
+        let key = self.key.take()?;
+        let job = self.running.state().jobs.remove(&key);
+        job.and_then(|job| job.stopping)
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}

@@ -1,0 +1,339 @@
+//! Steering: how an operator's order reaches a pool, what it came to, and how all orders are kept.
+//!
+//! The orders of a pool are written by its own task alone. [`decide::orders`](crate::decide::Orders) says what they mean
+//! and which of them holds over a reload. Where a store is given, one task writes every change to it.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{
+    sync::{oneshot, watch},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{EventSink, contain, settling::chain, shared::Shared};
+use crate::{
+    config::PoolSettings,
+    decide::{
+        By, Changed, Configured, Expired, Order, OrderRefused, Orders, PoolName, ReconcileResult,
+    },
+    runner::BoxError,
+};
+
+/// The orders of every pool that has any.
+pub type AllOrders = BTreeMap<PoolName, Orders>;
+
+/// Longest time until a pool looks whether an order's time is up: the wall clock may have been set meanwhile.
+const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
+/// Longest that a store may take.
+const STORING: Duration = Duration::from_secs(10);
+/// First pause after orders could not be stored.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a supervisor is started with, besides its driver and its pools.
+#[derive(Debug, Clone, Default)]
+pub struct StartOptions {
+    /// Hears of every metric event.
+    pub events: Option<Arc<dyn EventSink>>,
+    /// Orders of an earlier run. Those of pools that are not there are dropped.
+    pub orders: AllOrders,
+    /// Where orders are kept. Without one they end with the supervisor.
+    pub store: Option<Arc<dyn OrdersStore>>,
+    /// The wall clock; the system's by default.
+    pub clock: Clock,
+}
+
+/// Keeps the operator's orders, so that a restart takes them up again.
+#[async_trait]
+pub trait OrdersStore: Send + Sync + 'static {
+    /// Stores the orders of all pools in place of those that were stored before. Called by one task, with the newest
+    /// orders, and called again where it fails.
+    async fn store(&self, orders: &AllOrders) -> Result<(), BoxError>;
+}
+
+impl fmt::Debug for dyn OrdersStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OrdersStore")
+    }
+}
+
+/// A wall clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own, for tests and simulations.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// What an order came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Steered {
+    /// Whether the order changed anything. It does not where the pool was under it already.
+    pub changed: bool,
+    /// The pool's orders from now on.
+    pub orders: Orders,
+    /// How many workers there should be, as of the reconcile that followed.
+    pub expected: u32,
+    /// What that reconcile came to.
+    #[serde(flatten)]
+    pub result: ReconcileResult,
+    /// Why the orders could not be stored, where they could not. They are in force all the same, and storing them is
+    /// tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_stored: Option<String>,
+}
+
+/// An order on its way to its pool.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    pub(crate) order: Order,
+    pub(crate) by: By,
+    pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
+}
+
+/// A pool's orders: written by its task alone.
+impl Shared {
+    /// Takes an order in.
+    pub(crate) fn steer(&self, order: Order, by: By) -> Result<Changed, OrderRefused> {
+        if let Order::SetPolicy(set) = &order
+            && set.over != configured(&self.settings())
+        {
+            let why =
+                "the configuration has changed meanwhile: look at it and set the policy again";
+            return Err(OrderRefused::Policy(why));
+        }
+        let act = order.act();
+        let changed = self
+            .orders()
+            .apply(order.clone(), by.clone(), self.clock.now())?;
+        if changed == Changed::Yes {
+            info!(pool = %self.name, act, order = %Shown(&order), by = %by, "pool is steered by hand");
+            self.orders_changed();
+        }
+        Ok(changed)
+    }
+
+    /// Lifts orders whose time is up. Returns whether there were any.
+    pub(crate) fn expire_orders(&self) -> bool {
+        let expired = self.orders().expire(self.clock.now());
+        for expired in &expired {
+            match expired {
+                Expired::Pause => {
+                    info!(pool = %self.name, "the pause is over: the pool takes messages again")
+                }
+                Expired::NoShrink => {
+                    info!(pool = %self.name, "the pool may shrink again: the order's time is up")
+                }
+            }
+        }
+        if !expired.is_empty() {
+            self.orders_changed();
+        }
+        !expired.is_empty()
+    }
+
+    /// Lets the configuration win where it changed under a policy that was set by hand.
+    pub(crate) fn yield_orders(&self, settings: &PoolSettings) {
+        let dropped = self.orders().yield_to(&configured(settings));
+        if let Some(set) = dropped {
+            say_dropped(&self.name, &set.to_string());
+            self.orders_changed();
+        }
+    }
+
+    /// When the pool should look at the clock for its orders' sake.
+    pub(crate) fn orders_due(&self) -> Option<Duration> {
+        let due = self.orders().due(self.clock.now())?;
+        Some(due.min(LOOK_AT_THE_CLOCK))
+    }
+}
+
+/// The orders of an earlier run, as far as they hold for a pool with these settings.
+pub(crate) fn taken_up(mut orders: Orders, settings: &PoolSettings, now: Timestamp) -> Orders {
+    let name = &settings.name;
+    if let Some(wrong) = orders.mend() {
+        warn!(pool = %name, error = wrong, "dropped a policy that was set by hand: it cannot be carried out");
+    }
+    if let Some(set) = orders.yield_to(&configured(settings)) {
+        say_dropped(name, &set.to_string());
+    }
+    let _ = orders.expire(now);
+    if !orders.is_empty() {
+        let orders = orders.to_string().replace('\n', "; ");
+        info!(pool = %name, orders, "orders of an earlier run hold");
+    }
+    orders
+}
+
+fn say_dropped(pool: &PoolName, set: &str) {
+    warn!(
+        pool = %pool,
+        set,
+        "dropped the policy that was set by hand: the pool's policy or scaling has changed in the configuration"
+    );
+}
+
+/// What the configuration says of a pool's policy and scaling.
+pub(crate) fn configured(settings: &PoolSettings) -> Configured {
+    Configured {
+        policy: settings.policy.clone(),
+        scaling: settings.scaling,
+    }
+}
+
+/// An order for the log.
+struct Shown<'o>(&'o Order);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Order::Pause { until: None } => f.write_str("pause"),
+            Order::Pause { until: Some(until) } => write!(f, "pause until {until:.0}"),
+            Order::Drain => f.write_str("drain"),
+            Order::Resume => f.write_str("resume"),
+            Order::Pin { workers } => write!(f, "pin to {workers} workers"),
+            Order::Unpin => f.write_str("let go of the pin"),
+            Order::ForbidShrinking { until: None } => f.write_str("forbid shrinking"),
+            Order::ForbidShrinking { until: Some(until) } => {
+                write!(f, "forbid shrinking until {until:.0}")
+            }
+            Order::AllowShrinking => f.write_str("allow shrinking"),
+            Order::SetPolicy(set) => write!(f, "policy: {}", set.policy),
+            Order::ResetPolicy => f.write_str("the configuration's policy"),
+            other => f.write_str(other.act()),
+        }
+    }
+}
+
+/// How far storing is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stored {
+    /// The changes of orders up to which it was tried.
+    changes: u64,
+    /// Why that failed.
+    error: Option<String>,
+}
+
+/// Has every change of orders stored.
+pub(crate) struct Storing {
+    store: Arc<dyn OrdersStore>,
+    /// Counts changes. Written by pools and by the supervisor's handle.
+    changes: watch::Receiver<u64>,
+    /// Read by whoever waits until an order is stored.
+    stored: watch::Sender<Stored>,
+}
+
+impl Storing {
+    pub(crate) fn new(store: Arc<dyn OrdersStore>, changes: watch::Receiver<u64>) -> Self {
+        Self {
+            store,
+            changes,
+            stored: watch::Sender::default(),
+        }
+    }
+
+    pub(crate) fn stored(&self) -> watch::Receiver<Stored> {
+        self.stored.subscribe()
+    }
+
+    /// Stores what `all` gives at each change, until `ending`: then what is not stored yet is stored for the last time.
+    /// `all` gives nothing once the supervisor is gone.
+    pub(crate) async fn run(
+        mut self,
+        all: impl Fn() -> Option<AllOrders>,
+        ending: CancellationToken,
+    ) {
+        let mut failures = 0;
+        loop {
+            let again = async {
+                match failures {
+                    0 => std::future::pending().await,
+                    failures => time::sleep(pause_after(failures)).await,
+                }
+            };
+            let ended = tokio::select! {
+                biased;
+                changed = self.changes.changed() => changed.is_err(),
+                () = ending.cancelled() => true,
+                () = again => false,
+            };
+            // Read before the orders are: they may be newer than this number, never older.
+            let changes = *self.changes.borrow_and_update();
+            if changes > self.stored.borrow().changes || failures > 0 {
+                let Some(orders) = all() else { return };
+                let error = self.try_to_store(&orders).await.err();
+                failures = match &error {
+                    None => 0,
+                    Some(error) => {
+                        if failures == 0 {
+                            warn!(
+                                error,
+                                "orders could not be stored: a restart would not know them; trying again"
+                            );
+                        }
+                        failures + 1
+                    }
+                };
+                self.stored.send_replace(Stored { changes, error });
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    async fn try_to_store(&self, orders: &AllOrders) -> Result<(), String> {
+        let stored = contain::future(|| self.store.store(orders).boxed());
+        match time::timeout(STORING, stored).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(chain(&*error)),
+            Ok(Err(panicked)) => Err(format!("the store panicked: {panicked}")),
+            Err(_) => Err(format!("no answer within {} s", STORING.as_secs())),
+        }
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(2u32.saturating_pow(failures - 1))
+        .min(LONGEST_PAUSE)
+}
+
+/// Waits until the orders as of `changes` were tried to be stored. Returns why they were not.
+pub(crate) async fn until_stored(
+    mut stored: watch::Receiver<Stored>,
+    changes: u64,
+) -> Option<String> {
+    let stored = stored.wait_for(|stored| stored.changes >= changes).await;
+    match stored {
+        Ok(stored) => stored.error.clone(),
+        Err(_) => Some(String::from("the supervisor has ended")),
+    }
+}

@@ -1,0 +1,197 @@
+//! The manager of `container` runners, which are single-use: one container for each job.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bollard::Docker;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    ContainerSettings,
+    engine::Finder,
+    image::Image,
+    making::common_variables,
+    ours::Yard,
+    run::run,
+    stray::{self, Rounds},
+};
+use crate::{
+    host::instance::Instance,
+    runner::{
+        CleanupReport, CreateRunner, Job, JobControl, JobTimes, RunReport, Runner, RunnerManager,
+        StartError, StrayRunner,
+    },
+};
+
+/// How long a pool waits for a look at what others have left. It goes on after that.
+const CLEANUP: Duration = Duration::from_secs(2);
+
+/// Runs each job in a container of its own. What a job sees is in the documentation of
+/// [`container`](crate::runners::container).
+pub struct ContainerManager {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) settings: ContainerSettings,
+    /// What all jobs are given of variables.
+    pub(super) common: BTreeMap<String, String>,
+    pub(super) owner: Option<Instance>,
+    pub(super) finder: Finder,
+    pub(super) image: Image,
+    pub(super) yard: Yard,
+    /// Written by looks.
+    rounds: Mutex<Rounds>,
+    /// Orphans removed that no report has counted yet: written by looks, read by reports.
+    orphans: AtomicU32,
+}
+
+impl ContainerManager {
+    /// A manager for this image. Reads the supervisor's own environment here, once; the engine is looked for when a
+    /// job wants it.
+    pub fn new(settings: ContainerSettings) -> Self {
+        Self::with(settings, None)
+    }
+
+    /// Has containers name this supervisor and its lock, so that those which it leaves behind when it is killed are
+    /// found by a later one. Before it runs anything.
+    #[must_use]
+    pub fn owned_by(self, owner: Instance) -> Self {
+        Self::with(self.shared.settings.clone(), Some(owner))
+    }
+
+    fn with(settings: ContainerSettings, owner: Option<Instance>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                common: common_variables(&settings),
+                owner,
+                finder: Finder::new(settings.engine.as_ref()),
+                image: Image::new(&settings.image, settings.pull),
+                yard: Yard::default(),
+                rounds: Mutex::new(Rounds::new()),
+                orphans: AtomicU32::new(0),
+                settings,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for ContainerManager {
+    // The environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerManager")
+            .field("image", &self.shared.settings.image)
+            .field("command", &self.shared.settings.command)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl RunnerManager for ContainerManager {
+    fn kind(&self) -> &'static str {
+        "container"
+    }
+
+    fn times(&self) -> JobTimes {
+        let settings = &self.shared.settings;
+        JobTimes {
+            timeout: Some(settings.timeout),
+            stop_grace: settings.stop_timeout,
+        }
+    }
+
+    /// Finds the engine and makes sure of the image. The container comes with its job, whose variables it has.
+    async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+        let docker = self.shared.finder.engine().await?;
+        self.shared.image.ensure(&docker).await?;
+        Ok(Box::new(ContainerRunner {
+            shared: Arc::clone(&self.shared),
+            docker,
+        }))
+    }
+
+    async fn list(&self) -> Vec<StrayRunner> {
+        let Ok(docker) = self.shared.finder.engine().await else {
+            return Vec::new();
+        };
+        let strays = stray::find(&docker, self.shared.owner.as_ref()).await;
+        let strays = strays.unwrap_or_default().into_iter();
+        strays
+            .map(|stray| StrayRunner { name: stray.name })
+            .collect()
+    }
+
+    async fn cleanup(&self) -> CleanupReport {
+        if self.shared.rounds().begin(Instant::now()) {
+            let shared = Arc::clone(&self.shared);
+            // A task: an engine that is slow must not hold the pool up, nor be asked twice.
+            let round = tokio::spawn(async move { shared.round().await });
+            let _ = timeout(CLEANUP, round).await;
+        }
+        CleanupReport {
+            orphans: self.shared.orphans.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    async fn quiesce(&self) {
+        self.shared.yard.empty().await;
+    }
+}
+
+impl Shared {
+    /// Looks for strays once, and removes them.
+    async fn round(&self) {
+        let went_well = self.sweep().await;
+        self.rounds().over(Instant::now(), went_well);
+    }
+
+    async fn sweep(&self) -> bool {
+        // Jobs say it where no engine answers, and louder.
+        let Ok(docker) = self.finder.engine().await else {
+            return false;
+        };
+        match stray::find(&docker, self.owner.as_ref()).await {
+            Ok(strays) => {
+                let orphan = || {
+                    self.orphans.fetch_add(1, Ordering::Relaxed);
+                };
+                stray::remove(&docker, strays, orphan).await
+            }
+            Err(error) => {
+                self.finder.note(&error).await;
+                tracing::debug!(%error, "containers not listed");
+                false
+            }
+        }
+    }
+
+    fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nothing runs before its job does.
+struct ContainerRunner {
+    shared: Arc<Shared>,
+    docker: Docker,
+}
+
+#[async_trait]
+impl Runner for ContainerRunner {
+    async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
+        RunReport {
+            end: run(&self.shared, &self.docker, job, &control).await,
+            reusable: false,
+        }
+    }
+
+    async fn stop(self: Box<Self>) {}
+}

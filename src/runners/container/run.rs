@@ -1,0 +1,405 @@
+//! One job's run: make, attach, start, feed, read, watch. The container is removed when this lets go of it.
+
+use std::{future::Future, pin::Pin, pin::pin, time::Duration};
+
+use bollard::{
+    Docker,
+    container::{AttachContainerResults, LogOutput},
+    models::ContainerStateStatusEnum,
+    query_parameters::{
+        AttachContainerOptions, InspectContainerOptions, KillContainerOptions,
+        StartContainerOptions, WaitContainerOptions,
+    },
+};
+use futures_util::{FutureExt as _, StreamExt as _};
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    time::{Instant, sleep},
+};
+
+use super::{
+    engine::{EngineError, Kind, LONG},
+    making,
+    manager::Shared,
+    ours::Container,
+};
+use crate::{
+    runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
+    runners::process::{
+        Course, Event, Exit, FOREVER, JobLog, Output, Stdout, Step, Stream, job_end,
+    },
+};
+
+/// How long an engine that is lost under a running job is looked for.
+const LOST: Duration = Duration::from_secs(120);
+
+/// Time between two looks at a job whose engine does not tell how it ended.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs `job` to its end.
+///
+/// # Cancel-safety
+/// Dropped, it has the container killed and removed in the background.
+pub(super) async fn run(
+    shared: &Shared,
+    docker: &Docker,
+    job: &Job,
+    control: &JobControl,
+) -> JobEnd {
+    let made = tokio::select! {
+        biased;
+        () = control.kill.cancelled() => None,
+        () = control.stop.cancelled() => None,
+        made = make(shared, docker, job) => Some(made),
+    };
+    let (container, streams) = match made {
+        None => return JobEnd::Stopped,
+        Some(Ok(made)) => made,
+        Some(Err(error)) => return JobEnd::NotStarted(error),
+    };
+    // The job may run before the engine has said so, and from then on it has its grace.
+    let started = tokio::select! {
+        biased;
+        () = control.kill.cancelled() => return JobEnd::Stopped,
+        started = start(shared, &container) => started,
+    };
+    if let Err(error) = started {
+        return JobEnd::NotStarted(error);
+    }
+    control.started.notify();
+    attend(shared, &container, streams, job, control).await
+}
+
+/// Makes a container, and takes its streams in hand before anything is written there.
+async fn make(
+    shared: &Shared,
+    docker: &Docker,
+    job: &Job,
+) -> Result<(Container, AttachContainerResults), StartError> {
+    let body = making::body(&shared.settings, &shared.common, shared.owner.as_ref(), job);
+    let name = making::make_name(job.pool().as_str());
+    let mut container = shared.yard.make(docker, name, body);
+    match container.made().await {
+        Ok(warnings) => heed(shared, &container, &warnings).await?,
+        Err(error) => {
+            if error.kind == Kind::NotFound {
+                shared.image.forget().await;
+            }
+            return Err(refusal(shared, "make", error).await);
+        }
+    }
+    let options = AttachContainerOptions {
+        stream: true,
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        ..AttachContainerOptions::default()
+    };
+    match docker
+        .attach_container(&container.name, Some(options))
+        .await
+    {
+        Ok(streams) => Ok((container, streams)),
+        Err(error) => Err(refusal(shared, "attach to", error).await),
+    }
+}
+
+/// Refuses a container that was made without a limit of its pool: an engine that cannot keep one only warns of it.
+async fn heed(
+    shared: &Shared,
+    container: &Container,
+    warnings: &[String],
+) -> Result<(), StartError> {
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let options = None::<InspectContainerOptions>;
+    let asked = container.docker.inspect_container(&container.name, options);
+    let made = match asked.await {
+        Ok(found) => found.host_config.unwrap_or_default(),
+        Err(error) => return Err(refusal(shared, "look at", error).await),
+    };
+    let said = warnings.join(" ");
+    let dropped = making::dropped(&shared.settings, &made);
+    if dropped.is_empty() {
+        tracing::debug!(container = container.name, said, "the engine has warned");
+        return Ok(());
+    }
+    let dropped = dropped.join(" and ");
+    Err(StartError {
+        what: format!("the engine holds no job to {dropped}: {said}"),
+        source: None,
+    })
+}
+
+async fn start(shared: &Shared, container: &Container) -> Result<(), StartError> {
+    let options = None::<StartContainerOptions>;
+    let started = container.docker.start_container(&container.name, options);
+    match started.await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(refusal(shared, "start", error).await),
+    }
+}
+
+async fn refusal(shared: &Shared, what: &str, error: impl Into<EngineError>) -> StartError {
+    let error = error.into();
+    shared.finder.note(&error).await;
+    error.into_start_error(format!("{what} a container of {}", shared.settings.image))
+}
+
+/// Attends a container that runs, until it does no more.
+async fn attend(
+    shared: &Shared,
+    container: &Container,
+    streams: AttachContainerResults,
+    job: &Job,
+    control: &JobControl,
+) -> JobEnd {
+    let settings = &shared.settings;
+    let AttachContainerResults {
+        output: mut pieces,
+        input,
+    } = streams;
+    let mut out = Stdout::new(control.output, job);
+    let mut err = Output::new(Stream::Stderr, JobLog(job));
+    let mut course = Course::new(settings.stop_timeout);
+    let mut ended = None;
+    {
+        let mut feed = pin!(feed(input, job.body()));
+        let mut output = pin!(async {
+            while let Some(Ok(piece)) = pieces.next().await {
+                match piece {
+                    LogOutput::StdErr { message } => err.feed(&message),
+                    LogOutput::StdOut { message } | LogOutput::Console { message } => {
+                        out.feed(&message)
+                    }
+                    LogOutput::StdIn { .. } => {}
+                }
+            }
+        });
+        let mut exit = pin!(exit(container));
+        let mut stopped = pin!(control.stop.cancelled());
+        let mut killed = pin!(control.kill.cancelled());
+        let mut timer = pin!(sleep(settings.timeout));
+        let mut signalling: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
+        let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
+        loop {
+            let event = tokio::select! {
+                // In this order: what ended by itself was not ended by us, and a flood of output delays nothing.
+                biased;
+                how = &mut exit, if !course.has_exited() => {
+                    ended = Some(how);
+                    Event::Exited
+                }
+                () = &mut killed, if !kill_asked => {
+                    kill_asked = true;
+                    Event::KillAsked
+                }
+                () = &mut stopped, if !stop_asked => {
+                    stop_asked = true;
+                    Event::StopAsked
+                }
+                () = &mut timer => Event::TimeUp,
+                () = async { signalling.as_mut().expect("only asked where there is one").await },
+                    if signalling.is_some() =>
+                {
+                    signalling = None;
+                    continue;
+                }
+                // Before the output, because a body has an end and a flood may have none.
+                () = &mut feed, if feeding => {
+                    feeding = false;
+                    continue;
+                }
+                () = &mut output, if course.output_is_open() => Event::OutputEnded,
+            };
+            let wake_after = match course.handle(event) {
+                Step::Wait => continue,
+                Step::Signal(what, wake_after) => {
+                    // In place of one that is still under way: a KILL does not wait for a TERM.
+                    signalling = Some(signal(container, what).boxed());
+                    wake_after
+                }
+                Step::SetTimer(wake_after) => wake_after,
+                Step::Finish => break,
+            };
+            timer
+                .as_mut()
+                .reset(Instant::now() + wake_after.min(FOREVER));
+        }
+    }
+    let reply = out.finish();
+    let stderr_tail = err.finish();
+    let exit = match ended {
+        Some(Ended::Exited(exit)) => Some(exit),
+        Some(Ended::Lost(why)) if course.cause().is_none() => {
+            return JobEnd::Failed(Failure {
+                kind: FailureKind::RunnerLost,
+                message: why,
+                stderr_tail,
+            });
+        }
+        Some(Ended::Lost(_)) => None,
+        None => {
+            tracing::warn!(pool = %job.pool(), container = container.name, "a job's container does not die of KILL");
+            None
+        }
+    };
+    let mut end = job_end(exit, course.cause(), settings.timeout, stderr_tail);
+    if let JobEnd::Done { reply: answer } = &mut end {
+        *answer = reply;
+    }
+    end
+}
+
+/// Writes the body, then ends the input. A job that does not read its input is no failure.
+async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
+    let written = async {
+        input.write_all(body).await?;
+        input.shutdown().await
+    };
+    if let Err(error) = written.await {
+        tracing::debug!(%error, "failed to write a job's body");
+    }
+}
+
+/// How a container came to its end.
+enum Ended {
+    Exited(Exit),
+    /// Nobody can tell.
+    Lost(String),
+}
+
+/// Waits for the container's end.
+///
+/// # Cancel-safety
+/// Cancel-safe.
+async fn exit(container: &Container) -> Ended {
+    // An engine may say nothing at all until then.
+    let docker = container.docker.clone().with_timeout(LONG);
+    let mut silent_since = None;
+    loop {
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        // Whatever it answers only says that it is time to look: of a container that is removed meanwhile, an engine
+        // may say that it exited with 0.
+        let _ = pin!(docker.wait_container(&container.name, Some(options)))
+            .next()
+            .await;
+        match inspect(container).await {
+            Ok(look) if look.status == Some(ContainerStateStatusEnum::EXITED) => {
+                return Ended::Exited(look.exit());
+            }
+            Ok(look) if look.is_being_removed() => return Ended::removed(),
+            Ok(_) => silent_since = None,
+            Err(error) if error.kind == Kind::NotFound => return Ended::removed(),
+            // The engine was restarted, perhaps, and may have kept the container.
+            Err(error) => {
+                let since = *silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= LOST {
+                    return Ended::Lost(format!("the container engine was lost: {error}"));
+                }
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+impl Ended {
+    fn removed() -> Self {
+        Self::Lost("its container was removed from outside".to_owned())
+    }
+}
+
+/// What a container says of itself.
+struct Look {
+    status: Option<ContainerStateStatusEnum>,
+    code: i64,
+    out_of_memory: bool,
+    stop_signal: Option<String>,
+}
+
+impl Look {
+    fn is_being_removed(&self) -> bool {
+        use ContainerStateStatusEnum::{DEAD, REMOVING};
+        matches!(self.status, Some(REMOVING | DEAD))
+    }
+
+    /// The exit as the first process meant it, or as the kernel did.
+    fn exit(&self) -> Exit {
+        let exit = exit_of(self.code);
+        // A job that says what it is stays by its word, whatever became of its children.
+        match self.out_of_memory && !exit.is_word() {
+            true => Exit::OutOfMemory,
+            false => exit,
+        }
+    }
+}
+
+async fn inspect(container: &Container) -> Result<Look, EngineError> {
+    let asked = container
+        .docker
+        .inspect_container(&container.name, None::<InspectContainerOptions>);
+    let found = asked.await?;
+    let state = found.state.unwrap_or_default();
+    Ok(Look {
+        status: state.status,
+        code: state.exit_code.unwrap_or_default(),
+        out_of_memory: state.oom_killed.unwrap_or_default(),
+        // An empty one is none, and would be taken for KILL.
+        stop_signal: (found.config)
+            .and_then(|config| config.stop_signal)
+            .filter(|signal| !signal.is_empty()),
+    })
+}
+
+/// What an engine's number means: it tells of a signal as a shell does.
+fn exit_of(code: i64) -> Exit {
+    match i32::try_from(code) {
+        Ok(code @ 129..=192) => Exit::Signal(code - 128),
+        Ok(code) => Exit::Code(code),
+        Err(_) => Exit::Code(i32::MAX),
+    }
+}
+
+/// Sends a signal to the first process: for a TERM, the one that the image wants.
+async fn signal(container: &Container, what: Signal) {
+    let wanted = match what {
+        Signal::SIGTERM => inspect(container)
+            .await
+            .ok()
+            .and_then(|look| look.stop_signal),
+        _ => None,
+    };
+    let options = KillContainerOptions {
+        signal: wanted.unwrap_or_else(|| what.as_str().to_owned()),
+    };
+    let sent = container
+        .docker
+        .kill_container(&container.name, Some(options));
+    if let Err(error) = sent.await.map_err(EngineError::from) {
+        // One that has just ended, most likely.
+        tracing::debug!(container = container.name, signal = what.as_str(), %error, "signal not sent");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_number_beyond_128_as_the_signal_that_it_stands_for() {
+        for (code, expected) in [
+            (0, Exit::Code(0)),
+            (65, Exit::Code(65)),
+            (128, Exit::Code(128)),
+            (137, Exit::Signal(9)),
+            (143, Exit::Signal(15)),
+            (255, Exit::Code(255)),
+        ] {
+            assert_eq!(exit_of(code), expected);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Containers that nobody attends any more, and when to look for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::{Docker, query_parameters::ListContainersOptions};
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+
+use super::{
+    engine::EngineError,
+    making::{SUPERVISOR, is_ours, owner},
+    ours,
+};
+use crate::host::instance::{Instance, Life};
+
+/// Time between two looks, when the last one could be had and when not.
+const INTERVAL: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Containers that are removed at the same time.
+const AT_ONCE: usize = 8;
+
+/// Supervisors of whose containers it was said that they are left alone. Written and read by looks.
+static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A container that nobody attends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stray {
+    pub(super) name: String,
+    /// Whether a supervisor that died has left it. Else we have lost it ourselves.
+    pub(super) is_orphan: bool,
+}
+
+/// When to look. `now` is an argument.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    next: Option<Instant>,
+    under_way: bool,
+}
+
+impl Rounds {
+    /// The first look is due at once.
+    pub(super) fn new() -> Self {
+        Self {
+            next: None,
+            under_way: false,
+        }
+    }
+
+    /// Whether to look now. Who is told so says when it is [over](Self::over).
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        let is_due = !self.under_way && self.next.is_none_or(|next| next <= now);
+        self.under_way |= is_due;
+        is_due
+    }
+
+    /// A look is over.
+    pub(super) fn over(&mut self, now: Instant, went_well: bool) {
+        self.under_way = false;
+        self.next = Some(now + if went_well { INTERVAL } else { AGAIN });
+    }
+}
+
+/// Looks for strays.
+///
+/// # Errors
+/// The engine does not say.
+pub(super) async fn find(
+    docker: &Docker,
+    us: Option<&Instance>,
+) -> Result<Vec<Stray>, EngineError> {
+    // Before and after: one may be made or removed while the engine answers.
+    let mut attended = ours::names();
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([(
+            "label".to_owned(),
+            vec![SUPERVISOR.to_owned()],
+        )])),
+        ..ListContainersOptions::default()
+    };
+    let listed = docker.list_containers(Some(options)).await?;
+    attended.append(&mut ours::names());
+
+    let mut strays = Vec::new();
+    let mut others: BTreeMap<String, (Option<Instance>, Vec<String>)> = BTreeMap::new();
+    for container in listed {
+        let labels = container.labels.unwrap_or_default();
+        let name = container.names.unwrap_or_default().into_iter().next();
+        let Some(name) = name.or(container.id) else {
+            continue;
+        };
+        let name = name.trim_start_matches('/').to_owned();
+        if !is_ours(us, &labels) {
+            let supervisor = labels.get(SUPERVISOR).cloned().unwrap_or_default();
+            let (_, names) = others
+                .entry(supervisor)
+                .or_insert_with(|| (owner(&labels), Vec::new()));
+            names.push(name);
+        } else if !attended.contains(&name) {
+            strays.push(Stray {
+                name,
+                is_orphan: false,
+            });
+        }
+    }
+    // Files, on whatever file system: not for a thread that others wait for.
+    let lives = tokio::task::spawn_blocking(move || {
+        let life = |owner: Option<&Instance>| owner.map_or(Life::Unknown, Instance::life);
+        let lives = others.into_iter().map(|(supervisor, (owner, names))| {
+            let life = life(owner.as_ref());
+            (supervisor, owner, names, life)
+        });
+        lives.collect::<Vec<_>>()
+    });
+    for (supervisor, owner, names, life) in lives.await.unwrap_or_default() {
+        match life {
+            Life::Alive => {}
+            Life::Dead => strays.extend(names.into_iter().map(|name| Stray {
+                name,
+                is_orphan: true,
+            })),
+            Life::Unknown => leave_alone(supervisor, owner.as_ref(), names.len()),
+        }
+    }
+    Ok(strays)
+}
+
+/// Says once that a supervisor's containers are left alone.
+fn leave_alone(supervisor: String, owner: Option<&Instance>, containers: usize) {
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.insert(supervisor.clone()) {
+        return;
+    }
+    drop(said);
+    let lock = owner.map(|owner| owner.lock.display().to_string());
+    tracing::info!(
+        supervisor,
+        containers,
+        lock,
+        "containers left alone: whether their supervisor is still there cannot be seen from here"
+    );
+}
+
+/// Removes strays, and tells `orphan` of each that a supervisor which died has left.
+pub(super) async fn remove(docker: &Docker, strays: Vec<Stray>, orphan: impl Fn()) -> bool {
+    let removals = strays.into_iter().map(|stray| async move {
+        let removed = ours::remove(docker, &stray.name).await;
+        (stray, removed)
+    });
+    let mut removals = futures_util::stream::iter(removals).buffer_unordered(AT_ONCE);
+    let mut went_well = true;
+    while let Some((Stray { name, is_orphan }, removed)) = removals.next().await {
+        match removed {
+            Ok(true) if is_orphan => {
+                tracing::info!(
+                    container = name,
+                    "removed a container of a supervisor that died"
+                );
+                orphan();
+            }
+            Ok(_) => {}
+            Err(error) => {
+                went_well = false;
+                tracing::warn!(container = name, %error, "container not removed");
+            }
+        }
+    }
+    went_well
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_at_once_and_then_now_and_then() {
+        let mut rounds = Rounds::new();
+        let start = Instant::now();
+        assert!(rounds.begin(start));
+        assert!(!rounds.begin(start + INTERVAL), "one at a time");
+        rounds.over(start, true);
+        assert!(!rounds.begin(start + INTERVAL - Duration::from_millis(1)));
+        assert!(rounds.begin(start + INTERVAL));
+        rounds.over(start + INTERVAL, false);
+        assert!(!rounds.begin(start + INTERVAL));
+        assert!(rounds.begin(start + INTERVAL + AGAIN));
+    }
+}

@@ -1,0 +1,133 @@
+//! One job's run: spawn, feed, read, watch, reap. Everything happens within the one future, so that dropping it
+//! leaves nothing behind, and a job costs no task.
+
+use std::pin::pin;
+
+use tokio::{
+    io::AsyncWriteExt,
+    process::ChildStdin,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    runner::{Job, JobControl, JobEnd, StartError},
+    runners::process::{
+        Course, Environment, Event, ExecSettings, FOREVER, JobLog, Launch, Output, Pipes, Process,
+        SpawnError, Stays, Stdout, Step, Stream, WithHeaders, job_end, job_variables,
+    },
+};
+
+/// Runs `job` to its end.
+///
+/// # Cancel-safety
+/// Dropped, it kills the job's group at once.
+pub(super) async fn run(
+    settings: &ExecSettings,
+    environment: &Environment,
+    job: &Job,
+    control: &JobControl,
+) -> JobEnd {
+    if control.kill.is_cancelled() || control.stop.is_cancelled() {
+        return JobEnd::Stopped;
+    }
+    let started = tokio::select! {
+        biased;
+        started = start(settings, environment, job) => started,
+        // A launcher may have to wait. Without one this is never reached.
+        () = control.kill.cancelled() => return JobEnd::Stopped,
+        () = control.stop.cancelled() => return JobEnd::Stopped,
+    };
+    let (mut process, pipes) = match started {
+        Ok(started) => started,
+        Err(error) => return JobEnd::NotStarted(error),
+    };
+    control.started.notify();
+    let Pipes {
+        stdin,
+        stdout,
+        stderr,
+    } = pipes;
+    let mut out = Stdout::new(control.output, job);
+    let mut err = Output::new(Stream::Stderr, JobLog(job));
+    let mut course = Course::new(settings.kill_grace);
+    {
+        let mut feed = pin!(feed(stdin, job.body()));
+        // This join takes turns at who is polled first, so that a flood on one pipe cannot starve the other.
+        let mut output = pin!(async {
+            tokio::join!(out.drain(stdout), err.drain(stderr));
+        });
+        let mut stopped = pin!(control.stop.cancelled());
+        let mut killed = pin!(control.kill.cancelled());
+        let mut timer = pin!(sleep(settings.timeout));
+        let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
+        loop {
+            let event = tokio::select! {
+                // In this order: what ended by itself was not ended by us, and a flood of output delays nothing.
+                biased;
+                () = process.exited(), if !course.has_exited() => Event::Exited,
+                () = &mut killed, if !kill_asked => {
+                    kill_asked = true;
+                    Event::KillAsked
+                }
+                () = &mut stopped, if !stop_asked => {
+                    stop_asked = true;
+                    Event::StopAsked
+                }
+                () = &mut timer => Event::TimeUp,
+                // Before the output, because a body has an end and a flood may have none.
+                () = &mut feed, if feeding => {
+                    feeding = false;
+                    continue;
+                }
+                () = &mut output, if course.output_is_open() => Event::OutputEnded,
+            };
+            let wake_after = match course.handle(event) {
+                Step::Wait => continue,
+                Step::Signal(signal, wake_after) => {
+                    process.signal(signal);
+                    wake_after
+                }
+                Step::SetTimer(wake_after) => wake_after,
+                Step::Finish => break,
+            };
+            timer
+                .as_mut()
+                .reset(Instant::now() + wake_after.min(FOREVER));
+        }
+        // The pipes close here, whoever holds their other ends.
+    }
+    let ended = process.finish();
+    if ended.status.is_none() {
+        tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
+    }
+    let reply = out.finish();
+    let stderr_tail = err.finish();
+    let mut end = job_end(ended.exit(), course.cause(), settings.timeout, stderr_tail);
+    if let JobEnd::Done { reply: answer } = &mut end {
+        *answer = reply;
+    }
+    end
+}
+
+/// Writes the body, then closes the pipe. A job that does not read its input is no failure.
+async fn feed(mut stdin: ChildStdin, body: &[u8]) {
+    if let Err(error) = stdin.write_all(body).await
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        tracing::debug!(%error, "failed to write a job's body");
+    }
+}
+
+async fn start(
+    settings: &ExecSettings,
+    environment: &Environment,
+    job: &Job,
+) -> Result<(Process, Pipes), StartError> {
+    let launch = Launch::new(settings, environment, Stays::No)?;
+    let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes)).await;
+    // Where a small stack limit leaves less room than our budget, a message must still not stop the pool.
+    if spawned.as_ref().is_err_and(SpawnError::is_too_large) {
+        spawned = launch.spawn(job_variables(job, WithHeaders::No)).await;
+    }
+    spawned.map_err(|error| launch.error(error))
+}

@@ -1,0 +1,119 @@
+//! What a kind of runner says of itself and of the keys that kinds share, as plain data.
+
+use std::borrow::Cow;
+
+use crate::config::schema::{Key, Table, quoted};
+
+/// The keys of the `runner` table that more than one kind may take. A kind names those that it takes.
+pub(crate) const SHARED_KEYS: [&str; 15] = [
+    "command",
+    "timeout",
+    "kill_grace",
+    "working_dir",
+    "env_pass",
+    "env_file",
+    "user",
+    "group",
+    "nice",
+    "memory_max",
+    "cpu_max",
+    "pids_max",
+    "cgroup",
+    "rlimits",
+    "env",
+];
+
+/// What a kind says of itself.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// The word in the file and on metrics.
+    pub(crate) name: &'static str,
+    /// What it is, after its name and a colon.
+    pub(crate) doc: &'static str,
+    /// The keys of [`SHARED_KEYS`] that it takes.
+    pub(crate) takes: &'static [&'static str],
+    /// What its `command` is, where it takes one.
+    pub(crate) command: CommandUse,
+    /// The key for the time between TERM and KILL: the shared `kill_grace`, or one of its own. `None` where a job of this
+    /// kind has no such time.
+    pub(crate) grace_key: Option<&'static str>,
+    /// What shared keys mean to it beyond their docs, each with the key. Sentences.
+    pub(crate) notes: &'static [(&'static str, &'static str)],
+}
+
+/// What `command` is to a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommandUse {
+    /// A program and its arguments. Must be there, and no shell reads it.
+    Program,
+    /// Arguments for a program that something else names.
+    Arguments,
+}
+
+impl Facts {
+    pub(crate) fn takes(&self, shared: &str) -> bool {
+        self.takes.contains(&shared)
+    }
+}
+
+/// The kinds that there are, and the one that a pool has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'k> {
+    /// All, in the order in which texts name them.
+    pub(crate) all: &'k [&'static Facts],
+    /// The pool's own. `None` where its `kind` is wrong, so that no more can be said.
+    pub(crate) chosen: Option<&'static Facts>,
+}
+
+impl Known<'_> {
+    /// The doc of a shared key, with what kinds add to it.
+    pub(crate) fn doc(&self, key: &str, doc: &'static str) -> Cow<'static, str> {
+        let mut whole = Cow::Borrowed(doc);
+        for facts in self.all {
+            if key == "kill_grace"
+                && let Some(own) = facts.grace_key.filter(|own| *own != key)
+            {
+                let note = format!(" `{}` has `{own}` instead.", facts.name);
+                whole.to_mut().push_str(&note);
+            }
+            for (_, note) in facts.notes.iter().filter(|(noted, _)| *noted == key) {
+                whole.to_mut().push(' ');
+                whole.to_mut().push_str(note);
+            }
+        }
+        whole
+    }
+
+    /// Refuses a shared key where the pool's kind does not take it: a limit that would not hold is worse than none.
+    /// `shared` is its name in [`SHARED_KEYS`], or that of its table.
+    pub(crate) fn refuse_shared<T>(&self, table: &mut Table<'_, '_>, shared: &str, key: &Key<T>) {
+        let takers = self.all.iter().filter(|facts| facts.takes(shared));
+        let takers: Vec<_> = takers.map(|facts| facts.name).collect();
+        if key.is_given()
+            && let Some(fix) = self.refusal(shared, &takers)
+        {
+            table.refuse(key, fix);
+        }
+    }
+
+    /// What to write instead of a key that only `takers` take; `None` where the pool's kind is among them.
+    pub(crate) fn refusal(&self, key: &str, takers: &[&str]) -> Option<String> {
+        let chosen = self.chosen?;
+        if takers.contains(&chosen.name) {
+            return None;
+        }
+        let this = quoted(chosen.name);
+        let those: Vec<_> = takers.iter().map(|name| quoted(name)).collect();
+        let those = those.join(" or ");
+        let is_grace = |facts: &&&Facts| facts.grace_key == Some(key);
+        Some(match chosen.grace_key {
+            Some(own) if key == "kill_grace" => {
+                format!("write {own}, which is what {this} has")
+            }
+            Some(own) if self.all.iter().any(|facts| is_grace(&facts)) => {
+                format!("write {own}, which is what other kinds than {those} have")
+            }
+            _ => format!("remove it, or write kind = {those}: it means nothing to {this}"),
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! What looks to be meant for a shell in a command that none reads, and what of `env` no job sees.
+
+use crate::config::schema::{Given, Key, Table, quoted};
+
+/// Programs that read a command of their own.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
+
+/// Words that mean something to a shell alone.
+const OPERATORS: [&str; 14] = [
+    "|", "||", "|&", "&", "&&", ";", "<", ">", ">>", "2>", "2>>", "2>&1", "&>", ">&2",
+];
+
+/// Warns of what only a shell would make something of.
+pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
+    if command.given != Given::Well {
+        return;
+    }
+    let Some((word, what)) = shell_word(&command.value) else {
+        return;
+    };
+    let fix = match what {
+        What::Operator => format!(
+            "write [\"sh\", \"-c\", \"...\"] if {} is meant for a shell: none reads this, so the program is given it as an \
+             argument",
+            quoted(word)
+        ),
+        What::Expansion => format!(
+            "write what {} stands for, or [\"sh\", \"-c\", \"...\"]: no shell reads this, so the program is given it as it \
+             is",
+            quoted(word)
+        ),
+    };
+    table.warn_of(command, fix);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Operator,
+    Expansion,
+}
+
+fn shell_word(command: &[String]) -> Option<(&str, What)> {
+    let is_shell = |word: &String| SHELLS.contains(&base_name(word));
+    if command.iter().any(is_shell) {
+        return None;
+    }
+    command.iter().find_map(|word| {
+        if OPERATORS.contains(&word.as_str()) {
+            Some((word.as_str(), What::Operator))
+        } else if is_expanded(word) {
+            Some((word.as_str(), What::Expansion))
+        } else {
+            None
+        }
+    })
+}
+
+/// Whether it begins with a home directory or a variable.
+fn is_expanded(word: &str) -> bool {
+    if word == "~" || word.starts_with("~/") {
+        return true;
+    }
+    let Some(rest) = word.strip_prefix('$') else {
+        return false;
+    };
+    let (name, rest) = match rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        Some(parts) => parts,
+        None => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(is_name)
+        && (rest.is_empty() || rest.starts_with('/'))
+}
+
+pub(crate) fn base_name(program: &str) -> &str {
+    program.rsplit_once('/').map_or(program, |(_, name)| name)
+}
+
+/// Warns of a variable that each job has of its own.
+pub(super) fn warn_of_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
+    if name.starts_with("TIDEGATE_") && entry.is_sound() {
+        table.warn_of(
+            entry,
+            "write another name: what begins with TIDEGATE_ is for what each job is told, and wins over this",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_shells_words_from_a_programs() {
+        for (command, found) in [
+            (vec!["a", "b|c", "--x>y", "$", "$1", "a~", "{}", "-f"], None),
+            (vec!["awk", "{print $1}"], None),
+            (vec!["perl", "-e", "$x = 1"], None),
+            (vec!["sh", "-c", "a | b"], None),
+            (vec!["nice", "/bin/bash", "-c", "a", "|", "b"], None),
+            (vec!["a", "|", "b"], Some(("|", What::Operator))),
+            (vec!["a", "&&", "b"], Some(("&&", What::Operator))),
+            (vec!["a", ">", "/tmp/x"], Some((">", What::Operator))),
+            (vec!["~/bin/a"], Some(("~/bin/a", What::Expansion))),
+            (vec!["a", "~"], Some(("~", What::Expansion))),
+            (vec!["a", "$HOME/x"], Some(("$HOME/x", What::Expansion))),
+            (vec!["a", "${SIZE}"], Some(("${SIZE}", What::Expansion))),
+        ] {
+            let words: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(shell_word(&words), found, "{command:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The `runner` table of a pool: the keys that kinds share, and those that each kind has of its own.
+
+mod command;
+mod env_file;
+mod limits;
+mod own;
+mod shared;
+
+pub(crate) use self::{
+    command::base_name,
+    own::OwnKeys,
+    shared::{JobKeys, SharedKeys},
+};
+
+use self::{own::AllOwn, shared::shared};
+use super::{
+    facts::{Facts, Known},
+    kind::{Finish, Reading, RunnerKind},
+};
+use crate::config::{
+    inputs::Inputs,
+    schema::{Item, Kind, Spot, Table, one_of, quoted},
+};
+
+/// Reads what a pool's jobs run on. `kinds` are those that the file can name; the first is the default.
+pub(crate) fn runner(
+    pool: &mut Table<'_, '_>,
+    inputs: &Inputs<'_>,
+    kinds: &[&'static RunnerKind],
+) -> Reading {
+    let mut table = pool.table("runner", "What its jobs run on.");
+    let docs: Vec<_> = kinds
+        .iter()
+        .map(|kind| format!("`{}`: {}.", kind.facts.name, kind.facts.doc))
+        .collect();
+    let first = kinds
+        .first()
+        .expect("a registry has a kind to be the default");
+    let kind = table.key("kind", docs.join(" "), KindWord(kinds), first);
+    if !kind.is_sound() {
+        table.ignore_the_rest();
+    }
+    let all: Vec<&'static Facts> = kinds.iter().map(|kind| &kind.facts).collect();
+    let known = Known {
+        all: &all,
+        chosen: kind.is_sound().then_some(&kind.value.facts),
+    };
+    let mut finish = None;
+    let shared = shared(&mut table, &known, inputs, |table| {
+        finish = Some(own_keys(table, &known, kind.value, kinds));
+    });
+    let finish = finish.expect("own keys are read with the shared ones");
+    finish(shared, &mut table)
+}
+
+/// Has every kind ask for its keys, `chosen` first, and keeps what `chosen` makes of its own.
+fn own_keys(
+    table: &mut Table<'_, '_>,
+    known: &Known<'_>,
+    chosen: &'static RunnerKind,
+    kinds: &[&'static RunnerKind],
+) -> Finish {
+    let mut all = AllOwn::default();
+    let finish = (chosen.keys)(&mut all.of(table, chosen.facts.name));
+    let others = kinds
+        .iter()
+        .filter(|kind| kind.facts.name != chosen.facts.name);
+    for other in others {
+        let _not_this_pools = (other.keys)(&mut all.of(table, other.facts.name));
+    }
+    all.refuse_foreign(table, known);
+    finish
+}
+
+/// One of the kinds, by its name.
+#[derive(Debug)]
+struct KindWord<'k>(&'k [&'static RunnerKind]);
+
+impl Kind for KindWord<'_> {
+    type Value = &'static RunnerKind;
+    const IS_TEXT: bool = true;
+
+    fn wants(&self) -> String {
+        one_of(self.0.iter().map(|kind| kind.facts.name))
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value> {
+        let text = item.get_ref().as_str();
+        let chosen = self.0.iter().find(|kind| Some(kind.facts.name) == text);
+        if chosen.is_none() {
+            spot.wrong(item, format!("write {}", self.wants()));
+        }
+        chosen.copied()
+    }
+
+    fn toml(&self, kind: &Self::Value) -> String {
+        quoted(kind.facts.name)
+    }
+}

@@ -1,0 +1,38 @@
+//! Kinds of runner that a configuration file can name, each in a folder of its own: its settings, its keys, its checks and
+//! its manager.
+//!
+//! This file is the registry: nothing but it and the folder itself names a kind's module, and no kind names another's. What
+//! kinds share is beside them: `process` (child processes), `keys` (the `runner` table) and, below, [`host`](crate::host). To
+//! add a kind, make its folder, and name it twice here: as a module, and in `KINDS`. ARCHITECTURE.md says what a kind
+//! consists of.
+
+mod facts;
+pub(crate) mod keys;
+mod kind;
+#[doc(hidden)]
+#[cfg_attr(
+    not(feature = "container"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "some of it is for containers alone"
+    )
+)]
+pub mod process;
+
+pub mod container;
+pub mod exec;
+pub mod warm;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::kind::{Reading, RunnerKind};
+pub use self::{container::ContainerSettings, warm::WarmSettings};
+pub use self::{
+    kind::{Dependency, RunnerSettings},
+    process::ExecSettings,
+};
+
+/// All kinds that a configuration file can name, in the order in which texts name them. The first is the default.
+pub(crate) static KINDS: [&RunnerKind; 3] = [&exec::KIND, &warm::KIND, &container::KIND];

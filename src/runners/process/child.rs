@@ -1,0 +1,248 @@
+//! One child process in a process group of its own: spawned, signalled and reaped by id, never `waitpid(-1)`.
+//!
+//! A group's id is that of its leader, and the system may hand it to a stranger as soon as the leader is reaped
+//! and the group is empty. So the leader's exit is *seen* through a pidfd, which leaves it a zombie, and it is
+//! reaped only after the last signal to its group.
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::ExitStatus,
+};
+
+use futures_util::FutureExt as _;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+};
+
+use super::exit::Exit;
+use crate::host::{
+    cgroup::Leaf,
+    children::{self, Own, Run},
+};
+
+/// A child, its group and, where it has one, its cgroup. **On drop** all of these are killed, and the child is reaped in
+/// the background.
+pub(in crate::runners) struct Process {
+    child: Child,
+    pid: Pid,
+    own: Own,
+    /// Readable once the child has exited. `None` where there is no pidfd to be had (Linux before 5.3, or no
+    /// file descriptor left): then it is reaped as it exits.
+    exit: Option<AsyncFd<OwnedFd>>,
+    state: State,
+    leaf: Option<Leaf>,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::runners) struct Ended {
+    /// `None` where it would not die: it is then reaped in the background, whenever it does.
+    pub(in crate::runners) status: Option<ExitStatus>,
+    /// The kernel has ended it for its memory, with all that it had started.
+    pub(in crate::runners) out_of_memory: bool,
+}
+
+impl Ended {
+    pub(in crate::runners) fn exit(self) -> Option<Exit> {
+        match self.out_of_memory {
+            true => Some(Exit::OutOfMemory),
+            false => self.status.and_then(Exit::of),
+        }
+    }
+}
+
+/// Whether the child's id is still ours to signal.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// It runs, or is a zombie.
+    Ours,
+    /// It was reaped, and its id may be a stranger's. `None` where its status was lost.
+    Reaped(Option<ExitStatus>),
+}
+
+/// Our ends of the three pipes.
+pub(in crate::runners) struct Pipes {
+    pub(in crate::runners) stdin: ChildStdin,
+    pub(in crate::runners) stdout: ChildStdout,
+    pub(in crate::runners) stderr: ChildStderr,
+}
+
+impl Process {
+    /// Spawns `command`, whose standard output and error must be pipes, as the leader of a new group. So must its
+    /// standard input be, unless `stdin` is given: then the child sees to it that it reads from there.
+    pub(in crate::runners) fn spawn(
+        command: &mut Command,
+        run: Run,
+        stdin: Option<ChildStdin>,
+        leaf: Option<Leaf>,
+    ) -> io::Result<(Self, Pipes)> {
+        let (mut child, own) = children::spawn(command.process_group(0).kill_on_drop(true), run)?;
+        let pid = own.pid();
+        let (Some(stdin), Some(stdout), Some(stderr)) = (
+            stdin.or_else(|| child.stdin.take()),
+            child.stdout.take(),
+            child.stderr.take(),
+        ) else {
+            unreachable!("the three streams are pipes");
+        };
+        let process = Self {
+            child,
+            pid,
+            own,
+            exit: pidfd(pid),
+            state: State::Ours,
+            leaf,
+        };
+        Ok((
+            process,
+            Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// Waits until the child has exited.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub(in crate::runners) async fn exited(&mut self) {
+        // An error says that the runtime is going down; then the other way in takes the zombie with it.
+        if let Some(exit) = &self.exit
+            && exit.readable().await.is_ok()
+        {
+            return;
+        }
+        self.state = State::Reaped(self.child.wait().await.ok());
+        self.own.reaped();
+        // The group's id was safe until now. Left-overs lose the second that they have elsewhere.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
+    }
+
+    /// Whether the child is known to have exited.
+    pub(in crate::runners) fn has_exited(&mut self) -> bool {
+        self.exited().now_or_never().is_some()
+    }
+
+    /// Its process id. A stranger's once it is reaped.
+    pub(in crate::runners) fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Sends a signal to the whole group, as long as its id is certainly ours. A KILL goes to its cgroup too.
+    pub(in crate::runners) fn signal(&self, signal: Signal) {
+        if signal == Signal::SIGKILL
+            && let Some(leaf) = &self.leaf
+        {
+            leaf.kill();
+        }
+        if let State::Reaped(_) = self.state {
+            return;
+        }
+        // A leader may move itself to another group; then its own id is what is left to us.
+        if killpg(self.pid, signal) == Err(Errno::ESRCH) {
+            let _ = kill(self.pid, signal);
+        }
+        if signal == Signal::SIGTERM {
+            // One that was stopped (SIGSTOP) would not see the TERM before the KILL comes.
+            let _ = killpg(self.pid, Signal::SIGCONT);
+        }
+    }
+
+    /// Kills what is left of the group and of the cgroup, and reaps the child.
+    pub(in crate::runners) fn finish(mut self) -> Ended {
+        self.signal(Signal::SIGKILL);
+        let status = self.reap();
+        let was_killed = status.and_then(|status| status.signal()) == Some(Signal::SIGKILL as i32);
+        let leaf = self.leaf.as_ref().filter(|_| was_killed);
+        Ended {
+            status,
+            out_of_memory: leaf.is_some_and(Leaf::ran_out_of_memory),
+        }
+    }
+
+    fn reap(&mut self) -> Option<ExitStatus> {
+        match self.state {
+            State::Reaped(status) => status,
+            State::Ours => {
+                let status = self.child.try_wait().ok().flatten()?;
+                self.state = State::Reaped(Some(status));
+                self.own.reaped();
+                Some(status)
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Before the child's own drop, which may reap it.
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe for the sake of types that may change their descriptor; an `OwnedFd` cannot"
+)]
+fn pidfd(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw())?;
+    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
+    AsyncFd::with_interest(fd, Interest::READABLE).ok()
+}
+
+/// A signal in words.
+pub(in crate::runners) fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => format!("{signal} (signal {number})"),
+        // A real-time signal has no name of its own.
+        Err(_) => format!("signal {number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_the_whole_group_also_where_there_is_no_pidfd() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 1000 & exit 3"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (mut process, mut pipes) =
+            Process::spawn(&mut command, children::new_run(), None, None).expect("a shell");
+        process.exit = None;
+        process.exited().await;
+        // Held open by the grandchild for as long as it lives.
+        pipes
+            .stdout
+            .read_to_end(&mut Vec::new())
+            .await
+            .expect("an end");
+        // The id may be a stranger's by now.
+        assert!(matches!(process.state, State::Reaped(_)));
+        process.signal(Signal::SIGKILL);
+        assert_eq!(
+            process.finish().status.and_then(|status| status.code()),
+            Some(3)
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! One warm process, with its pipes: brought up, looked at between jobs, and ended.
+
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+
+use nix::sys::signal::Signal;
+use tokio::{
+    process::{ChildStderr, ChildStdin},
+    time::{sleep, timeout},
+};
+
+use super::{
+    WarmSettings,
+    lines::{Lines, NoLine},
+    protocol::{self, Said, VERSION},
+};
+use crate::{
+    decide::{JobId, PoolName},
+    escape::Quoted,
+    runner::{CreateRunner, StartError},
+    runners::process::{
+        Ended, Environment, Escaped, FOREVER, KILL_PATIENCE, LINGER, Launch, Log, Output, Pipes,
+        Process, Stays, Stream, signal_name,
+    },
+};
+
+/// A warm process that has said that it is ready. **On drop** its whole group is killed.
+pub(super) struct Link {
+    pub(super) process: Process,
+    pub(super) stdin: ChildStdin,
+    pub(super) lines: Lines,
+    pub(super) stderr: ChildStderr,
+    pub(super) log: Output<RunnerLog>,
+}
+
+/// How a process is brought to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its input ends now, and it has this long to go.
+    Polite(Duration),
+    /// It is about to go, and is given a moment. Its input stays, so that what it has not read can be counted.
+    Expected,
+    /// Now.
+    Forced,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) struct End {
+    /// `None` where it does not even die of a KILL.
+    status: Option<ExitStatus>,
+    /// Whether it went before it was killed.
+    by_itself: bool,
+    /// The kernel has ended it for want of memory.
+    pub(super) out_of_memory: bool,
+    /// Bytes of its input that it has not read, where they were waiting for it.
+    pub(super) unread: u64,
+    pub(super) stderr_tail: Option<String>,
+}
+
+/// What a runner writes to its standard error, with the job that it is at.
+pub(super) struct RunnerLog {
+    pool: PoolName,
+    runner: String,
+    pub(super) job: Option<JobId>,
+}
+
+impl Link {
+    /// Starts a process and waits until it says that it is ready.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: dropped, it leaves nothing running.
+    pub(super) async fn start(
+        settings: &WarmSettings,
+        environment: &Environment,
+        request: &CreateRunner,
+    ) -> Result<Self, StartError> {
+        let launch = Launch::new(&settings.process, environment, Stays::Yes)?;
+        let variables = [
+            ("TIDEGATE_POOL", request.pool.as_str().into()),
+            ("TIDEGATE_PROTOCOL", VERSION.to_string().into()),
+        ];
+        let spawned = launch.spawn(variables).await;
+        let (process, pipes) = spawned.map_err(|error| launch.error(error))?;
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } = pipes;
+        let log = RunnerLog {
+            pool: request.pool.clone(),
+            runner: request.id.to_string(),
+            job: None,
+        };
+        let mut link = Self {
+            process,
+            stdin,
+            lines: Lines::new(stdout),
+            stderr,
+            log: Output::new(Stream::Stderr, log),
+        };
+        let limit = settings.start_timeout.min(FOREVER);
+        let trouble = match timeout(limit, link.until_ready()).await {
+            Ok(Ok(())) => return Ok(link),
+            Ok(Err(trouble)) => trouble,
+            Err(_) => Some(format!(
+                "did not say that it is ready within {}",
+                humantime::format_duration(settings.start_timeout)
+            )),
+        };
+        let how = match trouble {
+            Some(_) => Ending::Forced,
+            None => Ending::Expected,
+        };
+        let end = link.end(how).await;
+        let trouble = trouble.unwrap_or_else(|| {
+            let ended = end.in_words("closed its standard output");
+            format!("{ended} before it was ready")
+        });
+        let last_words = end.stderr_tail.as_deref().and_then(last_line);
+        let program = settings.process.command.first().map_or("", String::as_str);
+        Err(StartError {
+            what: match last_words {
+                Some(line) => format!("{program}: {trouble}: {}", Escaped(line)),
+                None => format!("{program}: {trouble}"),
+            },
+            source: None,
+        })
+    }
+
+    /// Waits for the first line. Where there is none, the end of the process says why.
+    async fn until_ready(&mut self) -> Result<(), Option<String>> {
+        let Self {
+            process,
+            lines,
+            stderr,
+            log,
+            ..
+        } = self;
+        let first = tokio::select! {
+            line = lines.next() => line,
+            () = process.exited() => Err(NoLine::Ended),
+            // Pending once it has ended: what is awaited is the other two.
+            () = async {
+                log.drain(stderr).await;
+                std::future::pending().await
+            } => Err(NoLine::Ended),
+        };
+        let line = match first {
+            Ok(line) => line,
+            Err(NoLine::Ended) => return Err(None),
+            Err(NoLine::TooLong) => return Err(Some("wrote a line without an end".to_owned())),
+        };
+        match protocol::parse(&line)? {
+            Said::Ready { protocol: VERSION } => Ok(()),
+            Said::Ready { protocol } => Err(Some(format!(
+                "speaks version {protocol} of the protocol, and not {VERSION}"
+            ))),
+            Said::Progress { .. } | Said::Answer { .. } => Err(Some(format!(
+                "was to say that it is ready, but {}",
+                protocol::stray(&line)
+            ))),
+        }
+    }
+
+    /// What is wrong with it between two jobs. Takes in its log on the way.
+    pub(super) fn trouble(&mut self) -> Option<String> {
+        self.log.drain_now(&self.stderr);
+        match self.lines.unexpected() {
+            Some(Ok(line)) => Some(unasked(line)),
+            _ if self.process.has_exited() => Some("has ended".to_owned()),
+            Some(Err(_)) => Some("has closed its standard output".to_owned()),
+            None => None,
+        }
+    }
+
+    /// Ends it, and what is left of its group.
+    pub(super) async fn end(self, how: Ending) -> End {
+        let Self {
+            mut process,
+            stdin,
+            lines,
+            stderr,
+            mut log,
+        } = self;
+        let (patience, stdin) = match how {
+            Ending::Polite(patience) => {
+                drop(stdin);
+                (patience, None)
+            }
+            Ending::Expected => (LINGER, Some(stdin)),
+            Ending::Forced => (Duration::ZERO, Some(stdin)),
+        };
+        let by_itself = {
+            let mut output = std::pin::pin!(async {
+                tokio::join!(lines.discard(), log.drain(stderr));
+            });
+            let mut reading = true;
+            let mut timer = std::pin::pin!(sleep(patience.min(FOREVER)));
+            let by_itself = loop {
+                tokio::select! {
+                    biased;
+                    () = process.exited() => break true,
+                    () = &mut timer => break false,
+                    () = &mut output, if reading => reading = false,
+                }
+            };
+            if !by_itself {
+                process.signal(Signal::SIGKILL);
+                // Its status is not worth more waiting than this.
+                let _ = timeout(KILL_PATIENCE, process.exited()).await;
+            }
+            if reading {
+                let _ = timeout(LINGER, output).await;
+            }
+            by_itself
+        };
+        let unread = stdin.and_then(|stdin| rustix::io::ioctl_fionread(&stdin).ok());
+        let Ended {
+            status,
+            out_of_memory,
+        } = process.finish();
+        if status.is_none() {
+            let pool = &log.log().pool;
+            tracing::warn!(%pool, "a warm runner's process does not die of KILL");
+        }
+        End {
+            status,
+            by_itself,
+            out_of_memory,
+            unread: unread.unwrap_or(0),
+            stderr_tail: log.finish(),
+        }
+    }
+}
+
+impl End {
+    /// What a process did in the end: "ended with exit code 3". One that had to be killed did `otherwise`.
+    pub(super) fn in_words(&self, otherwise: &str) -> String {
+        let status = self.status.filter(|_| self.by_itself);
+        if self.out_of_memory {
+            return "was ended by the kernel for its memory".to_owned();
+        }
+        match (
+            status.and_then(|status| status.code()),
+            status.and_then(|status| status.signal()),
+        ) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, Some(signal)) => format!("was ended by {}", signal_name(signal)),
+            (None, None) => otherwise.to_owned(),
+        }
+    }
+}
+
+/// A line that came when no job was there to answer.
+pub(super) fn unasked(line: &[u8]) -> String {
+    match protocol::parse(line) {
+        Ok(Said::Answer { id, .. }) => {
+            format!("answered {}, which it was not asked", Quoted(&cut(&id)))
+        }
+        Ok(Said::Progress { id, .. }) => {
+            format!("spoke of {}, which it was not at", Quoted(&cut(&id)))
+        }
+        Ok(Said::Ready { .. }) => "said again that it is ready".to_owned(),
+        Err(trouble) => trouble,
+    }
+}
+
+/// An id for a person.
+pub(super) fn cut(id: &str) -> String {
+    id.chars().take(100).collect()
+}
+
+fn last_line(text: &str) -> Option<&str> {
+    text.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+}
+
+impl Log for RunnerLog {
+    fn line(&mut self, stream: Stream, line: &[u8]) {
+        tracing::info!(
+            target: "tidegate::job",
+            pool = %self.pool,
+            runner.id = self.runner,
+            job.id = self.job.as_ref().map(|id| tracing::field::display(Escaped(id.as_str()))),
+            stream = stream.name(),
+            line = %Escaped(&String::from_utf8_lossy(line)),
+            "job output"
+        );
+    }
+
+    fn dropped(&mut self, stream: Stream, bytes: u64) {
+        tracing::info!(
+            target: "tidegate::job",
+            pool = %self.pool,
+            runner.id = self.runner,
+            job.id = self.job.as_ref().map(|id| tracing::field::display(Escaped(id.as_str()))),
+            stream = stream.name(),
+            bytes,
+            "job output dropped"
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! The manager of `warm` runners, and the runner: a process, and what it takes to bring up another.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    WarmSettings,
+    link::{Ending, Link},
+    talk::{Talked, talk},
+    wear::Wear,
+};
+use crate::{
+    host::cgroup,
+    runner::{
+        CleanupReport, CreateRunner, Job, JobControl, JobEnd, JobTimes, Retirement, RunReport,
+        Runner, RunnerManager, StartError,
+    },
+    runners::process::Environment,
+};
+
+/// Runs jobs on processes that stay. What they are told, and what they say, is in the documentation of
+/// [`warm`](crate::runners::warm).
+pub struct WarmManager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: WarmSettings,
+    environment: Environment,
+}
+
+impl WarmManager {
+    /// A manager for this command. Reads the supervisor's own environment here, once, for what processes are given
+    /// of it.
+    pub fn new(settings: WarmSettings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                environment: Environment::new(&settings.process),
+                settings,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for WarmManager {
+    // The environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WarmManager")
+            .field("command", &self.shared.settings.process.command)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl RunnerManager for WarmManager {
+    fn kind(&self) -> &'static str {
+        "warm"
+    }
+
+    fn answers(&self) -> bool {
+        true
+    }
+
+    fn times(&self) -> JobTimes {
+        let settings = &self.shared.settings.process;
+        JobTimes {
+            timeout: Some(settings.timeout),
+            stop_grace: settings.kill_grace,
+        }
+    }
+
+    fn prestart(&self) -> u32 {
+        self.shared.settings.prestart
+    }
+
+    async fn cleanup(&self) -> CleanupReport {
+        cgroup::sweep();
+        CleanupReport::default()
+    }
+
+    async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+        let up = Up::start(&self.shared, &request).await?;
+        Ok(Box::new(WarmRunner {
+            shared: Arc::clone(&self.shared),
+            request,
+            up: Some(up),
+        }))
+    }
+}
+
+struct WarmRunner {
+    shared: Arc<Shared>,
+    request: CreateRunner,
+    /// `None` while a job has it, and after a process was lost.
+    up: Option<Up>,
+}
+
+/// A process that is up.
+struct Up {
+    link: Box<Link>,
+    wear: Wear,
+    /// It was looked at since its last job, and found well.
+    looked_at: bool,
+}
+
+impl Up {
+    /// What is wrong with it between two jobs.
+    fn trouble(&mut self) -> Option<String> {
+        let trouble = self.link.trouble();
+        self.looked_at = trouble.is_none();
+        trouble
+    }
+}
+
+impl Up {
+    async fn start(shared: &Shared, request: &CreateRunner) -> Result<Self, StartError> {
+        let link = Link::start(&shared.settings, &shared.environment, request).await?;
+        let wear = Wear::new(&shared.settings, rand::random());
+        Ok(Self {
+            link: Box::new(link),
+            wear,
+            looked_at: true,
+        })
+    }
+}
+
+impl WarmRunner {
+    /// Runs a job. The process is back in its place where it stays.
+    async fn run_job(&mut self, job: &Job, control: &JobControl) -> JobEnd {
+        let settings = &self.shared.settings.process;
+        // A process may go before it has seen anything of the job, which is none the worse for it: another takes
+        // its place, once.
+        let mut replaced = false;
+        loop {
+            let mut fit = self.up.take();
+            // Most often the pool has just looked.
+            if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
+                && let Some(trouble) = up.trouble()
+            {
+                self.warn(&trouble);
+                fit = None;
+            }
+            let up = match fit {
+                Some(up) => up,
+                None => match self.start(control).await {
+                    Ok(Some(up)) => up,
+                    Ok(None) => return JobEnd::Stopped,
+                    Err(error) => return JobEnd::NotStarted(error),
+                },
+            };
+            let mut wear = up.wear;
+            match talk(up.link, settings, job, control).await {
+                Talked::Stays { link, end, last } => {
+                    wear.worked(last);
+                    self.up = Some(Up {
+                        link,
+                        wear,
+                        looked_at: false,
+                    });
+                    return end;
+                }
+                Talked::Gone(end) => return end,
+                Talked::NotTaken(end) => {
+                    let trouble = format!(
+                        "{} before it took its job",
+                        end.in_words("closed its standard input or output")
+                    );
+                    if replaced {
+                        let program = settings.command.first().map_or("", String::as_str);
+                        return JobEnd::NotStarted(StartError {
+                            what: format!("{program}: {trouble}, and so did another"),
+                            source: None,
+                        });
+                    }
+                    self.warn(&trouble);
+                    replaced = true;
+                }
+            }
+        }
+    }
+
+    /// Brings another process up, unless the job is to end meanwhile.
+    async fn start(&self, control: &JobControl) -> Result<Option<Up>, StartError> {
+        tokio::select! {
+            biased;
+            () = control.kill.cancelled() => Ok(None),
+            () = control.stop.cancelled() => Ok(None),
+            up = Up::start(&self.shared, &self.request) => up.map(Some),
+        }
+    }
+
+    fn warn(&self, trouble: &str) {
+        tracing::warn!(
+            pool = %self.request.pool,
+            runner.id = %self.request.id,
+            error = trouble,
+            "warm runner lost between two jobs"
+        );
+    }
+}
+
+#[async_trait]
+impl Runner for WarmRunner {
+    async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
+        if control.kill.is_cancelled() || control.stop.is_cancelled() {
+            return RunReport {
+                end: JobEnd::Stopped,
+                reusable: self.up.is_some(),
+            };
+        }
+        RunReport {
+            end: self.run_job(job, &control).await,
+            reusable: self.up.is_some(),
+        }
+    }
+
+    fn is_alive(&mut self) -> bool {
+        let trouble = self.up.as_mut().map(Up::trouble);
+        match trouble {
+            Some(None) => true,
+            Some(Some(trouble)) => {
+                self.warn(&trouble);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn retires(&mut self) -> Option<Retirement> {
+        let up = self.up.as_mut()?;
+        up.wear.retires(&self.shared.settings, up.link.process.id())
+    }
+
+    async fn stop(self: Box<Self>) {
+        if let Some(up) = self.up {
+            let patience = self.shared.settings.process.kill_grace;
+            up.link.end(Ending::Polite(patience)).await;
+        }
+    }
+}

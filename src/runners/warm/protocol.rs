@@ -1,0 +1,473 @@
+//! The lines of the protocol, both ways. Pure. `docs/warm-protocol.md` is its specification.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    io::{self, Write},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
+use serde_json::{Value, ser::Formatter, value::RawValue};
+
+use crate::{
+    runner::{Job, Reply},
+    runners::process::{Escaped, headers_to_json},
+};
+
+/// The version that is spoken here.
+pub(super) const VERSION: u64 = 1;
+
+/// Bytes of a stray line that are shown.
+const SHOWN: usize = 200;
+
+/// Bytes of an answer's `error` that are kept: it travels in headers.
+const ERROR_CAP: usize = 2 * 1024;
+
+/// What a runner said.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    /// It can take a job, and speaks this version.
+    Ready { protocol: u64 },
+    /// It is still at work on this job.
+    Progress { id: String, progress: Value },
+    /// What became of this job, and whether the runner wants to go now.
+    Answer {
+        id: String,
+        answer: Answer,
+        last: bool,
+    },
+}
+
+/// What became of a job.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    Done { reply: Option<Reply> },
+    Retry { after: Option<Duration> },
+    Reject { error: Option<String> },
+    Failed { error: Option<String> },
+}
+
+/// The job as a line, with its newline.
+pub(super) fn job_line(job: &Job) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        id: &'a str,
+        attempt: u32,
+        pool: &'a str,
+        queue: &'a str,
+        redelivered: bool,
+        exchange: Cow<'a, str>,
+        routing_key: Cow<'a, str>,
+        r#type: Option<&'a str>,
+        app_id: Option<&'a str>,
+        message_id: Option<&'a str>,
+        correlation_id: Option<&'a str>,
+        reply_to: Option<&'a str>,
+        priority: Option<u8>,
+        timestamp: Option<u64>,
+        content_type: Option<&'a str>,
+        content_encoding: Option<&'a str>,
+        headers: Value,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body_base64: Option<String>,
+    }
+    let message = job.message();
+    let properties = job.properties();
+    let text = std::str::from_utf8(job.body()).ok();
+    let line = Line {
+        id: job.id().as_str(),
+        attempt: job.attempt(),
+        pool: job.pool().as_str(),
+        queue: job.queue().as_str(),
+        redelivered: message.redelivered,
+        exchange: job.exchange(),
+        routing_key: job.routing_key(),
+        r#type: properties.kind.as_deref(),
+        app_id: properties.app_id.as_deref(),
+        message_id: properties.message_id.as_deref(),
+        correlation_id: properties.correlation_id.as_deref(),
+        reply_to: properties.reply_to.as_deref(),
+        priority: properties.priority,
+        timestamp: properties.timestamp,
+        content_type: properties.content_type.as_deref(),
+        content_encoding: properties.content_encoding.as_deref(),
+        headers: headers_to_json(job.headers()),
+        body: text,
+        body_base64: match text {
+            Some(_) => None,
+            None => Some(BASE64_STANDARD.encode(job.body())),
+        },
+    };
+    let mut bytes = Vec::with_capacity(job.body().len() + 512);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, OneLine);
+    line.serialize(&mut serializer)
+        .expect("text and numbers are always JSON, and memory takes them all");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// JSON without the characters that some languages take for the end of a line, as JavaScript does.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+            let (before, from) = rest.split_at(at);
+            let mut after = from.chars();
+            let ending = after.next().map_or(0, u32::from);
+            write!(writer, "{before}\\u{ending:04x}")?;
+            rest = after.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Reads a line of a runner. The error says what is wrong with it, and shows it.
+pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
+    // Unknown keys are a later version's, or the runner's own affair.
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        ready: Option<bool>,
+        protocol: Option<u64>,
+        id: Option<String>,
+        outcome: Option<String>,
+        delay: Option<f64>,
+        error: Option<Words>,
+        // As it stands: as a tree it would take many times its size, and large numbers would lose digits.
+        #[serde(borrow)]
+        reply: Option<&'a RawValue>,
+        reply_base64: Option<String>,
+        progress: Option<Value>,
+        #[serde(default)]
+        last: bool,
+    }
+    // Only an object: serde would take an array of the right values too.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return Err(stray(line));
+    }
+    let wrong = |what: &str| format!("wrote a line {what}: {}", shown(line));
+    let said: Line<'_> = match serde_json::from_slice(line) {
+        Ok(said) => said,
+        Err(error) if error.is_data() => {
+            return Err(wrong(&format!("with a wrong value ({error})")));
+        }
+        Err(_) => return Err(stray(line)),
+    };
+    if said.ready == Some(true) {
+        return match said.protocol {
+            Some(protocol) => Ok(Said::Ready { protocol }),
+            None => Err(wrong("of readiness without its protocol")),
+        };
+    }
+    let Some(id) = said.id else {
+        return Err(stray(line));
+    };
+    let answer = match (said.outcome.as_deref(), said.progress) {
+        (None, Some(progress)) => return Ok(Said::Progress { id, progress }),
+        (None, None) => return Err(wrong("without an outcome")),
+        (Some("done"), _) => Answer::Done {
+            reply: reply(said.reply, said.reply_base64).map_err(wrong)?,
+        },
+        (Some("retry"), _) => Answer::Retry {
+            after: match said.delay {
+                None => None,
+                Some(delay) => Some(
+                    Duration::try_from_secs_f64(delay)
+                        .map_err(|_| wrong("whose delay is no time to wait"))?,
+                ),
+            },
+        },
+        (Some("reject"), _) => Answer::Reject {
+            error: said.error.map(|Words(error)| cut(error)),
+        },
+        (Some("failed"), _) => Answer::Failed {
+            error: said.error.map(|Words(error)| cut(error)),
+        },
+        (Some(_), _) => {
+            return Err(wrong(
+                "whose outcome is none of done, retry, reject and failed",
+            ));
+        }
+    };
+    let last = said.last;
+    Ok(Said::Answer { id, answer, last })
+}
+
+/// Text for a person. An error may quote anything: bytes that are not UTF-8, half a pair of surrogates. That makes it no
+/// other outcome, so these are replaced.
+struct Words(String);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lossy;
+        impl Visitor<'_> for Lossy {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Words, E> {
+                Ok(Words(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+        // As bytes, because as text they would be refused.
+        deserializer.deserialize_bytes(Lossy)
+    }
+}
+
+/// Says that a line does not belong on standard output.
+pub(super) fn stray(line: &[u8]) -> String {
+    format!("wrote a stray line to standard output: {}", shown(line))
+}
+
+/// A line for a person: in quotes, cut, and unable to steer a terminal.
+fn shown(line: &[u8]) -> String {
+    let start = &line[..line.len().min(SHOWN)];
+    let text = String::from_utf8_lossy(start);
+    let escaped = Escaped(text.trim_end());
+    match line.len() - start.len() {
+        0 => format!("`{escaped}`"),
+        rest => format!("`{escaped}` and {rest} bytes more"),
+    }
+}
+
+/// A reply that is text goes as it is, any other value as its JSON.
+fn reply(reply: Option<&RawValue>, base64: Option<String>) -> Result<Option<Reply>, &'static str> {
+    let (body, content_type): (Bytes, _) = match (reply, base64) {
+        (_, Some(text)) => match BASE64_STANDARD.decode(text) {
+            Ok(bytes) => (bytes.into(), "application/octet-stream"),
+            Err(_) => return Err("whose reply_base64 is no base64"),
+        },
+        (Some(json), None) if json.get().starts_with('"') => {
+            match serde_json::from_str::<String>(json.get()) {
+                Ok(text) => (text.into(), "text/plain; charset=utf-8"),
+                Err(_) => return Err("whose reply is no text"),
+            }
+        }
+        (Some(json), None) => (json.get().to_owned().into(), "application/json"),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Reply::new(body).content_type(content_type)))
+}
+
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(ERROR_CAP);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::queue::{Headers, Message, Properties};
+
+    fn line(message: Message) -> String {
+        let job = Job::new("p".into(), "q".into(), Arc::new(message), 2, || {
+            "made-up".into()
+        });
+        String::from_utf8(job_line(&job)).expect("text")
+    }
+
+    #[test]
+    fn tells_all_of_a_job_in_one_line_that_begins_with_its_id() {
+        let mut message = Message {
+            body: "of\ntwo lines".into(),
+            headers: Headers::from([("h".to_owned(), 1.into())]),
+            routing_key: "key".into(),
+            redelivered: true,
+            properties: Properties {
+                message_id: Some("a\"b".into()),
+                content_type: Some("text/plain".into()),
+                content_encoding: Some("gzip".into()),
+                kind: Some("thumbnail".into()),
+                app_id: Some("shop".into()),
+                reply_to: Some("answers".into()),
+                priority: Some(7),
+                timestamp: Some(1_764_000_000),
+                ..Properties::default()
+            },
+            ..Message::default()
+        };
+        message.exchange = "orders".into();
+        let told = line(message);
+        assert!(told.starts_with(r#"{"id":"a\"b","#), "{told}");
+        assert_eq!(told.find('\n'), Some(told.len() - 1));
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        let expected = json!({
+            "id": "a\"b", "attempt": 2, "pool": "p", "queue": "q", "redelivered": true,
+            "exchange": "orders", "routing_key": "key", "type": "thumbnail", "app_id": "shop",
+            "message_id": "a\"b", "correlation_id": null, "reply_to": "answers", "priority": 7,
+            "timestamp": 1_764_000_000, "content_type": "text/plain", "content_encoding": "gzip",
+            "headers": {"h": 1}, "body": "of\ntwo lines",
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+        let told = line(Message {
+            routing_key: "q".into(),
+            headers: Headers::from([
+                ("x-tidegate-original-exchange".to_owned(), "orders".into()),
+                ("x-tidegate-original-routing-key".to_owned(), "new".into()),
+            ]),
+            ..Message::default()
+        });
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(value["exchange"], "orders");
+        assert_eq!(value["routing_key"], "new");
+    }
+
+    /// The specification that runners are written from.
+    #[test]
+    fn every_key_is_documented() {
+        let page = include_str!("../../../docs/warm-protocol.md");
+        let value: Value = serde_json::from_str(&line(Message::default())).expect("JSON");
+        for key in value.as_object().expect("an object").keys() {
+            assert!(page.contains(&format!("`{key}`")), "{key}");
+        }
+    }
+
+    #[test]
+    fn sends_what_is_no_text_in_base64() {
+        let told = line(Message {
+            body: b"\xff\n".as_slice().into(),
+            ..Message::default()
+        });
+        assert!(told.contains(r#""body_base64":"/wo=""#) && !told.contains(r#""body":"#));
+    }
+
+    #[test]
+    fn escapes_what_some_take_for_the_end_of_a_line() {
+        let body = "\u{85}a\u{2028}\u{2029}\r\u{e9}\u{1f600}\u{85}";
+        let told = line(Message {
+            body: body.into(),
+            ..Message::default()
+        });
+        let escaped = r#""body":"\u0085a\u2028\u2029\r"#;
+        assert!(told.contains(escaped), "{told}");
+        assert!(!told.contains(['\u{85}', '\u{2028}', '\u{2029}']));
+        let value: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!(value["body"], body);
+    }
+
+    #[test]
+    fn keeps_no_more_of_an_error_than_headers_can_carry() {
+        let long = "\u{e9}".repeat(2 * ERROR_CAP);
+        let answer = json!({"id": "j", "outcome": "failed", "error": long}).to_string();
+        let Ok(Said::Answer {
+            answer: Answer::Failed { error: Some(error) },
+            ..
+        }) = parse(answer.as_bytes())
+        else {
+            panic!("a failure");
+        };
+        assert_eq!(error, "\u{e9}".repeat(ERROR_CAP / 2));
+    }
+
+    #[test]
+    fn a_reply_is_text_or_json_or_bytes() {
+        for (given, body, content_type) in [
+            (
+                r#""reply":"text""#,
+                &b"text"[..],
+                "text/plain; charset=utf-8",
+            ),
+            (r#""reply":{"a":[1]}"#, br#"{"a":[1]}"#, "application/json"),
+            (r#""reply":false"#, b"false", "application/json"),
+            (
+                r#""reply":{"b":1.0, "a":[123456789012345678901234567890]}"#,
+                br#"{"b":1.0, "a":[123456789012345678901234567890]}"#,
+                "application/json",
+            ),
+            (
+                r#""reply_base64":"/w==""#,
+                b"\xff",
+                "application/octet-stream",
+            ),
+        ] {
+            let line = format!(r#"{{"id":"j","outcome":"done",{given}}}"#);
+            let Ok(Said::Answer {
+                answer: Answer::Done { reply: Some(reply) },
+                ..
+            }) = parse(line.as_bytes())
+            else {
+                panic!("an answer: {line}");
+            };
+            assert_eq!(reply, Reply::new(body).content_type(content_type));
+        }
+    }
+
+    #[test]
+    fn an_error_may_quote_what_is_no_text() {
+        for error in [&br"why \udcff"[..], b"why \xff", br"why \ud83d!"] {
+            let start = br#"{"id":"j","outcome":"reject","error":""#;
+            let said = parse(&[start, error, br#""}"#].concat());
+            let Ok(Said::Answer {
+                answer: Answer::Reject { error: Some(error) },
+                ..
+            }) = said
+            else {
+                panic!("{said:?}");
+            };
+            assert!(error.starts_with("why \u{fffd}"), "{error}");
+        }
+        assert!(parse(br#"{"id":"j","outcome":"reject","error":7}"#).is_err());
+    }
+
+    #[test]
+    fn takes_any_progress_and_lets_unknown_keys_be() {
+        let said = parse(br#"{"id":"j","progress":{"done":1},"colour":"red"}"#);
+        let progress = json!({"done": 1});
+        let id = "j".to_owned();
+        assert_eq!(said, Ok(Said::Progress { id, progress }));
+        assert!(parse(br#"{"id":"j","progress":null}"#).is_err());
+    }
+
+    #[test]
+    fn names_a_value_that_will_not_do() {
+        let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+        assert!(
+            trouble.starts_with("wrote a line with a wrong value (invalid type: integer `7`"),
+            "{trouble}"
+        );
+        for delay in ["1e300", "-0.5"] {
+            let line = format!(r#"{{"id":"j","outcome":"retry","delay":{delay}}}"#);
+            let trouble = parse(line.as_bytes()).expect_err("an error");
+            assert!(trouble.contains("no time to wait"), "{trouble}");
+        }
+        let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
+        assert!(trouble.is_err_and(|trouble| trouble.contains("no base64")));
+        let trouble = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
+        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is no text")));
+        let none = parse(br#"{"id":"j","outcome":"done","reply":null}"#);
+        assert!(
+            matches!(
+                none,
+                Ok(Said::Answer {
+                    answer: Answer::Done { reply: None },
+                    ..
+                })
+            ),
+            "{none:?}"
+        );
+    }
+}

@@ -1,0 +1,326 @@
+//! One job on a warm process: the job goes in, lines come out, and all the while the log is read and the clock is
+//! watched. Everything happens within the one future, so that a job costs no task.
+
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    time::{Instant, sleep},
+};
+
+use super::{
+    lines::NoLine,
+    link::{End, Ending, Link, cut, unasked},
+    protocol::{self, Answer, Said},
+};
+use crate::{
+    escape::Quoted,
+    runner::{Failure, FailureKind, Job, JobControl, JobEnd},
+    runners::process::{Cause, Course, Event, ExecSettings, FOREVER, Step},
+};
+
+/// What came of handing a job to a process.
+pub(super) enum Talked {
+    /// The job has come to its end, and the process waits for the next.
+    Stays {
+        link: Box<Link>,
+        end: JobEnd,
+        last: bool,
+    },
+    /// The job has come to its end, and the process is no more.
+    Gone(JobEnd),
+    /// The process ended before it took the job, which is still to be run.
+    NotTaken(End),
+}
+
+/// What a process did, as far as the job is concerned.
+enum Deed {
+    Answered {
+        answer: Answer,
+        last: bool,
+    },
+    /// It broke the protocol.
+    Broke(String),
+    /// It did this to a pipe, most likely because it is about to end.
+    Closed(&'static str),
+    /// It ended, by itself or at our word.
+    Ended,
+}
+
+/// How much of a job went into the pipe.
+#[derive(Clone, Copy)]
+struct Fed {
+    bytes: u64,
+    of: u64,
+}
+
+enum Heard {
+    Line(Result<Bytes, NoLine>),
+    LogEnded,
+}
+
+/// Hands `job` to a process and waits for its end.
+///
+/// # Cancel-safety
+/// Dropped, it kills the process's group at once.
+pub(super) async fn talk(
+    mut link: Box<Link>,
+    settings: &ExecSettings,
+    job: &Job,
+    control: &JobControl,
+) -> Talked {
+    link.log.turn();
+    link.log.log().job = Some(job.id().clone());
+    let mut course = Course::new(settings.kill_grace);
+    let line = protocol::job_line(job);
+    let fed = AtomicUsize::new(0);
+    control.started.notify();
+    let deed = {
+        let Link {
+            process,
+            stdin,
+            lines,
+            stderr,
+            log,
+        } = &mut *link;
+        let mut feed = pin!(feed(stdin, &line, &fed));
+        let mut reading_log = pin!(log.drain(stderr));
+        let mut stopped = pin!(control.stop.cancelled());
+        let mut killed = pin!(control.kill.cancelled());
+        let mut timer = pin!(sleep(settings.timeout.min(FOREVER)));
+        let (mut feeding, mut log_open) = (true, true);
+        let (mut stop_asked, mut kill_asked) = (false, false);
+        loop {
+            let hear = async {
+                // In turns, so that a flood on one pipe cannot starve the other.
+                tokio::select! {
+                    line = lines.next(), if course.output_is_open() => Heard::Line(line),
+                    () = &mut reading_log, if log_open => Heard::LogEnded,
+                }
+            };
+            let hears = course.output_is_open() || log_open;
+            let event = tokio::select! {
+                biased;
+                () = process.exited(), if !course.has_exited() => Event::Exited,
+                () = &mut killed, if !kill_asked => {
+                    kill_asked = true;
+                    Event::KillAsked
+                }
+                () = &mut stopped, if !stop_asked => {
+                    stop_asked = true;
+                    Event::StopAsked
+                }
+                () = &mut timer => Event::TimeUp,
+                whole = &mut feed, if feeding => {
+                    feeding = false;
+                    match whole || course.cause().is_some() {
+                        true => continue,
+                        false => break Deed::Closed("closed its standard input"),
+                    }
+                }
+                heard = hear, if hears => match heard {
+                    Heard::LogEnded => {
+                        log_open = false;
+                        continue;
+                    }
+                    Heard::Line(Ok(line)) => match protocol::parse(&line) {
+                        Ok(Said::Answer { id, answer, last }) if id == job.id().as_str() => {
+                            break Deed::Answered { answer, last };
+                        }
+                        Ok(Said::Progress { id, progress }) if id == job.id().as_str() => {
+                            tracing::debug!(%progress, "job makes progress");
+                            // Once it was told to end, its time is what that leaves it.
+                            if course.cause().is_none() && !course.has_exited() {
+                                let deadline = Instant::now() + settings.timeout.min(FOREVER);
+                                timer.as_mut().reset(deadline);
+                            }
+                            continue;
+                        }
+                        Ok(Said::Answer { id, .. } | Said::Progress { id, .. }) => {
+                            break Deed::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
+                        }
+                        Ok(Said::Ready { .. }) => break Deed::Broke(unasked(&line)),
+                        Err(trouble) => break Deed::Broke(trouble),
+                    },
+                    Heard::Line(Err(NoLine::TooLong)) => {
+                        break Deed::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
+                    }
+                    Heard::Line(Err(NoLine::Ended)) => {
+                        if course.cause().is_none() && !course.has_exited() {
+                            break Deed::Closed("closed its standard output");
+                        }
+                        Event::OutputEnded
+                    }
+                },
+            };
+            let wake_after = match course.handle(event) {
+                Step::Wait => continue,
+                Step::Signal(signal, wake_after) => {
+                    process.signal(signal);
+                    wake_after
+                }
+                Step::SetTimer(wake_after) => wake_after,
+                Step::Finish => break Deed::Ended,
+            };
+            timer
+                .as_mut()
+                .reset(Instant::now() + wake_after.min(FOREVER));
+        }
+    };
+    let fed = Fed {
+        bytes: fed.into_inner() as u64,
+        of: line.len() as u64,
+    };
+    conclude(link, deed, &course, fed, settings, job).await
+}
+
+/// Makes of what a process did what becomes of the job and of the process.
+async fn conclude(
+    mut link: Box<Link>,
+    deed: Deed,
+    course: &Course,
+    fed: Fed,
+    settings: &ExecSettings,
+    job: &Job,
+) -> Talked {
+    let cause = course.cause();
+    match deed {
+        Deed::Answered { answer, last } => {
+            // What it wrote before its answer is in the pipe by now.
+            link.log.drain_now(&link.stderr);
+            let stderr_tail = link.log.turn();
+            link.log.log().job = None;
+            link.lines.shrink();
+            let end = job_end(answer, cause, settings.timeout, stderr_tail);
+            if cause.is_some() || course.has_exited() {
+                link.end(Ending::Polite(settings.kill_grace)).await;
+                return Talked::Gone(end);
+            }
+            let trouble = if fed.bytes < fed.of {
+                // The next job would follow upon half a line.
+                Some("answered before it had read its job".to_owned())
+            } else if link.lines.has_more() {
+                link.trouble()
+            } else {
+                None
+            };
+            // The job's own answer came first, and counts. What comes after this is found before the next job.
+            if let Some(trouble) = trouble {
+                tracing::warn!(
+                    pool = %job.pool(),
+                    error = trouble,
+                    "warm runner is ended: it did not just answer"
+                );
+                link.end(Ending::Forced).await;
+                return Talked::Gone(end);
+            }
+            Talked::Stays { link, end, last }
+        }
+        Deed::Broke(trouble) => {
+            let end = link.end(Ending::Forced).await;
+            Talked::Gone(lost(trouble, end, cause, settings.timeout))
+        }
+        Deed::Closed(_) | Deed::Ended => {
+            let end = link.end(Ending::Expected).await;
+            // Whoever goes with the whole job still in the pipe has not seen it.
+            if cause.is_none() && end.unread >= fed.bytes {
+                return Talked::NotTaken(end);
+            }
+            let otherwise = match deed {
+                Deed::Closed(pipe) => pipe,
+                _ => "ended",
+            };
+            let trouble = format!("{} without an answer", end.in_words(otherwise));
+            Talked::Gone(lost(trouble, end, cause, settings.timeout))
+        }
+    }
+}
+
+/// Writes the job, and says whether all of it went. `fed` counts what did.
+async fn feed(mut stdin: impl AsyncWrite + Unpin, line: &[u8], fed: &AtomicUsize) -> bool {
+    let mut rest = line;
+    while !rest.is_empty() {
+        match stdin.write(rest).await {
+            Ok(length @ 1..) => {
+                fed.fetch_add(length, Ordering::Relaxed);
+                rest = &rest[length..];
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn job_end(
+    answer: Answer,
+    cause: Option<Cause>,
+    timeout: Duration,
+    stderr_tail: Option<String>,
+) -> JobEnd {
+    match (cause, answer) {
+        (Some(Cause::Timeout), _) => timed_out(timeout, stderr_tail),
+        (_, Answer::Done { reply }) => JobEnd::Done { reply },
+        (_, Answer::Retry { after }) => JobEnd::Retry {
+            after,
+            failure: Some(Failure {
+                kind: FailureKind::Error,
+                message: "asked to be run later".to_owned(),
+                stderr_tail,
+            }),
+        },
+        (_, Answer::Reject { error }) => {
+            let reason = match error {
+                Some(error) => format!("refused by the job: {error}"),
+                None => "refused by the job".to_owned(),
+            };
+            JobEnd::Rejected {
+                failure: Some(Failure {
+                    kind: FailureKind::Error,
+                    message: reason.clone(),
+                    stderr_tail,
+                }),
+                reason,
+            }
+        }
+        (Some(Cause::Stop), Answer::Failed { .. }) => JobEnd::Stopped,
+        (None, Answer::Failed { error }) => JobEnd::Failed(Failure {
+            kind: FailureKind::Error,
+            message: error.unwrap_or_else(|| "failed without saying why".to_owned()),
+            stderr_tail,
+        }),
+    }
+}
+
+/// The end of a job whose process broke off.
+fn lost(trouble: String, end: End, cause: Option<Cause>, timeout: Duration) -> JobEnd {
+    match cause {
+        Some(Cause::Timeout) => timed_out(timeout, end.stderr_tail),
+        Some(Cause::Stop) => JobEnd::Stopped,
+        None if end.out_of_memory => JobEnd::Failed(Failure {
+            kind: FailureKind::OutOfMemory,
+            message: "its runner was ended by the kernel: out of memory".to_owned(),
+            stderr_tail: end.stderr_tail,
+        }),
+        None => JobEnd::Failed(Failure {
+            kind: FailureKind::RunnerLost,
+            message: format!("its runner {trouble}"),
+            stderr_tail: end.stderr_tail,
+        }),
+    }
+}
+
+fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
+    JobEnd::Failed(Failure {
+        kind: FailureKind::Timeout,
+        message: format!(
+            "ran longer than its timeout of {}",
+            humantime::format_duration(timeout)
+        ),
+        stderr_tail,
+    })
+}
