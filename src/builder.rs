@@ -16,7 +16,7 @@ use crate::{
         Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
         ReplySettings, RetrySettings, TlsSettings,
     },
-    decide::{Policy, PoolName, QueueName, Scaling},
+    decide::{PolicyChoice, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, RunnerManager},
@@ -137,9 +137,13 @@ impl Pool {
         self
     }
 
-    /// How many workers a demand deserves.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.settings.policy = policy;
+    /// How many workers a demand deserves: a [`Policy`](crate::Policy), or an [`OwnPolicy`](crate::decide::OwnPolicy) around a
+    /// [`ScalingPolicy`](crate::decide::ScalingPolicy) of yours.
+    pub fn policy(mut self, policy: impl Into<PolicyChoice>) -> Self {
+        (self.settings.policy, self.settings.own_policy) = match policy.into() {
+            PolicyChoice::Own(own) => (own.bounds().clone(), Some(own)),
+            PolicyChoice::Kind(policy) => (policy, None),
+        };
         self
     }
 
@@ -266,8 +270,12 @@ impl Pool {
         &self.settings
     }
 
-    /// What it is started from. Its settings are checked when it is.
-    fn spec(self) -> Result<PoolSpec, LaunchError> {
+    /// What a running supervisor takes it from: see [`Supervisor::reconfigure`], which checks the settings. A pool that is
+    /// made anew has new runners, and those of the old one end when their jobs do.
+    ///
+    /// # Errors
+    /// The pool is not complete, or contradicts itself.
+    pub fn into_spec(self) -> Result<PoolSpec, LaunchError> {
         let refuse = |pool: PoolName, problem| Err(LaunchError::Pool { pool, problem });
         let settings = self.settings;
         let default = CallLimits::default();
@@ -425,7 +433,7 @@ impl Builder {
         let specs: Vec<PoolSpec> = self
             .pools
             .into_iter()
-            .map(Pool::spec)
+            .map(Pool::into_spec)
             .collect::<Result<_, _>>()?;
         let driver = match (self.driver, self.broker) {
             (Some(driver), _) => driver,

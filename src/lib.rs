@@ -313,9 +313,12 @@
 //!     .handler(|_: Job| async { Ok(Outcome::Done) });
 //! ```
 //!
-//! [`Policy::fixed`] is the same number for every demand, [`Policy::steps`] a staircase. [`Supervisor::scale`] pins a pool to a
-//! number, [`pause`](Supervisor::pause) stops its intake, and [`reconfigure`](Supervisor::reconfigure) gives the supervisor another
-//! set of pools while it runs.
+//! [`Policy::fixed`] is the same number for every demand, [`Policy::steps`] a staircase.
+//!
+//! A running pool can be steered: [`Supervisor::scale`] pins it to a number, [`pause`](Supervisor::pause) and
+//! [`resume`](Supervisor::resume) close and open its intake, and [`steer`](Supervisor::steer) carries out any
+//! [order](decide::Order). [`reconfigure`](Supervisor::reconfigure) gives the supervisor another set of pools, each made by
+//! [`Pool::into_spec`]; orders hold over it.
 //!
 //! # Shutting down
 //!
@@ -586,6 +589,8 @@ pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
+#[doc(hidden)]
+pub use tidegate_core::trace;
 pub use tidegate_core::{decide, settle};
 
 pub use self::{
@@ -594,7 +599,7 @@ pub use self::{
         Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
         RetrySettings, Rlimits, TlsSettings,
     },
-    decide::{BreakerRules, Policy, Scaling},
+    decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{
         DrainError, DrainReport, FlushMode, PoolStatus, Readiness, RunError, StopReport,
         Supervisor, SupervisorError,

@@ -49,8 +49,16 @@ mod ends;
 mod faults;
 #[path = "scenarios/frozen.rs"]
 mod frozen;
+#[path = "scenarios/hooked.rs"]
+mod hooked;
+#[path = "scenarios/orders.rs"]
+mod orders;
 #[path = "scenarios/panics.rs"]
 mod panics;
+#[path = "scenarios/policies.rs"]
+mod policies;
+#[path = "scenarios/preparing.rs"]
+mod preparing;
 #[path = "scenarios/queues.rs"]
 mod queues;
 #[path = "scenarios/replies.rs"]
@@ -182,6 +190,20 @@ impl Held {
     }
 }
 
+/// A pool with that many jobs under way, each of which ends when it is let.
+async fn busy(jobs: usize, settings: PoolSettings) -> (MemoryBroker, Supervisor, Held) {
+    let broker = broker();
+    let (mut held, handler) = Held::new();
+    let supervisor = start(&broker, settings, HandlerManager::new(handler));
+    for n in 0..jobs {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    for _ in 0..jobs {
+        held.started().await;
+    }
+    (broker, supervisor, held)
+}
+
 type JobFuture = std::pin::Pin<Box<dyn Future<Output = Result<Outcome, BoxError>> + Send>>;
 
 async fn done(_: Job) -> Result<Outcome, BoxError> {
@@ -249,19 +271,7 @@ async fn idle_runners_and_bare_workers_always_make_up_the_live_workers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_running_job_is_never_stopped_by_scaling_down() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(3)),
-        HandlerManager::new(handler),
-    );
-    for n in 0..3 {
-        broker.send(QUEUE, format!("job {n}"));
-    }
-    for _ in 0..3 {
-        held.started().await;
-    }
+    let (_broker, supervisor, held) = busy(3, settings(Policy::fixed(3))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     until(&supervisor, "scaled", |pool| pool.expected == 0).await;
     throughout(&supervisor, Duration::from_secs(60), "still busy", |pool| {
@@ -275,17 +285,7 @@ async fn a_running_job_is_never_stopped_by_scaling_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mark_to_retire_is_lifted_when_work_comes_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (_broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     supervisor.reconcile(&name()).await.unwrap();
     supervisor.scale(&name(), Some(2)).await.unwrap();
@@ -318,17 +318,7 @@ async fn preemption_gives_running_jobs_back_where_a_pool_asks_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_loses_settlements_but_no_job_and_the_pool_comes_back_by_itself() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (broker, supervisor, mut held) = busy(2, settings(Policy::fixed(2))).await;
     broker.disconnect();
     until(&supervisor, "disconnected", |pool| {
         pool.state == PoolState::Disconnected
@@ -537,15 +527,7 @@ async fn a_new_configuration_changes_a_pool_in_place_and_interrupts_no_job() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_removed_finishes_its_jobs_and_a_drain_waits_for_it() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, held) = busy(1, settings(Policy::fixed(1))).await;
     supervisor.reconfigure(Vec::new()).await.unwrap();
     assert!(supervisor.pool(&name()).is_none());
     let drain = tokio::spawn({

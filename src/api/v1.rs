@@ -121,10 +121,21 @@ impl<'de> Deserialize<'de> for Span {
 #[serde(default, deny_unknown_fields)]
 pub struct Pause {
     /// After which it ends by itself. Without it, someone ends it.
-    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "for",
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub span: Option<Span>,
     /// Only shrinking is paused: the pool works, and may grow.
     pub shrinking: bool,
+}
+
+/// A value that may be missing, and is not null where it is there.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The body of `resume`.
@@ -194,6 +205,8 @@ impl<'de> Deserialize<'de> for Workers {
         #[serde(untagged, expecting = "a number of workers from 0, or \"auto\"")]
         enum Given {
             Count(u32),
+            // JSON does not tell 5.0 from 5.
+            Whole(f64),
             Word(Auto),
         }
         #[derive(Deserialize)]
@@ -203,6 +216,14 @@ impl<'de> Deserialize<'de> for Workers {
         }
         Ok(match Given::deserialize(deserializer)? {
             Given::Count(workers) => Self::Count(workers),
+            Given::Whole(workers)
+                if workers.fract() == 0.0 && (0.0..=u32::MAX.into()).contains(&workers) =>
+            {
+                Self::Count(workers as u32)
+            }
+            Given::Whole(_) => {
+                return Err(D::Error::custom("a number of workers from 0, or \"auto\""));
+            }
             Given::Word(Auto::Auto) => Self::Auto,
         })
     }
@@ -387,5 +408,7 @@ mod tests {
         for text in ["", "0s", "-5m", "5", "soon"] {
             text.parse::<Span>().unwrap_err();
         }
+        from_str::<Pause>("{\"for\": null}").unwrap_err();
+        assert_eq!(from_str::<Pause>("{}").unwrap(), Pause::default());
     }
 }

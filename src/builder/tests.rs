@@ -101,3 +101,24 @@ async fn a_timeout_holds_for_a_handler_that_is_named_before_or_after_it() {
         supervisor.drain(second).await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_joins_a_supervisor_that_runs() {
+    let second = Duration::from_secs(1);
+    let broker = MemoryBroker::new();
+    for queue in ["a", "b"] {
+        broker.declare_queue(queue, crate::queue::QueueKind::Classic);
+    }
+    let builder = Supervisor::builder().driver(broker.clone()).pool(pool());
+    let supervisor = builder.start().await.unwrap();
+    let other = Pool::new("b").handler(|_: Job| async { Ok(Outcome::Done) });
+    let pools = [pool(), other].map(|pool| pool.into_spec().unwrap());
+    supervisor.reconfigure(pools.into()).await.unwrap();
+    broker.send("b", "x");
+    let done = async {
+        while supervisor.pool(&"b".into()).unwrap().jobs.done == 0 {
+            tokio::time::sleep(second).await;
+        }
+    };
+    timeout(60 * second, done).await.expect("the job is done");
+}

@@ -10,7 +10,7 @@ use super::{
     daemon,
     inputs::Inputs,
     problem::{Place, Problem, Problems},
-    schema::{Document, Finished},
+    schema::{self, Finished},
     settings::Settings,
     surroundings::Surroundings,
 };
@@ -136,7 +136,7 @@ fn read(
     inputs: &Inputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (Settings, Finished) {
-    Document::read(text, origin, environment, |root| {
+    schema::read(text, origin, environment, |root| {
         daemon::settings(root, inputs, kinds)
     })
 }

@@ -87,10 +87,11 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError>;
 
-    /// Opens a consumer with a channel of its own. Returns once the broker has confirmed it.
+    /// Opens a consumer, whose end and whose deliveries are its own, even where it shares a channel with others. Returns once
+    /// the broker has confirmed it.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: a channel that was being opened is closed.
+    /// Cancel-safe: a consumer that was being opened is cancelled.
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Begins to look through a queue from its head. A missing queue shows when the first message is asked for.
@@ -113,6 +114,24 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError>;
 
+    /// How a queue that is someone else's loses messages by itself, such as by a limit or a time to live: each reads after
+    /// "it". Empty where nothing of the kind is known, or the driver cannot know.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn losses(&self, _queue: &QueueName) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Has what a publish needs ready, so that the next one waits for nothing but its confirm. For who is about to take
+    /// messages that may have to be copied at once. A driver that needs nothing does nothing.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn prepare_to_publish(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
     fn header_limit(&self) -> usize;
 
@@ -132,7 +151,7 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
 
 /// An open consumer: a stream of deliveries.
 ///
-/// **On drop** the consumer's channel is closed without waiting, and what it had buffered goes back.
+/// **On drop** the consumer is cancelled without waiting, and what it had buffered or handed out unsettled goes back.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next delivery. `None` is the end: after [`cancel`](Self::cancel) the expected one, otherwise the
@@ -144,7 +163,7 @@ pub trait Consumer: Send {
     /// then still come from [`poll_next`](Self::poll_next), and then `None`.
     async fn cancel(&mut self) -> Result<(), QueueError>;
 
-    /// Closes the channel, after everything was settled.
+    /// Ends the consumer, after everything was settled. What was not goes back.
     async fn close(self: Box<Self>);
 }
 
@@ -163,7 +182,7 @@ pub trait Browser: Send {
     /// Not cancel-safe: a message that a dropped future was handed is passed over.
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
 
-    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is back in the queue (a
-    /// quorum queue may take a moment longer).
+    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is ready in the queue again. That
+    /// is waited for, but for no longer than a few seconds, since others may take it, or it may expire.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
 }

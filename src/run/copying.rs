@@ -17,8 +17,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    escape::Quoted,
-    queue::{Outgoing, QueueError, QueueErrorKind, QueueSpec},
+    escape::{Escaped, Quoted},
+    queue::{Outgoing, QueueError, QueueErrorKind, QueueKind, QueueSpec},
     settle::{Route, Scope, Step, scope, what_is_wrong},
 };
 
@@ -28,6 +28,10 @@ const HELD_WHEN_CROWDED: Duration = Duration::from_secs(60);
 const LONGEST_WAIT_ALONE: Duration = Duration::from_secs(60);
 /// Times that a queue may be gone between its declare and a publish before it counts as one that takes nothing.
 const GONE: u32 = 3;
+
+/// Time until a queue that refused a copy is tried once more, before another one stands in for it: a quorum queue that
+/// was declared a moment ago elects its leader within less, and may refuse what comes before.
+const ELECTION: Duration = Duration::from_millis(500);
 
 /// Why a copy was not published.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(super) async fn copy_to(
     let mut blocked: Option<BlockedGuard<'_>> = None;
     let mut held: Option<(HeldGuard<'_>, Instant)> = None;
     let mut gone = 0;
+    // The queue that was given time for its election.
+    let mut elected: Option<&QueueSpec> = None;
     loop {
         let now = Instant::now();
         let mut longest = LONGEST_WAIT;
@@ -76,6 +82,19 @@ pub(super) async fn copy_to(
                     blocked = None;
                     gone += 1;
                     continue;
+                }
+                Scope::Queue
+                    if error.kind == QueueErrorKind::Refused
+                        && queue.kind == QueueKind::Quorum
+                        && elected != Some(queue)
+                        && !shared.detours.has_failed(&queue.name) =>
+                {
+                    blocked = None;
+                    elected = Some(queue);
+                    tokio::select! {
+                        () = time::sleep(ELECTION) => continue,
+                        () = hold.over() => return Err(NotCopied::TimeUp),
+                    }
                 }
                 Scope::Queue => {
                     blocked = None;
@@ -132,11 +151,23 @@ async fn try_queue<'s>(
             Ok(()) => {}
             Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
                 if shared.detours.use_as_it_is(&queue.name, now) {
+                    let losses = shared.answered(shared.driver.losses(&queue.name)).await;
+                    let losses = losses.ok_or(NotCopied::TimeUp)?.join("; it ");
+                    let losses = (!losses.is_empty()).then(|| format!("it {losses}"));
+                    let message = match losses {
+                        Some(_) => {
+                            "the queue for dead letters was declared in another way: it is used as it is, and loses letters"
+                        }
+                        None => {
+                            "the queue for dead letters was declared in another way: it is used as it is"
+                        }
+                    };
                     warn!(
                         pool = %shared.name,
                         messaging.destination.name = %Quoted(queue.name.as_str()),
+                        losses = losses.as_deref().map(Escaped).as_ref().map(tracing::field::display),
                         error = %chain(&error),
-                        "the queue for dead letters was declared in another way: it is used as it is"
+                        "{message}"
                     );
                 }
             }

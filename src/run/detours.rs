@@ -57,6 +57,11 @@ impl Detours {
         })
     }
 
+    /// Whether a queue took nothing when it was last tried.
+    pub(crate) fn has_failed(&self, queue: &QueueName) -> bool {
+        self.state().resting.contains_key(queue)
+    }
+
     /// A queue took nothing. Whether that is news.
     pub(crate) fn took_nothing(
         &self,

@@ -170,7 +170,7 @@ impl Prepared {
                     job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
-                    "settlement lost: the channel is gone, so the broker delivers the message again, within its delivery limit"
+                    "settlement lost: the channel is gone, so the broker delivers the message again"
                 );
                 match self.settlement {
                     Settlement::Retry
@@ -623,14 +623,46 @@ pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
     });
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. A cause that the error above it has quoted is not said again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::{ErrorKind, protocol::AMQPError};
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_the_error_above_it_quotes_is_said_once() {
+        let text =
+            "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/'";
+        let error = AMQPError::from_id(406, text.into()).expect("a known code");
+        let error = lapin::Error::from(ErrorKind::ProtocolError(error));
+        let error =
+            QueueError::new(QueueErrorKind::Mismatch, "declare the queue q").with_source(error);
+        let said = chain(&error);
+        assert!(
+            said.starts_with("failed to declare the queue q: protocol error: "),
+            "{said}"
+        );
+        assert_eq!(said.matches("inequivalent arg").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn a_cause_that_is_not_quoted_is_said() {
+        let error = QueueError::new(QueueErrorKind::Other, "publish").with_source("no");
+        assert_eq!(chain(&error), "failed to publish: no");
+    }
 }

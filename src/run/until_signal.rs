@@ -136,6 +136,7 @@ impl Signals {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
+    use futures_util::FutureExt as _;
     use tokio::{
         sync::{mpsc, oneshot},
         time::{self, Instant},
@@ -146,6 +147,7 @@ mod tests {
         adapters::memory::MemoryBroker,
         builder::Pool,
         queue::QueueKind,
+        run::PoolState,
         runner::{Job, Outcome},
     };
 
@@ -238,6 +240,46 @@ mod tests {
         let (supervisor, broker) = at_work(GRACE * 2).await;
         let (ended, _) = end_of(&supervisor, &[Asked::Terminate]).await;
         assert_eq!(ended.expect_err("a job was running").given_back(), 1);
+        assert_eq!(broker.ready("jobs"), Some(1));
+    }
+
+    /// With the signals of this very process, which no other test here listens to.
+    #[tokio::test]
+    async fn hears_the_signals_of_the_process() {
+        use nix::{
+            sys::signal::{
+                Signal::{SIGINT, SIGTERM},
+                kill,
+            },
+            unistd::Pid,
+        };
+
+        let (supervisor, _broker) = at_work(Duration::from_millis(20)).await;
+        let mut running = pin!(supervisor.run_until_signal());
+        assert!(running.as_mut().now_or_never().is_none(), "it listens");
+        kill(Pid::this(), SIGTERM).unwrap();
+        assert_eq!(running.await.expect("a clean end").finished, 1);
+
+        let (supervisor, broker) = at_work(GRACE).await;
+        let mut running = pin!(supervisor.run_until_signal());
+        assert!(running.as_mut().now_or_never().is_none(), "it listens");
+        kill(Pid::this(), SIGINT).unwrap();
+        let drains = async {
+            while supervisor.pools()[0].state != PoolState::Draining {
+                time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            ended = &mut running => panic!("{ended:?}"),
+            () = drains => {}
+        }
+        kill(Pid::this(), SIGINT).unwrap();
+        let error = running.await.expect_err("a job was running");
+        let is_cut = matches!(
+            error,
+            RunError::Drain(DrainError::CutShort { given_back: 1 })
+        );
+        assert!(is_cut, "{error}");
         assert_eq!(broker.ready("jobs"), Some(1));
     }
 

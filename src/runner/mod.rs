@@ -2,7 +2,7 @@
 //!
 //! A [`RunnerManager`] brings runners of one kind up and cleans up after them; a [`Runner`] runs one job at a
 //! time. The pool owns the runners and counts them; a manager owns only what is outside the process. Kinds live
-//! in [`adapters`](crate::adapters); users bring their own by implementing the two traits.
+//! in [`runners`](crate::runners); users bring their own by implementing the two traits.
 
 mod job;
 

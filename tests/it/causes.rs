@@ -1,29 +1,25 @@
 //! What can keep a pool from its work on a real broker, and how the pool reports it: limits of users, permissions,
 //! other clients' queues, streams.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use lapin::{
-    Channel, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
+    options::{BasicAckOptions, QueueDeclareOptions},
+    types::AMQPValue,
 };
 use tidegate::{
-    Job, Outcome, Policy, Pool, Supervisor,
+    Policy,
     adapters::amqp::AmqpDriver,
-    decide::{PoolName, QueueName},
+    decide::QueueName,
     queue::{ConsumeRequest, QueueDriver, QueueErrorKind},
-    run::{PoolState, PoolStatus},
+    run::PoolState,
 };
 use tokio::{task, time::Instant};
 
-use crate::support::broker::{PrivateBroker, faulty_broker, settings};
-
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::support::{
+    broker::{PrivateBroker, faulty_broker, settings},
+    watched::{Other, PATIENCE, Watched, number, text},
+};
 
 /// A user of this test. Deleted when the guard is dropped.
 struct User {
@@ -52,148 +48,6 @@ impl User {
     }
 }
 
-/// Another client, and its queue.
-struct Other {
-    connection: Connection,
-    channel: Channel,
-    queue: String,
-}
-
-impl Other {
-    async fn declare(url: &str, queue: &str, arguments: &[(&str, AMQPValue)]) -> Self {
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        Self::declare_with(url, queue, arguments, options).await
-    }
-
-    async fn declare_with(
-        url: &str,
-        queue: &str,
-        arguments: &[(&str, AMQPValue)],
-        options: QueueDeclareOptions,
-    ) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let queue = format!("{queue}-{:08x}", rand::random::<u32>());
-        let mut table = FieldTable::default();
-        for (name, value) in arguments {
-            table.insert((*name).into(), value.clone());
-        }
-        channel
-            .queue_declare(queue.as_str().into(), options, table)
-            .await
-            .unwrap();
-        Self {
-            connection,
-            channel,
-            queue,
-        }
-    }
-
-    async fn publish(&self, messages: usize) {
-        for _ in 0..messages {
-            let (exchange, queue) = ("".into(), self.queue.as_str().into());
-            let options = BasicPublishOptions::default();
-            let properties = lapin::BasicProperties::default()
-                .with_delivery_mode(2)
-                .with_message_id(format!("m-{:016x}", rand::random::<u64>()).into());
-            self.channel
-                .basic_publish(exchange, queue, options, b"job", properties)
-                .await
-                .unwrap();
-        }
-    }
-
-    async fn ready(&self) -> u32 {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = self.queue.as_str().into();
-        let seen = self
-            .channel
-            .queue_declare(queue, options, FieldTable::default())
-            .await
-            .unwrap();
-        seen.message_count()
-    }
-
-    async fn end(self) {
-        self.connection.close(200, "OK".into()).await.unwrap();
-    }
-}
-
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
-}
-
-/// How often each job ran.
-type Runs = Arc<Mutex<HashMap<String, u32>>>;
-
-async fn start(url: &str, queue: &str, policy: Policy, takes: Duration) -> (Supervisor, Runs) {
-    let runs = Runs::default();
-    let handler = {
-        let runs = runs.clone();
-        move |job: Job| {
-            *runs
-                .lock()
-                .unwrap()
-                .entry(job.id().to_string())
-                .or_default() += 1;
-            async move {
-                tokio::time::sleep(takes).await;
-                Ok(Outcome::Done)
-            }
-        }
-    };
-    let supervisor = Supervisor::builder()
-        .broker(url)
-        .pool(
-            Pool::new("test")
-                .queue(queue)
-                .policy(policy)
-                .poll_interval(Duration::from_millis(100))
-                .handler(handler),
-        )
-        .start()
-        .await
-        .unwrap();
-    (supervisor, runs)
-}
-
-async fn until(
-    supervisor: &Supervisor,
-    what: &str,
-    looks: impl Fn(&PoolStatus) -> bool,
-) -> PoolStatus {
-    let patience = Instant::now() + PATIENCE;
-    loop {
-        let pool = supervisor.pool(&PoolName::from("test")).unwrap();
-        if looks(&pool) {
-            return pool;
-        }
-        assert!(Instant::now() < patience, "never {what}: {pool:#?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits until the pool is stuck with this text in its cause, and not ready.
-async fn is_stuck(supervisor: &Supervisor, why: &str) {
-    let stuck = until(supervisor, "stuck", |pool| pool.state == PoolState::Stuck).await;
-    let cause = stuck.cause.unwrap();
-    assert!(cause.contains(why), "{cause}");
-    let reasons = supervisor.readiness().reasons;
-    assert!(reasons[0].contains(why), "{reasons:?}");
-}
-
-async fn stop(supervisor: Supervisor) {
-    supervisor.drain(Duration::from_secs(30)).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_works_with_the_channels_that_its_user_may_have_and_runs_each_job_once() {
     let mut broker = faulty_broker().await;
@@ -202,29 +56,26 @@ async fn a_pool_works_with_the_channels_that_its_user_may_have_and_runs_each_job
     // The pool first grows one worker at a time while jobs run. This must lose none of them.
     let policy = Policy::backlog(1).max(20);
     let takes = Duration::from_secs(1);
-    let (supervisor, runs) = start(&user.url(&broker), &other.queue, policy, takes).await;
+    let pool = Watched::start(&user.url(&broker), &other.queue, policy, takes).await;
     for nth in 1..=12 {
         other.publish(1).await;
         // Its job begins while earlier ones run, or on the channel that one of them frees.
-        until(&supervisor, "taken", |_| runs.lock().unwrap().len() >= nth).await;
+        pool.until("taken", |_| pool.runs().len() >= nth).await;
     }
     // Then a burst.
     other.publish(24).await;
-    let limited = until(&supervisor, "limited", |pool| {
-        pool.workers.live >= 7 && pool.cause.is_some()
+    pool.until("limited", |pool| {
+        let cause = pool.cause.as_deref();
+        let says = cause.is_some_and(|cause| cause.contains("10 channels, 7 of them for workers"));
+        pool.workers.live >= 7 && says
     })
     .await;
-    let cause = limited.cause.unwrap();
-    assert!(
-        cause.contains("10 channels, 7 of them for workers"),
-        "{cause}"
-    );
-    let done = until(&supervisor, "done", |pool| pool.jobs.done == 36).await;
+    let done = pool.until("done", |pool| pool.jobs.done == 36).await;
     assert_eq!((done.jobs.lost, done.jobs.requeued), (0, 0));
-    let runs = runs.lock().unwrap().clone();
+    let runs = pool.runs();
     assert_eq!(runs.len(), 36);
     assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
-    stop(supervisor).await;
+    pool.stop().await;
     other.end().await;
     user.delete(&mut broker);
 }
@@ -237,12 +88,12 @@ async fn a_burst_on_a_limited_user_costs_no_job() {
     other.publish(24).await;
     let policy = Policy::backlog(1).max(20);
     let takes = Duration::from_secs(1);
-    let (supervisor, runs) = start(&user.url(&broker), &other.queue, policy, takes).await;
-    let done = until(&supervisor, "done", |pool| pool.jobs.done == 24).await;
+    let pool = Watched::start(&user.url(&broker), &other.queue, policy, takes).await;
+    let done = pool.until("done", |pool| pool.jobs.done == 24).await;
     assert_eq!((done.jobs.lost, done.jobs.requeued), (0, 0));
-    let runs = runs.lock().unwrap().clone();
+    let runs = pool.runs();
     assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
-    stop(supervisor).await;
+    pool.stop().await;
     other.end().await;
     user.delete(&mut broker);
 }
@@ -253,13 +104,16 @@ async fn a_refused_connection_is_a_cause() {
     let user = User::new(&mut broker, "two", r#"{"max-connections": 2}"#, ".*");
     let other = Other::declare(&broker.url(), "two", &[]).await;
     let policy = Policy::fixed(1);
-    let (supervisor, _) = start(&user.url(&broker), &other.queue, policy, Duration::ZERO).await;
-    let seen = until(&supervisor, "refused", |pool| pool.cause.is_some()).await;
-    assert_eq!(seen.state, PoolState::Disconnected);
-    let cause = seen.cause.unwrap();
-    assert!(cause.contains("connection limit (2)"), "{cause}");
-    assert!(!supervisor.readiness().is_ready());
-    stop(supervisor).await;
+    let pool = Watched::start(&user.url(&broker), &other.queue, policy, Duration::ZERO).await;
+    // Before the broker has refused it, there is no more to say than that the queue was not looked at yet.
+    pool.until("refused", |pool| {
+        let cause = pool.cause.as_deref();
+        let says = cause.is_some_and(|cause| cause.contains("connection limit (2)"));
+        pool.state == PoolState::Disconnected && says
+    })
+    .await;
+    assert!(!pool.supervisor.readiness().is_ready());
+    pool.stop().await;
     other.end().await;
     user.delete(&mut broker);
 }
@@ -271,9 +125,9 @@ async fn a_user_who_may_not_read_is_told() {
     let other = Other::declare(&broker.url(), "blind", &[]).await;
     other.publish(3).await;
     let policy = Policy::fixed(2);
-    let (supervisor, _) = start(&user.url(&broker), &other.queue, policy, Duration::ZERO).await;
-    is_stuck(&supervisor, "ACCESS_REFUSED").await;
-    stop(supervisor).await;
+    let pool = Watched::start(&user.url(&broker), &other.queue, policy, Duration::ZERO).await;
+    pool.is_stuck("ACCESS_REFUSED").await;
+    pool.stop().await;
     assert_eq!(other.ready().await, 3);
     other.end().await;
     user.delete(&mut broker);
@@ -287,15 +141,15 @@ async fn someone_elses_exclusive_queue_is_told() {
         ..QueueDeclareOptions::default()
     };
     let other = Other::declare_with(&broker.url(), "exclusive", &[], options).await;
-    let (supervisor, _) = start(
+    let pool = Watched::start(
         &broker.url(),
         &other.queue,
         Policy::fixed(1),
         Duration::ZERO,
     )
     .await;
-    is_stuck(&supervisor, "RESOURCE_LOCKED").await;
-    stop(supervisor).await;
+    pool.is_stuck("RESOURCE_LOCKED").await;
+    pool.stop().await;
     other.end().await;
 }
 
@@ -310,16 +164,16 @@ async fn a_stream_is_never_consumed() {
     while other.ready().await == 0 && Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (supervisor, runs) = start(
+    let pool = Watched::start(
         &broker.url(),
         &other.queue,
         Policy::fixed(3),
         Duration::ZERO,
     )
     .await;
-    is_stuck(&supervisor, "it is a stream").await;
-    stop(supervisor).await;
-    assert_eq!(runs.lock().unwrap().len(), 0);
+    pool.is_stuck("it is a stream").await;
+    pool.stop().await;
+    assert_eq!(pool.runs().len(), 0);
     other.end().await;
 }
 
@@ -331,7 +185,7 @@ async fn a_quorum_queue_with_a_single_active_consumer_is_worked_off_and_drained(
         ("x-single-active-consumer", AMQPValue::Boolean(true)),
     ];
     let other = Other::declare(&broker.url(), "single", &arguments).await;
-    let (supervisor, _) = start(
+    let pool = Watched::start(
         &broker.url(),
         &other.queue,
         Policy::fixed(5),
@@ -339,10 +193,10 @@ async fn a_quorum_queue_with_a_single_active_consumer_is_worked_off_and_drained(
     )
     .await;
     other.publish(20).await;
-    until(&supervisor, "done", |pool| pool.jobs.done == 20).await;
-    let idle = until(&supervisor, "drained", |pool| pool.workers.live == 0).await;
+    pool.until("done", |pool| pool.jobs.done == 20).await;
+    let idle = pool.until("drained", |pool| pool.workers.live == 0).await;
     assert_eq!((idle.state, idle.depth.stale), (PoolState::Idle, false));
-    stop(supervisor).await;
+    pool.stop().await;
     other.end().await;
 }
 
@@ -351,7 +205,6 @@ async fn a_queue_says_what_it_is() {
     let broker = faulty_broker().await;
     let driver = AmqpDriver::connect_lazily(&settings(&broker.url())).unwrap();
     driver.until_connected(PATIENCE).await.unwrap();
-    let number = |n: i64| AMQPValue::LongLongInt(n);
     let kinds: [(&str, &[(&str, AMQPValue)]); 5] = [
         ("classic", &[]),
         (
@@ -460,37 +313,102 @@ async fn a_pool_behind_someone_elses_single_active_consumer_is_stuck_in_time() {
     let broker = faulty_broker().await;
     let arguments = [("x-single-active-consumer", AMQPValue::Boolean(true))];
     let other = Other::declare(&broker.url(), "theirs", &arguments).await;
-    let queue = other.queue.as_str();
-    other
-        .channel
-        .basic_qos(1, lapin::options::BasicQosOptions::default())
-        .await
-        .unwrap();
-    let _theirs = other
-        .channel
-        .basic_consume(
-            queue.into(),
-            "theirs".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .unwrap();
+    let _theirs = other.consume(&[]).await;
     other.publish(5).await;
-    let (supervisor, runs) = start(
+    let pool = Watched::start(
         &broker.url(),
         &other.queue,
         Policy::fixed(3),
         Duration::ZERO,
     )
     .await;
-    is_stuck(&supervisor, "single active consumer").await;
-    assert_eq!(runs.lock().unwrap().len(), 0);
+    pool.is_stuck("single active consumer").await;
+    assert_eq!(pool.runs().len(), 0);
     // The other client ends, and ours takes over.
     other.end().await;
-    until(&supervisor, "well", |pool| {
+    pool.until("well", |pool| {
         pool.jobs.done == 5 && pool.state != PoolState::Stuck
     })
     .await;
-    stop(supervisor).await;
+    pool.stop().await;
+}
+
+/// Where a queue has a single active consumer, RabbitMQ 4 makes the one with the highest priority that. Elsewhere a
+/// message is ready only while those of higher priority have no room for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_where_that_one_takes_all() {
+    let broker = faulty_broker().await;
+    let version = task::block_in_place(|| broker.ctl(&["version"]));
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+    ];
+    let other = Other::declare(&broker.url(), "priority", &arguments).await;
+    let keep = Policy::fixed(1);
+    let pool = Watched::start(&broker.url(), &other.queue, keep, Duration::ZERO).await;
+    other.publish(1).await;
+    pool.until("ours at first", |pool| pool.jobs.done == 1)
+        .await;
+    let mut theirs = other.consume(&[("x-priority", number(10))]).await;
+    other.publish(5).await;
+    if version.starts_with("3.") {
+        pool.until("ours still", |pool| pool.jobs.done == 6).await;
+    } else {
+        // One that they hold, as long as they like.
+        let held = futures_util::StreamExt::next(&mut theirs).await;
+        let held = held.expect("theirs").expect("a delivery");
+        pool.is_stuck("the one of highest priority").await;
+        assert_eq!(pool.runs().len(), 1);
+        held.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    other.end().await;
+    pool.until("well", |pool| {
+        pool.state != PoolState::Stuck && pool.depth.ready == 0 && pool.jobs.done >= 4
+    })
+    .await;
+    pool.stop().await;
+}
+
+/// Give-backs are copies, which a full queue refuses. They wait beside it.
+async fn gives_back_to_a_full_queue(kind: &str) {
+    let broker = faulty_broker().await;
+    let arguments = [
+        ("x-queue-type", text(kind)),
+        ("x-max-length", number(4)),
+        ("x-overflow", text("reject-publish")),
+    ];
+    let other = Other::declare(&broker.url(), "full", &arguments).await;
+    let (pool, leave) = Watched::start_held(&broker.url(), &other.queue, Policy::fixed(3)).await;
+    other.publish(3).await;
+    pool.until("busy", |pool| pool.runners.busy == 3).await;
+    // A queue of this kind takes one or two beyond its limit.
+    while other.publish_confirmed().await {}
+    let waiting = u64::from(other.ready().await);
+    assert!(waiting >= 4, "{waiting}");
+    pool.supervisor.pause(&pool.name()).await.unwrap();
+    pool.give_back_all().await;
+    let given = pool
+        .until("given back", |pool| {
+            pool.jobs.requeued == 3 && pool.workers.live + pool.workers.draining == 0
+        })
+        .await;
+    assert_eq!((given.jobs.lost, given.jobs.dead), (0, 0));
+    leave.add_permits(100);
+    pool.supervisor.resume(&pool.name()).await.unwrap();
+    let all = 3 + waiting;
+    let after = pool.until("done", |pool| pool.jobs.done == all).await;
+    assert_eq!((after.jobs.lost, after.jobs.dead), (0, 0));
+    assert_eq!(pool.runs().len() as u64, all, "each of them ran");
+    pool.stop().await;
+    other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_given_back_to_a_full_classic_queue_are_not_lost() {
+    gives_back_to_a_full_queue("classic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_given_back_to_a_full_quorum_queue_are_not_lost() {
+    gives_back_to_a_full_queue("quorum").await;
 }

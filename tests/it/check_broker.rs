@@ -9,7 +9,11 @@ use lapin::{
 };
 use tempfile::TempDir;
 
-use crate::support::{broker::PrivateBroker, daemon::tidegate};
+use crate::support::{
+    broker::PrivateBroker,
+    daemon::tidegate,
+    watched::{number, text},
+};
 
 /// The output of `check --broker` for these pools, and its exit code.
 fn check(broker: &PrivateBroker, management: &str, pools: &[&str]) -> (String, Option<i32>) {
@@ -32,9 +36,22 @@ async fn declare(broker: &PrivateBroker) {
         .await
         .unwrap();
     let channel = connection.create_channel().await.unwrap();
-    let number = |n: i64| AMQPValue::LongLongInt(n);
     for (name, arguments) in [
         ("plain", vec![]),
+        (
+            "plain.dead",
+            vec![
+                ("x-max-length", number(10)),
+                ("x-overflow", text("drop-head")),
+            ],
+        ),
+        (
+            "hasty.dead",
+            vec![
+                ("x-queue-type", text("quorum")),
+                ("x-message-ttl", number(60_000)),
+            ],
+        ),
         ("hasty", vec![("x-consumer-timeout", number(60_000))]),
         (
             "single",
@@ -43,10 +60,7 @@ async fn declare(broker: &PrivateBroker) {
                 ("x-expires", number(600_000)),
             ],
         ),
-        (
-            "stream",
-            vec![("x-queue-type", AMQPValue::LongString("stream".into()))],
-        ),
+        ("stream", vec![("x-queue-type", text("stream"))]),
     ] {
         let mut table = FieldTable::default();
         for (key, value) in arguments {
@@ -72,11 +86,25 @@ async fn the_management_api_shows_what_amqp_does_not() {
     declare(&broker).await;
     let management = format!("management_url = {:?}", broker.management_url());
 
+    let loses = |pool: &str, how: &str| {
+        format!(
+            "warning: pool {pool}: queue {pool}.dead is used for dead letters as it is, and loses some: it drops {how}"
+        )
+    };
+    let loses_plain = loses(
+        "plain",
+        "its oldest message for a new one beyond 10 messages (x-max-length)",
+    );
+    let loses_hasty = loses("hasty", "each message after 60000 ms (x-message-ttl)");
+
     // The API starts a little later than AMQP, and learns about a queue a little later still.
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     let text = loop {
         let (text, code) = check(&broker, &management, &["plain"]);
-        if code == Some(0) && text.contains("queue plain is of type classic") {
+        if code == Some(0)
+            && text.contains("queue plain is of type classic")
+            && text.contains(&loses_plain)
+        {
             break text;
         }
         assert!(tokio::time::Instant::now() < patience, "{text}");
@@ -91,6 +119,7 @@ async fn the_management_api_shows_what_amqp_does_not() {
 
     let (text, code) = check(&broker, &management, &["plain", "hasty", "single"]);
     assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains(&loses_hasty), "{text}");
     for line in [
         "error: pool hasty: queue hasty has a consumer timeout of 1m by its argument x-consumer-timeout, below the \
          pool's ack_deadline of 30m",
@@ -125,5 +154,9 @@ async fn the_management_api_shows_what_amqp_does_not() {
 
     let (text, code) = check(&broker, "", &["plain", "hasty"]);
     assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains(&loses_plain) && text.contains(&loses_hasty),
+        "{text}"
+    );
     assert!(text.contains("Write broker.management_url"), "{text}");
 }

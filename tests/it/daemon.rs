@@ -118,7 +118,9 @@ fn answers_health_metrics_and_api_over_http() {
         .unwrap_or_else(|| panic!("never ready: {:?}", daemon.get("/readyz")));
     queue.publish("one");
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
-    daemon.wait_for_pool("work", |pool| pool["workers"]["live"] == 0);
+    daemon.wait_for_pool("work", |pool| {
+        pool["workers"]["live"] == 0 && pool["workers"]["draining"] == 0
+    });
 
     assert_eq!(daemon.get("/healthz").0, 200);
     let (status, pools) = daemon.get("/api/v1/pools");

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::support::{
     broker::{TestQueue, broker_url, unique_queue},
     daemon::{Daemon, tidegate},
+    watched::{number, text},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +44,11 @@ struct Ran {
 
 impl Rig {
     async fn new() -> Self {
+        Self::with_dead(&[]).await
+    }
+
+    /// The same with these arguments for the queue of the dead letters.
+    async fn with_dead(arguments: &[(&str, AMQPValue)]) -> Self {
         let queue = unique_queue("dead");
         let connection = Connection::connect(&broker_url(), ConnectionProperties::default())
             .await
@@ -60,7 +66,11 @@ impl Rig {
         };
         rig.configure("queue");
         rig.declare(&rig.live(), FieldTable::default()).await;
-        rig.declare(&rig.dead(), FieldTable::default()).await;
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        rig.declare(&rig.dead(), table).await;
         rig
     }
 
@@ -220,6 +230,66 @@ async fn lists_dead_letters_and_leaves_them_as_they_were() {
 
     // No wait is needed here: a command that has ended has given its messages back.
     assert_eq!(rig.ids(&dead).await, ["a", "b", "c"]);
+}
+
+/// The broker answers the close of a channel before it has put back what was fetched on it.
+async fn letters_are_back_after_each_look(kind: &str) {
+    let rig = Rig::with_dead(&[("x-queue-type", text(kind))]).await;
+    let dead = rig.dead();
+    for n in 0..60 {
+        rig.bury(&format!("letter {n}"), "attempts").await;
+    }
+    for limit in ["1", "30", "all"].repeat(3) {
+        let ran = rig.run(&["list", "p", "--limit", limit]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(rig.ready(&dead).await, 60, "after a look at {limit}");
+    }
+    let ran = rig.run(&["retry", "p"]);
+    let said = format!("put back 60 dead letters of {dead} into {}", rig.live());
+    assert!(ran.err.starts_with(&said), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_classic_queue_are_back_when_a_look_has_ended() {
+    letters_are_back_after_each_look("classic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_quorum_queue_are_back_when_a_look_has_ended() {
+    letters_are_back_after_each_look("quorum").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_for_dead_letters_that_loses_some_by_itself_is_warned_of_once() {
+    let limit = [
+        ("x-max-length", number(1)),
+        ("x-overflow", text("drop-head")),
+    ];
+    let rig = Rig::with_dead(&limit).await;
+    let daemon = Daemon::start(
+        &broker_url(),
+        &format!(
+            "[pools.p]\nqueue = \"{}\"\n[pools.p.runner]\ncommand = [\"sh\", \"-c\", \"exit 65\"]\n",
+            rig.live()
+        ),
+    );
+    for _ in 0..3 {
+        rig.publish(&rig.live(), BasicProperties::default(), b"bad")
+            .await;
+    }
+    daemon.wait_for_pool("p", |pool| pool["jobs"]["dead"] == 3);
+    let loses = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.ends_with("it is used as it is, and loses letters")
+    };
+    let warning = daemon.heard("a warning", loses);
+    assert_eq!(warning["level"], "WARN", "{warning}");
+    let said = daemon.said();
+    assert!(
+        said.contains("it drops its oldest message for a new one beyond 1 messages (x-max-length)"),
+        "{said}"
+    );
+    assert_eq!(said.matches("and loses letters").count(), 1, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

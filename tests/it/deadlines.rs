@@ -63,9 +63,9 @@ async fn until(supervisor: &Supervisor, looks: impl Fn(&PoolStatus) -> bool) -> 
 #[tokio::test]
 async fn a_process_that_needs_more_time_than_there_is_is_stopped_in_time() {
     let mut settings = ExecSettings::new(["sleep", "3600"]);
-    settings.kill_grace = Duration::from_millis(500);
+    settings.kill_grace = Duration::from_secs(1);
     let took = given_back(ExecManager::new(settings)).await;
-    // It dies of TERM and does not use its grace: 2 s, minus 500 ms of grace, minus 100 ms for settlement.
+    // It dies of TERM and does not use its grace: 2 s, minus 1 s of grace, minus 100 ms for settlement.
     assert!(took < ACK_DEADLINE, "{took:?}");
 }
 

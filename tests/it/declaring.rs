@@ -98,9 +98,10 @@ async fn a_queue_has_the_arguments_and_bindings_that_its_pool_gives_it() {
     let elsewhere = keys.replace(&exchange, "tidegate-test-nowhere");
     daemon.configure(&broker_url(), "", &pool(&queue, &elsewhere));
     daemon.signal(Signal::SIGHUP);
-    let of = daemon.wait_for_pool("p", |pool| pool["cause"].is_string());
-    let cause = of["cause"].as_str().unwrap();
-    assert!(cause.contains("tidegate-test-nowhere"), "{cause}");
+    daemon.wait_for_pool("p", |pool| {
+        let cause = pool["cause"].as_str();
+        cause.is_some_and(|cause| cause.contains("tidegate-test-nowhere"))
+    });
     publish(&channel, &exchange, "new.order").await;
     daemon.wait_for_pool("p", |pool| pool["jobs"]["done"] == 2);
     let options = ExchangeDeleteOptions::default();
@@ -118,12 +119,12 @@ async fn a_queue_of_another_type_is_used_and_reported_everywhere() {
     publish(&channel, "", queue.name().as_str()).await;
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "declare = \"quorum\""));
     let told = daemon.wait_for_pool("p", |pool| {
-        pool["jobs"]["done"] == 1 && pool["cause"].is_string()
+        let cause = pool["cause"].as_str().unwrap_or_default();
+        pool["jobs"]["done"] == 1 && cause.contains("inequivalent arg 'x-queue-type'")
     });
     let cause = told["cause"].as_str().unwrap();
-    for part in ["declare the queue", "inequivalent arg 'x-queue-type'"] {
-        assert!(cause.contains(part), "{cause}");
-    }
+    assert!(cause.contains("declare the queue"), "{cause}");
+    assert_eq!(cause.matches("inequivalent arg").count(), 1, "{cause}");
     let line = daemon.heard("a log line", |line| {
         line["level"] == "ERROR" && line["queue"] == queue.name().as_str()
     });

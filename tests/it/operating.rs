@@ -115,6 +115,34 @@ fn a_second_daemon_is_told_all_that_it_needs_at_once() {
     daemon.pool("p");
 }
 
+/// Another daemon on a machine where its user has a home that cannot be written to, and nothing is configured.
+#[test]
+fn a_second_daemon_without_a_home_is_told_all_that_it_needs_at_once() {
+    let daemon = Daemon::start(NOWHERE, POOL);
+    let text = format!("http.listen = \"{}\"\n{POOL}", daemon.listen());
+    std::fs::write(daemon.dir().join("second.toml"), text).unwrap();
+    let output = tidegate(daemon.dir())
+        .args(["run", "--config", "second.toml"])
+        .env("HOME", "/dev/null/home")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env("RUNTIME_DIRECTORY", daemon.dir().join("run"))
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    let (error, hint) = err.split_once("\nhint: ").unwrap();
+    assert!(
+        error.contains("/dev/null/home/.local/state/tidegate"),
+        "{err}"
+    );
+    assert!(error.contains("\n  socket: failed to "), "{err}");
+    assert!(error.contains("\n  listen: failed to "), "{err}");
+    assert!(
+        hint.starts_with("give each of [http] state_dir, socket, listen "),
+        "{err}"
+    );
+}
+
 #[test]
 fn check_finds_where_the_daemon_could_not_start() {
     let (code, out) = check(&format!("events_file = \"/nowhere/events.jsonl\"\n{POOL}"));

@@ -20,6 +20,8 @@ mod needs;
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod alerts;
+mod channel_limits;
 mod container_runner;
 mod exec_limits;
 mod full_disk;
@@ -32,6 +34,8 @@ mod with_broker;
 
 fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
+    alerts::trials(&mut all);
+    channel_limits::trials(&mut all);
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);
     full_disk::trials(&mut all);

@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::Uid;
 
-use crate::support::engine;
+use crate::support::{broker::server_version, engine};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Need {
@@ -28,6 +28,10 @@ pub(crate) enum Need {
     Controller(&'static str),
     /// An interpreter in PATH.
     Interpreter(&'static str),
+    /// Any other program in PATH.
+    Program(&'static str),
+    /// A RabbitMQ 4 server to start nodes of.
+    RabbitMq4,
     /// A RabbitMQ server to start a node of, and a free port where `scripts/with-broker` would otherwise find a
     /// broker.
     PrivateNode,
@@ -57,6 +61,15 @@ impl Need {
                 Command::new(name).args(["-c", ":"]).output().is_ok(),
                 &format!("no {name} on the path"),
             ),
+            Self::Program(name) => unless(
+                Command::new(name).arg("--version").output().is_ok(),
+                &format!("no {name} on the path"),
+            ),
+            Self::RabbitMq4 => match server_version() {
+                Some(version) if version.starts_with("4.") => None,
+                Some(version) => Some(format!("nodes are of RabbitMQ {version}, not 4")),
+                None => Some("no rabbitmq-server is installed".to_owned()),
+            },
             Self::PrivateNode if TcpStream::connect("localhost:5672").is_ok() => {
                 Some("a broker on localhost:5672 would be taken".to_owned())
             }

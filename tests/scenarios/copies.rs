@@ -1,8 +1,41 @@
 //! Copies that one queue or no queue accepts, and what the pool does meanwhile.
 
-use tidegate::queue::{QueueErrorKind, QueueSpec};
+use tidegate::queue::{QueueError, QueueErrorKind, QueueSpec};
 
-use super::*;
+use super::{
+    hooked::{Hook, Hooked, Request},
+    *,
+};
+
+/// A retry queue that refuses what comes in its first moments, as a quorum queue may that elects its leader.
+#[derive(Debug)]
+struct Electing {
+    takes: Duration,
+    until: std::sync::OnceLock<Instant>,
+}
+
+impl Electing {
+    fn for_this_long(takes: Duration) -> Arc<Self> {
+        let until = std::sync::OnceLock::new();
+        Arc::new(Self { takes, until })
+    }
+}
+
+#[async_trait::async_trait]
+impl Hook for Electing {
+    async fn before(&self, request: Request<'_>) -> Result<(), QueueError> {
+        let Request::Publish(copy) = request else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if copy.routing_key == "jobs.retry.1000"
+            && now < *self.until.get_or_init(|| now + self.takes)
+        {
+            return Err(QueueError::new(QueueErrorKind::Refused, "publish"));
+        }
+        Ok(())
+    }
+}
 
 /// Jobs whose body is not `good` fail in all attempts except the last.
 fn fails_first(settings: &PoolSettings) -> impl RunnerManager + use<> {
@@ -86,6 +119,25 @@ async fn a_retry_queue_that_never_confirms_is_bypassed_and_reported() {
     })
     .await;
     until_done(&supervisor, 501).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_queue_that_elects_its_leader_is_given_a_moment_before_another_stands_in() {
+    for (takes, stands_in) in [(400, false), (900, true)] {
+        let broker = broker();
+        let hook = Electing::for_this_long(Duration::from_millis(takes));
+        let settings = twice(Policy::fixed(10));
+        let jobs = fails_first(&settings);
+        let supervisor = Hooked::start(&broker, &hook, settings, jobs);
+        for _ in 0..10 {
+            broker.send(QUEUE, "bad");
+        }
+        let after = until_done(&supervisor, 10).await;
+        assert_eq!((after.jobs.retried, after.jobs.requeued), (10, 0));
+        let spare = broker.ready("jobs.retry.1000.2");
+        assert_eq!(spare.is_some(), stands_in, "{takes} ms");
+        assert_eq!(after.cause.is_some(), stands_in, "{takes} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,95 +5,34 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
 use tidegate::{
     decide::QueueName,
-    queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, QueueDepth, QueueDriver, QueueError,
-        QueueSpec,
-    },
+    queue::{QueueDepth, QueueError},
 };
-use tokio::sync::watch;
 
-use super::*;
+use super::{
+    hooked::{Hook, Hooked},
+    *,
+};
 
-/// A broker that counts probes of queues that do not exist.
-#[derive(Debug, Clone)]
-struct Asked {
-    broker: MemoryBroker,
-    not_found: Arc<Mutex<HashMap<String, u32>>>,
-}
+/// Counts probes of queues that do not exist.
+#[derive(Debug, Default)]
+struct Asked(Mutex<HashMap<String, u32>>);
 
 impl Asked {
-    fn new(broker: &MemoryBroker) -> Self {
-        Self {
-            broker: broker.clone(),
-            not_found: Arc::default(),
-        }
-    }
-
-    fn start(&self, settings: PoolSettings, runners: impl RunnerManager) -> Supervisor {
-        let pool = PoolSpec {
-            settings,
-            runners: Arc::new(runners),
-        };
-        Supervisor::start(Arc::new(self.clone()), vec![pool], None).unwrap()
-    }
-
     /// The number of such probes, and of different queues.
     fn not_found(&self) -> (u32, usize) {
-        let not_found = self
-            .not_found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let not_found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (not_found.values().sum(), not_found.len())
     }
 }
 
-#[async_trait]
-impl QueueDriver for Asked {
-    async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError> {
-        let answer = self.broker.probe(queue).await;
+impl Hook for Asked {
+    fn probed(&self, queue: &QueueName, answer: &Result<QueueDepth, QueueError>) {
         if answer.is_err() {
-            let mut not_found = self
-                .not_found
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut not_found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             *not_found.entry(queue.to_string()).or_default() += 1;
         }
-        answer
-    }
-
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
-        self.broker.declare(queue).await
-    }
-
-    async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
-        self.broker.delete(queue).await
-    }
-
-    async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
-        self.broker.consume(request).await
-    }
-
-    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
-        self.broker.browse(queue).await
-    }
-
-    async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
-        self.broker.publish(message).await
-    }
-
-    fn header_limit(&self) -> usize {
-        self.broker.header_limit()
-    }
-
-    fn connectivity(&self) -> watch::Receiver<Connectivity> {
-        self.broker.connectivity()
-    }
-
-    async fn close(&self) {
-        self.broker.close().await;
     }
 }
 
@@ -109,8 +48,8 @@ fn later() -> impl RunnerManager {
 #[tokio::test(start_paused = true)]
 async fn a_missing_retry_queue_is_rarely_probed() {
     let broker = broker();
-    let asked = Asked::new(&broker);
-    let supervisor = asked.start(settings(Policy::fixed(1)), later());
+    let asked = Arc::new(Asked::default());
+    let supervisor = Hooked::start(&broker, &asked, settings(Policy::fixed(1)), later());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (times, levels) = asked.not_found();
     assert!(levels > 5, "{levels}");
@@ -137,7 +76,7 @@ async fn messages_of_an_earlier_run_are_counted() {
     for queue in ["jobs.retry.64000", "jobs.retry.64000"] {
         broker.send(queue, "left");
     }
-    let supervisor = Asked::new(&broker).start(settings(Policy::fixed(1)), later());
+    let supervisor = start(&broker, settings(Policy::fixed(1)), later());
     until(&supervisor, "delayed", |pool| pool.delayed == 2).await;
     // A deleted retry queue is made again by the next retry.
     assert!(broker.delete_queue("jobs.retry.64000"));

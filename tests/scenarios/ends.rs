@@ -4,18 +4,10 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_finishes_running_jobs_and_takes_no_more() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    for n in 0..5 {
+    let (broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
+    for n in 2..5 {
         broker.send(QUEUE, format!("job {n}"));
     }
-    held.started().await;
-    held.started().await;
     let drain = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.drain(Duration::from_secs(600)).await }
@@ -32,17 +24,7 @@ async fn a_drain_finishes_running_jobs_and_takes_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn jobs_that_outlast_the_drains_deadline_are_stopped_and_given_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (broker, supervisor, _held) = busy(2, settings(Policy::fixed(2))).await;
     let begun = Instant::now();
     let error = supervisor.drain(Duration::from_secs(30)).await.unwrap_err();
     assert!(matches!(
@@ -58,15 +40,7 @@ async fn jobs_that_outlast_the_drains_deadline_are_stopped_and_given_back() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_now_gives_everything_back_at_once() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, _held) = busy(1, settings(Policy::fixed(2))).await;
     let drain = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.drain(Duration::from_secs(600)).await }
@@ -88,15 +62,7 @@ async fn stopping_now_gives_everything_back_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_handle_gives_everything_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(1)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    held.started().await;
+    let (broker, supervisor, _held) = busy(1, settings(Policy::fixed(1))).await;
     drop(supervisor);
     let back = async {
         while broker.ready(QUEUE) != Some(1) {

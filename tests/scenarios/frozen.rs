@@ -6,36 +6,23 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::*;
-use tidegate::{
-    decide::QueueName,
-    queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, Delivery, QueueDepth, QueueDriver,
-        QueueError, QueueSpec, Settle, SettleError,
-    },
-};
-use tokio::sync::watch;
+use tidegate::queue::{Consumer, Delivery, QueueError, Settle, SettleError};
 
-/// The in-memory broker until it is frozen.
-#[derive(Debug, Clone)]
+use super::{
+    hooked::{Hook, Hooked, Request},
+    *,
+};
+
+/// A broker that answers until it is frozen.
+#[derive(Debug, Default)]
 struct Freezing {
-    broker: MemoryBroker,
     frozen: Arc<AtomicBool>,
     /// Whether opening a consumer panics.
-    breaks: Arc<AtomicBool>,
-    opened: Arc<AtomicU32>,
+    breaks: AtomicBool,
+    opened: AtomicU32,
 }
 
 impl Freezing {
-    fn new(broker: &MemoryBroker) -> Self {
-        Self {
-            broker: broker.clone(),
-            frozen: Arc::default(),
-            breaks: Arc::default(),
-            opened: Arc::default(),
-        }
-    }
-
     fn freeze(&self) {
         self.frozen.store(true, Ordering::Relaxed);
     }
@@ -48,53 +35,21 @@ impl Freezing {
 }
 
 #[async_trait::async_trait]
-impl QueueDriver for Freezing {
-    async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError> {
+impl Hook for Freezing {
+    async fn before(&self, request: Request<'_>) -> Result<(), QueueError> {
         Self::thawed(&self.frozen).await;
-        self.broker.probe(queue).await
+        if matches!(request, Request::Consume) {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.breaks.load(Ordering::Relaxed), "a bug of a driver");
+        }
+        Ok(())
     }
 
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError> {
-        Self::thawed(&self.frozen).await;
-        self.broker.declare(queue).await
-    }
-
-    async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
-        Self::thawed(&self.frozen).await;
-        self.broker.delete(queue).await
-    }
-
-    async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
-        Self::thawed(&self.frozen).await;
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        assert!(!self.breaks.load(Ordering::Relaxed), "a bug of a driver");
-        Ok(Box::new(FreezingConsumer {
-            consumer: self.broker.consume(request).await?,
+    fn opened(&self, consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
+        Box::new(FreezingConsumer {
+            consumer,
             frozen: self.frozen.clone(),
-        }))
-    }
-
-    async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
-        Self::thawed(&self.frozen).await;
-        self.broker.browse(queue).await
-    }
-
-    async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
-        Self::thawed(&self.frozen).await;
-        self.broker.publish(message).await
-    }
-
-    fn header_limit(&self) -> usize {
-        self.broker.header_limit()
-    }
-
-    fn connectivity(&self) -> watch::Receiver<Connectivity> {
-        self.broker.connectivity()
-    }
-
-    async fn close(&self) {
-        Self::thawed(&self.frozen).await;
-        self.broker.close().await;
+        })
     }
 }
 
@@ -164,23 +119,21 @@ type JobResult = dyn Future<Output = Result<Outcome, BoxError>> + Send;
 /// Two busy workers and an idle one, at a broker that has stopped answering.
 async fn frozen() -> (Supervisor, Held) {
     let broker = broker();
-    let driver = Freezing::new(&broker);
+    let hook = Arc::new(Freezing::default());
     let (mut held, handler) = Held::new();
     let handler: Handler = Box::new(handler);
-    let pool = PoolSpec {
-        settings: PoolSettings {
-            drain_after: DrainAfter::Never,
-            ..settings(Policy::fixed(3))
-        },
-        runners: Arc::new(HandlerManager::new(handler).kill_grace(Duration::from_secs(5))),
+    let settings = PoolSettings {
+        drain_after: DrainAfter::Never,
+        ..settings(Policy::fixed(3))
     };
-    let supervisor = Supervisor::start(Arc::new(driver.clone()), vec![pool], None).unwrap();
+    let runners = HandlerManager::new(handler).kill_grace(Duration::from_secs(5));
+    let supervisor = Hooked::start(&broker, &hook, settings, runners);
     broker.send(QUEUE, "one");
     broker.send(QUEUE, "two");
     held.started().await;
     held.started().await;
     until(&supervisor, "up", |pool| pool.workers.live == 3).await;
-    driver.freeze();
+    hook.freeze();
     (supervisor, held)
 }
 
@@ -241,13 +194,10 @@ async fn a_stop_overtakes_a_drain_that_waits_for_a_silent_broker() {
 #[tokio::test(start_paused = true)]
 async fn workers_that_panic_as_they_open_are_started_with_backoff() {
     let broker = broker();
-    let driver = Freezing::new(&broker);
-    driver.breaks.store(true, Ordering::Relaxed);
-    let pool = PoolSpec {
-        settings: settings(Policy::fixed(3)),
-        runners: Arc::new(HandlerManager::new(done)),
-    };
-    let supervisor = Supervisor::start(Arc::new(driver.clone()), vec![pool], None).unwrap();
+    let hook = Arc::new(Freezing::default());
+    hook.breaks.store(true, Ordering::Relaxed);
+    let runners = HandlerManager::new(done);
+    let supervisor = Hooked::start(&broker, &hook, settings(Policy::fixed(3)), runners);
     for n in 0..3 {
         broker.send(QUEUE, format!("job {n}"));
     }
@@ -260,9 +210,9 @@ async fn workers_that_panic_as_they_open_are_started_with_backoff() {
         Some("a worker panicked: a bug of a driver")
     );
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let opened = driver.opened.load(Ordering::Relaxed);
+    let opened = hook.opened.load(Ordering::Relaxed);
     assert!(opened < 30, "{opened} workers");
-    driver.breaks.store(false, Ordering::Relaxed);
+    hook.breaks.store(false, Ordering::Relaxed);
     let after = until(&supervisor, "done", |pool| pool.jobs.done == 3).await;
     assert_eq!(after.jobs.requeued, 0);
 }

@@ -155,17 +155,7 @@ async fn scaling_returns_its_own_result_during_another_reconcile() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
-    let broker = broker();
-    let (mut held, handler) = Held::new();
-    let supervisor = start(
-        &broker,
-        settings(Policy::fixed(2)),
-        HandlerManager::new(handler),
-    );
-    broker.send(QUEUE, "one");
-    broker.send(QUEUE, "two");
-    held.started().await;
-    held.started().await;
+    let (broker, supervisor, mut held) = busy(2, settings(Policy::fixed(2))).await;
     let result = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
     assert!(result.metric_stats.is_empty());
     throughout(&supervisor, Duration::from_secs(20), "still busy", |pool| {

@@ -99,8 +99,8 @@ impl Failure {
         let mut last = what;
         for cause in self.error.chain().skip(1) {
             let cause = after_failed_to(cause);
-            // A transparent link says what the one above it said.
-            if cause != last {
+            // A transparent link repeats the text above it, and lapin quotes its own cause.
+            if !last.ends_with(&cause) {
                 writeln!(out, "  {}", Escaped(&cause))?;
             }
             last = cause;
@@ -227,6 +227,18 @@ mod tests {
           connect to 127.0.0.1:5672
           connection refused
         hint: is it running?
+        ");
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_is_not_said_again() {
+        let error = anyhow!("no such queue")
+            .context("protocol error: no such queue")
+            .context("look for it");
+        let failure = Failure::new(Exit::Unexpected, error);
+        insta::assert_snapshot!(printed(&failure), @r"
+        error: failed to look for it
+          protocol error: no such queue
         ");
     }
 

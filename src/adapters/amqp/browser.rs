@@ -3,28 +3,48 @@
 //! `basic.get` and not a consumer, because what is passed over stays unsettled until the end: a prefetch would either
 //! stop the look there, or let the whole queue into memory.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use lapin::{options::BasicGetOptions, types::ShortString};
+use lapin::{
+    options::{BasicGetOptions, QueueDeclareOptions},
+    types::{FieldTable, ShortString},
+};
+use tokio::time::{self, Instant};
 
 use super::{
     consumer::{AmqpSettle, OwnChannel, WhenDropped},
     convert::{message, short},
     error::rpc,
     lanes::{Lanes, Place},
-    pool::RPC_TIMEOUT,
+    pool::{ChannelPool, RPC_TIMEOUT},
 };
 use crate::{
     decide::QueueName,
-    queue::{Browser, Delivery, QueueError},
+    queue::{Browser, Delivery, QueueError, Settle, SettleError},
 };
+
+/// How long a closed look waits until the broker has put everything back.
+const BACK: Duration = Duration::from_secs(3);
+/// First pause between two looks at that, doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// An open look. Its place drops last, as a consumer's does.
 pub(super) struct AmqpBrowser {
     channel: OwnChannel,
     queue: ShortString,
     operation: String,
+    /// For reading the queue's depth.
+    requests: Arc<ChannelPool>,
+    /// Messages that were handed out and not settled. Written here and by their settlements, read at the end.
+    held: Arc<AtomicU64>,
     _place: Place,
 }
 
@@ -33,7 +53,11 @@ impl AmqpBrowser {
     ///
     /// # Cancel-safety
     /// Cancel-safe: as for a consumer.
-    pub(super) async fn open(lanes: &Arc<Lanes>, queue: &QueueName) -> Result<Self, QueueError> {
+    pub(super) async fn open(
+        lanes: &Arc<Lanes>,
+        requests: Arc<ChannelPool>,
+        queue: &QueueName,
+    ) -> Result<Self, QueueError> {
         let operation = format!("look through the queue {queue}");
         let queue = short("name of a queue", queue.as_str())?;
         let (mut place, live) = lanes.place(&operation).await?;
@@ -45,8 +69,74 @@ impl AmqpBrowser {
             channel,
             queue,
             operation,
+            requests,
+            held: Arc::default(),
             _place: place,
         })
+    }
+
+    /// Messages that are ready. How many consume the queue is not told apart: to a quorum queue before RabbitMQ 4, each
+    /// fetched message is one.
+    async fn ready(&self) -> Result<u64, QueueError> {
+        let lease = self.requests.lease(&self.operation).await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declare =
+            lease
+                .channel
+                .queue_declare(self.queue.clone(), options, FieldTable::default());
+        let seen = rpc(&self.operation, RPC_TIMEOUT, declare).await?;
+        lease.give_back();
+        Ok(seen.message_count().into())
+    }
+
+    /// Waits until this many messages are ready, but not for ever: others may take them, or they expire.
+    async fn until_back(&self, all: u64) {
+        let patience = Instant::now() + BACK;
+        let mut pause = FIRST_PAUSE;
+        while let Ok(ready) = self.ready().await
+            && ready < all
+            && Instant::now() < patience
+        {
+            time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+}
+
+/// The settlement of a message that was handed out. One that goes unsettled is still held.
+struct Settling {
+    settle: AmqpSettle,
+    held: Arc<AtomicU64>,
+}
+
+impl Settling {
+    fn is_settled(&self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Settle for Settling {
+    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
+        self.is_settled();
+        Box::new(self.settle).ack().await
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
+        self.is_settled();
+        Box::new(self.settle).requeue().await
+    }
+
+    async fn reject(self: Box<Self>) -> Result<(), SettleError> {
+        self.is_settled();
+        Box::new(self.settle).reject().await
+    }
+
+    fn abandon(self: Box<Self>) {
+        Box::new(self.settle).abandon();
     }
 }
 
@@ -57,9 +147,13 @@ impl Browser for AmqpBrowser {
         let get = self.channel.0.basic_get(self.queue.clone(), options);
         let got = rpc(&self.operation, RPC_TIMEOUT, get).await?;
         Ok(got.map(|got| {
-            let settle = Box::new(AmqpSettle {
-                acker: got.delivery.acker.clone(),
-                when_dropped: WhenDropped::Hold,
+            self.held.fetch_add(1, Ordering::Relaxed);
+            let settle = Box::new(Settling {
+                settle: AmqpSettle {
+                    acker: got.delivery.acker.clone(),
+                    when_dropped: WhenDropped::Hold,
+                },
+                held: self.held.clone(),
             });
             Delivery::new(message(got.delivery), settle)
         }))
@@ -68,9 +162,19 @@ impl Browser for AmqpBrowser {
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
         // What is unsettled is not given back one by one first: a classic queue would walk past all that are back
         // already for each more, and a quorum queue would put each at its end. Closed, the first takes all back at
-        // once and in order, and answers once it has; the second puts them at its head, but of more than 32 it
-        // forgets the order, since to it each fetched message is a consumer.
+        // once and in order; the second puts them at its head, but of more than 32 it forgets the order, since to it
+        // each fetched message is a consumer.
+        let held = self.held.load(Ordering::Relaxed);
+        let before = match held {
+            0 => None,
+            _ => self.ready().await.ok(),
+        };
         let close = self.channel.0.close(200, "OK".into());
-        rpc(&self.operation, RPC_TIMEOUT, close).await
+        rpc(&self.operation, RPC_TIMEOUT, close).await?;
+        // RabbitMQ 4 answers the close before the queue has heard of it, and so do all for a quorum queue.
+        if let Some(before) = before {
+            self.until_back(before + held).await;
+        }
+        Ok(())
     }
 }

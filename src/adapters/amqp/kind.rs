@@ -3,7 +3,8 @@
 //! A declare of an impossible type is never carried out. Where there is no such queue, the broker refuses the type;
 //! where there is one, it says what that has instead, one argument at a time: *inequivalent arg 'x-queue-type' for queue
 //! 'q' in vhost '/': received 'tidegate-look' but current is 'quorum'*. So nothing is made, even where the queue goes
-//! between two questions, and there is no race to lose.
+//! between two questions, and there is no race to lose. The type of a quorum queue is compared before some of its
+//! arguments, so once it is known, an impossible leader locator takes its place: no broker carries that out either.
 //!
 //! What cannot be read stays unknown: a user without the permission to configure the queue is refused, a policy is no
 //! argument, and brokers with relaxed checks do not answer.
@@ -30,6 +31,7 @@ use crate::{
 /// A type that no broker has.
 const IMPOSSIBLE: &str = "tidegate-look";
 const TYPE: &str = "x-queue-type";
+const LOCATOR: &str = "x-queue-leader-locator";
 /// More than a queue has arguments.
 const MOST_QUESTIONS: usize = 32;
 /// An answer is 255 bytes at most, with the queue's name in it.
@@ -43,6 +45,8 @@ pub struct QueueFacts {
     pub kind: Option<String>,
     /// Its other arguments, as far as they were learnt.
     pub arguments: BTreeMap<String, String>,
+    /// It is known not to outlive the broker.
+    pub is_transient: bool,
 }
 
 impl QueueFacts {
@@ -55,6 +59,38 @@ impl QueueFacts {
     pub fn has_single_active_consumer(&self) -> bool {
         let argument = self.arguments.get("x-single-active-consumer");
         argument.is_some_and(|value| value == "true")
+    }
+
+    /// How it loses messages by itself, as far as is known: each reads after "it". Nothing where it hands them to a
+    /// dead-letter exchange.
+    pub fn losses(&self) -> Vec<String> {
+        let argument = |name: &str| self.arguments.get(name);
+        let mut losses = Vec::new();
+        if !self.arguments.contains_key("x-dead-letter-exchange") {
+            let drops_head = argument("x-overflow").is_none_or(|how| how == "drop-head");
+            for (name, unit) in [
+                ("x-max-length", "messages"),
+                ("x-max-length-bytes", "bytes"),
+            ] {
+                if let Some(most) = argument(name).filter(|_| drops_head) {
+                    losses.push(format!(
+                        "drops its oldest message for a new one beyond {most} {unit} ({name})"
+                    ));
+                }
+            }
+            if let Some(ttl) = argument("x-message-ttl") {
+                losses.push(format!("drops each message after {ttl} ms (x-message-ttl)"));
+            }
+        }
+        if let Some(unused) = argument("x-expires") {
+            losses.push(format!(
+                "is deleted, with its messages, when it was not used for {unused} ms (x-expires)"
+            ));
+        }
+        if self.is_transient {
+            losses.push("is not durable, and gone when the broker starts again".to_owned());
+        }
+        losses
     }
 }
 
@@ -95,7 +131,8 @@ pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFa
             Err(error) => error,
         };
         let said = text_of(&error).unwrap_or_default();
-        if said.contains("invalid arg 'x-queue-type'") {
+        if [TYPE, LOCATOR].map(|name| said.contains(&format!("invalid arg '{name}'"))) != [false; 2]
+        {
             return Err(QueueError::new(QueueErrorKind::NotFound, operation));
         }
         let Some(found) = Difference::read(&said) else {
@@ -155,7 +192,17 @@ impl Difference {
         let Self { argument, current } = self;
         if argument == TYPE {
             // A declare without a type has the classic kind.
-            facts.kind = Some(current.map_or_else(|| "classic".to_owned(), |(value, _)| value));
+            let kind = current.map_or_else(|| "classic".to_owned(), |(value, _)| value);
+            // Its other arguments are compared after its type.
+            let is_quorum = kind == "quorum";
+            if is_quorum {
+                arguments.insert(TYPE.into(), AMQPValue::LongString(kind.as_str().into()));
+                arguments.insert(LOCATOR.into(), AMQPValue::LongString(IMPOSSIBLE.into()));
+            }
+            // A second answer about the same argument: we do not understand each other.
+            return facts.kind.replace(kind).is_none() && is_quorum;
+        }
+        if argument == LOCATOR {
             return false;
         }
         let Some((value, kind)) = current else {
@@ -165,6 +212,7 @@ impl Difference {
         let known = match (argument.as_str(), kind.as_deref()) {
             ("durable", None) => {
                 options.durable = flag;
+                facts.is_transient = !flag;
                 return true;
             }
             ("auto_delete", None) => {
@@ -189,6 +237,37 @@ impl Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_loses_messages_by_itself_is_told() {
+        let losses = |arguments: &[(&str, &str)], is_transient| {
+            let arguments = arguments.iter();
+            let arguments = arguments.map(|(name, value)| (name.to_string(), value.to_string()));
+            let facts = QueueFacts {
+                arguments: arguments.collect(),
+                is_transient,
+                ..QueueFacts::default()
+            };
+            facts.losses().len()
+        };
+        let limit = ("x-max-length", "10");
+        for (arguments, expected) in [
+            (&[][..], 0),
+            (&[limit], 1),
+            (&[limit, ("x-overflow", "drop-head")], 1),
+            (&[limit, ("x-overflow", "reject-publish")], 0),
+            (&[limit, ("x-overflow", "reject-publish-dlx")], 0),
+            (&[limit, ("x-dead-letter-exchange", "")], 0),
+            (&[("x-max-length-bytes", "1000"), ("x-message-ttl", "5")], 2),
+            (
+                &[("x-expires", "600000"), ("x-dead-letter-exchange", "")],
+                1,
+            ),
+        ] {
+            assert_eq!(losses(arguments, false), expected, "{arguments:?}");
+            assert_eq!(losses(arguments, true), expected + 1, "{arguments:?}");
+        }
+    }
 
     #[test]
     fn differences_are_read_as_the_broker_words_them() {

@@ -6,8 +6,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,11 +37,21 @@ pub(super) enum Purpose {
 /// Channels of one link.
 #[derive(Debug)]
 pub(super) struct ChannelPool {
+    channels: Arc<Channels>,
+    permits: Semaphore,
+}
+
+/// What requests share with the task that opens more channels.
+#[derive(Debug)]
+struct Channels {
     link: Arc<Link>,
     purpose: Purpose,
     idle: Mutex<Vec<Held>>,
     slots: Arc<Slots>,
-    permits: Semaphore,
+    /// Requests that wait for a channel. Written by them, read by the task.
+    waiting: AtomicUsize,
+    /// Whether the task runs. Written by who starts it and by the task.
+    grows: AtomicBool,
 }
 
 /// The pool's channels, in number.
@@ -91,35 +101,47 @@ impl ChannelPool {
     /// At most `size` requests at a time; more wait for their turn.
     pub(super) fn new(link: Arc<Link>, purpose: Purpose, size: usize) -> Self {
         Self {
-            link,
-            purpose,
-            idle: Mutex::new(Vec::new()),
-            slots: Arc::default(),
+            channels: Arc::new(Channels {
+                link,
+                purpose,
+                idle: Mutex::new(Vec::new()),
+                slots: Arc::default(),
+                waiting: AtomicUsize::new(0),
+                grows: AtomicBool::new(false),
+            }),
             permits: Semaphore::new(size),
         }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
+        &self.channels.link
     }
 
-    /// A channel for one request, opened where none is idle.
+    /// A channel for one request: an idle one, or the first, which is opened for it. Beside that one others are opened in
+    /// the background, and the request takes what is there sooner: to open one more can take a trial, on a connection of
+    /// its own.
     pub(super) async fn lease(&self, operation: &str) -> Result<Lease<'_>, QueueError> {
+        let channels = &self.channels;
         // Before the turn as well: a lost link fails at once, however many wait.
-        self.link.live(operation).await?;
+        channels.link.live(operation).await?;
         let permit = self.permits.acquire().await;
         let permit = permit.map_err(|_| disconnected(operation))?;
-        let live = self.link.live(operation).await?;
+        let live = channels.link.live(operation).await?;
         let (channel, counted) = loop {
-            let freed = self.slots.freed.notified();
-            if let Some(held) = self.take_idle(&live) {
+            let freed = channels.slots.freed.notified();
+            if let Some(held) = channels.take_idle(&live) {
                 break (held.channel, held.counted);
             }
-            if let Some(opened) = self.open_another(&live, operation).await? {
+            let _waiting = Waiting::new(&channels.waiting);
+            if channels.slots.open.load(Ordering::Relaxed) > 0 {
+                channels.clone().grow(&live);
+            } else if let Some(opened) = channels.open_another(&live, operation).await? {
                 break opened;
             }
             freed.await;
             if !live.is_up() {
+                // The others that wait are to know it too, and there may be more of them than channels.
+                channels.slots.freed.notify_one();
                 return Err(disconnected(operation));
             }
         };
@@ -131,11 +153,60 @@ impl ChannelPool {
             _permit: permit,
         })
     }
+}
+
+impl Channels {
+    fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn take_idle(&self, live: &Arc<Live>) -> Option<Held> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain(|held| Arc::ptr_eq(&held.live, live) && held.channel.status().connected());
         idle.pop()
+    }
+
+    fn put_idle(&self, held: Held) {
+        self.idle().push(held);
+        self.slots.freed.notify_one();
+    }
+
+    /// Opens channels for as long as requests wait for one, unless that is being done already.
+    fn grow(self: Arc<Self>, live: &Arc<Live>) {
+        if self.grows.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let live = live.clone();
+        tokio::spawn(async move {
+            loop {
+                let is_over = !self.open_while_wanted(&live).await;
+                self.grows.store(false, Ordering::Release);
+                // Who came to wait in between has found it running.
+                let is_wanted = !is_over && self.waiting.load(Ordering::Acquire) > 0;
+                if !is_wanted || self.grows.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// `false` where no more can be opened. The requests make do with those that there are.
+    async fn open_while_wanted(&self, live: &Arc<Live>) -> bool {
+        while self.waiting.load(Ordering::Acquire) > 0 {
+            match self.open_another(live, "open a channel").await {
+                Ok(Some((channel, counted))) => self.put_idle(Held {
+                    live: live.clone(),
+                    channel,
+                    counted,
+                }),
+                Ok(None) => return false,
+                Err(error) => {
+                    tracing::debug!(error = %error, "no channel more for requests");
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// One channel more. `None` where there is to be none beside those that are open.
@@ -188,19 +259,32 @@ impl ChannelPool {
 impl Lease<'_> {
     /// Puts the channel back for the next request.
     pub(super) fn give_back(self) {
-        let pool = self.pool;
+        let channels = &self.pool.channels;
         // Where channels are few, one is enough for what can wait.
-        let is_spare = pool.slots.open.load(Ordering::Relaxed) > 1;
-        if is_spare && pool.link.address().quota().is_limited() {
+        let is_spare = channels.slots.open.load(Ordering::Relaxed) > 1;
+        if is_spare && channels.link.address().quota().is_limited() {
             return;
         }
-        let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(Held {
+        channels.put_idle(Held {
             live: self.live,
             channel: self.channel,
             counted: self.counted,
         });
-        drop(idle);
-        pool.slots.freed.notify_one();
+    }
+}
+
+/// A request that waits for a channel, in their count.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

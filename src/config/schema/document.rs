@@ -1,7 +1,6 @@
 //! The document that is being read, and what the reading leaves behind.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::PathBuf,
@@ -11,10 +10,10 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     super::problem::{Place, Problem},
+    described::Described,
     syntax::{Foreign, Twice},
     table::{Scope, Table},
-    unknown,
-    variables::{self, Variable},
+    variables::Variable,
 };
 
 /// A file's text and the variables beside it, read together.
@@ -48,57 +47,17 @@ pub(crate) struct Document<'v> {
     pub(super) secrets: Vec<(String, PathBuf)>,
 }
 
-/// What was asked for: a line of the reference page.
-#[derive(Debug, Clone)]
-pub(super) enum Described {
-    Section {
-        path: String,
-        doc: &'static str,
-        /// Whether the page must not have it, for it says something by being there.
-        optional: bool,
-    },
-    Key {
-        table: String,
-        name: &'static str,
-        doc: Cow<'static, str>,
-        wants: String,
-        /// The value when absent, as TOML; for a key that is simply not there, an example.
-        value: Written,
-    },
-}
-
-/// How the reference page writes a key.
-#[derive(Debug, Clone)]
-pub(super) enum Written {
-    Default(String),
-    Example(String),
-    Required(String),
-}
-
-/// What reading a document leaves behind.
-pub(crate) struct Finished {
-    pub(crate) problems: Vec<Problem>,
-    pub(crate) warnings: Vec<Problem>,
-    /// Where each key that was given stands.
-    pub(crate) places: BTreeMap<String, Place>,
-    /// Files that hold secrets, with the keys that name them.
-    pub(crate) secrets: Vec<(String, PathBuf)>,
-    pub(crate) reference: String,
-}
-
 impl<'v> Document<'v> {
-    /// Reads a document with `read`, and hands back what that made of it.
-    pub(crate) fn read<T>(
-        text: &str,
+    /// A document of this text, which `root` was made of.
+    pub(super) fn new(
+        text: &'v str,
+        root: &'v Spanned<DeTable<'v>>,
         file: &str,
-        environment: &[(String, String)],
-        read: impl FnOnce(&mut Table<'_, '_>) -> T,
-    ) -> (T, Finished) {
-        let (root, errors) = DeTable::parse_recoverable(text);
-        let variables = variables::variables(environment);
-        let mut document = Document {
+        variables: Vec<Variable<'v>>,
+    ) -> Self {
+        Self {
             file: file.into(),
-            root: &root,
+            root,
             broken_lines: Vec::new(),
             is_foreign: false,
             line_starts: std::iter::once(0)
@@ -117,15 +76,11 @@ impl<'v> Document<'v> {
             elsewhere: BTreeMap::new(),
             places: BTreeMap::new(),
             secrets: Vec::new(),
-        };
-        let syntax = document.not_toml(&errors);
-        let value = read(&mut document.root_table());
-        unknown::report(&mut document);
-        unknown::report_ignored(&mut document, &variables::without_levels(environment));
-        (value, document.finish(syntax))
+        }
     }
 
-    fn root_table(&mut self) -> Table<'_, 'v> {
+    /// The table that holds all others.
+    pub(super) fn root_table(&mut self) -> Table<'_, 'v> {
         let scope = Scope {
             path: String::new(),
             place: Place::File {
@@ -162,7 +117,7 @@ impl<'v> Document<'v> {
     }
 
     /// What the parser says, the first of each line: the rest of a line follows from it.
-    fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
+    pub(super) fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
         if !errors.is_empty()
             && let Some((foreign, at)) = Foreign::of(self.text)
         {
@@ -196,7 +151,8 @@ impl<'v> Document<'v> {
         problems
     }
 
-    fn finish(mut self, syntax: Vec<Problem>) -> Finished {
+    /// Settles which problems count beside those of the text itself.
+    pub(super) fn judge(&mut self, syntax: Vec<Problem>) {
         if syntax.is_empty() {
             self.problems.append(&mut self.missing);
         } else if self.is_foreign {
@@ -209,13 +165,6 @@ impl<'v> Document<'v> {
                 _ => true,
             });
             self.problems.extend(syntax);
-        }
-        Finished {
-            reference: super::reference::page(&self.described),
-            problems: self.problems,
-            warnings: self.warnings,
-            places: self.places,
-            secrets: self.secrets,
         }
     }
 }

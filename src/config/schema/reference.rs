@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::document::{Described, Written};
+use super::described::{Described, Written};
 
 const WIDTH: usize = 96;
 

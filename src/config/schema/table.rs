@@ -6,7 +6,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     super::problem::{Place, Problem},
-    document::{Described, Document, Written},
+    described::{Described, Written},
+    document::Document,
     found::{Item, Spot, shown, type_name},
     key::{Given, Key},
     kinds::Kind,

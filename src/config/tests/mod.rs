@@ -1,6 +1,7 @@
 //! The module as its users see it: text in, settings or problems out.
 
 mod arguments;
+mod by_hand;
 mod environment;
 mod files;
 mod limits;

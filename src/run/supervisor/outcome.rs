@@ -117,7 +117,7 @@ pub enum SupervisorError {
     #[error("no pool is named {0}")]
     NoSuchPool(PoolName),
     /// The pool cannot carry the order out. Nothing has changed.
-    #[error("steer the pool {pool}: {why}")]
+    #[error("the pool {pool} cannot carry the order out: {why}")]
     Refused {
         /// The pool.
         pool: PoolName,

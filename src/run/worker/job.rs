@@ -555,3 +555,26 @@ fn waited_since(timestamp: u64) -> Option<Duration> {
         .ok()?
         .checked_sub(Duration::from_secs(timestamp))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_consumer_was_lost_under_a_job_the_log_says_what_to_look_at() {
+        let too_long = lost_hint(Leaving::HeldTooLong).expect("a hint");
+        for part in [
+            "consumer timeout",
+            "lower ack_deadline",
+            "x-consumer-timeout",
+        ] {
+            assert!(too_long.contains(part), "{too_long}");
+        }
+        let cancelled = lost_hint(Leaving::Cancelled).expect("a hint");
+        for part in ["queue was deleted", "node lost", "consumer timeout"] {
+            assert!(cancelled.contains(part), "{cancelled}");
+        }
+        // The loss of a connection says why itself.
+        assert_eq!(lost_hint(Leaving::Lost), None);
+    }
+}

@@ -27,7 +27,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    config::PoolSettings,
+    config::{Declare, PoolSettings},
     decide::QueueName,
     queue::ConsumeRequest,
     runner::OnStart,
@@ -37,6 +37,10 @@ use crate::{
 /// How long a worker that is told to go while it opens its consumer waits for that. Closed half way, what the broker has
 /// sent by then would count as unfinished deliveries.
 const OPENING: Duration = Duration::from_secs(2);
+
+/// How long a worker waits, before it opens its consumer, until copies can be published. Without one it takes jobs all
+/// the same.
+const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
 pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving {
@@ -48,6 +52,15 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
     };
     if cell.leave.is_cancelled() {
         return cell.go(Leaving::ScaledDown);
+    }
+    // A queue that counts deliveries may send what came back, which is made new before the next death. Until then it
+    // counts, so its copy must not wait for a channel. A queue that we declare as a classic one counts nothing.
+    if settings.declare != Declare::Classic {
+        tokio::select! {
+            () = cell.leave.cancelled() => return cell.go(Leaving::ScaledDown),
+            // What is wrong with it shows in the publish, and does not concern jobs that need no copy.
+            _ = time::timeout(PREPARING, shared.driver.prepare_to_publish()) => {}
+        }
     }
     let mut opening = pin!(shared.driver.consume(request));
     let opened = tokio::select! {

@@ -1,10 +1,9 @@
 //! The manager of `container` runners, which are single-use: one container for each job.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -21,6 +20,7 @@ use super::{
     making::common_variables,
     ours::Yard,
     run::run,
+    shared::Shared,
     stray::{self, Rounds},
 };
 use crate::{
@@ -38,20 +38,6 @@ const CLEANUP: Duration = Duration::from_secs(2);
 /// [`container`](crate::runners::container).
 pub struct ContainerManager {
     shared: Arc<Shared>,
-}
-
-pub(super) struct Shared {
-    pub(super) settings: ContainerSettings,
-    /// What all jobs are given of variables.
-    pub(super) common: BTreeMap<String, String>,
-    pub(super) owner: Option<Instance>,
-    pub(super) finder: Finder,
-    pub(super) image: Image,
-    pub(super) yard: Yard,
-    /// Written by looks.
-    rounds: Mutex<Rounds>,
-    /// Orphans removed that no report has counted yet: written by looks, read by reports.
-    orphans: AtomicU32,
 }
 
 impl ContainerManager {
@@ -143,38 +129,6 @@ impl RunnerManager for ContainerManager {
 
     async fn quiesce(&self) {
         self.shared.yard.empty().await;
-    }
-}
-
-impl Shared {
-    /// Looks for strays once, and removes them.
-    async fn round(&self) {
-        let went_well = self.sweep().await;
-        self.rounds().over(Instant::now(), went_well);
-    }
-
-    async fn sweep(&self) -> bool {
-        // Jobs say it where no engine answers, and louder.
-        let Ok(docker) = self.finder.engine().await else {
-            return false;
-        };
-        match stray::find(&docker, self.owner.as_ref()).await {
-            Ok(strays) => {
-                let orphan = || {
-                    self.orphans.fetch_add(1, Ordering::Relaxed);
-                };
-                stray::remove(&docker, strays, orphan).await
-            }
-            Err(error) => {
-                self.finder.note(&error).await;
-                tracing::debug!(%error, "containers not listed");
-                false
-            }
-        }
-    }
-
-    fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

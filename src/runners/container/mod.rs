@@ -48,6 +48,8 @@ mod ours;
 mod run;
 mod settings;
 #[cfg(feature = "container")]
+mod shared;
+#[cfg(feature = "container")]
 mod stray;
 
 pub(crate) use self::kind::KIND;

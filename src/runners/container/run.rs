@@ -21,8 +21,8 @@ use tokio::{
 use super::{
     engine::{EngineError, Kind, LONG},
     making,
-    manager::Shared,
     ours::Container,
+    shared::Shared,
 };
 use crate::{
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},

@@ -202,15 +202,6 @@ fn pidfd(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE).ok()
 }
 
-/// A signal in words.
-pub(in crate::runners) fn signal_name(number: i32) -> String {
-    match Signal::try_from(number) {
-        Ok(signal) => format!("{signal} (signal {number})"),
-        // A real-time signal has no name of its own.
-        Err(_) => format!("signal {number}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;

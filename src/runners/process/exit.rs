@@ -2,7 +2,9 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use super::{child::signal_name, course::Cause};
+use nix::sys::signal::Signal;
+
+use super::course::Cause;
 use crate::runner::{Failure, FailureKind, JobEnd};
 
 const EXIT_REJECT: i32 = 65;
@@ -122,6 +124,15 @@ fn rejection(stderr_tail: Option<&str>) -> String {
     match last_line {
         Some(line) => format!("refused by the job (exit code {EXIT_REJECT}): {line}"),
         None => format!("refused by the job (exit code {EXIT_REJECT})"),
+    }
+}
+
+/// A signal in words.
+pub(in crate::runners) fn signal_name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => format!("{signal} (signal {number})"),
+        // A real-time signal has no name of its own.
+        Err(_) => format!("signal {number}"),
     }
 }
 

@@ -13,6 +13,26 @@ pub fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 
+/// Whether that object says all that the headers hold: nothing in them is nested deeper than it goes, nor was left out
+/// when they were read.
+pub(in crate::runners) fn is_whole_in_json(headers: &Headers) -> bool {
+    is_whole_table(headers, MAX_DEPTH)
+}
+
+fn is_whole_table(headers: &Headers, depth: usize) -> bool {
+    headers.values().all(|value| is_whole(value, depth - 1))
+}
+
+fn is_whole(header: &HeaderValue, depth: usize) -> bool {
+    match header {
+        HeaderValue::Unread(_) => false,
+        HeaderValue::List(_) | HeaderValue::Table(_) if depth == 0 => false,
+        HeaderValue::List(values) => values.iter().all(|value| is_whole(value, depth - 1)),
+        HeaderValue::Table(headers) => is_whole_table(headers, depth),
+        _ => true,
+    }
+}
+
 fn table(headers: &Headers, depth: usize) -> Value {
     let entries = headers
         .iter()
@@ -141,14 +161,25 @@ mod tests {
 
     #[test]
     fn cuts_what_is_nested_too_deep() {
-        let nested = |levels: usize| {
-            let innermost = HeaderValue::List(vec![HeaderValue::Bool(true)]);
-            let value = (1..levels).fold(innermost, |inner, _| HeaderValue::List(vec![inner]));
-            headers_to_json(&Headers::from([("deep".to_owned(), value)])).to_string()
-        };
-        // The object itself is the first of the levels.
-        assert!(nested(MAX_DEPTH - 1).contains("true"));
-        assert!(nested(MAX_DEPTH).contains("null"));
-        assert!(nested(1_000).contains("null"));
+        let list: fn(HeaderValue) -> HeaderValue = |inner| HeaderValue::List(vec![inner]);
+        let table: fn(HeaderValue) -> HeaderValue =
+            |inner| HeaderValue::Table(Headers::from([("in".to_owned(), inner)]));
+        for deeper in [list, table] {
+            let nested = |levels: usize| {
+                let value = (0..levels).fold(HeaderValue::Bool(true), |inner, _| deeper(inner));
+                let headers = Headers::from([("deep".to_owned(), value)]);
+                let json = headers_to_json(&headers).to_string();
+                assert_eq!(
+                    is_whole_in_json(&headers),
+                    json.contains("true"),
+                    "{levels}"
+                );
+                json
+            };
+            // The object itself is the first of the levels.
+            assert!(nested(MAX_DEPTH - 1).contains("true"));
+            assert!(nested(MAX_DEPTH).contains("null"));
+            assert!(nested(1_000).contains("null"));
+        }
     }
 }

@@ -20,10 +20,11 @@ mod variables;
 use std::time::Duration;
 
 pub(in crate::runners) use self::{
-    child::{Ended, Pipes, Process, signal_name},
+    child::{Ended, Pipes, Process},
     course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
     environment::Environment,
-    exit::{Exit, job_end},
+    exit::{Exit, job_end, signal_name},
+    header_json::is_whole_in_json,
     output::{JobLog, Log, Output, Stream},
     start::{Launch, SpawnError, Stays},
     stdout::Stdout,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::header_json::headers_to_json;
+use super::header_json::{headers_to_json, is_whole_in_json};
 use crate::{runner::Job, settle::lacks_headers};
 
 /// Bytes that the job's own variables may take together. Below the kernel's 128 KiB for a single string, and far
@@ -50,11 +50,12 @@ pub(in crate::runners) fn job_variables(
     // Last, because it is the one that a sender can make as large as they like.
     match headers {
         WithHeaders::Yes if job.headers().is_empty() => budget.add("TIDEGATE_HEADERS", "{}".into()),
-        // JSON has an escape for NUL, so its text holds none.
-        WithHeaders::Yes => budget.add(
-            "TIDEGATE_HEADERS",
-            headers_to_json(job.headers()).to_string().into(),
-        ),
+        WithHeaders::Yes => {
+            // JSON has an escape for NUL, so its text holds none.
+            let json = headers_to_json(job.headers()).to_string();
+            budget.add("TIDEGATE_HEADERS", json.into());
+            budget.truncated |= !is_whole_in_json(job.headers());
+        }
         WithHeaders::No => budget.truncated = true,
     }
     // What an earlier copy had no room for is not there to be told.
@@ -272,6 +273,15 @@ mod tests {
             ..Message::default()
         });
         assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
+    }
+
+    #[test]
+    fn tells_the_job_that_headers_are_nested_deeper_than_it_is_told() {
+        let nested = |levels| (0..levels).fold(1.into(), |inner, _| HeaderValue::List(vec![inner]));
+        assert!(!variables(with_header(nested(15))).contains_key("TIDEGATE_TRUNCATED"));
+        let told = variables(with_header(nested(16)));
+        assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
+        assert!(told["TIDEGATE_HEADERS"].contains("null"));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use serde_json::{Value, ser::Formatter, value::RawValue};
 
 use crate::{
     runner::{Job, Reply},
-    runners::process::{Escaped, headers_to_json},
+    runners::process::{Escaped, headers_to_json, is_whole_in_json},
+    settle::lacks_headers,
 };
 
 /// The version that is spoken here.
@@ -71,6 +72,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         content_type: Option<&'a str>,
         content_encoding: Option<&'a str>,
         headers: Value,
+        truncated: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         body: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +99,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         content_type: properties.content_type.as_deref(),
         content_encoding: properties.content_encoding.as_deref(),
         headers: headers_to_json(job.headers()),
+        truncated: lacks_headers(message) || !is_whole_in_json(job.headers()),
         body: text,
         body_base64: match text {
             Some(_) => None,
@@ -277,7 +280,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::queue::{Headers, Message, Properties};
+    use crate::queue::{HeaderValue, Headers, Message, Properties};
 
     fn line(message: Message) -> String {
         let job = Job::new("p".into(), "q".into(), Arc::new(message), 2, || {
@@ -316,7 +319,7 @@ mod tests {
             "exchange": "orders", "routing_key": "key", "type": "thumbnail", "app_id": "shop",
             "message_id": "a\"b", "correlation_id": null, "reply_to": "answers", "priority": 7,
             "timestamp": 1_764_000_000, "content_type": "text/plain", "content_encoding": "gzip",
-            "headers": {"h": 1}, "body": "of\ntwo lines",
+            "headers": {"h": 1}, "truncated": false, "body": "of\ntwo lines",
         });
         assert_eq!(value, expected);
     }
@@ -334,6 +337,22 @@ mod tests {
         let value: Value = serde_json::from_str(&told).expect("JSON");
         assert_eq!(value["exchange"], "orders");
         assert_eq!(value["routing_key"], "new");
+    }
+
+    #[test]
+    fn says_where_a_job_is_not_told_all_of_its_headers() {
+        let truncated = |name: &str, value: HeaderValue| {
+            let told = line(Message {
+                headers: Headers::from([(name.to_owned(), value)]),
+                ..Message::default()
+            });
+            let value: Value = serde_json::from_str(&told).expect("JSON");
+            value["truncated"].clone()
+        };
+        let nested = |levels| (0..levels).fold(1.into(), |inner, _| HeaderValue::List(vec![inner]));
+        assert_eq!(truncated("deep", nested(15)), false);
+        assert_eq!(truncated("deep", nested(16)), true);
+        assert_eq!(truncated("x-tidegate-dropped-headers", nested(1)), true);
     }
 
     /// The specification that runners are written from.

@@ -1,9 +1,21 @@
 //! Many channels, channels whose opening is cancelled, and what the broker tells about itself.
 
-use std::{future::Future, task::Poll};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use tidegate::queue::{ConsumeRequest, QueueDriver};
-use tokio::task::JoinSet;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use super::{connect, consume, declare, delivery, publish, to, within};
 use crate::support::broker::{PrivateBroker, faulty_broker};
@@ -41,6 +53,55 @@ async fn channels_are_spread_over_connections_that_come_and_go_with_need() {
     }
     consumers.clear();
     until_lanes(&mut broker, 1).await;
+}
+
+/// A connection more may take its time, and so a trial for more channels.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_publish_waits_for_a_trial_while_there_is_a_channel() {
+    let broker = faulty_broker().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let is_deaf = Arc::new(AtomicBool::new(false));
+    let proxy = {
+        let (is_deaf, port) = (is_deaf.clone(), broker.port());
+        tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let is_deaf = is_deaf.load(Ordering::SeqCst);
+                connections.spawn(async move {
+                    if is_deaf {
+                        std::future::pending::<()>().await;
+                    }
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        })
+    };
+    let driver = connect(&format!("amqp://guest:guest@127.0.0.1:{port}/%2f")).await;
+    let queue = declare(&driver, "one channel").await;
+    // With jobs under way, nothing is risked on a connection that is used.
+    let _consumer = consume(&driver, &queue).await.expect("a consumer");
+    within("a channel", driver.prepare_to_publish())
+        .await
+        .expect("a channel");
+    is_deaf.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let mut publishes = JoinSet::new();
+    for n in 0..20 {
+        let (driver, queue) = (driver.clone(), queue.clone());
+        publishes.spawn(async move { publish(&driver, &queue, &n.to_string()).await });
+    }
+    for published in publishes.join_all().await {
+        published.expect("a publish");
+    }
+    // A trial is given up after ten seconds.
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    proxy.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -376,6 +376,14 @@ pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
     broker
 }
 
+/// The version of the server that private nodes are of; `None` where there is none.
+pub(crate) fn server_version() -> Option<String> {
+    let output = command(tool("rabbitmqctl")).arg("version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let version = text.lines().last()?.trim();
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
 /// Whether an AMQP 0-9-1 broker answers on a port.
 fn greets(port: u16) -> bool {
     greeting(port).is_some()

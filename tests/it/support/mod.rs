@@ -8,4 +8,5 @@ pub(crate) mod exec;
 pub(crate) mod logged;
 pub(crate) mod queue;
 pub(crate) mod raw;
+pub(crate) mod watched;
 pub(crate) mod witness;

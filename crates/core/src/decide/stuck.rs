@@ -184,8 +184,8 @@ impl Kind {
                 let seconds = lasted.as_secs();
                 let others = match all.saturating_sub(self.ours()) {
                     0 => String::from(
-                        "another program may be the queue's single active consumer, or the broker delivers nothing \
-                         (no leader, a disk or memory alarm)",
+                        "another program may be the queue's single active consumer (RabbitMQ 4 makes the one of highest \
+                         priority that), or the broker delivers nothing (no leader, a disk or memory alarm)",
                     ),
                     n => format!(
                         "others consume it too ({n}): one of them may be its single active consumer, or have a higher \

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     cgroups,
+    orders::OrdersFile,
     places::{InTheWay, with_the_others},
     pools::Pools,
     reload::{self, Reloader},
@@ -50,7 +51,7 @@ use tidegate::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    run::{EventSink, Supervisor},
+    run::{EventSink, StartOptions, Supervisor},
     runner::BoxError,
 };
 
@@ -151,7 +152,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         file: events.clone(),
         failures: failures.clone(),
     });
-    let supervisor = Supervisor::start(driver, specs, Some(sink)).map_err(LaunchError::from)?;
+    let orders = OrdersFile::new(&settings.http.state_dir);
+    let options = StartOptions {
+        events: Some(sink),
+        orders: orders.take_up(),
+        store: Some(Arc::new(orders)),
+        ..StartOptions::default()
+    };
+    let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
     let reloads = Reloads::new();
     let (live, feed) = Live::new(supervisor.clone(), reloads.clone());

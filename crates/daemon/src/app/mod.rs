@@ -10,6 +10,7 @@
 
 mod cgroups;
 mod daemon;
+mod orders;
 mod places;
 mod pools;
 mod reload;

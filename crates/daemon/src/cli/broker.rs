@@ -3,12 +3,13 @@
 //! Looks, and changes nothing: it consumes and publishes nothing, and declares only what no broker carries out, so that
 //! it can be run beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::{
     declared::of_declaration,
+    finding::{Finding, Severity},
     management::{self, Management, ManagementError},
 };
 use crate::output::{Exit, Failure};
@@ -19,6 +20,8 @@ use tidegate::{
     decide::PoolName,
     escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
+    run::chain,
+    settle::dead_queue,
 };
 
 /// How long the broker may take to let us in.
@@ -34,54 +37,6 @@ pub(super) struct BrokerReport {
     /// Pools whose queues the management API showed.
     #[serde(skip)]
     pub(super) shown: Vec<PoolName>,
-}
-
-/// One thing that was seen, or could not be.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) severity: Severity,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pool: Option<PoolName>,
-    what: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
-    Ok,
-    Warning,
-    Error,
-    Unseen,
-}
-
-impl Severity {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Unseen => "not seen",
-        }
-    }
-}
-
-impl Finding {
-    pub(super) fn of_pool(severity: Severity, pool: &PoolName, what: String) -> Self {
-        Self {
-            severity,
-            pool: Some(pool.clone()),
-            what,
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.pool {
-            Some(pool) => write!(f, "pool {pool}: {}", self.what),
-            None => f.write_str(&self.what),
-        }
-    }
 }
 
 impl BrokerReport {
@@ -121,6 +76,13 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
         if let Ok(facts) = driver.queue_facts(&pool.queue).await {
             findings.extend(of_facts(&facts, pool));
+        }
+        if pool.retry.dead_letter == DeadLetter::Queue {
+            let dead = dead_queue(&pool.queue);
+            let losses = driver.losses(&dead).await;
+            let found = management::findings::of_dead_queue(&dead, &losses);
+            findings
+                .extend(found.map(|(severity, what)| Finding::of_pool(severity, &pool.name, what)));
         }
     }
     findings.extend(unseen(&pools, seen));
@@ -193,8 +155,18 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let of_queue = management::findings::of_queue(pool, &details);
-            found.extend(of_queue.into_iter().map(|(severity, what)| Finding {
+            let mut of_pool = management::findings::of_queue(pool, &details);
+            if pool.retry.dead_letter == DeadLetter::Queue {
+                let dead = dead_queue(&pool.queue);
+                // One that is not there is made by the pool, and has no such arguments.
+                if let Ok(Some(details)) = api.queue(&dead).await {
+                    of_pool.extend(management::findings::of_dead_queue(
+                        &dead,
+                        &details.losses(),
+                    ));
+                }
+            }
+            found.extend(of_pool.into_iter().map(|(severity, what)| Finding {
                 severity,
                 pool: Some(pool.name.clone()),
                 what,
@@ -234,9 +206,8 @@ async fn managed(
 }
 
 /// An error with its causes, in one line that is safe to show.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
-    Escaped(&causes.join(": ")).to_string()
+fn causes(error: &dyn std::error::Error) -> String {
+    Escaped(&chain(error)).to_string()
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {

@@ -123,7 +123,7 @@ async fn running(socket: &Path, pool: Option<&str>) -> Result<Vec<Job>, Failure>
 }
 
 const COLUMNS: [&str; 8] = [
-    "POOL", "JOB", "WORKER", "RUNNER", "ATTEMPT", "RUNS", "LEFT", "",
+    "POOL", "JOB", "WORKER", "RUNNER", "ATTEMPT", "RUNS", "LEFT", "STOPPING",
 ];
 
 fn table(jobs: &[Job], now: Timestamp) -> String {
@@ -146,7 +146,7 @@ fn row(Job { pool, job }: &Job, now: Timestamp) -> Vec<Cell> {
         format!("{:#}", SignedDuration::from_secs(seconds))
     };
     let stopping = job.stopping.as_ref().map_or_else(String::new, |stopping| {
-        format!("stopping, by {}: {}", stopping.by, stopping.then.as_str())
+        format!("{}, by {}", stopping.then.as_str(), stopping.by)
     });
     vec![
         cell(Escaped(pool.as_str())),

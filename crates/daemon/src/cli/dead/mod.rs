@@ -193,7 +193,8 @@ impl<'a> Place<'a> {
     fn missing(&self, ids: &[String]) -> Failure {
         let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
         let hint = format!(
-            "`tidegate dead list {} --limit all` shows every id; an id is taken whole",
+            "`tidegate dead list {} --limit all` shows every id, and with --format json those that are cut for the table; \
+             an id is taken whole",
             self.pool.name
         );
         Failure::new(Exit::Unexpected, error).hint(hint)

@@ -9,8 +9,11 @@ use tidegate::{
     settle::{DeadBy, Letter},
 };
 
-/// Longest error in the table, in characters.
+/// Longest texts of others in the table, in characters: whoever can publish writes them, and one long text would widen
+/// the lines of all letters. JSON has them whole.
 const ERROR_SHOWN: usize = 60;
+const ID_SHOWN: usize = 64;
+const WORD_SHOWN: usize = 24;
 
 const COLUMNS: [&str; 7] = ["ID", "DIED", "ATTEMPTS", "REASON", "EXIT", "SIZE", "ERROR"];
 
@@ -38,7 +41,7 @@ fn row(letter: &Letter) -> Vec<Cell> {
         .time
         .map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
     vec![
-        known(letter.id.as_deref().map(one_line)),
+        known(letter.id.as_deref().map(|id| shown(id, ID_SHOWN))),
         known(died),
         known(letter.attempts.map(|attempts| attempts.to_string())),
         Cell {
@@ -52,7 +55,7 @@ fn row(letter: &Letter) -> Vec<Cell> {
 }
 
 fn reason(letter: &Letter) -> Option<String> {
-    let reason = letter.reason.as_deref().map(one_line)?;
+    let reason = shown(letter.reason.as_deref()?, WORD_SHOWN);
     Some(match letter.by {
         Some(DeadBy::Broker) => format!("{reason} (broker)"),
         _ => reason,
@@ -81,7 +84,8 @@ fn exit(letter: &Letter) -> Option<String> {
             None => format!("signal {number}"),
         });
     }
-    letter.failure.as_deref().map(one_line)
+    let failure = letter.failure.as_deref()?;
+    Some(shown(failure, WORD_SHOWN))
 }
 
 /// The last error. An exit code and a signal have a column of their own; then the job's last words say more.
@@ -95,16 +99,16 @@ fn error(letter: &Letter) -> Option<String> {
         true => last_words().or(letter.error.as_deref())?,
         false => letter.error.as_deref()?,
     };
-    let text = one_line(text);
-    Some(match text.char_indices().nth(ERROR_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    })
+    Some(shown(text, ERROR_SHOWN))
 }
 
-/// Others' text in a cell, which a tab would move as well.
-fn one_line(text: &str) -> String {
-    Escaped(text).to_string().replace('\t', "\\t")
+/// Others' text in a cell of at most so many characters. A tab would move it as well.
+fn shown(text: &str, most: usize) -> String {
+    let text = Escaped(text).to_string().replace('\t', "\\t");
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 fn size(bytes: u64) -> String {
@@ -149,6 +153,33 @@ mod tests {
         let text = table(&[letter]);
         let shown = [r"gpj.\u{202e}exe\u{2066}\u{200b}", r"\u{feff}\u{e0041}why"];
         assert!(shown.iter().all(|shown| text.contains(shown)), "{text}");
+    }
+
+    #[test]
+    fn no_text_of_others_widens_the_table() {
+        let long = || Some("w\u{202e}".repeat(100));
+        let letter = Letter {
+            id: long(),
+            reason: long(),
+            by: Some(DeadBy::Broker),
+            error: long(),
+            failure: long(),
+            attempts: Some(u64::MAX),
+            size: u64::MAX,
+            ..Letter::default()
+        };
+        let text = table(&[letter]);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest < 256, "{widest}: {text}");
+        assert_eq!(text.matches('…').count(), 4, "{text}");
+        // One of a usual length is shown whole: it is taken from here for `dead retry`.
+        let id = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6".to_owned();
+        let letter = Letter {
+            id: Some(id.clone()),
+            ..Letter::default()
+        };
+        assert!(table(&[letter]).contains(&id));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::broker::Severity;
+use super::super::finding::Severity;
 use tidegate::{
-    config::{DeadLetter, LOWEST_DELIVERY_LIMIT, PoolSettings},
+    adapters::amqp::QueueFacts,
+    config::{CONSUMERS_PER_CHANNEL, DeadLetter, PoolSettings, lowest_delivery_limit},
     decide::QueueName,
 };
 
@@ -18,6 +19,8 @@ pub(in crate::cli) struct QueueDetails {
     kind: Option<String>,
     #[serde(default)]
     auto_delete: bool,
+    #[serde(default)]
+    durable: Option<bool>,
     #[serde(default)]
     arguments: Map<String, Value>,
     #[serde(default)]
@@ -60,6 +63,28 @@ impl QueueDetails {
             .into_iter()
             .chain(policy)
             .min_by_key(|limit| limit.value)
+    }
+
+    /// How it loses messages by itself. An overflow that is not `drop-head` comes from either.
+    pub(in crate::cli) fn losses(&self) -> Vec<String> {
+        let mut facts = QueueFacts::default();
+        for name in ["max-length", "max-length-bytes", "message-ttl", "expires"] {
+            if let Some(limit) = self.limit(name) {
+                let value = limit.value.to_string();
+                facts.arguments.insert(format!("x-{name}"), value);
+            }
+        }
+        let policy = |name: &str| self.effective_policy_definition.get(name);
+        for name in ["overflow", "dead-letter-exchange"] {
+            let argument = self.arguments.get(&format!("x-{name}"));
+            if let Some(value) = argument.or(policy(name)).and_then(Value::as_str) {
+                facts
+                    .arguments
+                    .insert(format!("x-{name}"), value.to_owned());
+            }
+        }
+        facts.is_transient = self.durable == Some(false);
+        facts.losses()
     }
 
     fn policies(&self) -> String {
@@ -144,15 +169,16 @@ pub(in crate::cli) fn of_queue(
         );
     }
     if let Some(Limit { value, by }) = details.limit("delivery-limit") {
-        // A give-back is a copy, and what comes back is made new: a message has the returns of one lost connection. The
-        // broker may count these as several.
+        // A give-back is a copy, and what comes back is made new: a message has the returns of one death, which are one for
+        // each channel.
+        let lowest = lowest_delivery_limit(pool.policy.max);
         match i64::try_from(value).unwrap_or(i64::MAX) {
-            0..LOWEST_DELIVERY_LIMIT => say(
+            limit if (0..lowest).contains(&limit) => say(
                 Severity::Warning,
                 format!(
-                    "queue {queue} has a delivery limit of {value} by {by}: the broker may count one lost connection as \
-                     several returns, and drops or dead-letters what is returned more often. Raise it to \
-                     {LOWEST_DELIVERY_LIMIT} or more"
+                    "queue {queue} has a delivery limit of {value} by {by}: the broker may count one death, or one lost \
+                     connection, as a return for each {CONSUMERS_PER_CHANNEL} workers, and drops or dead-letters what is \
+                     returned more often. Raise it to {lowest} or more"
                 ),
             ),
             _ => say(
@@ -164,6 +190,22 @@ pub(in crate::cli) fn of_queue(
         }
     }
     found
+}
+
+/// What a queue that is there for the pool's dead letters means for them.
+pub(in crate::cli) fn of_dead_queue(
+    queue: &QueueName,
+    losses: &[String],
+) -> Option<(Severity, String)> {
+    if losses.is_empty() {
+        return None;
+    }
+    let what = format!(
+        "queue {queue} is used for dead letters as it is, and loses some: it {}. Declare it without, or delete it \
+         when it is empty, and the pool declares its own",
+        losses.join("; it ")
+    );
+    Some((Severity::Warning, what))
 }
 
 /// What a queue's type means for the pool on it.
@@ -331,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
-        for limit in [10, 20] {
+        for limit in [1, 20] {
             let json = json!({"arguments": {"x-delivery-limit": limit}});
             assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
             let told = of_queue(&pool(), &details(json));
@@ -340,6 +382,23 @@ mod tests {
             assert!(
                 told.iter().any(|(_, what)| what.starts_with(&expected)),
                 "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_delivery_limit_is_low_where_the_workers_need_more_channels() {
+        let json = json!({"arguments": {"x-delivery-limit": 2}});
+        for (max, warnings) in [(200, 0), (201, 1)] {
+            let pool = PoolSettings {
+                policy: Policy::fixed(1).max(max),
+                ..pool()
+            };
+            let said = troubles(&pool, json.clone());
+            assert_eq!(said.len(), warnings, "{said:?}");
+            assert!(
+                said.iter()
+                    .all(|said| said.contains("Raise it to 3 or more"))
             );
         }
     }

@@ -1,4 +1,9 @@
-//! What each crate may depend on. A wrong dependency fails here before it makes anyone's build slower.
+//! What holds the house up: what each crate may depend on, and which file may name which.
+//!
+//! A wrong dependency fails here before it makes anyone's build slower.
+
+mod imports;
+mod source;
 
 use std::{collections::BTreeSet, process::Command};
 

@@ -1,0 +1,211 @@
+//! The file of the operators' orders, `orders.json` in the state directory: written at each change, read at the start.
+//!
+//! Written whole beside itself and then renamed, so that a crash leaves either the old orders or the new ones. Only the
+//! holder of the instance lock touches it. A file that cannot be read as ours is kept aside, and the start goes on.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::error;
+
+use tidegate::{
+    run::{AllOrders, OrdersStore, chain},
+    runner::BoxError,
+};
+
+const FILE: &str = "orders.json";
+/// Where a file goes that cannot be read as ours. One that was there before is replaced.
+const ASIDE: &str = "orders.json.aside";
+/// Where the next one is written.
+const NEXT: &str = "orders.json.next";
+
+/// What we write. A change that older programs would misread is a new version.
+const VERSION: u32 = 1;
+
+/// Most that is read: some 1,000 pools, each with every order.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Orders that could not be taken up.
+#[derive(Debug, Error)]
+enum UnreadableOrders {
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    #[error("it is larger than {MOST_BYTES} bytes")]
+    TooLarge,
+    #[error("it is of version {0}, and this program knows version {VERSION}")]
+    Version(u64),
+    #[error("it does not hold the orders of pools")]
+    Format(#[source] serde_json::Error),
+}
+
+/// The file as it is written.
+#[derive(Serialize, Deserialize)]
+struct Document<P> {
+    version: u32,
+    pools: P,
+}
+
+/// The orders' file in a state directory.
+#[derive(Debug, Clone)]
+pub(super) struct OrdersFile {
+    state_dir: PathBuf,
+}
+
+impl OrdersFile {
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+        }
+    }
+
+    /// The orders of an earlier run. Without a file there are none; one that cannot be read is kept aside, and said.
+    pub(super) fn take_up(&self) -> AllOrders {
+        let path = self.state_dir.join(FILE);
+        let error = match read(&path) {
+            Ok(orders) => return orders,
+            Err(error) => error,
+        };
+        let aside = self.state_dir.join(ASIDE);
+        let kept = match fs::rename(&path, &aside) {
+            Ok(()) => aside,
+            Err(_) => path.clone(),
+        };
+        error!(
+            file = %path.display(),
+            kept = %kept.display(),
+            error = chain(&error),
+            "could not take the operators' orders up: every pool runs as it is configured"
+        );
+        AllOrders::new()
+    }
+
+    fn write(&self, orders: &AllOrders) -> io::Result<()> {
+        let document = Document {
+            version: VERSION,
+            pools: orders,
+        };
+        let mut text = serde_json::to_vec_pretty(&document)?;
+        text.push(b'\n');
+        let next = self.state_dir.join(NEXT);
+        // A leftover of a crash may have another mode, or be a link.
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&next)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&next, self.state_dir.join(FILE))?;
+        File::open(&self.state_dir)?.sync_all()
+    }
+}
+
+fn read(path: &Path) -> Result<AllOrders, UnreadableOrders> {
+    let file = OpenOptions::new()
+        .read(true)
+        // Not a link to someone else's file, and nothing that would make the start wait.
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path);
+    let file = match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AllOrders::new()),
+        file => file.map_err(UnreadableOrders::Read)?,
+    };
+    let mut bytes = Vec::new();
+    let mut file = file.take(MOST_BYTES + 1);
+    file.read_to_end(&mut bytes)
+        .map_err(UnreadableOrders::Read)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(UnreadableOrders::TooLarge);
+    }
+    // The version first: the rest of another one may look like anything.
+    let document: Document<serde_json::Value> =
+        serde_json::from_slice(&bytes).map_err(UnreadableOrders::Format)?;
+    if document.version != VERSION {
+        return Err(UnreadableOrders::Version(document.version.into()));
+    }
+    serde_json::from_value(document.pools).map_err(UnreadableOrders::Format)
+}
+
+#[async_trait]
+impl OrdersStore for OrdersFile {
+    async fn store(&self, orders: &AllOrders) -> Result<(), BoxError> {
+        let (this, orders) = (self.clone(), orders.clone());
+        let written = tokio::task::spawn_blocking(move || this.write(&orders)).await?;
+        let path = self.state_dir.join(FILE);
+        written.map_err(|error| format!("write {}: {error}", path.display()).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use tidegate::decide::{Order, Orders};
+
+    use super::*;
+
+    fn orders() -> AllOrders {
+        let mut orders = Orders::default();
+        let at = "2027-01-15T08:00:00Z".parse().unwrap();
+        for order in [Order::Pause { until: None }, Order::Pin { workers: 3 }] {
+            let _ = orders.apply(order, "root".into(), at).unwrap();
+        }
+        AllOrders::from([("thumbnails".into(), orders)])
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_is_taken_up_again_and_is_nobody_else_s_to_read() {
+        let state = tempfile::tempdir().unwrap();
+        let file = OrdersFile::new(state.path());
+        assert_eq!(file.take_up(), AllOrders::new());
+        // As a crash, or someone with a plan, may have left it.
+        symlink("/dev/null", state.path().join(NEXT)).unwrap();
+        file.store(&orders()).await.unwrap();
+        assert_eq!(file.take_up(), orders());
+        let path = state.path().join(FILE);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        file.store(&AllOrders::new()).await.unwrap();
+        assert_eq!(file.take_up(), AllOrders::new());
+        let names: Vec<_> = fs::read_dir(state.path()).unwrap().collect();
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_to_read_is_kept_aside() {
+        let state = tempfile::tempdir().unwrap();
+        let file = OrdersFile::new(state.path());
+        let (path, aside) = (state.path().join(FILE), state.path().join(ASIDE));
+        for (text, why) in [
+            (
+                r#"{"version": 2, "pools": [1]}"#.to_owned(),
+                "it is of version 2",
+            ),
+            ("{".to_owned(), "does not hold the orders of pools"),
+            (
+                r#"{"version": 1, "pools": {"a": {"pin": 3}}}"#.to_owned(),
+                "does not hold the orders of pools",
+            ),
+            (" ".repeat(MOST_BYTES as usize + 1), "larger than"),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let error = read(&path).unwrap_err();
+            let shown = chain(&error);
+            assert!(shown.contains(why), "{shown}");
+            assert_eq!(file.take_up(), AllOrders::new());
+            assert!(!path.exists());
+            assert_eq!(fs::read_to_string(&aside).unwrap(), text);
+        }
+    }
+}

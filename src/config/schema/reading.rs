@@ -1,0 +1,49 @@
+//! The whole way of a document: its text, the reading, what nobody asked for, and what is left behind.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use toml::de::DeTable;
+
+use super::{
+    super::problem::{Place, Problem},
+    document::Document,
+    reference,
+    table::Table,
+    unknown, variables,
+};
+
+/// What reading a document leaves behind.
+pub(crate) struct Finished {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) warnings: Vec<Problem>,
+    /// Where each key that was given stands.
+    pub(crate) places: BTreeMap<String, Place>,
+    /// Files that hold secrets, with the keys that name them.
+    pub(crate) secrets: Vec<(String, PathBuf)>,
+    pub(crate) reference: String,
+}
+
+/// Reads a document with `read`, and hands back what that made of it.
+pub(crate) fn read<T>(
+    text: &str,
+    file: &str,
+    environment: &[(String, String)],
+    read: impl FnOnce(&mut Table<'_, '_>) -> T,
+) -> (T, Finished) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let variables = variables::variables(environment);
+    let mut document = Document::new(text, &root, file, variables);
+    let syntax = document.not_toml(&errors);
+    let value = read(&mut document.root_table());
+    unknown::report(&mut document);
+    unknown::report_ignored(&mut document, &variables::without_levels(environment));
+    document.judge(syntax);
+    let finished = Finished {
+        reference: reference::page(&document.described),
+        problems: document.problems,
+        warnings: document.warnings,
+        places: document.places,
+        secrets: document.secrets,
+    };
+    (value, finished)
+}

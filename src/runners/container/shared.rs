@@ -1,0 +1,66 @@
+//! What all runners of a pool share: its settings, the engine, the image, and the containers that are being removed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::time::Instant;
+
+use super::{
+    ContainerSettings,
+    engine::Finder,
+    image::Image,
+    ours::Yard,
+    stray::{self, Rounds},
+};
+use crate::host::instance::Instance;
+
+pub(super) struct Shared {
+    pub(super) settings: ContainerSettings,
+    /// What all jobs are given of variables.
+    pub(super) common: BTreeMap<String, String>,
+    pub(super) owner: Option<Instance>,
+    pub(super) finder: Finder,
+    pub(super) image: Image,
+    pub(super) yard: Yard,
+    /// Written by looks.
+    pub(super) rounds: Mutex<Rounds>,
+    /// Orphans removed that no report has counted yet: written by looks, read by reports.
+    pub(super) orphans: AtomicU32,
+}
+
+impl Shared {
+    /// Looks for strays once, and removes them.
+    pub(super) async fn round(&self) {
+        let went_well = self.sweep().await;
+        self.rounds().over(Instant::now(), went_well);
+    }
+
+    async fn sweep(&self) -> bool {
+        // Jobs say it where no engine answers, and louder.
+        let Ok(docker) = self.finder.engine().await else {
+            return false;
+        };
+        match stray::find(&docker, self.owner.as_ref()).await {
+            Ok(strays) => {
+                let orphan = || {
+                    self.orphans.fetch_add(1, Ordering::Relaxed);
+                };
+                stray::remove(&docker, strays, orphan).await
+            }
+            Err(error) => {
+                self.finder.note(&error).await;
+                tracing::debug!(%error, "containers not listed");
+                false
+            }
+        }
+    }
+
+    pub(super) fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
