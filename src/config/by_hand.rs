@@ -12,44 +12,12 @@ use serde::{Deserialize, Serialize};
 pub use self::change::PolicyChange;
 use super::{
     PoolSettings,
+    origin::{Origin, Origins},
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
     schema::{Table, duration_text, quoted, read},
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
-
-/// Where a key's value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Origin {
-    /// It was not given.
-    Default,
-    /// The configuration file.
-    File,
-    /// An environment variable.
-    Environment,
-    /// The program that uses the library.
-    Program,
-    /// Someone set it by hand.
-    ByHand,
-}
-
-impl Origin {
-    /// A word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Program => "program",
-            Self::ByHand => "set by hand",
-        }
-    }
-}
-
-/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
-pub type Origins = BTreeMap<String, Origin>;
 
 /// A key of `policy` or `scaling`, as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
