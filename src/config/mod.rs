@@ -29,7 +29,7 @@ mod url;
 mod tests;
 
 pub use self::{
-    arguments::LOWEST_DELIVERY_LIMIT,
+    arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
     origin::{Origin, Origins},

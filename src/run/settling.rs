@@ -169,7 +169,7 @@ impl Prepared {
                     job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
-                    "settlement lost: the channel is gone, so the broker delivers the message again, within its delivery limit"
+                    "settlement lost: the channel is gone, so the broker delivers the message again"
                 );
                 match self.settlement {
                     Settlement::Retry

@@ -12,6 +12,7 @@ mod declared;
 mod drain;
 mod exchange;
 mod explain;
+mod finding;
 mod jobs;
 mod loading;
 mod management;

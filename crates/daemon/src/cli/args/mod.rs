@@ -1,6 +1,7 @@
 //! What can be typed. Only words: what they do is in the modules of the commands.
 
 pub(super) mod dead;
+mod socket;
 pub(super) mod steer;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
+pub(super) use self::socket::SocketArgs;
 use self::{
     dead::DeadArgs,
     steer::{
@@ -241,13 +243,6 @@ pub(super) struct CheckArgs {
     /// Print every key with its default instead, as a configuration file
     #[arg(long, conflicts_with = "broker")]
     pub(super) reference: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SocketArgs {
-    /// Socket of the supervisor [default: the configuration's, else its default]
-    #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
