@@ -589,6 +589,8 @@ pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
+#[doc(hidden)]
+pub use tidegate_core::trace;
 pub use tidegate_core::{decide, settle};
 
 pub use self::{

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room},
-    runners::{Reading, RunnerKind, keys::runner},
+    runners::{
+        RunnerKind,
+        keys::{RunnerKeys, runner},
+    },
 };
 
 /// A pool's name is a metric label and a word of the command line.
@@ -132,7 +135,7 @@ fn pool(
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let policy_origins = origins(&table);
-    let Reading {
+    let RunnerKeys {
         runner,
         job,
         within_max,

@@ -1,10 +1,10 @@
-//! The processes that this process has started itself, as opposed to those that it has inherited.
+//! The processes that this process has started itself, as opposed to inherited orphans.
 //!
-//! A supervisor under its guard becomes the parent of whatever its jobs orphan, and the kernel
-//! does not say which child is which. So adapters start processes here, and here it is written down which of them
-//! are not reaped yet. Global, because a process's children are.
+//! A supervisor under its guard becomes the parent of all orphans of its jobs, and the kernel does not say which child
+//! was started and which was inherited. So adapters start processes here, and this module records which of them are not
+//! reaped yet. Global, because the children of a process are global.
 //!
-//! Ends nothing and reaps nothing.
+//! Kills nothing and reaps nothing.
 
 use std::{
     collections::BTreeMap,
@@ -21,27 +21,28 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// Names a [`Run`] in the environment of its process, which passes it on to whatever it starts.
+/// The variable that names a [`Run`] in the environment of its process. Descendants inherit it.
 pub const RUN_ID: &str = "TIDEGATE_RUN_ID";
 
-/// The life of one process that an adapter started, with everything that descends from it. Never used twice.
+/// The life of one process that an adapter started, with all its descendants. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run(u64);
 
 impl Run {
-    /// For people it is one word; the supervisor's own id keeps apart those of a supervisor that runs as a job.
+    /// The id is shown to people as one word. It contains the supervisor's process id, so that the runs of a supervisor
+    /// that runs as a job are distinct.
     pub(crate) fn id(self) -> String {
         format!("{}-{}", std::process::id(), self.0)
     }
 
-    /// The run of this id, where it is one of ours.
+    /// The run with this id, if it is one of ours.
     pub fn parse(id: &str) -> Option<Self> {
         let (supervisor, run) = id.split_once('-')?;
         let ours = supervisor.parse() == Ok(std::process::id());
         ours.then(|| run.parse().ok().map(Self))?
     }
 
-    /// The run of this number, for tests.
+    /// The run with this number, for tests.
     pub fn new(number: u64) -> Self {
         Self(number)
     }
@@ -49,58 +50,58 @@ impl Run {
 
 static REGISTER: Register = Register::new();
 
-/// Which children are our own.
+/// Which children this process has started.
 struct Register {
-    /// Whether anybody will look. Without a guard there is no inheritance, and nothing is written down.
+    /// Whether the register is used. Without a guard there are no inherited children, and nothing is recorded.
     is_kept: AtomicBool,
     next: AtomicU64,
-    /// Shared by those who start a process, until it is written down; exclusive for who looks at the children. So
-    /// nobody sees a process that runs and is not written down.
+    /// Held shared by a task that starts a process, until the process is recorded. Held exclusively by a reader of the
+    /// children. So a reader never sees a process that runs and is not recorded.
     spawning: RwLock<()>,
-    /// Written by spawns, by reaped processes, and by who looks.
+    /// Written by spawns, by reaped processes, and by readers of the children.
     entries: Mutex<BTreeMap<i32, Entry>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     run: Run,
-    /// Nobody waits for it any more: it is the runtime that will reap it, whenever it dies.
+    /// No task waits for the process any more. The runtime reaps it when it dies.
     is_let_go: bool,
 }
 
-/// One look at the children of this process.
+/// One reading of the children of this process.
 #[derive(Debug)]
 pub struct Family {
-    /// Children that were started by others.
+    /// Children that this process did not start.
     pub inherited: Vec<Pid>,
-    /// Runs whose processes are still waited for.
+    /// Runs whose processes are not reaped yet.
     pub running: Vec<(Run, Pid)>,
 }
 
-/// Keeps account from now on. To be called before anything is started.
+/// Turns the register on. Call this before any process is started.
 pub fn keep_account() {
     REGISTER.is_kept.store(true, Ordering::Relaxed);
 }
 
-/// Tells the children that `list` names apart. `None` while a process is being started, which can take long where
-/// its file is on a disk that does not answer: nobody is made to wait for the other here.
+/// Separates started from inherited children in what `list` returns. `None` while a process is being started: that can
+/// take long if its file is on a disk that does not answer, and neither side waits for the other here.
 ///
 /// # Errors
-/// Those of `list`.
+/// The errors of `list`.
 pub fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
     REGISTER.family(list)
 }
 
-/// A run that is about to begin.
+/// The id of a run that is about to begin.
 pub(crate) fn new_run() -> Run {
     REGISTER.next_run()
 }
 
-/// Makes the kernel keep the exit codes of our children. It throws them away where whoever started us has us ignore
-/// SIGCHLD, and what we start would ignore it too.
+/// Makes the kernel keep the exit codes of our children. The kernel discards them if our parent made us ignore SIGCHLD,
+/// and our children would inherit that setting.
 ///
 /// # Errors
-/// The runtime lacks what it needs.
+/// The runtime lacks the features that this needs.
 pub fn keep_exit_codes() -> io::Result<()> {
     if !throws_exit_codes_away() {
         return Ok(());
@@ -112,7 +113,7 @@ pub fn keep_exit_codes() -> io::Result<()> {
     handle_ends()
 }
 
-/// Any handler will do, and the runtime's is one that can be had safely. It stays for good.
+/// Any handler works. The runtime's handler can be installed safely. It stays until the process ends.
 fn handle_ends() -> io::Result<()> {
     signal(SignalKind::child()).map(drop)
 }
@@ -123,7 +124,7 @@ fn throws_exit_codes_away() -> bool {
         .is_some_and(|ignored| ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1)
 }
 
-/// One of the sets of signals in a process's `status`: a bit for each, beginning with signal 1.
+/// One of the signal sets in a process's `status`: one bit for each signal, beginning with signal 1.
 pub fn signal_set(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     u64::from_str_radix(line.strip_prefix(':')?.trim(), 16).ok()
@@ -131,7 +132,7 @@ pub fn signal_set(status: &str, name: &str) -> Option<u64> {
 
 /// Starts `command`, with the id of its run in its environment.
 pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)> {
-    // Under a guard there is nothing to do; but there need not be one.
+    // Under a guard this is done already, but there may be no guard.
     static KEPT: Once = Once::new();
     KEPT.call_once(|| {
         if throws_exit_codes_away() {
@@ -149,7 +150,7 @@ pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)>
     Ok((child, Own { pid, run }))
 }
 
-/// A child of our own, until it is dropped: what it has left behind is nobody's then.
+/// A child that this process has started. When this is dropped, the child's orphans no longer belong to it.
 #[derive(Debug)]
 pub(crate) struct Own {
     pid: Pid,
@@ -161,7 +162,7 @@ impl Own {
         self.pid
     }
 
-    /// It was reaped, so its id may soon be another's.
+    /// Records that the process was reaped: its id may soon be used again.
     pub(crate) fn reaped(&self) {
         REGISTER.strike(self.pid, self.run);
     }
@@ -207,7 +208,7 @@ impl Register {
 
     fn strike(&self, pid: Pid, run: Run) {
         let mut entries = self.entries();
-        // Another spawn may have been given the id since it was reaped.
+        // The id may have been given to another spawn since the child was reaped.
         if entries
             .get(&pid.as_raw())
             .is_some_and(|entry| entry.run == run)
@@ -230,8 +231,9 @@ impl Register {
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        // Before the list: whoever is in it and not in these was inherited, also where one of ours is reaped and
-        // its id comes back as an orphan's in between. That one is then taken for ours until the next look.
+        // Read the entries before the list. A child that is in the list and not in the entries was inherited, even if
+        // one of ours is reaped in between and an orphan gets its id. That orphan is then taken for ours until the next
+        // reading.
         let before = self.entries().clone();
         let children = list()?;
         let inherited = children
@@ -307,7 +309,7 @@ mod tests {
         let register = kept();
         let one = start(&register, 10);
         register.let_go(Pid::from_raw(10), one);
-        // The runtime still has to reap it, and nobody else may.
+        // The runtime still has to reap it, and no other code may do so.
         assert_eq!(look(&register, &[10]), (vec![], vec![]));
         assert_eq!(look(&register, &[]), (vec![], vec![]));
         assert_eq!(look(&register, &[10]), (pids(&[10]), vec![]));

@@ -1,13 +1,14 @@
-//! Which supervisor this is, and whether another one is still there.
+//! The identity of this supervisor, and whether another supervisor is still alive.
 //!
-//! What a supervisor leaves outside of its process (containers) names it, so that a later one can tell whether its
-//! owner is gone. It is gone when the lock that it held in its state directory is free, or has passed to another.
+//! Things that a supervisor leaves outside its process (containers) name the supervisor, so that a later one can tell
+//! whether the owner is dead. The owner is dead if the lock in its state directory is free, or belongs to another
+//! supervisor.
 //!
-//! The lock is one of an *open file description*: the kernel's, so one that is left behind is free, and one that can
-//! be asked after without taking it, so that nobody who starts at that moment finds it taken.
+//! The lock belongs to an *open file description*. So the kernel frees it when the process dies, and it can be tested
+//! without taking it: a supervisor that starts at that moment does not find it taken.
 //!
-//! Its file says who holds it, and whose directory it is: a path alone may name another file on another machine, in
-//! another container, or after a directory was made anew.
+//! The lock file names the holder and identifies the directory. A path alone is not enough: it may name another file on
+//! another machine, in another container, or after the directory was made again.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -25,51 +26,51 @@ use thiserror::Error;
 
 const LOCK_FILE: &str = "tidegate.lock";
 
-/// Far more than such a file has.
+/// Far more than a lock file contains.
 const MOST_BYTES: u64 = 4096;
 
-/// The lock could not be had.
+/// The lock could not be taken.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LockError {
     /// Another instance holds it.
     #[error("start a second supervisor on {}", path.display())]
     Held {
-        /// The lock's file.
+        /// The lock file.
         path: PathBuf,
     },
-    /// Its directory could not be made.
+    /// The directory could not be made.
     #[error("make the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It could not be taken.
+    /// The lock could not be taken.
     #[error("lock {}", path.display())]
     Lock {
-        /// The lock's file.
+        /// The lock file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
-/// A supervisor, as what it leaves behind names it.
+/// A supervisor, as the things that it leaves behind name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// The file of the lock that it holds while it lives.
+    /// The file of the lock that the supervisor holds while it lives.
     pub(crate) lock: PathBuf,
-    /// Of the state directory: the same for all supervisors that ever ran on it.
+    /// The id of the state directory: the same for all supervisors that ever ran on it.
     pub(crate) state: String,
-    /// Its own.
+    /// The id of this supervisor's run.
     pub(crate) run: String,
 }
 
-/// The right to be the one supervisor of a state directory. Given up on drop, and by the kernel on death.
+/// The right to be the only supervisor of a state directory. Released on drop, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct InstanceLock {
     file: File,
@@ -78,10 +79,10 @@ pub struct InstanceLock {
 }
 
 impl InstanceLock {
-    /// Takes the lock in `state_dir`, and makes the directory where it is missing.
+    /// Takes the lock in `state_dir`. Makes the directory if it is missing.
     ///
     /// # Errors
-    /// Another instance holds it, or its file cannot be had.
+    /// Another instance holds the lock, or the lock file cannot be opened.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
         make_directory(state_dir)?;
         let path = state_dir.join(LOCK_FILE);
@@ -89,7 +90,7 @@ impl InstanceLock {
             path: path.clone(),
             source,
         };
-        // Not truncated: until the lock is ours, what is in the file is another's.
+        // Not truncated: until we have the lock, the content belongs to another supervisor.
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -108,15 +109,15 @@ impl InstanceLock {
             None => make_id(),
         };
         let instance = Instance {
-            // Others read it where they stand.
+            // Other processes read this path from their own working directory, so it must be absolute.
             lock: std::path::absolute(&path).map_err(failed)?,
             state,
             run: make_id(),
         };
         let Instance { state, run, .. } = &instance;
-        // The process id is for people.
+        // The process id is only for people.
         let text = format!("{state} {run} {}\n", std::process::id());
-        // At once, and then cut: who reads meanwhile finds what was there or what is.
+        // Written in one call, then truncated: a reader in between finds the old or the new content.
         file.write_all_at(text.as_bytes(), 0)
             .and_then(|()| file.set_len(text.len() as u64))
             .map_err(failed)?;
@@ -128,12 +129,12 @@ impl InstanceLock {
         })
     }
 
-    /// Tells this lock from any other on this machine: no two files that are held open have the same.
+    /// Distinguishes this lock from all others on this machine: two open files never have the same id.
     pub fn id(&self) -> (u64, u64) {
         self.id
     }
 
-    /// Who we are.
+    /// The identity of this supervisor.
     pub fn instance(&self) -> &Instance {
         &self.instance
     }
@@ -141,31 +142,31 @@ impl InstanceLock {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child that has not come to its exec yet has it too.
+        // Closing the file is not enough: a child between fork and exec has the file open too.
         let free = libc::flock {
             l_type: libc::F_UNLCK as libc::c_short,
             ..whole_file()
         };
-        // It is the kernel's to free in any case, only later.
+        // If this fails, the kernel still frees the lock, only later.
         let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&free));
     }
 }
 
-/// Whether a supervisor is there.
+/// Whether a supervisor is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// Its lock is held, by it as far as can be told.
+    /// The lock is held, as far as can be seen by this supervisor.
     Alive,
-    /// Its lock is free, or another's.
+    /// The lock is free, or held by another supervisor.
     Dead,
-    /// Its lock is not to be found from here.
+    /// The lock cannot be found from here.
     Unknown,
 }
 
 impl Instance {
-    /// Whether it is still there. Takes nothing and changes nothing.
+    /// Whether the supervisor is still alive. Takes no lock and changes nothing.
     pub(crate) fn life(&self) -> Life {
-        // Neither a link nor something that would make us wait: the path is what a label says.
+        // Neither follows a link nor blocks: the path comes from a label.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
@@ -176,7 +177,7 @@ impl Instance {
         if !file.metadata().is_ok_and(|found| found.is_file()) {
             return Life::Unknown;
         }
-        // Asked first: one who takes it after this is not the one that is asked for.
+        // Tested first: a supervisor that takes the lock after this is not the one in question.
         let Some(is_held) = is_held(&file) else {
             return Life::Unknown;
         };
@@ -185,13 +186,13 @@ impl Instance {
                 true => Life::Alive,
                 false => Life::Dead,
             },
-            // Another's file at the same path.
+            // The file of another directory at the same path.
             _ => Life::Unknown,
         }
     }
 }
 
-/// Whether anyone has the lock. `None` where the file system cannot say.
+/// Whether any process holds the lock. `None` if the file system cannot say.
 fn is_held(file: &File) -> Option<bool> {
     let mut lock = whole_file();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).ok()?;
@@ -208,7 +209,7 @@ fn whole_file() -> libc::flock {
     }
 }
 
-/// What a lock's file says.
+/// The content of a lock file.
 struct Holder {
     state: String,
     run: String,
@@ -232,7 +233,7 @@ fn make_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Makes a directory of our user alone, where it is missing.
+/// Makes a directory that only our user may read, if it is missing.
 ///
 /// # Errors
 /// The system refuses.
@@ -261,7 +262,7 @@ mod tests {
         let error = InstanceLock::take(&state).unwrap_err();
         assert!(matches!(error, LockError::Held { .. }), "{error}");
         drop(first);
-        // The file is still there; a lock that is free is taken over.
+        // The file still exists; a free lock is taken over.
         assert!(state.join(LOCK_FILE).exists());
         InstanceLock::take(&state).unwrap();
     }
@@ -272,7 +273,7 @@ mod tests {
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
         assert_eq!(first.life(), Life::Alive);
-        // Asking did not take it, nor does it stand in anybody's way.
+        // Testing did not take the lock and does not block another supervisor.
         assert_eq!(first.life(), Life::Alive);
         drop(lock);
         assert_eq!(first.life(), Life::Dead);
@@ -286,7 +287,7 @@ mod tests {
     fn is_given_up_on_drop_whoever_still_has_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
-        // As a child has it between fork and exec.
+        // A child between fork and exec has the file open like this.
         let _child = lock.file.try_clone().unwrap();
         drop(lock);
         InstanceLock::take(dir.path()).unwrap();
@@ -318,12 +319,12 @@ mod tests {
             fs::write(&lock, text).unwrap();
             assert_eq!(instance.life(), Life::Unknown, "{text:?}");
         }
-        // The same path, on another machine or after it was made anew.
+        // The same path on another machine, or after the directory was made again.
         fs::remove_dir_all(&path).unwrap();
         assert_eq!(instance.life(), Life::Unknown);
         drop(InstanceLock::take(&path).unwrap());
         assert_eq!(instance.life(), Life::Unknown);
-        // Something that would make who opens it wait.
+        // A file on which open() blocks.
         fs::remove_file(&lock).unwrap();
         nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(instance.life(), Life::Unknown);

@@ -1,26 +1,26 @@
-//! Who a process is, and what it may use: the values that a cgroup and a launcher are told.
+//! The user of a process and the limits on its resources: the values for a cgroup and a launcher.
 
 use std::{fmt, time::Duration};
 
-/// Who a process is, and what it may use. What is `None` is as the supervisor has it.
+/// The user of a process and the limits on its resources. With `None` a process has the supervisor's own value.
 ///
-/// Anything but the default has a process started by way of a launcher; in a program of your own, see
-/// [`launcher`](crate::host::launcher). `memory_max`, `cpu_max` and `pids_max` work under `tidegate run` alone.
+/// A process with any value other than the default is started through a launcher. In a program of your own, see
+/// [`launcher`](crate::host::launcher). `memory_max`, `cpu_max` and `pids_max` work only under `tidegate run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// User, by name or id. Its groups are those of a login.
+    /// User, by name or id. The process gets the groups of a login of this user.
     pub user: Option<String>,
-    /// Group, by name or id, instead of the user's own.
+    /// Group, by name or id, in place of the user's own.
     pub group: Option<String>,
-    /// Niceness: -20 is served first, 19 last.
+    /// Niceness: -20 is the highest priority, 19 the lowest.
     pub nice: Option<i32>,
     /// Limits of each single process.
     pub rlimits: Rlimits,
-    /// Bytes of memory that a job may use with all of its processes together; at more it is ended.
+    /// Bytes of memory for all processes of a job together. A job that needs more is killed.
     pub memory_max: Option<u64>,
-    /// Processor time that a job may use with all of its processes together.
+    /// Processor time for all processes of a job together.
     pub cpu_max: Option<Cores>,
-    /// Processes and threads that a job may have at a time.
+    /// Processes and threads that a job may have at the same time.
     pub pids_max: Option<u32>,
     /// Whether each process is put into a cgroup of its own.
     pub cgroup: CgroupUse,
@@ -33,14 +33,14 @@ pub struct Rlimits {
     pub open_files: Option<u64>,
     /// Bytes of address space.
     pub address_space: Option<u64>,
-    /// Processor time in whole seconds, after which it is sent XCPU and, a second later, KILL.
+    /// Processor time in whole seconds. After it the process is sent XCPU and, one second later, KILL.
     pub cpu_time: Option<Duration>,
-    /// Bytes of a core dump; 0 for none.
+    /// Bytes of a core dump. 0 turns core dumps off.
     pub core: Option<u64>,
 }
 
 impl Limits {
-    /// Whether a cgroup is what holds it to some of these.
+    /// Whether one of these limits needs a cgroup.
     pub fn wants_cgroup(&self) -> bool {
         self.memory_max.is_some()
             || self.cpu_max.is_some()
@@ -48,7 +48,7 @@ impl Limits {
             || self.cgroup == CgroupUse::Always
     }
 
-    /// Whether there is anything to do in a process before its program starts, besides what a cgroup takes.
+    /// Whether the process needs settings before its program starts, besides those of a cgroup.
     pub fn changes_process(&self) -> bool {
         self.user.is_some()
             || self.group.is_some()
@@ -60,17 +60,16 @@ impl Limits {
 /// Whether processes are put into cgroups of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CgroupUse {
-    /// Where there is a cgroup that can be written to and it costs next to nothing: warm processes, and jobs that have
-    /// limits anyway.
+    /// If a writable cgroup exists and the cost is small: for warm processes, and for jobs that have limits.
     #[default]
     Auto,
-    /// Each.
+    /// Every process.
     Always,
-    /// None.
+    /// No process.
     Never,
 }
 
-/// Processor time, as a number of processors: in thousandths, at least 10 of them.
+/// Processor time, as a number of processors in thousandths, at least 10.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores(u32);
 
@@ -78,7 +77,7 @@ impl Cores {
     pub(crate) const LEAST: u32 = 10;
     pub(crate) const MOST: u32 = 10_000_000;
 
-    /// So many thousandths of a processor. The kernel takes no less than 10.
+    /// This many thousandths of a processor. The kernel accepts no less than 10.
     pub fn from_thousandths(thousandths: u32) -> Self {
         Self(thousandths.max(Self::LEAST))
     }

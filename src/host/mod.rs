@@ -1,8 +1,8 @@
-//! Host: all that talks to the operating system on behalf of runners: cgroups, users, rights, child processes, the lock of
+//! Everything that uses the operating system on behalf of runners: cgroups, users, rights, child processes, the lock of
 //! an instance, and the launcher of jobs with limits.
 //!
-//! Knows no configuration and no kind of runner. `check`, the daemon, the guard and the launcher see the same things by the
-//! same code.
+//! Knows no configuration and no kind of runner. `check`, the daemon, the guard and the launcher use the same code, so
+//! they see the same state.
 
 #[doc(hidden)]
 pub mod cgroup;

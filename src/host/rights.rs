@@ -1,4 +1,4 @@
-//! What this process may do that not every process may.
+//! Rights of this process that not every process has.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use nix::unistd::{Gid, Uid};
 /// A capability (capabilities(7)), by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// To become another group.
+    /// To change the group.
     SetGroup = 6,
-    /// To become another user.
+    /// To change the user.
     SetUser = 7,
     /// To lower a niceness.
     Nice = 23,
@@ -17,8 +17,8 @@ pub enum Right {
     Resources = 24,
 }
 
-/// Whether this process has a right. Root in a container may have none, and root of a user namespace has those over the
-/// machine itself nowhere.
+/// Whether this process has a right. Root in a container may have no rights. Root of a user namespace has no rights
+/// over the machine itself.
 pub fn has(right: Right) -> bool {
     let is_over_the_machine = matches!(right, Right::Nice | Right::Resources);
     if is_over_the_machine && !is_of_the_machine(&map("uid_map")) {
@@ -31,20 +31,20 @@ pub fn has(right: Right) -> bool {
     )
 }
 
-/// Whether a process of ours can be this user and group at all. Where we are in a user namespace (a rootless container),
-/// only those that were mapped into it exist.
+/// Whether a process of ours can have this user and group. In a user namespace (a rootless container) only ids that are
+/// mapped into it exist.
 pub fn can_be(uid: Uid, gid: Gid) -> bool {
     let maps = |file: &str, id| is_mapped(&map(file), id);
     maps("uid_map", uid.as_raw()) && maps("gid_map", gid.as_raw()) && map("setgroups") != "deny"
 }
 
-/// A file that says what our user namespace is like. Empty where the kernel has none.
+/// A file that describes our user namespace. Empty if the kernel has no user namespaces.
 fn map(file: &str) -> String {
     let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
     text.trim().to_owned()
 }
 
-/// The ranges in a map, each as the first id in here, the first outside, and how many there are.
+/// The ranges of a map, each as its first id inside, its first id outside, and its length.
 fn ranges(map: &str) -> impl Iterator<Item = [u32; 3]> {
     map.lines().filter_map(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse);
@@ -85,15 +85,15 @@ mod tests {
         let machine = "         0          0 4294967295";
         assert!(is_of_the_machine(machine));
         assert!(is_mapped(machine, 4_294_967_294));
-        // As a rootless container has it.
+        // The map of a rootless container.
         let rootless = "         0       1000          1\n         1     100000      65536";
         assert!(!is_of_the_machine(rootless));
         assert!(is_mapped(rootless, 0));
         assert!(is_mapped(rootless, 65536));
         assert!(!is_mapped(rootless, 65537));
-        // As `unshare --map-root-user` has it.
+        // The map of `unshare --map-root-user`.
         assert!(!is_mapped("0 0 1", 1));
-        // A kernel without such namespaces.
+        // A kernel without user namespaces.
         assert!(is_of_the_machine("") && is_mapped("", 1));
     }
 }

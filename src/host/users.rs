@@ -1,6 +1,6 @@
 //! Users and groups by name or id.
 //!
-//! Asks the system's databases, which may be on a network: not for a thread that has other things to do.
+//! Reads the system's databases, which may be on a network. So it must not run on a thread that serves other work.
 
 use std::{ffi::CString, path::PathBuf};
 
@@ -10,19 +10,19 @@ use nix::{
 };
 use thiserror::Error;
 
-/// What system calls that change an id take for leaving it: who asked for it would stay root.
+/// System calls that change an id take this value as "no change": the process would stay root.
 const AS_IT_IS: u32 = u32::MAX;
 
-/// Who a process is to be.
+/// The user and group of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub uid: Uid,
     pub gid: Gid,
-    /// As the databases have it. `None` for a mere number.
+    /// The account in the databases. `None` if only a number was given.
     pub account: Option<Account>,
 }
 
-/// What a login would know of a user.
+/// What a login knows of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub name: String,
@@ -32,12 +32,12 @@ pub struct Account {
 impl Account {
     /// The name for C functions.
     pub fn c_name(&self) -> CString {
-        // It came from one of those, where it ended at its NUL.
+        // The name came from a C string, so it contains no NUL.
         CString::new(self.name.as_str()).unwrap_or_default()
     }
 }
 
-/// There is no such identity here.
+/// There is no such user or group here.
 #[derive(Debug, Error)]
 pub enum IdentityError {
     #[error("there is no user {0:?}")]
@@ -50,7 +50,7 @@ pub enum IdentityError {
     LookUp(#[source] Errno),
 }
 
-/// Looks up who `user` and `group` are: names, or ids. Without a user it is ours; without a group it is the user's.
+/// Looks up `user` and `group`: names, or ids. Without a user, our own user; without a group, the group of the user.
 pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, IdentityError> {
     let found = match user {
         None => by_id(Uid::effective())?,

@@ -10,10 +10,7 @@ use super::{
     process::{ExecSettings, program, scripts},
 };
 use crate::{
-    config::{
-        problem::Refuse,
-        schema::{Key, Table},
-    },
+    config::{problem::Refuse, schema::Table},
     host::instance::Instance,
     runner::RunnerManager,
 };
@@ -29,15 +26,13 @@ pub(crate) struct RunnerKind {
 
 /// Makes settings of a kind's own keys and the shared ones, and notes what is wrong with them in the light of each other.
 /// Called only for pools of this kind.
-pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Reading>;
+pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Finished>;
 
-/// What a `runner` table says, and those of its keys that the pool has bounds for.
-pub(crate) struct Reading {
+/// What a kind makes of a `runner` table.
+pub(crate) struct Finished {
     pub(crate) runner: RunnerSettings,
     /// What a job's time depends on; `None` where this kind has no say in it.
     pub(crate) job: Option<JobKeys>,
-    /// Numbers that are at most the pool's `policy.max`.
-    pub(crate) within_max: Vec<Key<Option<u32>>>,
 }
 
 /// The settings of one kind.

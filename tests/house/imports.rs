@@ -146,7 +146,7 @@ fn an_import_is_followed_to_the_file_that_has_it() {
         ),
         (
             "b.rs",
-            "use super::a::{Renamed, self}; mod tests { use crate::a::Other; }",
+            "use super::a::{Renamed, self,}; mod tests { use crate::a::Other; }",
         ),
     ]);
     let edges = crate_.edges();

@@ -16,6 +16,8 @@
 //! Connections are apart because the broker blocks those that publish (memory or disk alarm), and lapin writes
 //! *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
 //!
+//! Beside these, [`bulk`] publishes for a load generator, on connections of its own that nobody keeps up.
+//!
 //! lapin never sees a socket: between the two is `wire`, which keeps from it what it cannot read.
 //!
 //! Channels may be limited, for a user or on a node, and the one that is too many costs its whole connection, with
@@ -29,6 +31,7 @@
 
 mod address;
 mod browser;
+pub mod bulk;
 mod consumer;
 mod convert;
 mod declare;

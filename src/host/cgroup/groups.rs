@@ -1,4 +1,4 @@
-//! Cgroups (v2) of jobs: made, joined by way of a launcher, ended in one stroke, and removed.
+//! Cgroups (v2) of jobs: created, joined through a launcher, killed as a whole, and removed.
 //!
 //! ```text
 //! home                          the cgroup that we were started in
@@ -8,10 +8,10 @@
 //!     └── ...
 //! ```
 //!
-//! `<lock>` names the file whose lock makes a supervisor the one of its state directory. Whoever holds that lock owns
-//! this cgroup: what is found in it then was left by an instance that is dead, and other instances have other files.
+//! `<lock>` names the lock file of a state directory. The supervisor that holds this lock owns this cgroup. Processes
+//! that are already in it were left by an instance that is dead, because other instances have other lock files.
 //!
-//! Global, because the cgroup that a process is in is.
+//! Global, because the cgroup of a process is global.
 
 use std::{
     collections::BTreeSet,
@@ -29,21 +29,21 @@ use thiserror::Error;
 use super::home::{self, Controller, Home, SUPERVISOR};
 use crate::host::{children::Run, limits::Limits};
 
-/// How the cgroups of instances are called.
+/// Prefix of the names of instances' cgroups.
 const PREFIX: &str = "tidegate-";
 
 /// Period over which processor time is counted, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
-/// How long a cgroup that was ended may take to become empty.
+/// How long a killed cgroup may take to become empty.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two attempts to remove it.
+/// Time between two attempts to remove a cgroup.
 const PAUSE: Duration = Duration::from_millis(2);
 
 static GROUPS: OnceLock<Groups> = OnceLock::new();
 
-/// The kernel refused something about a cgroup.
+/// The kernel refused an operation on a cgroup.
 #[derive(Debug, Error)]
 #[error("{what} {}", path.display())]
 pub struct CgroupError {
@@ -61,23 +61,23 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupEr
     }
 }
 
-/// The cgroup of this instance, where there is one.
+/// The cgroup of this instance, if there is one.
 pub fn groups() -> Option<&'static Groups> {
     GROUPS.get()
 }
 
-/// Removes the cgroups of jobs that are over, which may have been busy dying when they ended. Cheap where there are none.
+/// Removes the cgroups of finished jobs whose processes were still dying when the jobs ended. Cheap if there are none.
 pub(crate) fn sweep() {
     if let Some(groups) = groups() {
         groups.sweep();
     }
 }
 
-/// Makes the cgroup of this instance, with what jobs have in `home` for theirs. Ends and removes what an instance that
-/// died has left there. `lock` identifies the lock that this process holds, and `movers` go to where they are out of the
-/// way. Does nothing the second time.
+/// Makes the cgroup of this instance, with the controllers that jobs have in `home`. Kills and removes what a dead
+/// instance left there. `lock` identifies the lock that this process holds. `movers` are moved to a cgroup of their
+/// own, out of the way. A second call does nothing.
 ///
-/// Blocks for as long as the dead take to go.
+/// Blocks until the killed processes are dead.
 pub fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), CgroupError> {
     if GROUPS.get().is_some() {
         return Ok(());
@@ -88,7 +88,7 @@ pub fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), Cgroup
         remove_patiently(&dir);
     }
     match fs::create_dir(&dir) {
-        // What does not die is in the kernel's hands; our own cgroups go beside it.
+        // The kernel could not remove processes that do not die. Our own cgroups are made beside them.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.map_err(failed("make the cgroup", &dir))?,
     }
@@ -117,12 +117,13 @@ pub fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), Cgroup
 pub struct Groups {
     home: Home,
     dir: PathBuf,
-    /// Ended, and not empty yet when they were to be removed. Written by leaves on their way out.
+    /// Killed cgroups that were not empty yet when they should have been removed. Written by `Leaf` on drop, read by
+    /// sweeps.
     leaving: Mutex<Vec<PathBuf>>,
 }
 
 impl Groups {
-    /// Has the cgroups of jobs counted and limited by a controller.
+    /// Makes a controller count and limit the cgroups of jobs.
     pub fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
         let word = format!("+{}", controller.name());
         for dir in [&self.home.dir, &self.dir] {
@@ -138,11 +139,11 @@ impl Groups {
         self.sweep();
         let dir = self.dir.join(run.id());
         fs::create_dir(&dir).map_err(failed("make the cgroup", &dir))?;
-        // Removed on drop, where something goes wrong with the rest.
+        // If a later step fails, the drop removes the cgroup.
         let leaf = Leaf { groups: self, dir };
         if let Some(bytes) = limits.memory_max {
             self.limit(&leaf, Controller::Memory, "memory.max", &bytes.to_string())?;
-            // What would be swapped out counts as well. A kernel without swap has no such file.
+            // Memory that would be swapped out counts too. A kernel without swap does not have this file.
             let _ = write(&leaf.dir, "memory.swap.max", "0");
         }
         if let Some(cores) = limits.cpu_max {
@@ -153,8 +154,8 @@ impl Groups {
         if let Some(count) = limits.pids_max {
             self.limit(&leaf, Controller::Pids, "pids.max", &count.to_string())?;
         }
-        // A job that has lost a process to the kernel is no job to wait for. Where memory is not counted there is no
-        // such file.
+        // A job that has lost a process to the out-of-memory killer cannot finish, so the whole job is killed. Without
+        // the memory controller this file does not exist.
         let _ = write(&leaf.dir, "memory.oom.group", "1");
         Ok(leaf)
     }
@@ -177,7 +178,7 @@ impl Groups {
         written.map_err(failed("limit by", &leaf.dir.join(file)))
     }
 
-    /// Removes what has become empty.
+    /// Removes cgroups that have become empty.
     fn sweep(&self) {
         self.leaving().retain(|dir| remove(dir).is_err());
     }
@@ -186,13 +187,13 @@ impl Groups {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the instance's cgroup, when no job is left. Blocks for a moment where some have just been ended.
+    /// Removes the cgroup of the instance if no job is left. Blocks for a moment if jobs have just been killed.
     pub fn leave(&self) {
         remove_patiently(&self.dir);
     }
 }
 
-/// A run's cgroup. **On drop** everything in it is killed, and it is removed once that is dead.
+/// The cgroup of one run. **On drop** all processes in it are killed, and it is removed when they are dead.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     groups: &'static Groups,
@@ -200,17 +201,17 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    /// The file that a process joins it by.
+    /// The file through which a process joins the cgroup.
     pub(crate) fn procs(&self) -> PathBuf {
         self.dir.join("cgroup.procs")
     }
 
-    /// Kills everything in it. Whoever forks meanwhile does not get away.
+    /// Kills all processes in the cgroup. Processes that are forked at the same time are killed too.
     pub(crate) fn kill(&self) {
         end(&self.dir);
     }
 
-    /// Whether the kernel has ended something in it for want of memory.
+    /// Whether the kernel has killed a process of this cgroup because memory ran out.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.dir.join("memory.events"));
         events.is_ok_and(|events| oom_kills(&events) > 0)
@@ -234,7 +235,7 @@ fn oom_kills(events: &str) -> u64 {
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// The cgroup of a run of this supervisor that a process is in.
+/// The cgroup of a run of this supervisor that contains `process`.
 pub fn leaf_of(process: Pid, supervisor: Pid) -> Option<PathBuf> {
     let dir = home::dir_of(&process.to_string()).ok()?;
     leaf_above(&dir, supervisor).map(Path::to_owned)
@@ -254,19 +255,19 @@ fn leaf_above(dir: &Path, supervisor: Pid) -> Option<&Path> {
     })
 }
 
-/// Kills everything in a cgroup and below it (Linux 5.14 and later).
+/// Kills all processes in a cgroup and below it (Linux 5.14 and later).
 pub fn end(dir: &Path) {
     let _ = write(dir, "cgroup.kill", "1");
 }
 
-/// Removes the cgroups of a supervisor that is dead, as are all that were in them: `leaves`, and what is beside them.
+/// Removes the cgroups of a dead supervisor whose processes are all dead: `leaves`, and the cgroups beside them.
 pub fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
     for leaf in leaves {
         remove_patiently(leaf);
     }
     let instances: BTreeSet<_> = leaves.iter().filter_map(|leaf| leaf.parent()).collect();
     for instance in instances {
-        // Those of another supervisor are of one that has come in the meantime.
+        // The cgroups of another supervisor belong to one that has started in the meantime.
         let entries = fs::read_dir(instance).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             if leaf_above(&path, supervisor) == Some(&path) {
@@ -277,7 +278,7 @@ pub fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
     }
 }
 
-/// Waits until it is empty, for a while.
+/// Waits for a limited time until the cgroup is empty.
 fn remove_patiently(dir: &Path) {
     let deadline = Instant::now() + PATIENCE;
     while remove(dir).is_err() && Instant::now() < deadline {
@@ -285,7 +286,7 @@ fn remove_patiently(dir: &Path) {
     }
 }
 
-/// Removes a cgroup with those that a job has made in it.
+/// Removes a cgroup, with the cgroups that a job has made in it.
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
@@ -302,7 +303,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes to a file of a cgroup, in one piece. Never makes one.
+/// Writes to a file of a cgroup, in one piece. Never creates a file.
 fn write(dir: &Path, file: &str, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(dir.join(file))?;
     file.write_all(text.as_bytes())

@@ -1,8 +1,8 @@
-//! Where in the cgroup (v2) hierarchy this process is, and what it may do there.
+//! The place of this process in the cgroup (v2) hierarchy, and what the process may do there.
 //!
-//! Processes of ours stay below the cgroup that we are in ourselves, so that whatever limits it, and whoever ends
-//! it as a whole, has them too. Below it is ours to arrange only where it was handed to us: by systemd
-//! (`Delegate=yes`), by a container engine, or by there being nobody else who arranges cgroups.
+//! Our processes stay below the cgroup of this process. So limits on this cgroup, and a kill of the whole cgroup,
+//! include our processes. This process may arrange the cgroups below only if the cgroup was delegated to it: by systemd
+//! (`Delegate=yes`), by a container engine, or because no other program manages cgroups.
 
 use std::{
     ffi::OsStr,
@@ -14,11 +14,11 @@ use std::{
 use nix::unistd::{AccessFlags, Pid, access};
 use thiserror::Error;
 
-/// The cgroup that guard and supervisor go to, below the one that they were started in: a cgroup with processes of
-/// its own cannot give controllers to those below it.
+/// The cgroup of guard and supervisor, below the cgroup in which they were started. They move there because a cgroup
+/// that has processes cannot give controllers to the cgroups below it.
 pub const SUPERVISOR: &str = "tidegate-supervisor";
 
-/// What limits a resource.
+/// A controller: limits one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Controller {
     Cpu,
@@ -36,15 +36,15 @@ impl Controller {
     }
 }
 
-/// A cgroup below which we may make others.
+/// A cgroup below which this process may make others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     pub dir: PathBuf,
-    /// The hierarchy's own root, which may have processes and give controllers both.
+    /// The root of the hierarchy. It may have processes and give controllers at the same time.
     pub is_root: bool,
 }
 
-/// There is no cgroup that is ours to arrange.
+/// There is no cgroup that this process may arrange.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoHome {
     #[error("there is no cgroup v2 hierarchy")]
@@ -58,14 +58,14 @@ pub enum NoHome {
 }
 
 impl Home {
-    /// Looks for it.
+    /// Finds the cgroup.
     pub fn find() -> Result<Self, NoHome> {
         let dir = dir_of("self")?;
         let dir = match dir.file_name() {
             Some(name) if name == SUPERVISOR => dir.parent().unwrap_or(&dir).to_owned(),
             _ => dir,
         };
-        // The kernel has this file in every cgroup but the root. A cgroup namespace's root has it too.
+        // The kernel has this file in every cgroup except the root. The root of a cgroup namespace has it too.
         let is_root = !dir.join("cgroup.type").exists();
         let is_writable = [".", "cgroup.procs", "cgroup.subtree_control"]
             .iter()
@@ -73,7 +73,8 @@ impl Home {
         if !is_writable {
             return Err(NoHome::NotWritable(dir));
         }
-        // Where we own the cgroup without being root, it was handed to us. Root can write everywhere.
+        // If we own the cgroup and are not root, it was delegated to us. Root can write everywhere, so for root this
+        // check says nothing.
         let is_managed = Path::new("/run/systemd/system").exists();
         let is_mount = mount().is_some_and(|mount| mount.point == dir);
         if is_managed && nix::unistd::Uid::effective().is_root() && !is_mount && !is_delegated(&dir)
@@ -83,20 +84,20 @@ impl Home {
         Ok(Self { dir, is_root })
     }
 
-    /// Whether this controller can be had in cgroups below.
+    /// Whether this controller is available in cgroups below.
     pub fn has(&self, controller: Controller) -> bool {
         self.controllers()
             .split_ascii_whitespace()
             .any(|name| name == controller.name())
     }
 
-    /// All controllers that can be had in cgroups below, as the kernel lists them.
+    /// All controllers that are available in cgroups below, as the kernel lists them.
     pub fn controllers(&self) -> String {
         let text = fs::read_to_string(self.dir.join("cgroup.controllers")).unwrap_or_default();
         text.trim().to_owned()
     }
 
-    /// Processes that keep this cgroup from giving a controller to those below, other than `ours`.
+    /// Processes, other than `ours`, that prevent this cgroup from giving a controller to the cgroups below.
     pub fn strangers(&self, ours: &[Pid]) -> Vec<Pid> {
         if self.is_root {
             return Vec::new();
@@ -109,7 +110,7 @@ impl Home {
     }
 }
 
-/// The directory of the cgroup that a process is in. `process` is an id, or "self".
+/// The directory of the cgroup of a process. `process` is an id, or "self".
 pub fn dir_of(process: &str) -> Result<PathBuf, NoHome> {
     let mount = mount().ok_or(NoHome::NoHierarchy)?;
     let text = fs::read(format!("/proc/{process}/cgroup")).unwrap_or_default();
@@ -122,8 +123,8 @@ pub fn dir_of(process: &str) -> Result<PathBuf, NoHome> {
     })
 }
 
-/// systemd writes it on what it hands over: `user.` since its version 251, `trusted.`, which root alone can see,
-/// before.
+/// systemd marks a delegated cgroup with an attribute: `user.` since its version 251, before that `trusted.`, which
+/// only root can read.
 fn is_delegated(dir: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 1];
@@ -131,11 +132,11 @@ fn is_delegated(dir: &Path) -> bool {
     })
 }
 
-/// Where the hierarchy is to be seen.
+/// Where the hierarchy is mounted.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     point: PathBuf,
-    /// The cgroup that is seen there.
+    /// The cgroup that the mount shows.
     root: PathBuf,
 }
 
@@ -143,7 +144,7 @@ fn mount() -> Option<Mount> {
     find_mount(&fs::read("/proc/self/mountinfo").ok()?)
 }
 
-/// Of several mounts it takes the last, which may hide the others. See proc_pid_mountinfo(5).
+/// If there are several mounts, takes the last, because it may hide the others. See proc_pid_mountinfo(5).
 fn find_mount(text: &[u8]) -> Option<Mount> {
     let mut mounts = text.split(|byte| *byte == b'\n').filter_map(|line| {
         let fields: Vec<_> = line.split(|byte| *byte == b' ').collect();
@@ -157,7 +158,7 @@ fn find_mount(text: &[u8]) -> Option<Mount> {
     mounts.next_back()
 }
 
-/// Spaces and the like are `\040` there.
+/// In this file, a space is `\040`; other special characters are written in the same way.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -172,12 +173,12 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes))
 }
 
-/// The path in the v2 hierarchy, of a `/proc/PID/cgroup`.
+/// The path in the v2 hierarchy, from a `/proc/PID/cgroup`.
 fn own_path(text: &[u8]) -> Option<PathBuf> {
     let line = text
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::"))?;
-    // Of a cgroup that was removed while a dead process is still in it.
+    // The kernel adds this to a removed cgroup that still has a dead process.
     let line = line.strip_suffix(b" (deleted)").unwrap_or(line);
     Some(PathBuf::from(OsStr::from_bytes(line)))
 }

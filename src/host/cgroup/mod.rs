@@ -1,4 +1,4 @@
-//! Cgroups (v2): where this process is among them, and those that jobs are put into.
+//! Cgroups (v2): the cgroup of this process, and the cgroups of jobs.
 
 mod groups;
 mod home;

@@ -1,5 +1,5 @@
-//! The launcher's side: does what it was told, and becomes the job. Has one thread, and writes nothing to any stream of
-//! the job's.
+//! The launcher's side: carries out the plan, and becomes the job. Has one thread, and writes nothing to any stream of
+//! the job.
 
 use std::{
     env, fs,
@@ -25,10 +25,10 @@ use super::{
 };
 use crate::host::users::{self, Identity};
 
-/// Where somebody else has set the variable.
+/// Exit code if another program has set the variable.
 const USAGE: i32 = 2;
 
-/// Becomes the job, or says why not and ends.
+/// Becomes the job, or reports why it cannot and ends.
 pub(super) fn launch() -> ! {
     let Ok((plan, mut report)) = receive() else {
         let _ = writeln!(
@@ -38,12 +38,12 @@ pub(super) fn launch() -> ! {
         exit(USAGE);
     };
     let Err(failure) = follow(plan, &mut report);
-    // Without a supervisor nobody is left to be told.
+    // If the supervisor is gone, nobody receives the report.
     let _ = serde_json::to_writer(&mut report, &failure);
     exit(1)
 }
 
-/// Takes the plan and the job's standard input from the socket that is in the latter's place.
+/// Takes the plan and the job's standard input from the socket that this process has as standard input.
 fn receive() -> io::Result<(Plan, UnixStream)> {
     let mut chunk = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -64,7 +64,7 @@ fn receive() -> io::Result<(Plan, UnixStream)> {
         .flatten()
         .collect();
     let pipe = pipes.pop().ok_or(io::ErrorKind::InvalidData)?;
-    // Closed by the kernel as the job's program starts.
+    // The kernel closes the report's socket when the job's program starts.
     let mut report = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?);
     rustix::stdio::dup2_stdin(pipe)?;
     let mut text = chunk[..received.bytes].to_vec();
@@ -84,7 +84,7 @@ fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
             errno: None,
         });
     }
-    // Before the limits, under which there may be no file to be opened any more.
+    // Before the limits are set, because under them it may be impossible to open a file.
     let becoming = Becoming::look_up(&plan)?;
     if let Some(procs) = &plan.cgroup {
         let joined = fs::OpenOptions::new()
@@ -130,14 +130,14 @@ fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
             command.env(name, value);
         }
     }
-    // Where nobody is left to hear it, there is nobody to start a job for.
+    // If the supervisor is gone, the job is not started.
     report
         .write_all(&[READY])
         .map_err(|error| failed("has lost its supervisor".to_owned(), &error))?;
     Err(failed(String::new(), &command.exec()))
 }
 
-/// The user that the job is to be, with all that has to be looked up.
+/// The user of the job, with all values that must be looked up.
 struct Becoming {
     identity: Identity,
     groups: Vec<Gid>,
@@ -164,7 +164,8 @@ impl Becoming {
 
     fn become_it(&self) -> Result<(), Failure> {
         let Identity { uid, gid, .. } = self.identity;
-        // Pipes that are the job's alone. To open one anew, as /dev/stdout, takes the rights that a file would.
+        // The pipes belong to the job alone. Opening one again (as /dev/stdout) needs the same rights as opening a
+        // file.
         for stream in [&io::stdin() as &dyn AsFd, &io::stdout(), &io::stderr()] {
             let _ = fchown(stream, Some(uid), Some(gid));
         }
@@ -178,7 +179,7 @@ impl Becoming {
             )
         })?;
         if uid != Uid::from_raw(0) {
-            // Rights that a supervisor has without being root do not go away with its user.
+            // Capabilities that a supervisor has without being root do not disappear with a change of user.
             let nothing = CapabilitySets {
                 effective: CapabilitySet::empty(),
                 permitted: CapabilitySet::empty(),
@@ -191,7 +192,7 @@ impl Becoming {
         Ok(())
     }
 
-    /// What a login sets.
+    /// The variables that a login sets.
     fn variables(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         let Some(account) = &self.identity.account else {
             return Vec::new();
@@ -211,7 +212,7 @@ fn set_limit(limit: Rlimit) -> Result<(), Failure> {
         current: Some(limit.soft),
         maximum: Some(limit.hard),
     };
-    // The second between the two signals is ours to add, so it is ours to do without.
+    // We add the second between the two signals, so we can leave it out.
     if let Some(own) = own.filter(|own| (limit.soft..limit.hard).contains(own)) {
         wanted.maximum = Some(own);
     }

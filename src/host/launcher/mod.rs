@@ -1,26 +1,26 @@
-//! The launcher: what stands between a supervisor and a job that has limits.
+//! The launcher: the program between a supervisor and a job that has limits.
 //!
-//! Some of what makes a process has to be done by the process itself, after it was forked and before its program
-//! starts, and in Rust that takes `unsafe`. So a job with limits is started by way of this program: it is run anew,
-//! as the job's own process; it joins the job's cgroup, sets limits, becomes another user, and then has the job's program
-//! take its place (`exec`). Jobs without limits are spawned directly.
+//! Some settings of a process can only be made by the process itself, after the fork and before its program starts. In
+//! Rust that needs `unsafe`. So a job with limits is started through this program, which is run again as the job's own
+//! process. It joins the job's cgroup, sets limits, changes the user, and then replaces itself with the job's program
+//! (`exec`). Jobs without limits are spawned directly.
 //!
-//! What it is to do comes through a socket, which it finds in the place of its standard input, together with the pipe
-//! that is to take that place. What went wrong goes back through the socket, which closes by itself as the job's program
-//! starts. Nothing of it is in the job's arguments or environment, so a job cannot see it, and nothing that a job writes
-//! or returns can be taken for the launcher's word. A variable, which the job is not given, says that this is a
-//! launcher: it is no command that could be typed.
+//! The launcher finds a socket as its standard input. Through it come the plan and the pipe that becomes the job's
+//! standard input. Errors go back through the same socket, which the kernel closes when the job's program starts. The
+//! job's arguments and environment contain none of this. So a job cannot see it, and nothing that a job writes or
+//! returns can be taken for a message of the launcher. A variable, which is not passed to the job, marks the process as
+//! a launcher: the launcher is not a command that a user could type.
 //!
 //! # In a program of your own
-//! The program that is run anew is yours, so it has to know what to do. Call [`init`] first thing in `main`:
+//! Your own program is run again, so it must know how to be a launcher. Call [`init`] first thing in `main`:
 //!
 //! ```no_run
 //! tidegate::host::launcher::init();
 //! // Everything else, the runtime too.
 //! ```
 //!
-//! or name an installed `tidegate` of the same version by [`use_program`]. Without either a job with limits does not
-//! start, and its pool says so.
+//! Or name an installed `tidegate` of the same version with [`use_program`]. Without either, a job with limits does not
+//! start, and its pool reports the reason.
 
 mod child;
 mod parent;
@@ -37,17 +37,17 @@ pub(crate) use self::{
     plan::Plan,
 };
 
-/// Set for a launcher alone.
+/// Set only for a launcher.
 const MARK: &str = "TIDEGATE_LAUNCHER";
 
-/// This program, also where its file has been replaced since it was started.
+/// This program, even if its file has been replaced since the start.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// The program that knows how to be a launcher. Written once, before anything runs.
+/// The program that can be a launcher. Written once, before any job runs. Read by each launch.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Makes this program one that can start jobs with limits. To be called first thing in `main`, before there is another
-/// thread. Where this process was started to be a launcher, it becomes the job, and this does not return.
+/// Makes this program able to start jobs with limits. Call this first thing in `main`, before another thread exists. If
+/// this process was started as a launcher, it becomes the job, and this function does not return.
 pub fn init() {
     if env::var_os(MARK).is_some() {
         child::launch();
@@ -55,8 +55,8 @@ pub fn init() {
     let _is_named_already = PROGRAM.set(THIS_PROGRAM.into());
 }
 
-/// Has jobs with limits started by way of the `tidegate` at `path`, which must be of the version that this library is.
-/// The first call counts.
+/// Makes jobs with limits start through the `tidegate` at `path`, which must have the same version as this library.
+/// Only the first call has an effect.
 pub fn use_program(path: impl Into<PathBuf>) {
     let _is_named_already = PROGRAM.set(path.into());
 }

@@ -1,4 +1,4 @@
-//! The supervisor's side: hands a plan over, and hears how it went.
+//! The supervisor's side: sends the plan, and receives the result.
 
 use std::{
     io::{self, IoSlice, PipeWriter},
@@ -18,32 +18,32 @@ use super::{
     program,
 };
 
-/// Longest that a launcher may take: what it does may have to wait for a database of users.
+/// Longest time for a launch. The launcher may have to wait for a database of users.
 pub(crate) const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Far beyond any word of a launcher's.
+/// Far larger than any report of a launcher.
 const REPORT_BYTES: u64 = 64 * 1024;
 
 /// A launcher that is about to be started.
 #[derive(Debug)]
 pub(crate) struct Launching {
     pub(crate) program: &'static Path,
-    /// To be the launcher's standard input.
+    /// Becomes the launcher's standard input.
     pub(crate) stdin: Stdio,
     /// The job's standard input.
     pub(crate) pipe: PipeWriter,
     pub(crate) report: UnixStream,
 }
 
-/// A job was not started.
+/// Why a job was not started.
 #[derive(Debug)]
 pub(crate) enum LaunchFailure {
-    /// By its launcher, which says what it could not do.
+    /// The launcher failed; it says at which step.
     Launcher {
         what: String,
         source: Option<io::Error>,
     },
-    /// The launcher did all that it had to; the job's program could not be started.
+    /// The launcher did all its steps, but the job's program could not be started.
     Program(io::Error),
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn mark() -> (&'static str, &'static str) {
 }
 
 impl Launching {
-    /// Puts everything in place, so that a launcher finds its plan as it starts.
+    /// Prepares the sockets and pipes, so that the plan is already there when the launcher starts.
     pub(crate) fn new(plan: &Plan) -> Result<Self, LaunchFailure> {
         let Some(program) = program() else {
             return Err(LaunchFailure::new(
@@ -85,7 +85,7 @@ impl Launching {
         if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             unreachable!("there is space for one descriptor");
         }
-        // Nobody reads yet, and what does not fit would wait for ever.
+        // Nobody reads the socket yet, so a write that does not fit would block for ever.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = sendmsg(&report, &[IoSlice::new(&text)], &mut control, flags)?;
         if sent != text.len() {
@@ -102,10 +102,10 @@ impl Launching {
     }
 }
 
-/// Waits until the job's program has started, or has not.
+/// Waits until the job's program has started or has failed to start.
 ///
 /// # Cancel-safety
-/// Not cancel-safe, and good for one call.
+/// Not cancel-safe. It can be called once.
 pub(crate) async fn heard(report: UnixStream) -> Result<(), LaunchFailure> {
     let lost = |source| LaunchFailure::Launcher {
         what: "its launcher was not heard".to_owned(),
@@ -118,7 +118,7 @@ pub(crate) async fn heard(report: UnixStream) -> Result<(), LaunchFailure> {
     understand(&said)
 }
 
-/// The socket closes by itself as the program starts; the first word says that nothing but that was left.
+/// The socket closes by itself when the program starts. `READY` says that every earlier step succeeded.
 fn understand(said: &[u8]) -> Result<(), LaunchFailure> {
     let (is_ready, rest) = match said.strip_prefix(&[READY]) {
         Some(rest) => (true, rest),

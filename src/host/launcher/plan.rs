@@ -1,4 +1,4 @@
-//! What supervisor and launcher tell each other.
+//! The messages between supervisor and launcher.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::limits::Limits;
 
-/// Both are the same program, unless a library's user has mixed two versions.
+/// Both are the same program, unless the user of the library has mixed two versions.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The launcher's first word: it has done everything, and nothing is left but to start the job's program.
+/// The launcher's first byte: all steps are done, and only the job's program is left to start.
 pub(super) const READY: u8 = b'!';
 
-/// What a launcher is to do, in this order. The job's arguments and environment are the launcher's own.
+/// What a launcher has to do, in this order. The job's arguments and environment are those of the launcher itself.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(super) version: String,
@@ -24,7 +24,7 @@ pub(crate) struct Plan {
     pub(super) user: Option<String>,
     pub(super) group: Option<String>,
     pub(super) working_dir: Option<PathBuf>,
-    /// The job's program. A name without a slash is looked for along PATH.
+    /// The job's program. A name without a slash is searched in PATH.
     pub(super) file: OsString,
 }
 
@@ -54,7 +54,7 @@ impl Limited {
         }
     }
 
-    /// As the configuration calls it.
+    /// The name of the limit in the configuration.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::OpenFiles => "open_files",
@@ -65,10 +65,10 @@ impl Limited {
     }
 }
 
-/// What a launcher could not do.
+/// A step that failed in the launcher.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
-    /// What, for a person. Empty where it was the job's program that could not be started.
+    /// The step, for a person. Empty if the job's program could not be started.
     pub(super) what: String,
     pub(super) errno: Option<i32>,
 }
@@ -105,7 +105,7 @@ fn rlimits(limits: &Limits) -> Vec<Rlimit> {
     let cpu_time = rlimits.cpu_time.map(|time| Rlimit {
         what: Limited::CpuTime,
         soft: time.as_secs(),
-        // At the soft limit comes a signal that says what it is; at the hard one KILL, which does not.
+        // The soft limit sends XCPU, which names the cause. The hard limit sends KILL, which does not.
         hard: time.as_secs() + 1,
     });
     [

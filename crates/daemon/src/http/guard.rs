@@ -431,7 +431,8 @@ mod tests {
     fn refuses_what_a_browser_sends_for_a_page_of_another_origin() {
         let guard = guard(LOOPBACK, Some("s3cret"));
         let other = Some(Refusal::OtherOrigin);
-        let cases: [(&[(&str, &str)], Option<Refusal>); 10] = [
+        type Case = (&'static [(&'static str, &'static str)], Option<Refusal>);
+        let cases: [Case; 10] = [
             (&[("sec-fetch-site", "same-origin")], None),
             (&[("sec-fetch-site", "none")], None),
             (&[("origin", "http://localhost:8672")], None),
