@@ -1,4 +1,4 @@
-//! `arguments` and `bindings` of a pool: how its queue is declared, beyond its kind.
+//! `arguments` and `bindings` of a pool: how its queue is declared, besides its type.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -10,14 +10,15 @@ use super::{
     schema::{Given, Item, Key, Kind, Spelling, Spot, Table, nearest, quoted},
 };
 
-/// The lowest delivery limit without a warning. The broker hands what a dying connection returns to consumers of the same
-/// connection that it has not closed yet, and counts each of these returns: two to four were seen with a few workers.
+/// The lowest delivery limit without a warning. When a connection dies, the broker hands its messages to consumers of
+/// the same connection that it has not closed yet, and counts each of these returns: two to four were seen with a few
+/// workers.
 pub const LOWEST_DELIVERY_LIMIT: i64 = 10;
 
-/// The longest exchange name and routing key that AMQP has room for.
+/// The longest exchange name and routing key in AMQP, in bytes.
 const SHORT_TEXT: usize = 255;
 
-/// Reads both. `arguments` comes back with its keys, for others ask for what it has.
+/// Reads both keys. `arguments` is returned with its keys, because other keys depend on them.
 pub(super) fn declaration(
     pool: &mut Table<'_, '_>,
     declare: &Key<Declare>,
@@ -73,7 +74,7 @@ fn arguments(pool: &mut Table<'_, '_>, declare: &Key<Declare>) -> Arguments {
         .collect()
 }
 
-/// What an argument takes.
+/// The type of an argument's value.
 #[derive(Debug, Clone)]
 enum Takes {
     Whole(RangeInclusive<i64>),
@@ -82,14 +83,14 @@ enum Takes {
     Flag,
 }
 
-/// Kinds of queue that an argument is of.
+/// The types of queue that accept an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Both,
     Only(Declare),
 }
 
-/// The arguments that RabbitMQ knows, and refuses with anything else in them.
+/// The arguments that RabbitMQ knows. It refuses other values in them.
 const KNOWN: [(&str, Takes, Of); 20] = {
     use Of::{Both, Only};
     use Takes::{Flag, Text, Whole, Word};
@@ -197,7 +198,7 @@ fn check(
     }
 }
 
-/// What arguments mean beside each other, and to a pool.
+/// Checks arguments against each other, and against the pool's own behaviour.
 fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option<Argument>>>) {
     let get = |name: &str| given.get(name).filter(|key| key.given == Given::Well);
     let is_dead_lettered = given.contains_key("x-dead-letter-exchange");
@@ -258,7 +259,7 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
     }
 }
 
-/// Whether a queue that is declared with these sends its dead letters anywhere.
+/// Whether a queue with these arguments sends its dead letters to an exchange.
 pub(super) fn has_dead_letter_exchange(arguments: &Arguments) -> bool {
     arguments.contains_key("x-dead-letter-exchange")
 }
@@ -404,7 +405,7 @@ fn binding(item: &Item<'_>, table: &DeTable<'_>, spot: &mut Spot<'_>) -> Option<
     is_good.then_some(binding)
 }
 
-/// Says that dead letters which are rejected to the broker are lost, unless the queue has somewhere to send them.
+/// Warns that dead letters which are rejected to the broker are lost, if the queue has no dead-letter exchange.
 pub(super) fn warn_of_lost_dead_letters(
     table: &mut Table<'_, '_>,
     queue: &str,

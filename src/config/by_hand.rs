@@ -1,7 +1,8 @@
-//! A pool's policy and scaling, changed by hand: read and refused by the very code that reads the file's.
+//! Changes by hand to a pool's policy and scaling. They are read and checked by the same code as the configuration
+//! file.
 //!
-//! A change is written as TOML beside the keys that it does not touch, and read as a configuration is. So every bound and
-//! every word of a problem is the same as those of `check`. Owns nothing, does no I/O.
+//! A change is written as TOML, together with the keys that it does not change, and is read like a configuration. So
+//! all bounds and all problem texts are the same as those of `check`. Owns nothing, does no I/O.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -17,12 +18,12 @@ use super::{
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 
-/// Where a key's value comes from.
+/// The source of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Origin {
-    /// It was not given.
+    /// The key was not given.
     Default,
     /// The configuration file.
     File,
@@ -30,12 +31,12 @@ pub enum Origin {
     Environment,
     /// The program that uses the library.
     Program,
-    /// Someone set it by hand.
+    /// An operator set it by hand.
     ByHand,
 }
 
 impl Origin {
-    /// A word for it.
+    /// The source in words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -47,51 +48,51 @@ impl Origin {
     }
 }
 
-/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
+/// Where the keys of `policy` and `scaling` were given, by key: `policy.max`. Empty for a pool that a program made.
 pub type Origins = BTreeMap<String, Origin>;
 
-/// A key of `policy` or `scaling`, as it is in force.
+/// A key of `policy` or `scaling` with its present value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyKey {
     /// The key with its table: `policy.max`.
     pub key: String,
-    /// Its value as TOML.
+    /// The value as TOML.
     pub value: String,
-    /// Where it comes from.
+    /// The source of the value.
     pub origin: Origin,
 }
 
-/// What to change of a pool's `policy` and `scaling`.
+/// A change to a pool's `policy` and `scaling`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyChange {
-    /// Keys and their values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
+    /// Keys and values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
     Arguments(Vec<String>),
-    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A table that is there replaces what there
-    /// was: a key that it does not have is at its default.
+    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. Each table replaces the present one: a
+    /// key that is missing in it gets its default.
     Toml {
         /// The text.
         text: String,
-        /// What messages call it.
+        /// The name of the text in messages.
         origin: String,
     },
-    /// The same keys as JSON. Keys that it does not have stay as they are.
+    /// The same keys as JSON. Keys that are missing in it keep their values.
     Json(Value),
 }
 
-/// A change that can be made.
+/// A valid change.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ChangedPolicy {
-    /// What to order: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
+    /// The order to send: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
     pub set: SetPolicy,
-    /// Every key as it is then.
+    /// Every key with its value after the change.
     pub keys: Vec<PolicyKey>,
-    /// What is hardly meant so.
+    /// Warnings: values that are valid, but most likely a mistake.
     pub warnings: Vec<Problem>,
 }
 
-/// Every key of a pool's `policy` and `scaling` as it is in force, with where it comes from.
+/// Every key of a pool's `policy` and `scaling` with its present value and the source of the value.
 pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<PolicyKey> {
     let (policy, scaling) = match by_hand {
         Some(set) => (&set.policy, &set.scaling),
@@ -123,7 +124,7 @@ pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<
     keys.collect()
 }
 
-/// Keys as TOML, each with where it comes from.
+/// The keys as TOML, each with the source of its value.
 pub fn policy_toml(keys: &[PolicyKey]) -> String {
     let mut text = String::new();
     let mut table = "";
@@ -144,10 +145,10 @@ pub fn policy_toml(keys: &[PolicyKey]) -> String {
     text
 }
 
-/// Makes a change of a pool's policy, on top of what was set by hand before.
+/// Makes a change of a pool's policy, on top of earlier changes by hand.
 ///
 /// # Errors
-/// Everything that is wrong with it, as `check` says it.
+/// All problems of the change, with the texts of `check`.
 pub fn change_policy(
     settings: &PoolSettings,
     by_hand: Option<&SetPolicy>,
@@ -172,7 +173,7 @@ pub fn change_policy(
         keys.insert(entry.key.clone(), entry.value.clone());
     }
 
-    // What is changed first, so that a problem there is found at its own line; then what stays.
+    // The changed keys come first, so that a problem with them is found at their own line. The unchanged keys follow.
     let mut lines = Lines::default();
     for entry in &change.entries {
         lines.push(&entry.key, &entry.value, &entry.place);
@@ -189,7 +190,8 @@ pub fn change_policy(
     base.extend(keys.clone());
     let kind = base.get("policy.kind").cloned();
     for (key, value) in &base {
-        // Another kind's own keys go with it, unless they are part of the change: then they are a slip.
+        // Keys of another kind are removed with that kind. But if the change itself has them, they are a mistake, and
+        // stay for the check to find.
         let is_foreign = KINDS_KEYS.iter().any(|(owner, own)| {
             key.strip_prefix("policy.") == Some(own)
                 && kind.as_deref() != Some(quoted(owner).as_str())
@@ -264,7 +266,7 @@ fn name_of(key: &str) -> &str {
     key.split_once('.').map_or(key, |(_, name)| name)
 }
 
-/// Each key with its value as TOML, in the order of the reference.
+/// Each key with its value as TOML, in the order of the reference page.
 fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     let (kind, own) = match &policy.kind {
         PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
@@ -295,14 +297,14 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What the pool's own settings give: what the file or a variable has, and what a program set to something else than the
-/// default.
+/// The values of the pool's own settings: those of the file or a variable, and those that a program set to something
+/// other than the default.
 fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
     let default_policy = Policy::new(settings.policy.kind.clone());
     let mut defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
         .into_iter()
         .collect();
-    // The default of the kind is `backlog` with 10 jobs: another kind, or number, was given.
+    // The default kind is `backlog` with 10 jobs. Any other kind or number was given.
     defaults.extend(
         values(&Policy::default(), &Scaling::default())
             .into_iter()
@@ -324,11 +326,11 @@ fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
         .collect()
 }
 
-/// Keys that are changed.
+/// The keys of a change.
 #[derive(Debug, Default)]
 struct Change {
     entries: Vec<Entry>,
-    /// Tables that are replaced whole.
+    /// Tables that are replaced as a whole.
     whole: Vec<&'static str>,
 }
 
@@ -346,7 +348,7 @@ struct Entry {
     place: Place,
 }
 
-/// A key as someone writes it, with its table.
+/// The full key with its table. `key` may leave the table `policy` out.
 fn full(key: &str) -> String {
     match key.split_once('.') {
         Some(("policy" | "scaling", _)) => key.to_owned(),
@@ -397,7 +399,7 @@ fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
             refuse("a second value", "remove one of them");
             continue;
         }
-        // A shell takes quotes away, so a text needs none.
+        // A shell removes quotes, so a text is accepted without them.
         let value = match text.contains('\n') || DeValue::parse(text).is_err() {
             true => quoted(text),
             false => text.to_owned(),
@@ -422,7 +424,7 @@ fn of_toml(text: &str, origin: &str, problems: &mut Vec<Problem>) -> Change {
         Ok(root) => root,
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
-            // The parser's words alone: what it shows of the text could hold a credential.
+            // Only the parser's own message: the text that it shows could contain a credential.
             problems.push(Problem::new(
                 place_of(at),
                 "",
@@ -539,11 +541,11 @@ fn toml_of(value: &Value) -> Option<String> {
     })
 }
 
-/// A text that is made of lines from elsewhere.
+/// A text that is composed of lines from several sources.
 #[derive(Debug, Default)]
 struct Lines {
     text: String,
-    /// Where each line comes from.
+    /// The source of each line.
     places: Vec<Place>,
 }
 
@@ -555,7 +557,7 @@ impl Lines {
             .extend(std::iter::repeat_n(place.clone(), lines));
     }
 
-    /// The problem, where its line comes from.
+    /// Moves the problem to the source of its line.
     fn placed(&self, mut problem: Problem) -> Problem {
         problem.place = match problem.place {
             Place::Line { line, .. } => self.places.get(line - 1).cloned(),
