@@ -1,4 +1,4 @@
-//! What is said of a text that is not TOML.
+//! Problems of a text that is not TOML.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ impl Foreign {
         }
     }
 
-    /// The language of a text that is not TOML, and where its first line of that begins. `None` where it may as well be
-    /// TOML with a slip in it.
+    /// The language of a text that is not TOML, and where its first line in that language begins. `None` if it may be
+    /// TOML with a mistake in it.
     pub(super) fn of(text: &str) -> Option<(Self, usize)> {
         let mut at = 0;
         for line in text.split_inclusive('\n') {
@@ -64,7 +64,7 @@ pub(super) struct Twice {
 }
 
 impl Twice {
-    /// What is given again in this line. Reads lines as people do, which is enough to tell people what it saw.
+    /// The key or table that is repeated in this line. Reads lines in a simple way, which is enough for a message.
     pub(super) fn at(text: &str, line: usize) -> Option<Self> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut table = String::new();
