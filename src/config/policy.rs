@@ -66,7 +66,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let steps = table.optional(
         "steps",
         "Of `steps`: from this demand on, so many workers. Below the first, none.",
-        Staircase,
+        StepsKey,
         "[[1, 1], [100, 10]]",
     );
     refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, Named::Backlog);
@@ -105,7 +105,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     policy
 }
 
-/// Applies the given bounds to the policy.
+/// Reads the bounds of the policy, and applies them.
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
@@ -156,9 +156,9 @@ fn refuse_of_other_kinds<T>(
 
 /// Steps of a staircase: `[[1, 1], [100, 10]]`.
 #[derive(Debug)]
-struct Staircase;
+struct StepsKey;
 
-impl Kind for Staircase {
+impl Kind for StepsKey {
     type Value = Vec<Step>;
     const IS_TEXT: bool = false;
 

@@ -11,7 +11,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     super::problem::{Place, Problem},
     described::Described,
-    syntax::{Foreign, Twice},
+    syntax::{DuplicateKey, ForeignSyntax},
     table::{Scope, Table},
     variables::Variable,
 };
@@ -119,7 +119,7 @@ impl<'v> Document<'v> {
     /// The parser's errors, only the first of each line: the others follow from it.
     pub(super) fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
         if !errors.is_empty()
-            && let Some((foreign, at)) = Foreign::of(self.text)
+            && let Some((foreign, at)) = ForeignSyntax::of(self.text)
         {
             self.is_foreign = true;
             let fix = "write it as TOML: `tidegate check --reference` prints every key";
@@ -134,7 +134,7 @@ impl<'v> Document<'v> {
                 }
                 self.broken_lines.push(line);
                 if error.message().starts_with("duplicate key")
-                    && let Some(twice) = Twice::at(self.text, line)
+                    && let Some(twice) = DuplicateKey::at(self.text, line)
                 {
                     problems.push(given_twice(place, twice));
                     continue;
@@ -169,7 +169,7 @@ impl<'v> Document<'v> {
     }
 }
 
-fn given_twice(place: Place, twice: Twice) -> Problem {
+fn given_twice(place: Place, twice: DuplicateKey) -> Problem {
     let first = match twice.first {
         Some(line) => format!(", the first is in line {line}"),
         None => String::new(),

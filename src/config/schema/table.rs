@@ -281,7 +281,7 @@ impl<'d, 'v> Table<'d, 'v> {
         match self.take_variable(is_name) {
             Some(index) => self.read_variable(path, kind, index),
             None => match in_file {
-                Some(item) if is_wreckage(item) => Key {
+                Some(item) if has_parse_error(item) => Key {
                     value: None,
                     path,
                     place: self.scope.place.clone(),
@@ -398,7 +398,7 @@ impl<'d, 'v> Table<'d, 'v> {
             place = self.document.place_of(key.span());
             match item.get_ref() {
                 DeValue::Table(table) => file = Some(table),
-                _ if is_wreckage(item) => {}
+                _ if has_parse_error(item) => {}
                 // An array of tables, most likely, from a header with one bracket too many.
                 other => {
                     let fix = format!("write a table: [{path}]");
@@ -450,7 +450,7 @@ impl fmt::Debug for Table<'_, '_> {
 }
 
 /// Whether the parser put this in place of a value that it could not read. That problem is already noted.
-fn is_wreckage(item: &Item<'_>) -> bool {
+fn has_parse_error(item: &Item<'_>) -> bool {
     item.span() == (0..0)
 }
 

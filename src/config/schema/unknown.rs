@@ -71,13 +71,13 @@ fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d 
             known().find(|path| {
                 let (parent, last) = split(path);
                 let related = is_within(parent, table) || is_within(table, parent);
-                last == fold(name) && (related || is_next_door(parent, table))
+                last == fold(name) && (related || is_adjacent_table(parent, table))
             })
         })
         .or_else(|| {
             let next_door = known().filter_map(|path| {
                 let (parent, last) = split(path);
-                is_next_door(parent, table).then_some((path, last))
+                is_adjacent_table(parent, table).then_some((path, last))
             });
             nearest_above(ALIKE_NEXT_DOOR, name, next_door)
         })
@@ -85,7 +85,7 @@ fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d 
 
 /// Whether two tables are one header apart: one directly in the other, or both in the same table. Two pools do not
 /// count.
-fn is_next_door(one: &str, other: &str) -> bool {
+fn is_adjacent_table(one: &str, other: &str) -> bool {
     let up = |path: &str| match path {
         "" => None,
         path => Some(split(path).0.to_owned()),
@@ -185,13 +185,13 @@ fn nearest_above<'c>(
 /// How similar two names are: 1 is equal.
 fn likeness(name: &str, candidate: &str) -> f64 {
     /// For a short name, Jaro-Winkler finds no similarity if two letters are swapped.
-    const ONE_SLIP: f64 = 0.9;
+    const ONE_TYPO: f64 = 0.9;
     let is_slip = name.len() >= 3
         && name.chars().next() == candidate.chars().next()
         && strsim::osa_distance(name, candidate) == 1;
     let likeness = strsim::jaro_winkler(name, candidate);
     match is_slip {
-        true => likeness.max(ONE_SLIP),
+        true => likeness.max(ONE_TYPO),
         false => likeness,
     }
 }

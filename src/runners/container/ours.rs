@@ -49,11 +49,11 @@ pub(super) fn names() -> BTreeSet<String> {
 /// Removals have no bound of their own: there is at most one for each job that has just ended, and a worker waits for
 /// its next container before there can be another.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Yard {
+pub(super) struct ContainerTracker {
     removals: TaskTracker,
 }
 
-impl Yard {
+impl ContainerTracker {
     /// Begins to make a container. Needs a runtime.
     pub(super) fn make(
         &self,

@@ -137,7 +137,7 @@ impl<'a> Launch<'a> {
         match timeout(LAUNCH_PATIENCE, launcher::heard(launching.report)).await {
             Ok(Ok(())) => Ok((process, pipes)),
             Ok(Err(failure)) => {
-                bury(process).await;
+                reap_launcher(process).await;
                 Err(failure.into())
             }
             Err(_) => Err(SpawnError::Before {
@@ -235,7 +235,7 @@ fn is_worth_it(limits: &Limits, stays: Stays) -> bool {
 }
 
 /// Reaps a launcher that has failed, and is about to end.
-async fn bury(mut process: Process) {
+async fn reap_launcher(mut process: Process) {
     let _ = timeout(KILL_PATIENCE, process.exited()).await;
     process.finish();
 }

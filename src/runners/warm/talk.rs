@@ -39,7 +39,7 @@ pub(super) enum Talked {
 }
 
 /// What a process did, as far as the job is concerned.
-enum Deed {
+enum ProcessEvent {
     Answered {
         answer: Answer,
         last: bool,
@@ -120,7 +120,7 @@ pub(super) async fn talk(
                     feeding = false;
                     match whole || course.cause().is_some() {
                         true => continue,
-                        false => break Deed::Closed("closed its standard input"),
+                        false => break ProcessEvent::Closed("closed its standard input"),
                     }
                 }
                 heard = hear, if hears => match heard {
@@ -130,7 +130,7 @@ pub(super) async fn talk(
                     }
                     Heard::Line(Ok(line)) => match protocol::parse(&line) {
                         Ok(Said::Answer { id, answer, last }) if id == job.id().as_str() => {
-                            break Deed::Answered { answer, last };
+                            break ProcessEvent::Answered { answer, last };
                         }
                         Ok(Said::Progress { id, progress }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
@@ -142,17 +142,17 @@ pub(super) async fn talk(
                             continue;
                         }
                         Ok(Said::Answer { id, .. } | Said::Progress { id, .. }) => {
-                            break Deed::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
+                            break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
                         }
-                        Ok(Said::Ready { .. }) => break Deed::Broke(unasked(&line)),
-                        Err(trouble) => break Deed::Broke(trouble),
+                        Ok(Said::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
+                        Err(trouble) => break ProcessEvent::Broke(trouble),
                     },
                     Heard::Line(Err(NoLine::TooLong)) => {
-                        break Deed::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
+                        break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
                     }
                     Heard::Line(Err(NoLine::Ended)) => {
                         if course.cause().is_none() && !course.has_exited() {
-                            break Deed::Closed("closed its standard output");
+                            break ProcessEvent::Closed("closed its standard output");
                         }
                         Event::OutputEnded
                     }
@@ -165,7 +165,7 @@ pub(super) async fn talk(
                     wake_after
                 }
                 Step::SetTimer(wake_after) => wake_after,
-                Step::Finish => break Deed::Ended,
+                Step::Finish => break ProcessEvent::Ended,
             };
             timer
                 .as_mut()
@@ -182,7 +182,7 @@ pub(super) async fn talk(
 /// Makes of what a process did what becomes of the job and of the process.
 async fn conclude(
     mut link: Box<Link>,
-    deed: Deed,
+    deed: ProcessEvent,
     course: &Course,
     fed: Fed,
     settings: &ExecSettings,
@@ -190,7 +190,7 @@ async fn conclude(
 ) -> Talked {
     let cause = course.cause();
     match deed {
-        Deed::Answered { answer, last } => {
+        ProcessEvent::Answered { answer, last } => {
             // What it wrote before its answer is in the pipe by now.
             link.log.drain_now(&link.stderr);
             let stderr_tail = link.log.turn();
@@ -221,18 +221,18 @@ async fn conclude(
             }
             Talked::Stays { link, end, last }
         }
-        Deed::Broke(trouble) => {
+        ProcessEvent::Broke(trouble) => {
             let end = link.end(Ending::Forced).await;
             Talked::Gone(lost(trouble, end, cause, settings.timeout))
         }
-        Deed::Closed(_) | Deed::Ended => {
+        ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(Ending::Expected).await;
             // Whoever goes with the whole job still in the pipe has not seen it.
             if cause.is_none() && end.unread >= fed.bytes {
                 return Talked::NotTaken(end);
             }
             let otherwise = match deed {
-                Deed::Closed(pipe) => pipe,
+                ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
             let trouble = format!("{} without an answer", end.in_words(otherwise));
