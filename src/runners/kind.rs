@@ -1,4 +1,4 @@
-//! A kind of runner, as the registry has it, and the settings of one, whichever it is.
+//! A kind of runner, as the registry has it, and the settings of any kind.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -23,18 +23,18 @@ use crate::{
 pub(crate) struct RunnerKind {
     /// What it says of itself and of the keys that kinds share.
     pub(crate) facts: Facts,
-    /// Asks for the keys that it has of its own. Called for every pool, whichever kind that has.
+    /// Asks for the kind's own keys. Called for every pool, independent of the pool's kind.
     pub(crate) keys: fn(&mut OwnKeys<'_, '_, '_>) -> Finish,
 }
 
-/// Makes settings of a kind's own keys and the shared ones, and notes what is wrong with them in the light of each other.
-/// Called only for pools of this kind.
+/// Makes settings from a kind's own keys and the shared ones, and notes conflicts between them. Called only for pools
+/// of this kind.
 pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Reading>;
 
-/// What a `runner` table says, and those of its keys that the pool has bounds for.
+/// The result of reading a `runner` table, with the keys that the pool bounds.
 pub(crate) struct Reading {
     pub(crate) runner: RunnerSettings,
-    /// What a job's time depends on; `None` where this kind has no say in it.
+    /// The keys of a job's time; `None` if this kind has no time limit.
     pub(crate) job: Option<JobKeys>,
     /// Numbers that are at most the pool's `policy.max`.
     pub(crate) within_max: Vec<Key<Option<u32>>>,
@@ -50,31 +50,31 @@ pub(crate) trait KindSettings: Comparable + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether its processes stay for job after job.
+    /// Whether its processes stay for several jobs.
     fn stays(&self) -> bool {
         false
     }
 
-    /// Whether its runners give answers of their own accord, as [`RunnerManager::answers`] has it.
+    /// Whether its runners give answers by themselves, as in [`RunnerManager::answers`].
     fn answers(&self) -> bool {
         false
     }
 
-    /// Notes what this machine does not have for these settings. Looks at the file system, and never runs anything.
+    /// Notes what this machine lacks for these settings. Reads the file system, and never runs anything.
     fn inspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             program::inspect(process, refuse);
         }
     }
 
-    /// Notes what is possible on this machine and most likely a mistake.
+    /// Notes settings that are possible on this machine, but most likely a mistake.
     fn suspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             scripts::suspect(process, refuse);
         }
     }
 
-    /// What its jobs depend on outside this machine's files, to be asked whether it is there.
+    /// An external dependency of its jobs, which can be asked whether it is available.
     fn dependency(&self) -> Option<Dependency> {
         None
     }
@@ -89,7 +89,7 @@ pub struct Dependency {
     pub key: &'static str,
     /// Which one it is. Two pools with the same kind and name depend on the same thing.
     pub name: String,
-    /// Asks it whether it is there. What is wrong, and what to do.
+    /// Asks whether it is available. The error has the problem and the fix.
     pub ask: BoxFuture<'static, Result<(), (String, &'static str)>>,
 }
 

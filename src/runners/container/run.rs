@@ -1,4 +1,4 @@
-//! One job's run: make, attach, start, feed, read, watch. The container is removed when this lets go of it.
+//! One job's run: create, attach, start, write the body, read, watch. When this ends, the container is removed.
 
 use std::{future::Future, pin::Pin, pin::pin, time::Duration};
 
@@ -31,10 +31,10 @@ use crate::{
     },
 };
 
-/// How long an engine that is lost under a running job is looked for.
+/// How long a lost engine is searched while a job runs.
 const LOST: Duration = Duration::from_secs(120);
 
-/// Time between two looks at a job whose engine does not tell how it ended.
+/// Time between two inspections of a job whose engine does not report its end.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `job` to its end.

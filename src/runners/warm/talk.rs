@@ -1,5 +1,5 @@
-//! One job on a warm process: the job goes in, lines come out, and all the while the log is read and the clock is
-//! watched. Everything happens within the one future, so that a job costs no task.
+//! One job on a warm process: writes the job, reads lines, and meanwhile reads the log and watches the clock. All of
+//! this happens within one future, so a job needs no task of its own.
 
 use std::{
     pin::pin,
@@ -24,15 +24,15 @@ use crate::{
     runners::process::{Cause, Course, Event, ExecSettings, FOREVER, Step},
 };
 
-/// What came of handing a job to a process.
+/// The result of giving a job to a process.
 pub(super) enum Talked {
-    /// The job has come to its end, and the process waits for the next.
+    /// The job has ended, and the process waits for the next job.
     Stays {
         link: Box<Link>,
         end: JobEnd,
         last: bool,
     },
-    /// The job has come to its end, and the process is no more.
+    /// The job has ended, and the process too.
     Gone(JobEnd),
     /// The process ended before it took the job, which is still to be run.
     NotTaken(End),
@@ -46,9 +46,9 @@ enum ProcessEvent {
     },
     /// It broke the protocol.
     Broke(String),
-    /// It did this to a pipe, most likely because it is about to end.
+    /// It closed a pipe, most likely because it is about to end.
     Closed(&'static str),
-    /// It ended, by itself or at our word.
+    /// It ended, by itself or because we stopped it.
     Ended,
 }
 
@@ -134,7 +134,7 @@ pub(super) async fn talk(
                         }
                         Ok(Said::Progress { id, progress }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
-                            // Once it was told to end, its time is what that leaves it.
+                            // Once it was told to end, progress no longer extends its time.
                             if course.cause().is_none() && !course.has_exited() {
                                 let deadline = Instant::now() + settings.timeout.min(FOREVER);
                                 timer.as_mut().reset(deadline);
@@ -179,7 +179,7 @@ pub(super) async fn talk(
     conclude(link, deed, &course, fed, settings, job).await
 }
 
-/// Makes of what a process did what becomes of the job and of the process.
+/// Turns what a process did into the end of the job and the state of the process.
 async fn conclude(
     mut link: Box<Link>,
     deed: ProcessEvent,
@@ -227,7 +227,7 @@ async fn conclude(
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(Ending::Expected).await;
-            // Whoever goes with the whole job still in the pipe has not seen it.
+            // A process that ends while the whole job is still in the pipe has not seen the job.
             if cause.is_none() && end.unread >= fed.bytes {
                 return Talked::NotTaken(end);
             }
