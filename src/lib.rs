@@ -589,6 +589,8 @@ pub mod runners;
 
 #[doc(hidden)]
 pub use tidegate_core::escape;
+#[doc(hidden)]
+pub use tidegate_core::trace;
 pub use tidegate_core::{decide, settle};
 
 pub use self::{
@@ -597,7 +599,7 @@ pub use self::{
         Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
         RetrySettings, Rlimits, TlsSettings,
     },
-    decide::{BreakerRules, Policy, Scaling},
+    decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{
         DrainError, DrainReport, FlushMode, PoolStatus, Readiness, RunError, StopReport,
         Supervisor, SupervisorError,

@@ -13,6 +13,7 @@ mod file;
 pub(crate) mod inputs;
 mod machine;
 mod management;
+mod origin;
 mod parse;
 mod places;
 pub(crate) mod policy;
@@ -28,12 +29,10 @@ mod url;
 mod tests;
 
 pub use self::{
-    arguments::LOWEST_DELIVERY_LIMIT,
-    by_hand::{
-        ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
-        policy_toml,
-    },
+    arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
+    by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
+    origin::{Origin, Origins},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},

@@ -10,10 +10,7 @@ use super::{
     process::{ExecSettings, program, scripts},
 };
 use crate::{
-    config::{
-        problem::Refuse,
-        schema::{Key, Table},
-    },
+    config::{problem::Refuse, schema::Table},
     host::instance::Instance,
     runner::RunnerManager,
 };
@@ -27,17 +24,15 @@ pub(crate) struct RunnerKind {
     pub(crate) keys: fn(&mut OwnKeys<'_, '_, '_>) -> Finish,
 }
 
-/// Makes settings from a kind's own keys and the shared ones, and notes conflicts between them. Called only for pools
-/// of this kind.
-pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Reading>;
+/// Makes settings of a kind's own keys and the shared ones, and notes what is wrong with them in the light of each other.
+/// Called only for pools of this kind.
+pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Finished>;
 
-/// The result of reading a `runner` table, with the keys that the pool bounds.
-pub(crate) struct Reading {
+/// What a kind makes of a `runner` table.
+pub(crate) struct Finished {
     pub(crate) runner: RunnerSettings,
     /// The keys of a job's time; `None` if this kind has no time limit.
     pub(crate) job: Option<JobKeys>,
-    /// Numbers that are at most the pool's `policy.max`.
-    pub(crate) within_max: Vec<Key<Option<u32>>>,
 }
 
 /// The settings of one kind.

@@ -27,7 +27,7 @@ pub mod warm;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::kind::{Reading, RunnerKind};
+pub(crate) use self::kind::RunnerKind;
 pub use self::{container::ContainerSettings, warm::WarmSettings};
 pub use self::{
     kind::{Dependency, RunnerSettings},

@@ -212,7 +212,9 @@ impl Module {
         here: &[String],
         is_reexport: bool,
     ) {
-        for tree in tokens.split(|token| is_punct(Some(token), ',')) {
+        let trees = tokens.split(|token| is_punct(Some(token), ','));
+        // Behind the last comma there may be none.
+        for tree in trees.filter(|tree| !tree.is_empty()) {
             let mut path = prefix.to_vec();
             let mut name = None;
             let mut tokens = tree.iter();

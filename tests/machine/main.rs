@@ -20,6 +20,7 @@ mod needs;
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod alerts;
 mod channel_limits;
 mod container_runner;
 mod exec_limits;
@@ -33,6 +34,7 @@ mod with_broker;
 
 fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
+    alerts::trials(&mut all);
     channel_limits::trials(&mut all);
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);

@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Controller(&'static str),
     /// An interpreter in PATH.
     Interpreter(&'static str),
+    /// Any other program in PATH.
+    Program(&'static str),
     /// A RabbitMQ 4 server to start nodes of.
     RabbitMq4,
     /// A RabbitMQ server to start a node of, and a free port where `scripts/with-broker` would otherwise find a
@@ -57,6 +59,10 @@ impl Need {
             },
             Self::Interpreter(name) => unless(
                 Command::new(name).args(["-c", ":"]).output().is_ok(),
+                &format!("no {name} on the path"),
+            ),
+            Self::Program(name) => unless(
+                Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
             Self::RabbitMq4 => match server_version() {

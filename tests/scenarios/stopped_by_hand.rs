@@ -10,13 +10,11 @@ use tidegate::{
 use super::*;
 
 /// A handler whose jobs run until they are told to stop. Those with the body `tidy` then say that they are done.
-fn endless(job: Job) -> impl Future<Output = Result<Outcome, BoxError>> + Send + 'static {
-    async move {
-        job.cancelled().cancelled().await;
-        match &job.body()[..] {
-            b"tidy" => Ok(Outcome::Done),
-            _ => Err(BoxError::from("interrupted")),
-        }
+async fn endless(job: Job) -> Result<Outcome, BoxError> {
+    job.cancelled().cancelled().await;
+    match &job.body()[..] {
+        b"tidy" => Ok(Outcome::Done),
+        _ => Err(BoxError::from("interrupted")),
     }
 }
 

@@ -12,3 +12,4 @@ pub mod queue;
 pub mod runner;
 pub mod settings;
 pub mod settle;
+pub mod trace;

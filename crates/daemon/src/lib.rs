@@ -1,14 +1,18 @@
-//! The daemon: what a person or a machine outside meets. Telemetry, HTTP, the command line, the demo.
+//! The daemon: what a person or a machine outside meets. Telemetry, HTTP, the command line, the demo, the load
+//! generator.
 //!
 //! The top floor, over the library `tidegate`. [`app`] and [`demo`] are the only places where adapters meet the actors that
-//! use them.
+//! use them; `load` starts none.
 
+mod actions;
 pub mod app;
 pub mod cli;
 pub mod demo;
+mod failures;
 mod guard;
 mod history;
 pub mod http;
+mod load;
 pub mod output;
 mod reloads;
 pub mod telemetry;

@@ -7,13 +7,16 @@
 //! # Theory of operation
 //!
 //! ```text
-//!   AmqpDriver ── consume lanes ── Link "consume 1", "consume 2", ...   one channel and consumer per worker
+//!   AmqpDriver ── consume lanes ── Link "consume 1", "consume 2", ...   a consumer per worker, and a channel per worker or
+//!              │                                                        per hundred (`joint`)
 //!              ├─ publish pool ─── Link "publish"                      confirmed, one publish in flight per channel
 //!              └─ probe pool ───── Link "probe"                        passive and active declares, deletes
 //! ```
 //!
 //! Connections are apart because the broker blocks those that publish (memory or disk alarm), and lapin writes
 //! *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
+//!
+//! Beside these, [`bulk`] publishes for a load generator, on connections of its own that nobody keeps up.
 //!
 //! lapin never sees a socket: between the two is `wire`, which keeps from it what it cannot read.
 //!
@@ -28,13 +31,17 @@
 
 mod address;
 mod browser;
+pub mod bulk;
 mod consumer;
 mod convert;
 mod declare;
 mod driver;
 mod error;
 mod facts;
+mod joint;
+mod joint_consumer;
 mod kind;
+mod kinds;
 mod lanes;
 mod link;
 mod pool;

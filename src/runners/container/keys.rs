@@ -7,7 +7,7 @@ use crate::{
     config::schema::{Choice, Flag, Key, Span, Table, Text, Texts},
     runners::{
         keys::{JobKeys, OwnKeys, SharedKeys},
-        kind::{Finish, Reading},
+        kind::{Finish, Finished},
         process::ExecSettings,
     },
 };
@@ -17,12 +17,11 @@ pub(super) fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
     let keys = ContainerKeys::read(own);
     Box::new(|shared, table| {
         keys.check(&shared, table);
-        Reading {
+        Finished {
             job: Some(JobKeys {
                 timeout: shared.timeout.clone(),
                 grace: keys.grace(),
             }),
-            within_max: Vec::new(),
             runner: keys.settings(shared.process()).into(),
         }
     })

@@ -9,7 +9,7 @@ use crate::{
     runner::RunnerManager,
     runners::{
         facts::{CommandUse, Facts, SHARED_KEYS},
-        kind::{KindSettings, Reading, RunnerKind, RunnerSettings},
+        kind::{Finished, KindSettings, RunnerKind, RunnerSettings},
         process::ExecSettings,
     },
 };
@@ -24,9 +24,8 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
         notes: &[],
     },
     keys: |_| {
-        Box::new(|shared, _| Reading {
+        Box::new(|shared, _| Finished {
             job: Some(shared.job()),
-            within_max: Vec::new(),
             runner: shared.process().into(),
         })
     },

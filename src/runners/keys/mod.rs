@@ -15,11 +15,11 @@ pub(crate) use self::{
 use self::{own::AllOwn, shared::shared};
 use super::{
     facts::{Facts, Known},
-    kind::{Finish, Reading, RunnerKind},
+    kind::{Finish, Finished, RunnerKind, RunnerSettings},
 };
 use crate::config::{
     inputs::Inputs,
-    schema::{Item, Kind, Spot, Table, one_of, quoted},
+    schema::{Item, Key, Kind, Spot, Table, one_of, quoted},
 };
 
 /// Reads what a pool's jobs run on. `kinds` are those that the file can name; the first is the default.
@@ -27,7 +27,7 @@ pub(crate) fn runner(
     pool: &mut Table<'_, '_>,
     inputs: &Inputs<'_>,
     kinds: &[&'static RunnerKind],
-) -> Reading {
+) -> RunnerKeys {
     let mut table = pool.table("runner", "What its jobs run on.");
     let docs: Vec<_> = kinds
         .iter()
@@ -45,22 +45,37 @@ pub(crate) fn runner(
         all: &all,
         chosen: kind.is_sound().then_some(&kind.value.facts),
     };
+    let mut own = AllOwn::default();
     let mut finish = None;
     let shared = shared(&mut table, &known, inputs, |table| {
-        finish = Some(own_keys(table, &known, kind.value, kinds));
+        finish = Some(own_keys(&mut own, table, kind.value, kinds));
+        own.refuse_foreign(table, &known);
     });
-    let finish = finish.expect("own keys are read with the shared ones");
-    finish(shared, &mut table)
+    let finish: Finish = finish.expect("own keys are read with the shared ones");
+    let Finished { runner, job } = finish(shared, &mut table);
+    RunnerKeys {
+        runner,
+        job,
+        within_max: own.within_max,
+    }
+}
+
+/// What a `runner` table says, and those of its keys that the pool has bounds for.
+pub(crate) struct RunnerKeys {
+    pub(crate) runner: RunnerSettings,
+    /// What a job's time depends on; `None` where its kind has no say in it.
+    pub(crate) job: Option<JobKeys>,
+    /// Numbers that are at most the pool's `policy.max`.
+    pub(crate) within_max: Vec<Key<Option<u32>>>,
 }
 
 /// Has every kind ask for its keys, `chosen` first, and keeps what `chosen` makes of its own.
 fn own_keys(
+    all: &mut AllOwn,
     table: &mut Table<'_, '_>,
-    known: &Known<'_>,
     chosen: &'static RunnerKind,
     kinds: &[&'static RunnerKind],
 ) -> Finish {
-    let mut all = AllOwn::default();
     let finish = (chosen.keys)(&mut all.of(table, chosen.facts.name));
     let others = kinds
         .iter()
@@ -68,7 +83,6 @@ fn own_keys(
     for other in others {
         let _not_this_pools = (other.keys)(&mut all.of(table, other.facts.name));
     }
-    all.refuse_foreign(table, known);
     finish
 }
 

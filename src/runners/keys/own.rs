@@ -18,7 +18,11 @@ struct Asked {
 
 /// The own keys of all kinds, as far as they were asked for.
 #[derive(Default)]
-pub(super) struct AllOwn(Vec<Asked>);
+pub(super) struct AllOwn {
+    asked: Vec<Asked>,
+    /// Numbers that are at most the pool's `policy.max`.
+    pub(super) within_max: Vec<Key<Option<u32>>>,
+}
 
 impl AllOwn {
     /// Has a kind ask for its keys. The pool's own kind is the first to ask: of a key that several kinds have, its reading
@@ -28,13 +32,16 @@ impl AllOwn {
         table: &'k mut Table<'d, 'v>,
         kind: &'static str,
     ) -> OwnKeys<'k, 'd, 'v> {
-        let asked = &mut self.0;
-        OwnKeys { table, kind, asked }
+        OwnKeys {
+            table,
+            kind,
+            all: self,
+        }
     }
 
     /// Refuses what is given and is not of the pool's kind.
-    pub(super) fn refuse_foreign(self, table: &mut Table<'_, '_>, known: &Known<'_>) {
-        for asked in self.0.iter().filter(|asked| asked.key.is_given()) {
+    pub(super) fn refuse_foreign(&self, table: &mut Table<'_, '_>, known: &Known<'_>) {
+        for asked in self.asked.iter().filter(|asked| asked.key.is_given()) {
             if let Some(fix) = known.refusal(asked.name, &asked.kinds) {
                 table.refuse(&asked.key, fix);
             }
@@ -46,7 +53,7 @@ impl AllOwn {
 pub(crate) struct OwnKeys<'k, 'd, 'v> {
     table: &'k mut Table<'d, 'v>,
     kind: &'static str,
-    asked: &'k mut Vec<Asked>,
+    all: &'k mut AllOwn,
 }
 
 impl OwnKeys<'_, '_, '_> {
@@ -59,17 +66,22 @@ impl OwnKeys<'_, '_, '_> {
         kind: K,
         example: &str,
     ) -> Key<Option<K::Value>> {
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.name == name) {
+        if let Some(asked) = self.all.asked.iter_mut().find(|asked| asked.name == name) {
             asked.kinds.push(self.kind);
             self.table.describe_further(name, doc);
             return asked.key.clone().with(None, Given::Not);
         }
         let key = self.table.optional(name, doc, kind, example);
-        self.asked.push(Asked {
+        self.all.asked.push(Asked {
             name,
             kinds: vec![self.kind],
             key: key.bare(),
         });
         key
+    }
+
+    /// Has the pool hold a number to its `policy.max`.
+    pub(crate) fn within_max(&mut self, key: &Key<Option<u32>>) {
+        self.all.within_max.push(key.clone());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     runners::{
         facts::{CommandUse, Facts},
         keys::OwnKeys,
-        kind::{Finish, KindSettings, Reading, RunnerKind, RunnerSettings},
+        kind::{Finish, Finished, KindSettings, RunnerKind, RunnerSettings},
     },
 };
 
@@ -35,15 +35,15 @@ fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
         Whole(0..=1000),
         "41",
     );
+    own.within_max(&from);
     // `container` has a key of this name too, which takes something else.
     let image = own.optional("image", "Of `count`: a picture.", PICTURE, "\"cat.png\"");
     Box::new(move |_, table| {
         if image.is_given() && !from.is_given() {
             table.refuse(&image, "write from beside it");
         }
-        Reading {
+        Finished {
             job: None,
-            within_max: vec![from.clone()],
             runner: RunnerSettings::new(Count::from(from.value.unwrap_or(0))),
         }
     })

@@ -14,7 +14,7 @@ use crate::{
     runners::{
         facts::{CommandUse, Facts, SHARED_KEYS},
         keys::OwnKeys,
-        kind::{KindSettings, Reading, RunnerKind, RunnerSettings},
+        kind::{Finished, KindSettings, RunnerKind, RunnerSettings},
         process::ExecSettings,
     },
 };
@@ -33,9 +33,9 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
     },
     keys: |own| {
         let keys = WarmKeys::read(own);
-        Box::new(|shared, _| Reading {
+        own.within_max(&keys.prestart);
+        Box::new(|shared, _| Finished {
             job: Some(shared.job()),
-            within_max: vec![keys.prestart.clone()],
             runner: keys.settings(shared.process()).into(),
         })
     },

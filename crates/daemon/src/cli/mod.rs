@@ -12,10 +12,14 @@ mod declared;
 mod drain;
 mod exchange;
 mod explain;
+mod finding;
+mod init;
 mod jobs;
+mod load;
 mod loading;
 mod management;
 mod policy;
+mod publish;
 mod runtime;
 mod status;
 mod steer;
@@ -100,6 +104,15 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Check(args) => check::check(cli, args)?,
         Command::Demo => demo()?,
+        Command::Init(args) => init::init(cli, args)?,
+        Command::Publish(args) => {
+            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            block_on(publish::publish(cli, args))??
+        }
+        Command::Load(args) => {
+            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            block_on(load::load(cli, args))??
+        }
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,

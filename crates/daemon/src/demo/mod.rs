@@ -15,7 +15,10 @@ use std::{io, time::Duration};
 use tokio::{signal::ctrl_c, time::timeout};
 
 use self::{ledger::Ledger, screen::Screen, shore::Shore, tide::Course};
-use crate::output::{Exit, Failure};
+use crate::{
+    load::publisher::Outlet,
+    output::{Exit, Failure},
+};
 use tidegate::{
     builder::{LaunchError, Pool},
     config::{BrokerUrl, ExecSettings},
@@ -74,19 +77,20 @@ pub async fn run() -> Result<Exit, Failure> {
 async fn on_shore(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), DemoError> {
     let shore = Shore::open(url)?;
     screen.opening(&shore).map_err(DemoError::Screen)?;
-    shore.reach().await?;
+    let outlet = shore.reach().await?;
     shore.make_queue().await.map_err(DemoError::Queue)?;
     // Whatever happens from here on, the queue goes. An interrupt is an answer like any other.
     let done = tokio::select! {
-        done = timeout(DEADLINE, turn(&shore, screen)) => done.unwrap_or(Err(DemoError::Late)),
+        done = timeout(DEADLINE, turn(&shore, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late)),
         _ = ctrl_c() => Err(DemoError::Interrupted),
     };
+    outlet.close().await;
     shore.close().await;
     done
 }
 
 /// One whole tide, and its proof.
-async fn turn(shore: &Shore, screen: &mut Screen) -> Result<(), DemoError> {
+async fn turn(shore: &Shore, outlet: &Outlet, screen: &mut Screen) -> Result<(), DemoError> {
     let ledger = Ledger::new().map_err(DemoError::Ledger)?;
     let supervisor = shore
         .supervise(pool(shore, &ledger))
@@ -94,7 +98,7 @@ async fn turn(shore: &Shore, screen: &mut Screen) -> Result<(), DemoError> {
         .await
         .map_err(DemoError::Launch)?;
     let summary = {
-        let mut course = Course::new(shore, &supervisor, screen);
+        let mut course = Course::new(shore, outlet, &supervisor, screen);
         course.run().await?;
         let signatures = ledger.read().map_err(DemoError::Ledger)?;
         course.summary(&signatures)

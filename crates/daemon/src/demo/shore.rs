@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{CONNECT_TIMEOUT, DemoError};
+use crate::load::publisher::Outlet;
 use tidegate::{
-    adapters::{amqp::AmqpDriver, memory::MemoryBroker},
+    adapters::{
+        amqp::{AmqpDriver, bulk::BulkPublisher},
+        memory::MemoryBroker,
+    },
     builder::{Builder, Pool, broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, TlsSettings},
     decide::QueueName,
-    queue::{Outgoing, Properties, QueueDriver, QueueError, QueueKind, QueueSpec},
+    queue::{QueueDriver, QueueError, QueueKind, QueueSpec},
     run::Supervisor,
 };
 
@@ -36,11 +40,7 @@ impl Shore {
     pub(super) fn open(url: Option<BrokerUrl>) -> Result<Self, DemoError> {
         let (place, driver) = match url {
             Some(url) => {
-                let settings = BrokerSettings {
-                    url: url.clone(),
-                    tls: TlsSettings::default(),
-                };
-                let driver = broker_driver(&settings).map_err(DemoError::Launch)?;
+                let driver = broker_driver(&settings(&url)).map_err(DemoError::Launch)?;
                 (
                     Place::Broker(url, driver.clone()),
                     driver as Arc<dyn QueueDriver>,
@@ -72,16 +72,23 @@ impl Shore {
         }
     }
 
-    /// Waits for the connection, as long as someone at a terminal would.
-    pub(super) async fn reach(&self) -> Result<(), DemoError> {
-        let Place::Broker(url, driver) = &self.place else {
-            return Ok(());
+    /// Waits for the connection, as long as someone at a terminal would. Comes back with where jobs are published.
+    pub(super) async fn reach(&self) -> Result<Outlet, DemoError> {
+        let (url, driver) = match &self.place {
+            Place::Broker(url, driver) => (url, driver),
+            Place::Memory(broker) => return Ok(Outlet::Memory(broker.clone())),
         };
-        let reached = reach(driver, CONNECT_TIMEOUT).await;
-        reached.map_err(|source| DemoError::Unreachable {
-            url: url.clone(),
-            source,
-        })
+        let reached = async {
+            reach(driver, CONNECT_TIMEOUT).await?;
+            BulkPublisher::connect(&settings(url), "demo").await
+        };
+        reached
+            .await
+            .map(|publisher| Outlet::Broker(Box::new(publisher)))
+            .map_err(|source| DemoError::Unreachable {
+                url: url.clone(),
+                source,
+            })
     }
 
     pub(super) async fn make_queue(&self) -> Result<(), QueueError> {
@@ -99,24 +106,6 @@ impl Shore {
         }
     }
 
-    /// Publishes one job, which the broker has when this returns.
-    pub(super) async fn publish(&self, id: String) -> Result<(), QueueError> {
-        let now = jiff::Timestamp::now().as_second();
-        self.driver
-            .publish(Outgoing {
-                routing_key: self.queue.as_str().to_owned(),
-                properties: Properties {
-                    message_id: Some(id.clone()),
-                    timestamp: u64::try_from(now).ok(),
-                    delivery_mode: Some(2),
-                    ..Properties::default()
-                },
-                body: format!("{id}\n").into(),
-                ..Outgoing::default()
-            })
-            .await
-    }
-
     /// Takes the queue away, with those that the pool has made beside it.
     pub(super) async fn close(&self) {
         let queue = &self.queue;
@@ -129,5 +118,12 @@ impl Shore {
             }
         }
         self.driver.close().await;
+    }
+}
+
+fn settings(url: &BrokerUrl) -> BrokerSettings {
+    BrokerSettings {
+        url: url.clone(),
+        tls: TlsSettings::default(),
     }
 }

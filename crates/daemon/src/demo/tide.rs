@@ -3,10 +3,10 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::{DemoError, screen::Screen, shore::Shore, summary::Summary};
+use crate::load::publisher::{Outlet, message};
 use tidegate::{
     decide::PoolName,
     run::{PoolStatus, Supervisor},
@@ -35,6 +35,7 @@ const LOOKS_PER_LINE: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Course<'a> {
     shore: &'a Shore,
+    outlet: &'a Outlet,
     supervisor: &'a Supervisor,
     screen: &'a mut Screen,
     started: Instant,
@@ -58,11 +59,13 @@ struct Seen {
 impl<'a> Course<'a> {
     pub(super) fn new(
         shore: &'a Shore,
+        outlet: &'a Outlet,
         supervisor: &'a Supervisor,
         screen: &'a mut Screen,
     ) -> Self {
         Self {
             shore,
+            outlet,
             supervisor,
             screen,
             started: Instant::now(),
@@ -120,12 +123,12 @@ impl<'a> Course<'a> {
         let first = self.published.len() + 1;
         let ids: Vec<String> = (first..first + jobs).map(|n| format!("job-{n}")).collect();
         self.published.extend(ids.iter().cloned());
-        let shore = self.shore;
-        let publish = stream::iter(ids)
-            .map(|id| shore.publish(id))
-            .buffer_unordered(UNCONFIRMED)
-            .try_collect::<()>();
-        let mut publish = std::pin::pin!(publish);
+        let queue = self.shore.queue();
+        let jobs = ids.into_iter().map(|id| {
+            let body = format!("{id}\n");
+            message(queue, id, body)
+        });
+        let mut publish = std::pin::pin!(self.outlet.send_all(jobs, UNCONFIRMED));
         let mut looks = looks();
         loop {
             tokio::select! {

@@ -1,6 +1,10 @@
 //! What can be typed. Only words: what they do is in the modules of the commands.
 
 pub(super) mod dead;
+pub(super) mod init;
+pub(super) mod load;
+pub(super) mod publish;
+mod socket;
 pub(super) mod steer;
 
 use std::path::PathBuf;
@@ -8,8 +12,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
+pub(super) use self::socket::SocketArgs;
 use self::{
     dead::DeadArgs,
+    init::InitArgs,
+    load::LoadArgs,
+    publish::PublishArgs,
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
     },
@@ -34,6 +42,8 @@ const STYLES: Styles = Styles::styled()
     after_help = "\
 Examples:
   tidegate demo                           see a pool rise and fall
+  tidegate init --queue thumbnails -- python3 thumb.py
+                                          write a first configuration
   tidegate check --broker                 is the configuration good, and the broker ready for it?
   tidegate run --config tidegate.toml     run the pools of a configuration
   tidegate status                         the pools of a running supervisor
@@ -41,6 +51,8 @@ Examples:
   tidegate pause thumbnails --for 30m     stop taking messages; resumes by itself
   tidegate jobs thumbnails                what runs now
   tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
+  tidegate load --queue thumbnails --count 1000 --verify
+                                          send it work, and see that all of it is done
 
 Exit codes:
   0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
@@ -51,7 +63,7 @@ pub(super) struct Cli {
     pub(super) command: Command,
 
     /// Configuration file [default: $TIDEGATE_CONFIG, ./tidegate.toml, /etc/tidegate/tidegate.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
     /// How data is printed
@@ -95,6 +107,41 @@ Examples:
   tidegate demo
   AMQP_URL=amqp://guest:guest@localhost:5672/%2f tidegate demo")]
     Demo,
+
+    /// Write a first configuration, for a queue and a command
+    ///
+    /// Into ./tidegate.toml, or where --config says. A file that is there stays as it is.
+    #[command(after_help = "\
+Examples:
+  tidegate init --queue thumbnails -- python3 thumb.py
+  tidegate init -c img.toml --queue img.resize --pool resize -- /usr/local/bin/resize --width 320")]
+    Init(InitArgs),
+
+    /// Publish a message, from a file or standard input
+    ///
+    /// Persistent, and confirmed: when this ends well the broker has it in a queue. A queue that is not there is an
+    /// error, with exit code 1.
+    #[command(after_help = "\
+Examples:
+  echo cat.png | tidegate publish thumbnails
+  tidegate publish thumbnails job.json --content-type application/json --header tenant=acme
+  tidegate publish thumbnails job.json --count 100")]
+    Publish(PublishArgs),
+
+    /// Send a load of messages, and measure what becomes of them
+    ///
+    /// Persistent messages with publisher confirms, each due at its time: its latency counts from then, also where a
+    /// slow broker makes it late. With --verify each asks the pool for an answer, and those without are lost. Ends with
+    /// 1 where a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the report.
+    ///
+    /// Shapes, of a mean rate R: steady; burst (4 R for a quarter of each wave, then nothing); sine (0 to 2 R); step
+    /// (0.4, 0.8, 1.2 and 1.6 R); or a trace, a CSV file with the head line `time,arrivals` or `time`.
+    #[command(after_help = "\
+Examples:
+  tidegate load --queue thumbnails --count 100000
+  tidegate load --queue thumbnails --duration 60s --rate 50 --shape sine --verify --plot tide.svg
+  tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
+    Load(LoadArgs),
 
     /// Show the pools of a running supervisor
     #[command(after_help = "\
@@ -241,13 +288,6 @@ pub(super) struct CheckArgs {
     /// Print every key with its default instead, as a configuration file
     #[arg(long, conflicts_with = "broker")]
     pub(super) reference: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SocketArgs {
-    /// Socket of the supervisor [default: the configuration's, else its default]
-    #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,22 @@
+//! What can be typed after `tidegate init`.
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InitArgs {
+    /// The queue
+    #[arg(long, value_name = "QUEUE")]
+    pub(in crate::cli) queue: String,
+
+    /// The pool's name [default: made of the queue's]
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) pool: Option<String>,
+
+    /// The broker, which is otherwise taken from $AMQP_URL
+    #[arg(long, value_name = "URL")]
+    pub(in crate::cli) url: Option<String>,
+
+    /// The command that runs for each job, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(in crate::cli) command: Vec<String>,
+}

@@ -1,0 +1,180 @@
+//! What can be typed after `tidegate load`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::SocketArgs;
+use crate::load::Shape;
+use tidegate::trace::Trace;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LoadArgs {
+    /// The queue, through the default exchange
+    #[arg(long, value_name = "QUEUE")]
+    pub(in crate::cli) queue: String,
+
+    /// Send so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(in crate::cli) count: Option<u64>,
+
+    /// Send for so long, such as 90s or 10m; what is late may take 5 s more
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "count")]
+    pub(in crate::cli) duration: Option<Duration>,
+
+    /// Messages a second, on average [default: as many as the broker confirms; a trace's own]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(in crate::cli) rate: Option<f64>,
+
+    /// How they are spread: steady, burst, sine, step, or a trace (a CSV file)
+    #[arg(long, value_name = "SHAPE", default_value = "steady", value_parser = shape)]
+    pub(in crate::cli) shape: Shape,
+
+    /// How long one wave of the shape is [default: half the load; of step all of it]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(in crate::cli) period: Option<Duration>,
+
+    /// Bytes of each message's body
+    #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = size)]
+    pub(in crate::cli) size: usize,
+
+    /// Ask for an answer to each message, and keep account of them; the pool needs `reply = true`
+    #[arg(long)]
+    pub(in crate::cli) verify: bool,
+
+    /// Draw depth, workers and latency over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub(in crate::cli) plot: Option<PathBuf>,
+
+    /// What is written over it [default: what is sent]
+    #[arg(long, value_name = "TEXT", requires = "plot")]
+    pub(in crate::cli) plot_title: Option<String>,
+
+    /// Longest silence while a confirm or, after the last message, an answer is awaited
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub(in crate::cli) patience: Duration,
+
+    /// Most messages that wait for their confirm
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = window)]
+    pub(in crate::cli) in_flight: usize,
+
+    #[command(flatten)]
+    pub(in crate::cli) broker: BrokerArgs,
+
+    #[command(flatten)]
+    pub(in crate::cli) socket: SocketArgs,
+}
+
+/// Which broker to send to.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BrokerArgs {
+    /// The broker [default: $AMQP_URL, else the configuration's, else one on this machine]
+    #[arg(long, value_name = "URL", value_parser = broker_url)]
+    pub(in crate::cli) url: Option<String>,
+}
+
+/// Nothing of the text is said again, for it may hold a password.
+fn broker_url(text: &str) -> Result<String, String> {
+    let is_amqp = url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "amqp" | "amqps"));
+    match is_amqp {
+        true => Ok(text.to_owned()),
+        false => Err("write amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://".to_owned()),
+    }
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    Ok(match text {
+        "steady" => Shape::Steady,
+        "burst" => Shape::Burst,
+        "sine" => Shape::Sine,
+        "step" => Shape::Step,
+        file => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                format!("write steady, burst, sine, step, or the file of a trace: {error}")
+            })?;
+            Shape::Trace(Trace::parse(&text).map_err(|error| format!("failed to {error}"))?)
+        }
+    })
+}
+
+/// A load is a process of its own and takes a few weeks at most.
+fn time(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(366 * 86_400);
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() && time <= longest => Ok(time),
+        Ok(_) => Err("write a time above 0, and of a year at most".to_owned()),
+        Err(_) => Err("write a time such as 500ms, 90s or 10m".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (1e-6..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("write how many messages a second, such as 100 or 0.5".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    /// The largest message that any broker takes.
+    const LARGEST: usize = 128 << 20;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        _ => None,
+    };
+    let bytes = digits.trim().parse::<usize>().ok();
+    let bytes = bytes
+        .zip(factor)
+        .and_then(|(n, factor)| n.checked_mul(factor));
+    bytes
+        .filter(|bytes| *bytes <= LARGEST)
+        .ok_or_else(|| "write a number of bytes, or a size such as 4KiB; at most 128MiB".to_owned())
+}
+
+fn window(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(window @ 1..=1_000_000) => Ok(window),
+        _ => Err("write a number from 1 to 1000000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("1024", Some(1024)),
+            ("4KiB", Some(4096)),
+            ("1MiB", Some(1 << 20)),
+            ("129MiB", None),
+            ("4kb", None),
+            ("-1", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_and_times_are_above_zero() {
+        for bad in ["0", "-1", "NaN", "inf", "many"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(rate("0.5"), Ok(0.5));
+        for bad in ["0s", "soon", "10", "10000d"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_shape_that_is_no_name_is_a_file() {
+        assert_eq!(shape("sine"), Ok(Shape::Sine));
+        let error = shape("sinus").unwrap_err();
+        assert!(error.contains("steady, burst, sine, step"), "{error}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `tidegate init`: a first configuration, for a queue and a command.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::args::{Cli, init::InitArgs};
+use crate::output::{self, Exit, Failure};
+use tidegate::{config, escape::Escaped};
+
+/// Where it is written, unless it is told otherwise: where `run` looks first.
+const FILE: &str = "tidegate.toml";
+
+/// Characters of a pool's name.
+const NAME_LENGTH: usize = 64;
+
+pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
+    let file = cli.config.clone().unwrap_or_else(|| PathBuf::from(FILE));
+    write_new(&file, &text(args), args.url.is_some()).map_err(|error| {
+        let is_there = error.kind() == io::ErrorKind::AlreadyExists;
+        let context = format!("write {}", file.display());
+        let failure = Failure::new(Exit::Unexpected, anyhow::Error::new(error).context(context));
+        match is_there {
+            true => failure
+                .hint("it is there already and stays as it is; name another file with --config"),
+            false => failure,
+        }
+    })?;
+    let (_, problems) = config::examine(&file.clone().into());
+    for problem in &problems {
+        output::warn(&problem.to_string());
+    }
+    let file = Escaped(&file.display().to_string()).to_string();
+    let next = match problems.is_empty() {
+        true => format!("wrote {file}; next: `tidegate check --broker`, then `tidegate run`\n"),
+        false => format!("wrote {file}; mend what is said above, then `tidegate check --broker`\n"),
+    };
+    output::write(next.as_bytes())?;
+    Ok(Exit::Ok)
+}
+
+/// Writes a file that is not there yet. One that may hold a password is for its owner alone.
+fn write_new(file: &Path, text: &str, is_secret: bool) -> io::Result<()> {
+    let mut open = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if is_secret { 0o600 } else { 0o644 })
+        .open(file)?;
+    open.write_all(text.as_bytes())
+}
+
+fn text(args: &InitArgs) -> String {
+    let queue = quoted(&args.queue);
+    let pool = args.pool.clone().unwrap_or_else(|| name(&args.queue));
+    let pool = match pool.chars().all(is_bare) && !pool.is_empty() {
+        true => pool,
+        false => quoted(&pool),
+    };
+    let url = match &args.url {
+        Some(url) => format!("url = {}", quoted(url)),
+        None => "# url = \"amqp://guest:guest@localhost:5672/%2f\"".to_owned(),
+    };
+    let command: Vec<String> = args.command.iter().map(|word| quoted(word)).collect();
+    let command = command.join(", ");
+    format!(
+        r#"# tidegate's configuration. `tidegate check --reference` prints every key with its default,
+# `tidegate check --broker` says what is wrong with this file and with the broker for it.
+
+[broker]
+# AMQP_URL when absent. To keep a password out of this file: url_file = "/run/secrets/amqp-url".
+{url}
+
+[http]
+# Health (/healthz, /readyz), metrics (/metrics) and the API. "off" for none.
+listen = "127.0.0.1:8672"
+
+[pools.{pool}]
+queue = {queue}
+# Who declares the queue: "no" for someone else; "classic" or "quorum" and the pool does.
+declare = "no"
+# How long the queue is empty before all workers drain: "0s" at once, or "never".
+drain_after = "5s"
+# How long running jobs have to finish when the daemon is stopped. Then they are given back to the queue.
+shutdown_grace = "30s"
+# Answers messages with a `reply_to` by the command's standard output. `tidegate load --verify` needs it.
+# reply = true
+
+[pools.{pool}.policy]
+# One worker for each 10 jobs that wait or run, rounded up.
+kind = "backlog"
+jobs_per_worker = 10
+max = 10
+
+[pools.{pool}.runner]
+# A process for each job, the message's body on its standard input. Exit code 0: done; 65: never try again;
+# 75: later; anything else: failed, and tried again.
+kind = "exec"
+command = [{command}]
+# The longest that a job may run.
+timeout = "5m"
+
+[pools.{pool}.retry]
+# Then the message goes to the queue <queue>.dead: see `tidegate dead list`.
+max_attempts = 5
+backoff = "1s"
+"#
+    )
+}
+
+/// A pool's name for a queue of this name: its letters, digits, dashes and underscores.
+fn name(queue: &str) -> String {
+    let name: String = queue
+        .chars()
+        .map(|c| if is_bare(c) { c } else { '-' })
+        .take(NAME_LENGTH)
+        .collect();
+    let name = name.trim_matches('-');
+    match name.is_empty() {
+        true => "jobs".to_owned(),
+        false => name.to_owned(),
+    }
+}
+
+/// What TOML takes in a key without quotes.
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+}
+
+/// A text as TOML has it.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate::config::Surroundings;
+
+    use super::*;
+
+    fn args(queue: &str, command: &[&str]) -> InitArgs {
+        InitArgs {
+            queue: queue.to_owned(),
+            pool: None,
+            url: None,
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_it_writes_is_a_good_configuration_of_that_queue_and_command() {
+        for (queue, pool) in [
+            ("thumbnails", "thumbnails"),
+            ("img.resize", "img-resize"),
+            ("a \"b\"\\c\n\u{7f}", "a--b--c"),
+            ("été", "t"),
+            ("...", "jobs"),
+        ] {
+            let command = ["/bin/sh", "-c", "cat > \"$0\"\t\\ \u{1}"];
+            let text = text(&args(queue, &command));
+            let none = Surroundings::default();
+            let read = |_: &Path| Err(io::ErrorKind::NotFound.into());
+            let loaded = config::parse(&text, "tidegate.toml", &[], &none, &read)
+                .unwrap_or_else(|problems| panic!("{problems:?} in:\n{text}"));
+            let [written] = &loaded.settings.pools[..] else {
+                panic!("one pool: {:?}", loaded.settings.pools);
+            };
+            assert_eq!(written.pool.queue.as_str(), queue);
+            assert_eq!(written.pool.name.as_str(), pool);
+            assert_eq!(written.runner.kind(), "exec");
+            let exec = written.runner.process().unwrap();
+            assert_eq!(exec.command, command);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `tidegate load`: what is sent where, and what is printed.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{
+    args::{
+        Cli, Format,
+        load::{BrokerArgs, LoadArgs},
+    },
+    client, loading,
+};
+use crate::{
+    load::{self, AskWorkers, Plan, Shape, Until},
+    output::{self, Exit, Failure},
+};
+use tidegate::config::{self, BrokerSettings, BrokerUrl, TlsSettings};
+
+pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
+    let plan = Plan {
+        broker: args.broker.settings(cli)?,
+        queue: args.queue.as_str().into(),
+        until: until(args)?,
+        rate: args.rate,
+        shape: args.shape.clone(),
+        period: args.period,
+        size: args.size,
+        window: args.in_flight,
+        patience: args.patience,
+        verify: args.verify,
+        plot: args.plot.clone(),
+        plot_title: args.plot_title.clone(),
+    };
+    let workers = match args.plot {
+        Some(_) => Some(workers(cli, args)?),
+        None => None,
+    };
+    load::run(plan, workers, |printed| {
+        if let Some(warning) = printed.warning() {
+            output::warn(&warning);
+        }
+        match cli.format {
+            Format::Human => output::write(printed.human().as_bytes()),
+            Format::Json => output::json(printed.json()),
+        }
+    })
+    .await
+}
+
+/// # Errors
+/// The end is not said, or the rate of a shape that has none of its own.
+fn until(args: &LoadArgs) -> Result<Until, Failure> {
+    let is_trace = matches!(args.shape, Shape::Trace(_));
+    if args.rate.is_none() && !is_trace && args.shape != Shape::Steady {
+        return Err(usage("spread a load over time without its rate")
+            .hint("add --rate R: messages a second, on average"));
+    }
+    match (args.count, args.duration) {
+        (Some(count), _) => Ok(Until::Count(count)),
+        (None, Some(time)) => Ok(Until::Time(time)),
+        (None, None) if is_trace => Ok(Until::End),
+        (None, None) => {
+            Err(usage("send a load without an end").hint("add --count N, or --duration 60s"))
+        }
+    }
+}
+
+fn usage(what: &'static str) -> Failure {
+    Failure::new(Exit::Usage, anyhow::anyhow!(what))
+}
+
+impl BrokerArgs {
+    /// The broker that is named, else the one of the environment, else the configuration's. A configuration that is named
+    /// is meant, whatever the environment has.
+    pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
+        let bare = |url: &str| BrokerSettings {
+            url: BrokerUrl::new(url),
+            tls: TlsSettings::default(),
+        };
+        if let Some(url) = &self.url {
+            return Ok(bare(url));
+        }
+        let variable = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
+        if cli.config.is_none()
+            && let Some(url) = variable
+        {
+            return Ok(bare(&url));
+        }
+        if cli.config.is_none() && config::find(None).is_err() {
+            return Ok(bare("amqp://guest:guest@localhost:5672/%2f"));
+        }
+        let (_, loaded) = loading::load(cli)?;
+        Ok(loaded.settings.broker)
+    }
+}
+
+/// Asks the supervisor for the workers of the pools on the queue.
+fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
+    #[derive(Deserialize)]
+    struct Pool {
+        queue: String,
+        workers: Workers,
+    }
+    #[derive(Deserialize)]
+    struct Workers {
+        live: u32,
+        draining: u32,
+    }
+    let socket = Arc::new(client::socket(cli, &args.socket)?);
+    let queue: Arc<str> = args.queue.as_str().into();
+    Ok(Box::new(move || {
+        let (socket, queue) = (socket.clone(), queue.clone());
+        Box::pin(async move {
+            let pools: Vec<Pool> = client::get(&socket, "/api/v1/pools", "read the pools")
+                .await
+                .ok()?;
+            let ours = pools.iter().filter(|pool| *pool.queue == *queue);
+            let counts = ours.map(|pool| pool.workers.live + pool.workers.draining);
+            counts.reduce(|one, other| one + other)
+        })
+    }))
+}

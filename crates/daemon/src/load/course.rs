@@ -1,0 +1,655 @@
+//! The course of a load: one task that sends what is due, hears what became of it, and knows when to end.
+//!
+//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and what is due meanwhile is
+//! late: its latency counts from when it was due.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{self, Instant, Interval, MissedTickBehavior};
+
+use super::{
+    Plan,
+    ledger::{Entered, Ledger},
+    publisher::{Ids, OnItsWay, Outlet, body, message},
+    report::{Report, Times, Verified},
+    samples::{Sample, Samples},
+    shape::{Schedule, Until},
+    stop::Stop,
+    watch::Watch,
+};
+use tidegate::{
+    adapters::amqp::bulk::{Answers, Fate},
+    queue::{HeaderValue, Message, QueueError, QueueErrorKind},
+};
+
+/// Messages that are sent before confirms are heard again.
+const BATCH: usize = 256;
+
+/// How often the screen is drawn and a sample may be taken.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a load of a duration goes on, to send what was due and is late.
+const LATE: Duration = Duration::from_secs(5);
+
+/// How long the pool is looked at after the end, for the picture: until it has drained.
+const DRAINS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Header that an answer says in how a job ended.
+const OUTCOME: &str = "x-tidegate-outcome";
+
+/// A load on its way.
+pub(super) struct Course<'a> {
+    plan: &'a Plan,
+    outlet: &'a Outlet,
+    /// Where answers come, with verification.
+    answers: Option<Answers>,
+    watch: Option<&'a Watch>,
+    stop: Stop,
+    ids: Ids,
+    pace: Pace,
+    begun: Instant,
+    in_flight: FuturesUnordered<Tracked>,
+    tally: Tally,
+    ledger: Option<Ledger>,
+    samples: Samples,
+    tick: Interval,
+    /// When a confirm or an answer was last heard, or the first message after a silence sent.
+    heard: Instant,
+    /// Why it ended before its time.
+    ended: Option<Early>,
+}
+
+/// Why a load ends before its time.
+#[derive(Debug)]
+pub(super) enum Early {
+    /// The connection or its channel is lost.
+    Broken(QueueError),
+    /// Nothing is confirmed any more.
+    Silent {
+        /// Whether the broker says that it takes nothing.
+        is_blocked: bool,
+    },
+    /// Somebody wants it to.
+    Stopped,
+}
+
+/// What is counted.
+#[derive(Debug)]
+struct Tally {
+    published: u64,
+    confirmed: u64,
+    returned: u64,
+    refused: u64,
+    unconfirmed: u64,
+    confirm: Times,
+    done: Times,
+    last_confirm: Duration,
+    /// Since the last sample.
+    recent: Recent,
+}
+
+#[derive(Debug)]
+struct Recent {
+    since: Duration,
+    sent: u64,
+    confirm: Times,
+    done: Times,
+}
+
+/// When the next message is due.
+#[derive(Debug)]
+enum Pace {
+    /// By a schedule. `next` is the one that was taken from it.
+    Scheduled {
+        schedule: Schedule,
+        next: Option<Duration>,
+    },
+    /// As fast as the broker confirms: each is due when there is room for it.
+    Flat(Until),
+}
+
+/// A message in flight.
+struct Tracked {
+    number: u64,
+    due: Duration,
+    flight: OnItsWay,
+}
+
+impl Future for Tracked {
+    type Output = (u64, Duration, Fate);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (number, due) = (self.number, self.due);
+        let fate = self.flight.poll_unpin(context);
+        fate.map(|fate| (number, due, fate))
+    }
+}
+
+/// What a screen shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) elapsed: Duration,
+    pub(super) published: u64,
+    pub(super) confirmed: u64,
+    pub(super) in_flight: usize,
+    /// Of the last second or so.
+    pub(super) rate: f64,
+    /// Answered and still open, with verification.
+    pub(super) answered: Option<u64>,
+    pub(super) is_blocked: bool,
+}
+
+/// What woke the course.
+enum Woken {
+    Stop,
+    Tick,
+    Answer(Option<Box<Message>>),
+    Fate((u64, Duration, Fate)),
+    Due,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        outlet: &'a Outlet,
+        answers: Option<Answers>,
+        watch: Option<&'a Watch>,
+        stop: Stop,
+    ) -> Self {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = Instant::now();
+        Self {
+            ledger: answers.is_some().then(Ledger::default),
+            plan,
+            outlet,
+            answers,
+            watch,
+            stop,
+            ids: Ids::new(),
+            pace: Pace::new(plan),
+            begun: now,
+            in_flight: FuturesUnordered::new(),
+            tally: Tally::new(),
+            samples: Samples::new(),
+            tick,
+            heard: now,
+            ended: None,
+        }
+    }
+
+    /// The whole of it. `show` is called some times a second.
+    ///
+    /// # Errors
+    /// A message cannot be encoded.
+    pub(super) async fn run(&mut self, mut show: impl FnMut(Seen)) -> Result<(), QueueError> {
+        self.begun = Instant::now();
+        self.heard = self.begun;
+        let mut rates = Rates::default();
+        loop {
+            let is_sending = self.send_due()?;
+            if !is_sending && self.in_flight.is_empty() && !self.awaits_answers() {
+                break;
+            }
+            match self.woken(is_sending).await {
+                Woken::Stop => {
+                    // The second time nothing is waited for.
+                    if self.ended.is_some() {
+                        break;
+                    }
+                    self.ended = Some(Early::Stopped);
+                }
+                Woken::Tick => {
+                    let elapsed = self.begun.elapsed();
+                    self.sample(elapsed);
+                    show(self.seen(rates.note(elapsed, self.tally.confirmed)));
+                    if self.is_out_of_patience(is_sending) {
+                        break;
+                    }
+                }
+                Woken::Answer(Some(answer)) => self.note_answers(&answer),
+                Woken::Answer(None) => {
+                    self.answers = None;
+                    self.note_break(lost());
+                }
+                Woken::Fate(fate) => {
+                    self.note_fate(fate);
+                    // All that are there, before anything is sent.
+                    while let Some(Some(fate)) = self.in_flight.next().now_or_never() {
+                        self.note_fate(fate);
+                    }
+                }
+                Woken::Due => {}
+            }
+        }
+        self.write_off();
+        self.watch_drain(show).await;
+        Ok(())
+    }
+
+    /// Sends what is due and fits the window. Says whether anything is to be sent later.
+    fn send_due(&mut self) -> Result<bool, QueueError> {
+        if self.ended.is_some() {
+            return Ok(false);
+        }
+        for _ in 0..BATCH {
+            let elapsed = self.begun.elapsed();
+            let Some(due) = self
+                .pace
+                .due(elapsed, self.tally.published, self.plan.until)
+            else {
+                return Ok(false);
+            };
+            if due > elapsed || self.in_flight.len() >= self.plan.window {
+                break;
+            }
+            self.send(due)?;
+            self.pace.go_on();
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, due: Duration) -> Result<(), QueueError> {
+        let number = self.tally.published;
+        let id = self.ids.id(number);
+        let body = body(&id, self.plan.size);
+        let mut message = message(&self.plan.queue, id, body);
+        if self.ledger.is_some() {
+            let correlation = correlation(number, due);
+            message.properties.correlation_id = Some(correlation);
+            message.properties.reply_to = Some(Answers::ADDRESS.to_owned());
+        }
+        let flight = self.outlet.send(message)?;
+        if self.in_flight.is_empty() {
+            self.heard = Instant::now();
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.send();
+        }
+        self.tally.published += 1;
+        self.tally.recent.sent += 1;
+        self.in_flight.push(Tracked {
+            number,
+            due,
+            flight,
+        });
+        Ok(())
+    }
+
+    async fn woken(&mut self, is_sending: bool) -> Woken {
+        let has_room = self.in_flight.len() < self.plan.window;
+        let next = match is_sending && has_room {
+            true => self.pace.next().map(|due| self.begun + due),
+            false => None,
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.asked() => Woken::Stop,
+            _ = self.tick.tick() => Woken::Tick,
+            answer = next_answer(&mut self.answers) => Woken::Answer(answer.map(Box::new)),
+            Some(fate) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Fate(fate),
+            () = time::sleep_until(next.unwrap_or(self.begun)), if next.is_some() => Woken::Due,
+        }
+    }
+
+    /// Whether a message may yet be answered.
+    fn awaits_answers(&self) -> bool {
+        let open = self.ledger.as_ref().map_or(0, Ledger::open);
+        open > 0 && self.answers.is_some()
+    }
+
+    fn note_fate(&mut self, (number, due, fate): (u64, Duration, Fate)) {
+        let elapsed = self.begun.elapsed();
+        let tally = &mut self.tally;
+        match fate {
+            Fate::Confirmed => {
+                self.heard = Instant::now();
+                tally.confirmed += 1;
+                tally.last_confirm = elapsed;
+                let took = elapsed.saturating_sub(due);
+                tally.confirm.record(took);
+                tally.recent.confirm.record(took);
+            }
+            Fate::Returned { message_id } => {
+                self.heard = Instant::now();
+                tally.returned += 1;
+                // Which message it was that came back, rather than whose confirm this is.
+                let number = message_id.and_then(|id| self.ids.number(&id));
+                if let (Some(ledger), Some(number)) = (&mut self.ledger, number) {
+                    ledger.void(number);
+                }
+            }
+            Fate::Refused => {
+                self.heard = Instant::now();
+                tally.refused += 1;
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.void(number);
+                }
+            }
+            Fate::Unknown(error) => {
+                tally.refused += 1;
+                tally.unconfirmed += 1;
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.void(number);
+                }
+                self.note_break(error);
+            }
+        }
+    }
+
+    fn note_break(&mut self, error: QueueError) {
+        if !matches!(self.ended, Some(Early::Broken(_))) {
+            self.ended = Some(Early::Broken(error));
+        }
+    }
+
+    fn note_answers(&mut self, answer: &Message) {
+        self.note_answer(answer);
+        while let Some(Some(answer)) = next_answer(&mut self.answers).now_or_never() {
+            self.note_answer(&answer);
+        }
+    }
+
+    fn note_answer(&mut self, answer: &Message) {
+        let correlation = answer.properties.correlation_id.as_deref();
+        let Some((number, due)) = correlation.and_then(correlated) else {
+            return;
+        };
+        let outcome = answer.headers.get(OUTCOME);
+        let is_failure =
+            matches!(outcome, Some(HeaderValue::Text(text)) if text.as_ref() == b"failed");
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        match ledger.answer(number, is_failure) {
+            Entered::First => {
+                self.heard = Instant::now();
+                let took = self.begun.elapsed().saturating_sub(due);
+                self.tally.done.record(took);
+                self.tally.recent.done.record(took);
+            }
+            Entered::Again => self.heard = Instant::now(),
+            Entered::Stray => {}
+        }
+    }
+
+    /// Whether what is awaited has not come for too long.
+    fn is_out_of_patience(&mut self, is_sending: bool) -> bool {
+        let waits = !self.in_flight.is_empty();
+        let waits_for_answers = !is_sending && !waits && self.awaits_answers();
+        if !(waits || waits_for_answers) || self.heard.elapsed() < self.plan.patience {
+            return false;
+        }
+        // Answers that do not come are lost messages, which the report tells of.
+        if waits && self.ended.is_none() {
+            self.ended = Some(Early::Silent {
+                is_blocked: self.is_blocked(),
+            });
+        }
+        true
+    }
+
+    fn is_blocked(&self) -> bool {
+        match self.outlet {
+            Outlet::Broker(publisher) => publisher.is_blocked(),
+            Outlet::Memory(_) => false,
+        }
+    }
+
+    /// What is in flight at the end is not confirmed, and nobody waits for it any more.
+    fn write_off(&mut self) {
+        let left = std::mem::take(&mut self.in_flight);
+        for tracked in left {
+            self.tally.refused += 1;
+            self.tally.unconfirmed += 1;
+            if let Some(ledger) = &mut self.ledger {
+                ledger.void(tracked.number);
+            }
+        }
+    }
+
+    /// Looks on until the pool has drained, for a picture that ends where the tide does.
+    async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
+        let Some(watch) = self.watch else {
+            return;
+        };
+        let until = Instant::now() + DRAINS_WITHIN;
+        // Without answers, nothing says that the pool has begun.
+        while self.ended.is_none() && Instant::now() < until && watch.seen().is_at_work() {
+            tokio::select! {
+                () = self.stop.asked() => break,
+                _ = self.tick.tick() => {
+                    self.sample(self.begun.elapsed());
+                    show(self.seen(0.0));
+                }
+            }
+        }
+        self.sample_now(self.begun.elapsed());
+    }
+
+    fn sample(&mut self, elapsed: Duration) {
+        if elapsed.saturating_sub(self.tally.recent.since) >= self.samples.every() {
+            self.sample_now(elapsed);
+        }
+    }
+
+    fn sample_now(&mut self, elapsed: Duration) {
+        let Some(watch) = self.watch else {
+            return;
+        };
+        let seen = watch.seen();
+        let recent = &mut self.tally.recent;
+        self.samples.push(Sample {
+            at: elapsed.as_secs_f64(),
+            sent: std::mem::take(&mut recent.sent),
+            length: elapsed.saturating_sub(recent.since).as_secs_f64(),
+            ready: seen.ready,
+            workers: seen.workers,
+            confirm_ms: recent.confirm.ms_at(0.95),
+            done_ms: recent.done.ms_at(0.95),
+        });
+        recent.since = elapsed;
+        recent.confirm.clear();
+        recent.done.clear();
+    }
+
+    fn seen(&self, rate: f64) -> Seen {
+        Seen {
+            elapsed: self.begun.elapsed(),
+            published: self.tally.published,
+            confirmed: self.tally.confirmed,
+            in_flight: self.in_flight.len(),
+            rate,
+            answered: self.ledger.as_ref().map(Ledger::answered),
+            is_blocked: self.is_blocked(),
+        }
+    }
+
+    /// What it came to.
+    pub(super) fn report(&mut self) -> Report {
+        let tally = &self.tally;
+        let seconds = tally.last_confirm.as_secs_f64();
+        let rate = match seconds > 0.0 {
+            true => tally.confirmed as f64 / seconds,
+            false => 0.0,
+        };
+        let verified = self.ledger.as_ref().map(|ledger| Verified {
+            answered: ledger.answered(),
+            lost: ledger.open(),
+            repeated: ledger.repeated(),
+            done_ms: tally.done.percentiles(),
+            failed: ledger.failed(),
+        });
+        Report {
+            published: tally.published,
+            confirmed: tally.confirmed,
+            returned: tally.returned,
+            refused: tally.refused,
+            seconds: to_thousandths(seconds),
+            rate: to_thousandths(rate),
+            confirm_ms: tally.confirm.percentiles(),
+            verified,
+            unconfirmed: tally.unconfirmed,
+            unsent: self.pace.unsent(self.begun.elapsed(), self.ended.is_some()),
+        }
+    }
+
+    pub(super) fn samples(&self) -> &[Sample] {
+        self.samples.all()
+    }
+
+    /// Why it ended before its time, where it did.
+    pub(super) fn ended(self) -> Option<Early> {
+        self.ended
+    }
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            published: 0,
+            confirmed: 0,
+            returned: 0,
+            refused: 0,
+            unconfirmed: 0,
+            confirm: Times::new(),
+            done: Times::new(),
+            last_confirm: Duration::ZERO,
+            recent: Recent {
+                since: Duration::ZERO,
+                sent: 0,
+                confirm: Times::new(),
+                done: Times::new(),
+            },
+        }
+    }
+}
+
+impl Pace {
+    fn new(plan: &Plan) -> Self {
+        match plan.schedule() {
+            None => Self::Flat(plan.until),
+            Some(mut schedule) => {
+                let next = schedule.next();
+                Self::Scheduled { schedule, next }
+            }
+        }
+    }
+
+    /// When the next message is due, with so many sent; `None` where there is none.
+    fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
+        match self {
+            Self::Scheduled { next, .. } => match until {
+                Until::Time(end) if elapsed >= end + LATE => None,
+                _ => *next,
+            },
+            Self::Flat(until) => match *until {
+                Until::Count(count) => (sent < count).then_some(elapsed),
+                Until::Time(end) => (elapsed < end).then_some(elapsed),
+                Until::End => None,
+            },
+        }
+    }
+
+    /// When to look again, where the next message is known to be due later. At once, where messages have no time.
+    fn next(&self) -> Option<Duration> {
+        match self {
+            Self::Scheduled { next, .. } => *next,
+            Self::Flat(_) => Some(Duration::ZERO),
+        }
+    }
+
+    /// The message that was due is sent.
+    fn go_on(&mut self) {
+        if let Self::Scheduled { schedule, next } = self {
+            *next = schedule.next();
+        }
+    }
+
+    /// Messages that were due by now and were not sent.
+    fn unsent(&self, elapsed: Duration, ended_early: bool) -> u64 {
+        match self {
+            Self::Scheduled {
+                schedule,
+                next: Some(next),
+            } if *next <= elapsed && !ended_early => {
+                1 + schedule.clone().take_while(|due| *due <= elapsed).count() as u64
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Digits beyond say nothing.
+fn to_thousandths(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// Waits for ever where no answers come.
+async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
+    match answers {
+        Some(answers) => answers.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lost() -> QueueError {
+    QueueError::new(QueueErrorKind::Disconnected, "hear more answers")
+}
+
+/// What an answer is known by: the message's number, and when it was due in microseconds. So nothing need be kept of
+/// messages but whether they were answered.
+fn correlation(number: u64, due: Duration) -> String {
+    format!("{number}.{}", due.as_micros())
+}
+
+fn correlated(id: &str) -> Option<(u64, Duration)> {
+    let (number, due) = id.split_once('.')?;
+    Some((
+        number.parse().ok()?,
+        Duration::from_micros(due.parse().ok()?),
+    ))
+}
+
+/// The rate of the last second.
+#[derive(Debug, Default)]
+struct Rates(VecDeque<(Duration, u64)>);
+
+impl Rates {
+    fn note(&mut self, elapsed: Duration, confirmed: u64) -> f64 {
+        self.0.push_back((elapsed, confirmed));
+        let is_old =
+            |(at, _): &(Duration, u64)| elapsed.saturating_sub(*at) > Duration::from_secs(1);
+        while self.0.len() > 2 && self.0.front().is_some_and(is_old) {
+            self.0.pop_front();
+        }
+        let Some((at, before)) = self.0.front() else {
+            return 0.0;
+        };
+        let time = elapsed.saturating_sub(*at).as_secs_f64();
+        match time > 0.0 {
+            true => (confirmed - before) as f64 / time,
+            false => 0.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_which_message_it_is_to_and_when_that_was_due() {
+        let due = Duration::from_micros(1_234_567);
+        assert_eq!(correlated(&correlation(17, due)), Some((17, due)));
+        for other in ["", "17", "a.b", "17.", "-1.5"] {
+            assert_eq!(correlated(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The ledger: which messages were answered, how often, and so which were lost.
+//!
+//! Pure. One byte a message, so that a day's load fits.
+
+/// What is known of each message, by its number.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: Vec<Entry>,
+    answered: u64,
+    repeated: u64,
+    failed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// It is with the broker or on its way, and its answer is awaited.
+    Open,
+    /// The broker did not take it, so that no answer comes.
+    Void,
+    /// It was answered.
+    Answered,
+}
+
+/// What an answer is to the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Entered {
+    /// The first answer to this message.
+    First,
+    /// One more answer to this message.
+    Again,
+    /// An answer to no message of this load.
+    Stray,
+}
+
+impl Ledger {
+    /// Enters the next message, whose number is that of messages before it.
+    pub(super) fn send(&mut self) {
+        self.entries.push(Entry::Open);
+    }
+
+    /// Notes that the broker did not take a message.
+    pub(super) fn void(&mut self, number: u64) {
+        if let Some(entry) = self.entry(number)
+            && *entry == Entry::Open
+        {
+            *entry = Entry::Void;
+        }
+    }
+
+    /// Enters an answer, of a job that was done or that failed for good.
+    pub(super) fn answer(&mut self, number: u64, is_failure: bool) -> Entered {
+        let Some(entry) = self.entry(number) else {
+            return Entered::Stray;
+        };
+        let entered = match entry {
+            Entry::Answered => Entered::Again,
+            // That nobody heard of a confirm does not say that the message was not taken.
+            Entry::Open | Entry::Void => Entered::First,
+        };
+        *entry = Entry::Answered;
+        match entered {
+            Entered::First => {
+                self.answered += 1;
+                self.failed += u64::from(is_failure);
+            }
+            _ => self.repeated += 1,
+        }
+        entered
+    }
+
+    /// Messages that were answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Of those, the ones whose answer is that the job failed for good.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Answers beyond the first of their message.
+    pub(super) fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    /// Messages that the broker took, as far as is known, and that were not answered.
+    pub(super) fn open(&self) -> u64 {
+        let open = |entry: &&Entry| **entry == Entry::Open;
+        self.entries.iter().filter(open).count() as u64
+    }
+
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::try_from(number).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(messages: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        (0..messages).for_each(|_| ledger.send());
+        ledger
+    }
+
+    #[test]
+    fn a_message_is_lost_until_it_is_answered() {
+        let mut ledger = of(3);
+        assert_eq!(ledger.open(), 3);
+        assert_eq!(ledger.answer(1, false), Entered::First);
+        assert_eq!(ledger.answer(0, true), Entered::First);
+        assert_eq!((ledger.answered(), ledger.failed()), (2, 1));
+        assert_eq!((ledger.open(), ledger.repeated()), (1, 0));
+    }
+
+    #[test]
+    fn a_second_answer_stands_for_no_other_message() {
+        let mut ledger = of(2);
+        assert_eq!(ledger.answer(0, false), Entered::First);
+        assert_eq!(ledger.answer(0, true), Entered::Again);
+        assert_eq!(ledger.answer(0, false), Entered::Again);
+        assert_eq!((ledger.answered(), ledger.failed()), (1, 0));
+        assert_eq!((ledger.open(), ledger.repeated()), (1, 2));
+    }
+
+    #[test]
+    fn what_the_broker_did_not_take_is_not_lost() {
+        let mut ledger = of(2);
+        ledger.void(1);
+        assert_eq!(ledger.open(), 1);
+        // It did take it, and only the confirm was lost.
+        assert_eq!(ledger.answer(1, false), Entered::First);
+        ledger.void(1);
+        assert_eq!((ledger.answered(), ledger.open()), (1, 1));
+    }
+
+    #[test]
+    fn an_answer_to_nothing_counts_for_nothing() {
+        let mut ledger = of(1);
+        for stray in [1, u64::MAX] {
+            assert_eq!(ledger.answer(stray, false), Entered::Stray);
+            ledger.void(stray);
+        }
+        assert_eq!((ledger.answered(), ledger.repeated()), (0, 0));
+        assert_eq!(ledger.open(), 1);
+    }
+}

@@ -1,0 +1,256 @@
+//! The publisher: messages of a run and where they go. What `load`, `publish` and the demo send goes through here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either},
+    stream::FuturesUnordered,
+};
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use tidegate::{
+    adapters::{
+        amqp::bulk::{BulkPublisher, Fate, InFlight},
+        memory::MemoryBroker,
+    },
+    decide::QueueName,
+    queue::{HeaderValue, Headers, Outgoing, Properties, QueueDriver, QueueError, QueueErrorKind},
+};
+
+/// When a message was sent, in milliseconds since the epoch. RabbitMQ's own name for it.
+const SENT_AT: &str = "timestamp_in_ms";
+
+/// Longest silence of a broker that has messages to confirm. A quorum queue confirms once most of its nodes have written.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a body is filled up with.
+const FILLER: u8 = b'.';
+
+/// Gives the messages of a run their ids.
+///
+/// An id is a number of 19 digits: the nanosecond in which the run began, and one more for each message. So ids rise within
+/// a run, and no two runs share one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ids {
+    first: u64,
+}
+
+impl Ids {
+    /// Those of a run that begins now.
+    pub(crate) fn new() -> Self {
+        let now = Timestamp::now().as_nanosecond();
+        Self {
+            first: u64::try_from(now).unwrap_or_default(),
+        }
+    }
+
+    /// The id of the message that so many are before.
+    pub(crate) fn id(self, number: u64) -> String {
+        format!("{:019}", self.first.saturating_add(number))
+    }
+
+    /// How many messages are before the one of this id, where it is of this run.
+    pub(crate) fn number(self, id: &str) -> Option<u64> {
+        id.parse::<u64>().ok()?.checked_sub(self.first)
+    }
+}
+
+/// A message to a queue: persistent, with its id, and with the time at which it is sent.
+pub(crate) fn message(queue: &QueueName, id: String, body: impl Into<Bytes>) -> Outgoing {
+    let now = Timestamp::now();
+    let sent_at = HeaderValue::I64(now.as_millisecond());
+    Outgoing {
+        routing_key: queue.as_str().to_owned(),
+        properties: Properties {
+            message_id: Some(id),
+            timestamp: u64::try_from(now.as_second()).ok(),
+            delivery_mode: Some(2),
+            ..Properties::default()
+        },
+        headers: Headers::from([(SENT_AT.to_owned(), sent_at)]),
+        body: body.into(),
+        ..Outgoing::default()
+    }
+}
+
+/// A body of so many bytes: the id on a line of its own, filled up with dots.
+pub(crate) fn body(id: &str, size: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(size);
+    body.extend_from_slice(id.as_bytes());
+    body.push(b'\n');
+    body.resize(size, FILLER);
+    // A reader of lines ends with one.
+    if size > id.len() + 1 {
+        body[size - 1] = b'\n';
+    }
+    body
+}
+
+/// Where messages go.
+#[derive(Debug)]
+pub(crate) enum Outlet {
+    /// A broker.
+    Broker(Box<BulkPublisher>),
+    /// A queue in memory.
+    Memory(MemoryBroker),
+}
+
+/// A message on its way to an outlet.
+pub(crate) type OnItsWay = Either<InFlight, BoxFuture<'static, Fate>>;
+
+impl Outlet {
+    /// Sends a message, behind those that were sent before.
+    ///
+    /// # Errors
+    /// The message cannot be encoded.
+    pub(crate) fn send(&self, message: Outgoing) -> Result<OnItsWay, QueueError> {
+        match self {
+            Self::Broker(publisher) => publisher.send(&message).map(Either::Left),
+            Self::Memory(broker) => {
+                let broker = broker.clone();
+                let publish = async move {
+                    let message_id = message.properties.message_id.clone();
+                    match broker.publish(message).await {
+                        Ok(()) => Fate::Confirmed,
+                        Err(error) if error.kind == QueueErrorKind::Unroutable => {
+                            Fate::Returned { message_id }
+                        }
+                        Err(error) => Fate::Unknown(error),
+                    }
+                };
+                Ok(Either::Right(publish.boxed()))
+            }
+        }
+    }
+
+    /// Sends messages, with so many in flight at most, until the broker has all of them.
+    ///
+    /// # Errors
+    /// One of them did not arrive, or nothing was confirmed for 30 s. Those behind it may not be sent.
+    pub(crate) async fn send_all(
+        &self,
+        messages: impl IntoIterator<Item = Outgoing>,
+        window: usize,
+    ) -> Result<(), QueueError> {
+        let mut in_flight = FuturesUnordered::new();
+        for message in messages {
+            if in_flight.len() >= window {
+                next_arrived(&mut in_flight).await?;
+            }
+            in_flight.push(self.send(message)?);
+        }
+        while !in_flight.is_empty() {
+            next_arrived(&mut in_flight).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the connection, where there is one.
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Broker(publisher) => publisher.close().await,
+            Self::Memory(_) => {}
+        }
+    }
+}
+
+/// Waits for one of them, of which there are some.
+async fn next_arrived(in_flight: &mut FuturesUnordered<OnItsWay>) -> Result<(), QueueError> {
+    match timeout(CONFIRM_TIMEOUT, in_flight.next()).await {
+        Ok(Some(fate)) => arrived(fate),
+        Ok(None) => Ok(()),
+        Err(_) => Err(QueueError::new(
+            QueueErrorKind::Timeout,
+            format!("publish: no confirm within {} s", CONFIRM_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// # Errors
+/// The message did not arrive.
+fn arrived(fate: Fate) -> Result<(), QueueError> {
+    let failed = |kind, why: &str| Err(QueueError::new(kind, format!("publish: {why}")));
+    match fate {
+        Fate::Confirmed => Ok(()),
+        Fate::Returned { .. } => failed(QueueErrorKind::Unroutable, "no queue takes it"),
+        Fate::Refused => failed(QueueErrorKind::Refused, "the broker refused it"),
+        Fate::Unknown(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate::queue::QueueKind;
+
+    use super::*;
+
+    #[test]
+    fn ids_rise_and_are_known_again() {
+        let ids = Ids::new();
+        let all: Vec<String> = [0, 1, 9, 10, 1_000_000]
+            .into_iter()
+            .map(|n| ids.id(n))
+            .collect();
+        assert!(all.is_sorted(), "{all:?}");
+        assert!(all.iter().all(|id| id.len() == 19), "{all:?}");
+        assert_eq!(ids.number(&all[4]), Some(1_000_000));
+        // Of another run, or of nobody's.
+        assert_eq!(ids.number("1"), None);
+        assert_eq!(ids.number("job-1"), None);
+    }
+
+    #[test]
+    fn a_body_has_the_size_that_is_asked_for() {
+        for (size, expected) in [
+            (0, ""),
+            (2, "17"),
+            (4, "1700"),
+            (5, "1700\n"),
+            (6, "1700\n\n"),
+            (9, "1700\n...\n"),
+        ] {
+            let made = body("1700", size);
+            assert_eq!(String::from_utf8_lossy(&made), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_message_carries_its_id_and_when_it_was_sent() {
+        let message = message(&"work".into(), "17".to_owned(), "body");
+        assert_eq!(message.properties.message_id.as_deref(), Some("17"));
+        assert_eq!(message.properties.delivery_mode, Some(2));
+        let Some(HeaderValue::I64(sent_at)) = message.headers.get(SENT_AT) else {
+            panic!("{:?}", message.headers);
+        };
+        assert!(*sent_at > 1_700_000_000_000, "{sent_at}");
+    }
+
+    #[tokio::test]
+    async fn sends_to_a_queue_in_memory_and_tells_of_one_that_is_not_there() {
+        let broker = MemoryBroker::new();
+        broker.declare_queue("work", QueueKind::Classic);
+        let outlet = Outlet::Memory(broker.clone());
+        let to = |queue: &str| {
+            let queue = QueueName::from(queue);
+            (0..10).map(move |n| message(&queue, n.to_string(), "body"))
+        };
+        outlet.send_all(to("work"), 3).await.unwrap();
+        assert_eq!(broker.ready("work"), Some(10));
+        let error = outlet.send_all(to("nowhere"), 3).await.unwrap_err();
+        assert_eq!(error.kind, QueueErrorKind::Unroutable, "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_on_a_broker_that_confirms_nothing() {
+        let broker = MemoryBroker::new();
+        broker.declare_queue("work", QueueKind::Classic);
+        broker.set_confirms_held(true);
+        let outlet = Outlet::Memory(broker);
+        let message = message(&"work".into(), "17".to_owned(), "body");
+        let error = outlet.send_all([message], 3).await.unwrap_err();
+        assert_eq!(error.kind, QueueErrorKind::Timeout, "{error}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Samples: what a load looked like over time.
+//!
+//! Pure. However long a load is, there are never more than [`MOST`]: two neighbours then become one.
+
+use std::time::Duration;
+
+/// Most samples that are kept. More than a plot has room for.
+const MOST: usize = 1200;
+
+/// Shortest time between two samples.
+const SHORTEST: Duration = Duration::from_millis(250);
+
+/// A span of time in a load.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Sample {
+    /// Seconds from the beginning to the end of the span.
+    pub(super) at: f64,
+    /// Messages that were sent in it.
+    pub(super) sent: u64,
+    /// How long it is, in seconds.
+    pub(super) length: f64,
+    /// Messages ready in the queue, at most.
+    pub(super) ready: Option<u64>,
+    /// Workers of the pool, at most.
+    pub(super) workers: Option<u32>,
+    /// The 95th percentile of its confirms and of its answers, in milliseconds.
+    pub(super) confirm_ms: Option<f64>,
+    pub(super) done_ms: Option<f64>,
+}
+
+impl Sample {
+    /// The two as one. Its latencies are the worse ones: a percentile of both is not to be had of two.
+    fn merged(self, next: Self) -> Self {
+        Self {
+            at: next.at,
+            sent: self.sent + next.sent,
+            length: self.length + next.length,
+            ready: self.ready.max(next.ready),
+            workers: self.workers.max(next.workers),
+            confirm_ms: worse(self.confirm_ms, next.confirm_ms),
+            done_ms: worse(self.done_ms, next.done_ms),
+        }
+    }
+}
+
+fn worse(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// All samples of a load.
+#[derive(Debug)]
+pub(super) struct Samples {
+    samples: Vec<Sample>,
+    every: Duration,
+}
+
+impl Samples {
+    pub(super) fn new() -> Self {
+        Self {
+            samples: Vec::new(),
+            every: SHORTEST,
+        }
+    }
+
+    /// Time between two samples, from now on.
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
+    pub(super) fn push(&mut self, sample: Sample) {
+        self.samples.push(sample);
+        if self.samples.len() >= MOST {
+            let pairs = self.samples.chunks(2);
+            let merged = pairs.map(|pair| match pair {
+                [one, next] => one.merged(*next),
+                rest => rest[0],
+            });
+            self.samples = merged.collect();
+            self.every *= 2;
+        }
+    }
+
+    pub(super) fn all(&self) -> &[Sample] {
+        &self.samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_load_has_fewer_samples_of_longer_spans() {
+        let mut samples = Samples::new();
+        for n in 0..10_000_u32 {
+            samples.push(Sample {
+                at: f64::from(n + 1),
+                sent: 3,
+                length: 1.0,
+                ready: Some(n.into()),
+                ..Sample::default()
+            });
+        }
+        let all = samples.all();
+        assert!(all.len() < MOST, "{}", all.len());
+        assert!(samples.every() > SHORTEST);
+        assert_eq!(all.iter().map(|sample| sample.sent).sum::<u64>(), 30_000);
+        let length: f64 = all.iter().map(|sample| sample.length).sum();
+        assert!((length - 10_000.0).abs() < 1e-6, "{length}");
+        assert_eq!(all.last().unwrap().ready, Some(9_999));
+        assert!(all.is_sorted_by(|one, next| one.at < next.at));
+    }
+
+    #[test]
+    fn two_spans_as_one_have_the_worse_latency_of_the_two() {
+        let one = Sample {
+            confirm_ms: Some(4.0),
+            ..Sample::default()
+        };
+        let next = Sample {
+            confirm_ms: Some(2.0),
+            done_ms: Some(9.0),
+            ..Sample::default()
+        };
+        let merged = one.merged(next);
+        assert_eq!((merged.confirm_ms, merged.done_ms), (Some(4.0), Some(9.0)));
+    }
+}

@@ -1,0 +1,317 @@
+//! Publishing in bulk: one channel of one connection, with many messages in flight, each of them confirmed. And a second
+//! connection that looks at a queue meanwhile, for the first may be full of messages or blocked.
+//!
+//! For a load generator, not for a pool. A pool must know which message was returned, and asks for one confirm at a time
+//! on each channel. Here the message's id says which one it was. A connection that is lost stays lost: what was in flight
+//! on it ends with an error, and whoever sends it decides.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use lapin::{
+    Channel, Confirmation, Connection,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    },
+    types::FieldTable,
+};
+use tokio::time;
+
+use super::{
+    address::{Address, Plug},
+    convert::{message, short, to_lapin},
+    error::{classify, rpc},
+    pool::RPC_TIMEOUT,
+};
+use crate::{
+    config::BrokerSettings,
+    decide::QueueName,
+    queue::{Message, NoRoute, Outgoing, QueueDepth, QueueError},
+};
+
+/// The broker's own queue for answers to the channel that consumes it.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// Time for a connection to say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A publisher with many messages in flight.
+///
+/// **On drop** its connection is cut, and what is in flight ends with an error.
+pub struct BulkPublisher {
+    connection: Wired,
+    channel: Channel,
+}
+
+/// What became of a message that was sent.
+#[derive(Debug)]
+pub enum Fate {
+    /// The broker has it.
+    Confirmed,
+    /// No queue takes it.
+    Returned {
+        /// The id of the message that came back, which need not be the one whose confirm this is.
+        message_id: Option<String>,
+    },
+    /// The broker refused it.
+    Refused,
+    /// Nobody knows: the channel or the connection ended first.
+    Unknown(QueueError),
+}
+
+/// A message in flight: completes with what became of it. **On drop** nobody hears of it; it is sent all the same.
+#[must_use = "the message is sent, and what became of it is lost"]
+pub struct InFlight(Flight);
+
+enum Flight {
+    Over(Option<Fate>),
+    On(BoxFuture<'static, Fate>),
+}
+
+/// Answers to the messages of a [`BulkPublisher`], by direct reply-to.
+pub struct Answers(lapin::Consumer);
+
+/// A connection that asks how deep a queue is.
+pub struct DepthProbe {
+    connection: Wired,
+    channel: Option<Channel>,
+    queue: QueueName,
+}
+
+/// A connection, and how to cut it.
+struct Wired {
+    connection: Connection,
+    plug: Plug,
+}
+
+impl BulkPublisher {
+    /// Connects, once, under the name `tidegate ROLE`.
+    ///
+    /// # Errors
+    /// The URL cannot be read, or the broker cannot be reached or does not let us in.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn connect(settings: &BrokerSettings, role: &str) -> Result<Self, QueueError> {
+        let connection = Wired::connect(settings, role).await?;
+        let open = async {
+            let channel = connection.connection.create_channel().await?;
+            let confirms = ConfirmSelectOptions::default();
+            channel.confirm_select(confirms).await?;
+            Ok(channel)
+        };
+        let channel = rpc("open a channel to publish on", RPC_TIMEOUT, open).await?;
+        Ok(Self {
+            connection,
+            channel,
+        })
+    }
+
+    /// Begins to listen for answers. From then on a message whose `reply_to` is [`Answers::ADDRESS`] is answered here.
+    /// Once for each publisher: the broker knows one listener a channel.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    pub async fn answers(&self) -> Result<Answers, QueueError> {
+        // The broker has it so: it keeps nothing of an answer.
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consume = self.channel.basic_consume(
+            DIRECT_REPLY_TO.into(),
+            "".into(),
+            options,
+            FieldTable::default(),
+        );
+        let consumer = rpc("listen for answers", RPC_TIMEOUT, consume).await?;
+        Ok(Answers(consumer))
+    }
+
+    /// Sends a message. It is on its way when this returns, behind those that were sent before.
+    ///
+    /// # Errors
+    /// The message cannot be encoded.
+    pub fn send(&self, message: &Outgoing) -> Result<InFlight, QueueError> {
+        let exchange = short("name of an exchange", &message.exchange)?;
+        let routing_key = short("routing key", &message.routing_key)?;
+        let properties = to_lapin(&message.properties, &message.headers)?;
+        let options = BasicPublishOptions {
+            mandatory: message.no_route == NoRoute::Fail,
+            immediate: false,
+        };
+        let (channel, body) = (self.channel.clone(), message.body.clone());
+        let mut flight = async move {
+            let publish = channel.basic_publish(exchange, routing_key, options, &body, properties);
+            match publish.await {
+                Ok(confirm) => drop_body(body, confirm).await,
+                Err(error) => Fate::Unknown(classify("publish", error)),
+            }
+        }
+        .boxed();
+        // lapin takes its number and queues its frames when it is first polled. So messages are in the order in which they
+        // are sent, whatever order they are waited for in.
+        let first = flight
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        Ok(InFlight(match first {
+            Poll::Ready(fate) => Flight::Over(Some(fate)),
+            Poll::Pending => Flight::On(flight),
+        }))
+    }
+
+    /// Whether the broker takes no messages at the moment, and so sends no confirms: an alarm of memory or disk.
+    pub fn is_blocked(&self) -> bool {
+        self.connection.connection.status().blocked()
+    }
+
+    /// Whether the connection and its channel are there.
+    pub fn is_up(&self) -> bool {
+        self.connection.is_up() && self.channel.status().connected()
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+/// Waits for a confirm without the message's body, which is on its way.
+async fn drop_body(body: bytes::Bytes, confirm: lapin::PublisherConfirm) -> Fate {
+    drop(body);
+    match confirm.await {
+        Ok(Confirmation::Ack(None)) => Fate::Confirmed,
+        Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Fate::Refused,
+        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+            let id = returned.delivery.properties.message_id();
+            Fate::Returned {
+                message_id: id.as_ref().map(|id| id.as_str().to_owned()),
+            }
+        }
+        Err(error) => Fate::Unknown(classify("hear of a message", error)),
+    }
+}
+
+impl Future for InFlight {
+    type Output = Fate;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Fate> {
+        match &mut self.0 {
+            Flight::Over(fate) => Poll::Ready(fate.take().expect("it is polled until it is ready")),
+            Flight::On(flight) => flight.as_mut().poll(context),
+        }
+    }
+}
+
+impl Answers {
+    /// What a message's `reply_to` is, so that its answer comes here.
+    pub const ADDRESS: &str = DIRECT_REPLY_TO;
+
+    /// The next answer. `None` once no more can come.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<Message> {
+        Some(message(self.0.next().await?.ok()?))
+    }
+}
+
+impl DepthProbe {
+    /// Connects, once, under the name `tidegate ROLE`.
+    ///
+    /// # Errors
+    /// As for [`BulkPublisher::connect`].
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn connect(
+        settings: &BrokerSettings,
+        role: &str,
+        queue: QueueName,
+    ) -> Result<Self, QueueError> {
+        Ok(Self {
+            connection: Wired::connect(settings, role).await?,
+            channel: None,
+            queue,
+        })
+    }
+
+    /// How deep the queue is.
+    ///
+    /// # Errors
+    /// There is no such queue, or the broker does not answer.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn look(&mut self) -> Result<QueueDepth, QueueError> {
+        let operation = format!("look at the queue {}", self.queue);
+        let channel = match self.channel.take().filter(|it| it.status().connected()) {
+            Some(channel) => channel,
+            None => {
+                let open = self.connection.connection.create_channel();
+                rpc(&operation, RPC_TIMEOUT, open).await?
+            }
+        };
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = short("name of a queue", self.queue.as_str())?;
+        let declare = channel.queue_declare(name, options, FieldTable::default());
+        let answer = rpc(&operation, RPC_TIMEOUT, declare).await?;
+        let depth = QueueDepth {
+            ready: answer.message_count().into(),
+            consumers: answer.consumer_count(),
+        };
+        self.channel = Some(channel);
+        Ok(depth)
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+impl Wired {
+    async fn connect(settings: &BrokerSettings, role: &str) -> Result<Self, QueueError> {
+        let address = Arc::new(Address::new(settings)?);
+        let (connection, plug) = address.connect(role).await?;
+        Ok(Self { connection, plug })
+    }
+
+    fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    async fn close(self) {
+        // On a blocked connection lapin writes nothing, goodbye included.
+        if self.is_up() && !self.connection.status().blocked() {
+            let close = self.connection.close(200, "OK".into());
+            let _ = time::timeout(CLOSE_TIMEOUT, close).await;
+        }
+    }
+}
+
+impl Drop for Wired {
+    fn drop(&mut self) {
+        self.plug.pull();
+    }
+}
+
+macro_rules! opaque {
+    ($($name:ident),+) => { $(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )+ };
+}
+opaque!(BulkPublisher, InFlight, Answers, DepthProbe);

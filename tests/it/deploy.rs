@@ -1,0 +1,89 @@
+//! What `deploy/` has for Prometheus and Grafana, held against the metrics that the code declares.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use serde_json::Value;
+
+fn root(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every word of a text that looks like the name of a metric of ours.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_word(c))
+        .filter(|word| word.starts_with("tidegate_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The names that the code gives its metrics. They are constants, each a whole literal.
+fn declared() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for source in [
+        "src/run/metrics.rs",
+        "crates/daemon/src/reloads.rs",
+        "crates/daemon/src/telemetry/prometheus.rs",
+    ] {
+        let text = read(source);
+        let constants = text
+            .lines()
+            .filter(|line| line.trim_start().contains("const "));
+        constants.for_each(|line| names.extend(metrics(line)));
+    }
+    assert!(names.contains("tidegate_workers"), "{names:?}");
+    names
+}
+
+/// Those of a text that the code does not have. A histogram is exported as several series.
+fn unknown(text: &str) -> Vec<String> {
+    let declared = declared();
+    let base = |name: &String| -> String {
+        let series = ["_bucket", "_sum", "_count"];
+        let base = series.iter().find_map(|suffix| name.strip_suffix(suffix));
+        base.filter(|base| declared.contains(*base))
+            .unwrap_or(name)
+            .to_owned()
+    };
+    let used = metrics(text);
+    assert!(!used.is_empty(), "no metric is named in:\n{text}");
+    used.into_iter()
+        .filter(|name| !declared.contains(&base(name)))
+        .collect()
+}
+
+#[test]
+fn every_alert_is_about_metrics_that_there_are() {
+    for file in ["alerts.yml", "alerts_test.yml"] {
+        let text = read(&format!("deploy/prometheus/{file}"));
+        assert_eq!(unknown(&text), Vec::<String>::new(), "{file}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() {
+    let text = read("deploy/grafana/dashboards/tidegate.json");
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{title}");
+        for target in targets {
+            let expr = target["expr"].as_str().unwrap();
+            assert_eq!(unknown(expr), Vec::<String>::new(), "{title}: {expr}");
+        }
+        // The data source that is provisioned.
+        assert_eq!(panel["datasource"]["uid"], "prometheus", "{title}");
+    }
+    let provisioned = read("deploy/grafana/provisioning/datasources/prometheus.yml");
+    assert!(provisioned.contains("uid: prometheus\n"), "{provisioned}");
+}

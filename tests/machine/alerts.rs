@@ -1,0 +1,35 @@
+//! The alert rules, tried by Prometheus' own tool.
+
+use std::process::Command;
+
+use crate::needs::Need;
+
+trials! {
+    plain(Need::Program("promtool")): [
+        alerts_are_raised_by_what_they_are_for_and_by_nothing_else,
+        prometheus_takes_its_configuration,
+    ],
+}
+
+fn promtool(args: &[&str]) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus");
+    let output = Command::new("promtool")
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{args:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn alerts_are_raised_by_what_they_are_for_and_by_nothing_else() {
+    promtool(&["test", "rules", "alerts_test.yml"]);
+}
+
+fn prometheus_takes_its_configuration() {
+    promtool(&["check", "config", "prometheus.yml"]);
+}
