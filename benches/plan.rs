@@ -42,6 +42,7 @@ fn benches(c: &mut Criterion) {
     }
     let rules = Rules {
         policy: Policy::backlog(1).max(u32::MAX),
+        own: None,
         scaling: Scaling::default(),
         drain_after: DrainAfter::default(),
         keep_warm: 0,
@@ -54,6 +55,7 @@ fn benches(c: &mut Criterion) {
             now += 1;
             let observation = Observation {
                 at: Moment::after_start(Duration::from_millis(now)),
+                wall: None,
                 probe: Probe::Answered {
                     ready: 20_000,
                     consumers: 100_000,
@@ -62,6 +64,8 @@ fn benches(c: &mut Criterion) {
                 held: 33_334,
                 holders: 33_334,
                 last_taken: None,
+                gone: 0,
+                oldest: None,
                 intake: Intake::Open,
             };
             reconciler.reconcile(black_box(&observation), &census)

@@ -16,7 +16,7 @@ use crate::{
         Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
         ReplySettings, RetrySettings, TlsSettings,
     },
-    decide::{Policy, PoolName, QueueName, Scaling},
+    decide::{PolicyChoice, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, Supervisor, SupervisorError},
     runner::{BoxError, Job, Outcome, RunnerManager},
@@ -137,9 +137,13 @@ impl Pool {
         self
     }
 
-    /// How many workers a demand deserves.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.settings.policy = policy;
+    /// How many workers a demand deserves: a [`Policy`](crate::Policy), or an [`OwnPolicy`](crate::decide::OwnPolicy) around a
+    /// [`ScalingPolicy`](crate::decide::ScalingPolicy) of yours.
+    pub fn policy(mut self, policy: impl Into<PolicyChoice>) -> Self {
+        (self.settings.policy, self.settings.own_policy) = match policy.into() {
+            PolicyChoice::Own(own) => (own.bounds().clone(), Some(own)),
+            PolicyChoice::Kind(policy) => (policy, None),
+        };
         self
     }
 

@@ -599,7 +599,7 @@ pub use self::{
         Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
         RetrySettings, Rlimits, TlsSettings,
     },
-    decide::{BreakerRules, Policy, Scaling},
+    decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{
         DrainError, DrainReport, FlushMode, PoolStatus, Readiness, RunError, StopReport,
         Supervisor, SupervisorError,

@@ -55,6 +55,8 @@ mod hooked;
 mod orders;
 #[path = "scenarios/panics.rs"]
 mod panics;
+#[path = "scenarios/policies.rs"]
+mod policies;
 #[path = "scenarios/preparing.rs"]
 mod preparing;
 #[path = "scenarios/queues.rs"]

@@ -28,7 +28,7 @@ mod url;
 mod tests;
 
 pub use self::{
-    arguments::LOWEST_DELIVERY_LIMIT,
+    arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
     by_hand::{
         ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
         policy_toml,

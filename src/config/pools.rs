@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    arguments::{declaration, warn_of_lost_dead_letters},
+    arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::Inputs,
@@ -124,7 +124,11 @@ fn pool(
         default.ack_deadline,
     );
     let (reply, reply_allow) = reply(&mut table);
-    let (arguments, bindings) = declaration(&mut table, &declare);
+    let Declaration {
+        arguments,
+        bindings,
+        delivery_limit,
+    } = declaration(&mut table, &declare);
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let policy_origins = origins(&table);
@@ -156,6 +160,7 @@ fn pool(
         refuse_outliving_jobs(&mut table, &job, &ack_deadline);
         warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     }
+    warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
         &mut table,
@@ -182,6 +187,7 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        own_policy: None,
         policy_origins,
         retry,
         reply,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use super::{Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
-    decide::{Policy, PoolName, QueueName, Scaling},
+    decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling},
     runners::RunnerSettings,
 };
 use tidegate_core::settings::ReplySettings;
@@ -136,9 +136,11 @@ pub struct PoolSettings {
     pub ack_deadline: Duration,
     /// How many workers a demand deserves.
     pub policy: Policy,
+    /// The policy that is asked in place of it, within its bounds: a program's own.
+    pub own_policy: Option<OwnPolicy>,
     /// How fast the number may move.
     pub scaling: Scaling,
-    /// Which keys of the two were given, and where. Empty for a pool that a program made.
+    /// Which keys of `policy` and `scaling` were given, and where. Empty for a pool that a program made.
     pub policy_origins: Origins,
     /// What becomes of jobs that fail.
     pub retry: RetrySettings,
@@ -165,9 +167,24 @@ impl PoolSettings {
             ack_deadline: Duration::from_secs(30 * 60),
             policy: Policy::default(),
             scaling: Scaling::default(),
+            own_policy: None,
             policy_origins: Origins::new(),
             retry: RetrySettings::default(),
             reply: ReplySettings::default(),
+        }
+    }
+}
+
+/// What decides the size of a pool with these settings.
+impl From<&PoolSettings> for Rules {
+    fn from(settings: &PoolSettings) -> Self {
+        Self {
+            policy: settings.policy.clone(),
+            own: settings.own_policy.clone(),
+            scaling: settings.scaling,
+            drain_after: settings.drain_after,
+            keep_warm: settings.keep_warm,
+            preempt: settings.preempt,
         }
     }
 }

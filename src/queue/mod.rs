@@ -87,10 +87,11 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError>;
 
-    /// Opens a consumer with a channel of its own. Returns once the broker has confirmed it.
+    /// Opens a consumer, whose end and whose deliveries are its own, even where it shares a channel with others. Returns once
+    /// the broker has confirmed it.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: a channel that was being opened is closed.
+    /// Cancel-safe: a consumer that was being opened is cancelled.
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Begins to look through a queue from its head. A missing queue shows when the first message is asked for.
@@ -150,7 +151,7 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
 
 /// An open consumer: a stream of deliveries.
 ///
-/// **On drop** the consumer's channel is closed without waiting, and what it had buffered goes back.
+/// **On drop** the consumer is cancelled without waiting, and what it had buffered or handed out unsettled goes back.
 #[async_trait]
 pub trait Consumer: Send {
     /// The next delivery. `None` is the end: after [`cancel`](Self::cancel) the expected one, otherwise the
@@ -162,7 +163,7 @@ pub trait Consumer: Send {
     /// then still come from [`poll_next`](Self::poll_next), and then `None`.
     async fn cancel(&mut self) -> Result<(), QueueError>;
 
-    /// Closes the channel, after everything was settled.
+    /// Ends the consumer, after everything was settled. What was not goes back.
     async fn close(self: Box<Self>);
 }
 

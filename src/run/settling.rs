@@ -169,7 +169,7 @@ impl Prepared {
                     job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
-                    "settlement lost: the channel is gone, so the broker delivers the message again, within its delivery limit"
+                    "settlement lost: the channel is gone, so the broker delivers the message again"
                 );
                 match self.settlement {
                     Settlement::Retry
@@ -630,7 +630,7 @@ mod tests {
             QueueError::new(QueueErrorKind::Mismatch, "declare the queue q").with_source(error);
         let said = chain(&error);
         assert!(
-            said.starts_with("declare the queue q: protocol error: "),
+            said.starts_with("failed to declare the queue q: protocol error: "),
             "{said}"
         );
         assert_eq!(said.matches("inequivalent arg").count(), 1, "{said}");
@@ -639,6 +639,6 @@ mod tests {
     #[test]
     fn a_cause_that_is_not_quoted_is_said() {
         let error = QueueError::new(QueueErrorKind::Other, "publish").with_source("no");
-        assert_eq!(chain(&error), "publish: no");
+        assert_eq!(chain(&error), "failed to publish: no");
     }
 }

@@ -32,7 +32,7 @@ use super::{
     running::Running,
     settling::chain,
     status::{JobTotals, ReplyTotals},
-    steering::Clock,
+    steering::{Clock, OrderBook},
 };
 use crate::{
     config::PoolSettings,
@@ -108,10 +108,7 @@ pub(crate) struct Shared {
     /// Written by the pool after each reconcile, read by whoever asks.
     view: Mutex<View>,
     /// What the operator wants. Written by the pool, read by whoever asks.
-    orders: Mutex<Orders>,
-    pub(crate) clock: Clock,
-    /// See [`Common::order_changes`].
-    order_changes: watch::Sender<u64>,
+    pub(super) book: OrderBook,
     /// When the last delivery was taken, in microseconds since the epoch, plus one; 0 for never. Written by
     /// workers, read by the pool.
     last_taken: AtomicU64,
@@ -185,6 +182,17 @@ impl Totals {
         }
     }
 
+    /// Jobs that left the queue: done, put off, or dead-lettered.
+    pub(crate) fn gone(&self) -> u64 {
+        let JobTotals {
+            done,
+            retried,
+            dead,
+            ..
+        } = self.snapshot();
+        done + retried + dead
+    }
+
     pub(crate) fn replies(&self) -> ReplyTotals {
         let of = |outcome: ReplyOutcome| self.replies[outcome as usize].load(Ordering::Relaxed);
         ReplyTotals {
@@ -226,9 +234,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(settings)),
             workers: Mutex::default(),
             view: Mutex::default(),
-            orders: Mutex::new(orders),
-            clock: common.clock.clone(),
-            order_changes: common.order_changes.clone(),
+            book: OrderBook::new(common, orders),
             last_taken: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
             kill,
@@ -270,12 +276,7 @@ impl Shared {
     }
 
     pub(crate) fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The orders were changed by this pool.
-    pub(crate) fn orders_changed(&self) {
-        self.order_changes.send_modify(|changes| *changes += 1);
+        self.book.orders()
     }
 
     /// Whether messages may be taken now, and why not.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::decide::PoolState;
 use crate::decide::{Orders, PoolName, QueueName};
 
 /// A pool at one instant.
@@ -72,47 +73,6 @@ pub enum IntakeStatus {
     Paused,
     /// Someone drained it, or it is on its way out.
     Draining,
-}
-
-/// What a pool is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PoolState {
-    /// It works, or is ready to.
-    Active,
-    /// Drained, and the queue is empty.
-    Idle,
-    /// Someone paused it.
-    Paused,
-    /// Someone drained it, or it is on its way out.
-    Draining,
-    /// There is no such queue yet.
-    Waiting,
-    /// Runners cannot start, or too many jobs have failed.
-    Faulted,
-    /// Copies cannot be published.
-    Blocked,
-    /// There is work that it cannot get at: the broker refuses its consumers, or gives them nothing.
-    Stuck,
-    /// No connection to the broker.
-    Disconnected,
-}
-
-impl PoolState {
-    /// The word of the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Idle => "idle",
-            Self::Paused => "paused",
-            Self::Draining => "draining",
-            Self::Waiting => "waiting",
-            Self::Faulted => "faulted",
-            Self::Blocked => "blocked",
-            Self::Stuck => "stuck",
-            Self::Disconnected => "disconnected",
-        }
-    }
 }
 
 /// A queue's depth as last read.

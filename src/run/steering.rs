@@ -3,7 +3,12 @@
 //! The orders of a pool are written by its own task alone. [`decide::orders`](crate::decide::Orders) says what they mean
 //! and which of them holds over a reload. Where a store is given, one task writes every change to it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -16,11 +21,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EventSink, contain, settling::chain, shared::Shared};
+use super::{
+    EventSink, contain,
+    settling::chain,
+    shared::{Common, Shared},
+};
 use crate::{
     config::PoolSettings,
     decide::{
         By, Changed, Configured, Expired, Order, OrderRefused, Orders, PoolName, ReconcileResult,
+        fault_pause,
     },
     runner::BoxError,
 };
@@ -32,10 +42,6 @@ pub type AllOrders = BTreeMap<PoolName, Orders>;
 const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
 /// Longest that a store may take.
 const STORING: Duration = Duration::from_secs(10);
-/// First pause after orders could not be stored.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a supervisor is started with, besides its driver and its pools.
 #[derive(Debug, Clone, Default)]
@@ -118,7 +124,33 @@ pub(crate) struct Steering {
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
 }
 
-/// A pool's orders: written by its task alone.
+/// A pool's orders, and what goes with them. Written by the pool's task alone.
+pub(crate) struct OrderBook {
+    orders: Mutex<Orders>,
+    pub(crate) clock: Clock,
+    /// See [`Common::order_changes`].
+    changes: watch::Sender<u64>,
+}
+
+impl OrderBook {
+    pub(crate) fn new(common: &Common, orders: Orders) -> Self {
+        Self {
+            orders: Mutex::new(orders),
+            clock: common.clock.clone(),
+            changes: common.order_changes.clone(),
+        }
+    }
+
+    pub(crate) fn orders(&self) -> MutexGuard<'_, Orders> {
+        // An order is taken in whole or not at all, so a panic leaves nothing half done.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
 impl Shared {
     /// Takes an order in.
     pub(crate) fn steer(&self, order: Order, by: By) -> Result<Changed, OrderRefused> {
@@ -132,17 +164,17 @@ impl Shared {
         let act = order.act();
         let changed = self
             .orders()
-            .apply(order.clone(), by.clone(), self.clock.now())?;
+            .apply(order.clone(), by.clone(), self.book.clock.now())?;
         if changed == Changed::Yes {
             info!(pool = %self.name, act, order = %Shown(&order), by = %by, "pool is steered by hand");
-            self.orders_changed();
+            self.book.changed();
         }
         Ok(changed)
     }
 
     /// Lifts orders whose time is up. Returns whether there were any.
     pub(crate) fn expire_orders(&self) -> bool {
-        let expired = self.orders().expire(self.clock.now());
+        let expired = self.orders().expire(self.book.clock.now());
         for expired in &expired {
             match expired {
                 Expired::Pause => {
@@ -154,7 +186,7 @@ impl Shared {
             }
         }
         if !expired.is_empty() {
-            self.orders_changed();
+            self.book.changed();
         }
         !expired.is_empty()
     }
@@ -164,13 +196,13 @@ impl Shared {
         let dropped = self.orders().yield_to(&configured(settings));
         if let Some(set) = dropped {
             say_dropped(&self.name, &set.to_string());
-            self.orders_changed();
+            self.book.changed();
         }
     }
 
     /// When the pool should look at the clock for its orders' sake.
     pub(crate) fn orders_due(&self) -> Option<Duration> {
-        let due = self.orders().due(self.clock.now())?;
+        let due = self.orders().due(self.book.clock.now())?;
         Some(due.min(LOOK_AT_THE_CLOCK))
     }
 }
@@ -275,7 +307,7 @@ impl Storing {
             let again = async {
                 match failures {
                     0 => std::future::pending().await,
-                    failures => time::sleep(pause_after(failures)).await,
+                    failures => time::sleep(fault_pause(failures)).await,
                 }
             };
             let ended = tokio::select! {
@@ -318,12 +350,6 @@ impl Storing {
             Err(_) => Err(format!("no answer within {} s", STORING.as_secs())),
         }
     }
-}
-
-fn pause_after(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(2u32.saturating_pow(failures - 1))
-        .min(LONGEST_PAUSE)
 }
 
 /// Waits until the orders as of `changes` were tried to be stored. Returns why they were not.

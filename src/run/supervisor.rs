@@ -1,8 +1,10 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod connection;
 mod jobs;
 mod outcome;
 mod state;
+mod steer;
 
 use std::{
     fmt,
@@ -15,23 +17,25 @@ use tokio::{
     time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::info;
 
 pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
 };
-use self::state::status;
+use self::{
+    connection::watch_connection,
+    state::{status, unready},
+};
 use super::{
-    AllOrders, EventSink, PoolSpec, PoolState, PoolStatus, Readiness, StartOptions, Steered,
-    metrics::{self, BrokerMetrics},
+    AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
     pool::{Command, Pool, keep},
     shared::{ANSWER, Common, Shared},
     spec::problem,
-    steering::{Steering, Stored, Storing, taken_up, until_stored},
+    steering::{Stored, Storing, taken_up},
 };
 use crate::{
     config::PoolSettings,
-    decide::{By, Closed, Decision, Order, Orders, PoolName, QueueName, ReconcileResult},
+    decide::{Decision, Orders, PoolName, QueueName, ReconcileResult},
     queue::{Connectivity, QueueDriver},
 };
 
@@ -208,36 +212,8 @@ impl Supervisor {
             }
         }
         if reasons.is_empty() {
-            for pool in self.pools() {
-                let cause = pool.cause.as_deref().unwrap_or_default();
-                match pool.state {
-                    PoolState::Waiting => {
-                        reasons.push(format!("pool {} waits: no queue {}", pool.name, pool.queue))
-                    }
-                    PoolState::Faulted
-                    | PoolState::Blocked
-                    | PoolState::Stuck
-                    | PoolState::Disconnected => {
-                        reasons.push(format!(
-                            "pool {} is {}: {cause}",
-                            pool.name,
-                            pool.state.as_str()
-                        ));
-                    }
-                    // As with a pause: it is as the operator wants it.
-                    PoolState::Draining
-                        if is_drained_by_hand(&pool) && !self.inner.pools().ending => {}
-                    PoolState::Draining => reasons.push(format!("pool {} drains", pool.name)),
-                    PoolState::Active | PoolState::Idle | PoolState::Paused => {
-                        if pool.depth.age_ms.is_none() {
-                            reasons.push(format!(
-                                "pool {}: the queue's depth was not read yet",
-                                pool.name
-                            ));
-                        }
-                    }
-                }
-            }
+            let ending = self.inner.pools().ending;
+            reasons.extend(self.pools().iter().filter_map(|pool| unready(pool, ending)));
         }
         Readiness { reasons }
     }
@@ -256,126 +232,6 @@ impl Supervisor {
     /// Cancel-safe: the reconcile takes place all the same.
     pub async fn reconcile(&self, name: &PoolName) -> Result<ReconcileResult, SupervisorError> {
         self.inner.ask(name, Command::Reconcile).await
-    }
-
-    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and says what that came to. An
-    /// order that closes intake takes effect at once, any other with a fresh reading of the queue.
-    ///
-    /// Orders hold over [`reconfigure`](Self::reconfigure), and, where [`StartOptions::store`] keeps them, over a restart.
-    /// Which of them yield to the configuration is said at [`Orders`].
-    ///
-    /// # Errors
-    /// No such pool, it has ended, or it cannot carry the order out.
-    ///
-    /// # Cancel-safety
-    /// Cancel-safe: the order holds, and the reconcile takes place all the same.
-    pub async fn steer(
-        &self,
-        name: &PoolName,
-        order: Order,
-        by: By,
-    ) -> Result<Steered, SupervisorError> {
-        let act = order.act();
-        let steer = |answer| Command::Steer(Box::new(Steering { order, by, answer }));
-        let steered = match self.inner.ask(name, steer).await {
-            Ok(Ok(steered)) => Ok(steered),
-            Ok(Err(why)) => Err(SupervisorError::Refused {
-                pool: name.clone(),
-                why,
-            }),
-            Err(error) => Err(error),
-        };
-        metrics::steered(
-            act,
-            match &steered {
-                Ok(steered) if steered.changed => "changed",
-                Ok(_) => "unchanged",
-                Err(_) => "refused",
-            },
-        );
-        let mut steered = steered?;
-        if let Some(stored) = self.inner.stored.clone().filter(|_| steered.changed) {
-            let changes = *self.inner.common.order_changes.borrow();
-            steered.not_stored = until_stored(stored, changes).await;
-        }
-        Ok(steered)
-    }
-
-    /// The orders of every pool that has any.
-    pub fn orders(&self) -> AllOrders {
-        self.inner.orders()
-    }
-
-    /// A pool's settings as they are configured: what was set by hand is not in them.
-    pub fn settings(&self, name: &PoolName) -> Result<Arc<PoolSettings>, SupervisorError> {
-        Ok(self.inner.find(name)?.shared.settings())
-    }
-
-    /// Stops intake: messages stay in the queue, running jobs go on to their ends. Errors as for [`steer`](Self::steer).
-    pub async fn pause(&self, name: &PoolName) -> Result<Steered, SupervisorError> {
-        self.steer(name, Order::Pause { until: None }, By::program())
-            .await
-    }
-
-    /// Opens intake again. Errors as for [`steer`](Self::steer).
-    pub async fn resume(&self, name: &PoolName) -> Result<Steered, SupervisorError> {
-        self.steer(name, Order::Resume, By::program()).await
-    }
-
-    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
-    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to. One whose cleanup has
-    /// begun already will do.
-    ///
-    /// # Errors
-    /// No such pool, or it has ended.
-    ///
-    /// # Cancel-safety
-    /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
-    ///
-    /// ```
-    /// # use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let broker = MemoryBroker::new();
-    /// # broker.declare_queue("thumbnails", QueueKind::Classic);
-    /// # let pool = Pool::new("thumbnails").handler(|_: Job| async { Ok(Outcome::Done) });
-    /// let supervisor = Supervisor::builder().driver(broker).pool(pool).start().await?;
-    /// let result = supervisor.scale(&"thumbnails".into(), Some(3)).await?;
-    /// assert_eq!(result.workers_diff, 3);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn scale(
-        &self,
-        name: &PoolName,
-        workers: Option<u32>,
-    ) -> Result<ReconcileResult, SupervisorError> {
-        let order = match workers {
-            Some(workers) => Order::Pin { workers },
-            None => Order::Unpin,
-        };
-        Ok(self.steer(name, order, By::program()).await?.result)
-    }
-
-    /// Deletes runners of a pool now, and reconciles it. Says what both came to together: deleted runners are its
-    /// `metric_stats` of the kind [`RunnerStop`](crate::decide::EventKind::RunnerStop).
-    ///
-    /// By [`FlushMode::All`] running jobs are told to stop too, and are given back. Their ends are not waited for; each
-    /// is an event of its own. The pool then works on as it should: [`pause`](Self::pause) it first if it is to stay
-    /// without runners.
-    ///
-    /// # Errors
-    /// No such pool, or it has ended.
-    ///
-    /// # Cancel-safety
-    /// Cancel-safe: the flush and the reconcile take place all the same.
-    pub async fn flush(
-        &self,
-        name: &PoolName,
-        mode: FlushMode,
-    ) -> Result<ReconcileResult, SupervisorError> {
-        let flush = |answer| Command::Flush(mode, answer);
-        self.inner.ask(name, flush).await
     }
 
     /// Takes a new set of pools over: added ones start, removed ones drain within their `shutdown_grace`, changed
@@ -697,11 +553,6 @@ fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
     Ok(())
 }
 
-fn is_drained_by_hand(pool: &PoolStatus) -> bool {
-    let order = pool.orders.intake.as_ref();
-    order.is_some_and(|order| order.what == Closed::Draining)
-}
-
 fn queues_of(pools: &[PoolSpec]) -> impl Iterator<Item = QueueName> {
     pools.iter().map(|pool| pool.settings.queue.clone())
 }
@@ -720,43 +571,6 @@ fn settled(handles: &[Handle]) -> u64 {
         jobs.done + jobs.retried + jobs.dead
     };
     handles.iter().map(settled).sum()
-}
-
-/// Follows the connection for metrics and the log.
-async fn watch_connection(mut connectivity: watch::Receiver<Connectivity>) {
-    let metrics = BrokerMetrics::new();
-    let mut was_connected = false;
-    let mut shown = None;
-    loop {
-        let state = connectivity.borrow_and_update().clone();
-        metrics.connected.set(if state == Connectivity::Connected {
-            1.0
-        } else {
-            0.0
-        });
-        if shown.as_ref() != Some(&state) {
-            match &state {
-                Connectivity::Connecting => {}
-                Connectivity::Connected => {
-                    if was_connected {
-                        metrics.reconnects.increment(1);
-                    }
-                    was_connected = true;
-                    info!("connected to the broker");
-                }
-                Connectivity::Disconnected { error } => {
-                    warn!(
-                        error,
-                        "not connected to the broker: trying again with backoff"
-                    );
-                }
-            }
-            shown = Some(state);
-        }
-        if connectivity.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

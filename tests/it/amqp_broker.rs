@@ -5,6 +5,7 @@
 mod copies;
 mod declares;
 mod faults;
+mod joint;
 mod limits;
 mod pool;
 mod refusals;

@@ -1,7 +1,16 @@
 //! Quorum queues with a low delivery limit, on a real broker and with the built daemon: no message is lost, whatever
 //! the limit, and a message that kills the daemon ends as a dead letter.
 
-use std::{collections::BTreeSet, fs, process::Stdio, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    thread,
+    time::Instant,
+};
 
 use lapin::{BasicProperties, message::Delivery, types::AMQPValue};
 use nix::{sys::signal::kill, unistd::Pid};
@@ -215,6 +224,176 @@ fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_three() {
 #[test]
 fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_twenty() {
     outlives_what_kills_the_daemon(20);
+}
+
+/// Twenty workers: busy ones with room for more, and idle ones.
+const MESSAGES: u32 = 15;
+
+fn many_workers(queue: &Queue, workers: u32, prefetch: u32, script: &str) -> String {
+    format!(
+        "[pools.work]\nqueue = \"{}\"\npoll_interval = \"50ms\"\nprefetch = {prefetch}\n\
+         keep_warm = {workers}\npolicy = {{ kind = \"fixed\", workers = {workers}, max = {workers} }}\n\
+         runner = {{ kind = \"exec\", command = [\"/bin/sh\", \"-c\", '{script}'] }}\n",
+        queue.name()
+    )
+}
+
+fn queue_that_gives_up(limit: u32) -> Queue {
+    let queue = Queue::undeclared();
+    queue.declare_giving_up(limit);
+    for n in 0..MESSAGES {
+        queue.publish(&format!("job-{n}"));
+    }
+    queue
+}
+
+/// Each message ran, and the broker gave none up.
+fn assert_all_ran(queue: &Queue, ran: &Path) {
+    let text = fs::read_to_string(ran).unwrap_or_default();
+    let bodies: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(bodies.len(), MESSAGES as usize, "{bodies:?}");
+    until_ready(queue, "", 0);
+    assert_eq!(queue.ready(".given-up"), 0);
+}
+
+/// The process below the guard, which holds the connections.
+fn supervisor(daemon: &Daemon) -> Pid {
+    let guard = daemon.pid();
+    let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap();
+    Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+/// Kills the daemon again and again while jobs run beside idle workers.
+fn survives_kills(limit: u32) {
+    let queue = queue_that_gives_up(limit);
+    let endless = many_workers(&queue, 20, 2, "exec sleep 600");
+    for _ in 0..3 {
+        let daemon = Daemon::start(&broker_url(), &endless);
+        daemon.wait_for_pool("work", |pool| {
+            let busy = pool["runners"]["busy"].as_u64().unwrap();
+            let (ready, held) = (&pool["depth"]["ready"], &pool["demand"]);
+            // Some wait behind a job, and some workers wait for one.
+            busy >= u64::from(MESSAGES / 2) && *ready == 0 && *held == MESSAGES
+        });
+        kill(supervisor(&daemon), Signal::SIGKILL).unwrap();
+        daemon.end();
+        until_ready(&queue, "", MESSAGES);
+        assert_eq!(queue.ready(".given-up"), 0);
+    }
+    let dir = TempDir::new().unwrap();
+    let ran = dir.path().join("ran");
+    let script = format!("body=$(cat); echo \"$body\" >> {}", ran.display());
+    let daemon = Daemon::start(&broker_url(), &many_workers(&queue, 20, 2, &script));
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == MESSAGES);
+    assert_all_ran(&queue, &ran);
+}
+
+#[test]
+fn a_killed_daemon_costs_no_message_where_the_limit_is_one() {
+    survives_kills(1);
+}
+
+#[test]
+fn a_killed_daemon_costs_no_message_where_the_limit_is_two() {
+    survives_kills(2);
+}
+
+#[test]
+fn a_killed_daemon_costs_no_message_where_the_limit_is_three() {
+    survives_kills(3);
+}
+
+/// A way to the broker that can be cut.
+struct Relay {
+    url: String,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    fn new() -> Self {
+        let mut url = url::Url::parse(&broker_url()).unwrap();
+        let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let kept = streams.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), TcpStream::connect(&target).unwrap());
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                kept.lock().unwrap().extend([near, far]);
+            }
+        });
+        Self {
+            url: url.into(),
+            streams,
+        }
+    }
+
+    fn cut(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Cuts all connections again and again while jobs run. What ran on one that is lost runs again.
+fn survives_cuts(limit: u32) {
+    let queue = queue_that_gives_up(limit);
+    let dir = TempDir::new().unwrap();
+    let (gate, ran) = (dir.path().join("gate"), dir.path().join("ran"));
+    let script = format!(
+        "body=$(cat); echo >> {begun}; until [ -e {gate} ]; do sleep 0.1; done; echo \"$body\" >> {ran}",
+        begun = dir.path().join("begun").display(),
+        gate = gate.display(),
+        ran = ran.display(),
+    );
+    let relay = Relay::new();
+    // More than are needed, for those whose channel was lost work on.
+    let pool = many_workers(&queue, 80, 1, &script);
+    let daemon = Daemon::start(&relay.url, &pool);
+    let begun = || {
+        let text = fs::read_to_string(dir.path().join("begun")).unwrap_or_default();
+        text.lines().count()
+    };
+    for cut in 1..=3 {
+        let all = cut * MESSAGES as usize;
+        assert!(
+            poll(|| (begun() >= all).then_some(())).is_some(),
+            "{} jobs of {all} began, {} given up\n{}",
+            begun(),
+            queue.ready(".given-up"),
+            daemon.said()
+        );
+        relay.cut();
+    }
+    let all = 4 * MESSAGES as usize;
+    assert!(
+        poll(|| (begun() >= all).then_some(())).is_some(),
+        "{}",
+        begun()
+    );
+    fs::write(&gate, "").unwrap();
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == MESSAGES);
+    assert_all_ran(&queue, &ran);
+}
+
+#[test]
+fn cut_connections_cost_no_message_where_the_limit_is_one() {
+    survives_cuts(1);
+}
+
+#[test]
+fn cut_connections_cost_no_message_where_the_limit_is_two() {
+    survives_cuts(2);
 }
 
 #[test]

@@ -64,6 +64,8 @@ conformance! {
         a_delivery_from_a_deleted_queue_is_settled_without_an_error,
         two_consumers_share_the_messages,
         settling_after_the_consumer_closed_is_a_lost_settlement,
+        a_consumer_that_is_closed_leaves_what_others_hold_and_gives_its_own_back,
+        a_consumer_that_is_refused_leaves_what_others_hold,
     ],
     publishing: [
         a_publish_to_no_queue_is_unroutable,

@@ -1,4 +1,5 @@
-//! One worker's consumer: a channel of its own, its stream of deliveries, and their settlement.
+//! One worker's consumer on a channel of its own, for queues that count no returns: its stream of deliveries, and their
+//! settlement.
 
 use std::{
     sync::Arc,
@@ -20,18 +21,23 @@ use tokio::time;
 use super::{
     convert::{message, short},
     error::{is_consumer_timeout, rpc},
+    kinds::Kinds,
     lanes::{Lanes, Place},
     link::disconnected,
     pool::RPC_TIMEOUT,
 };
-use crate::queue::{
-    ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError,
+use crate::{
+    decide::QueueName,
+    queue::{ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError},
 };
 
 /// An open consumer. Its place drops last where the channel is not lost, so that a lane is never fuller than it counts.
 pub(super) struct AmqpConsumer {
     channel: OwnChannel,
     stream: lapin::Consumer,
+    queue: QueueName,
+    /// What the queue is may have changed when the broker ends a consumer by itself.
+    kinds: Arc<Kinds>,
     /// We asked for no more.
     cancelled: bool,
     /// The stream has said its last; lapin's own would be pending for ever after.
@@ -47,6 +53,7 @@ impl AmqpConsumer {
     /// Cancel-safe: a channel that nobody waits for any more is closed by lapin, and from then on by us.
     pub(super) async fn open(
         lanes: &Arc<Lanes>,
+        kinds: &Arc<Kinds>,
         request: &ConsumeRequest,
     ) -> Result<Self, QueueError> {
         let operation = format!("consume from the queue {}", request.queue);
@@ -73,19 +80,12 @@ impl AmqpConsumer {
         let opened = rpc(&operation, RPC_TIMEOUT, open).await;
         let (channel, stream) = opened
             .inspect_err(|error| place.ticket.note(error))
-            .map_err(|error| match error.kind {
-                QueueErrorKind::Unsuitable => QueueError {
-                    operation: format!(
-                        "{operation}: it is a stream, which gives each message to every worker; a pool wants a classic \
-                         or a quorum queue"
-                    ),
-                    ..error
-                },
-                _ => error,
-            })?;
+            .map_err(|error| named(&operation, error))?;
         Ok(Self {
             channel,
             stream,
+            queue: request.queue.clone(),
+            kinds: kinds.clone(),
             cancelled: false,
             ended: false,
             place: Some(place),
@@ -96,7 +96,6 @@ impl AmqpConsumer {
 #[async_trait]
 impl Consumer for AmqpConsumer {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>> {
-        const OPERATION: &str = "consume: the channel was lost";
         if self.ended {
             return Poll::Ready(None);
         }
@@ -115,22 +114,18 @@ impl Consumer for AmqpConsumer {
                 Some(Err(error)) => {
                     self.ended = true;
                     self.place = None;
-                    // Whatever the reply code: to a worker it is the loss of the channel. The one that its settings
-                    // can mend has a kind of its own.
-                    let lost = match is_consumer_timeout(&error) {
-                        true => QueueError::new(QueueErrorKind::HeldTooLong, OPERATION),
-                        false => disconnected(OPERATION),
-                    };
-                    Some(Err(lost.with_source(error)))
+                    Some(Err(lost(error)))
                 }
                 None => {
                     self.ended = true;
                     // A connection that the broker closes in good order ends its streams without an error.
-                    let lost = !self.cancelled && !self.channel.0.status().connected();
-                    if lost {
+                    let is_lost = !self.cancelled && !self.channel.0.status().connected();
+                    if is_lost {
                         self.place = None;
+                    } else if !self.cancelled {
+                        self.kinds.forget(&self.queue);
                     }
-                    lost.then(|| Err(disconnected(OPERATION)))
+                    is_lost.then(|| Err(disconnected(LOST)))
                 }
             });
         }
@@ -156,9 +151,35 @@ impl Consumer for AmqpConsumer {
     }
 }
 
+const LOST: &str = "consume: the channel was lost";
+
+/// What a worker is told of the loss of its channel, whatever the reply code. The one that its settings can mend has a
+/// kind of its own.
+pub(super) fn lost(error: lapin::Error) -> QueueError {
+    let lost = match is_consumer_timeout(&error) {
+        true => QueueError::new(QueueErrorKind::HeldTooLong, LOST),
+        false => disconnected(LOST),
+    };
+    lost.with_source(error)
+}
+
+/// What a worker is told of a consumer that was refused.
+pub(super) fn named(operation: &str, error: QueueError) -> QueueError {
+    match error.kind {
+        QueueErrorKind::Unsuitable => QueueError {
+            operation: format!(
+                "{operation}: it is a stream, which gives each message to every worker; a pool wants a classic or a \
+                 quorum queue"
+            ),
+            ..error
+        },
+        _ => error,
+    }
+}
+
 /// What each consumer asks for: the priority that it would have anyway. A stream refuses that for its own sake, and so
 /// is never consumed: it would hand every message to every worker, and none that was there before.
-fn arguments() -> FieldTable {
+pub(super) fn arguments() -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-priority".into(), AMQPValue::LongInt(0));
     table
@@ -168,6 +189,7 @@ fn arguments() -> FieldTable {
 ///
 /// lapin closes a channel that nobody holds, but counts a consumer that is registered with it as a holder. One
 /// whose `basic_consume` was given up half way would stay for ever, and with it the messages that it is sent.
+#[derive(Debug)]
 pub(super) struct OwnChannel(pub(super) Channel);
 
 impl Drop for OwnChannel {
@@ -215,7 +237,7 @@ impl Settle for AmqpSettle {
     }
 }
 
-fn requeue() -> BasicNackOptions {
+pub(super) fn requeue() -> BasicNackOptions {
     BasicNackOptions {
         multiple: false,
         requeue: true,
@@ -223,7 +245,9 @@ fn requeue() -> BasicNackOptions {
 }
 
 /// `Ok(false)` is lapin's word for a delivery whose channel is gone: the settlement is lost, not done.
-async fn settled(settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), SettleError> {
+pub(super) async fn settled(
+    settling: impl Future<Output = lapin::Result<bool>>,
+) -> Result<(), SettleError> {
     match time::timeout(RPC_TIMEOUT, settling).await {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => Err(SettleError { source: None }),

@@ -24,7 +24,9 @@ use super::{
     declare::{arguments, bind},
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
+    joint::JointChannels,
     kind::{self, QueueFacts},
+    kinds::Kinds,
     lanes::Lanes,
     link::{Link, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
@@ -51,6 +53,10 @@ pub struct AmqpDriver {
     address: Arc<Address>,
     stop: CancellationToken,
     consume: Arc<Lanes>,
+    /// Consumers of queues that count returns.
+    joint: Arc<JointChannels>,
+    /// Which queues these are.
+    kinds: Arc<Kinds>,
     publish: ChannelPool,
     /// For messages that may be dropped, which is to say answers by direct reply-to: opened with the first. Brokers
     /// before 4.2 end the connection of whoever answers a caller that they cannot place, and copies must not go
@@ -100,6 +106,8 @@ impl AmqpDriver {
         Ok(Arc::new(Self {
             address,
             stop,
+            joint: JointChannels::new(consume.clone()),
+            kinds: Arc::default(),
             consume,
             publish,
             answer: Mutex::default(),
@@ -243,8 +251,32 @@ impl AmqpDriver {
             error.kind,
             QueueErrorKind::NotFound | QueueErrorKind::Unroutable
         ) {
-            self.known().remove(queue);
+            self.forget(queue);
         }
+    }
+
+    fn forget(&self, queue: &QueueName) {
+        self.known().remove(queue);
+        self.kinds.forget(queue);
+    }
+
+    /// Whether the queue may count how often a message comes back. What is not known may.
+    async fn counts_returns(&self, queue: &QueueName) -> bool {
+        // A question about it may cost the connection.
+        if may_break_error_texts(queue.as_str()) {
+            return true;
+        }
+        let incarnation = self.incarnation();
+        let ask = || async {
+            let facts = kind::ask(&self.probe, queue).await;
+            // Each answer has cost a channel. The probe takes another one now: once workers have theirs, a broker that
+            // limits channels may have none left, and the one too many ends a connection.
+            if let Ok(lease) = self.probe.lease("open a channel for requests").await {
+                lease.give_back();
+            }
+            facts
+        };
+        self.kinds.counts_returns(queue, incarnation, ask).await
     }
 
     async fn answer(&self, message: &Outgoing) -> Result<(), QueueError> {
@@ -294,6 +326,7 @@ impl QueueDriver for AmqpDriver {
         if self.is_known(queue) {
             return Ok(());
         }
+        self.kinds.forget(name);
         // Before it is asked: what was learnt on a connection that is lost meanwhile counts for nothing.
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
@@ -315,7 +348,7 @@ impl QueueDriver for AmqpDriver {
 
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError> {
         let operation = format!("delete the queue {queue}");
-        self.known().remove(queue);
+        self.forget(queue);
         let pool = self.requests(queue);
         let lease = pool.lease(&operation).await?;
         let name = short("name of a queue", queue.as_str())?;
@@ -329,9 +362,19 @@ impl QueueDriver for AmqpDriver {
     }
 
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError> {
-        let opened = AmqpConsumer::open(&self.consume, &request).await;
-        let consumer = opened.inspect_err(|error| self.forget_if_gone(&request.queue, error))?;
-        Ok(Box::new(consumer))
+        let queue = request.queue.clone();
+        let opened: Result<Box<dyn Consumer>, QueueError> = match self.counts_returns(&queue).await
+        {
+            true => match self.joint.open(request).await {
+                Ok(consumer) => Ok(Box::new(consumer)),
+                Err(error) => Err(error),
+            },
+            false => match AmqpConsumer::open(&self.consume, &self.kinds, &request).await {
+                Ok(consumer) => Ok(Box::new(consumer)),
+                Err(error) => Err(error),
+            },
+        };
+        opened.inspect_err(|error| self.forget_if_gone(&queue, error))
     }
 
     async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {

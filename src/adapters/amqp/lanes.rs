@@ -29,6 +29,7 @@ struct Lane {
 }
 
 /// One channel's place on a lane, and in what the broker grants. Given back on drop.
+#[derive(Debug)]
 pub(super) struct Place {
     lanes: Arc<Lanes>,
     link: Arc<Link>,

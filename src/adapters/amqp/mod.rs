@@ -7,7 +7,8 @@
 //! # Theory of operation
 //!
 //! ```text
-//!   AmqpDriver ── consume lanes ── Link "consume 1", "consume 2", ...   one channel and consumer per worker
+//!   AmqpDriver ── consume lanes ── Link "consume 1", "consume 2", ...   a consumer per worker, and a channel per worker or
+//!              │                                                        per hundred (`joint`)
 //!              ├─ publish pool ─── Link "publish"                      confirmed, one publish in flight per channel
 //!              └─ probe pool ───── Link "probe"                        passive and active declares, deletes
 //! ```
@@ -37,7 +38,10 @@ mod declare;
 mod driver;
 mod error;
 mod facts;
+mod joint;
+mod joint_consumer;
 mod kind;
+mod kinds;
 mod lanes;
 mod link;
 mod pool;

@@ -7,19 +7,20 @@ fn pool(text: &str) -> String {
 }
 
 #[test]
-fn a_delivery_limit_that_one_lost_connection_may_reach_is_warned_of() {
-    let said = |limit: &str| {
+fn a_delivery_limit_that_one_death_may_use_up_is_warned_of() {
+    let said = |limit: i64, max: u32| {
         warnings(&format!(
-            "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}"
+            "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}\npolicy.max = {max}"
         ))
     };
-    for low in ["0", "3", "9"] {
-        let said = said(low);
+    for (low, max, lowest) in [(0, 1, 1), (0, 100, 1), (1, 101, 2), (9, 1_000, 10)] {
+        let said = said(low, max);
         assert_eq!(said.len(), 1, "{said:#?}");
-        assert!(said[0].contains("write 10 or more"), "{said:#?}");
+        let fix = format!("write {lowest} or more");
+        assert!(said[0].contains(&fix), "{said:#?}");
     }
-    for limit in ["-1", "10", "20"] {
-        assert_eq!(said(limit), [""; 0], "{limit}");
+    for (limit, max) in [(-1, 1_000), (1, 1), (1, 100), (2, 101), (10, 1_000)] {
+        assert_eq!(said(limit, max), [""; 0], "{limit} for {max}");
     }
 }
 

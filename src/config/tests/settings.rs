@@ -139,6 +139,7 @@ fn every_key_of_the_file_reaches_its_setting() {
         shutdown_grace: Duration::from_secs(90),
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
+        own_policy: None,
         policy_origins: [
             "policy.kind",
             "policy.steps",

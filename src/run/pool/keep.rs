@@ -11,12 +11,13 @@ use tokio::time::{self, Instant};
 use tracing::{error, info};
 
 use super::{Pool, reconciler};
-use crate::run::{cell::Leaving, contain::Panicked};
+use crate::{
+    decide::fault_pause,
+    run::{cell::Leaving, contain::Panicked},
+};
 
-/// First pause before a pool that failed is started again.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause; and as long as a pool must have worked for its next failure to be a first one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// As long as a pool must have worked for its next failure to be a first one.
+const WELL: Duration = Duration::from_secs(60);
 /// How often a pool that is on its way out is started again to end in order.
 const LAST_TRIES: u32 = 3;
 
@@ -29,7 +30,7 @@ pub(crate) async fn keep(mut pool: Pool) {
             return;
         };
         failures = match begun.elapsed() {
-            worked if worked >= LONGEST_PAUSE => 1,
+            worked if worked >= WELL => 1,
             _ => failures + 1,
         };
         let again = contained(pool.failed(&panicked, failures)).await;
@@ -98,10 +99,7 @@ impl Pool {
 
     /// Waits with backoff. A command, or the end of everything, ends the wait.
     async fn pause(&mut self, failures: u32) {
-        let pause = FIRST_PAUSE
-            .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
-            .min(LONGEST_PAUSE);
-        let mut over = std::pin::pin!(time::sleep(pause));
+        let mut over = std::pin::pin!(time::sleep(fault_pause(failures)));
         let shared = self.shared.clone();
         loop {
             tokio::select! {

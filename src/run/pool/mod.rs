@@ -27,10 +27,7 @@ use super::{
     FlushMode, PoolSpec, Steered, cell::Leaving, contain::Panicked, metrics::Settlement,
     shared::Shared, steering::Steering,
 };
-use crate::{
-    config::PoolSettings,
-    decide::{Changed, OrderRefused, Probe, ReconcileResult, Reconciler, Rules, WorkerId},
-};
+use crate::decide::{Changed, OrderRefused, Probe, ReconcileResult, Reconciler, Rules, WorkerId};
 
 /// Longest time until a queue that is missing is looked for again: each look costs the probe's channel, and a line in
 /// the broker's log.
@@ -507,7 +504,7 @@ impl Pool {
 
     fn update(&mut self, spec: PoolSpec) {
         let old = self.shared.settings();
-        let rules = rules_of(&spec.settings);
+        let rules = Rules::from(&spec.settings);
         self.reconciler.set_rules(rules.clone());
         if old.queue != spec.settings.queue {
             // What is known of the old queue says nothing of the new one, nor does the answer that is under way.
@@ -583,20 +580,9 @@ impl Pool {
 
 /// A reconciler that has seen nothing yet, with the pool's settings and orders.
 fn reconciler(shared: &Shared) -> Reconciler {
-    let mut reconciler = Reconciler::new(rules_of(&shared.settings()));
+    let mut reconciler = Reconciler::new(Rules::from(&*shared.settings()));
     reconciler.set_orders(shared.orders().clone());
     reconciler
-}
-
-/// What decides the size of a pool with these settings.
-fn rules_of(settings: &PoolSettings) -> Rules {
-    Rules {
-        policy: settings.policy.clone(),
-        scaling: settings.scaling,
-        drain_after: settings.drain_after,
-        keep_warm: settings.keep_warm,
-        preempt: settings.preempt,
-    }
 }
 
 fn ticks(interval: Duration) -> time::Interval {

@@ -50,11 +50,14 @@ impl Pool {
         let intake = shared.intake();
         let observation = Observation {
             at: now,
+            wall: Some(shared.book.clock.now()),
             probe,
             consumers: holdings.consumers,
             held: holdings.held,
             holders: holdings.holders,
             last_taken: shared.last_taken(),
+            gone: shared.totals.gone(),
+            oldest: None,
             intake,
         };
         let Reconciliation { mut decision, plan } =

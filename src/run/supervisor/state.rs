@@ -9,7 +9,8 @@ use super::super::{
     shared::{Shared, View},
 };
 use crate::{
-    decide::{Intake, Rule},
+    config::PoolSettings,
+    decide::{Intake, Link, Orders, StateScene, pool_state},
     queue::Connectivity,
 };
 
@@ -30,7 +31,7 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
     let (state, cause) = state(shared, &view, intake, counts.busy + counts.retiring);
     let orders = shared.orders().clone();
     let settings = shared.settings();
-    let by_hand = orders.policy.as_ref().map(|set| &set.what.policy);
+    let policy = policy(&settings, &orders);
     PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
@@ -64,7 +65,7 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
             },
         },
         pinned: orders.pinned(),
-        policy: by_hand.unwrap_or(&settings.policy).to_string(),
+        policy,
         orders,
         workers: WorkerStatus {
             bare: counts.bare,
@@ -80,52 +81,56 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
     }
 }
 
-/// What is wrong with a pool that works all the same.
-fn lesser_cause(shared: &Shared) -> Option<String> {
-    shared
-        .copies_cause()
-        .or_else(|| shared.fleet.panics().cause())
+/// What a pool is about, and why where that needs saying.
+fn state(shared: &Shared, view: &View, intake: Intake, busy: u32) -> (PoolState, Option<String>) {
+    let refusal = shared.openings().refusal().map(|known| known.why.clone());
+    let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+    let unread = || inputs.and_then(|inputs| inputs.stale.clone());
+    pool_state(StateScene {
+        intake,
+        link: match shared.connectivity() {
+            Connectivity::Connected => Link::Up,
+            Connectivity::Connecting => Link::Coming,
+            Connectivity::Disconnected { error } => Link::Down(error),
+        },
+        rule: view.decision.as_ref().map(|decision| decision.rule),
+        busy,
+        pool_failure: shared.gate.pool_failure(),
+        fault: shared.gate.cause(),
+        stuck: view.stuck.clone(),
+        queue: shared.settings().queue.to_string(),
+        copies: shared.copies_cause(),
+        refusal: refusal.or_else(unread),
+        lesser: shared.fleet.panics().cause(),
+    })
 }
 
-/// What a pool is about, and why where that needs saying. The first that applies.
-fn state(shared: &Shared, view: &View, intake: Intake, busy: u32) -> (PoolState, Option<String>) {
-    let rule = view.decision.as_ref().map(|decision| decision.rule);
-    match (intake, shared.connectivity()) {
-        (Intake::Draining, _) => (PoolState::Draining, shared.gate.pool_failure()),
-        (Intake::Paused, _) => (PoolState::Paused, None),
-        (Intake::Emptying, _) => (PoolState::Draining, None),
-        (_, Connectivity::Disconnected { error }) => (PoolState::Disconnected, Some(error)),
-        (_, Connectivity::Connecting) => (PoolState::Disconnected, None),
-        (Intake::Blocked, _) => (PoolState::Blocked, shared.gate.cause()),
-        // Nothing is left to try with, so there is nothing to be faulted at.
-        (trial, _) if trial.is_trial() && busy == 0 && rule == Some(Rule::Empty) => {
-            (PoolState::Idle, None)
+/// The policy in force, in words.
+fn policy(settings: &PoolSettings, orders: &Orders) -> String {
+    match (&orders.policy, &settings.own_policy) {
+        (Some(set), Some(_)) if set.what.names_a_kind() => set.what.policy.to_string(),
+        (_, Some(own)) => own.describe(),
+        (Some(set), None) => set.what.policy.to_string(),
+        (None, None) => settings.policy.to_string(),
+    }
+}
+
+/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
+    let name = &pool.name;
+    let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;
+    match pool.state {
+        PoolState::Waiting => Some(format!("pool {name} waits: no queue {}", pool.queue)),
+        PoolState::Faulted | PoolState::Blocked | PoolState::Stuck | PoolState::Disconnected => {
+            let cause = pool.cause.as_deref().unwrap_or_default();
+            Some(format!("pool {name} is {}: {cause}", pool.state.as_str()))
         }
-        (Intake::Faulted | Intake::Trial | Intake::BreakerOpen | Intake::BreakerTrial, _) => {
-            (PoolState::Faulted, shared.gate.cause())
-        }
-        _ if rule == Some(Rule::Missing) => (
-            PoolState::Waiting,
-            Some(match shared.copies_cause() {
-                None => format!("the broker has no queue {}", shared.settings().queue),
-                Some(more) => {
-                    format!(
-                        "the broker has no queue {}; {more}",
-                        shared.settings().queue
-                    )
-                }
-            }),
-        ),
-        _ if view.stuck.is_some() => (PoolState::Stuck, view.stuck.clone()),
-        _ if busy == 0 && matches!(rule, Some(Rule::Empty) | None) => {
-            (PoolState::Idle, lesser_cause(shared))
-        }
-        _ => {
-            let refusal = shared.openings().refusal().map(|known| known.why.clone());
-            let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
-            let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-            let cause = refusal.or_else(unread);
-            (PoolState::Active, cause.or_else(|| lesser_cause(shared)))
-        }
+        PoolState::Draining if drained_by_hand => None,
+        PoolState::Draining => Some(format!("pool {name} drains")),
+        PoolState::Active | PoolState::Idle | PoolState::Paused => pool
+            .depth
+            .age_ms
+            .is_none()
+            .then(|| format!("pool {name}: the queue's depth was not read yet")),
     }
 }

@@ -2,6 +2,7 @@ use crate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
     decide::Policy,
     queue::QueueKind,
+    run::PoolState,
     runner::{Job, Outcome},
 };
 use tokio::{

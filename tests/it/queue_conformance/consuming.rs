@@ -1,6 +1,6 @@
 //! Order, prefetch, settlement, and ends of a consumer.
 
-use tidegate::queue::{HeaderValue, QueueKind};
+use tidegate::queue::{HeaderValue, QueueErrorKind, QueueKind};
 
 use super::bench::{Bench, is_at_its_end, is_quiet, next, text};
 
@@ -232,4 +232,51 @@ pub(super) async fn settling_after_the_consumer_closed_is_a_lost_settlement(mut 
     b.requeue().await.expect_err("lost");
     c.reject().await.expect_err("lost");
     bench.until_ready(&queue, 3).await;
+}
+
+pub(super) async fn a_consumer_that_is_closed_leaves_what_others_hold_and_gives_its_own_back(
+    mut bench: Bench,
+) {
+    let queue = bench.queue(bench.kind).await;
+    let mut staying = bench.consume(&queue, 3).await;
+    for body in ["a", "b", "c"] {
+        bench.send(&queue, body).await;
+    }
+    let held = next(&mut staying).await;
+    bench.until_ready(&queue, 0).await;
+    let mut closing = bench.consume(&queue, 3).await;
+    for body in ["d", "e", "f"] {
+        bench.send(&queue, body).await;
+    }
+    let handed_out = next(&mut closing).await;
+    bench.until_ready(&queue, 0).await;
+    closing.close().await;
+    bench.until_ready(&queue, 3).await;
+    bench.until_consumers(&queue, 1).await;
+    handed_out
+        .ack()
+        .await
+        .expect_err("it went back with its consumer");
+    held.ack().await.expect("nothing has happened to it");
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let delivery = next(&mut staying).await;
+        seen.push(text(&delivery));
+        delivery.ack().await.expect("an ack");
+    }
+    seen.sort();
+    assert_eq!(seen, ["b", "c", "d", "e", "f"]);
+}
+
+pub(super) async fn a_consumer_that_is_refused_leaves_what_others_hold(mut bench: Bench) {
+    let queue = bench.queue(bench.kind).await;
+    bench.send(&queue, "a").await;
+    let mut consumer = bench.consume(&queue, 1).await;
+    let held = next(&mut consumer).await;
+    bench.driver.delete(&queue).await.expect("a delete");
+    assert!(is_at_its_end(&mut consumer).await);
+    let refused = bench.try_consume(&queue, 1).await.map(|_| ());
+    let error = refused.expect_err("there is no such queue");
+    assert_eq!(error.kind, QueueErrorKind::NotFound);
+    held.ack().await.expect("the channel is still there");
 }

@@ -61,6 +61,23 @@ impl Queue {
         self.declare_beside("");
     }
 
+    /// Declares a quorum queue that dead-letters a message after `limit` returns. Its dead letters go to the queue named this
+    /// plus `.given-up`.
+    pub(crate) fn declare_giving_up(&self, limit: u32) {
+        self.declare_beside(".given-up");
+        let target = format!("{}.given-up", self.name);
+        let mut arguments = FieldTable::default();
+        for (name, value) in [
+            ("x-queue-type", "quorum"),
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", target.as_str()),
+        ] {
+            arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongUInt(limit));
+        self.declare_with("", arguments);
+    }
+
     /// Declares a quorum queue with a delivery limit and no dead-letter exchange. Its name is this one plus `suffix`.
     pub(crate) fn declare_limited(&self, suffix: &str, limit: u32) {
         let mut arguments = FieldTable::default();

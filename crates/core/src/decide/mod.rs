@@ -7,6 +7,7 @@
 mod breaker;
 mod census;
 mod deadline;
+mod intake;
 mod model;
 mod names;
 mod observe;
@@ -14,15 +15,19 @@ mod openings;
 mod orders;
 mod plan;
 mod policy;
+mod rates;
 mod reconcile;
 mod record;
+mod scaling_policy;
 mod stabiliser;
+mod state;
 mod stuck;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerState, Ending},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{Hours, margin},
+    intake::{FaultKind, IntakeState, JobEnded, fault_pause},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
@@ -35,6 +40,8 @@ pub use self::{
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
+    scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
     stabiliser::Scaling,
+    state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, Scene, StuckWatch},
 };

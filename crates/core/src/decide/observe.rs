@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
@@ -11,6 +12,8 @@ use super::Moment;
 pub struct Observation {
     /// When.
     pub at: Moment,
+    /// When, in wall time, where that is known.
+    pub wall: Option<Timestamp>,
     /// What this reconcile's probe of the queue came to.
     pub probe: Probe,
     /// Our consumers that the broker had confirmed before the probe was sent and that are still there. Where there are
@@ -22,6 +25,10 @@ pub struct Observation {
     pub holders: u32,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
+    /// Jobs that ever left the queue by our hand: done, put off, or dead-lettered.
+    pub gone: u64,
+    /// How long the oldest message has waited, where that is known.
+    pub oldest: Option<Duration>,
     /// Whether the pool may take messages at all.
     pub intake: Intake,
 }

@@ -366,6 +366,13 @@ fn is_over<T>(order: &Option<ByHand<T>>, now: Timestamp) -> bool {
 }
 
 impl SetPolicy {
+    /// Whether it says how demand becomes workers, and not only within which bounds and how fast.
+    pub fn names_a_kind(&self) -> bool {
+        let bounds = ["policy.min_active", "policy.max"];
+        let is_kind = |key: &String| key.starts_with("policy.") && !bounds.contains(&key.as_str());
+        self.keys.is_empty() || self.keys.keys().any(is_kind)
+    }
+
     /// Whether a pool can be run by it; else what it lacks.
     fn is_sound(&self) -> Result<(), &'static str> {
         if self.policy.min_active > self.policy.max {

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Orders,
-    Plan, Policy, Probe, Reading, Rule, Scaling, TermName,
+    OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling, ScalingPolicy as _,
+    Situation, TermName,
     observe::Believed,
     plan::plan,
+    rates::RateMeter,
     record::Calculation,
     stabiliser::{Movement, Stabiliser},
 };
@@ -16,8 +18,10 @@ use super::{
 /// What a pool's size is decided by. Replaced whole when the configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// How many workers a demand deserves.
+    /// How many workers a demand deserves, and the bounds.
     pub policy: Policy,
+    /// The policy that is asked in place of it, within the same bounds.
+    pub own: Option<OwnPolicy>,
     /// How fast the number may move.
     pub scaling: Scaling,
     /// How long a queue is empty before all workers drain.
@@ -29,7 +33,7 @@ pub struct Rules {
 }
 
 /// What one reconcile decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[must_use = "a plan changes nothing until it is applied"]
 pub struct Reconciliation {
     /// Why.
@@ -84,6 +88,7 @@ pub enum EventKind {
 ///
 /// let mut reconciler = Reconciler::new(Rules {
 ///     policy: Policy::backlog(10).max(50),
+///     own: None,
 ///     scaling: Scaling::default(),
 ///     drain_after: DrainAfter::default(),
 ///     keep_warm: 0,
@@ -91,11 +96,14 @@ pub enum EventKind {
 /// });
 /// let observation = Observation {
 ///     at: Moment::after_start(Duration::from_secs(1)),
+///     wall: None,
 ///     probe: Probe::Answered { ready: 120, consumers: 0 },
 ///     consumers: 0,
 ///     held: 0,
 ///     holders: 0,
 ///     last_taken: None,
+///     gone: 0,
+///     oldest: None,
 ///     intake: Intake::Open,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
@@ -114,6 +122,7 @@ pub struct Reconciler {
     believed: Believed,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
+    meter: RateMeter,
     expected: u32,
 }
 
@@ -128,6 +137,7 @@ impl Reconciler {
             reading: None,
             believed: Believed::Stale(String::from("no probe has come back yet")),
             last_work: None,
+            meter: RateMeter::default(),
             expected: 0,
         }
     }
@@ -156,6 +166,15 @@ impl Reconciler {
     pub fn policy(&self) -> &Policy {
         let by_hand = self.orders.policy.as_ref();
         by_hand.map_or(&self.rules.policy, |set| &set.what.policy)
+    }
+
+    /// The policy that is asked in place of it. One that was set by hand is asked itself, unless only its bounds were.
+    pub fn own_policy(&self) -> Option<&OwnPolicy> {
+        let by_hand = self.orders.policy.as_ref();
+        self.rules
+            .own
+            .as_ref()
+            .filter(|_| by_hand.is_none_or(|set| !set.what.names_a_kind()))
     }
 
     /// The scaling in force.
@@ -224,6 +243,8 @@ impl Reconciler {
                     at: observation.at,
                     ready: *ready,
                 });
+                let there = ready.saturating_add(observation.held);
+                self.meter.see(observation.at, there, observation.gone);
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
@@ -233,6 +254,7 @@ impl Reconciler {
                 self.reading = None;
                 self.last_work = None;
                 self.stabiliser.clear();
+                self.meter.clear();
                 self.floor = self.floor.map(|_| 0);
             }
             Believed::Stale(_) => {}
@@ -259,6 +281,8 @@ impl Reconciler {
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
             intake: observation.intake,
+            rates: self.meter.rates(),
+            oldest: observation.oldest,
         }
     }
 
@@ -332,7 +356,7 @@ impl Reconciler {
             });
             (Rule::Empty, empty)
         } else {
-            (Rule::Policy, self.expect_by_policy(observation.at, inputs))
+            (Rule::Policy, self.expect_by_policy(observation, inputs))
         };
         if let (Some(floor), Some(order)) = (self.floor, &self.orders.no_shrink)
             && matches!(rule, Rule::Policy | Rule::Empty)
@@ -373,13 +397,24 @@ impl Reconciler {
         }
     }
 
-    fn expect_by_policy(&mut self, now: Moment, inputs: &Inputs) -> Calculation {
+    fn expect_by_policy(&mut self, observation: &Observation, inputs: &Inputs) -> Calculation {
+        let now = observation.at;
         let policy = self.policy().clone();
-        let mut why = policy.reason_for(inputs.demand);
+        let situation = Situation {
+            now,
+            wall: observation.wall,
+            inputs,
+            expected: self.expected,
+            oldest: inputs.oldest,
+            rates: inputs.rates,
+        };
+        let Recommendation { workers, mut why } = match self.own_policy() {
+            Some(own) => own.recommend(&situation),
+            None => policy.clone().recommend(&situation),
+        };
         if let Some(set) = &self.orders.policy {
             why = format!("{why}; set by hand {set}");
         }
-        let workers = policy.workers_for(inputs.demand);
         let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
         // More than this would only wait: each holder is one worker, and each ready message occupies one more. A

@@ -4,10 +4,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Intake, Moment, Orders, PlanSummary};
+use super::{Counts, Intake, Moment, Orders, PlanSummary, Rates};
 
 /// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
@@ -15,7 +15,7 @@ pub struct Decision {
     /// What the decision was made from.
     pub inputs: Inputs,
     /// What was set by hand at that time.
-    #[serde(skip_serializing_if = "Orders::is_empty")]
+    #[serde(default, skip_serializing_if = "Orders::is_empty")]
     pub by_hand: Orders,
     /// The calculation, term by term: each takes the number before it and gives the next.
     pub terms: Vec<Term>,
@@ -30,7 +30,7 @@ pub struct Decision {
 }
 
 /// What a decision was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last reading that was believed.
@@ -53,6 +53,12 @@ pub struct Inputs {
     pub census: Counts,
     /// Whether the pool takes messages.
     pub intake: Intake,
+    /// What came and went of late, where it was seen for long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
+    /// How long the oldest message has waited, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Duration>,
 }
 
 /// One term of the calculation: it gave the number, or changed it.

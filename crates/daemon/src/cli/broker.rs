@@ -3,12 +3,13 @@
 //! Looks, and changes nothing: it consumes and publishes nothing, and declares only what no broker carries out, so that
 //! it can be run beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
 use super::{
     declared::of_declaration,
+    finding::{Finding, Severity},
     management::{self, Management, ManagementError},
 };
 use crate::output::{Exit, Failure};
@@ -36,54 +37,6 @@ pub(super) struct BrokerReport {
     /// Pools whose queues the management API showed.
     #[serde(skip)]
     pub(super) shown: Vec<PoolName>,
-}
-
-/// One thing that was seen, or could not be.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) severity: Severity,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pool: Option<PoolName>,
-    what: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
-    Ok,
-    Warning,
-    Error,
-    Unseen,
-}
-
-impl Severity {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Unseen => "not seen",
-        }
-    }
-}
-
-impl Finding {
-    pub(super) fn of_pool(severity: Severity, pool: &PoolName, what: String) -> Self {
-        Self {
-            severity,
-            pool: Some(pool.clone()),
-            what,
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.pool {
-            Some(pool) => write!(f, "pool {pool}: {}", self.what),
-            None => f.write_str(&self.what),
-        }
-    }
 }
 
 impl BrokerReport {

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{
     args::{CheckArgs, Cli, Format},
-    broker::{self, BrokerReport, Severity},
+    broker::{self, BrokerReport},
+    finding::Severity,
     runtime::block_on,
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! Checks whether a queue exists with the declaration that its pool uses.
 
-use super::broker::{Finding, Severity};
+use super::finding::{Finding, Severity};
 use tidegate::{
     config::PoolSettings,
     queue::{QueueDriver, QueueErrorKind, QueueSpec},

@@ -12,6 +12,7 @@ mod declared;
 mod drain;
 mod exchange;
 mod explain;
+mod finding;
 mod init;
 mod jobs;
 mod load;

@@ -39,7 +39,7 @@ pub(super) fn failed(name: &PoolName, failed: &SupervisorError) -> Response {
         SupervisorError::Ending | SupervisorError::Ended(_) => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    error(status, &format!("failed to {failed}"))
+    error(status, &failed.to_string())
 }
 
 pub(super) fn count(act: &'static str, outcome: &'static str) {

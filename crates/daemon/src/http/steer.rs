@@ -62,9 +62,12 @@ async fn pause(
     body: Body<v1::Pause>,
 ) -> Response {
     let v1::Pause { span, shrinking } = body.0;
-    let until = match span.map(end_of).transpose() {
-        Ok(until) => until,
-        Err(response) => return response,
+    let until = match span.map(end_of) {
+        Some(None) => {
+            let what = "the body is not as it should be: no calendar goes so far";
+            return error(StatusCode::BAD_REQUEST, what);
+        }
+        until => until.flatten(),
     };
     let order = match shrinking {
         true => Order::ForbidShrinking { until },
@@ -204,10 +207,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// When a length of time from now is over.
-fn end_of(Span(span): Span) -> Result<Timestamp, Response> {
-    Timestamp::now().checked_add(span).map_err(|_| {
-        let what = "the body is not as it should be: no calendar goes so far";
-        error(StatusCode::BAD_REQUEST, what)
-    })
+/// When a length of time from now is over; `None` where no calendar goes so far.
+fn end_of(Span(span): Span) -> Option<Timestamp> {
+    Timestamp::now().checked_add(span).ok()
 }

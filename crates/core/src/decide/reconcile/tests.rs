@@ -9,6 +9,7 @@ use crate::decide::{CensusWorker, Configured, Order, Phase, Probe, RunnerId, Set
 fn rules(policy: Policy) -> Rules {
     Rules {
         policy,
+        own: None,
         scaling: Scaling::default(),
         drain_after: DrainAfter::default(),
         keep_warm: 0,
@@ -49,6 +50,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
     let counts = census.counts();
     Observation {
         at: Moment::after_start(Duration::from_secs(second)),
+        wall: None,
         probe: Probe::Answered {
             ready,
             consumers: counts.live(),
@@ -57,6 +59,8 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         held: u64::from(counts.busy + counts.retiring),
         holders: counts.busy + counts.retiring,
         last_taken: None,
+        gone: 0,
+        oldest: None,
         intake: Intake::Open,
     }
 }

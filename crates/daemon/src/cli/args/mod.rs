@@ -4,6 +4,7 @@ pub(super) mod dead;
 pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
+mod socket;
 pub(super) mod steer;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Styles};
 use clap_complete::Shell;
 
+pub(super) use self::socket::SocketArgs;
 use self::{
     dead::DeadArgs,
     init::InitArgs,
@@ -286,13 +288,6 @@ pub(super) struct CheckArgs {
     /// Print every key with its default instead, as a configuration file
     #[arg(long, conflicts_with = "broker")]
     pub(super) reference: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct SocketArgs {
-    /// Socket of the supervisor [default: the configuration's, else its default]
-    #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

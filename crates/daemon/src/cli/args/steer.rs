@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::SocketArgs;
+use super::socket::SocketArgs;
 use tidegate::{
     api::v1::{Span, Workers},
     run::StopThen,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::broker::Severity;
+use super::super::finding::Severity;
 use tidegate::{
     adapters::amqp::QueueFacts,
-    config::{DeadLetter, LOWEST_DELIVERY_LIMIT, PoolSettings},
+    config::{CONSUMERS_PER_CHANNEL, DeadLetter, PoolSettings, lowest_delivery_limit},
     decide::QueueName,
 };
 
@@ -169,15 +169,16 @@ pub(in crate::cli) fn of_queue(
         );
     }
     if let Some(Limit { value, by }) = details.limit("delivery-limit") {
-        // A give-back is a copy, and what comes back is made new: a message has the returns of one lost connection. The
-        // broker may count these as several.
+        // A give-back is a copy, and what comes back is made new: a message has the returns of one death, which are one for
+        // each channel.
+        let lowest = lowest_delivery_limit(pool.policy.max);
         match i64::try_from(value).unwrap_or(i64::MAX) {
-            0..LOWEST_DELIVERY_LIMIT => say(
+            limit if (0..lowest).contains(&limit) => say(
                 Severity::Warning,
                 format!(
-                    "queue {queue} has a delivery limit of {value} by {by}: the broker may count one lost connection as \
-                     several returns, and drops or dead-letters what is returned more often. Raise it to \
-                     {LOWEST_DELIVERY_LIMIT} or more"
+                    "queue {queue} has a delivery limit of {value} by {by}: the broker may count one death, or one lost \
+                     connection, as a return for each {CONSUMERS_PER_CHANNEL} workers, and drops or dead-letters what is \
+                     returned more often. Raise it to {lowest} or more"
                 ),
             ),
             _ => say(
@@ -372,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
-        for limit in [10, 20] {
+        for limit in [1, 20] {
             let json = json!({"arguments": {"x-delivery-limit": limit}});
             assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
             let told = of_queue(&pool(), &details(json));
@@ -381,6 +382,23 @@ mod tests {
             assert!(
                 told.iter().any(|(_, what)| what.starts_with(&expected)),
                 "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_delivery_limit_is_low_where_the_workers_need_more_channels() {
+        let json = json!({"arguments": {"x-delivery-limit": 2}});
+        for (max, warnings) in [(200, 0), (201, 1)] {
+            let pool = PoolSettings {
+                policy: Policy::fixed(1).max(max),
+                ..pool()
+            };
+            let said = troubles(&pool, json.clone());
+            assert_eq!(said.len(), warnings, "{said:?}");
+            assert!(
+                said.iter()
+                    .all(|said| said.contains("Raise it to 3 or more"))
             );
         }
     }

@@ -1,0 +1,100 @@
+//! Which queues count how often a message comes back, asked once for each queue and connection.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use super::{kind::QueueFacts, link::Live};
+use crate::{
+    decide::QueueName,
+    queue::{QueueError, QueueErrorKind},
+};
+
+/// What was learnt. A queue goes as soon as anything says that it is gone, and all of them with the connection they were
+/// asked on.
+#[derive(Debug, Default)]
+pub(super) struct Kinds {
+    /// Written and read when a consumer is opened.
+    known: Mutex<HashMap<QueueName, (Weak<Live>, bool)>>,
+    /// One question at a time: each is an error in the broker's log, and who waits finds the answer.
+    question: tokio::sync::Mutex<()>,
+}
+
+impl Kinds {
+    /// Whether the queue may count returns: what is not known to be classic may.
+    pub(super) async fn counts_returns<Asked>(
+        &self,
+        queue: &QueueName,
+        live: Option<Arc<Live>>,
+        ask: impl FnOnce() -> Asked,
+    ) -> bool
+    where
+        Asked: Future<Output = Result<QueueFacts, QueueError>>,
+    {
+        if let Some(counts) = self.get(queue, live.as_ref()) {
+            return counts;
+        }
+        let _one = self.question.lock().await;
+        if let Some(counts) = self.get(queue, live.as_ref()) {
+            return counts;
+        }
+        let (counts, is_certain) = judge(&ask().await);
+        if let Some(live) = live.filter(|_| is_certain) {
+            let known = (Arc::downgrade(&live), counts);
+            self.lock().insert(queue.clone(), known);
+        }
+        counts
+    }
+
+    pub(super) fn forget(&self, queue: &QueueName) {
+        self.lock().remove(queue);
+    }
+
+    fn get(&self, queue: &QueueName, live: Option<&Arc<Live>>) -> Option<bool> {
+        let known = self.lock();
+        let (since, counts) = known.get(queue)?;
+        let is_same = Arc::ptr_eq(&since.upgrade()?, live?);
+        is_same.then_some(*counts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, (Weak<Live>, bool)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the queue may count returns, and whether to ask again next time.
+fn judge(asked: &Result<QueueFacts, QueueError>) -> (bool, bool) {
+    match asked {
+        Ok(facts) => match facts.kind.as_deref() {
+            // A stream takes no consumer of ours.
+            Some("classic" | "stream") => (false, true),
+            _ => (true, true),
+        },
+        Err(error) => (true, error.kind == QueueErrorKind::AccessRefused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_to_be_classic_may_count() {
+        let of = |kind: Option<&str>| {
+            judge(&Ok(QueueFacts {
+                kind: kind.map(str::to_owned),
+                ..QueueFacts::default()
+            }))
+        };
+        assert_eq!(of(Some("classic")), (false, true));
+        assert_eq!(of(Some("stream")), (false, true));
+        assert_eq!(of(Some("quorum")), (true, true));
+        assert_eq!(of(None), (true, true));
+        let failed = |kind| judge(&Err(QueueError::new(kind, "ask")));
+        // A user who may not ask now may not ask later.
+        assert_eq!(failed(QueueErrorKind::AccessRefused), (true, true));
+        assert_eq!(failed(QueueErrorKind::NotFound), (true, false));
+        assert_eq!(failed(QueueErrorKind::Disconnected), (true, false));
+    }
+}
