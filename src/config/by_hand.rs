@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::PolicyChange;
 use super::{
-    PoolSettings,
     origin::{Origin, Origins},
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
     schema::{Table, duration_text, quoted, read},
+    settings::PoolSettings,
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 

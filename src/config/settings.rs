@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{Origins, url::BrokerUrl};
+use super::{origin::Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
     decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling},

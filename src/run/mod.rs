@@ -33,7 +33,7 @@ mod worker;
 #[doc(hidden)]
 pub use self::{declaring::spec as queue_spec, settling::chain};
 pub use self::{
-    events::{Event, EventSink},
+    events::{Event, EventSink, Fate, JobFailure},
     running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{

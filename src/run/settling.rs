@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::{
     copying::{NotCopied, close_intake, copy_to, hold_alone},
     detours::HeldGuard,
+    events::{Fate, JobFailure},
     gate::BlockedGuard,
     metrics::Settlement,
     replies,
@@ -241,6 +242,7 @@ pub(crate) async fn prepare(
                 &death,
                 "job is rejected to the broker's own dead letters",
             );
+            note_death(shared, job, &death);
             (None, Act::Reject, Settlement::Reject)
         }
         Verdict::Retry {
@@ -252,11 +254,22 @@ pub(crate) async fn prepare(
             let message = delivery.message();
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             log_retry(shared, job, history, delay, failure.as_ref());
+            if let Some(failure) = failure {
+                shared.fleet.job_failed(|pool| JobFailure {
+                    pool,
+                    job_id: job.cloned(),
+                    attempt: history.attempt,
+                    error: failure.message.clone(),
+                    failure: Some(failure),
+                    fate: Fate::Retried(delay),
+                });
+            }
             let copy = Copy::Retry { copy, level, delay };
             (Some(copy), Act::Ack, Settlement::Retry)
         }
         Verdict::DeadLetter { death } => {
             log_death(shared, job, &death, "job is dead-lettered");
+            note_death(shared, job, &death);
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             let back = copies().give_back(delivery.message(), uncounted(history));
             let back = Box::new(back);
@@ -477,6 +490,17 @@ fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static
         error = %Quoted(cut(&death.message)),
         "{what}"
     );
+}
+
+fn note_death(shared: &Shared, job: Option<&JobId>, death: &Death) {
+    shared.fleet.job_failed(|pool| JobFailure {
+        pool,
+        job_id: job.cloned(),
+        attempt: death.attempts,
+        error: death.message.clone(),
+        failure: death.failure.clone(),
+        fate: Fate::Dead(death.cause.as_str()),
+    });
 }
 
 /// Others' text, no longer than a log line should be.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::routing::MethodRouter;
 
 use super::{control::Control, live::Live};
-use crate::{history::History, reloads::Reloads, telemetry::prometheus::Prometheus};
+use crate::{
+    actions::Actions, failures::Failures, history::History, reloads::Reloads,
+    telemetry::prometheus::Prometheus,
+};
 use tidegate::run::Supervisor;
 
 /// What the routes read.
@@ -23,6 +26,10 @@ pub struct Api {
     pub live: Live,
     /// The last hour of every pool.
     pub history: History,
+    /// The last failures of every pool.
+    pub failures: Failures,
+    /// What was done by hand.
+    pub actions: Actions,
 }
 
 /// A route: its path, its methods, and what serves them.

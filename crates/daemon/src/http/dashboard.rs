@@ -15,33 +15,37 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = include_str!("dashboard/index.html");
-const SCRIPT: &str = include_str!("dashboard/app.js");
-const STYLE: &str = include_str!("dashboard/style.css");
-const ICON: &str = include_str!("dashboard/icon.svg");
+
+/// What the page loads, by name.
+const FILES: [(&str, &str, &str); 8] = [
+    ("app.js", SCRIPT, include_str!("dashboard/app.js")),
+    ("api.js", SCRIPT, include_str!("dashboard/api.js")),
+    ("detail.js", SCRIPT, include_str!("dashboard/detail.js")),
+    ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
+    ("history.js", SCRIPT, include_str!("dashboard/history.js")),
+    ("plot.js", SCRIPT, include_str!("dashboard/plot.js")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("dashboard/style.css"),
+    ),
+    (
+        "icon.svg",
+        "image/svg+xml",
+        include_str!("dashboard/icon.svg"),
+    ),
+];
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page and its files. They are no part of the API, so its description does not have them.
 pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/", get(page))
-        .route("/dashboard/app.js", get(script))
-        .route("/dashboard/style.css", get(style))
-        .route("/dashboard/icon.svg", get(icon))
-}
-
-async fn page() -> Response {
-    file("text/html; charset=utf-8", HTML)
-}
-
-async fn script() -> Response {
-    file("text/javascript; charset=utf-8", SCRIPT)
-}
-
-async fn style() -> Response {
-    file("text/css; charset=utf-8", STYLE)
-}
-
-async fn icon() -> Response {
-    file("image/svg+xml", ICON)
+    let page = async || file("text/html; charset=utf-8", HTML);
+    let page = Router::new().route("/", get(page));
+    FILES.into_iter().fold(page, |router, (name, kind, text)| {
+        let path = format!("/dashboard/{name}");
+        router.route(&path, get(async move || file(kind, text)))
+    })
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {
@@ -64,20 +68,30 @@ mod tests {
 
     #[test]
     fn the_page_is_small() {
-        let size = [HTML, SCRIPT, STYLE, ICON]
-            .map(str::len)
-            .iter()
-            .sum::<usize>();
+        let files = FILES.iter().map(|(.., text)| text.len());
+        let size = HTML.len() + files.sum::<usize>();
         assert!(size < BUDGET, "{size}");
     }
 
     #[test]
+    fn every_file_that_the_page_names_is_served() {
+        let mut named = 0;
+        for (_, _, text) in FILES.into_iter().chain([("", "", HTML)]) {
+            for part in text.split('"') {
+                let name = part.strip_prefix("/dashboard/");
+                if let Some(name) = name.or_else(|| part.strip_prefix("./")) {
+                    assert!(FILES.iter().any(|(known, ..)| *known == name), "{name}");
+                    named += 1;
+                }
+            }
+        }
+        assert!(named >= FILES.len(), "{named}");
+    }
+
+    #[test]
     fn the_page_has_nothing_inline_and_loads_nothing_from_elsewhere() {
-        for (name, text) in [
-            ("index.html", HTML),
-            ("app.js", SCRIPT),
-            ("style.css", STYLE),
-        ] {
+        let files = FILES.map(|(name, _, text)| (name, text));
+        for (name, text) in files.into_iter().chain([("index.html", HTML)]) {
             for forbidden in [
                 "http://",
                 "https://",

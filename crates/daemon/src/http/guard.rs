@@ -15,10 +15,14 @@
 //!
 //! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants a token. A change wants the
 //! token of `http.token_file` everywhere; that of `http.read_token_file` is for reading alone.
+//!
+//! A browser that opens a page can show a token only as the password of `Authorization: Basic`. It then sends it by itself
+//! with every request, whoever's page makes it. So a token that is shown as a password is good for reading alone.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::{Choice, ConstantTimeEq};
 
 /// Paths that answer without a token on every listener: probes and scrapers have none.
@@ -164,7 +168,12 @@ impl Guard {
     /// # Errors
     /// Why it may not.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let rights = self.tokens.rights(shown(headers));
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let rights = match password(headers) {
+            Some(password) if reads => self.tokens.rights(Some(&password)).min(Rights::Read),
+            _ => self.tokens.rights(credentials(headers, b"bearer ")),
+        };
+        let has_token = self.tokens.steer.is_some() || self.tokens.read.is_some();
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts
             .next()
@@ -177,11 +186,15 @@ impl Guard {
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
             let is_known = !self.is_loopback && rights > Rights::None;
             if !self.is_ours(authority.host()) && !is_known {
-                return Err(Refusal::StrangeHost);
+                // A browser asks its user for the password only where it is told to.
+                let can_show = !self.is_loopback && has_token && !OPEN.contains(&uri.path());
+                return Err(match can_show && reads {
+                    true => Refusal::Unauthorized,
+                    false => Refusal::StrangeHost,
+                });
             }
         }
 
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if is_of_another_origin(&host, headers) && !(reads && opens_a_page(headers)) {
             return Err(Refusal::OtherOrigin);
         }
@@ -194,7 +207,6 @@ impl Guard {
             };
         }
         let is_open = self.is_loopback || OPEN.contains(&uri.path());
-        let has_token = self.tokens.steer.is_some() || self.tokens.read.is_some();
         match () {
             () if is_open || rights > Rights::None => Ok(()),
             () if has_token => Err(Refusal::Unauthorized),
@@ -221,13 +233,20 @@ impl Guard {
     }
 }
 
-/// The token that a request shows.
-fn shown(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?;
-    let (scheme, shown) = value.as_bytes().split_at_checked("bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
+/// What `Authorization` shows by this scheme, which is in lower case and has its space.
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (seen, shown) = value.split_at_checked(scheme.len())?;
+    seen.eq_ignore_ascii_case(scheme)
         .then(|| shown.trim_ascii())
+}
+
+/// The password that a request shows, of any user.
+fn password(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let login = credentials(headers, b"basic ")?;
+    let login = BASE64_STANDARD.decode(login).ok()?;
+    let colon = login.iter().position(|byte| *byte == b':')?;
+    Some(login[colon + 1..].to_vec())
 }
 
 /// Whether a browser says that a page of another origin sent this. Programs say nothing of the kind.
@@ -494,6 +513,68 @@ mod tests {
         let refusal = ask(&guard, Method::POST, path, &without);
         assert_eq!(refusal, Some(Refusal::Unauthorized));
         assert_eq!(ask(&guard, Method::POST, path, &with), None);
+    }
+
+    fn basic(login: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(login))
+    }
+
+    #[test]
+    fn takes_a_token_as_a_password_for_reading_alone() {
+        let path = "/api/v1/pools";
+        let unauthorized = Some(Refusal::Unauthorized);
+        for listen in [LOOPBACK, EVERYWHERE] {
+            let guard = guard(listen, Some("s3c:ret"));
+            let reads = match listen {
+                LOOPBACK => None,
+                _ => unauthorized,
+            };
+            for (value, get, post) in [
+                (basic("anyone:s3c:ret"), None, unauthorized),
+                (basic(":s3c:ret"), None, unauthorized),
+                (basic("s3c:ret"), reads, unauthorized),
+                (basic("anyone:s3c:re"), reads, unauthorized),
+                (basic("anyone:s3c:ret2"), reads, unauthorized),
+                (basic("anyone:"), reads, unauthorized),
+                (basic("anyone"), reads, unauthorized),
+                (basic(""), reads, unauthorized),
+                ("Basic anyone:s3c:ret".to_owned(), reads, unauthorized),
+                ("Basic ".to_owned(), reads, unauthorized),
+                ("Bearer s3c:ret".to_owned(), None, None),
+            ] {
+                let lines = [("host", "127.0.0.1"), ("authorization", &value)];
+                for method in [Method::GET, Method::HEAD] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, get, "{listen} {method} {value}");
+                }
+                for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, post, "{listen} {method} {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_browser_that_comes_by_a_full_name_is_asked_for_the_password() {
+        let password = basic("anyone:s3cret");
+        let with = [
+            ("host", "tidegate.example.com"),
+            ("authorization", &password),
+        ];
+        let elsewhere = guard(EVERYWHERE, Some("s3cret"));
+        let refusal = get(&elsewhere, "tidegate.example.com", "/");
+        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        assert_eq!(ask(&elsewhere, Method::GET, "/", &with), None);
+        let refusal = get(&elsewhere, "evil.example", "/metrics");
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        // A password steers under no name.
+        let refusal = ask(&elsewhere, Method::POST, "/", &with);
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        // On loopback no name is good that someone could point there.
+        let loopback = guard(LOOPBACK, Some("s3cret"));
+        let refusal = ask(&loopback, Method::GET, "/", &with);
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
     }
 
     #[test]

@@ -29,6 +29,8 @@ use super::{
     server::LongLived,
 };
 use crate::{
+    actions::Action,
+    failures::Recent,
     history::{Columns, NamedColumns},
     reloads::Reloads,
 };
@@ -110,11 +112,13 @@ impl Live {
 }
 
 /// The stream, and what a reader of it may have missed.
-pub(super) fn table() -> [Route; 3] {
+pub(super) fn table() -> [Route; 5] {
     [
         ("/api/v1/events", &["get"], get(events)),
         ("/api/v1/history", &["get"], get(overview)),
         ("/api/v1/pools/{pool}/history", &["get"], get(history)),
+        ("/api/v1/pools/{pool}/failures", &["get"], get(failures)),
+        ("/api/v1/actions", &["get"], get(actions)),
     ]
 }
 
@@ -141,6 +145,21 @@ async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
         Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
         None => no_such_pool(&name),
     }
+}
+
+async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => {
+            let kept = api.failures.of(&name);
+            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
+            Json(kept).into_response()
+        }
+        None => no_such_pool(&name),
+    }
+}
+
+async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
+    Json(api.actions.all())
 }
 
 /// Every pool's last hour.

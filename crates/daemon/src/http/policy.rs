@@ -13,6 +13,7 @@ use super::{
     api::Api,
     body::Body,
     caller::Caller,
+    steer::{as_typed, done},
 };
 use tidegate::{
     api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
@@ -124,9 +125,12 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         Some(set) => Order::SetPolicy(Box::new(set)),
         None => Order::ResetPolicy,
     };
-    let by = By::new(caller.name().await);
-    match api.supervisor.steer(name, order, by).await {
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
         Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
             answer.not_stored = steered.not_stored;
             answer.policy = view(&settings, steered.orders.policy.as_ref(), after);
             Json(answer).into_response()

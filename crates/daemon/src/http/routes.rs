@@ -26,6 +26,9 @@ use tidegate::{
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How to show a token. A browser asks its user for the second one, which is only good for reading.
+const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
+
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
     let reading: [Route; 8] = [
@@ -72,10 +75,12 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
             }
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == Refusal::Unauthorized {
-                let scheme = header::HeaderValue::from_static("Bearer");
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, scheme);
+                for scheme in CHALLENGES {
+                    let scheme = header::HeaderValue::from_static(scheme);
+                    response
+                        .headers_mut()
+                        .append(header::WWW_AUTHENTICATE, scheme);
+                }
             }
             response
         }

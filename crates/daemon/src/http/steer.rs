@@ -118,6 +118,8 @@ async fn flush(
             let stopped = runners_stopped(&result);
             count("flush", if stopped > 0 { "changed" } else { "unchanged" });
             let by = caller.name().await;
+            api.actions
+                .add(Some(&name), "flush", &by, done(stopped > 0));
             tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "pool is steered by hand");
             answer(&api, &name, stopped > 0, &result, None)
         }
@@ -136,7 +138,11 @@ async fn stop(
 ) -> Response {
     let v1::StopJob { then } = body.0;
     let by = caller.name().await;
-    match api.supervisor.stop_job(&name, &id, &Stopping { then, by }) {
+    let stopping = Stopping {
+        then,
+        by: by.clone(),
+    };
+    match api.supervisor.stop_job(&name, &id, &stopping) {
         Ok(0) => {
             count("stop_job", "refused");
             let what = format!("no job with this id runs in the pool {name}");
@@ -144,6 +150,8 @@ async fn stop(
         }
         Ok(stopped) => {
             count("stop_job", "changed");
+            let act = format!("stop job {}, then {}", id.as_str(), then.as_str());
+            api.actions.add(Some(&name), &act, &by, done(true));
             Json(v1::StoppedJobs { stopped, then }).into_response()
         }
         Err(error) => {
@@ -153,30 +161,64 @@ async fn stop(
     }
 }
 
-async fn reload(State(api): State<Api>, _: Body<v1::Nothing>) -> Response {
+async fn reload(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: Body<v1::Nothing>,
+) -> Response {
+    let by = caller.name().await;
     match api.control.reload().await {
         Ok(reloaded) => {
             count("reload", "changed");
+            api.actions.add(None, "reload", &by, "done");
             Json(reloaded).into_response()
         }
         Err(why) => {
             count("reload", "refused");
+            api.actions.add(None, "reload", &by, "refused");
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
         }
     }
 }
 
+/// What came of an order, for the log of actions.
+pub(super) fn done(changed: bool) -> &'static str {
+    match changed {
+        true => "done",
+        false => "it was so already",
+    }
+}
+
+/// An order as the log of actions has it: as it is typed.
+pub(super) fn as_typed(order: &Order) -> String {
+    match order {
+        Order::Pause { until: Some(until) } => format!("pause until {until}"),
+        Order::Pin { workers } => format!("scale {workers}"),
+        Order::Unpin => "scale auto".to_owned(),
+        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
+        Order::AllowShrinking => "resume --shrinking".to_owned(),
+        Order::SetPolicy(_) => "policy set".to_owned(),
+        Order::ResetPolicy => "policy reset".to_owned(),
+        order => order.act().to_owned(),
+    }
+}
+
 /// Gives an order, and answers with what it came to.
 async fn steer(api: &Api, caller: Caller, name: &PoolName, order: Order) -> Response {
-    let by = By::new(caller.name().await);
-    match api.supervisor.steer(name, order, by).await {
-        Ok(steered) => answer(
-            api,
-            name,
-            steered.changed,
-            &steered.result,
-            steered.not_stored,
-        ),
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
+        Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
+            answer(
+                api,
+                name,
+                steered.changed,
+                &steered.result,
+                steered.not_stored,
+            )
+        }
         Err(error) => failed(name, &error),
     }
 }
