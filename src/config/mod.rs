@@ -1,9 +1,9 @@
 //! Configuration: from a TOML file and the environment to checked settings, with all problems at once.
 //!
-//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
-//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`); `schema` is the machine behind those calls,
-//! and [`reference()`] prints what they declare. The keys of a pool's `runner` table are declared in
-//! [`runners`](crate::runners), by the kinds themselves.
+//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call with its
+//! name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`). `schema` implements those calls, and
+//! [`reference()`] prints what they declare. The keys of a pool's `runner` table are declared in
+//! [`runners`](crate::runners), by the kinds of runner.
 mod arguments;
 mod broker;
 mod by_hand;

@@ -1,4 +1,4 @@
-//! Where the keys of a pool's policy come from.
+//! Where the value of a key comes from, as a person is told.
 
 use std::collections::BTreeMap;
 
