@@ -319,8 +319,8 @@
 //!
 //! [`Policy::fixed`] gives the same number for every demand. [`Policy::steps`] gives a number for each range of demand.
 //!
-//! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. It may
-//! keep state. The policy's bounds and `scaling` limit its answer.
+//! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. The
+//! policy may keep state. Its bounds and `scaling` limit its answer.
 //!
 //! ```
 //! use tidegate::{
