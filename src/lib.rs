@@ -315,6 +315,38 @@
 //!
 //! [`Policy::fixed`] is the same number for every demand, [`Policy::steps`] a staircase.
 //!
+//! Or bring your own: a [`ScalingPolicy`] is asked at each reconcile with everything that the pool knows, and may remember
+//! what it likes. What it answers is bounded, and moves as `scaling` lets it.
+//!
+//! ```
+//! use tidegate::{
+//!     OwnPolicy, Pool, ScalingPolicy,
+//!     decide::{Recommendation, Situation},
+//! };
+//!
+//! /// One worker for each ten jobs, and twice as many while more arrive than are done.
+//! struct Eager;
+//!
+//! impl ScalingPolicy for Eager {
+//!     fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
+//!         let workers = situation.inputs.demand.div_ceil(10) as u32;
+//!         match situation.rates {
+//!             Some(rates) if rates.arrivals > rates.done => {
+//!                 Recommendation::new(workers * 2, "more arrive than are done")
+//!             }
+//!             _ => Recommendation::new(workers, "one worker for each 10 jobs"),
+//!         }
+//!     }
+//!
+//!     fn describe(&self) -> String {
+//!         String::from("eager")
+//!     }
+//! }
+//!
+//! let pool = Pool::new("thumbnails").policy(OwnPolicy::new(Eager).max(50));
+//! # assert_eq!(pool.settings().policy.max, 50);
+//! ```
+//!
 //! A running pool can be steered: [`Supervisor::scale`] pins it to a number, [`pause`](Supervisor::pause) and
 //! [`resume`](Supervisor::resume) close and open its intake, and [`steer`](Supervisor::steer) carries out any
 //! [order](decide::Order). [`reconfigure`](Supervisor::reconfigure) gives the supervisor another set of pools, each made by

@@ -5,6 +5,7 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod aftermath;
+mod book;
 mod cell;
 mod contain;
 mod copying;
@@ -26,6 +27,7 @@ mod status;
 mod steering;
 mod supervisor;
 mod until_signal;
+mod wall;
 mod worker;
 
 #[doc(hidden)]
@@ -38,8 +40,9 @@ pub use self::{
         DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
         ReplyTotals, RunnerStatus, WorkerStatus,
     },
-    steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
+    steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    wall::Clock,
 };

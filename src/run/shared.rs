@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::{
     aftermath::Aftermath,
+    book::OrderBook,
     cell::WorkerCell,
     declaring::Declaring,
     delayed::{Fed, Outstanding},
@@ -32,7 +33,7 @@ use super::{
     running::Running,
     settling::chain,
     status::{JobTotals, ReplyTotals},
-    steering::{Clock, OrderBook},
+    wall::Clock,
 };
 use crate::{
     config::PoolSettings,
@@ -234,7 +235,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(settings)),
             workers: Mutex::default(),
             view: Mutex::default(),
-            book: OrderBook::new(common, orders),
+            book: OrderBook::new(orders, common.clock.clone(), common.order_changes.clone()),
             last_taken: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
             kill,
