@@ -311,7 +311,7 @@
 //! let pool = Pool::new("thumbnails")
 //!     // A worker for each ten jobs of demand, at least 2 while there is work, at most 50.
 //!     .policy(Policy::backlog(10).min_active(2).max(50))
-//!     // At most 10 more at once, and none fewer until the peak is a minute ago.
+//!     // At most 10 more at once. Scale down only to the highest recommendation of the last minute.
 //!     .scaling(Scaling { up_step: 10, down_window: Duration::from_secs(60), ..Scaling::default() })
 //!     .drain_after(Duration::from_secs(30))
 //!     .handler(|_: Job| async { Ok(Outcome::Done) });
@@ -319,8 +319,8 @@
 //!
 //! [`Policy::fixed`] gives the same number for every demand. [`Policy::steps`] gives a number for each range of demand.
 //!
-//! Or bring your own: a [`ScalingPolicy`] is asked at each reconcile with everything that the pool knows, and may remember
-//! what it likes. What it answers is bounded, and moves as `scaling` lets it.
+//! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. It may
+//! keep state. The policy's bounds and `scaling` limit its answer.
 //!
 //! ```
 //! use tidegate::{

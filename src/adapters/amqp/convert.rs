@@ -191,7 +191,7 @@ fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
             AMQPValue::FieldArray(FieldArray::from(values))
         }
         HeaderValue::Table(entries) => AMQPValue::FieldTable(field_table(entries)?),
-        // These are sent another way too.
+        // Messages with unread values are sent another way too.
         HeaderValue::Void | HeaderValue::Unread(_) => AMQPValue::Void,
     })
 }

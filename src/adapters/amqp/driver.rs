@@ -172,7 +172,7 @@ impl AmqpDriver {
             .await;
         answer
             .map_err(|error| match error.kind {
-                // The broker failed while it made its answer. This is the most likely answer.
+                // The broker failed while it wrote an error text. A missing queue is the most likely error.
                 QueueErrorKind::BrokerFailed if may_break_error_texts(queue.as_str()) => {
                     let what = format!("{operation}: the broker fails at saying why not");
                     QueueError::new(QueueErrorKind::NotFound, what).with_source(error)

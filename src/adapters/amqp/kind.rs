@@ -200,7 +200,7 @@ impl Difference {
                 arguments.insert(TYPE.into(), AMQPValue::LongString(kind.as_str().into()));
                 arguments.insert(LOCATOR.into(), AMQPValue::LongString(IMPOSSIBLE.into()));
             }
-            // A second answer about the same argument: our question has no effect.
+            // A second answer about the same argument: the broker does not react to our value, so stop.
             return facts.kind.replace(kind).is_none() && is_quorum;
         }
         if argument == LOCATOR {
@@ -230,7 +230,7 @@ impl Difference {
             _ => return false,
         };
         arguments.insert(argument.as_str().into(), known);
-        // A second answer about the same argument: our question has no effect.
+        // A second answer about the same argument: the broker does not react to our value, so stop.
         facts.arguments.insert(argument, value).is_none()
     }
 }

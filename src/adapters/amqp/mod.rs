@@ -18,7 +18,7 @@
 //!
 //! In addition, [`bulk`] publishes for a load generator, on its own connections, which are not reopened.
 //!
-//! lapin never uses a socket directly: `wire` is between the two, and removes what lapin cannot read.
+//! lapin never uses a socket directly: `wire` is between the two, and hides what lapin cannot read.
 //!
 //! Channels may be limited for a user or on a node. One channel above the limit ends its whole connection, with every
 //! job on it. So before the driver opens more channels than ever before, it tries them on a separate connection,

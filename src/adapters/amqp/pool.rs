@@ -141,7 +141,7 @@ impl ChannelPool {
             }
             freed.await;
             if !live.is_up() {
-                // Wakes another waiting request, because there may be more of them than channels.
+                // Wakes the next waiting request, which must see the loss too. There may be more requests than channels.
                 channels.slots.freed.notify_one();
                 return Err(disconnected(operation));
             }

@@ -167,7 +167,7 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
-    /// Take no messages until the pool is resumed, and run no more workers.
+    /// Take no messages until the pool is resumed, and stop each worker after its job.
     Drain,
     /// Take messages again, after a pause or a drain.
     Resume,
@@ -385,7 +385,7 @@ impl SetPolicy {
     }
 }
 
-/// `by root over the socket since 2026-01-02T03:04:05Z`, with the end where there is one.
+/// `by root over the socket since 2026-01-02T03:04:05Z`, with the end if there is one.
 impl<T> fmt::Display for ByHand<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "by {} since {:.0}", self.by, self.since)?;

@@ -400,7 +400,7 @@ fn listed(
     text
 }
 
-/// Names the letters that moved to the end of the queue.
+/// The text about letters that moved to the end of the queue.
 fn of_renewed(walked: &Walked) -> String {
     match walked.renewed {
         0 => String::new(),
