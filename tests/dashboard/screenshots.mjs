@@ -4,7 +4,7 @@ import { mkdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { deleteQueues, launch, live, open, publish, startDaemon, unique } from "./support.mjs";
 
-const MINUTES = Number(process.env.MINUTES ?? 4);
+const MINUTES = Number(process.env.MINUTES ?? 4.4);
 const folder = fileURLToPath(new URL("../../docs/images/", import.meta.url));
 const queues = Object.fromEntries(["thumbnails", "invoices", "mail"].map((name) => [name, unique(name)]));
 const pool = (name, jobs, max, command) => `
@@ -32,7 +32,7 @@ try {
   // Behind the page, so that it sees all of the tide.
   const pages = [];
   for (const colorScheme of ["light", "dark"]) {
-    const page = await open(browser, daemon, { pool: "thumbnails", viewport: { width: 1360, height: 880 }, colorScheme });
+    const page = await open(browser, daemon, { pool: "thumbnails", viewport: { width: 1360, height: 1000 }, colorScheme });
     await live(page);
     pages.push(page);
   }

@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidegate::decide::PoolName;
+use tidegate::decide::{Order, PoolName};
 
 /// Actions that are kept.
 const KEPT: usize = 200;
@@ -56,6 +56,28 @@ impl Actions {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Action>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of an order, for the log of actions.
+pub(crate) fn done(changed: bool) -> &'static str {
+    match changed {
+        true => "done",
+        false => "it was so already",
+    }
+}
+
+/// An order as the log of actions has it: as it is typed.
+pub(crate) fn as_typed(order: &Order) -> String {
+    match order {
+        Order::Pause { until: Some(until) } => format!("pause until {until}"),
+        Order::Pin { workers } => format!("scale {workers}"),
+        Order::Unpin => "scale auto".to_owned(),
+        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
+        Order::AllowShrinking => "resume --shrinking".to_owned(),
+        Order::SetPolicy(_) => "policy set".to_owned(),
+        Order::ResetPolicy => "policy reset".to_owned(),
+        order => order.act().to_owned(),
     }
 }
 

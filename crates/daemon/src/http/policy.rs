@@ -13,8 +13,8 @@ use super::{
     api::Api,
     body::Body,
     caller::Caller,
-    steer::{as_typed, done},
 };
+use crate::actions::{as_typed, done};
 use tidegate::{
     api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
     config::{

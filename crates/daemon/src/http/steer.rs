@@ -19,6 +19,7 @@ use super::{
     caller::Caller,
     policy,
 };
+use crate::actions::{as_typed, done};
 use tidegate::{
     api::v1::{self, Span, Workers},
     decide::{By, EventKind, JobId, Order, PoolName, ReconcileResult},
@@ -179,28 +180,6 @@ async fn reload(
             api.actions.add(None, "reload", &by, "refused");
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
         }
-    }
-}
-
-/// The result of an order, for the log of actions.
-pub(super) fn done(changed: bool) -> &'static str {
-    match changed {
-        true => "done",
-        false => "it was so already",
-    }
-}
-
-/// An order in the log of actions, as it is typed on the command line.
-pub(super) fn as_typed(order: &Order) -> String {
-    match order {
-        Order::Pause { until: Some(until) } => format!("pause until {until}"),
-        Order::Pin { workers } => format!("scale {workers}"),
-        Order::Unpin => "scale auto".to_owned(),
-        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
-        Order::AllowShrinking => "resume --shrinking".to_owned(),
-        Order::SetPolicy(_) => "policy set".to_owned(),
-        Order::ResetPolicy => "policy reset".to_owned(),
-        order => order.act().to_owned(),
     }
 }
 
