@@ -21,6 +21,7 @@ use crate::{
     escape::Escaped,
     queue::{QueueError, QueueErrorKind},
 };
+use tidegate_core::text;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
@@ -326,18 +327,7 @@ fn lost() -> String {
 
 /// An error with its causes, in one line and escaped: brokers' texts are others' data.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // lapin repeats its sources in its own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    Escaped(&text).to_string()
+    Escaped(&text::chain(error)).to_string()
 }
 
 /// Channels that a connection of this `channel_max` can number. 0 is its word for no limit.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
+use crate::text::first_chars;
 
 /// Parts of the window: jobs are forgotten a part at a time, so that memory is the same however many they are.
 const PARTS: usize = 16;
@@ -255,10 +256,7 @@ impl Window {
 }
 
 fn cut(text: &str) -> &str {
-    match text.char_indices().nth(CAUSE_CHARS) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
+    first_chars(text, CAUSE_CHARS)
 }
 
 #[cfg(test)]
