@@ -7,8 +7,8 @@
 mod aftermath;
 mod book;
 mod cell;
+mod complaints;
 mod contain;
-mod copying;
 mod declaring;
 mod delayed;
 mod detours;
@@ -16,9 +16,9 @@ mod events;
 mod fleet;
 mod gate;
 pub mod metrics;
+mod own_queues;
 mod pool;
 mod recent;
-mod replies;
 mod running;
 mod settling;
 mod shared;
@@ -31,7 +31,7 @@ mod wall;
 mod worker;
 
 #[doc(hidden)]
-pub use self::{declaring::spec as queue_spec, settling::chain};
+pub use self::declaring::spec as queue_spec;
 pub use self::{
     events::{Event, EventSink, Fate, JobFailure},
     running::{RunningJob, StopThen, Stopping},
@@ -46,3 +46,5 @@ pub use self::{
     },
     wall::Clock,
 };
+#[doc(hidden)]
+pub use tidegate_core::text::chain;

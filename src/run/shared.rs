@@ -21,17 +21,16 @@ use super::{
     aftermath::Aftermath,
     book::OrderBook,
     cell::WorkerCell,
+    complaints::Complaints,
     declaring::Declaring,
-    delayed::{Fed, Outstanding},
     detours::Detours,
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    own_queues::{Fed, Outstanding, OwnQueues},
     recent::Recent,
-    replies::{Complaints, OwnQueues},
     running::Running,
-    settling::chain,
     status::{JobTotals, ReplyTotals},
     wall::Clock,
 };
@@ -44,6 +43,7 @@ use crate::{
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
 };
+use tidegate_core::text::chain;
 
 /// Time that the broker has for an answer once everything is stopped at once.
 pub(crate) const ANSWER: Duration = Duration::from_secs(1);

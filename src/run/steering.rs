@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EventSink, contain, settling::chain, shared::Shared, wall::Clock};
+use super::{EventSink, contain, shared::Shared, wall::Clock};
 use crate::{
     config::PoolSettings,
     decide::{
@@ -25,6 +25,7 @@ use crate::{
     },
     runner::BoxError,
 };
+use tidegate_core::text::chain;
 
 /// The orders of every pool that has any.
 pub type AllOrders = BTreeMap<PoolName, Orders>;

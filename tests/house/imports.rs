@@ -16,18 +16,6 @@ const ONE_OBJECT: [(&str, &str); 1] = [(
     "src/config/schema/table.rs",
 )];
 
-/// Imports that close a circle and are still there, each with what it names. To be taken out, one after the other.
-const STILL_THERE: [(&str, &str); 8] = [
-    ("src/run/shared.rs", "src/run/declaring.rs"),
-    ("src/run/shared.rs", "src/run/delayed.rs"),
-    ("src/run/shared.rs", "src/run/replies.rs"),
-    ("src/run/shared.rs", "src/run/settling.rs"),
-    ("src/run/settling.rs", "src/run/copying.rs"),
-    ("src/run/settling.rs", "src/run/replies.rs"),
-    ("src/run/settling.rs", "src/run/shared.rs"),
-    ("src/run/worker/mod.rs", "src/run/worker/intake.rs"),
-];
-
 /// The files that `from` leads to, by one import or more.
 fn reachable<'c>(edges: &Edges<'c>, from: &str) -> BTreeSet<&'c str> {
     let mut reached = BTreeSet::new();
@@ -50,9 +38,7 @@ fn circles(edges: &Edges<'_>, room: &str) -> Vec<String> {
         named.retain(|other| {
             let is_pair =
                 |pair: &(&str, &str)| *pair == (*file, *other) || *pair == (*other, *file);
-            other.starts_with(room)
-                && !ONE_OBJECT.iter().any(is_pair)
-                && !STILL_THERE.contains(&(*file, *other))
+            other.starts_with(room) && !ONE_OBJECT.iter().any(is_pair)
         });
     }
     let mut circles = BTreeSet::new();

@@ -21,6 +21,7 @@ use crate::{
     escape::Escaped,
     queue::{QueueError, QueueErrorKind},
 };
+use tidegate_core::text;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
@@ -327,18 +328,7 @@ fn lost() -> String {
 
 /// An error with its causes, in one line and escaped, because texts from a broker are untrusted.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // lapin repeats its sources in its own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    Escaped(&text).to_string()
+    Escaped(&text::chain(error)).to_string()
 }
 
 /// Number of channels that a connection with this `channel_max` can have. 0 means no limit.

@@ -17,6 +17,7 @@ use crate::{
     runners::process::{Escaped, headers_to_json, is_whole_in_json},
     settle::lacks_headers,
 };
+use tidegate_core::text::first_bytes;
 
 /// The version that is spoken here.
 pub(super) const VERSION: u64 = 1;
@@ -265,11 +266,7 @@ fn reply(reply: Option<&RawValue>, base64: Option<String>) -> Result<Option<Repl
 }
 
 fn cut(mut text: String) -> String {
-    let mut end = text.len().min(ERROR_CAP);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(first_bytes(&text, ERROR_CAP).len());
     text
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
+use crate::text::first_chars;
 
 /// Parts of the window. Jobs are forgotten one part at a time, so that memory does not depend on the number of jobs.
 const PARTS: usize = 16;
@@ -254,10 +255,7 @@ impl Window {
 }
 
 fn cut(text: &str) -> &str {
-    match text.char_indices().nth(CAUSE_CHARS) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
+    first_chars(text, CAUSE_CHARS)
 }
 
 #[cfg(test)]
