@@ -1,4 +1,4 @@
-//! Where the value of a key comes from, as a person is told.
+//! Where the keys of a pool's policy come from.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What every route is given, and what a route is.
+//! The state of every route, and the type of a route.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::{
 };
 use tidegate::run::Supervisor;
 
-/// What the routes read.
+/// The state that the routes read.
 #[derive(Debug, Clone)]
 pub struct Api {
     /// The pools.
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
-    /// What became of reading the configuration again.
+    /// The result of the last reload.
     pub reloads: Reloads,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
@@ -28,9 +28,9 @@ pub struct Api {
     pub history: History,
     /// The last failures of every pool.
     pub failures: Failures,
-    /// What was done by hand.
+    /// The log of manual actions.
     pub actions: Actions,
 }
 
-/// A route: its path, its methods, and what serves them.
+/// A route: its path, its methods, and its handler.
 pub(super) type Route = (&'static str, &'static [&'static str], MethodRouter<Api>);

@@ -1,4 +1,4 @@
-//! The dashboard: one page and its files, in the program. The page reads the API like any other client.
+//! The dashboard: one page and its files, built into the program. The page uses the API like any other client.
 
 use axum::{
     Router,
@@ -9,14 +9,14 @@ use axum::{
 
 use super::api::Api;
 
-/// What the page may load and do: its own files and this server, nothing else. No inline script or style, and no frame
-/// of another page around it.
+/// The content security policy of the page: it may load its own files and call this server, nothing else. No inline
+/// script or style, and no frame in another page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = include_str!("dashboard/index.html");
 
-/// What the page loads, by name.
+/// The files that the page loads, by name.
 const FILES: [(&str, &str, &str); 8] = [
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
     ("api.js", SCRIPT, include_str!("dashboard/api.js")),
@@ -38,7 +38,7 @@ const FILES: [(&str, &str, &str); 8] = [
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The page and its files. They are no part of the API, so its description does not have them.
+/// The page and its files. They are not part of the API, so the API's description does not list them.
 pub(super) fn routes() -> Router<Api> {
     let page = async || file("text/html; charset=utf-8", HTML);
     let page = Router::new().route("/", get(page));
@@ -63,7 +63,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 mod tests {
     use super::*;
 
-    /// What a browser loads for the page.
+    /// Limit on the bytes that a browser loads for the page.
     const BUDGET: usize = 100 * 1024;
 
     #[test]

@@ -1,23 +1,25 @@
-//! Who may ask over TCP. Pure: a request's head goes in, a refusal comes out.
+//! Access rules for TCP. Pure: takes the head of a request and returns a refusal.
 //!
-//! Three dangers, three rules.
+//! There is one rule for each of three dangers.
 //!
-//! **DNS rebinding.** A web page can make a visitor's browser ask *us*, under a name of the page's own that it
-//! points at our address; the browser then lets the page read the answer. Such a request carries the page's name
-//! in `Host`. An address cannot be pointed elsewhere, so it is always good, and so is `localhost`. On a loopback
-//! listener nothing else is. On any other, where names are how neighbours find us, a name without a dot (a
-//! container's, a service's) and this machine's own are good too: nobody can register those. A full name is good
-//! with a token, which no web page has.
+//! **DNS rebinding.** A web page can point a name of its own at our address. A visitor's browser then sends requests to
+//! *us* under that name, and lets the page read the answers. Such a request has the page's name in `Host`. An address
+//! cannot be redirected, so it is always accepted, and so is `localhost`. A loopback listener accepts nothing else. On
+//! other listeners, neighbours find us by name. These also accept names without a dot (of a container or a service) and
+//! this machine's own name, because nobody can register those. A full name is accepted with a token, because a web page
+//! has no token.
 //!
-//! **Other web pages.** A page can make a visitor's browser send us requests without reading the answers. A browser says
-//! so, in `Sec-Fetch-Site` and `Origin`. What comes from another origin is refused, unless it only opens a page of ours:
-//! a link to the dashboard.
+//! **Other web pages.** A page can make a visitor's browser send us requests without reading the answers. The browser
+//! reports this in `Sec-Fetch-Site` and `Origin`. A request from another origin is refused, unless it only opens one of
+//! our pages: a link to the dashboard.
 //!
-//! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants a token. A change wants the
-//! token of `http.token_file` everywhere; that of `http.read_token_file` is for reading alone.
+//! **Unknown clients.** On loopback, reading needs no token. On other listeners everything except health and metrics
+//! needs a token. A change always needs the token of `http.token_file`. The token of `http.read_token_file` allows only
+//! reading.
 //!
-//! A browser that opens a page can show a token only as the password of `Authorization: Basic`. It then sends it by itself
-//! with every request, whoever's page makes it. So a token that is shown as a password is good for reading alone.
+//! A browser that opens a page can send a token only as the password of `Authorization: Basic`. It then sends the
+//! password with every request, also when another page causes the request. So a token that is sent as a password allows
+//! only reading.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,21 +27,21 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::{Choice, ConstantTimeEq};
 
-/// Paths that answer without a token on every listener: probes and scrapers have none.
+/// Paths that need no token on any listener: probes and scrapers have none.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// A token that browsers and remote callers show. Never shown itself.
+/// A token that browsers and remote callers send. Its text is never printed.
 #[derive(Clone)]
 pub struct Token(Vec<u8>);
 
 impl Token {
-    /// The text of a token file; `None` where nothing is in it.
+    /// The token in the text of a token file. `None` if the text is empty.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.as_bytes().to_vec()))
     }
 
-    /// Takes the same time for every wrong guess of the right length, so that no byte can be guessed alone.
+    /// Takes the same time for every wrong guess of the right length, so that an attacker cannot guess byte by byte.
     fn is(&self, shown: &[u8]) -> Choice {
         self.0.ct_eq(shown)
     }
@@ -51,20 +53,20 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// The tokens of a listener, each for what it is good for.
+/// The tokens of a listener, by their rights.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
-    /// For changes, and for reading.
+    /// For changes and for reading.
     pub steer: Option<Token>,
-    /// For reading alone.
+    /// For reading only.
     pub read: Option<Token>,
 }
 
 impl Tokens {
-    /// What someone who shows this may do.
+    /// The rights that the sent token gives.
     fn rights(&self, shown: Option<&[u8]>) -> Rights {
         let shown = shown.unwrap_or_default();
-        // Each is compared, whichever it is.
+        // Both are always compared, so that the time does not depend on the result.
         let [steers, reads] = [&self.steer, &self.read].map(|token| {
             let is = token.as_ref().map(|token| token.is(shown));
             is.is_some_and(bool::from)
@@ -77,7 +79,7 @@ impl Tokens {
     }
 }
 
-/// What a shown token is good for.
+/// The rights that a token gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rights {
     None,
@@ -93,23 +95,23 @@ pub struct Guard {
     tokens: Tokens,
 }
 
-/// Why a request was turned away.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is no `Host`, or it is no host.
+    /// `Host` is missing or invalid.
     NoHost,
-    /// The name could be someone else's.
+    /// The name could belong to someone else.
     StrangeHost,
     /// A browser sent it for a page of another origin.
     OtherOrigin,
-    /// A token is wanted and none, or a wrong one, was shown.
+    /// A token is needed, and the request has none or a wrong one.
     Unauthorized,
-    /// The token that was shown is for reading alone.
+    /// The token of the request allows only reading.
     ReadOnly,
-    /// A change wants a token, and none is configured that could be shown.
+    /// A change needs a token, and no token for changes is configured.
     NoToken,
-    /// Reading wants a token here, and none is configured that could be shown.
+    /// Reading needs a token here, and no token is configured.
     NoReadToken,
 }
 
@@ -127,7 +129,7 @@ impl Refusal {
         }
     }
 
-    /// What to tell whoever asked.
+    /// The text for the caller.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoHost => "the request has no readable Host header",
@@ -163,10 +165,10 @@ impl Guard {
         }
     }
 
-    /// Whether a request may pass.
+    /// Checks whether a request is allowed.
     ///
     /// # Errors
-    /// Why it may not.
+    /// The reason for the refusal.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let rights = match password(headers) {
@@ -182,11 +184,11 @@ impl Guard {
         if hosts.next().is_some() {
             return Err(Refusal::NoHost);
         }
-        // A request line with a whole URL in it names a host as well; both must be good.
+        // A request line with a complete URL also names a host. Both must be accepted.
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
             let is_known = !self.is_loopback && rights > Rights::None;
             if !self.is_ours(authority.host()) && !is_known {
-                // A browser asks its user for the password only where it is told to.
+                // A browser asks its user for the password only if the answer tells it to.
                 let can_show = !self.is_loopback && has_token && !OPEN.contains(&uri.path());
                 return Err(match can_show && reads {
                     true => Refusal::Unauthorized,
@@ -233,7 +235,7 @@ impl Guard {
     }
 }
 
-/// What `Authorization` shows by this scheme, which is in lower case and has its space.
+/// The credentials in `Authorization` for this scheme. `scheme` is in lower case and ends with a space.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (seen, shown) = value.split_at_checked(scheme.len())?;
@@ -241,7 +243,7 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
         .then(|| shown.trim_ascii())
 }
 
-/// The password that a request shows, of any user.
+/// The password in a request, for any user name.
 fn password(headers: &HeaderMap) -> Option<Vec<u8>> {
     let login = credentials(headers, b"basic ")?;
     let login = BASE64_STANDARD.decode(login).ok()?;
@@ -249,21 +251,21 @@ fn password(headers: &HeaderMap) -> Option<Vec<u8>> {
     Some(login[colon + 1..].to_vec())
 }
 
-/// Whether a browser says that a page of another origin sent this. Programs say nothing of the kind.
+/// Whether a browser reports that a page of another origin sent this. Other programs send no such headers.
 fn is_of_another_origin(host: &Authority, headers: &HeaderMap) -> bool {
-    // Another port of the same machine is another origin, though the same site.
+    // Another port of the same machine is another origin, but the same site.
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let is_of_another_site = !matches!(site, None | Some(b"same-origin" | b"none"));
     let mut origins = headers.get_all(header::ORIGIN).iter();
     is_of_another_site
         || origins.any(|origin| {
-            // Without its scheme, which a proxy before us may have changed.
+            // Compared without the scheme, because a proxy before us may have changed it.
             let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
             origin.is_none_or(|(_, origin)| !origin.eq_ignore_ascii_case(host.as_str()))
         })
 }
 
-/// Whether a browser says that it shows the answer as a page: someone followed a link.
+/// Whether a browser reports that it opens the answer as a page: the user followed a link.
 fn opens_a_page(headers: &HeaderMap) -> bool {
     let is = |name: &str, word: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes() == word);
     is("sec-fetch-mode", b"navigate")
@@ -568,10 +570,10 @@ mod tests {
         assert_eq!(ask(&elsewhere, Method::GET, "/", &with), None);
         let refusal = get(&elsewhere, "evil.example", "/metrics");
         assert_eq!(refusal, Some(Refusal::StrangeHost));
-        // A password steers under no name.
+        // A password allows no changes, for any host name.
         let refusal = ask(&elsewhere, Method::POST, "/", &with);
         assert_eq!(refusal, Some(Refusal::StrangeHost));
-        // On loopback no name is good that someone could point there.
+        // On loopback, a name that someone could point here is never accepted.
         let loopback = guard(LOOPBACK, Some("s3cret"));
         let refusal = ask(&loopback, Method::GET, "/", &with);
         assert_eq!(refusal, Some(Refusal::StrangeHost));

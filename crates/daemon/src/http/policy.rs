@@ -1,4 +1,4 @@
-//! A pool's policy: shown with the origin of each key, and changed by hand as `check` allows.
+//! A pool's policy: shows the origin of each key, and sets keys by hand with the same rules as `check`.
 
 use axum::{
     Extension, Json,
@@ -34,7 +34,7 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> R
     Json(view(&settings, by_hand.as_ref(), keys)).into_response()
 }
 
-/// Sets these keys by hand, and no others.
+/// Sets these keys by hand, and resets all others.
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -45,7 +45,7 @@ pub(super) async fn put(
     change(&api, caller, &name, &uri, Wish::These(body.0)).await
 }
 
-/// Sets these keys by hand too.
+/// Sets these keys by hand in addition to the others.
 pub(super) async fn patch(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -56,7 +56,7 @@ pub(super) async fn patch(
     change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
 }
 
-/// Lets go of every key that was set by hand.
+/// Resets every key that was set by hand.
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -66,7 +66,7 @@ pub(super) async fn delete(
     change(&api, caller, &name, &uri, Wish::None).await
 }
 
-/// What is to be set by hand.
+/// The requested change.
 enum Wish {
     These(Map<String, Value>),
     TheseToo(Map<String, Value>),
@@ -213,7 +213,7 @@ fn outlook(policy: &Policy, demand: u64) -> Outlook {
     }
 }
 
-/// Whether the change is only tried.
+/// Whether the change is only a trial.
 fn is_trial(uri: &Uri) -> Result<bool, ()> {
     match uri.query() {
         None | Some("" | "dry_run=false") => Ok(false),
@@ -236,7 +236,7 @@ fn refused(problems: &Problems) -> Response {
     refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
 }
 
-/// A problem without its place: there is but the request.
+/// A problem without its position, because there is no file.
 fn words(problem: &Problem) -> String {
     let Problem {
         key, found, fix, ..

@@ -1,4 +1,4 @@
-//! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
+//! The read-only routes. Each reads snapshots of the supervisor. No route here waits for a pool.
 
 use axum::{
     Json, Router,
@@ -23,10 +23,10 @@ use tidegate::{
     decide::{Decision, PoolName},
 };
 
-/// What Prometheus calls its text format.
+/// The content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How to show a token. A browser asks its user for the second one, which is only good for reading.
+/// How to send a token. A browser asks its user for the second one, which allows only reading.
 const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
 
 /// Every route.
@@ -45,7 +45,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.chain(live::table()).chain(steer::table()).collect()
 }
 
-/// Every route, for a listener whose callers are known to be ours.
+/// Every route, for a listener whose callers are trusted.
 pub fn router(api: Api) -> Router {
     let routes = table().into_iter();
     routes
@@ -87,7 +87,7 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
     }
 }
 
-/// Answers are of the moment, and never a document that a browser may guess a type for.
+/// Answers are not cached, and a browser must not guess their type.
 async fn plain_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let value = header::HeaderValue::from_static;

@@ -1,6 +1,7 @@
-//! Steering: the routes that change something. Each gives one order to one pool and answers with what that came to.
+//! Steering: the routes that change something. Each gives one order to one pool and answers with the result.
 //!
-//! Who may is the guard's to say, what an order means is the library's. Here a request becomes an order.
+//! The guard decides who may do this. The library owns the meaning of an order. This module turns a request into an
+//! order.
 
 use axum::{
     Extension, Json,
@@ -25,7 +26,7 @@ use tidegate::{
     run::{FlushMode, Stopping},
 };
 
-/// The routes here, as [`routes::table`](super::routes::table) has them.
+/// The routes of this module, for [`routes::table`](super::routes::table).
 pub(super) fn table() -> [Route; 8] {
     [
         ("/api/v1/reload", &["post"], post(reload)),
@@ -46,7 +47,7 @@ pub(super) fn table() -> [Route; 8] {
     ]
 }
 
-/// What a path under the API does, for the count of those that are refused.
+/// The action of a path under the API, for the count of refused requests.
 pub(super) fn act_of(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next()?;
     let acts = [
@@ -182,7 +183,7 @@ async fn reload(
     }
 }
 
-/// Gives an order, and answers with what it came to.
+/// Gives an order, and answers with the result.
 async fn steer(api: &Api, caller: Caller, name: &PoolName, order: Order) -> Response {
     let by = caller.name().await;
     let act = as_typed(&order);
@@ -209,7 +210,7 @@ fn answer(
     result: &ReconcileResult,
     not_stored: Option<String>,
 ) -> Response {
-    // Between the order and now a reload may have removed it.
+    // A reload may have removed the pool after the order.
     let Some(status) = api.supervisor.pool(name) else {
         return no_such_pool(name);
     };
@@ -228,7 +229,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// When a length of time from now is over; `None` where no calendar goes so far.
+/// The end of a length of time that begins now. `None` if it is beyond the range of timestamps.
 fn end_of(Span(span): Span) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }
