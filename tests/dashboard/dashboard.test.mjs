@@ -11,7 +11,7 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 // Longer than a queue that rises and drains takes on a machine that is busy compiling.
 const timeout = 180_000;
 
-const queues = { tide: unique("tide"), fails: unique("fails") };
+const queues = { tide: unique("tide"), fails: unique("fails"), long: unique("long") };
 const pool = (name, queue, command, more = "") => `
 [pools.${name}]
 queue = "${queue}"
@@ -28,7 +28,8 @@ command = ${JSON.stringify(command)}
 ${more}`;
 
 const POOLS = pool("tide", queues.tide, ["/bin/sleep", "0.3"])
-  + pool("fails", queues.fails, ["/bin/sh", "-c", "echo 'Traceback: <b>no picture</b>' >&2; exit 3"], '[pools.fails.retry]\nmax_attempts = 2\nbackoff = "1s"\nbackoff_max = "1s"\n');
+  + pool("fails", queues.fails, ["/bin/sh", "-c", "echo 'Traceback: <b>no picture</b>' >&2; exit 3"], '[pools.fails.retry]\nmax_attempts = 2\nbackoff = "1s"\nbackoff_max = "1s"\n')
+  + pool("long", queues.long, ["/bin/sleep", "600"]);
 
 const noQueue = (name) => `[pools.${name}]\nqueue = "${unique("none")}-${name}"\n[pools.${name}.runner]\ncommand = ["/bin/true"]\n`;
 
@@ -121,10 +122,31 @@ test("a pool is paused and resumed by button", { timeout }, async (t) => {
   await page.getByRole("button", { name: "Pause" }).click();
   await page.locator("#token").fill(TOKEN);
   await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByText(/Set by hand: paused by token since/).waitFor();
   await until("it is paused", async () => (await row(page, "tide")).state === "paused");
   await page.locator("#actions").getByText("pause").first().waitFor();
   await page.getByRole("button", { name: "Resume" }).click();
   await until("it is not", async () => (await row(page, "tide")).state !== "paused");
+  await close(page);
+});
+
+test("a job that runs is shown, and stopped by button", { timeout }, async (t) => {
+  const probe = await fetch(`${daemon.url}/api/v1/pools/long/jobs`);
+  if (probe.status === 404) return t.skip("this daemon does not tell what runs");
+  const page = await open(browser, daemon, { pool: "long" });
+  await live(page);
+  await publish(queues.long, [{ id: "a-long-one" }]);
+  const running = page.locator("#jobs tbody tr");
+  await running.getByText("a-long-one").waitFor();
+  const ages = new Set();
+  await until("its age goes on", async () => ages.add(await running.locator("td").nth(3).textContent()).size > 3);
+  await page.getByRole("button", { name: "Stop the job a-long-one" }).click();
+  await page.getByRole("button", { name: "Dead-letter" }).click();
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByText("No job runs.").waitFor();
+  await page.locator("#actions").getByText("stop job a-long-one, then reject").waitFor();
+  await until("its message is dead", async () => (await page.locator("#dead-text").textContent()).startsWith("1 dead letter"));
   await close(page);
 });
 
