@@ -1,6 +1,6 @@
-//! The library's front door: a supervisor from a few lines of Rust.
+//! The entry point of the library: builds a supervisor from a few lines of Rust.
 //!
-//! Only here and in the daemon do adapters meet the supervisor. Owns nothing once it has started.
+//! Only this module and the daemon connect adapters to the supervisor. It owns nothing after the start.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,11 +22,12 @@ use crate::{
     runner::{BoxError, Job, Outcome, RunnerManager},
 };
 
-/// A pool to be: a queue, a policy, and what its jobs run on.
+/// The description of a pool: a queue, a policy, and the runners for its jobs.
 ///
 /// Starts with the defaults of the configuration file. It needs one of [`handler`](Self::handler),
 /// [`handler_with`](Self::handler_with), [`blocking_handler`](Self::blocking_handler), [`exec`](Self::exec),
-/// [`warm`](Self::warm), [`runners`](Self::runners), and those that a feature brings; the last one counts.
+/// [`warm`](Self::warm), [`runners`](Self::runners), or a method that a feature adds. If several are called, the last
+/// one counts.
 #[derive(Debug, Clone)]
 #[must_use = "a pool does nothing until a supervisor has started it"]
 pub struct Pool {
@@ -36,10 +37,10 @@ pub struct Pool {
     kill_grace: Option<Duration>,
 }
 
-/// What the jobs of a pool run on.
+/// What runs the jobs of a pool.
 #[derive(Clone)]
 enum RunsOn {
-    /// Handlers, made when it is known how long they may take.
+    /// Handlers. Created later, when their limits are known.
     Handlers(Arc<dyn Fn(CallLimits) -> Arc<dyn RunnerManager> + Send + Sync>),
     /// Runners of any other kind.
     Runners(Arc<dyn RunnerManager>),
@@ -66,20 +67,20 @@ impl Pool {
         self
     }
 
-    /// Declares the queue where it is missing. Otherwise the pool waits until someone else does.
+    /// Declares the queue if it is missing. Without this the pool waits until the queue exists.
     pub fn declare(mut self, declare: Declare) -> Self {
         self.settings.declare = declare;
         self
     }
 
-    /// Declares the queue with this argument too: `.argument("x-max-priority", 10)`. Means nothing without
+    /// Declares the queue with this argument too: `.argument("x-max-priority", 10)`. Has no effect without
     /// [`declare`](Self::declare).
     pub fn argument(mut self, name: impl Into<String>, value: impl Into<Argument>) -> Self {
         self.settings.arguments.insert(name.into(), value.into());
         self
     }
 
-    /// Binds the queue to an exchange, which must be there, when it is declared.
+    /// Binds the queue to an existing exchange when the queue is declared.
     pub fn binding(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
         self.settings.bindings.push(Binding {
             exchange: exchange.into(),
@@ -89,7 +90,7 @@ impl Pool {
         self
     }
 
-    /// Deliveries that each worker may hold; 1 by default. More hides the time between two short jobs.
+    /// Deliveries that each worker may hold; 1 by default. A larger number hides the latency between two short jobs.
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.settings.prefetch = deliveries;
         self
@@ -101,25 +102,25 @@ impl Pool {
         self
     }
 
-    /// How long the queue is empty before all workers drain; 5 s by default. Zero is literal.
+    /// How long the queue must be empty before all workers are stopped; 5 s by default. Zero means at once.
     pub fn drain_after(mut self, quiet: Duration) -> Self {
         self.settings.drain_after = DrainAfter::After(quiet);
         self
     }
 
-    /// Leaves it to the policy alone how many workers an empty queue deserves.
+    /// Never stops all workers because the queue is empty: the policy alone decides.
     pub fn drain_never(mut self) -> Self {
         self.settings.drain_after = DrainAfter::Never;
         self
     }
 
-    /// Workers, with their runners, kept on an empty queue; none by default.
+    /// Workers, with their runners, that are kept on an empty queue; none by default.
     pub fn keep_warm(mut self, workers: u32) -> Self {
         self.settings.keep_warm = workers;
         self
     }
 
-    /// Whether scaling down may stop running jobs, which are given back; no by default.
+    /// Whether scaling down may stop running jobs and give their messages back; no by default.
     pub fn preempt(mut self, preempt: bool) -> Self {
         self.settings.preempt = preempt;
         self
@@ -131,14 +132,15 @@ impl Pool {
         self
     }
 
-    /// Longest that a delivery is held unsettled; 30 min by default. Must be below the broker's consumer timeout.
+    /// Longest time that a delivery may be held unsettled; 30 min by default. Must be below the broker's consumer
+    /// timeout.
     pub fn ack_deadline(mut self, deadline: Duration) -> Self {
         self.settings.ack_deadline = deadline;
         self
     }
 
-    /// How many workers a demand deserves: a [`Policy`](crate::Policy), or an [`OwnPolicy`](crate::decide::OwnPolicy) around a
-    /// [`ScalingPolicy`](crate::decide::ScalingPolicy) of yours.
+    /// How many workers a demand needs: a [`Policy`](crate::Policy), or an [`OwnPolicy`](crate::decide::OwnPolicy) with
+    /// your own [`ScalingPolicy`](crate::decide::ScalingPolicy).
     pub fn policy(mut self, policy: impl Into<PolicyChoice>) -> Self {
         (self.settings.policy, self.settings.own_policy) = match policy.into() {
             PolicyChoice::Own(own) => (own.bounds().clone(), Some(own)),
@@ -147,26 +149,26 @@ impl Pool {
         self
     }
 
-    /// How fast the number of workers may move.
+    /// How fast the number of workers may change.
     pub fn scaling(mut self, scaling: Scaling) -> Self {
         self.settings.scaling = scaling;
         self
     }
 
-    /// What becomes of jobs that fail.
+    /// What happens to jobs that fail.
     pub fn retry(mut self, retry: RetrySettings) -> Self {
         self.settings.retry = retry;
         self
     }
 
-    /// Which messages are answered, and where. By default those whose handler returns [`Outcome::Reply`], and those
-    /// that fail for good, if they ask by direct reply-to.
+    /// Which messages are answered, and where. By default these are messages whose handler returns [`Outcome::Reply`],
+    /// and messages that fail for good, if they ask by direct reply-to.
     pub fn reply(mut self, reply: ReplySettings) -> Self {
         self.settings.reply = reply;
         self
     }
 
-    /// Runs each job by calling an async function of this process. A panic, and an error, is that job's failure.
+    /// Runs each job by calling an async function of this process. A panic or an error is a failure of that job.
     pub fn handler<H, F>(self, handler: H) -> Self
     where
         H: Fn(Job) -> F + Send + Sync + 'static,
@@ -176,8 +178,8 @@ impl Pool {
         self.handlers(move |limits| Arc::new(manager.clone().limits(limits)))
     }
 
-    /// Runs each job by calling an async function with a clone of `state`: a connection pool, a client, an `Arc` of what
-    /// the program knows. Otherwise as [`handler`](Self::handler).
+    /// Runs each job by calling an async function with a clone of `state`: a connection pool, a client, an `Arc` with
+    /// shared data. Otherwise the same as [`handler`](Self::handler).
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -205,7 +207,7 @@ impl Pool {
     }
 
     /// Runs each job by calling a function that may block, on a thread of tokio's blocking pool. **A call cannot be
-    /// stopped**: what that means for timeouts and for the end of the program is said at [`BlockingManager`].
+    /// stopped**: [`BlockingManager`] describes what this means for timeouts and for the end of the program.
     pub fn blocking_handler<H>(self, handler: H) -> Self
     where
         H: Fn(Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
@@ -214,11 +216,11 @@ impl Pool {
         self.handlers(move |limits| Arc::new(manager.clone().limits(limits)))
     }
 
-    /// Runs each job by calling a tower service, with the layers that it has.
+    /// Runs each job by calling a tower service, with its layers.
     ///
-    /// Each job has a clone of `service` to itself and waits until that is ready. The time of waiting is part of the job's
-    /// time. An error, also one of a layer, is the job's failure and spends an attempt: so limit by layers that wait
-    /// (`ConcurrencyLimit`, `RateLimit` behind a `Buffer`), not by one that sheds load.
+    /// Each job has its own clone of `service` and waits until that clone is ready. The waiting is part of the job's
+    /// time. An error, also one of a layer, is a failure of the job and spends an attempt. So use layers that wait as
+    /// limits (`ConcurrencyLimit`, `RateLimit` behind a `Buffer`), not layers that reject calls.
     #[cfg(feature = "tower")]
     pub fn service<S>(self, service: S) -> Self
     where
@@ -230,7 +232,7 @@ impl Pool {
 
         use crate::adapters::handler::call_service;
 
-        // Few services are `Sync`, and all that is done here is to clone it.
+        // Few services are `Sync`, and the mutex is only held to clone the service.
         let service = Mutex::new(service);
         self.handler(move |job| {
             let service = service.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,8 +240,9 @@ impl Pool {
         })
     }
 
-    /// How long a handler may run before its job is [stopped](Job::is_stopped) and has failed; without this, as long as
-    /// the pool's `ack_deadline` allows. For handlers of every kind; other kinds of runner have settings of their own.
+    /// How long a handler may run. At the timeout its job is [stopped](Job::is_stopped) and has failed. Without a
+    /// timeout, a handler may run as long as the pool's `ack_deadline` allows. Applies to handlers of every kind. Other
+    /// kinds of runner have their own settings.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -259,22 +262,22 @@ impl Pool {
         self
     }
 
-    /// Runs jobs on runners of your own kind.
+    /// Runs jobs on your own kind of runners.
     pub fn runners(mut self, manager: impl RunnerManager) -> Self {
         self.runs_on = Some(RunsOn::Runners(Arc::new(manager)));
         self
     }
 
-    /// Its settings as they are now.
+    /// The current settings of the pool.
     pub fn settings(&self) -> &PoolSettings {
         &self.settings
     }
 
-    /// What a running supervisor takes it from: see [`Supervisor::reconfigure`], which checks the settings. A pool that is
-    /// made anew has new runners, and those of the old one end when their jobs do.
+    /// The pool in the form that a running supervisor takes: see [`Supervisor::reconfigure`], which checks the
+    /// settings. A pool that is replaced gets new runners, and the old runners end after their jobs.
     ///
     /// # Errors
-    /// The pool is not complete, or contradicts itself.
+    /// The pool is incomplete, or its settings contradict each other.
     pub fn into_spec(self) -> Result<PoolSpec, LaunchError> {
         let refuse = |pool: PoolName, problem| Err(LaunchError::Pool { pool, problem });
         let settings = self.settings;
@@ -315,29 +318,29 @@ pub enum LaunchError {
     /// Neither [`broker`](Builder::broker) nor [`driver`](Builder::driver) was called.
     #[error("a supervisor needs a broker: its URL, or a driver")]
     NoBroker,
-    /// The broker's URL or certificates cannot be used. A broker that is only not there is no error.
+    /// The broker's URL or certificates cannot be used. An unreachable broker is not an error.
     #[error("the broker {url} cannot be used")]
     Broker {
-        /// Its URL, which shows itself without credentials.
+        /// The URL. It is displayed without credentials.
         url: BrokerUrl,
-        /// Why.
+        /// The cause.
         #[source]
         source: QueueError,
     },
-    /// A pool is not complete, or contradicts itself.
+    /// A pool is incomplete, or its settings contradict each other.
     #[error("the pool {pool:?} cannot be started: {problem}", pool = .pool.as_str())]
     Pool {
         /// The pool.
         pool: PoolName,
-        /// What is wrong with it.
+        /// The problem of the pool.
         problem: &'static str,
     },
-    /// The settings of a pool are not valid, or the pools do not go together.
+    /// The settings of a pool are invalid, or two pools conflict.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
 }
 
-/// Builds a [`Supervisor`]. Made by [`Supervisor::builder`].
+/// Builds a [`Supervisor`]. Created by [`Supervisor::builder`].
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
@@ -391,7 +394,7 @@ impl Builder {
         self
     }
 
-    /// Certificates for `amqps://`, where the system's are not enough.
+    /// Certificates for `amqps://`, if the system's certificates are not enough.
     ///
     /// ```
     /// use tidegate::{Supervisor, TlsSettings};
@@ -404,7 +407,7 @@ impl Builder {
         self
     }
 
-    /// A queue driver instead of a broker's URL: the in-memory queue, or one of your own.
+    /// Uses a queue driver instead of a broker's URL: the in-memory broker, or your own driver.
     pub fn driver(mut self, driver: impl QueueDriver) -> Self {
         self.driver = Some(Arc::new(driver));
         self
@@ -416,16 +419,16 @@ impl Builder {
         self
     }
 
-    /// Hears of every metric event.
+    /// Sets the sink that receives every metric event.
     pub fn events(mut self, sink: impl EventSink) -> Self {
         self.events = Some(Arc::new(sink));
         self
     }
 
-    /// Starts the supervisor. A broker that is not there yet is no error: the pools wait for it.
+    /// Starts the supervisor. An unreachable broker is not an error: the pools wait for it.
     ///
     /// # Errors
-    /// What was built makes no sense. Nothing runs then.
+    /// The settings are invalid or incomplete. Nothing runs then.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -447,7 +450,7 @@ impl Builder {
     }
 }
 
-/// A driver for a broker, which connects by itself from now on.
+/// Makes a driver for a broker. The driver starts to connect at once.
 pub fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>, LaunchError> {
     AmqpDriver::connect_lazily(settings).map_err(|source| LaunchError::Broker {
         url: settings.url.clone(),
@@ -455,8 +458,7 @@ pub fn broker_driver(settings: &BrokerSettings) -> Result<Arc<AmqpDriver>, Launc
     })
 }
 
-/// Waits for the first word on whether the broker can be reached: for commands that someone waits for, and that
-/// are of no use without it.
+/// Waits for the result of the first connection attempt. For commands that a person waits for and that need the broker.
 ///
 /// # Errors
 /// The first attempt failed, or took longer than `within`.

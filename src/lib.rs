@@ -1,8 +1,8 @@
-//! A worker pool that rises and falls with a RabbitMQ queue.
+//! A worker pool that grows and shrinks with a RabbitMQ queue.
 //!
-//! Give it a queue and a function. It reads how many messages wait, asks a policy how many workers that deserves, and runs as
-//! many: hundreds while there is a flood, none when the queue is empty. A message is acknowledged when its job is done, retried
-//! with backoff when it fails, and kept as a dead letter when it fails for good.
+//! Give it a queue and a function. The pool reads how many messages are waiting, asks a policy how many workers they
+//! need, and runs that many: hundreds during a flood, none when the queue is empty. A message is acknowledged when its
+//! job is done. A job that fails is retried with backoff. After its last attempt the message is kept as a dead letter.
 //!
 //! ```no_run
 //! use tidegate::{BoxError, Job, Outcome, Policy, Pool, Supervisor};
@@ -28,7 +28,7 @@
 //! }
 //! ```
 //!
-//! There is also a program, `tidegate`, which runs the same pools from a configuration file. This library is what it is made of.
+//! The program `tidegate` runs the same pools from a configuration file. It is built on this library.
 //!
 //! # Contents
 //!
@@ -45,54 +45,56 @@
 //!
 //! # How it works
 //!
-//! A [`Supervisor`] has one task for each [`Pool`], and a pool one task for each *worker*. A worker is an AMQP consumer with a
-//! channel of its own. It takes one message at a time, borrows a *runner*, runs the job on it, and settles the message. A runner
-//! is what executes a job: a function of this program, a child process, a container. The pool keeps its runners between jobs.
+//! A [`Supervisor`] has one task for each [`Pool`], and a pool has one task for each *worker*. A worker is an AMQP
+//! consumer. It takes one message at a time, borrows a *runner*, runs the job on it, and settles the message. A runner
+//! executes a job: it is a function of this program, a child process, or a container. The pool keeps its runners
+//! between jobs.
 //!
-//! Every half second, and at each event that matters, a pool *reconciles*:
+//! Every half second, and after each important event, a pool *reconciles*:
 //!
 //! 1. It collects dead runners.
 //! 2. It reads the depth of the queue: the messages that are ready.
-//! 3. It asks the policy how many workers the *demand* deserves. Demand is what is ready and what the workers hold.
-//! 4. It compares that number with the workers that live, and makes a plan.
-//! 5. It applies the plan: it starts workers, or stops some that wait. A running job is never stopped to scale down, unless the
-//!    pool says [`preempt`](Pool::preempt).
+//! 3. It asks the policy how many workers the *demand* needs. Demand is the ready messages plus the messages that
+//!    workers hold.
+//! 4. It compares that number with the number of live workers, and makes a plan.
+//! 5. It applies the plan: it starts workers, or stops waiting workers. It never stops a running job to scale down,
+//!    unless the pool sets [`preempt`](Pool::preempt).
 //!
-//! When the queue has been empty for [`drain_after`](Pool::drain_after), all workers go, except
-//! [`keep_warm`](Pool::keep_warm) of them. The pool then costs one look at the queue every half second.
+//! When the queue has been empty for [`drain_after`](Pool::drain_after), the pool stops all workers except
+//! [`keep_warm`](Pool::keep_warm) of them. The pool then only reads the queue's depth every half second.
 //!
-//! A lost connection is no special case. The driver connects again with backoff, and the next reconcile brings the workers back.
-//! A depth that cannot be read is not 0: the number of workers stays as it is.
+//! A lost connection needs no special handling. The driver connects again with backoff, and the next reconcile starts
+//! the workers again. If the depth cannot be read, the pool does not assume 0: the number of workers stays the same.
 //!
-//! The decision is a pure function ([`decide`]), and each one is kept: [`Supervisor::explain`] says why there are as many workers
-//! as there are.
+//! The decision is a pure function ([`decide`]), and the pool keeps a record of the last decision.
+//! [`Supervisor::explain`] returns that record: the reason for the current number of workers.
 //!
-//! Delivery is at least once. A job runs again when its connection is lost before the acknowledgement, so a job must be
-//! idempotent. [`Job::id`] is the same for all attempts of a message that has a `message-id`.
+//! Delivery is at least once. If the connection is lost before the acknowledgement, the job runs again, so a job must
+//! be idempotent. [`Job::id`] is the same for all attempts of a message that has a `message-id`.
 //!
 //! # Handlers
 //!
 //! A handler is an async function of a [`Job`]. It returns an [`Outcome`], or an error:
 //!
-//! | it returns | then |
+//! | the handler returns | result |
 //! | --- | --- |
 //! | [`Outcome::Done`] | the message is acknowledged |
 //! | [`Outcome::reply(bytes)`](Outcome::reply) | the caller is answered, and the message acknowledged |
 //! | [`Outcome::retry()`](Outcome::retry) | the message comes back later, and an attempt is spent |
 //! | [`Outcome::reject(reason)`](Outcome::reject) | the message is a dead letter at once |
-//! | a [`JsonError`] | the same: another attempt would meet the same bytes |
+//! | a [`JsonError`] | the message is a dead letter at once: another attempt would read the same bytes |
 //! | any other `Err`, or a panic | the job failed: it is retried until its attempts are spent |
 //!
 //! The future runs on the worker's task. It must not block the thread: see [below](#blocking-code).
 //!
-//! A job knows its message: [`body`](Job::body), [`headers`](Job::headers), [`properties`](Job::properties), and where it was
-//! [first published](Job::exchange). It knows its [`attempt`](Job::attempt) and whether that is the
-//! [last](Job::is_last_attempt). And it knows whether it [should stop](Job::is_stopped).
+//! A job gives access to its message: [`body`](Job::body), [`headers`](Job::headers), [`properties`](Job::properties),
+//! and the exchange where it was [first published](Job::exchange). It also has its [`attempt`](Job::attempt), whether
+//! that is the [last](Job::is_last_attempt), and whether it [should stop](Job::is_stopped).
 //!
 //! ## JSON
 //!
-//! [`Job::json`] parses the body into any type that serde can read, also one that borrows from the job. Return its error by `?`.
-//! The message is then dead-lettered with the reason, and spends no time on retries:
+//! [`Job::json`] parses the body into any type that serde can read. The type may borrow from the job. Return the error
+//! with `?`. The message is then dead-lettered with the reason, without retries:
 //!
 //! ```
 //! use std::time::Duration;
@@ -154,8 +156,8 @@
 //!
 //! ## Blocking code
 //!
-//! Code that computes for long or waits without `await` belongs on a thread of its own. [`Pool::blocking_handler`] takes an
-//! ordinary function and calls it on tokio's blocking pool:
+//! Code that computes for a long time, or that waits without `await`, needs its own thread. [`Pool::blocking_handler`]
+//! takes an ordinary function and calls it on tokio's blocking pool:
 //!
 //! ```
 //! use tidegate::{BoxError, Job, Outcome, Pool};
@@ -173,19 +175,20 @@
 //! let pool = Pool::new("thumbnails").blocking_handler(resize);
 //! ```
 //!
-//! A thread cannot be stopped from outside. A function that runs for long must look at [`Job::is_stopped`] now and then. One that
-//! does not goes on after its timeout, beside the next attempt of the same message:
-//! [`BlockingManager`](adapters::handler::BlockingManager) says what else follows.
+//! A thread cannot be stopped from outside. A function that runs for a long time must check [`Job::is_stopped`]
+//! regularly. A function that does not check continues after its timeout, in parallel with the next attempt of the same
+//! message. [`BlockingManager`](adapters::handler::BlockingManager) describes the other consequences.
 //!
 //! ## Timeouts
 //!
-//! [`Pool::timeout`] bounds each job. At the timeout the job is *stopped*: [`Job::stopped`] is ready and [`Job::is_stopped`] true.
-//! The handler then has [`kill_grace`](Pool::kill_grace), 10 s by default, to clean up and return. What it returns in that time
-//! still counts. A future that is not done by then is dropped, and the job has failed.
+//! [`Pool::timeout`] limits each job. At the timeout the job is *stopped*: [`Job::stopped`] is ready and
+//! [`Job::is_stopped`] is true. The handler then has [`kill_grace`](Pool::kill_grace), 10 s by default, to clean up and
+//! return. A result that it returns in that time still counts. After that time the future is dropped, and the job has
+//! failed.
 //!
-//! A job is stopped in the same way when a drain reaches its deadline, when the pool preempts it, and shortly before
-//! [`ack_deadline`](Pool::ack_deadline), at which the broker would take the message away. Then no attempt is spent: the message
-//! goes back to its queue.
+//! A job is stopped in the same way when a drain reaches its deadline, when the pool preempts the job, and shortly
+//! before [`ack_deadline`](Pool::ack_deadline), when the broker would take the message away. In these cases no attempt
+//! is spent: the message goes back to its queue.
 //!
 //! ```
 //! use std::time::Duration;
@@ -201,14 +204,14 @@
 //!
 //! # What becomes of a job
 //!
-//! Whatever a handler does, its message is either acknowledged, put in a retry queue, put in the dead letters, or given back.
-//! Nothing is dropped. A copy is confirmed by the broker before its original is acknowledged.
+//! Every message is acknowledged, put in a retry queue, put in the dead-letter queue, or given back. No message is
+//! dropped. The broker confirms a copy before its original is acknowledged.
 //!
 //! ## Retries
 //!
-//! A job that fails waits in `<queue>.retry.<ms>` and comes back: after 1 s at first, then after twice as long each time, up to
-//! 5 minutes. After 5 attempts it is in `<queue>.dead`, with the reason, the last error and the time in its headers.
-//! [`RetrySettings`] changes all of that:
+//! A job that fails waits in `<queue>.retry.<ms>` and comes back: first after 1 s, then after twice as long each time,
+//! up to 5 minutes. After 5 attempts the message is in `<queue>.dead`, with the reason, the last error and the time in
+//! its headers. [`RetrySettings`] configures all of this:
 //!
 //! ```
 //! use std::{sync::Arc, sync::atomic::{AtomicU32, Ordering}, time::Duration};
@@ -245,14 +248,14 @@
 //! # }
 //! ```
 //!
-//! [`DeadLetter::Broker`] leaves the dead letters to a dead-letter exchange of yours. A *breaker*
-//! ([`BreakerRules`], in [`RetrySettings::breaker`]) pauses intake while most jobs fail, so that an outage elsewhere does not spend
-//! the attempts of a whole queue.
+//! [`DeadLetter::Broker`] leaves the dead letters to your own dead-letter exchange. A *breaker* ([`BreakerRules`], in
+//! [`RetrySettings::breaker`]) pauses intake while most jobs fail. An outage of another service then does not spend the
+//! attempts of a whole queue.
 //!
 //! ## Replies
 //!
-//! A message with a `reply_to` asks for an answer. [`Outcome::reply`] gives one. It is published, and confirmed, before the message
-//! is acknowledged. Where nobody asked, it is the same as [`Outcome::Done`].
+//! A message with a `reply_to` asks for an answer. [`Outcome::reply`] gives one. The reply is published and confirmed
+//! before the message is acknowledged. If the message has no `reply_to`, it is the same as [`Outcome::Done`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -294,11 +297,12 @@
 //! # }
 //! ```
 //!
-//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn answers off.
+//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
+//! replies off.
 //!
 //! # Scaling
 //!
-//! A [`Policy`] says how many workers a demand deserves, [`Scaling`] how fast the number may move:
+//! A [`Policy`] computes how many workers a demand needs. [`Scaling`] limits how fast that number may change:
 //!
 //! ```
 //! use std::time::Duration;
@@ -307,26 +311,59 @@
 //! let pool = Pool::new("thumbnails")
 //!     // A worker for each ten jobs of demand, at least 2 while there is work, at most 50.
 //!     .policy(Policy::backlog(10).min_active(2).max(50))
-//!     // At most 10 more at once, and none fewer until the peak is a minute ago.
+//!     // At most 10 more at once. Scale down only to the highest recommendation of the last minute.
 //!     .scaling(Scaling { up_step: 10, down_window: Duration::from_secs(60), ..Scaling::default() })
 //!     .drain_after(Duration::from_secs(30))
 //!     .handler(|_: Job| async { Ok(Outcome::Done) });
 //! ```
 //!
-//! [`Policy::fixed`] is the same number for every demand, [`Policy::steps`] a staircase.
+//! [`Policy::fixed`] gives the same number for every demand. [`Policy::steps`] gives a number for each range of demand.
+//!
+//! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. The
+//! policy may keep state. Its bounds and `scaling` limit its answer.
+//!
+//! ```
+//! use tidegate::{
+//!     OwnPolicy, Pool, ScalingPolicy,
+//!     decide::{Recommendation, Situation},
+//! };
+//!
+//! /// One worker for each ten jobs, and twice as many while more arrive than are done.
+//! struct Eager;
+//!
+//! impl ScalingPolicy for Eager {
+//!     fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
+//!         let workers = situation.inputs.demand.div_ceil(10) as u32;
+//!         match situation.rates {
+//!             Some(rates) if rates.arrivals > rates.done => {
+//!                 Recommendation::new(workers * 2, "more arrive than are done")
+//!             }
+//!             _ => Recommendation::new(workers, "one worker for each 10 jobs"),
+//!         }
+//!     }
+//!
+//!     fn describe(&self) -> String {
+//!         String::from("eager")
+//!     }
+//! }
+//!
+//! let pool = Pool::new("thumbnails").policy(OwnPolicy::new(Eager).max(50));
+//! # assert_eq!(pool.settings().policy.max, 50);
+//! ```
 //!
 //! A running pool can be steered: [`Supervisor::scale`] pins it to a number, [`pause`](Supervisor::pause) and
 //! [`resume`](Supervisor::resume) close and open its intake, and [`steer`](Supervisor::steer) carries out any
-//! [order](decide::Order). [`reconfigure`](Supervisor::reconfigure) gives the supervisor another set of pools, each made by
-//! [`Pool::into_spec`]; orders hold over it.
+//! [order](decide::Order). [`reconfigure`](Supervisor::reconfigure) gives the supervisor another set of pools, each
+//! made by [`Pool::into_spec`]. Orders stay in force when the configuration changes.
 //!
 //! # Shutting down
 //!
-//! [`Supervisor::run_until_signal`] is all that most programs need. It works until SIGTERM or SIGINT comes. Then no worker takes
-//! another message, running jobs are finished and settled, and each pool has its [`shutdown_grace`](Pool::shutdown_grace), 30 s by
-//! default. What still runs then is stopped and given back. A second SIGINT stops everything at once.
+//! Most programs need only [`Supervisor::run_until_signal`]. It runs until SIGTERM or SIGINT arrives. Then workers take
+//! no more messages, and running jobs are finished and settled. Each pool has its
+//! [`shutdown_grace`](Pool::shutdown_grace) for this, 30 s by default. Jobs that are still running then are stopped and
+//! given back. A second SIGINT stops everything at once.
 //!
-//! A program that has more to end brings a future of its own:
+//! A program that ends for another reason passes its own future:
 //!
 //! ```
 //! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
@@ -345,17 +382,18 @@
 //! # }
 //! ```
 //!
-//! [`drain`](Supervisor::drain) takes its deadline as an argument, [`stop_now`](Supervisor::stop_now) has none. All of them return
-//! when every pool has ended and the connections are closed. `Ok` means that no running job was cut short; a [`DrainError`] says
-//! how many were given back.
+//! [`drain`](Supervisor::drain) takes its deadline as an argument. [`stop_now`](Supervisor::stop_now) has no deadline.
+//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was cut
+//! short. A [`DrainError`] says how many jobs were given back.
 //!
-//! **Dropping** the last clone of a [`Supervisor`] stops everything at once, too, but nobody waits for it.
+//! **Dropping** the last clone of a [`Supervisor`] also stops everything at once, but does not wait for it.
 //!
 //! # Testing
 //!
-//! [`MemoryBroker`](adapters::memory::MemoryBroker) is a broker within the process. It does what RabbitMQ does as far as a pool can
-//! see: prefetch, redelivery, delivery limits, retry queues, dead letters. It can be disconnected, blocked by an alarm and made to
-//! refuse. Time is tokio's: in a test with a paused clock an hour of backoff takes no time.
+//! [`MemoryBroker`](adapters::memory::MemoryBroker) is a broker within the process. It behaves like RabbitMQ in
+//! everything that a pool can observe: prefetch, redelivery, delivery limits, retry queues, dead letters. A test can
+//! disconnect it, block it with an alarm, or make it refuse operations. It uses tokio's clock: in a test with a paused
+//! clock, an hour of backoff takes no time.
 //!
 //! ```
 //! # // The attribute of a test, for want of a test harness here:
@@ -397,13 +435,14 @@
 //! }
 //! ```
 //!
-//! A paused clock needs tokio's feature `test-util`. A handler alone is tested without any broker: make a job by [`Job::new`].
+//! A paused clock needs tokio's feature `test-util`. A handler alone can be tested without a broker: make a job with
+//! [`Job::new`].
 //!
 //! # Readiness, status and metrics
 //!
-//! [`Supervisor::is_ready`] is what a readiness probe asks: connected, and every pool can work.
-//! [`readiness`](Supervisor::readiness) says why not, in words. [`pools`](Supervisor::pools) gives a snapshot of each pool, which
-//! serde can write.
+//! [`Supervisor::is_ready`] answers a readiness probe: the supervisor is connected, and every pool can work.
+//! [`readiness`](Supervisor::readiness) gives the reasons if it is not ready. [`pools`](Supervisor::pools) gives a
+//! snapshot of each pool, which serde can serialise.
 //!
 //! ```
 //! use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker};
@@ -421,10 +460,10 @@
 //! # }
 //! ```
 //!
-//! Metrics go to the [`metrics`](https://docs.rs/metrics) facade, and nowhere if no recorder is installed. Install one **before**
-//! the supervisor starts, because a pool makes its handles once. For Prometheus that is one line:
-//! `metrics_exporter_prometheus::PrometheusBuilder::new().install()?`, which serves port 9000. Then call
-//! [`run::metrics::describe`], which tells the recorder what each metric means. Any recorder does:
+//! Metrics go to the [`metrics`](https://docs.rs/metrics) facade. Without a recorder they are discarded. Install a
+//! recorder **before** the supervisor starts, because a pool creates its metric handles only once. For Prometheus that
+//! is one line: `metrics_exporter_prometheus::PrometheusBuilder::new().install()?`, which serves port 9000. Then call
+//! [`run::metrics::describe`], which tells the recorder what each metric means. Any other recorder works too:
 //!
 //! ```
 //! use metrics_util::debugging::DebuggingRecorder;
@@ -452,13 +491,14 @@
 //! # }
 //! ```
 //!
-//! The log is written through [`tracing`](https://docs.rs/tracing): `info` when a pool changes its shape, `debug` for each job,
-//! with the spans `worker` and `job`. An [`EventSink`](run::EventSink) hears of each start and end of a runner.
+//! The log is written through [`tracing`](https://docs.rs/tracing): `info` when the number of workers changes, `debug`
+//! for each job, with the spans `worker` and `job`. An [`EventSink`](run::EventSink) receives each start and end of a
+//! runner.
 //!
 //! # Tower
 //!
-//! With the feature `tower`, a [`tower::Service`](https://docs.rs/tower) of [`Job`] is a handler, and its layers hold for the whole
-//! pool: a rate limit, a concurrency limit across pools that share a service, a timeout, tracing of your own.
+//! With the feature `tower`, a [`tower::Service`](https://docs.rs/tower) of [`Job`] is a handler. Its layers apply to
+//! the whole pool: a rate limit, a timeout, your own tracing, or a concurrency limit across pools that share a service.
 #![cfg_attr(
     feature = "tower",
     doc = r##"
@@ -486,14 +526,14 @@ let pool = Pool::new("requests").service(service);
 //!
 //! # Other runners, and your own
 //!
-//! A pool can run its jobs elsewhere than in a function:
+//! A pool can run its jobs on something other than a function:
 //!
-//! - [`Pool::exec`]: a child process for each job. The body is its standard input, its exit code the outcome.
-//! - [`Pool::warm`]: child processes that stay, and are handed job after job.
+//! - [`Pool::exec`]: a child process for each job. The body is its standard input, and its exit code is the outcome.
+//! - [`Pool::warm`]: long-lived child processes that receive one job after another.
 //! - `Pool::container`, with the feature `container`: a container for each job, through the API of Docker or Podman.
 //!
-//! For anything else, implement two traits. A [`RunnerManager`] brings runners up, and a [`Runner`] runs one job at a time. The
-//! pool decides how many there are, keeps them between jobs and ends them when the queue is empty:
+//! For anything else, implement two traits. A [`RunnerManager`] creates runners, and a [`Runner`] runs one job at a
+//! time. The pool decides how many runners there are, keeps them between jobs, and ends them when the queue is empty:
 //!
 //! ```
 //! use async_trait::async_trait;
@@ -541,40 +581,42 @@ let pool = Pool::new("requests").service(service);
 //! let pool = Pool::new("calculations").runners(Sessions);
 //! ```
 //!
-//! `examples/custom_runner.rs` is a whole program. [`runner`] says what the pool promises and what it expects. A broker other than
-//! RabbitMQ is a [`QueueDriver`](queue::QueueDriver).
+//! `examples/custom_runner.rs` is a complete program. [`runner`] says what the pool guarantees and what it expects. To
+//! use a broker other than RabbitMQ, implement [`QueueDriver`](queue::QueueDriver).
 //!
 //! # Errors
 //!
-//! Each error of the library is a sentence that stands alone; its cause is its `source`. [`LaunchError`] and [`SupervisorError`]
-//! are mistakes of the program: settings that no pool can work with, two pools on one queue, a name that no pool has. They are
-//! checked before anything runs or changes.
+//! Each error of the library is a complete sentence. Its cause is its `source`. [`LaunchError`] and [`SupervisorError`]
+//! are mistakes of the program: invalid settings, two pools on one queue, an unknown pool name. They are checked before
+//! anything runs or changes.
 //!
-//! A broker that cannot be reached is no error: pools wait for it, and [`readiness`](Supervisor::readiness) says so. Trouble of a
-//! pool is a [state](run::PoolState) with a cause, in [`PoolStatus`], and one line in the log. Trouble of a job is its failure.
+//! An unreachable broker is not an error: pools wait for it, and [`readiness`](Supervisor::readiness) reports it. A
+//! problem of a pool is a [state](run::PoolState) with a cause, in [`PoolStatus`], and one line in the log. A problem
+//! of a job is a failure of that job.
 //!
 //! # Cancel-safety
 //!
 //! Each async function says whether its future may be dropped. In general:
 //!
 //! - The calls that ask a pool for something ([`reconcile`](Supervisor::reconcile), [`scale`](Supervisor::scale),
-//!   [`flush`](Supervisor::flush)) may be dropped: it happens all the same.
-//! - [`drain`](Supervisor::drain), [`shutdown`](Supervisor::shutdown) and [`stop_now`](Supervisor::stop_now) may be dropped: the
-//!   end goes on, and calling again waits for it.
-//! - [`reconfigure`](Supervisor::reconfigure) may not: some pools would keep their old settings. Call it again then.
+//!   [`flush`](Supervisor::flush)) may be dropped: the pool still carries out the request.
+//! - [`drain`](Supervisor::drain), [`shutdown`](Supervisor::shutdown) and [`stop_now`](Supervisor::stop_now) may be
+//!   dropped: the shutdown continues, and another call waits for it.
+//! - [`reconfigure`](Supervisor::reconfigure) must not be dropped: some pools could keep their old settings. If it was
+//!   dropped, call it again.
 //! - A handler's future is dropped at the end of its grace and when the supervisor is dropped. Its message is then not
 //!   acknowledged.
 //!
 //! # Features
 //!
-//! None is on by default. With handlers alone, neither a command line nor HTTP is built.
+//! No feature is on by default. Without features, the library contains no command line and no HTTP server.
 //!
-//! | feature | brings |
+//! | feature | adds |
 //! | --- | --- |
 //! | `container` | `Pool::container`: a container for each job, through the API of Docker or Podman |
 //! | `tower` | `Pool::service`: a tower service as a handler |
 //!
-//! The library needs tokio, with its multi-threaded runtime or the other, and Linux.
+//! The library needs Linux and tokio, with either of its runtimes.
 
 pub mod adapters;
 pub mod api;

@@ -1,5 +1,5 @@
-//! What a supervisor's API and its callers say to each other.
+//! The requests and answers of a supervisor's API.
 //!
-//! Plain data that reads and writes as JSON, one module for each version of the paths (`/api/v1`).
+//! Plain data, serialised as JSON. One module for each version of the paths (`/api/v1`).
 
 pub mod v1;

@@ -1,7 +1,7 @@
-//! The wire types of `/api/v1`: what status, explain, steering and the command line exchange.
+//! The wire types of `/api/v1`: the data of status, explain, steering and the command line.
 //!
-//! Each type reads and writes, so that one definition serves the daemon, its command line, and a program that talks to a
-//! daemon. Fields are only ever added; a reader ignores those that it does not know.
+//! Each type can be serialised and deserialised, so that the daemon, its command line, and other clients use one
+//! definition. New versions only add fields. A reader ignores fields that it does not know.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -26,54 +26,54 @@ pub struct Health {
 pub struct Ready {
     /// Whether the supervisor is connected and every pool can work.
     pub ready: bool,
-    /// What keeps it from being ready; empty when it is.
+    /// Why it is not ready. Empty when it is ready.
     pub reasons: Vec<String>,
 }
 
-/// The body of every answer that is no success.
+/// The body of every error answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What went wrong, in one line.
+    /// The error, in one line.
     pub error: String,
-    /// Each problem by itself, where several were found at once.
+    /// Each problem separately, if several were found at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
-/// A pool with what is the whole daemon's to tell.
+/// A pool, together with facts about the whole daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// The pool.
     #[serde(flatten)]
     pub status: PoolStatus,
-    /// The newest configuration, where it was refused.
+    /// The newest configuration, if it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_refused: Option<RefusedReload>,
 }
 
-/// A configuration that was refused, so that the pools run an older one than the file has.
+/// A configuration that was refused. The pools run an older configuration than the file contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedReload {
-    /// When.
+    /// When it was refused.
     pub at: Timestamp,
     /// The file.
     pub file: String,
-    /// Why: the first of its problems.
+    /// The first problems of the file.
     pub why: Vec<String>,
-    /// How many problems there are.
+    /// The number of all problems.
     pub problems: usize,
 }
 
-/// Why a pool has the size that it has.
+/// Why a pool has its current size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The pool.
     pub name: PoolName,
-    /// The pool at this instant.
+    /// The current status of the pool.
     pub status: PoolStatus,
-    /// The record of the last decision; absent before the first.
+    /// The record of the last decision. Absent before the first decision.
     pub decision: Option<Decision>,
-    /// The record in words, several lines.
+    /// The record as text, several lines.
     pub text: Option<String>,
 }
 
@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for Span {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pause {
-    /// After which it ends by itself. Without it, someone ends it.
+    /// Time after which the pause ends by itself. Without it, an operator must end the pause.
     #[serde(
         rename = "for",
         deserialize_with = "given",
@@ -131,7 +131,7 @@ pub struct Pause {
     pub shrinking: bool,
 }
 
-/// A value that may be missing, and is not null where it is there.
+/// A value that may be absent, but must not be null.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -146,7 +146,7 @@ pub struct Resume {
     pub shrinking: bool,
 }
 
-/// The body of an act that takes nothing: `drain`, `reload`.
+/// The body of an action without parameters: `drain`, `reload`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nothing {}
@@ -155,7 +155,7 @@ pub struct Nothing {}
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Flush {
-    /// Runners that have a job too: their jobs are stopped and given back.
+    /// Also stop busy runners: their jobs are stopped and given back.
     pub busy: bool,
 }
 
@@ -163,16 +163,16 @@ pub struct Flush {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
-    /// How many workers.
+    /// The number of workers.
     pub workers: Workers,
 }
 
-/// How many workers a pool is to have: a number, or `"auto"` for what its policy says.
+/// The number of workers that a pool should have: a number, or `"auto"` for the policy's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Workers {
-    /// As its policy says.
+    /// The policy's number.
     Auto,
-    /// So many.
+    /// This number.
     Count(u32),
 }
 
@@ -205,7 +205,7 @@ impl<'de> Deserialize<'de> for Workers {
         #[serde(untagged, expecting = "a number of workers from 0, or \"auto\"")]
         enum Given {
             Count(u32),
-            // JSON does not tell 5.0 from 5.
+            // JSON does not distinguish 5.0 from 5.
             Whole(f64),
             Word(Auto),
         }
@@ -229,19 +229,20 @@ impl<'de> Deserialize<'de> for Workers {
     }
 }
 
-/// What steering a pool came to.
+/// The result of steering a pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Steered {
-    /// Whether anything changed. It does not where the pool was so already.
+    /// Whether anything changed. False if the pool was already in that state.
     pub changed: bool,
-    /// Bare workers that the reconcile after it started, or stopped where negative.
+    /// Bare workers that the next reconcile started. Negative if it stopped workers.
     pub workers_diff: i64,
     /// Runners that were stopped.
     pub runners_stopped: u64,
-    /// Why it could not be stored for the next start, where it could not. It holds all the same.
+    /// Why the order could not be stored for the next start. Absent if it was stored. The order is in force in both
+    /// cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
-    /// The pool after it.
+    /// The pool after the order.
     pub pool: Pool,
 }
 
@@ -250,51 +251,52 @@ pub struct Steered {
 pub struct PolicyView {
     /// The pool.
     pub name: PoolName,
-    /// In words.
+    /// The policy as text.
     pub text: String,
     /// The policy.
     pub policy: Policy,
-    /// How fast the number of workers may move.
+    /// How fast the number of workers may change.
     pub scaling: Scaling,
-    /// Each key with its value and where that comes from.
+    /// Each key with its value and its origin.
     pub keys: Vec<PolicyKey>,
-    /// The same as TOML.
+    /// The policy as TOML.
     pub toml: String,
-    /// By whom keys were set by hand, and since when.
+    /// Who set keys by hand, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByWhom>,
 }
 
-/// By whom something was ordered, and since when it holds.
+/// Who gave an order, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByWhom {
-    /// A user's name, or `token`.
+    /// The name of a user, or `token`.
     pub by: String,
-    /// Since when.
+    /// When the order was given.
     pub since: Timestamp,
 }
 
-/// What a change of a policy comes to, or would.
+/// The result of a change of a policy, or of a trial of one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyChange {
-    /// Whether it holds now. Not so for a trial.
+    /// Whether the change is in force. False for a trial.
     pub applied: bool,
     /// Keys whose values differ.
     pub changes: Vec<KeyChange>,
-    /// What the old policy says to what is in the queue now.
+    /// The number of workers that the old policy gives for the current queue.
     pub before: Outlook,
-    /// What the new one says.
+    /// The number of workers that the new policy gives.
     pub after: Outlook,
-    /// What is likely not meant.
+    /// Warnings about values that are probably a mistake.
     pub warnings: Vec<String>,
-    /// Why it could not be stored for the next start, where it could not. It holds all the same.
+    /// Why the policy could not be stored for the next start. Absent if it was stored. The policy is in force in both
+    /// cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
-    /// The policy after it.
+    /// The policy after the change.
     pub policy: PolicyView,
 }
 
-/// A key whose value differs. Absent where the key means nothing.
+/// A key whose value differs. A value is absent if the key does not apply to that policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyChange {
     /// The key: `policy.max`.
@@ -307,33 +309,33 @@ pub struct KeyChange {
     pub after: Option<String>,
 }
 
-/// What a policy says to a demand, before the speed of scaling and other orders.
+/// What a policy recommends for a demand, before limits on the speed of scaling and before other orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlook {
-    /// The policy in words.
+    /// The policy as text.
     pub policy: String,
-    /// The demand in jobs.
+    /// The demand, in jobs.
     pub demand: u64,
-    /// Workers for it, within the policy's bounds.
+    /// Workers for that demand, within the policy's bounds.
     pub workers: u32,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// A configuration that was read again and taken over.
+/// A configuration that was read again and applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// The file.
     pub file: String,
-    /// Pools that run now.
+    /// The number of running pools.
     pub pools: usize,
-    /// Pools that are new.
+    /// New pools.
     pub added: Vec<String>,
-    /// Pools that are on their way out.
+    /// Pools that are being removed.
     pub removed: Vec<String>,
-    /// Pools with other settings.
+    /// Pools with changed settings.
     pub changed: Vec<String>,
-    /// Keys that have changed, which takes effect at the next start.
+    /// Changed keys that take effect only at the next start.
     pub needs_restart: Vec<String>,
 }
 
@@ -341,20 +343,20 @@ pub struct Reloaded {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopJob {
-    /// What becomes of its message.
+    /// What happens to its message.
     pub then: StopThen,
 }
 
-/// Jobs that were told to stop.
+/// The jobs that were told to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedJobs {
-    /// How many: ids come from whoever published the messages, so several may have one.
+    /// The number of jobs. Ids come from the publishers of the messages, so several jobs may have the same id.
     pub stopped: usize,
-    /// What becomes of their messages.
+    /// What happens to their messages.
     pub then: StopThen,
 }
 
-/// A job that runs, with its pool.
+/// A running job, with its pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// The pool.

@@ -1,4 +1,4 @@
-//! `arguments` and `bindings` of a pool: how its queue is declared, beyond its kind.
+//! `arguments` and `bindings` of a pool: how its queue is declared, besides its type.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -25,7 +25,7 @@ pub fn lowest_delivery_limit(max: u32) -> i64 {
     i64::try_from(channels).unwrap_or(i64::MAX)
 }
 
-/// The longest exchange name and routing key that AMQP has room for.
+/// The longest exchange name and routing key in AMQP, in bytes.
 const SHORT_TEXT: usize = 255;
 
 /// Reads both. `arguments` comes back with its keys, for others ask for what it has.
@@ -121,7 +121,7 @@ pub(super) fn warn_of_few_deliveries(
     }
 }
 
-/// What an argument takes.
+/// The type of an argument's value.
 #[derive(Debug, Clone)]
 enum Takes {
     Whole(RangeInclusive<i64>),
@@ -130,14 +130,14 @@ enum Takes {
     Flag,
 }
 
-/// Kinds of queue that an argument is of.
+/// The types of queue that accept an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Both,
     Only(Declare),
 }
 
-/// The arguments that RabbitMQ knows, and refuses with anything else in them.
+/// The arguments that RabbitMQ knows. It refuses other values in them.
 const KNOWN: [(&str, Takes, Of); 20] = {
     use Of::{Both, Only};
     use Takes::{Flag, Text, Whole, Word};
@@ -245,7 +245,7 @@ fn check(
     }
 }
 
-/// What arguments mean beside each other, and to a pool.
+/// Checks arguments against each other, and against the pool's own behaviour.
 fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option<Argument>>>) {
     let get = |name: &str| given.get(name).filter(|key| key.given == Given::Well);
     let is_dead_lettered = given.contains_key("x-dead-letter-exchange");
@@ -295,7 +295,7 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
     }
 }
 
-/// Whether a queue that is declared with these sends its dead letters anywhere.
+/// Whether a queue with these arguments sends its dead letters to an exchange.
 pub(super) fn has_dead_letter_exchange(arguments: &Arguments) -> bool {
     arguments.contains_key("x-dead-letter-exchange")
 }
@@ -441,7 +441,7 @@ fn binding(item: &Item<'_>, table: &DeTable<'_>, spot: &mut Spot<'_>) -> Option<
     is_good.then_some(binding)
 }
 
-/// Says that dead letters which are rejected to the broker are lost, unless the queue has somewhere to send them.
+/// Warns that dead letters which are rejected to the broker are lost, if the queue has no dead-letter exchange.
 pub(super) fn warn_of_lost_dead_letters(
     table: &mut Table<'_, '_>,
     queue: &str,

@@ -1,4 +1,4 @@
-//! The `[broker]` table: where the broker is, and how to trust it.
+//! The `[broker]` table: where the broker is, and which certificates to trust.
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
@@ -44,8 +44,8 @@ pub(super) fn broker(
     (BrokerSettings { url, tls }, management)
 }
 
-/// The URL that counts, and whether it is one. A variable wins over the file, also where one has the URL and the
-/// other names a file with it.
+/// The URL that is used, and whether it is valid. A variable wins over the file, even if one of them has the URL and
+/// the other has the path of a file with the URL.
 fn chosen_url(
     table: &mut Table<'_, '_>,
     url: &Key<Option<BrokerUrl>>,
@@ -93,7 +93,7 @@ fn checked(table: &mut Table<'_, '_>, text: &str, place: Place, key: &str) -> Op
     }
 }
 
-/// What the client takes from behind a URL's question mark. It ignores anything else.
+/// The query parameters that the client understands. It ignores all others.
 const PARAMETERS: [&str; 5] = [
     "auth_mechanism",
     "channel_max",
@@ -102,7 +102,7 @@ const PARAMETERS: [&str; 5] = [
     "heartbeat",
 ];
 
-/// The ways to log in that the client knows.
+/// The authentication mechanisms that the client knows.
 const MECHANISMS: [&str; 5] = [
     "amqplain",
     "anonymous",
@@ -111,18 +111,18 @@ const MECHANISMS: [&str; 5] = [
     "rabbit-cr-demo",
 ];
 
-/// Largest size of frames that is agreed to. The client takes memory for 64 of them on each connection.
+/// Largest frame size that is agreed to, in bytes. The client takes memory for 64 frames on each connection.
 pub(crate) const FRAME_MAX: u32 = 1 << 20;
 
-/// Least and most that a frame may be, where its size is not left to the broker. A buffer of that size is held for each
-/// connection.
+/// Smallest and largest frame size, in bytes, if the broker does not choose it. Each connection has a buffer of that
+/// size.
 const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=FRAME_MAX as u64;
 
 fn warn_of_url(table: &mut Table<'_, '_>, url: &BrokerUrl, place: &Place, key: &str) {
     let Ok(parsed) = Url::parse(url.expose()) else {
         return;
     };
-    // A slash with nothing behind it is the vhost without a name, which hardly any broker has.
+    // A URL that ends with a slash means the vhost with the empty name, which almost no broker has.
     if parsed.path() == "/" {
         let fix = "write %2f after the last / for the default vhost";
         table.warn(Problem::new(place.clone(), key, url.to_string(), fix));
@@ -139,7 +139,7 @@ fn warn_of_url(table: &mut Table<'_, '_>, url: &BrokerUrl, place: &Place, key: &
                 PARAMETERS.join(", ")
             ),
         };
-        // Its value may be anything, a password too.
+        // The value of a parameter may be anything, even a password, so it is not shown.
         let found = format!("the parameter {}", shown_text(&name));
         table.warn(Problem::new(place.clone(), key, found, fix));
     }
@@ -187,7 +187,7 @@ fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) 
     }
 }
 
-/// The URL of a broker. What is wrong with one is said without its credentials.
+/// The URL of a broker. Problems with it are shown without its credentials.
 #[derive(Debug)]
 struct AnyUrl;
 
@@ -220,10 +220,10 @@ impl Kind for AnyUrl {
     }
 }
 
-/// Whether an AMQP client will make of this text what its writer meant.
+/// Checks that an AMQP client understands this text as its writer meant it.
 ///
 /// # Errors
-/// What to write instead. Never has anything of `text` in it.
+/// What to write instead. Never contains any part of `text`.
 fn check(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|_| SHAPE)?;
     if !matches!(url.scheme(), "amqp" | "amqps") {
@@ -232,7 +232,7 @@ fn check(text: &str) -> Result<(), String> {
     if !BrokerUrl::new(text).is_readable() {
         return Err(SHAPE.to_owned());
     }
-    // The client takes such a host for none, and connects to this machine without a word.
+    // The client takes an IPv6 host as no host, and silently connects to this machine.
     if let Some(Host::Ipv6(_)) = url.host() {
         return Err("write the host's name or its IPv4 address".to_owned());
     }

@@ -1,7 +1,8 @@
-//! A pool's policy and scaling, changed by hand: read and refused by the very code that reads the file's.
+//! Changes by hand to a pool's policy and scaling. They are read and checked by the same code as the configuration
+//! file.
 //!
-//! A change is written as TOML beside the keys that it does not touch, and read as a configuration is. So every bound and
-//! every word of a problem is the same as those of `check`. Owns nothing, does no I/O.
+//! A change is written as TOML, together with the keys that it does not change, and is read like a configuration. So
+//! all bounds and all problem texts are the same as those of `check`. Owns nothing, does no I/O.
 
 mod change;
 
@@ -11,45 +12,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::PolicyChange;
 use super::{
-    PoolSettings,
+    origin::{Origin, Origins},
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
     schema::{Table, duration_text, quoted, read},
+    settings::PoolSettings,
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
-
-/// Where a key's value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Origin {
-    /// It was not given.
-    Default,
-    /// The configuration file.
-    File,
-    /// An environment variable.
-    Environment,
-    /// The program that uses the library.
-    Program,
-    /// Someone set it by hand.
-    ByHand,
-}
-
-impl Origin {
-    /// A word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Program => "program",
-            Self::ByHand => "set by hand",
-        }
-    }
-}
-
-/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
-pub type Origins = BTreeMap<String, Origin>;
 
 /// A key of `policy` or `scaling`, as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +26,9 @@ pub type Origins = BTreeMap<String, Origin>;
 pub struct PolicyKey {
     /// The key with its table: `policy.max`.
     pub key: String,
-    /// Its value as TOML.
+    /// The value as TOML.
     pub value: String,
-    /// Where it comes from.
+    /// The source of the value.
     pub origin: Origin,
 }
 
@@ -67,15 +36,15 @@ pub struct PolicyKey {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ChangedPolicy {
-    /// What to order: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
+    /// The order to send: [`Order::SetPolicy`](crate::decide::Order::SetPolicy).
     pub set: SetPolicy,
-    /// Every key as it is then.
+    /// Every key with its value after the change.
     pub keys: Vec<PolicyKey>,
-    /// What is hardly meant so.
+    /// Warnings: values that are valid, but most likely a mistake.
     pub warnings: Vec<Problem>,
 }
 
-/// Every key of a pool's `policy` and `scaling` as it is in force, with where it comes from.
+/// Every key of a pool's `policy` and `scaling` with its present value and the source of the value.
 pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<PolicyKey> {
     let (policy, scaling) = match by_hand {
         Some(set) => (&set.policy, &set.scaling),
@@ -116,7 +85,7 @@ pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<
     keys.collect()
 }
 
-/// Keys as TOML, each with where it comes from.
+/// The keys as TOML, each with the source of its value.
 pub fn policy_toml(keys: &[PolicyKey]) -> String {
     let mut text = String::new();
     let mut table = "";
@@ -137,10 +106,10 @@ pub fn policy_toml(keys: &[PolicyKey]) -> String {
     text
 }
 
-/// Makes a change of a pool's policy, on top of what was set by hand before.
+/// Makes a change of a pool's policy, on top of earlier changes by hand.
 ///
 /// # Errors
-/// Everything that is wrong with it, as `check` says it.
+/// All problems of the change, with the texts of `check`.
 pub fn change_policy(
     settings: &PoolSettings,
     by_hand: Option<&SetPolicy>,
@@ -157,7 +126,7 @@ pub fn change_policy(
         keys.insert(entry.key.clone(), entry.value.clone());
     }
 
-    // What is changed first, so that a problem there is found at its own line; then what stays.
+    // The changed keys come first, so that a problem with them is found at their own line. The unchanged keys follow.
     let mut lines = Lines::default();
     for entry in &change.entries {
         lines.push(&entry.key, &entry.value, &entry.place);
@@ -174,7 +143,8 @@ pub fn change_policy(
     base.extend(keys.clone());
     let kind = base.get("policy.kind").cloned();
     for (key, value) in &base {
-        // Another kind's own keys go with it, unless they are part of the change: then they are a slip.
+        // Keys of another kind are removed with that kind. But if the change itself has them, they are a mistake, and
+        // stay for the check to find.
         let is_foreign = KINDS_KEYS.iter().any(|(owner, own)| {
             key.strip_prefix("policy.") == Some(own)
                 && kind.as_deref() != Some(quoted(owner).as_str())
@@ -249,7 +219,7 @@ fn name_of(key: &str) -> &str {
     key.split_once('.').map_or(key, |(_, name)| name)
 }
 
-/// Each key with its value as TOML, in the order of the reference.
+/// Each key with its value as TOML, in the order of the reference page.
 fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     let (kind, own) = match &policy.kind {
         PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
@@ -280,14 +250,14 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What the pool's own settings give: what the file or a variable has, and what a program set to something else than the
-/// default.
+/// The values of the pool's own settings: those of the file or a variable, and those that a program set to something
+/// other than the default.
 fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
     let default_policy = Policy::new(settings.policy.kind.clone());
     let mut defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
         .into_iter()
         .collect();
-    // The default of the kind is `backlog` with 10 jobs: another kind, or number, was given.
+    // The default kind is `backlog` with 10 jobs. Any other kind or number was given.
     defaults.extend(
         values(&Policy::default(), &Scaling::default())
             .into_iter()
@@ -313,7 +283,7 @@ fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
 #[derive(Debug, Default)]
 struct Lines {
     text: String,
-    /// Where each line comes from.
+    /// The source of each line.
     places: Vec<Place>,
 }
 
@@ -325,7 +295,7 @@ impl Lines {
             .extend(std::iter::repeat_n(place.clone(), lines));
     }
 
-    /// The problem, where its line comes from.
+    /// Moves the problem to the source of its line.
     fn placed(&self, mut problem: Problem) -> Problem {
         problem.place = match problem.place {
             Place::Line { line, .. } => self.places.get(line - 1).cloned(),

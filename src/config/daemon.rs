@@ -1,4 +1,4 @@
-//! The whole configuration, and the tables that are the daemon's own.
+//! The whole configuration, and the tables that belong to the daemon.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::runners::RunnerKind;
 
-/// Longest path that the kernel takes for a Unix socket (`sun_path` less its closing zero).
+/// Longest path of a Unix socket (`sun_path` without its closing zero), in bytes.
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// Reads all of it. Keys outside tables come first, for the reference page is a file too.
+/// Reads the whole configuration. Keys outside tables come first, because the reference page is a TOML file too.
 pub(super) fn settings(
     root: &mut Table<'_, '_>,
     inputs: &Inputs<'_>,

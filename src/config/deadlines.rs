@@ -1,4 +1,4 @@
-//! What a job's time must be in the light of the pool's deadline.
+//! Checks a job's timeout against the pool's deadline.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::{
     runners::keys::JobKeys,
 };
 
-/// A job that outlives the deadline loses its delivery while it still runs, and is run twice. So its timeout must
-/// come first, with all that it takes to end the job and to settle.
+/// A job that runs longer than the deadline loses its delivery while it still runs, and is run twice. So its timeout
+/// must come first, with enough time left to end the job and to settle.
 pub(super) fn refuse_outliving_jobs(
     table: &mut Table<'_, '_>,
     job: &JobKeys,
@@ -30,7 +30,7 @@ pub(super) fn refuse_outliving_jobs(
         span(margin)
     );
     let or_raise = "or raise ack_deadline and the broker's consumer timeout";
-    // Whoever wrote neither of a job's keys meant something else by the deadline.
+    // If neither key of the job is given, the mistake is in the deadline.
     if !timeout.is_given() && !grace.is_given() {
         let (timeout, grace) = (span(timeout.value), span(grace.value));
         let fix = format!(
@@ -50,8 +50,8 @@ pub(super) fn refuse_outliving_jobs(
     }
 }
 
-/// A delivery that is sent ahead ages while it waits. One that has too little time left is given back, which is no
-/// loss, but hardly meant.
+/// Prefetched deliveries get older while they wait. A delivery that has too little time left is given back. That is no
+/// loss, but most likely not intended.
 pub(super) fn warn_of_long_waits(
     table: &mut Table<'_, '_>,
     job: &JobKeys,

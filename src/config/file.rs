@@ -1,4 +1,4 @@
-//! The thin layer of I/O: which file, its text, the environment around it, and the files that it names.
+//! The thin layer of I/O: finds the file, and reads its text, the environment, and the files that it names.
 
 use std::{
     env,
@@ -15,17 +15,17 @@ use super::{
     surroundings::Surroundings,
 };
 
-/// Most that is read of any file. Nothing that a configuration is or names comes near.
+/// Largest size of a file that is read, in bytes. Valid configurations and the files that they name are far smaller.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Where a configuration comes from. Kept by the daemon, so that it can read the same one again.
+/// The source of a configuration. The daemon keeps it to read the same configuration again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     file: PathBuf,
 }
 
 impl Source {
-    /// The file, as it was named.
+    /// The file, as the user named it.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -38,10 +38,10 @@ impl From<PathBuf> for Source {
 }
 
 /// Finds the configuration file: `explicit`, else `$TIDEGATE_CONFIG`, else `./tidegate.toml`, else
-/// `/etc/tidegate/tidegate.toml`. One that is named is taken as it is, for [`load`] to say what is wrong with it.
+/// `/etc/tidegate/tidegate.toml`. A file that is named explicitly is not checked here: [`load`] reports its problems.
 ///
 /// # Errors
-/// None is named and none is there.
+/// No file is named, and none of the default files exists.
 pub fn find(explicit: Option<&Path>) -> Result<Source, NotFound> {
     let candidates = ["tidegate.toml", "/etc/tidegate/tidegate.toml"];
     find_among(
@@ -74,7 +74,7 @@ pub(super) fn find_among(
 /// Reads a configuration: its file, the environment of this process, and the files that it names.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All problems of the configuration.
 pub fn load(source: &Source) -> Result<Loaded, Problems> {
     let (loaded, problems) = load_all(source)?;
     match problems.is_empty() {
@@ -83,8 +83,8 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     }
 }
 
-/// Where the command line finds the supervisor of a configuration, also of a bad one: what it says, as far as that can be
-/// read, and all that is wrong with it.
+/// The socket at which the command line finds the supervisor of a configuration, and all problems of the configuration.
+/// Works for an invalid configuration too, if the socket's key can be read.
 pub fn socket_of(source: &Source) -> (Option<PathBuf>, Option<Problems>) {
     match load_all(source) {
         Ok((loaded, problems)) => {
@@ -98,10 +98,10 @@ pub fn socket_of(source: &Source) -> (Option<PathBuf>, Option<Problems>) {
     }
 }
 
-/// Reads a configuration as [`load`] does, and looks at once at what this machine cannot give it: a program that is not
-/// there, limits beyond our rights. Changes nothing.
+/// Reads a configuration as [`load`] does, and also reports what this machine lacks for it: a missing program, limits
+/// beyond our rights. Changes nothing.
 ///
-/// The configuration comes back unless something is wrong with it itself.
+/// Returns the configuration unless the configuration itself is invalid.
 pub fn examine(source: &Source) -> (Option<Loaded>, Problems) {
     let (loaded, mut problems) = match load_all(source) {
         Ok(all) => all,
@@ -113,10 +113,10 @@ pub fn examine(source: &Source) -> (Option<Loaded>, Problems) {
     (Some(loaded).filter(|_| is_good), Problems::new(problems))
 }
 
-/// What a configuration comes to, with its problems.
+/// Reads a configuration and its problems.
 ///
 /// # Errors
-/// There is no text to read.
+/// The text cannot be read.
 fn load_all(source: &Source) -> Result<(Loaded, Vec<Problem>), Problems> {
     let origin = source.file.to_string_lossy();
     let refuse = |found: String, fix: &str| {
@@ -147,7 +147,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The environment's text, and the variables of ours that are none.
+/// The environment as text, and a problem for each variable of ours that is not UTF-8.
 fn environment() -> (Vec<(String, String)>, Vec<Problem>) {
     let mut variables = Vec::new();
     let mut problems = Vec::new();

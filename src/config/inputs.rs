@@ -1,4 +1,4 @@
-//! What a configuration depends on besides its text: the machine's own words, and the files that keys name.
+//! The inputs of a configuration besides its text: values of this machine, and the files that keys name.
 
 use std::{
     io,
@@ -12,14 +12,15 @@ use super::{
     url::BrokerUrl,
 };
 
-/// What a configuration depends on besides its text.
+/// The inputs of a configuration besides its text.
 pub(crate) struct Inputs<'i> {
     pub(crate) surroundings: &'i Surroundings,
     pub(crate) read_file: &'i dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
-/// The text of the file that a key names; `None` where it names none or, with a problem noted, one that cannot be
-/// read. Bytes that are no text become replacement characters: a certificate may be anything.
+/// The text of the file that a key names. `None` if the key names no file, or if the file cannot be read, which is
+/// noted as a problem. Bytes that are not UTF-8 become replacement characters, because a certificate may contain any
+/// bytes.
 pub(crate) fn read_text(
     table: &mut Table<'_, '_>,
     key: &Key<Option<PathBuf>>,
@@ -42,7 +43,7 @@ pub(crate) fn read_text(
     }
 }
 
-/// Whether the file that a key names counts, rather than the URL of another key. Refuses both at once.
+/// Whether the file that a key names is used, and not the URL of another key. Refuses both at the same time.
 pub(crate) fn takes_file(
     table: &mut Table<'_, '_>,
     url: &Key<Option<BrokerUrl>>,
@@ -62,7 +63,7 @@ pub(crate) fn takes_file(
     takes_file
 }
 
-/// What stood in the way of reading a file.
+/// Why a file could not be read.
 pub(crate) fn why(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),

@@ -1,4 +1,5 @@
-//! What a configuration needs of the machine that it is to run on: what pools' runners need, and the daemon's own places.
+//! What a configuration needs from this machine: for the runners of its pools, and for the daemon's own files and
+//! sockets.
 
 use nix::unistd::Pid;
 
@@ -10,38 +11,38 @@ use super::{
 use crate::runners::{RunnerSettings, process::rights};
 
 impl Loaded {
-    /// What this machine does not have for these settings: a program that is not there, or cannot be run. Looks at
-    /// the file system, and never runs anything.
+    /// What this machine lacks for these settings: a program that does not exist, or cannot be run. Reads the file
+    /// system, and never runs anything.
     ///
-    /// Not part of loading, for a daemon starts all the same: a pool whose runners cannot start backs off until
-    /// they can.
+    /// This is not part of loading, because a daemon starts without it: a pool whose runners cannot start backs off
+    /// until they can.
     pub fn inspect_machine(&self) -> Problems {
         self.of_runners(|runner, refuse| runner.inspect(refuse))
     }
 
-    /// What of the limits in these settings this machine cannot give to this process. Looks, and changes nothing.
+    /// The limits in these settings that this machine cannot give to this process. Changes nothing.
     ///
-    /// A daemon refuses to start then: a limit that does not hold is worse than none. `guard` is the process that
-    /// goes wherever this one goes.
+    /// A daemon refuses to start in that case: a limit that is not enforced is worse than no limit. `guard` is the
+    /// process that is always moved together with this one.
     pub fn inspect_limits(&self, guard: Option<Pid>) -> Problems {
         let runners = self.settings.pools.iter().map(|config| &config.runner);
         let limits = runners.filter_map(|runner| Some(&runner.process()?.limits));
         let machine = rights::Machine::look(limits, guard);
         self.of_runners(|runner, refuse| {
-            // An engine says itself what it cannot do.
+            // A container engine reports itself which limits it cannot keep.
             if let Some(process) = runner.process() {
                 rights::inspect(&process.limits, &machine, refuse);
             }
         })
     }
 
-    /// What the daemon cannot write to or listen on here, so that it would not start: its state directory, its socket,
-    /// its address, its events file. Makes nothing.
+    /// The daemon's own files and sockets that it cannot write to or listen on, so that it would not start: its state
+    /// directory, its socket, its address, its events file. Creates nothing.
     pub fn inspect_places(&self) -> Problems {
         Problems::new(places::unusable(&self.settings, &|key| self.place(key)))
     }
 
-    /// What is no error on this machine, but hardly meant: a script that is not there, a secret that everybody may read.
+    /// Warnings about this machine: a script that does not exist, a secret that every user may read.
     pub fn suspicions(&self) -> Problems {
         let mut found = places::exposed(&self.secrets, &|key| self.place(key));
         found.extend(
@@ -51,7 +52,7 @@ impl Loaded {
         Problems::new(found)
     }
 
-    /// What `look` notes of the pools' runners, at their places.
+    /// The problems that `look` notes for the pools' runners, each at its place in the configuration.
     fn of_runners(&self, look: impl Fn(&RunnerSettings, &mut Refuse<'_>)) -> Problems {
         let mut problems = Vec::new();
         for config in &self.settings.pools {

@@ -12,7 +12,7 @@ use super::{
 const SHAPE: &str =
     "write http://HOST:15672, https://HOST:15671, or http://USER:PASSWORD@HOST:15672";
 
-/// Reads it; `None` where there is none.
+/// Reads the key. `None` if there is no URL.
 pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<BrokerUrl> {
     let url = broker.optional(
         "management_url",
@@ -41,7 +41,7 @@ pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Opt
     Some(url)
 }
 
-/// The URL of a web server. What is wrong with one is said without its credentials.
+/// The URL of a web server. Problems with it are shown without its credentials.
 #[derive(Debug)]
 struct WebUrl;
 

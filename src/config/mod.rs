@@ -1,9 +1,9 @@
 //! Configuration: from a TOML file and the environment to checked settings, with all problems at once.
 //!
-//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call that has
-//! its name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`); `schema` is the machine behind those calls,
-//! and [`reference()`] prints what they declare. The keys of a pool's `runner` table are declared in
-//! [`runners`](crate::runners), by the kinds themselves.
+//! [`find`] and [`load`] do the I/O; [`parse`] is pure. Every key is declared where it is read, by one call with its
+//! name, doc, bounds and default (`daemon`, `broker`, `pools`, `policy`). `schema` implements those calls, and
+//! [`reference()`] prints what they declare. The keys of a pool's `runner` table are declared in
+//! [`runners`](crate::runners), by the kinds of runner.
 mod arguments;
 mod broker;
 mod by_hand;
@@ -13,6 +13,7 @@ mod file;
 pub(crate) mod inputs;
 mod machine;
 mod management;
+mod origin;
 mod parse;
 mod places;
 pub(crate) mod policy;
@@ -29,11 +30,9 @@ mod tests;
 
 pub use self::{
     arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
-    by_hand::{
-        ChangedPolicy, Origin, Origins, PolicyChange, PolicyKey, change_policy, policy_keys,
-        policy_toml,
-    },
+    by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
+    origin::{Origin, Origins},
     parse::{Loaded, parse, reference},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},

@@ -1,4 +1,4 @@
-//! From text to settings, without any I/O: what it depends on comes as arguments.
+//! From text to settings, without I/O: all inputs are arguments.
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::runners::{KINDS, RunnerKind};
 
-/// A configuration without a problem.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// What it says.
+    /// The settings.
     pub settings: Settings,
-    /// What is no error, but hardly meant.
+    /// Warnings: values that are valid, but most likely a mistake.
     pub warnings: Vec<Problem>,
     origin: Place,
     places: BTreeMap<String, Place>,
@@ -31,8 +31,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What this machine lacks for these settings, beside what is wrong with them. Only of keys that mean what they
-    /// say: not where the text is no TOML, nor where what they depend on is wrong.
+    /// What this machine lacks for these settings, besides the configuration's own problems. Leaves out keys whose
+    /// values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
     pub(super) fn lacks_beside(&self, problems: &[Problem]) -> Vec<Problem> {
         let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
         let is_meant = |lack: &Problem| {
@@ -40,7 +40,8 @@ impl Loaded {
                 return !is_wrong(&lack.key);
             };
             let beside = |key: &str| is_wrong(&format!("{pool}.runner.{key}"));
-            // A program may be told by its way from the directory, and what is a path depends on the kind.
+            // The path of a program may be relative to the working directory. Whether a value is a path depends on the
+            // kind.
             let is_adrift = beside("kind") || (key == "command" && beside("working_dir"));
             self.places.contains_key(&lack.key) && !is_wrong(&lack.key) && !is_adrift
         };
@@ -54,18 +55,18 @@ impl Loaded {
         lacks
     }
 
-    /// Where a key was given: `pools.thumbnails.runner.command`. The file where it was not.
+    /// Where a key was given: `pools.thumbnails.runner.command`. The file if the key was not given.
     pub fn place(&self, key: &str) -> Place {
         self.places.get(key).unwrap_or(&self.origin).clone()
     }
 }
 
-/// Reads a configuration from its text. Does no I/O of its own: `read_file` stands for the files that keys name.
+/// Reads a configuration from its text. Does no I/O of its own: `read_file` reads the files that keys name.
 ///
-/// `origin` is what messages call the file. Of `environment`, the variables that stand for keys are used.
+/// `origin` is the name of the file in messages. In `environment`, only the variables that stand for keys are used.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All problems of the configuration.
 pub fn parse(
     text: &str,
     origin: &str,
@@ -80,7 +81,7 @@ pub fn parse(
     }
 }
 
-/// As [`parse`], with what it came to where there are problems too: a key that has one is at its default.
+/// Like [`parse`], but also returns the settings if there are problems. A key with a problem has its default.
 pub(super) fn parse_all(
     text: &str,
     origin: &str,
@@ -91,7 +92,7 @@ pub(super) fn parse_all(
     parse_with(&KINDS, text, origin, environment, surroundings, read_file)
 }
 
-/// The same with other kinds of runner than those that are built in.
+/// The same with other kinds of runner than the built-in ones.
 pub(crate) fn parse_with(
     kinds: &[&'static RunnerKind],
     text: &str,
@@ -117,7 +118,7 @@ pub(crate) fn parse_with(
     (loaded, finished.problems)
 }
 
-/// A configuration file of all keys with their docs and defaults. Itself a good configuration.
+/// A configuration file of all keys with their docs and defaults. It is a valid configuration itself.
 pub fn reference() -> String {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());

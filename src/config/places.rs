@@ -1,4 +1,4 @@
-//! Where the daemon itself is to write and to listen, and who may read its secrets.
+//! The files and addresses that the daemon itself writes to and listens on, and who may read its secrets.
 
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ use super::{
     settings::Settings,
 };
 
-/// What of the daemon's own places cannot be used. Looks, and makes nothing.
+/// The daemon's own files and addresses that cannot be used. Creates nothing.
 pub(super) fn unusable(settings: &Settings, place_of: &dyn Fn(&str) -> Place) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut refuse = |key: &str, found: String, fix: &str| {
@@ -77,7 +77,7 @@ fn can_append(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether it is a directory that can be written to, or could be made one.
+/// Whether this is a directory that the daemon can write to, or could create.
 fn can_be_directory(path: &Path) -> Result<(), String> {
     let there = path.ancestors().find_map(|path| {
         let path = match path.as_os_str().is_empty() {
@@ -112,8 +112,8 @@ fn may(path: &Path, flags: AccessFlags, otherwise: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the address is ours. The port itself may be in use by the very daemon that is checked, so another is tried
-/// where every port is as good.
+/// Whether the address belongs to this machine. The port may be in use by the daemon that is checked, so port 0 is
+/// tried in place of an unprivileged one.
 fn can_listen(listen: SocketAddr) -> io::Result<()> {
     const PRIVILEGED: u16 = 1024;
     let mut tried = listen;

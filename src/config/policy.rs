@@ -31,10 +31,10 @@ pub(super) const KINDS_KEYS: [(&str, &str); 3] = [
     ("steps", "steps"),
 ];
 
-/// More workers than any one machine, and than any broker, has room for. A bound that a slip of the keyboard meets.
+/// More workers than any machine or broker has room for. This bound catches typing mistakes.
 pub(crate) const MOST_WORKERS: u32 = 1_000_000;
 
-/// Reads a pool's policy. The ceiling comes back as a key, for other keys are bounded by it.
+/// Reads a pool's policy. Returns it as a key, because its ceiling bounds other keys.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let mut table = pool.table(
         "policy",
@@ -66,7 +66,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let steps = table.optional(
         "steps",
         "Of `steps`: from this demand on, so many workers. Below the first, none.",
-        Staircase,
+        StepsKey,
         "[[1, 1], [100, 10]]",
     );
     refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, Named::Backlog);
@@ -105,7 +105,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     policy
 }
 
-/// The policy within the bounds that are given.
+/// Reads the bounds of the policy, and applies them.
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
@@ -156,9 +156,9 @@ fn refuse_of_other_kinds<T>(
 
 /// Steps of a staircase: `[[1, 1], [100, 10]]`.
 #[derive(Debug)]
-struct Staircase;
+struct StepsKey;
 
-impl Kind for Staircase {
+impl Kind for StepsKey {
     type Value = Vec<Step>;
     const IS_TEXT: bool = false;
 

@@ -1,4 +1,4 @@
-//! The `[pools.NAME]` tables, and what pools must not be to each other.
+//! The `[pools.NAME]` tables, and the conflicts between pools.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,7 +56,7 @@ pub(super) fn pools(
     pools.into_iter().map(|(config, _)| config).collect()
 }
 
-/// Reads one pool. Its queue comes back as a key too, to be held against the other pools'.
+/// Reads one pool. Also returns its queue as a key, to compare it with the queues of other pools.
 fn pool(
     pools: &mut Table<'_, '_>,
     name: &str,
@@ -198,7 +198,7 @@ fn pool(
     (PoolConfig { pool, runner }, queue)
 }
 
-/// Reads what becomes of failed jobs. `dead_letter` comes back as a key too, for it asks something of the queue.
+/// Reads how failed jobs are handled. Also returns `dead_letter` as a key, because it needs a feature of the queue.
 fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let default = RetrySettings::default();
     let mut table = pool.table("retry", "What becomes of jobs that fail.");
@@ -288,7 +288,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
     })
 }
 
-/// A share in hundredths: as a number up to 1, or in percent.
+/// A share in whole percent: written as a number up to 1, or in percent.
 #[derive(Debug)]
 struct Share;
 
@@ -322,7 +322,7 @@ impl Kind for Share {
     }
 }
 
-/// A share as whole percent; `None` where it is none.
+/// A share as whole percent; `None` if it is invalid.
 fn in_percent(share: f64) -> Option<u8> {
     let is_close = |percent: &u8| (f64::from(*percent) - share * 100.0).abs() < 1e-9;
     (1..=100).find(is_close)
@@ -353,7 +353,7 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
     }
 }
 
-/// The retry queues' names must fit too. The longest is the last level's.
+/// The names of the retry queues must fit too. The name of the last level is the longest.
 fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &RetrySettings) {
     let suffix = format!(".retry.{}", retry.backoff_max.as_millis());
     let room = name_room(queue.value.as_str(), &suffix);
@@ -389,7 +389,8 @@ fn refuse_shared_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Que
     }
 }
 
-/// A pool on another's dead letters may be meant; on its retry queues it hardly is. Both are worth a word.
+/// Warns of a pool that consumes queues of another pool. Its dead letters may be intended, its retry queues most likely
+/// not.
 fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
     for (_, queue) in pools.iter().filter(|(_, queue)| queue.given == Given::Well) {
         for (owner, _) in pools {

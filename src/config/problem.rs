@@ -1,6 +1,6 @@
-//! What is wrong with a configuration: where, at which key, what was found, and what to write instead.
+//! Problems of a configuration: the place, the key, what was found, and what to write instead.
 //!
-//! Nothing here stops at the first problem, and nothing here shows a credential: whoever makes a problem hands in
+//! Nothing here stops at the first problem, and nothing here shows a credential: the code that makes a problem supplies
 //! the text to show.
 
 use std::{fmt, path::PathBuf};
@@ -13,7 +13,7 @@ use thiserror::Error;
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Place {
-    /// The file as a whole: what is wrong is that something is not in it.
+    /// The whole file: something is missing in it.
     File {
         /// The file, as it was named.
         file: String,
@@ -50,18 +50,18 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that is wrong with a configuration.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Where.
+    /// The place.
     #[serde(flatten)]
     pub place: Place,
-    /// The key with all its tables: `pools.thumbnails.policy.max`. Empty where the text is not even TOML.
+    /// The key with all its tables: `pools.thumbnails.policy.max`. Empty if the text is not TOML.
     pub key: String,
-    /// What is there. Without credentials, and with control characters escaped.
+    /// What was found. Without credentials, and with control characters escaped.
     pub found: String,
-    /// What to write instead, as a command to the reader.
+    /// What to write instead, as an instruction to the reader.
     pub fix: String,
 }
 
@@ -92,9 +92,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration, in the order of the file and then of the variables.
+/// All problems of a configuration: first in the order of the file, then of the variables.
 ///
-/// `Display` has one problem a line and, last, how many they are.
+/// `Display` writes one problem per line and, last, their number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
@@ -110,12 +110,12 @@ impl Problems {
         self.0.iter()
     }
 
-    /// How many.
+    /// The number of problems.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none. Never so in an error.
+    /// Whether there is no problem. Never true in an error.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -147,7 +147,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Notes that something is wrong with a key of a table: the key, what was found, what to write instead.
+/// Notes a problem with a key of a table: the key, what was found, what to write instead.
 pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 
 /// No configuration file was found.
@@ -155,7 +155,7 @@ pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 #[error("find a configuration file: none of {} is there", list(.tried))]
 #[non_exhaustive]
 pub struct NotFound {
-    /// The places that were looked at, in order.
+    /// The paths that were tried, in order.
     pub tried: Vec<PathBuf>,
 }
 

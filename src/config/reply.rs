@@ -1,4 +1,4 @@
-//! The pool's keys for answers, and what they become.
+//! The pool's keys for answers, and the settings that they become.
 
 pub use tidegate_core::settings::{Answers, ReplySettings};
 
@@ -8,7 +8,8 @@ use super::{
 };
 use crate::runners::RunnerSettings;
 
-/// Reads a pool's keys for answers. `reply_allow` comes back as a key, for not every kind of runner answers by itself.
+/// Reads a pool's keys for answers. Returns `reply_allow` as a key, because not every kind of runner gives answers
+/// itself.
 pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>>) {
     let default = ReplySettings::default();
     let reply = pool.optional(
@@ -55,7 +56,7 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>
     (settings, allow)
 }
 
-/// Says so where queues are allowed, and no runner will ever have an answer for them.
+/// Warns if queues are allowed for answers, but no runner of the pool will ever answer.
 pub(super) fn warn_of_no_answers(
     pool: &mut Table<'_, '_>,
     settings: &ReplySettings,
@@ -77,5 +78,5 @@ pub(super) fn warn_of_no_answers(
     }
 }
 
-/// The largest message of RabbitMQ before version 4, as it comes.
+/// The largest message of RabbitMQ before version 4, by default.
 const LARGEST: u64 = 128 << 20;

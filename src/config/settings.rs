@@ -1,9 +1,9 @@
-//! What a supervisor and its pools are told: plain values, already checked. Text becomes these in the rest of
-//! this module; a library user builds them through [`Pool`](crate::Pool).
+//! The settings of a supervisor and its pools: plain values, already checked. The rest of this module makes them from
+//! text; a library user builds them through [`Pool`](crate::Pool).
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{Origins, url::BrokerUrl};
+use super::{origin::Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
     decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling},
@@ -17,7 +17,7 @@ pub use tidegate_core::settings::{DeadLetter, RetrySettings};
 pub struct Settings {
     /// The broker.
     pub broker: BrokerSettings,
-    /// Its management API, for whoever checks a configuration against it.
+    /// Its management API, for the check of a configuration against the broker.
     pub management: Option<BrokerUrl>,
     /// Health, metrics, API, and the command line's way in.
     pub http: HttpSettings,
@@ -43,7 +43,7 @@ pub struct PoolConfig {
 pub struct BrokerSettings {
     /// `amqp://` or `amqps://`.
     pub url: BrokerUrl,
-    /// Certificates, where the broker's are not in the system's store or it wants one of ours.
+    /// Certificates, if the broker's are not in the system's store or it asks for a client certificate.
     pub tls: TlsSettings,
 }
 
@@ -75,7 +75,7 @@ impl TlsSettings {
     }
 }
 
-/// The daemon's ways in.
+/// The addresses and sockets of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
     /// TCP address; `None` for none.
@@ -93,7 +93,7 @@ pub struct HttpSettings {
 /// Logs of the daemon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogSettings {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
@@ -107,7 +107,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A pool: one queue, its policy, and what becomes of its jobs.
+/// A pool: one queue, its policy, and how its jobs are settled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolSettings {
     /// Its name.
@@ -192,7 +192,7 @@ impl From<&PoolSettings> for Rules {
 /// Whether a pool declares its queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Declare {
-    /// Someone else does; until then the pool waits.
+    /// Another program declares the queue. The pool waits until it exists.
     #[default]
     No,
     /// As a durable classic queue.
@@ -238,9 +238,9 @@ impl From<&str> for Argument {
 /// A binding of a pool's queue to an exchange.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// The exchange, which must be there.
+    /// The exchange, which must exist.
     pub exchange: String,
-    /// Routing key, or a pattern of them. Of no meaning to an exchange that matches headers.
+    /// Routing key, or a pattern. An exchange that matches headers ignores it.
     pub routing_key: String,
     /// For an exchange that matches headers.
     pub arguments: Arguments,

@@ -1,11 +1,11 @@
-//! What the machine says about itself, for the defaults of a configuration.
+//! Values of this machine, for the defaults of a configuration.
 
 use std::{env, fmt, path::PathBuf};
 
-/// What the machine says about itself, for defaults. A value, so that reading a configuration stays pure.
+/// Values of this machine, for defaults. Passed as a value, so that reading a configuration stays pure.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// `$AMQP_URL`: the broker where the configuration names none.
+    /// `$AMQP_URL`: the broker, if the configuration names none.
     pub amqp_url: Option<String>,
     /// `$RUNTIME_DIRECTORY`, from systemd.
     pub runtime_directory: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub fn of_process() -> Self {
-        // A relative path here is an accident, to be ignored (XDG base directory specification).
+        // A relative path here is a mistake, and is ignored (XDG base directory specification).
         let path = |name| {
             let path = PathBuf::from(env::var_os(name)?);
             Some(path).filter(|path| path.is_absolute())
@@ -47,19 +47,19 @@ impl Surroundings {
         }
     }
 
-    /// The command line's socket, where the configuration names none.
+    /// The command line's socket, if the configuration names none.
     pub fn socket(&self) -> PathBuf {
         let directory = match (&self.runtime_directory, &self.xdg_runtime_dir) {
             (Some(directory), _) => directory.clone(),
             (None, Some(directory)) => directory.join("tidegate"),
             (None, None) if self.uid == 0 => "/run/tidegate".into(),
-            // Whoever listens there must make sure that the directory is its own.
+            // The program that listens there must check that it owns the directory.
             (None, None) => format!("/tmp/tidegate-{}", self.uid).into(),
         };
         directory.join("tidegate.sock")
     }
 
-    /// Lock and recordings, where the configuration names no directory.
+    /// Lock and recordings, if the configuration names no directory.
     pub(super) fn state_dir(&self) -> PathBuf {
         match (&self.state_directory, &self.xdg_state_home, &self.home) {
             (Some(directory), _, _) => directory.clone(),

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct BrokerUrl(String);
 
 impl BrokerUrl {
-    /// Takes the text as it is; a configuration checks it, a connection refuses it.
+    /// Takes the text without a check. The configuration checks it, and a connection refuses an invalid one.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
@@ -17,7 +17,7 @@ impl BrokerUrl {
         &self.0
     }
 
-    /// Whether the text can be shown without its password, and so be taken apart as it was meant.
+    /// Whether the text can be shown without its password, because its parts are where its writer meant them.
     pub(super) fn is_readable(&self) -> bool {
         url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
     }
@@ -25,7 +25,7 @@ impl BrokerUrl {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A text that does not parse could have its password anywhere, so nothing of it is shown.
+        // If the text does not parse, its password could be anywhere, so nothing of it is shown.
         match url::Url::parse(&self.0) {
             Ok(mut url) if is_split_as_meant(&url) => {
                 if url.password().is_some() {
@@ -40,8 +40,8 @@ impl fmt::Display for BrokerUrl {
     }
 }
 
-/// Whether host and credentials are where the parser thinks. An `@` behind the host means that a `/`, `?` or `#`
-/// in a password was taken for the end of it, and what looks like a port is the password's start.
+/// Whether host and credentials are where the parser found them. An `@` after the host means that a `/`, `?` or `#` in
+/// a password ended the host too early, and that the apparent port is the start of the password.
 fn is_split_as_meant(url: &url::Url) -> bool {
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
     has_host && !url[url::Position::AfterPort..].contains('@')

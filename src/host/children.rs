@@ -150,7 +150,8 @@ pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)>
     Ok((child, Own { pid, run }))
 }
 
-/// A child that this process has started. When this is dropped, the child's orphans no longer belong to it.
+/// A child that this process has started. When this is dropped, no code waits for the child any more, and its orphans
+/// belong to no run.
 #[derive(Debug)]
 pub(crate) struct Own {
     pid: Pid,

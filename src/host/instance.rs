@@ -233,7 +233,7 @@ fn make_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Makes a directory that only our user may read, if it is missing.
+/// Makes a directory with mode 0700, if it is missing.
 ///
 /// # Errors
 /// The system refuses.

@@ -1,4 +1,4 @@
-//! A delivery: one handing-over of a message, settled exactly once.
+//! A delivery: a message that the broker has handed to us, settled exactly once.
 
 use std::{fmt, sync::Arc};
 
@@ -6,24 +6,24 @@ use async_trait::async_trait;
 
 use super::{Message, SettleError};
 
-/// How an adapter settles one delivery. Consumed by the act, so a delivery cannot be settled twice.
+/// How an adapter settles one delivery. Each method consumes it, so a delivery cannot be settled twice.
 #[async_trait]
 pub trait Settle: Send {
     /// Tells the broker that the work is done.
     async fn ack(self: Box<Self>) -> Result<(), SettleError>;
     /// Puts the message back in its queue.
     async fn requeue(self: Box<Self>) -> Result<(), SettleError>;
-    /// Refuses the message: the broker dead-letters it where the queue says so, and drops it otherwise.
+    /// Refuses the message. The broker dead-letters it if the queue is configured so, and otherwise drops it.
     async fn reject(self: Box<Self>) -> Result<(), SettleError>;
     /// Gives the message back without waiting, from a `Drop`. Must not block.
     fn abandon(self: Box<Self>);
 }
 
-/// A message in our hands, which must be settled.
+/// A message that we hold and must settle.
 ///
-/// Each settling method consumes the delivery. **On drop** a delivery that was not settled is given back to
-/// its queue (one of a [`Browser`](super::Browser) when the look ends), so that a panic or a cancelled future loses
-/// nothing.
+/// Each settling method consumes the delivery. **On drop**, an unsettled delivery is given back to its queue, so that a
+/// panic or a cancelled future loses no message. A delivery of a [`Browser`](super::Browser) is given back when the
+/// browser closes.
 #[must_use = "a delivery that is dropped is given back to the queue"]
 pub struct Delivery {
     message: Arc<Message>,
@@ -31,7 +31,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A delivery of `message` that is settled through `settle`.
+    /// A delivery of `message` that is settled with `settle`.
     pub fn new(message: Message, settle: Box<dyn Settle>) -> Self {
         Self {
             message: Arc::new(message),
@@ -39,7 +39,7 @@ impl Delivery {
         }
     }
 
-    /// The message. Shared, so that a job can hold it while the delivery waits to be settled.
+    /// The message. It is shared, so that a job can hold it until the delivery is settled.
     pub fn message(&self) -> &Arc<Message> {
         &self.message
     }
@@ -50,7 +50,7 @@ impl Delivery {
     /// The settlement was lost: the channel is gone, and the broker delivers the message again.
     ///
     /// # Cancel-safety
-    /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
+    /// Not cancel-safe: if the future is dropped, the broker may or may not have received the acknowledgement.
     pub async fn ack(mut self) -> Result<(), SettleError> {
         self.take().ack().await
     }
@@ -60,8 +60,7 @@ impl Delivery {
         self.take().requeue().await
     }
 
-    /// Refuses the message, which the broker dead-letters or drops. Errors and cancel-safety as for
-    /// [`ack`](Self::ack).
+    /// Refuses the message. The broker dead-letters or drops it. Errors and cancel-safety as for [`ack`](Self::ack).
     pub async fn reject(mut self) -> Result<(), SettleError> {
         self.take().reject().await
     }
@@ -82,7 +81,7 @@ impl Drop for Delivery {
 }
 
 impl fmt::Debug for Delivery {
-    // The payload is others' data and stays out of logs.
+    // The payload is private data and must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("routing_key", &self.message.routing_key)

@@ -1,4 +1,4 @@
-//! The queue seam: what a pool needs of a broker, and nothing else.
+//! The queue seam: what a pool needs from a broker, and nothing else.
 //!
 //! Two adapters implement it: [`amqp`](crate::adapters::amqp) for RabbitMQ and
 //! [`memory`](crate::adapters::memory) for tests, doc tests and simulation. One conformance suite runs against
@@ -23,23 +23,23 @@ pub use tidegate_core::queue::{
 pub use self::delivery::{Delivery, Settle};
 use crate::decide::QueueName;
 
-/// What a probe saw.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueDepth {
     /// Messages ready for delivery. Never includes unacknowledged ones.
     pub ready: u64,
-    /// Consumers that the broker knows of on this queue, ours and others'.
+    /// Consumers of this queue that the broker counts: ours and others.
     pub consumers: u32,
 }
 
-/// What a consumer is to be.
+/// The settings of a consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumeRequest {
     /// The queue.
     pub queue: QueueName,
-    /// Deliveries that the broker may have outstanding on this consumer. At least 1.
+    /// Limit on unsettled deliveries of this consumer. At least 1.
     pub prefetch: u16,
-    /// Consumer tag: unique, and names pool and worker for whoever looks at the broker.
+    /// Consumer tag: unique, and with the pool and worker in its name for operators who look at the broker.
     pub tag: String,
 }
 
@@ -47,75 +47,76 @@ pub struct ConsumeRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Connectivity {
-    /// No connection was made yet, and none has failed.
+    /// No connection attempt has succeeded or failed yet.
     Connecting,
     /// Connected.
     Connected,
     /// Not connected; a new attempt follows with backoff.
     Disconnected {
-        /// Why, without any credential.
+        /// The cause, without credentials.
         error: String,
     },
 }
 
 /// A link to a broker.
 ///
-/// Implementations reconnect by themselves, with jittered exponential backoff. An operation that meets a lost
-/// connection fails at once with [`QueueErrorKind::Disconnected`] and never queues up behind the reconnection.
+/// Implementations reconnect by themselves, with jittered exponential backoff. An operation on a lost connection fails
+/// at once with [`QueueErrorKind::Disconnected`] and never waits for the reconnection.
 #[async_trait]
 pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
-    /// Reads the depth of `queue` without touching it.
+    /// Reads the depth of `queue` without changing it.
     ///
     /// # Errors
-    /// [`NotFound`](QueueErrorKind::NotFound) where there is no such queue.
+    /// [`NotFound`](QueueErrorKind::NotFound) if the queue does not exist.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
     async fn probe(&self, queue: &QueueName) -> Result<QueueDepth, QueueError>;
 
-    /// Makes sure that the queue is there as described. It is declared, and not only looked at, so that a queue which
-    /// someone else declared in another way is an error. An answer may be remembered for as long as the connection
-    /// lasts and nothing says that the queue is gone.
+    /// Makes sure that the queue exists as described. It is declared and not only read, so that a queue with a
+    /// different declaration is an error. An implementation may remember the answer until the connection is lost or
+    /// something says that the queue is gone.
     ///
-    /// Where the user may not declare it, a queue that is there is taken as it is.
+    /// If the user has no permission to declare the queue, an existing queue is accepted as it is.
     ///
     /// # Errors
-    /// [`Mismatch`](QueueErrorKind::Mismatch) where a queue of this name is there in another way, and
-    /// [`LimitReached`](QueueErrorKind::LimitReached) where there may be no more queues.
+    /// [`Mismatch`](QueueErrorKind::Mismatch) if a queue with this name has a different declaration, and
+    /// [`LimitReached`](QueueErrorKind::LimitReached) if the limit on queues is reached.
     async fn declare(&self, queue: &QueueSpec) -> Result<(), QueueError>;
 
-    /// Deletes a queue, with all that is in it; one that is not there is no error. For demos and tests, which leave nothing behind.
+    /// Deletes a queue with all its messages. A missing queue is not an error. For demos and tests, which must leave
+    /// nothing behind.
     async fn delete(&self, queue: &QueueName) -> Result<(), QueueError>;
 
-    /// Opens a consumer, whose end and whose deliveries are its own, even where it shares a channel with others. Returns once
-    /// the broker has confirmed it.
+    /// Opens a consumer. Its end and its deliveries are independent of other consumers, even if they share a channel.
+    /// Returns after the broker has confirmed the consumer.
     ///
     /// # Cancel-safety
     /// Cancel-safe: a consumer that was being opened is cancelled.
     async fn consume(&self, request: ConsumeRequest) -> Result<Box<dyn Consumer>, QueueError>;
 
-    /// Begins to look through a queue from its head. A missing queue shows when the first message is asked for.
+    /// Opens a browser at the head of a queue. A missing queue is reported by the first request for a message.
     ///
     /// # Cancel-safety
     /// Cancel-safe: a channel that was being opened is closed.
     async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError>;
 
-    /// Publishes, `mandatory` and confirmed: when this returns `Ok`, the broker has the message in a queue, or has
-    /// dropped it where it [may](NoRoute::Drop).
+    /// Publishes with `mandatory`, and waits for the confirm. When this returns `Ok`, the broker has the message in a
+    /// queue, or has dropped it if it [may](NoRoute::Drop).
     ///
     /// # Errors
     /// [`Unroutable`](QueueErrorKind::Unroutable), [`Refused`](QueueErrorKind::Refused),
     /// [`Blocked`](QueueErrorKind::Blocked) (nothing was sent), [`TooLarge`](QueueErrorKind::TooLarge),
-    /// [`Timeout`](QueueErrorKind::Timeout) where no confirm came in 30 s or so without a block, and what a connection
-    /// can meet. What was sent before the broker blocked publishers is waited for until it takes them again. After an
-    /// error the message may still have arrived: only `Ok` is certain.
+    /// [`Timeout`](QueueErrorKind::Timeout) if no confirm came within about 30 s without a block, and all connection
+    /// errors. If the broker blocks publishers after the message was sent, this waits until the broker accepts messages
+    /// again. After an error the message may still have arrived: only `Ok` is certain.
     ///
     /// # Cancel-safety
-    /// Not cancel-safe: a dropped future leaves it unknown whether the message was published.
+    /// Not cancel-safe: if the future is dropped, the message may or may not have been published.
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError>;
 
-    /// How a queue that is someone else's loses messages by itself, such as by a limit or a time to live: each reads after
-    /// "it". Empty where nothing of the kind is known, or the driver cannot know.
+    /// The ways in which a queue that others declared loses messages by itself, such as a length limit or a time to
+    /// live. Each text is read after the word "it". Empty if none is known, or if the driver cannot know.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -123,8 +124,8 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
         Vec::new()
     }
 
-    /// Has what a publish needs ready, so that the next one waits for nothing but its confirm. For who is about to take
-    /// messages that may have to be copied at once. A driver that needs nothing does nothing.
+    /// Prepares what a publish needs, so that the next publish only waits for its confirm. For callers that will soon
+    /// take messages and may have to copy them at once. A driver that needs no preparation does nothing.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -132,12 +133,12 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
         Ok(())
     }
 
-    /// Bytes that a message's properties and headers may encode to. A copy that adds headers must stay below.
+    /// Limit on the encoded bytes of a message's properties and headers. A copy with added headers must stay below it.
     fn header_limit(&self) -> usize;
 
-    /// Whether the broker takes no publishes for now (memory or disk alarm). Written by the driver, read by workers that
-    /// wait for a publish: one that was sent before is waited for, as its confirm may come late, and the worker says
-    /// that it waits. A driver that does not know never is blocked.
+    /// Whether the broker accepts no publishes for now (memory or disk alarm). Written by the driver, read by workers
+    /// that wait for a publish. A message that was sent before the block may be confirmed late, so the worker continues
+    /// to wait and reports it. A driver that cannot know is never blocked.
     fn blocked(&self) -> watch::Receiver<bool> {
         watch::channel(false).1
     }
@@ -145,44 +146,45 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// The link's state. Written by the driver, read by pools and by readiness.
     fn connectivity(&self) -> watch::Receiver<Connectivity>;
 
-    /// Closes all connections. Deliveries that are not settled return to their queues.
+    /// Closes all connections. Unsettled deliveries return to their queues.
     async fn close(&self);
 }
 
 /// An open consumer: a stream of deliveries.
 ///
-/// **On drop** the consumer is cancelled without waiting, and what it had buffered or handed out unsettled goes back.
+/// **On drop**, the consumer is cancelled without waiting. Buffered deliveries and unsettled deliveries go back.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery. `None` is the end: after [`cancel`](Self::cancel) the expected one, otherwise the
-    /// broker's own cancel (queue deleted, node lost). An error is the loss of the channel or connection and is
-    /// followed by `None`.
+    /// The next delivery. `None` is the end: expected after [`cancel`](Self::cancel), otherwise a cancel by the broker
+    /// (queue deleted, node lost). An error means that the channel or connection is lost, and `None` follows.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>>;
 
-    /// Asks the broker for no more deliveries, and waits until it confirms. Deliveries that were buffered by
-    /// then still come from [`poll_next`](Self::poll_next), and then `None`.
+    /// Tells the broker to send no more deliveries, and waits for the confirm. Deliveries that are buffered by then
+    /// still come from [`poll_next`](Self::poll_next), and then `None`.
     async fn cancel(&mut self) -> Result<(), QueueError>;
 
-    /// Ends the consumer, after everything was settled. What was not goes back.
+    /// Ends the consumer after its deliveries were settled. Unsettled deliveries go back.
     async fn close(self: Box<Self>);
 }
 
-/// A look through a queue, message by message from its head.
+/// Reads a queue message by message from its head.
 ///
-/// What it hands out is ready for nobody else until the look ends. By then a delivery is settled, or goes back to
-/// where it was as far as the broker keeps the order, marked as redelivered; one that is dropped is only passed over, and not handed out again by this
-/// look. On a quorum queue, going back may count towards the delivery limit.
+/// While the browser is open, its messages are not ready for other consumers. When it closes, each unsettled delivery
+/// goes back to its old position, as far as the broker keeps the order, marked as redelivered. A delivery that is
+/// dropped earlier is skipped: this browser does not hand it out again. On a quorum queue, going back may count towards
+/// the delivery limit.
 ///
-/// **On drop**, and when the process dies, the channel is closed and everything unsettled goes back.
+/// **On drop**, and when the process dies, the channel is closed and all unsettled messages go back.
 #[async_trait]
 pub trait Browser: Send {
-    /// The next message; `None` where none is ready.
+    /// The next message. `None` if no message is ready.
     ///
     /// # Cancel-safety
-    /// Not cancel-safe: a message that a dropped future was handed is passed over.
+    /// Not cancel-safe: a message that a dropped future received is skipped.
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
 
-    /// Ends the look. After `Ok` every settlement has reached the broker, and the rest is ready in the queue again. That
-    /// is waited for, but for no longer than a few seconds, since others may take it, or it may expire.
+    /// Closes the browser. After `Ok` the broker has every settlement, and the other messages are ready in the queue
+    /// again. Waits a few seconds at most for those messages, because other consumers may take them, or they may
+    /// expire.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
 }

@@ -11,7 +11,6 @@ use std::{
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::settling::chain;
 use crate::{
     config::{Argument, Arguments, Declare, PoolSettings},
     decide::PoolName,
@@ -21,6 +20,7 @@ use crate::{
     },
     settle::{dead_queue, dead_queue_spec},
 };
+use tidegate_core::text::chain;
 
 /// Time until a declaration that failed is tried again. Each try is an error in the broker's log.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);

@@ -6,10 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     mem,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,54 +27,6 @@ const MISSING_FOR: Duration = Duration::from_secs(3600);
 
 /// Time in which the broker tries again to send back what it could not: 3 minutes, and some.
 const CYCLE: Duration = Duration::from_secs(240);
-
-/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
-/// count.
-#[derive(Debug, Default)]
-pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
-
-impl Fed {
-    pub(crate) fn add(&self, queue: &QueueName) {
-        let mut fed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !fed.contains(queue) {
-            fed.insert(queue.clone());
-        }
-    }
-
-    fn take(&self) -> HashSet<QueueName> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Retries that were sent and have not come back, by our own account: of this run, and of those that came back to us.
-///
-/// The broker does not count a message that it cannot send back: its time is over, and its queue shows it no more. Written
-/// by workers, read by the count.
-#[derive(Debug, Default)]
-pub(crate) struct Outstanding(AtomicU64);
-
-impl Outstanding {
-    /// A retry was published.
-    pub(crate) fn sent(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A message that had been retried was settled for good.
-    pub(crate) fn came_back(&self) {
-        self.forget(1);
-    }
-
-    fn forget(&self, retries: u64) {
-        let less = |n: u64| Some(n.saturating_sub(retries));
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What a count found.
 #[derive(Debug, Clone, Copy, Default)]

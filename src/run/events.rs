@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use crate::decide::{EventKind, JobId, PoolName};
+use crate::{
+    decide::{EventKind, JobId, PoolName},
+    runner::Failure,
+};
 
 /// Something that happened, as the JSON-lines file has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,10 +77,43 @@ impl Event {
     }
 }
 
+/// A job that failed, or a message that is dead-lettered without a further run. For people who look at a pool: the file
+/// of events has none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobFailure {
+    /// The pool.
+    pub pool: PoolName,
+    /// The job's id, where its message has come so far as to have one.
+    pub job_id: Option<JobId>,
+    /// The attempt that failed: 1 is the first.
+    pub attempt: u32,
+    /// One line for a person. Text from the job in it is not escaped yet.
+    pub error: String,
+    /// What the runner saw, where one ran.
+    pub failure: Option<Failure>,
+    /// What becomes of the message.
+    pub fate: Fate,
+}
+
+/// What becomes of a message whose job failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It runs again after this delay.
+    Retried(Duration),
+    /// It is dead-lettered, by this word for the cause.
+    Dead(&'static str),
+}
+
 /// Takes events. Called from workers and pools, so it must not block: one that writes hands over to a task.
 pub trait EventSink: Send + Sync + fmt::Debug + 'static {
     /// Takes one event.
     fn emit(&self, event: Event);
+
+    /// Takes one failure. Does nothing by default.
+    fn job_failed(&self, failure: JobFailure) {
+        drop(failure);
+    }
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     contain::{self, Contained, ContainedRunner, Panics, Place},
-    events::{Event, EventSink},
+    events::{Event, EventSink, JobFailure},
     metrics::{PoolMetrics, RunnerCounters},
 };
 use crate::{
@@ -437,6 +437,14 @@ impl Fleet {
             let event = event(self.pool.clone());
             let emitted = contain::call(|| events.emit(event));
             self.panics.noted(Place::Event, emitted, ());
+        }
+    }
+
+    pub(crate) fn job_failed(&self, failure: impl FnOnce(PoolName) -> JobFailure) {
+        if let Some(events) = &self.events {
+            let failure = failure(self.pool.clone());
+            let taken = contain::call(|| events.job_failed(failure));
+            self.panics.noted(Place::Event, taken, ());
         }
     }
 

@@ -5,9 +5,10 @@
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
 mod aftermath;
+mod book;
 mod cell;
+mod complaints;
 mod contain;
-mod copying;
 mod declaring;
 mod delayed;
 mod detours;
@@ -15,9 +16,9 @@ mod events;
 mod fleet;
 mod gate;
 pub mod metrics;
+mod own_queues;
 mod pool;
 mod recent;
-mod replies;
 mod running;
 mod settling;
 mod shared;
@@ -26,20 +27,24 @@ mod status;
 mod steering;
 mod supervisor;
 mod until_signal;
+mod wall;
 mod worker;
 
 #[doc(hidden)]
-pub use self::{declaring::spec as queue_spec, settling::chain};
+pub use self::declaring::spec as queue_spec;
 pub use self::{
-    events::{Event, EventSink},
+    events::{Event, EventSink, Fate, JobFailure},
     running::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
         DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
         ReplyTotals, RunnerStatus, WorkerStatus,
     },
-    steering::{AllOrders, Clock, OrdersStore, StartOptions, Steered},
+    steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    wall::Clock,
 };
+#[doc(hidden)]
+pub use tidegate_core::text::chain;

@@ -19,20 +19,20 @@ use tracing::warn;
 
 use super::{
     aftermath::Aftermath,
+    book::OrderBook,
     cell::WorkerCell,
+    complaints::Complaints,
     declaring::Declaring,
-    delayed::{Fed, Outstanding},
     detours::Detours,
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
+    own_queues::{Fed, Outstanding, OwnQueues},
     recent::Recent,
-    replies::{Complaints, OwnQueues},
     running::Running,
-    settling::chain,
     status::{JobTotals, ReplyTotals},
-    steering::{Clock, OrderBook},
+    wall::Clock,
 };
 use crate::{
     config::PoolSettings,
@@ -43,6 +43,7 @@ use crate::{
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
 };
+use tidegate_core::text::chain;
 
 /// Time that the broker has for an answer once everything is stopped at once.
 pub(crate) const ANSWER: Duration = Duration::from_secs(1);
@@ -234,7 +235,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(settings)),
             workers: Mutex::default(),
             view: Mutex::default(),
-            book: OrderBook::new(common, orders),
+            book: OrderBook::new(orders, common.clock.clone(), common.order_changes.clone()),
             last_taken: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
             kill,

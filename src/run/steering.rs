@@ -3,12 +3,7 @@
 //! The orders of a pool are written by its own task alone. [`decide::orders`](crate::decide::Orders) says what they mean
 //! and which of them holds over a reload. Where a store is given, one task writes every change to it.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -21,11 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    EventSink, contain,
-    settling::chain,
-    shared::{Common, Shared},
-};
+use super::{EventSink, contain, shared::Shared, wall::Clock};
 use crate::{
     config::PoolSettings,
     decide::{
@@ -34,6 +25,7 @@ use crate::{
     },
     runner::BoxError,
 };
+use tidegate_core::text::chain;
 
 /// The orders of every pool that has any.
 pub type AllOrders = BTreeMap<PoolName, Orders>;
@@ -70,33 +62,6 @@ impl fmt::Debug for dyn OrdersStore {
     }
 }
 
-/// A wall clock.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock of one's own, for tests and simulations.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new(Timestamp::now)
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
 /// What an order came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -122,33 +87,6 @@ pub(crate) struct Steering {
     pub(crate) order: Order,
     pub(crate) by: By,
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
-}
-
-/// A pool's orders, and what goes with them. Written by the pool's task alone.
-pub(crate) struct OrderBook {
-    orders: Mutex<Orders>,
-    pub(crate) clock: Clock,
-    /// See [`Common::order_changes`].
-    changes: watch::Sender<u64>,
-}
-
-impl OrderBook {
-    pub(crate) fn new(common: &Common, orders: Orders) -> Self {
-        Self {
-            orders: Mutex::new(orders),
-            clock: common.clock.clone(),
-            changes: common.order_changes.clone(),
-        }
-    }
-
-    pub(crate) fn orders(&self) -> MutexGuard<'_, Orders> {
-        // An order is taken in whole or not at all, so a panic leaves nothing half done.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
-    }
 }
 
 impl Shared {

@@ -1,4 +1,4 @@
-//! A job: the work that a delivery asks for, as a runner sees it.
+//! A job: the work of a delivery, as a runner sees it.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
@@ -11,36 +11,36 @@ use crate::{
     queue::{Headers, Message, Properties},
 };
 
-/// A job. Cheap to clone: the message is shared.
+/// A job. Cheap to clone: the clones share the message.
 #[derive(Clone)]
 pub struct Job {
     id: JobId,
     pool: PoolName,
     queue: QueueName,
     attempt: u32,
-    /// Attempts that its pool grants.
+    /// The number of attempts that the pool allows.
     max_attempts: u32,
     message: Arc<Message>,
     cancelled: CancellationToken,
 }
 
-/// The body of a job cannot be parsed as what the job asks for.
+/// The body of a job cannot be parsed as the requested type.
 ///
-/// A handler that returns this error rejects the job, also where other errors wrap it: another attempt would meet the
-/// same bytes, so the message is dead-lettered at once. The text of the error, with its causes, is the reason. It may
+/// A handler that returns this error rejects the job, also if other errors wrap it. Another attempt would read the same
+/// bytes, so the message is dead-lettered at once. The text of the error, with its causes, is the reason. The text may
 /// quote a value of the body.
 #[derive(Debug, thiserror::Error)]
 #[error("the body is not the JSON that the job asks for")]
 pub struct JsonError(#[source] Unparsable);
 
-/// The cause of a [`JsonError`], by which one is found among the causes of other errors. An error that shows another one
-/// as itself (`#[error(transparent)]`, `anyhow`) hides that one, but not the cause of it.
+/// The cause of a [`JsonError`]. It identifies a `JsonError` among the causes of other errors. A transparent wrapper
+/// (`#[error(transparent)]`, `anyhow`) hides the `JsonError` itself, but not its cause.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct Unparsable(serde_json::Error);
 
 impl JsonError {
-    /// Whether a `JsonError` is `error` or below it.
+    /// Whether `error` or one of its causes is a `JsonError`.
     pub(crate) fn is_within(error: &(dyn Error + 'static)) -> bool {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -54,8 +54,8 @@ impl JsonError {
 }
 
 impl Job {
-    /// A job made of `message`. Its id is the message's `message-id` where that is set, `fallback_id` otherwise.
-    /// Without [`max_attempts`](Self::max_attempts) there is always another attempt.
+    /// Makes a job from `message`. Its id is the message's `message-id` if that is set, otherwise `fallback_id`.
+    /// Without [`max_attempts`](Self::max_attempts) the number of attempts is unlimited.
     pub fn new(
         pool: PoolName,
         queue: QueueName,
@@ -78,7 +78,7 @@ impl Job {
         }
     }
 
-    /// The same job, of which its pool grants this many attempts.
+    /// The same job, with this limit on its attempts.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -92,7 +92,7 @@ impl Job {
         self
     }
 
-    /// The message's id, or one made up. Others' text: escape it where it is shown.
+    /// The message's id, or a generated one. It is untrusted text: escape it for display.
     pub fn id(&self) -> &JobId {
         &self.id
     }
@@ -102,29 +102,29 @@ impl Job {
         &self.pool
     }
 
-    /// The queue that it came from.
+    /// The queue of its delivery.
     pub fn queue(&self) -> &QueueName {
         &self.queue
     }
 
-    /// Which attempt this is: 1 is the first.
+    /// The number of this attempt. The first is 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether a failure of this attempt is final: the message is dead-lettered then. So is one that asks for
-    /// [`Outcome::Retry`](super::Outcome::Retry) now.
+    /// Whether this is the last attempt. If it fails, the message is dead-lettered. The same is true if it returns
+    /// [`Outcome::Retry`](super::Outcome::Retry).
     pub fn is_last_attempt(&self) -> bool {
         self.attempt >= self.max_attempts
     }
 
-    /// The exchange that it was first published to, also on a later attempt; empty for the default exchange.
-    /// See [`Message::origin`] for when a message is believed.
+    /// The exchange that the message was first published to, also on a later attempt. Empty for the default exchange.
+    /// [`Message::origin`] says when the headers that carry it are trusted.
     pub fn exchange(&self) -> Cow<'_, str> {
         self.message.origin().exchange
     }
 
-    /// The routing key that it was first published with, also on a later attempt.
+    /// The routing key that the message was first published with, also on a later attempt.
     pub fn routing_key(&self) -> Cow<'_, str> {
         self.message.origin().routing_key
     }
@@ -134,16 +134,16 @@ impl Job {
         &self.message.properties
     }
 
-    /// The body, byte for byte.
+    /// The body, unchanged.
     pub fn body(&self) -> &Bytes {
         &self.message.body
     }
 
-    /// The body, parsed as JSON. The value may borrow from the job: `job.json::<Order<'_>>()`.
+    /// Parses the body as JSON. The value may borrow from the job: `job.json::<Order<'_>>()`.
     ///
     /// # Errors
-    /// The body is not JSON, or not of this type. A handler returns the error by `?`, and the message is dead-lettered
-    /// at once with the reason: see [`JsonError`].
+    /// The body is not JSON, or does not match the type. A handler returns the error with `?`, and the message is
+    /// dead-lettered at once with the reason: see [`JsonError`].
     ///
     /// ```
     /// use serde::Deserialize;
@@ -170,19 +170,19 @@ impl Job {
         &self.message.headers
     }
 
-    /// The whole message, as it came this time.
+    /// The whole message of this delivery.
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// Whether the supervisor wants the job to end: at the drain's deadline, at a timeout, before the broker would
-    /// cut its channel, or when it is preempted. A handler that returns soon after keeps its outcome. A future that
-    /// does not is dropped when its grace has passed; a [blocking](crate::Pool::blocking_handler) call goes on.
+    /// Whether the job must end: a drain reached its deadline, the job timed out, the broker would soon close its
+    /// channel, or the pool preempts it. If the handler returns within its grace, its outcome counts. After the grace a
+    /// future is dropped, but a [blocking](crate::Pool::blocking_handler) call continues.
     pub fn is_stopped(&self) -> bool {
         self.cancelled.is_cancelled()
     }
 
-    /// Waits until [`is_stopped`](Self::is_stopped).
+    /// Waits until [`is_stopped`](Self::is_stopped) is true.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -190,15 +190,15 @@ impl Job {
         self.cancelled.cancelled().await;
     }
 
-    /// The token behind [`is_stopped`](Self::is_stopped), for code that takes one. A handler that cancels it stops
-    /// nothing but its own job's work.
+    /// The token behind [`is_stopped`](Self::is_stopped), for code that needs a token. A handler that cancels it stops
+    /// only the work of its own job.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
     }
 }
 
 impl fmt::Debug for Job {
-    // Never the payload.
+    // Never prints the payload.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("id", &self.id)
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn the_last_attempt_is_the_one_that_its_pool_grants_last() {
         let at = |max| job("").max_attempts(max).is_last_attempt();
-        // Fewer than this one: the settings have changed meanwhile.
+        // Fewer attempts than this one: the settings have changed in the meantime.
         assert_eq!([1, 2, 3].map(at), [true, true, false]);
         assert!(!job("").is_last_attempt(), "nothing is known of its pool");
     }

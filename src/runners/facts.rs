@@ -1,4 +1,4 @@
-//! What a kind of runner says of itself and of the keys that kinds share, as plain data.
+//! The facts about a kind of runner and the keys that kinds share, as plain data.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(crate) const SHARED_KEYS: [&str; 15] = [
     "env",
 ];
 
-/// What a kind says of itself.
+/// The facts about a kind.
 #[derive(Debug)]
 pub(crate) struct Facts {
     /// The word in the file and on metrics.
@@ -37,7 +37,7 @@ pub(crate) struct Facts {
     /// The key for the time between TERM and KILL: the shared `kill_grace`, or one of its own. `None` where a job of this
     /// kind has no such time.
     pub(crate) grace_key: Option<&'static str>,
-    /// What shared keys mean to it beyond their docs, each with the key. Sentences.
+    /// What shared keys mean for this kind besides their docs, each with the key. Sentences.
     pub(crate) notes: &'static [(&'static str, &'static str)],
 }
 

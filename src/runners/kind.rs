@@ -1,4 +1,4 @@
-//! A kind of runner, as the registry has it, and the settings of one, whichever it is.
+//! A kind of runner, as the registry has it, and the settings of any kind.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct RunnerKind {
     /// What it says of itself and of the keys that kinds share.
     pub(crate) facts: Facts,
-    /// Asks for the keys that it has of its own. Called for every pool, whichever kind that has.
+    /// Asks for the kind's own keys. Called for every pool, independent of the pool's kind.
     pub(crate) keys: fn(&mut OwnKeys<'_, '_, '_>) -> Finish,
 }
 
@@ -31,7 +31,7 @@ pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Finis
 /// What a kind makes of a `runner` table.
 pub(crate) struct Finished {
     pub(crate) runner: RunnerSettings,
-    /// What a job's time depends on; `None` where this kind has no say in it.
+    /// The keys of a job's time; `None` if this kind has no time limit.
     pub(crate) job: Option<JobKeys>,
 }
 
@@ -45,31 +45,31 @@ pub(crate) trait KindSettings: Comparable + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether its processes stay for job after job.
+    /// Whether its processes stay for several jobs.
     fn stays(&self) -> bool {
         false
     }
 
-    /// Whether its runners give answers of their own accord, as [`RunnerManager::answers`] has it.
+    /// Whether its runners give answers by themselves, as in [`RunnerManager::answers`].
     fn answers(&self) -> bool {
         false
     }
 
-    /// Notes what this machine does not have for these settings. Looks at the file system, and never runs anything.
+    /// Notes what this machine lacks for these settings. Reads the file system, and never runs anything.
     fn inspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             program::inspect(process, refuse);
         }
     }
 
-    /// Notes what is possible on this machine and most likely a mistake.
+    /// Notes settings that are possible on this machine, but most likely a mistake.
     fn suspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             scripts::suspect(process, refuse);
         }
     }
 
-    /// What its jobs depend on outside this machine's files, to be asked whether it is there.
+    /// An external dependency of its jobs, which can be asked whether it is available.
     fn dependency(&self) -> Option<Dependency> {
         None
     }
@@ -84,7 +84,7 @@ pub struct Dependency {
     pub key: &'static str,
     /// Which one it is. Two pools with the same kind and name depend on the same thing.
     pub name: String,
-    /// Asks it whether it is there. What is wrong, and what to do.
+    /// Asks whether it is available. The error has the problem and the fix.
     pub ask: BoxFuture<'static, Result<(), (String, &'static str)>>,
 }
 

@@ -1,10 +1,10 @@
 //! Kinds of runner that a configuration file can name, each in a folder of its own: its settings, its keys, its checks and
 //! its manager.
 //!
-//! This file is the registry: nothing but it and the folder itself names a kind's module, and no kind names another's. What
-//! kinds share is beside them: `process` (child processes), `keys` (the `runner` table) and, below, [`host`](crate::host). To
-//! add a kind, make its folder, and name it twice here: as a module, and in `KINDS`. ARCHITECTURE.md says what a kind
-//! consists of.
+//! This file is the registry: only this file and the folder itself name a kind's module, and no kind names another's.
+//! Code that kinds share is next to them: `process` (child processes), `keys` (the `runner` table) and, below,
+//! [`host`](crate::host). To add a kind, make its folder, and name it twice here: as a module, and in `KINDS`.
+//! ARCHITECTURE.md describes the parts of a kind.
 
 mod facts;
 pub(crate) mod keys;

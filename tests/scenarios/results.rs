@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use tidegate::{
     decide::TermName,
+    run::{Fate, JobFailure},
     runner::{CleanupReport, Failure, FailureKind},
 };
 
@@ -199,4 +200,50 @@ async fn deliveries_that_wait_behind_a_running_job_are_counted_and_explained() {
     assert!(text.contains(wanted), "{text}");
     let json = serde_json::to_value(&decision).unwrap();
     assert_eq!(json["inputs"]["behind"], 4);
+}
+
+/// The attempt of each failure, and what becomes of its message.
+#[derive(Debug, Default)]
+struct Failed(Mutex<Vec<(u32, Fate)>>);
+
+impl EventSink for Failed {
+    fn emit(&self, _: Event) {}
+
+    fn job_failed(&self, failure: JobFailure) {
+        assert_eq!(failure.pool, name());
+        assert_eq!(failure.error, "it fell over");
+        assert!(failure.job_id.is_some());
+        let mut failed = self.0.lock().unwrap();
+        failed.push((failure.attempt, failure.fate));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_is_told_of_each_failure_and_what_becomes_of_its_message() {
+    let broker = broker();
+    let failed = Arc::new(Failed::default());
+    let settings = PoolSettings {
+        retry: RetrySettings {
+            max_attempts: 2,
+            ..RetrySettings::default()
+        },
+        ..settings(Policy::fixed(1))
+    };
+    let pool = PoolSpec {
+        settings,
+        runners: Arc::new(Mortal::default()),
+    };
+    let supervisor =
+        Supervisor::start(Arc::new(broker.clone()), vec![pool], Some(failed.clone())).unwrap();
+    broker.send(QUEUE, "fine");
+    broker.send(QUEUE, "fatal");
+    until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
+    let failed = failed.0.lock().unwrap();
+    assert!(
+        matches!(
+            failed[..],
+            [(1, Fate::Retried(_)), (2, Fate::Dead("attempts"))]
+        ),
+        "{failed:?}"
+    );
 }

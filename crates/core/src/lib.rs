@@ -12,4 +12,5 @@ pub mod queue;
 pub mod runner;
 pub mod settings;
 pub mod settle;
+pub mod text;
 pub mod trace;

@@ -4,9 +4,11 @@
 //! The top floor, over the library `tidegate`. [`app`] and [`demo`] are the only places where adapters meet the actors that
 //! use them; `load` starts none.
 
+mod actions;
 pub mod app;
 pub mod cli;
 pub mod demo;
+mod failures;
 mod guard;
 mod history;
 pub mod http;

@@ -61,7 +61,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure by `error`, whose text reads after "failed to" or begins with it.
+    /// A failure with `error`, whose text is read after "failed to" or begins with it.
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit,
@@ -77,7 +77,7 @@ impl Failure {
         self
     }
 
-    /// Whether the reader of our output closed it. That is no error.
+    /// Whether the reader of our output closed it. That is not an error.
     pub(super) fn is_broken_pipe(&self) -> bool {
         self.error.chain().any(|cause| {
             let cause = cause.downcast_ref::<io::Error>();
@@ -112,8 +112,8 @@ impl Failure {
     }
 }
 
-/// What has failed. Errors of the library are sentences of their own; those of the program go without the first words,
-/// which are printed once for a whole chain.
+/// What has failed. Errors of the library are complete sentences. The texts of the program omit the first words, which
+/// are printed once for a whole chain.
 fn after_failed_to(error: &dyn std::error::Error) -> String {
     let text = error.to_string();
     match text.strip_prefix("failed to ") {
@@ -122,7 +122,7 @@ fn after_failed_to(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// A configuration was wanted and none is there.
+/// The failure that a configuration is needed and does not exist.
 pub(super) fn no_configuration(error: NotFound) -> Failure {
     Failure::new(Exit::BadConfiguration, error)
         .hint("write ./tidegate.toml, or name a file with --config or in $TIDEGATE_CONFIG")
@@ -165,7 +165,7 @@ impl Error for Said {}
 /// goes through the log's writer, after earlier log lines, and this call never waits for the reader.
 pub(super) fn tell(text: &[u8]) {
     let Some(log) = stderr::started() else {
-        // If standard error cannot be written, the exit code still tells the error.
+        // If writing to standard error fails, the exit code still reports the error.
         let _ = anstream::stderr().lock().write_all(text);
         return;
     };

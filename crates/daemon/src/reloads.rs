@@ -1,4 +1,4 @@
-//! What became of reading the configuration again, for `status`, the API and metrics.
+//! The result of the last reload, for `status`, the API and metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
 const TAKEN_AT: &str = "tidegate_config_reload_success_timestamp_seconds";
 
-/// Reasons of a refusal that are kept. The log has all.
+/// Limit on the stored reasons of a refusal. The log has all of them.
 const REASONS: usize = 10;
 
 /// Remembers the last reload. Written by the daemon, read by the HTTP routes.
@@ -22,7 +22,7 @@ const REASONS: usize = 10;
 pub struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
 
 impl Reloads {
-    /// None so far: the configuration that the daemon was started with counts as taken.
+    /// No reload so far. The configuration of the start counts as applied.
     pub fn new() -> Self {
         describe_counter!(
             RELOADS,
@@ -46,7 +46,7 @@ impl Reloads {
         reloads
     }
 
-    /// The configuration was taken over.
+    /// The configuration was applied.
     pub fn taken(&self) {
         counter!(RELOADS, "outcome" => "taken").increment(1);
         self.succeed();
@@ -70,7 +70,7 @@ impl Reloads {
         });
     }
 
-    /// The newest configuration, where it was refused.
+    /// The newest configuration, if it was refused.
     pub fn refusal(&self) -> Option<RefusedReload> {
         self.last().clone()
     }

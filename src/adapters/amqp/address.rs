@@ -1,4 +1,4 @@
-//! Where the broker is and how to reach it: one attempt at a connection.
+//! The broker's address and credentials: makes one connection attempt.
 
 use std::{
     fmt, io,
@@ -25,14 +25,14 @@ use crate::{
     queue::{QueueError, QueueErrorKind},
 };
 
-/// Time for one attempt, from the name's resolution to the end of the handshake. RabbitMQ lets a refused login
-/// wait for a second or more before it says so.
+/// Time for one attempt, from name resolution to the end of the handshake. RabbitMQ delays the answer to a refused
+/// login by a second or more.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Seconds. Silence is noticed after two of them.
+/// In seconds. A silent connection is detected after two intervals.
 const HEARTBEAT: u16 = 10;
 
-/// The broker's address with its credentials, which nothing shows.
+/// The broker's address with its credentials, which are never printed.
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
@@ -41,19 +41,19 @@ pub(super) struct Address {
 
 impl Address {
     /// # Errors
-    /// The URL is none that AMQP knows. The error holds nothing of its text, where a password could be anywhere.
+    /// The URL is not valid for AMQP. The error contains none of its text, because a password could be anywhere in it.
     pub(super) fn new(settings: &BrokerSettings) -> Result<Self, QueueError> {
         let unreadable = || QueueError::new(QueueErrorKind::Other, "read the broker's url");
         let text = settings.url.expose().trim();
         let mut uri: AMQPUri = text.parse().map_err(|_| unreadable())?;
-        // The parser takes an IPv6 address for no host at all, and would connect to localhost instead.
+        // The AMQP parser does not recognise an IPv6 address as a host, and would connect to localhost instead.
         let url = url::Url::parse(text).map_err(|_| unreadable())?;
         if let Some(url::Host::Ipv6(address)) = url.host() {
             uri.authority.host = address.to_string();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        // lapin takes memory for 64 frames at once, before anyone has answered. 0 is the broker's choice, which is
-        // bounded where it comes in.
+        // lapin allocates memory for 64 frames at once, before any answer. 0 lets the broker choose, and that value is
+        // limited when it arrives.
         if let Some(frame_max) = &mut uri.query.frame_max
             && *frame_max > FRAME_MAX
         {
@@ -71,15 +71,15 @@ impl Address {
         })
     }
 
-    /// The channels that this user has there.
+    /// The channels that this user may have at the broker.
     pub(super) fn quota(&self) -> &Arc<Quota> {
         &self.quota
     }
 
-    /// Connects once, under a name that operators see at the broker.
+    /// Makes one connection attempt, with a name that operators see at the broker.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the socket is shut, so lapin's thread for it ends.
+    /// Cancel-safe: the socket is shut down, so lapin's thread for it ends.
     pub(super) async fn connect(&self, role: &str) -> Result<(Connection, Plug), QueueError> {
         const OPERATION: &str = "connect to the broker";
         let properties = ConnectionProperties::default()
@@ -100,7 +100,7 @@ impl Address {
             self.uri.clone(),
             runtime,
             async move |uri: AMQPUri, _: async_rs::Runtime<WireRuntime>| {
-                // lapin runs this on a thread of its own, which must end even where nobody waits any more.
+                // lapin runs this on its own thread, which must end even if this future is dropped.
                 let open = async {
                     let plain = AMQPUri {
                         scheme: AMQPScheme::AMQP,
@@ -159,15 +159,15 @@ fn timed_out() -> io::Error {
     io::Error::from(io::ErrorKind::TimedOut)
 }
 
-/// A second handle to a connection's socket, to shut it when asking lapin does not help: a peer that never
-/// answers the handshake, or a blocked connection, on which not even `connection.close` is written.
+/// A second handle to a connection's socket. It shuts the socket down when a close through lapin cannot work: the peer
+/// never answers the handshake, or the connection is blocked, so that lapin does not even write `connection.close`.
 #[derive(Clone, Default)]
 pub(super) struct Plug(Arc<Mutex<Socket>>);
 
 #[derive(Default)]
 struct Socket {
     stream: Option<TcpStream>,
-    /// Pulled before there was a socket: it is shut as soon as it comes.
+    /// Pulled before there was a socket: the socket is shut down as soon as it exists.
     pulled: bool,
 }
 
@@ -183,12 +183,12 @@ impl Plug {
         Ok(())
     }
 
-    /// Shuts the socket. What lapin still had to write is lost.
+    /// Shuts the socket down. Data that lapin has not yet written is lost.
     pub(super) fn pull(&self) {
         let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         socket.pulled = true;
         if let Some(stream) = socket.stream.take() {
-            // Fails only where the socket is shut already.
+            // Fails only if the socket is already shut down.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

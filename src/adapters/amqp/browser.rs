@@ -1,7 +1,7 @@
-//! A look through a queue: a channel of its own, on which messages are fetched one by one.
+//! Reads a queue message by message, on a channel of its own.
 //!
-//! `basic.get` and not a consumer, because what is passed over stays unsettled until the end: a prefetch would either
-//! stop the look there, or let the whole queue into memory.
+//! It uses `basic.get` and no consumer, because skipped messages stay unsettled until the end. With a consumer, a
+//! prefetch limit would stop the browser early, and no limit would load the whole queue into memory.
 
 use std::{
     sync::{
@@ -30,20 +30,21 @@ use crate::{
     queue::{Browser, Delivery, QueueError, Settle, SettleError},
 };
 
-/// How long a closed look waits until the broker has put everything back.
+/// How long a closing browser waits until the broker has returned all messages.
 const BACK: Duration = Duration::from_secs(3);
-/// First pause between two looks at that, doubled up to the last.
+/// First pause between two checks of that. Doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// An open look. Its place drops last, as a consumer's does.
+/// An open browser. Its place drops last, as in a consumer.
 pub(super) struct AmqpBrowser {
     channel: OwnChannel,
     queue: ShortString,
     operation: String,
     /// For reading the queue's depth.
     requests: Arc<ChannelPool>,
-    /// Messages that were handed out and not settled. Written here and by their settlements, read at the end.
+    /// Messages that were handed out and not settled. Written here and by their settlements, read when the browser
+    /// closes.
     held: Arc<AtomicU64>,
     _place: Place,
 }
@@ -52,7 +53,7 @@ impl AmqpBrowser {
     /// Opens a channel.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: as for a consumer.
+    /// Cancel-safe, for the same reason as a consumer.
     pub(super) async fn open(
         lanes: &Arc<Lanes>,
         requests: Arc<ChannelPool>,
@@ -75,8 +76,8 @@ impl AmqpBrowser {
         })
     }
 
-    /// Messages that are ready. How many consume the queue is not told apart: to a quorum queue before RabbitMQ 4, each
-    /// fetched message is one.
+    /// The number of ready messages. The number of consumers does not matter: a quorum queue before RabbitMQ 4 counts
+    /// each fetched message as one.
     async fn ready(&self) -> Result<u64, QueueError> {
         let lease = self.requests.lease(&self.operation).await?;
         let options = QueueDeclareOptions {
@@ -92,7 +93,8 @@ impl AmqpBrowser {
         Ok(seen.message_count().into())
     }
 
-    /// Waits until this many messages are ready, but not for ever: others may take them, or they expire.
+    /// Waits until this many messages are ready. The wait is limited, because other consumers may take the messages, or
+    /// they may expire.
     async fn until_back(&self, all: u64) {
         let patience = Instant::now() + BACK;
         let mut pause = FIRST_PAUSE;
@@ -106,7 +108,7 @@ impl AmqpBrowser {
     }
 }
 
-/// The settlement of a message that was handed out. One that goes unsettled is still held.
+/// The settlement of a message that was handed out. An unsettled message is still held.
 struct Settling {
     settle: AmqpSettle,
     held: Arc<AtomicU64>,
@@ -160,10 +162,10 @@ impl Browser for AmqpBrowser {
     }
 
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
-        // What is unsettled is not given back one by one first: a classic queue would walk past all that are back
-        // already for each more, and a quorum queue would put each at its end. Closed, the first takes all back at
-        // once and in order; the second puts them at its head, but of more than 32 it forgets the order, since to it
-        // each fetched message is a consumer.
+        // Unsettled messages are not given back one by one. A classic queue would then walk past all returned messages
+        // for each further one, and a quorum queue would put each at its end. When the channel is closed, a classic
+        // queue takes all back at once and in order. A quorum queue puts them at its head, but loses the order of more
+        // than 32, because it treats each fetched message as a consumer.
         let held = self.held.load(Ordering::Relaxed);
         let before = match held {
             0 => None,
@@ -171,7 +173,7 @@ impl Browser for AmqpBrowser {
         };
         let close = self.channel.0.close(200, "OK".into());
         rpc(&self.operation, RPC_TIMEOUT, close).await?;
-        // RabbitMQ 4 answers the close before the queue has heard of it, and so do all for a quorum queue.
+        // RabbitMQ 4 answers the close before the queue has processed it. For a quorum queue, all versions do.
         if let Some(before) = before {
             self.until_back(before + held).await;
         }

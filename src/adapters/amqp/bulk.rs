@@ -1,9 +1,9 @@
-//! Publishing in bulk: one channel of one connection, with many messages in flight, each of them confirmed. And a second
-//! connection that looks at a queue meanwhile, for the first may be full of messages or blocked.
+//! Publishes in bulk: one channel of one connection, with many messages in flight. Each message is confirmed. A second
+//! connection reads the depth of a queue, because the first may be full of messages or blocked.
 //!
-//! For a load generator, not for a pool. A pool must know which message was returned, and asks for one confirm at a time
-//! on each channel. Here the message's id says which one it was. A connection that is lost stays lost: what was in flight
-//! on it ends with an error, and whoever sends it decides.
+//! For a load generator, not for a pool. A pool must know which message was returned, so it waits for one confirm at a
+//! time on each channel. Here the message's id identifies the returned message. A lost connection is not replaced:
+//! messages in flight on it end with an error, and the sender decides what to do.
 
 use std::{
     fmt,
@@ -35,37 +35,37 @@ use crate::{
     queue::{Message, NoRoute, Outgoing, QueueDepth, QueueError},
 };
 
-/// The broker's own queue for answers to the channel that consumes it.
+/// The broker's own queue for replies to the channel that consumes it.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// Time for a connection to say goodbye.
+/// Time to close a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A publisher with many messages in flight.
 ///
-/// **On drop** its connection is cut, and what is in flight ends with an error.
+/// **On drop** its connection is shut down, and messages in flight end with an error.
 pub struct BulkPublisher {
     connection: Wired,
     channel: Channel,
 }
 
-/// What became of a message that was sent.
+/// The result of a sent message.
 #[derive(Debug)]
 pub enum Fate {
     /// The broker has it.
     Confirmed,
-    /// No queue takes it.
+    /// No queue accepts it.
     Returned {
-        /// The id of the message that came back, which need not be the one whose confirm this is.
+        /// The id of the returned message, which may differ from the message of this confirm.
         message_id: Option<String>,
     },
     /// The broker refused it.
     Refused,
-    /// Nobody knows: the channel or the connection ended first.
+    /// Not known: the channel or the connection ended first.
     Unknown(QueueError),
 }
 
-/// A message in flight: completes with what became of it. **On drop** nobody hears of it; it is sent all the same.
+/// A message in flight. Completes with its result. **On drop** the result is lost, but the message is still sent.
 #[must_use = "the message is sent, and what became of it is lost"]
 pub struct InFlight(Flight);
 
@@ -77,24 +77,24 @@ enum Flight {
 /// Answers to the messages of a [`BulkPublisher`], by direct reply-to.
 pub struct Answers(lapin::Consumer);
 
-/// A connection that asks how deep a queue is.
+/// A connection that reads the depth of a queue.
 pub struct DepthProbe {
     connection: Wired,
     channel: Option<Channel>,
     queue: QueueName,
 }
 
-/// A connection, and how to cut it.
+/// A connection, and the handle to shut it down.
 struct Wired {
     connection: Connection,
     plug: Plug,
 }
 
 impl BulkPublisher {
-    /// Connects, once, under the name `tidegate ROLE`.
+    /// Makes one connection attempt, with the name `tidegate ROLE`.
     ///
     /// # Errors
-    /// The URL cannot be read, or the broker cannot be reached or does not let us in.
+    /// The URL is invalid, or the broker is not reachable or refuses the login.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -113,13 +113,13 @@ impl BulkPublisher {
         })
     }
 
-    /// Begins to listen for answers. From then on a message whose `reply_to` is [`Answers::ADDRESS`] is answered here.
-    /// Once for each publisher: the broker knows one listener a channel.
+    /// Starts to listen for answers. From now on, the answer to a message whose `reply_to` is [`Answers::ADDRESS`]
+    /// arrives here. Call it once for each publisher: the broker allows one listener per channel.
     ///
     /// # Errors
     /// The broker does not answer, or refuses.
     pub async fn answers(&self) -> Result<Answers, QueueError> {
-        // The broker has it so: it keeps nothing of an answer.
+        // The broker requires this: it does not keep answers.
         let options = BasicConsumeOptions {
             no_ack: true,
             ..BasicConsumeOptions::default()
@@ -134,7 +134,7 @@ impl BulkPublisher {
         Ok(Answers(consumer))
     }
 
-    /// Sends a message. It is on its way when this returns, behind those that were sent before.
+    /// Sends a message. When this returns, the message is queued behind all earlier ones.
     ///
     /// # Errors
     /// The message cannot be encoded.
@@ -155,8 +155,8 @@ impl BulkPublisher {
             }
         }
         .boxed();
-        // lapin takes its number and queues its frames when it is first polled. So messages are in the order in which they
-        // are sent, whatever order they are waited for in.
+        // At its first poll, lapin takes a number for the message and queues its frames. So the messages keep the order
+        // in which they are sent, and the order of waiting does not matter.
         let first = flight
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
@@ -166,12 +166,12 @@ impl BulkPublisher {
         }))
     }
 
-    /// Whether the broker takes no messages at the moment, and so sends no confirms: an alarm of memory or disk.
+    /// Whether the broker currently accepts no messages, and so sends no confirms: an alarm of memory or disk.
     pub fn is_blocked(&self) -> bool {
         self.connection.connection.status().blocked()
     }
 
-    /// Whether the connection and its channel are there.
+    /// Whether the connection and its channel are open.
     pub fn is_up(&self) -> bool {
         self.connection.is_up() && self.channel.status().connected()
     }
@@ -182,7 +182,7 @@ impl BulkPublisher {
     }
 }
 
-/// Waits for a confirm without the message's body, which is on its way.
+/// Waits for a confirm without the message's body, which was already handed over.
 async fn drop_body(body: bytes::Bytes, confirm: lapin::PublisherConfirm) -> Fate {
     drop(body);
     match confirm.await {
@@ -210,10 +210,10 @@ impl Future for InFlight {
 }
 
 impl Answers {
-    /// What a message's `reply_to` is, so that its answer comes here.
+    /// The value of `reply_to` for messages whose answers should arrive here.
     pub const ADDRESS: &str = DIRECT_REPLY_TO;
 
-    /// The next answer. `None` once no more can come.
+    /// The next answer. `None` if no more can arrive.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -223,7 +223,7 @@ impl Answers {
 }
 
 impl DepthProbe {
-    /// Connects, once, under the name `tidegate ROLE`.
+    /// Makes one connection attempt, with the name `tidegate ROLE`.
     ///
     /// # Errors
     /// As for [`BulkPublisher::connect`].
@@ -242,10 +242,10 @@ impl DepthProbe {
         })
     }
 
-    /// How deep the queue is.
+    /// Reads the depth of the queue.
     ///
     /// # Errors
-    /// There is no such queue, or the broker does not answer.
+    /// The queue does not exist, or the broker does not answer.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -291,7 +291,7 @@ impl Wired {
     }
 
     async fn close(self) {
-        // On a blocked connection lapin writes nothing, goodbye included.
+        // On a blocked connection lapin writes nothing, not even the close.
         if self.is_up() && !self.connection.status().blocked() {
             let close = self.connection.close(200, "OK".into());
             let _ = time::timeout(CLOSE_TIMEOUT, close).await;

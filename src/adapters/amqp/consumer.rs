@@ -1,5 +1,5 @@
-//! One worker's consumer on a channel of its own, for queues that count no returns: its stream of deliveries, and their
-//! settlement.
+//! One worker's consumer on a channel of its own, for queues that do not count returns: its stream of deliveries, and
+//! their settlement.
 
 use std::{
     sync::Arc,
@@ -31,18 +31,19 @@ use crate::{
     queue::{ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError},
 };
 
-/// An open consumer. Its place drops last where the channel is not lost, so that a lane is never fuller than it counts.
+/// An open consumer. If the channel is not lost, its place drops last, so that a lane never has more channels than it
+/// counts.
 pub(super) struct AmqpConsumer {
     channel: OwnChannel,
     stream: lapin::Consumer,
     queue: QueueName,
-    /// What the queue is may have changed when the broker ends a consumer by itself.
+    /// If the broker ends a consumer by itself, the queue's type may have changed.
     kinds: Arc<Kinds>,
-    /// We asked for no more.
+    /// We cancelled the consumer.
     cancelled: bool,
-    /// The stream has said its last; lapin's own would be pending for ever after.
+    /// The stream has ended. lapin's own stream would then stay pending forever.
     ended: bool,
-    /// Until the channel is lost: a job that runs on does not keep it from others.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
     place: Option<Place>,
 }
 
@@ -50,7 +51,7 @@ impl AmqpConsumer {
     /// Opens a channel and a consumer on it.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: a channel that nobody waits for any more is closed by lapin, and from then on by us.
+    /// Cancel-safe: lapin closes a channel that was opened for a dropped future, and later this code does.
     pub(super) async fn open(
         lanes: &Arc<Lanes>,
         kinds: &Arc<Kinds>,
@@ -64,7 +65,7 @@ impl AmqpConsumer {
         let open = async {
             let channel = OwnChannel(live.create_channel().await?);
             place.ticket.opened();
-            // Before the consumer: it counts for those that come after. Zero would be an unbounded buffer.
+            // Set before the consumer, because it applies to later consumers. Zero would mean an unlimited buffer.
             channel
                 .0
                 .basic_qos(request.prefetch.max(1), BasicQosOptions { global: false })
@@ -101,7 +102,7 @@ impl Consumer for AmqpConsumer {
         }
         loop {
             return Poll::Ready(match ready!(self.stream.poll_next_unpin(cx)) {
-                // Buffered before the channel was lost: the broker delivers it again, to someone who can settle.
+                // Buffered before the channel was lost: the broker delivers it again, on a channel that can settle it.
                 Some(Ok(delivery)) if !delivery.acker.usable() => continue,
                 Some(Ok(delivery)) => {
                     let acker = delivery.acker.clone();
@@ -118,7 +119,7 @@ impl Consumer for AmqpConsumer {
                 }
                 None => {
                     self.ended = true;
-                    // A connection that the broker closes in good order ends its streams without an error.
+                    // If the broker closes a connection cleanly, lapin's streams end without an error.
                     let is_lost = !self.cancelled && !self.channel.0.status().connected();
                     if is_lost {
                         self.place = None;
@@ -145,7 +146,7 @@ impl Consumer for AmqpConsumer {
     }
 
     async fn close(self: Box<Self>) {
-        // A channel that is gone is as closed as can be.
+        // If the channel is lost, there is nothing to close.
         let close = self.channel.0.close(200, "OK".into());
         let _ = rpc("close a channel", RPC_TIMEOUT, close).await;
     }
@@ -153,8 +154,8 @@ impl Consumer for AmqpConsumer {
 
 const LOST: &str = "consume: the channel was lost";
 
-/// What a worker is told of the loss of its channel, whatever the reply code. The one that its settings can mend has a
-/// kind of its own.
+/// The error that a worker gets for the loss of its channel, for any reply code. A loss that the pool's settings can
+/// fix has its own kind.
 pub(super) fn lost(error: lapin::Error) -> QueueError {
     let lost = match is_consumer_timeout(&error) {
         true => QueueError::new(QueueErrorKind::HeldTooLong, LOST),
@@ -163,7 +164,7 @@ pub(super) fn lost(error: lapin::Error) -> QueueError {
     lost.with_source(error)
 }
 
-/// What a worker is told of a consumer that was refused.
+/// The error that a worker gets for a refused consumer.
 pub(super) fn named(operation: &str, error: QueueError) -> QueueError {
     match error.kind {
         QueueErrorKind::Unsuitable => QueueError {
@@ -177,24 +178,24 @@ pub(super) fn named(operation: &str, error: QueueError) -> QueueError {
     }
 }
 
-/// What each consumer asks for: the priority that it would have anyway. A stream refuses that for its own sake, and so
-/// is never consumed: it would hand every message to every worker, and none that was there before.
+/// The arguments of each consumer: the default priority. A stream refuses this argument, so a pool never consumes a
+/// stream. A stream would deliver every message to every worker, and no message from before the consumer.
 pub(super) fn arguments() -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-priority".into(), AMQPValue::LongInt(0));
     table
 }
 
-/// A channel that is closed when it is dropped, with all that it has not settled.
+/// A channel that is closed when it is dropped, so that its unsettled deliveries go back.
 ///
-/// lapin closes a channel that nobody holds, but counts a consumer that is registered with it as a holder. One
-/// whose `basic_consume` was given up half way would stay for ever, and with it the messages that it is sent.
+/// lapin closes a channel without holders, but counts a registered consumer as a holder. A consumer whose
+/// `basic_consume` was dropped halfway would stay forever, and hold the messages that the broker sends it.
 #[derive(Debug)]
 pub(super) struct OwnChannel(pub(super) Channel);
 
 impl Drop for OwnChannel {
     fn drop(&mut self) {
-        // The first poll sends; the answer is nobody's concern. An error is a channel that is closed.
+        // The first poll sends the close. The answer is not needed. An error means that the channel is already closed.
         let _ = self.0.close(200, "OK".into()).now_or_never();
     }
 }
@@ -204,7 +205,7 @@ pub(super) struct AmqpSettle {
     pub(super) when_dropped: WhenDropped,
 }
 
-/// What becomes of a delivery that nobody settled.
+/// What happens to a delivery that was not settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenDropped {
     /// It goes back at once.
@@ -232,7 +233,7 @@ impl Settle for AmqpSettle {
         if self.when_dropped == WhenDropped::Hold {
             return;
         }
-        // The first poll hands the frame to lapin's own task; what is left out is waiting for the socket.
+        // The first poll hands the frame to lapin's own task. Only the wait for the socket is omitted.
         let _ = self.acker.nack(requeue()).now_or_never();
     }
 }
@@ -244,7 +245,7 @@ pub(super) fn requeue() -> BasicNackOptions {
     }
 }
 
-/// `Ok(false)` is lapin's word for a delivery whose channel is gone: the settlement is lost, not done.
+/// lapin returns `Ok(false)` for a delivery whose channel is gone: the settlement is lost, not done.
 pub(super) async fn settled(
     settling: impl Future<Output = lapin::Result<bool>>,
 ) -> Result<(), SettleError> {

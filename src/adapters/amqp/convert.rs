@@ -1,4 +1,4 @@
-//! Messages between our model and lapin's, without loss in either direction.
+//! Converts messages between our model and lapin's, without loss in either direction.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ use crate::queue::{
     HeaderValue, Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts,
 };
 
-/// A text as AMQP's short string.
+/// Converts a text to AMQP's short string.
 ///
 /// # Errors
-/// [`TooLarge`](QueueErrorKind::TooLarge) beyond 255 bytes, which AMQP cannot express: without this check lapin
-/// panics, or writes a frame that ends the connection.
+/// [`TooLarge`](QueueErrorKind::TooLarge) above 255 bytes, which AMQP cannot express. Without this check lapin panics,
+/// or writes a frame that ends the connection.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, QueueError> {
     ShortString::try_new(text).map_err(|error| {
         QueueError::new(QueueErrorKind::TooLarge, format!("encode the {what}")).with_source(error)
     })
 }
 
-/// A delivery's message.
+/// The message of a delivery.
 pub(super) fn message(delivery: lapin::message::Delivery) -> Message {
     match wire::preface(&delivery) {
         Some(length) => wire::message(delivery, length),
@@ -89,7 +89,7 @@ fn value(value_of: &AMQPValue) -> HeaderValue {
             scale: v.scale,
             value: v.value,
         },
-        // Has no tag on the wire, so it never arrives; text is what it would mean.
+        // This value has no tag on the wire, so it never arrives. Its meaning would be a text.
         AMQPValue::ShortString(v) => HeaderValue::from(v.as_str()),
         AMQPValue::LongString(v) => HeaderValue::Text(Bytes::copy_from_slice(v.as_bytes())),
         AMQPValue::ByteArray(v) => HeaderValue::Binary(Bytes::copy_from_slice(v.as_slice())),
@@ -102,7 +102,7 @@ fn value(value_of: &AMQPValue) -> HeaderValue {
     }
 }
 
-/// Properties and headers as lapin writes them.
+/// Properties and headers in lapin's types.
 pub(super) fn to_lapin(
     properties: &Properties,
     headers: &Headers,
@@ -121,7 +121,7 @@ pub(super) fn to_lapin(
         user_id,
         app_id,
         cluster_id,
-        // Those that have any go another way.
+        // Messages with raw headers are sent another way.
         raw: _,
     } = properties;
     let mut lapins = BasicProperties::default();
@@ -191,7 +191,7 @@ fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
             AMQPValue::FieldArray(FieldArray::from(values))
         }
         HeaderValue::Table(entries) => AMQPValue::FieldTable(field_table(entries)?),
-        // Likewise.
+        // Messages with unread values are sent another way too.
         HeaderValue::Void | HeaderValue::Unread(_) => AMQPValue::Void,
     })
 }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn any_headers() -> impl Strategy<Value = Headers> {
-        // Finite floats: a NaN is kept bit for bit, but equals nothing.
+        // Finite floats only: a NaN is kept bit for bit, but is not equal to itself.
         let leaf = prop_oneof![
             any::<bool>().prop_map(HeaderValue::Bool),
             any::<i8>().prop_map(HeaderValue::I8),
@@ -276,7 +276,7 @@ mod tests {
             let (encoded, _) = gen_field_table(&table)(Vec::new().into()).expect("it encodes").into_inner();
             let (_, decoded) = parse_field_table(encoded.as_slice()).expect("it decodes");
             prop_assert_eq!(super::table(&decoded), headers.clone());
-            // The two bytes of flags come before.
+            // The two bytes of flags come first.
             prop_assert_eq!(header_size(&Properties::default(), &headers), 2 + encoded.len());
         }
     }

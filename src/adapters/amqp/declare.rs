@@ -1,4 +1,4 @@
-//! What a queue is declared with, and its bindings.
+//! The arguments and bindings of a queue's declaration.
 
 use lapin::{
     options::QueueBindOptions,
@@ -16,13 +16,13 @@ use crate::queue::{QueueBinding, QueueError, QueueErrorKind, QueueKind, QueueSpe
 /// The arguments of the declaration.
 ///
 /// # Errors
-/// A name in them is longer than AMQP has room for.
+/// The name of an argument is too long for AMQP.
 pub(super) fn arguments(queue: &QueueSpec) -> Result<FieldTable, QueueError> {
     let mut table = FieldTable::default();
     let mut text = |key: &str, value: &str| {
         table.insert(key.into(), AMQPValue::LongString(value.into()));
     };
-    // Said for classic too: a virtual host may have another default.
+    // Also sent for classic queues, because a virtual host may have another default.
     text(
         "x-queue-type",
         match queue.kind {
@@ -48,7 +48,7 @@ pub(super) fn arguments(queue: &QueueSpec) -> Result<FieldTable, QueueError> {
     Ok(table)
 }
 
-/// Makes the bindings of a queue that is there. Those that are there already stay as they are.
+/// Binds an existing queue. Bindings that exist already do not change.
 pub(super) async fn bind(pool: &ChannelPool, queue: &QueueSpec) -> Result<(), QueueError> {
     for binding in &queue.bindings {
         let QueueBinding {
@@ -69,7 +69,7 @@ pub(super) async fn bind(pool: &ChannelPool, queue: &QueueSpec) -> Result<(), Qu
         );
         let bound = rpc(&operation, RPC_TIMEOUT, bind).await;
         bound.map_err(|mut error| {
-            // It is the exchange that is missing. To the caller, `NotFound` would be a missing queue.
+            // The exchange is missing. To the caller, `NotFound` would mean a missing queue.
             if error.kind == QueueErrorKind::NotFound {
                 error.kind = QueueErrorKind::Other;
             }

@@ -1,4 +1,4 @@
-//! The queue seam over links, lanes and pools.
+//! Implements the queue seam with links, lanes and channel pools.
 
 use std::{
     collections::HashMap,
@@ -41,9 +41,9 @@ use crate::{
     },
 };
 
-/// Publishes in flight. Each is a round trip on a channel of its own.
+/// Limit on publishes in flight. Each is a round trip on its own channel.
 const PUBLISHES: usize = 32;
-/// Declares, probes and deletes in flight, on each connection for them.
+/// Limit on declares, probes and deletes in flight, on each connection for them.
 const REQUESTS: usize = 8;
 
 /// A RabbitMQ broker.
@@ -55,35 +55,37 @@ pub struct AmqpDriver {
     consume: Arc<Lanes>,
     /// Consumers of queues that count returns.
     joint: Arc<JointChannels>,
-    /// Which queues these are.
+    /// Knows which queues count returns.
     kinds: Arc<Kinds>,
     publish: ChannelPool,
-    /// For messages that may be dropped, which is to say answers by direct reply-to: opened with the first. Brokers
-    /// before 4.2 end the connection of whoever answers a caller that they cannot place, and copies must not go
-    /// with it. One that was ended so is replaced at once, since it says nothing of the broker.
+    /// For messages that may be dropped, which are answers by direct reply-to. Opened with the first of them. If the
+    /// caller of an answer is unknown, brokers before 4.2 end the connection that published the answer, and copies must
+    /// not be lost with it. A connection that was ended this way is replaced at once, because the broker itself is
+    /// healthy.
     answer: Mutex<Option<Arc<ChannelPool>>>,
     probe: Arc<ChannelPool>,
-    /// For requests about queues whose names the broker may stumble over, which ends the connection: opened with the
-    /// first. The depth of other queues must not go with it.
+    /// For requests about queues whose names may make the broker fail and end the connection. Opened with the first of
+    /// them. Readings of other queues must not be lost with it.
     wary: Mutex<Option<Arc<ChannelPool>>>,
-    /// Written by the task that follows the links, read by everyone.
+    /// Written by the task that follows the links, read by pools and by readiness.
     connectivity: watch::Receiver<Connectivity>,
-    /// Whether any connection that publishes is blocked: the broker blocks each at its own first publish in an alarm.
-    /// Written by the task beside it, which is replaced with the connection for answers, and read by everyone.
+    /// Whether any connection that publishes is blocked. During an alarm the broker blocks each connection at its own
+    /// first publish. Written by the task beside it, which is replaced together with the connection for answers. Read
+    /// by workers.
     blocked: watch::Sender<bool>,
     blocks: Mutex<AbortOnDropHandle<()>>,
-    /// Queues that were declared, on which connection and how, so that each retry does not ask again. A name goes as soon
-    /// as anything says that its queue is gone; after a loss of the connection it is asked for anew, since the broker
-    /// may have come back without it.
+    /// The queues that were declared, each with its connection and declaration, so that a retry does not ask again. An
+    /// entry is removed as soon as anything says that its queue is gone. After the loss of the connection the queue is
+    /// declared again, because the broker may have come back without it.
     known: Mutex<HashMap<QueueName, (Weak<Live>, QueueSpec)>>,
 }
 
 impl AmqpDriver {
-    /// A driver that connects in the background, and keeps trying: a broker that is not there is no error here,
-    /// and shows in [`connectivity`](QueueDriver::connectivity).
+    /// Makes a driver that connects in the background, and keeps trying. An unreachable broker is not an error here: it
+    /// is visible in [`connectivity`](QueueDriver::connectivity).
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// The URL is invalid.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -120,10 +122,10 @@ impl AmqpDriver {
         }))
     }
 
-    /// Waits until the broker is connected: for programs that are of no use without it.
+    /// Waits until the broker is connected, for programs that need the broker.
     ///
     /// # Errors
-    /// It was not within the time. The cause is the last attempt's.
+    /// The time has passed without a connection. The cause is the error of the last attempt.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -140,10 +142,10 @@ impl AmqpDriver {
         })
     }
 
-    /// Asks the broker who it is, on a connection made for it and closed before any login.
+    /// Reads the broker's product and version, on a separate connection that is closed before any login.
     ///
     /// # Errors
-    /// The broker did not answer, or not as a broker does.
+    /// The broker did not answer, or the answer is not AMQP.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -151,11 +153,11 @@ impl AmqpDriver {
         facts::ask(&self.address).await
     }
 
-    /// What a queue is, as far as the broker lets on over AMQP: its type and arguments, and not its policies. Changes
-    /// nothing, whether the queue is there or not; each question is an error in the broker's log.
+    /// The type and arguments of a queue, as far as the broker shows them over AMQP. Policies are not included. Changes
+    /// nothing, whether or not the queue exists. Each question writes an error to the broker's log.
     ///
     /// # Errors
-    /// [`NotFound`](QueueErrorKind::NotFound); [`AccessRefused`](QueueErrorKind::AccessRefused) where the user may not
+    /// [`NotFound`](QueueErrorKind::NotFound), or [`AccessRefused`](QueueErrorKind::AccessRefused) if the user may not
     /// declare it.
     ///
     /// # Cancel-safety
@@ -170,7 +172,7 @@ impl AmqpDriver {
             .await;
         answer
             .map_err(|error| match error.kind {
-                // Of what it may have to say here, which it failed at, this is the likely thing.
+                // The broker failed while it wrote an error text. A missing queue is the most likely error.
                 QueueErrorKind::BrokerFailed if may_break_error_texts(queue.as_str()) => {
                     let what = format!("{operation}: the broker fails at saying why not");
                     QueueError::new(QueueErrorKind::NotFound, what).with_source(error)
@@ -180,7 +182,7 @@ impl AmqpDriver {
             .inspect_err(|error| self.forget_if_gone(queue, error))
     }
 
-    /// Declares a queue, or asks whether it is there.
+    /// Declares a queue, or checks whether it exists.
     async fn ask(
         &self,
         queue: &QueueName,
@@ -216,7 +218,7 @@ impl AmqpDriver {
         asked.inspect_err(|error| replace_if_failed(&self.wary, &pool, error))
     }
 
-    /// Where requests about a queue go.
+    /// The channels for requests about a queue.
     fn requests(&self, queue: &QueueName) -> Arc<ChannelPool> {
         if !may_break_error_texts(queue.as_str()) {
             return self.probe.clone();
@@ -228,7 +230,7 @@ impl AmqpDriver {
         lock(&self.wary).get_or_insert_with(open).clone()
     }
 
-    /// The connection whose loss makes what is known uncertain.
+    /// The connection whose loss makes the known queues uncertain.
     fn incarnation(&self) -> Option<Arc<Live>> {
         match &*self.probe.link().subscribe().borrow() {
             LinkState::Up(live) => Some(live.clone()),
@@ -260,7 +262,7 @@ impl AmqpDriver {
         self.kinds.forget(queue);
     }
 
-    /// Whether the queue may count how often a message comes back. What is not known may.
+    /// Whether the queue may count how often a message is returned. True if that is not known.
     async fn counts_returns(&self, queue: &QueueName) -> bool {
         // A question about it may cost the connection.
         if may_break_error_texts(queue.as_str()) {
@@ -269,8 +271,8 @@ impl AmqpDriver {
         let incarnation = self.incarnation();
         let ask = || async {
             let facts = kind::ask(&self.probe, queue).await;
-            // Each answer has cost a channel. The probe takes another one now: once workers have theirs, a broker that
-            // limits channels may have none left, and the one too many ends a connection.
+            // Each answer has cost a channel. The probe opens another one now. Later the workers have their channels,
+            // and a broker that limits channels may have none left. One channel too many ends a connection.
             if let Ok(lease) = self.probe.lease("open a channel for requests").await {
                 lease.give_back();
             }
@@ -300,8 +302,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection of its own that the broker has ended for a failure in its own code is replaced at once: that says
-/// nothing of the broker.
+/// Replaces a separate connection at once if the broker ended it because of a failure in its own code: the broker
+/// itself is healthy.
 fn replace_if_failed(
     place: &Mutex<Option<Arc<ChannelPool>>>,
     pool: &Arc<ChannelPool>,
@@ -327,11 +329,11 @@ impl QueueDriver for AmqpDriver {
             return Ok(());
         }
         self.kinds.forget(name);
-        // Before it is asked: what was learnt on a connection that is lost meanwhile counts for nothing.
+        // Read before the request: an answer on a connection that was lost in the meantime does not count.
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
         if let Err(error) = self.ask(name, &operation, false, arguments(queue)?).await {
-            // A user who may not declare may still find a queue that someone else has declared for it.
+            // If the user may not declare the queue, someone else may have declared it.
             if error.kind != QueueErrorKind::AccessRefused
                 || self.look(name, &operation).await.is_err()
             {
@@ -447,7 +449,8 @@ impl Drop for AmqpDriver {
     }
 }
 
-/// Makes one state of the links that everything needs. Ends with the driver, whose links it does not outlive.
+/// Combines the states of the links that every operation needs. Ends with the driver, whose links live as long as it
+/// does.
 async fn follow(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>) {
     let mut states = links.map(|link| link.subscribe());
     loop {
@@ -473,19 +476,19 @@ async fn follow(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>
     }
 }
 
-/// Says whether any of these connections is blocked. Ends when it is dropped.
+/// Reports whether any of these connections is blocked. Ends when it is dropped.
 fn follow_blocks(
     mut links: Vec<watch::Receiver<bool>>,
     blocked: watch::Sender<bool>,
 ) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
-            // All of them are looked at, or one that is passed over would be a change again at once.
+            // All of them are read. A receiver that is not read would report its change again at once.
             let looked = links.iter_mut().map(|link| *link.borrow_and_update());
             let now = looked.fold(false, |any, blocked| any | blocked);
             blocked.send_if_modified(|before| std::mem::replace(before, now) != now);
             let changes = links.iter_mut().map(|link| link.changed().boxed());
-            // A link that is gone says nothing more; the others do.
+            // A link that is gone reports nothing more, but the others do.
             if futures_util::future::select_all(changes).await.0.is_err() {
                 links.retain(|link| link.has_changed().is_ok());
             }

@@ -1,4 +1,4 @@
-//! lapin's errors, classified once.
+//! Classifies lapin's errors. The only place that does.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time;
 use super::refusal::kind_by_text;
 use crate::queue::{QueueError, QueueErrorKind};
 
-/// Names `error` by what was attempted, a fragment that reads after "failed to".
+/// Classifies `error`. `operation` is a fragment that is read after "failed to".
 pub(super) fn classify(operation: impl Into<String>, error: lapin::Error) -> QueueError {
     QueueError::new(kind_of(&error), operation).with_source(error)
 }
@@ -32,10 +32,10 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
                 AMQPSoftError::CONTENTTOOLARGE => QueueErrorKind::TooLarge,
                 AMQPSoftError::NOROUTE | AMQPSoftError::NOCONSUMERS => QueueErrorKind::Unroutable,
             },
-            // Beside a vhost that is missing or forbidden, limits come with this code.
+            // The broker uses this code for a missing or forbidden vhost, and also for limits.
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => QueueErrorKind::AccessRefused,
             AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => QueueErrorKind::BrokerFailed,
-            // Every other hard error takes the connection with it.
+            // Every other hard error ends the connection.
             AMQPErrorKind::Hard(_) => QueueErrorKind::Disconnected,
         },
         ErrorKind::ChannelsLimitReached => QueueErrorKind::ChannelLimit,
@@ -52,7 +52,7 @@ fn kind_of(error: &lapin::Error) -> QueueErrorKind {
     }
 }
 
-/// What a failed precondition is about. One reply code stands for many things, so that only the text tells them apart.
+/// The meaning of a failed precondition. One reply code has many meanings, so only the text distinguishes them.
 fn precondition(text: &str) -> QueueErrorKind {
     let text = text.trim_start_matches("PRECONDITION_FAILED - ");
     if text.starts_with("inequivalent arg") {
@@ -66,8 +66,8 @@ fn precondition(text: &str) -> QueueErrorKind {
     }
 }
 
-/// The same error; but where the broker's answer could not be read, the broker has failed. RabbitMQ before 4.0 cuts an
-/// error text within a character.
+/// The same error. If the broker's answer could not be read, the kind becomes a failure of the broker: RabbitMQ before
+/// 4.0 can cut an error text within a character.
 pub(super) fn unreadable_is_failed(mut error: QueueError) -> QueueError {
     let lapins = error
         .source
@@ -79,8 +79,8 @@ pub(super) fn unreadable_is_failed(mut error: QueueError) -> QueueError {
     error
 }
 
-/// Whether the broker closed a channel because a delivery was held on it for too long. It shares its reply code with
-/// much else, so that only the text tells.
+/// Whether the broker closed a channel because a delivery was held on it for too long. The reply code has other
+/// meanings too, so only the text distinguishes this.
 pub(super) fn is_consumer_timeout(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         return false;
@@ -93,7 +93,7 @@ pub(super) fn is_consumer_timeout(error: &lapin::Error) -> bool {
     is_precondition && text.contains("delivery acknowledgement") && text.contains("timed out")
 }
 
-/// One request to the broker, bounded: a broker that is alive but does not answer must not hold a worker.
+/// Sends one request with a time limit: a broker that is alive but does not answer must not block a worker.
 pub(super) async fn rpc<T>(
     operation: &str,
     limit: Duration,

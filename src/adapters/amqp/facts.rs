@@ -1,4 +1,4 @@
-//! Who the broker is: the properties of its greeting, which lapin keeps to itself.
+//! Identifies the broker by the properties of its greeting, which lapin does not expose.
 
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use lapin::{
@@ -18,18 +18,18 @@ use crate::queue::{QueueError, QueueErrorKind};
 
 const OPERATION: &str = "ask the broker who it is";
 const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// A greeting is below 1 KiB; a peer that announces more is no broker.
+/// A greeting is below 1 KiB. A peer that announces more is not a broker.
 const GREETING_MAX: u32 = 64 * 1024;
 /// Type 1 (method) on channel 0; then class 10 (connection), method 10 (start), and the protocol's version.
 const METHOD_FRAME: u8 = 1;
 const START: [u8; 4] = [0, 10, 0, 10];
 const VERSION_BYTES: usize = 2;
 
-/// What a broker says of itself.
+/// The broker's description of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerFacts {
-    /// `RabbitMQ`, where it is one.
+    /// `RabbitMQ` for a RabbitMQ broker.
     pub product: Option<String>,
     /// Its version, such as `3.10.8`.
     pub version: Option<String>,
@@ -38,7 +38,7 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    /// Major and minor version, where the version is a number.
+    /// Major and minor version, if the version is a number.
     pub fn release(&self) -> Option<(u16, u16)> {
         let mut parts = self.version.as_deref()?.split(['.', '-', '+']);
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -79,14 +79,14 @@ async fn greeting(address: &Address) -> Result<FieldTable, QueueError> {
     let table = payload
         .strip_prefix(&START)
         .and_then(|start| start.get(VERSION_BYTES..))
-        // The parser recurses, and the answer may come from anyone.
+        // The parser recurses, and the answer may come from an untrusted peer.
         .filter(|properties| wire::begins_with_table(properties))
         .and_then(|properties| parse_field_table(properties).ok());
     let no_broker = || QueueError::new(QueueErrorKind::Other, OPERATION);
     table.map(|(_, table)| table).ok_or_else(no_broker)
 }
 
-/// The payload of the first frame that the peer sends.
+/// The payload of the peer's first frame.
 async fn start_frame(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> std::io::Result<Vec<u8>> {

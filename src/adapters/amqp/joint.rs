@@ -1,18 +1,20 @@
-//! Channels that consumers of one queue share, where the queue counts returns.
+//! Channels that several consumers of one queue share, if the queue counts returns.
 //!
-//! The broker takes the channels of a dead connection down one after the other, and hands what the first returns to
-//! consumers on those that it has not closed yet. A quorum queue counts each such return, and gives a message up after so
-//! many. What one channel holds comes back at once. So consumers of such a queue sit together, on as few channels as can
-//! be, and one death is at most as many returns as the queue has channels.
+//! When a connection dies, the broker closes its channels one after the other, and delivers the messages of the first
+//! channel to consumers on channels that it has not closed yet. A quorum queue counts each such return, and drops a
+//! message after a number of them. All messages of one channel come back at once. So the consumers of such a queue
+//! share as few channels as possible, and the loss of one connection causes at most as many returns as the queue has
+//! channels.
 //!
-//! What that costs, and what is done about it:
+//! The disadvantages, and how this module limits them:
 //!
-//! - An error on a channel ends it for all who sit on it. What is refused for the queue's sake (it is missing, or
-//!   forbidden) is refused to the first who sits down, before anybody works. Once the broker has ended a consumer by itself,
-//!   nobody sits down beside the others any more, for the next consumer may be refused. What remains: a permission that is
-//!   taken away while the pool grows, and the consumer timeout, which ends the jobs beside the one that took too long.
-//! - Nothing here closes a channel that others work on. An opening runs in a task of its own to its end, and a consumer that
-//!   nobody wants any more is cancelled by its tag.
+//! - An error on a channel ends it for all its consumers. If the broker refuses the queue itself (it is missing, or
+//!   forbidden), it refuses the first consumer of the channel, before any job runs there. After the broker has ended a
+//!   consumer by itself, no consumer is added to its channel, because the broker may refuse the next one. Two cases
+//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which ends the jobs beside
+//!   the one that took too long.
+//! - This module never closes a channel that other consumers use. Opening a consumer runs to its end in a task of its
+//!   own, and a consumer that is no longer wanted is cancelled by its tag.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,11 +44,12 @@ use crate::{
     queue::{ConsumeRequest, QueueError, QueueErrorKind},
 };
 
-/// Who sits where. One for all connections of a driver.
+/// The consumers of each channel. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct JointChannels {
     lanes: Arc<Lanes>,
-    /// Channels that take newcomers. Written when a consumer is opened, and when the last of a channel goes.
+    /// Channels that accept new consumers. Written when a consumer is opened, and when the last consumer of a channel
+    /// goes.
     queues: Mutex<HashMap<QueueName, Vec<Arc<JointChannel>>>>,
 }
 
@@ -54,20 +57,20 @@ pub(super) struct JointChannels {
 #[derive(Debug)]
 pub(super) struct JointChannel {
     queue: QueueName,
-    /// One at a time opens the channel, or changes its prefetch. Before its seats, so that a lane is never fuller than it
-    /// counts.
+    /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
+    /// never has more channels than it counts.
     door: tokio::sync::Mutex<Door>,
-    /// Never held with an `await`. Where both are, the registry is locked first.
+    /// Never held across an `await`. If both locks are held, the registry is locked first.
     seats: Mutex<Seats>,
 }
 
 #[derive(Debug, Default)]
 struct Seats {
-    /// Consumers that are open, being opened or being cancelled, by their tags.
+    /// Tags of the consumers that are open, being opened or being cancelled.
     tags: HashSet<String>,
-    /// Once it is open.
+    /// Set when the channel is open.
     channel: Option<Channel>,
-    /// Until the channel is lost: a job that runs on does not keep it from others.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
     place: Option<Place>,
 }
 
@@ -77,16 +80,16 @@ enum Door {
     Closed,
     Open {
         channel: OwnChannel,
-        /// For consumers made from now on.
+        /// Applies to consumers that are opened from now on.
         prefetch: u16,
-        /// A consumer was confirmed on it.
+        /// Whether the broker has confirmed a consumer on it.
         is_proven: bool,
     },
-    /// The channel, or its first consumer, was refused: so are all who waited for it.
+    /// The channel, or its first consumer, was refused. All that waited for it get the same error.
     Refused(QueueError),
 }
 
-/// One consumer's place on a channel. **On drop** it is free, and with the last the channel is closed.
+/// One consumer's place on a channel. **On drop** the place becomes free. After the last one, the channel is closed.
 #[derive(Debug)]
 pub(super) struct Seat {
     channels: Arc<JointChannels>,
@@ -106,7 +109,7 @@ impl JointChannels {
     /// Opens a consumer.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: what is being opened is cancelled once it is open.
+    /// Cancel-safe: a consumer that is being opened is cancelled when it is open.
     pub(super) async fn open(
         self: &Arc<Self>,
         request: ConsumeRequest,
@@ -117,7 +120,7 @@ impl JointChannels {
         let tag = short("consumer tag", &seat.tag)?;
         let (sender, receiver) = oneshot::channel();
         let lanes = self.lanes.clone();
-        // Given up half way, a `basic_consume` would leave a consumer that nobody reads.
+        // If `basic_consume` were dropped halfway, it would leave a consumer that nothing reads.
         tokio::spawn(async move {
             let opening = Opening {
                 lanes,
@@ -129,12 +132,12 @@ impl JointChannels {
             };
             opening.run(seat).await;
         });
-        // The task says something before it ends.
+        // The task sends a result before it ends.
         let gone = |_| Err(disconnected("consume: the program ends"));
         receiver.await.unwrap_or_else(gone)
     }
 
-    /// A seat on the first channel that has one, or on a new one.
+    /// A seat on the first channel with a free one, or on a new channel.
     fn seat(self: &Arc<Self>, queue: &QueueName, tag: &str) -> Seat {
         let mut queues = self.lock();
         let channels = queues.entry(queue.clone()).or_default();
@@ -161,7 +164,7 @@ impl JointChannels {
         }
     }
 
-    /// No one sits down on that channel any more.
+    /// Adds no more consumers to that channel.
     fn retire(&self, channel: &Arc<JointChannel>) {
         let mut queues = self.lock();
         forget(&mut queues, channel);
@@ -188,7 +191,7 @@ impl JointChannel {
 }
 
 impl Seats {
-    /// The channel was closed, and nobody who sits on it has noticed yet.
+    /// Whether the channel was closed, and none of its consumers has noticed yet.
     fn is_lost(&self) -> bool {
         let channel = self.channel.as_ref();
         channel.is_some_and(|channel| !channel.status().connected())
@@ -198,7 +201,7 @@ impl Seats {
         self.tags.len() >= CONSUMERS_PER_CHANNEL
     }
 
-    /// Takes a seat under that tag, or under one made of it: a tag that is used twice costs the connection.
+    /// Takes a seat with that tag, or with a tag made from it. A tag that is used twice ends the connection.
     fn take(&mut self, tag: &str) -> String {
         let mut own = tag.to_owned();
         let mut again = 1;
@@ -211,20 +214,21 @@ impl Seats {
 }
 
 impl Seat {
-    /// No one sits down beside it any more: the next consumer of the queue may be refused, which would end this channel.
+    /// Adds no more consumers to this channel: the broker may refuse the next consumer of the queue, which would end
+    /// the channel.
     pub(super) fn retire(&self) {
         self.channels.retire(&self.channel);
     }
 
-    /// The channel is lost: it counts for nothing.
+    /// Marks the channel as lost: it no longer counts.
     pub(super) fn lost(&self) {
         self.retire();
         let place = self.channel.seats().place.take();
-        // It locks its lanes.
+        // Dropping the place locks its lanes.
         drop(place);
     }
 
-    /// Gets up. `true`: it was the last, and nobody sits down there any more.
+    /// Frees the seat. Returns `true` if it was the last one. Then no consumer can join the channel any more.
     pub(super) fn leave(&mut self) -> bool {
         if self.is_left {
             return false;
@@ -242,7 +246,8 @@ impl Seat {
         is_last
     }
 
-    /// Gets up where nobody else sits there: then nobody sits down there any more. `false`: it stays.
+    /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
+    /// are others.
     pub(super) fn leave_alone(&mut self) -> bool {
         if self.is_left {
             return false;
@@ -271,7 +276,7 @@ struct Opening {
     queue: ShortString,
     tag: ShortString,
     prefetch: u16,
-    /// Who wants it, if still anybody.
+    /// The receiver of the consumer. It may be gone.
     asker: oneshot::Sender<Result<JointConsumer, QueueError>>,
 }
 
@@ -310,7 +315,7 @@ impl Opening {
             Door::Closed => unreachable!("it was opened or refused"),
         };
         if !*is_proven {
-            // Alone: what is refused for the queue's sake ends the channel, and nobody works on it yet.
+            // Alone on the channel: if the broker refuses the queue, the channel ends, and no job runs on it yet.
             let consume = async {
                 let qos = BasicQosOptions { global: false };
                 channel.basic_qos(self.prefetch, qos).await?;
@@ -329,7 +334,8 @@ impl Opening {
                     if let Some(place) = &mut seat.channel.seats().place {
                         place.ticket.note(&error);
                     }
-                    // With the channel: one whose answer did not come may be confirmed yet.
+                    // The channel is dropped too: the broker may still confirm a consumer whose answer did not come in
+                    // time.
                     *door = Door::Refused(again(&error));
                     drop(door);
                     Err(error)
@@ -338,10 +344,10 @@ impl Opening {
             let _ = self.asker.send(answer);
             return;
         }
-        // Beside others, so without a bound of its own: the broker answers, or the channel is lost. The asker waits no
-        // longer than for any answer.
+        // The channel has other consumers, so there is no time limit here: the broker answers, or the channel is lost.
+        // The caller waits no longer than for any answer.
         if *prefetch != self.prefetch {
-            // Unknown until it is confirmed.
+            // Unknown until the broker confirms it.
             *prefetch = 0;
             let qos = BasicQosOptions { global: false };
             let set = rpc(
@@ -359,7 +365,7 @@ impl Opening {
             *prefetch = self.prefetch;
         }
         let mut consume = Box::pin(self.consume(&channel));
-        // It is sent by the first poll, in the order of the prefetch; the answer is waited for outside.
+        // The first poll sends it, in order after the prefetch. The answer is awaited outside the lock.
         let early = consume.as_mut().now_or_never();
         drop(door);
         let mut asker = Some(self.asker);
@@ -380,7 +386,7 @@ impl Opening {
             .map(|stream| JointConsumer::new(seat, channel, stream))
             .map_err(|error| refused(&self.operation, error));
         if let Some(asker) = asker {
-            // Where nobody waits any more, it is dropped, and so cancelled.
+            // If the receiver is gone, the consumer is dropped, and so cancelled.
             let _ = asker.send(opened);
         }
     }
@@ -413,7 +419,7 @@ impl Opening {
     }
 }
 
-/// Why a consumer was not opened beside others. The channel may have been lost by their doing.
+/// Why a consumer was not opened on a shared channel. Another consumer may have caused the loss of the channel.
 fn refused(operation: &str, error: lapin::Error) -> QueueError {
     match is_consumer_timeout(&error) {
         true => disconnected(operation).with_source(error),
@@ -421,7 +427,7 @@ fn refused(operation: &str, error: lapin::Error) -> QueueError {
     }
 }
 
-/// The same error, for one more who waited for the same thing.
+/// The same error, for another task that waited for the same thing.
 fn again(error: &QueueError) -> QueueError {
     let copy = QueueError::new(error.kind, &error.operation);
     let Some(source) = &error.source else {

@@ -1,4 +1,4 @@
-//! One consumer of many on a channel.
+//! One consumer on a shared channel.
 
 use std::{
     collections::BTreeMap,
@@ -27,10 +27,10 @@ use crate::queue::{Consumer, Delivery, QueueError, Settle, SettleError};
 
 /// An open consumer.
 ///
-/// **On drop** it is cancelled in the background, and everything that it holds is given back; others on its channel notice
-/// nothing.
+/// **On drop** it is cancelled in the background, and all its deliveries are given back. Other consumers of the channel
+/// are not affected.
 pub(super) struct JointConsumer {
-    /// Until it is closed.
+    /// Set until the consumer is closed.
     open: Option<Open>,
     runtime: Handle,
 }
@@ -39,15 +39,15 @@ struct Open {
     stream: lapin::Consumer,
     channel: Channel,
     held: Arc<Held>,
-    /// We asked for no more.
+    /// We cancelled the consumer.
     cancelled: bool,
-    /// The stream has said its last; lapin's own would be pending for ever after.
+    /// The stream has ended. lapin's own stream would then stay pending forever.
     ended: bool,
     seat: Seat,
 }
 
-/// Deliveries of one consumer that are not settled, by their tags. Written when one is handed out or settled, and when
-/// the consumer goes, which gives them back.
+/// Unsettled deliveries of one consumer, by their tags. Written when a delivery is handed out or settled, and when the
+/// consumer ends, which gives them back.
 #[derive(Debug, Default)]
 struct Held(Mutex<Option<BTreeMap<u64, Acker>>>);
 
@@ -56,7 +56,7 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one out to settle it. `None`: its consumer is gone, and so is it.
+    /// Takes a delivery out to settle it. `None` if its consumer has ended, which gave the delivery back.
     fn take(&self, tag: u64) -> Option<Acker> {
         self.lock().as_mut()?.remove(&tag)
     }
@@ -90,7 +90,7 @@ impl Open {
         }
         loop {
             return Poll::Ready(match ready!(self.stream.poll_next_unpin(cx)) {
-                // Buffered before the channel was lost: the broker delivers it again, to someone who can settle.
+                // Buffered before the channel was lost: the broker delivers it again, on a channel that can settle it.
                 Some(Ok(delivery)) if !delivery.acker.usable() => continue,
                 Some(Ok(delivery)) => {
                     let tag = delivery.delivery_tag;
@@ -120,18 +120,19 @@ impl Open {
         }
     }
 
-    /// Ends the consumer and gives back what it holds.
+    /// Ends the consumer and gives back its deliveries.
     async fn end(mut self, held: BTreeMap<u64, Acker>) {
         if !self.channel.status().connected() {
             return;
         }
-        // Closed, the channel gives everything back at once, and a quorum queue of RabbitMQ 3 to its head.
+        // Closing the channel gives everything back at once. A quorum queue of RabbitMQ 3 puts the messages at its
+        // head.
         if self.seat.leave_alone() {
             return close(&self.channel).await;
         }
-        // First: what goes back before could come again to this very consumer.
+        // First the cancel: a message that is given back earlier could be delivered to this consumer again.
         if !self.ended {
-            // Without a bound: the broker answers, or the channel is lost, and nobody waits for this.
+            // Without a time limit: the broker answers, or the channel is lost, and no caller waits for this.
             let options = BasicCancelOptions::default();
             if self
                 .channel
@@ -162,7 +163,7 @@ async fn close(channel: &Channel) {
 }
 
 impl JointConsumer {
-    /// From now on nothing that it handed out can be settled. Returns what is left to do.
+    /// From now on no delivery of this consumer can be settled. Returns the remaining work.
     fn go(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let open = self.open.take()?;
         let held = open.held.lock().take().unwrap_or_default();
@@ -192,7 +193,7 @@ impl Consumer for JointConsumer {
 
     async fn close(mut self: Box<Self>) {
         if let Some(end) = self.go() {
-            // In a task, so that it comes to its end whoever waits.
+            // In a task, so that it runs to its end even if the caller stops waiting.
             let _ = time::timeout(RPC_TIMEOUT, self.runtime.spawn(end)).await;
         }
     }
@@ -235,7 +236,7 @@ impl Settle for JointSettle {
     fn abandon(self: Box<Self>) {
         use futures_util::FutureExt as _;
         if let Ok(acker) = self.take() {
-            // The first poll hands the frame to lapin's own task; what is left out is waiting for the socket.
+            // The first poll hands the frame to lapin's own task. Only the wait for the socket is omitted.
             let _ = acker.nack(requeue()).now_or_never();
         }
     }

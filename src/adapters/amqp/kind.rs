@@ -1,12 +1,13 @@
-//! What a queue is, asked over AMQP: its type and its arguments, by what the broker says is different.
+//! Finds out a queue's type and arguments over AMQP, from the differences that the broker reports.
 //!
-//! A declare of an impossible type is never carried out. Where there is no such queue, the broker refuses the type;
-//! where there is one, it says what that has instead, one argument at a time: *inequivalent arg 'x-queue-type' for queue
-//! 'q' in vhost '/': received 'tidegate-look' but current is 'quorum'*. So nothing is made, even where the queue goes
-//! between two questions, and there is no race to lose. The type of a quorum queue is compared before some of its
-//! arguments, so once it is known, an impossible leader locator takes its place: no broker carries that out either.
+//! A declare with an impossible type is never carried out. If the queue does not exist, the broker refuses the type. If
+//! it exists, the broker reports the queue's own value, one argument at a time: *inequivalent arg 'x-queue-type' for
+//! queue 'q' in vhost '/': received 'tidegate-look' but current is 'quorum'*. So no queue is created, even if the queue
+//! is deleted between two questions, and there is no race. The broker compares the type of a quorum queue before some
+//! of its arguments. So when the type is known, an impossible leader locator takes its place: no broker carries that
+//! out either.
 //!
-//! What cannot be read stays unknown: a user without the permission to configure the queue is refused, a policy is no
+//! Some facts stay unknown: a user without the permission to configure the queue is refused, a policy is not an
 //! argument, and brokers with relaxed checks do not answer.
 
 use std::collections::BTreeMap;
@@ -32,37 +33,37 @@ use crate::{
 const IMPOSSIBLE: &str = "tidegate-look";
 const TYPE: &str = "x-queue-type";
 const LOCATOR: &str = "x-queue-leader-locator";
-/// More than a queue has arguments.
+/// More arguments than any queue has.
 const MOST_QUESTIONS: usize = 32;
-/// An answer is 255 bytes at most, with the queue's name in it.
+/// An answer has 255 bytes at most, including the queue's name.
 const LONGEST_NAME: usize = 80;
 
-/// What a queue is, as its arguments say it.
+/// A queue's type and arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueFacts {
-    /// Its type, where it could be learnt: `classic`, `quorum`, `stream`.
+    /// The type, if it is known: `classic`, `quorum`, `stream`.
     pub kind: Option<String>,
-    /// Its other arguments, as far as they were learnt.
+    /// The other arguments, as far as they are known.
     pub arguments: BTreeMap<String, String>,
-    /// It is known not to outlive the broker.
+    /// Whether the queue is known to be lost when the broker restarts.
     pub is_transient: bool,
 }
 
 impl QueueFacts {
-    /// Whether it is a stream, which is never used up.
+    /// Whether it is a stream, whose messages stay after they are consumed.
     pub fn is_stream(&self) -> bool {
         self.kind.as_deref() == Some("stream")
     }
 
-    /// Whether it gives everything to one consumer at a time.
+    /// Whether it delivers everything to one consumer at a time.
     pub fn has_single_active_consumer(&self) -> bool {
         let argument = self.arguments.get("x-single-active-consumer");
         argument.is_some_and(|value| value == "true")
     }
 
-    /// How it loses messages by itself, as far as is known: each reads after "it". Nothing where it hands them to a
-    /// dead-letter exchange.
+    /// The known ways in which the queue loses messages by itself. Each text is read after the word "it". Empty if the
+    /// queue passes them to a dead-letter exchange.
     pub fn losses(&self) -> Vec<String> {
         let argument = |name: &str| self.arguments.get(name);
         let mut losses = Vec::new();
@@ -94,11 +95,11 @@ impl QueueFacts {
     }
 }
 
-/// One difference that the broker names.
+/// One difference that the broker reports.
 #[derive(Debug, PartialEq, Eq)]
 struct Difference {
     argument: String,
-    /// What the queue has; `None` for nothing.
+    /// The queue's value. `None` if it has none.
     current: Option<(String, Option<String>)>,
 }
 
@@ -123,7 +124,7 @@ pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFa
             .channel
             .queue_declare(name, options, arguments.clone());
         let error = match rpc(&operation, RPC_TIMEOUT, declare).await {
-            // It is there, and the broker does not mind.
+            // The queue exists, and the broker does not check the type.
             Ok(_) => {
                 lease.give_back();
                 return Ok(facts);
@@ -137,7 +138,7 @@ pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFa
         }
         let Some(found) = Difference::read(&said) else {
             return match error.kind {
-                // In words that we do not know.
+                // A text that we do not know.
                 QueueErrorKind::Conflict if said.contains("inequivalent") => Ok(facts),
                 _ => Err(error),
             };
@@ -161,7 +162,7 @@ impl Difference {
     fn read(said: &str) -> Option<Self> {
         let (_, after) = said.split_once("inequivalent arg '")?;
         let (argument, after) = after.split_once('\'')?;
-        // The last: a queue may have any name.
+        // The last match: a queue's name may contain anything.
         let (_, current) = after.rsplit_once(" but current is ")?;
         let current = match current {
             "none" => None,
@@ -182,7 +183,7 @@ impl Difference {
         })
     }
 
-    /// Takes it into account. `false`: there is nothing more to ask.
+    /// Adds the answer to the facts. Returns `false` if there is nothing more to ask.
     fn learn(
         self,
         facts: &mut QueueFacts,
@@ -191,15 +192,15 @@ impl Difference {
     ) -> bool {
         let Self { argument, current } = self;
         if argument == TYPE {
-            // A declare without a type has the classic kind.
+            // A declare without a type means the classic type.
             let kind = current.map_or_else(|| "classic".to_owned(), |(value, _)| value);
-            // Its other arguments are compared after its type.
+            // The broker compares its other arguments after its type.
             let is_quorum = kind == "quorum";
             if is_quorum {
                 arguments.insert(TYPE.into(), AMQPValue::LongString(kind.as_str().into()));
                 arguments.insert(LOCATOR.into(), AMQPValue::LongString(IMPOSSIBLE.into()));
             }
-            // A second answer about the same argument: we do not understand each other.
+            // A second answer about the same argument: the broker does not react to our value, so stop.
             return facts.kind.replace(kind).is_none() && is_quorum;
         }
         if argument == LOCATOR {
@@ -221,7 +222,7 @@ impl Difference {
             }
             (_, Some("longstr")) => AMQPValue::LongString(value.as_str().into()),
             (_, Some("bool")) => AMQPValue::Boolean(flag),
-            // Whole numbers are the same whatever their size.
+            // The size of an integer does not matter.
             (_, Some(_)) => match value.parse() {
                 Ok(number) => AMQPValue::LongLongInt(number),
                 Err(_) => return false,
@@ -229,7 +230,7 @@ impl Difference {
             _ => return false,
         };
         arguments.insert(argument.as_str().into(), known);
-        // A second answer about the same argument: we do not understand each other.
+        // A second answer about the same argument: the broker does not react to our value, so stop.
         facts.arguments.insert(argument, value).is_none()
     }
 }

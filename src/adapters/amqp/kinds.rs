@@ -1,4 +1,4 @@
-//! Which queues count how often a message comes back, asked once for each queue and connection.
+//! Which queues count returns. Asked once for each queue and connection.
 
 use std::{
     collections::HashMap,
@@ -11,18 +11,19 @@ use crate::{
     queue::{QueueError, QueueErrorKind},
 };
 
-/// What was learnt. A queue goes as soon as anything says that it is gone, and all of them with the connection they were
-/// asked on.
+/// The known queues. An entry is removed as soon as anything says that its queue is gone. The loss of the connection of
+/// the question makes it invalid too.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
     /// Written and read when a consumer is opened.
     known: Mutex<HashMap<QueueName, (Weak<Live>, bool)>>,
-    /// One question at a time: each is an error in the broker's log, and who waits finds the answer.
+    /// One question at a time: each writes an error to the broker's log, and a task that waits finds the answer of the
+    /// first.
     question: tokio::sync::Mutex<()>,
 }
 
 impl Kinds {
-    /// Whether the queue may count returns: what is not known to be classic may.
+    /// Whether the queue may count returns. Any queue that is not known to be classic may.
     pub(super) async fn counts_returns<Asked>(
         &self,
         queue: &QueueName,
@@ -67,7 +68,7 @@ impl Kinds {
 fn judge(asked: &Result<QueueFacts, QueueError>) -> (bool, bool) {
     match asked {
         Ok(facts) => match facts.kind.as_deref() {
-            // A stream takes no consumer of ours.
+            // A pool never consumes a stream.
             Some("classic" | "stream") => (false, true),
             _ => (true, true),
         },
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(of(Some("quorum")), (true, true));
         assert_eq!(of(None), (true, true));
         let failed = |kind| judge(&Err(QueueError::new(kind, "ask")));
-        // A user who may not ask now may not ask later.
+        // A user without the permission now may not have it later either.
         assert_eq!(failed(QueueErrorKind::AccessRefused), (true, true));
         assert_eq!(failed(QueueErrorKind::NotFound), (true, false));
         assert_eq!(failed(QueueErrorKind::Disconnected), (true, false));

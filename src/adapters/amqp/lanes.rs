@@ -1,4 +1,4 @@
-//! The connections that consumers' channels are spread over.
+//! The connections that share the channels of consumers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::queue::QueueError;
 
-/// Channels on one connection. Far below RabbitMQ's usual limit of 2,047, because a connection is one process at
-/// the broker and one thread here, and both are shared by all its channels.
+/// Channels on one connection. Far below RabbitMQ's usual limit of 2,047, because all channels of a connection share
+/// one process at the broker and one thread here.
 const PER_LANE: usize = 500;
 
-/// All lanes. The first is there from the start; more are opened as workers need them, and closed from the end
-/// as they empty.
+/// All lanes. The first exists from the start. More are opened as workers need them, and empty ones are closed from the
+/// end.
 pub(super) struct Lanes {
     address: Arc<Address>,
     stop: CancellationToken,
@@ -28,7 +28,7 @@ struct Lane {
     load: usize,
 }
 
-/// One channel's place on a lane, and in what the broker grants. Given back on drop.
+/// One channel's place on a lane, and in the broker's quota. Given back on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     lanes: Arc<Lanes>,
@@ -48,24 +48,24 @@ impl Lanes {
         Arc::new(lanes)
     }
 
-    /// The link that is there from the start.
+    /// The link that exists from the start.
     pub(super) fn first(&self) -> Arc<Link> {
         self.lock()[0].link.clone()
     }
 
-    /// A place on the first lane that has room and a connection; a new lane where all are full.
+    /// A place on the first lane that has room and a connection, or on a new lane if all are full.
     pub(super) async fn place(
         self: &Arc<Self>,
         operation: &str,
     ) -> Result<(Place, Arc<Live>), QueueError> {
-        // The broker's limit is known once it has answered, and without the first lane there is no broker.
+        // The broker's limit is known after its answer. If the first lane is down, the broker is not reachable.
         let first = self.first().live(operation).await?;
         let capacity = capacity(first.connection.configuration().channel_max());
         let ticket = self.address.quota().consumer(&self.address, operation);
         let ticket = ticket.await?;
         let link = match self.take(capacity) {
             Ok(link) => link,
-            // It says why.
+            // The lane gives the error.
             Err(down) => {
                 down.live(operation).await?;
                 return Err(disconnected(operation));
@@ -80,7 +80,7 @@ impl Lanes {
         Ok((place, live))
     }
 
-    /// Counts one channel more on a lane. The error is the lane that has room, and no connection.
+    /// Counts one more channel on a lane. The error is a lane that has room but no connection.
     fn take(&self, capacity: usize) -> Result<Arc<Link>, Arc<Link>> {
         let mut lanes = self.lock();
         let mut down = None;
@@ -98,7 +98,7 @@ impl Lanes {
         }
         let index = match (found, down) {
             (Some(index), _) => index,
-            // Its keeper is at it; another connection would be one attempt more on the same broker.
+            // Its keeper is reconnecting. Another connection would only add an attempt on the same broker.
             (None, Some(down)) => return Err(down),
             (None, None) => {
                 let lane = self.open(lanes.len());
@@ -139,7 +139,7 @@ impl Lanes {
     }
 }
 
-/// Channels that we put on one connection of a broker that allows `channel_max`; 0 is its word for no limit.
+/// Limit on our channels on one connection of a broker with this `channel_max`. 0 means no limit.
 fn capacity(channel_max: u16) -> usize {
     match channel_max {
         0 => PER_LANE,

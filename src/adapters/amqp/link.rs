@@ -1,4 +1,4 @@
-//! One connection, kept up by one task.
+//! One connection, kept open by one task.
 
 use std::{
     sync::{
@@ -21,52 +21,54 @@ use crate::{
     escape::Escaped,
     queue::{QueueError, QueueErrorKind},
 };
+use tidegate_core::text;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
-/// A connection that lived this long was a good one: the next loss starts over with the first backoff.
+/// A connection that lasted this long was stable: after its loss the backoff starts from the beginning.
 const STABLE: Duration = Duration::from_secs(30);
-/// How often a connection's state is looked at beside its events, which lapin drops before anyone listens.
+/// Time between two checks of a connection's state. Needed in addition to its events, because lapin drops events before
+/// the first listener.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Longest that a request waits for the first attempt, or for a connection that is being replaced.
+/// Longest time that a request waits for the first attempt, or for the replacement of a connection.
 const REPLACED_WITHIN: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection's place: whatever connection is there at the moment, and what became of the last.
+/// A slot for a connection: the current one, if any, and the result of the last attempt.
 #[derive(Debug)]
 pub(super) struct Link {
     role: String,
     address: Arc<Address>,
-    /// Written by the keeper alone; read by every operation, and by the driver's connectivity.
+    /// Written only by the keeper. Read by every operation, and by the driver's connectivity.
     state: watch::Sender<LinkState>,
-    /// Whether the broker takes no publishes. Written by the keeper, read by publishers.
+    /// Whether the broker accepts no publishes. Written by the keeper, read by publishers.
     blocked: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
-/// What the keeper last saw.
+/// The last state that the keeper saw.
 #[derive(Debug, Clone)]
 pub(super) enum LinkState {
-    /// The first attempt is under way.
+    /// The first attempt is in progress.
     Connecting,
     /// Connected, as far as we know.
     Up(Arc<Live>),
-    /// Lost or never had; the keeper tries again. Holds the whole chain of causes as text.
+    /// Not connected, and the keeper tries again. Holds the chain of causes as text.
     Down(Arc<str>),
 }
 
-/// A connection that was made.
+/// An established connection.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) connection: Connection,
     plug: Plug,
-    /// Whether the broker takes no publishes from it: the link's own.
+    /// Whether the broker accepts no publishes from it. Shared with the link.
     blocked: watch::Sender<bool>,
-    /// Channels that were opened on it. Written when a channel is opened.
+    /// Number of channels that were ever opened on it. Written when a channel is opened.
     opened: AtomicUsize,
-    /// Wakes the keeper to replace it. Written when one channel too many is opened.
+    /// Wakes the keeper to replace the connection. Written when too many channels were opened.
     worn: Notify,
-    /// Whether there is no other to be had. Written by the keeper, read when a channel is opened.
+    /// Whether no replacement can be made. Written by the keeper, read when a channel is opened.
     is_irreplaceable: AtomicBool,
 }
 
@@ -84,10 +86,10 @@ impl Live {
 
     /// Opens a channel.
     ///
-    /// lapin numbers channels one after the other, and keeps what the broker closed one with: the number's next channel
-    /// fails with the error of the one before, and the number is lost. A queue that is not there for hours uses them
-    /// all up, and then another queue seems not to be there. So no number is used twice: a connection that has used
-    /// most of them is replaced, and goes once its channels have.
+    /// lapin numbers channels in order, and keeps the error with which the broker closed one. The next channel with
+    /// that number fails with the old error, and the number is lost. If a queue is missing for hours, all numbers are
+    /// used up, and then other queues seem to be missing too. So no number is used twice: a connection that has used
+    /// most of its numbers is replaced, and is closed when its channels have ended.
     pub(super) async fn create_channel(&self) -> lapin::Result<Channel> {
         let opened = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
         if opened >= wears_at(self.connection.configuration().channel_max()) {
@@ -106,10 +108,10 @@ impl Live {
         self.connection.status().connected()
     }
 
-    /// Completes when the broker blocks the connection; at once where it already does.
+    /// Completes when the broker blocks the connection. Completes at once if it is already blocked.
     pub(super) async fn until_blocked(&self) {
         let mut blocked = self.blocked.subscribe();
-        // `self` keeps the sender, so this cannot end by its loss.
+        // `self` keeps the sender, so this cannot fail.
         let _ = blocked.wait_for(|blocked| *blocked).await;
     }
 
@@ -118,9 +120,9 @@ impl Live {
         self.blocked.subscribe()
     }
 
-    /// Completes when that changes. Cancel-safe.
+    /// Completes when the block begins or ends. Cancel-safe.
     pub(super) async fn blocks_or_unblocks(&self, blocked: &mut watch::Receiver<bool>) {
-        // As above: `self` keeps the sender.
+        // `self` keeps the sender, so this cannot fail.
         let _ = blocked.changed().await;
     }
 
@@ -132,7 +134,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // lapin asks a connection to close when its last handle goes, but writes nothing where it is blocked.
+        // lapin closes a connection when its last handle is dropped, but writes nothing if it is blocked.
         if !self.is_up() || self.is_blocked() {
             self.plug.pull();
         }
@@ -140,7 +142,7 @@ impl Drop for Live {
 }
 
 impl Link {
-    /// A link, and the task that keeps it until `stop`.
+    /// A link, and the task that keeps it open until `stop`.
     pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
             role,
@@ -161,7 +163,7 @@ impl Link {
         self.state.subscribe()
     }
 
-    /// Whether the broker takes no publishes on whatever connection is there.
+    /// Whether the broker accepts no publishes on the current connection.
     pub(super) fn blocked(&self) -> watch::Receiver<bool> {
         self.blocked.subscribe()
     }
@@ -170,13 +172,13 @@ impl Link {
         matches!(&*self.state.borrow(), LinkState::Down(_))
     }
 
-    /// The connection.
+    /// The current connection.
     ///
-    /// Waits for the first attempt, whose outcome nobody knows yet, and for one that is being replaced: a link that is
-    /// down is an error at once.
+    /// Waits for the result of the first attempt, and for a connection that is being replaced. If the link is down,
+    /// this is an error at once.
     pub(super) async fn live(&self, operation: &str) -> Result<Arc<Live>, QueueError> {
         let mut state = self.state.subscribe();
-        // One that has no number left is being replaced.
+        // A connection without free numbers is being replaced.
         let is_known = |state: &LinkState| match state {
             LinkState::Connecting => false,
             LinkState::Up(live) => !live.is_up() || !live.is_used_up(),
@@ -199,7 +201,7 @@ impl Link {
         self.stop.cancel();
     }
 
-    /// Completes once the keeper has closed the connection.
+    /// Completes when the keeper has closed the connection.
     pub(super) async fn closed(&self) {
         let mut state = self.state.subscribe();
         let _ = state
@@ -216,7 +218,7 @@ pub(super) fn disconnected(operation: &str) -> QueueError {
     QueueError::new(QueueErrorKind::Disconnected, operation)
 }
 
-/// The keeper: the only place that connects.
+/// The keeper: the only task that connects.
 async fn keep(link: Arc<Link>, address: Arc<Address>) {
     let mut backoff = Backoff::default();
     let stop = link.stop.clone();
@@ -233,9 +235,9 @@ async fn keep(link: Arc<Link>, address: Arc<Address>) {
     link.set(LinkState::Down("closed".into()));
 }
 
-/// Cancel-safe: an attempt that is dropped closes its socket, and a connection that was made is in the link.
+/// Cancel-safe: a dropped attempt closes its socket, and an established connection is stored in the link.
 async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) {
-    // One that is being replaced, and does until then.
+    // The connection that is being replaced, which is used until then.
     let mut worn: Option<Arc<Live>> = None;
     loop {
         let why = match address.connect(&link.role).await {
@@ -269,7 +271,7 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
             Err(error) => chain(&error),
         };
         if let Some(live) = worn.as_ref().filter(|live| live.is_up()) {
-            // Numbers used twice are better than no channel at all.
+            // Reusing numbers is better than no channel at all.
             live.is_irreplaceable.store(true, Ordering::Relaxed);
             tracing::debug!(
                 link = link.role,
@@ -292,7 +294,7 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
     }
 }
 
-/// Follows a connection's events until it is lost, and says why.
+/// Follows a connection's events until it is lost, and returns the cause.
 async fn until_lost(live: &Live, events: impl futures_util::Stream<Item = Event>) -> String {
     let mut events = std::pin::pin!(events);
     let mut look = time::interval(LOOK_EVERY);
@@ -324,23 +326,12 @@ fn lost() -> String {
     String::from("the connection was lost")
 }
 
-/// An error with its causes, in one line and escaped: brokers' texts are others' data.
+/// An error with its causes, in one line and escaped, because texts from a broker are untrusted.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // lapin repeats its sources in its own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    Escaped(&text).to_string()
+    Escaped(&text::chain(error)).to_string()
 }
 
-/// Channels that a connection of this `channel_max` can number. 0 is its word for no limit.
+/// Number of channels that a connection with this `channel_max` can have. 0 means no limit.
 fn numbers(channel_max: u16) -> usize {
     match channel_max {
         0 => usize::from(u16::MAX),
@@ -348,12 +339,12 @@ fn numbers(channel_max: u16) -> usize {
     }
 }
 
-/// Channels after which such a connection is replaced.
+/// Number of channels after which the connection is replaced.
 fn wears_at(channel_max: u16) -> usize {
     (numbers(channel_max) * 3 / 4).max(1)
 }
 
-/// Exponential with jitter: links that lost the same broker do not come back in step.
+/// Exponential with jitter, so that links that lost the same broker do not reconnect at the same time.
 #[derive(Debug, Default)]
 struct Backoff {
     attempts: u32,

@@ -1,7 +1,7 @@
 //! The AMQP 0-9-1 adapter: RabbitMQ through lapin.
 //!
-//! Owns the connections, their channels and everything that is lapin's; no type of it leaves this module. It
-//! decides nothing about pools, and it emits no metrics: what it knows of the link it says through
+//! Owns the connections, their channels and all use of lapin: no type of lapin leaves this module. It makes no
+//! decisions about pools and emits no metrics. It reports the state of the link through
 //! [`connectivity`](crate::queue::QueueDriver::connectivity).
 //!
 //! # Theory of operation
@@ -13,21 +13,20 @@
 //!              └─ probe pool ───── Link "probe"                        passive and active declares, deletes
 //! ```
 //!
-//! Connections are apart because the broker blocks those that publish (memory or disk alarm), and lapin writes
-//! *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
+//! The connections are separate because the broker blocks connections that publish (memory or disk alarm), and lapin
+//! writes *nothing* on a blocked connection: an acknowledgement would wait with the publishes.
 //!
-//! Beside these, [`bulk`] publishes for a load generator, on connections of its own that nobody keeps up.
+//! In addition, [`bulk`] publishes for a load generator, on its own connections, which are not reopened.
 //!
-//! lapin never sees a socket: between the two is `wire`, which keeps from it what it cannot read.
+//! lapin never uses a socket directly: `wire` is between the two, and hides what lapin cannot read.
 //!
-//! Channels may be limited, for a user or on a node, and the one that is too many costs its whole connection, with
-//! every job on it. So more of them than ever before are first tried on a connection of their own, "trial", and what
-//! was refused is remembered (`quota`).
+//! Channels may be limited for a user or on a node. One channel above the limit ends its whole connection, with every
+//! job on it. So before the driver opens more channels than ever before, it tries them on a separate connection,
+//! "trial", and remembers a refusal (`quota`).
 //!
-//! Each link has one keeper task, the only one that connects. A thousand workers that ask at once
-//! make no connection attempt; they read what the keeper last saw, and fail at once while it is down. lapin's own
-//! recovery stays off: it invalidates prefetched deliveries unseen and leaves streams pending, where the reconcile
-//! loop wants to hear of the loss.
+//! Each link has one keeper task, the only task that connects. A thousand workers that ask at once make no connection
+//! attempt: they read the keeper's last state, and fail at once while the link is down. lapin's own recovery stays off:
+//! it drops prefetched deliveries silently and leaves streams pending, but the reconcile loop must see the loss.
 
 mod address;
 mod browser;

@@ -1,8 +1,8 @@
-//! Channels for requests that are over in one round trip, leased for one request each.
+//! Channels for requests of one round trip, leased for one request each.
 //!
-//! One request at a time per channel, because a channel that the broker closes (a missing queue is enough) takes
-//! every request on it along, and because lapin gives a returned message to the *next* confirm of its channel,
-//! whichever publish that belongs to. Where the broker grants no more channels, one that is there serves them all.
+//! One request at a time per channel, for two reasons. If the broker closes a channel (a missing queue is enough),
+//! every request on it fails. And lapin gives a returned message to the *next* confirm of its channel, even if the
+//! message belongs to another publish. If the broker grants no more channels, an existing channel serves all requests.
 
 use std::{
     sync::{
@@ -22,10 +22,10 @@ use super::{
 };
 use crate::queue::{QueueError, QueueErrorKind};
 
-/// Time for one answer of the broker.
+/// Time limit for one answer of the broker.
 pub(super) const RPC_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a pool's channels are for.
+/// The purpose of a pool's channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Declares and deletes.
@@ -41,25 +41,26 @@ pub(super) struct ChannelPool {
     permits: Semaphore,
 }
 
-/// What requests share with the task that opens more channels.
+/// The state that requests share with the task that opens more channels.
 #[derive(Debug)]
 struct Channels {
     link: Arc<Link>,
     purpose: Purpose,
     idle: Mutex<Vec<Held>>,
     slots: Arc<Slots>,
-    /// Requests that wait for a channel. Written by them, read by the task.
+    /// Number of requests that wait for a channel. Written by the requests, read by the task.
     waiting: AtomicUsize,
-    /// Whether the task runs. Written by who starts it and by the task.
+    /// Whether the task runs. Written by the request that starts it and by the task.
     grows: AtomicBool,
 }
 
-/// The pool's channels, in number.
+/// The number of the pool's channels.
 #[derive(Debug, Default)]
 struct Slots {
-    /// Those that are open or being opened.
+    /// Channels that are open or being opened.
     open: AtomicUsize,
-    /// Wakes one request that waits for a channel. Written when a channel is given back, closed or not opened.
+    /// Wakes one request that waits for a channel. Written when a channel is given back, when one is closed, and when
+    /// one could not be opened.
     freed: Notify,
 }
 
@@ -71,7 +72,7 @@ struct Held {
     counted: Counted,
 }
 
-/// A channel in the pool's count and in what the broker grants.
+/// A channel, counted in the pool and in the broker's quota.
 #[derive(Debug)]
 struct Counted {
     ticket: RequestTicket,
@@ -85,20 +86,20 @@ impl Drop for Counted {
     }
 }
 
-/// A channel of our own. **On drop** it is closed, since nobody knows what is still under way on it; a request
-/// that ended cleanly gives it back.
+/// A leased channel. **On drop** it is closed, because requests on it may still be in progress. A request that ended
+/// cleanly gives it back.
 #[must_use]
 pub(super) struct Lease<'a> {
     pub(super) channel: Channel,
     live: Arc<Live>,
     pool: &'a ChannelPool,
-    /// Goes with the channel.
+    /// Dropped with the channel.
     counted: Counted,
     _permit: SemaphorePermit<'a>,
 }
 
 impl ChannelPool {
-    /// At most `size` requests at a time; more wait for their turn.
+    /// A pool for at most `size` requests at a time. Further requests wait.
     pub(super) fn new(link: Arc<Link>, purpose: Purpose, size: usize) -> Self {
         Self {
             channels: Arc::new(Channels {
@@ -117,12 +118,12 @@ impl ChannelPool {
         &self.channels.link
     }
 
-    /// A channel for one request: an idle one, or the first, which is opened for it. Beside that one others are opened in
-    /// the background, and the request takes what is there sooner: to open one more can take a trial, on a connection of
-    /// its own.
+    /// A channel for one request: an idle one, or the first one, which is opened for the request. Further channels are
+    /// opened in the background, and the request takes the first channel that is free. Opening one more can be slow,
+    /// because it may need a trial on a separate connection.
     pub(super) async fn lease(&self, operation: &str) -> Result<Lease<'_>, QueueError> {
         let channels = &self.channels;
-        // Before the turn as well: a lost link fails at once, however many wait.
+        // Also before waiting for a turn: with a lost link, every request fails at once, even if many wait.
         channels.link.live(operation).await?;
         let permit = self.permits.acquire().await;
         let permit = permit.map_err(|_| disconnected(operation))?;
@@ -140,7 +141,7 @@ impl ChannelPool {
             }
             freed.await;
             if !live.is_up() {
-                // The others that wait are to know it too, and there may be more of them than channels.
+                // Wakes the next waiting request, which must see the loss too. There may be more requests than channels.
                 channels.slots.freed.notify_one();
                 return Err(disconnected(operation));
             }
@@ -171,7 +172,7 @@ impl Channels {
         self.slots.freed.notify_one();
     }
 
-    /// Opens channels for as long as requests wait for one, unless that is being done already.
+    /// Opens channels for as long as requests wait for one. Does nothing if the task already runs.
     fn grow(self: Arc<Self>, live: &Arc<Live>) {
         if self.grows.swap(true, Ordering::AcqRel) {
             return;
@@ -181,7 +182,7 @@ impl Channels {
             loop {
                 let is_over = !self.open_while_wanted(&live).await;
                 self.grows.store(false, Ordering::Release);
-                // Who came to wait in between has found it running.
+                // A request that started to wait in between has seen the task running.
                 let is_wanted = !is_over && self.waiting.load(Ordering::Acquire) > 0;
                 if !is_wanted || self.grows.swap(true, Ordering::AcqRel) {
                     return;
@@ -190,7 +191,7 @@ impl Channels {
         });
     }
 
-    /// `false` where no more can be opened. The requests make do with those that there are.
+    /// Returns `false` if no more channels can be opened. The requests then share the open ones.
     async fn open_while_wanted(&self, live: &Arc<Live>) -> bool {
         while self.waiting.load(Ordering::Acquire) > 0 {
             match self.open_another(live, "open a channel").await {
@@ -209,7 +210,7 @@ impl Channels {
         true
     }
 
-    /// One channel more. `None` where there is to be none beside those that are open.
+    /// Opens one more channel. `None` if no channel may be added to the open ones.
     async fn open_another(
         &self,
         live: &Live,
@@ -232,7 +233,7 @@ impl Channels {
             }
             Err(error) => {
                 address.quota().note(&error);
-                // The client's own limit costs nothing.
+                // The client's own limit does not end the connection.
                 let is_spare = own > 0 && live.is_up();
                 match error.kind == QueueErrorKind::ChannelLimit && is_spare {
                     true => Ok(None),
@@ -257,10 +258,10 @@ impl Channels {
 }
 
 impl Lease<'_> {
-    /// Puts the channel back for the next request.
+    /// Returns the channel for the next request.
     pub(super) fn give_back(self) {
         let channels = &self.pool.channels;
-        // Where channels are few, one is enough for what can wait.
+        // If channels are limited, one is enough for requests that can wait.
         let is_spare = channels.slots.open.load(Ordering::Relaxed) > 1;
         if is_spare && channels.link.address().quota().is_limited() {
             return;
@@ -273,7 +274,7 @@ impl Lease<'_> {
     }
 }
 
-/// A request that waits for a channel, in their count.
+/// A waiting request, counted while this value exists.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

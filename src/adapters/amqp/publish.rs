@@ -1,5 +1,5 @@
-//! Publishing: mandatory unless a message may be dropped, confirmed, and never into a connection that the broker blocks.
-//! What was sent before it blocked is waited for.
+//! Publishing: mandatory unless a message may be dropped, confirmed, and never on a connection that the broker blocks.
+//! If the broker blocks the connection after the message was sent, the publish waits.
 
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ use super::{
 };
 use crate::queue::{NoRoute, Outgoing, QueueError, QueueErrorKind, header_size};
 
-/// Time for the broker's confirm. Generous: a quorum queue confirms once most of its nodes have written.
+/// Time limit for the broker's confirm. It is long because a quorum queue confirms only after most of its nodes have
+/// written.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of a content header frame around properties and headers: type, channel and size, then class, weight and
-/// the body's size, then the end mark.
+/// Bytes of a content header frame without properties and headers: type, channel and size, then class, weight and the
+/// body's size, then the end mark.
 const FRAME_OVERHEAD: usize = 7 + 12 + 1;
 
-/// What RabbitMQ and lapin agree on unless one of them is told otherwise.
+/// The default of RabbitMQ and lapin.
 const DEFAULT_FRAME_MAX: usize = 128 * 1024;
 
-/// Bytes that properties and headers may encode to on a connection, and on one of which nothing is known yet.
+/// Limit on the encoded bytes of properties and headers on a connection. Without a connection, the default limit.
 pub(super) fn header_limit(live: Option<&Live>) -> usize {
     let negotiated = live.map_or(0, |live| live.connection.configuration().frame_max());
     let frame_max = match usize::try_from(negotiated) {
@@ -35,18 +36,18 @@ pub(super) fn header_limit(live: Option<&Live>) -> usize {
     frame_max.saturating_sub(FRAME_OVERHEAD)
 }
 
-/// Publishes, and waits until the broker has the message in a queue.
+/// Publishes, and waits until the broker has stored the message in a queue.
 pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<(), QueueError> {
     let operation = format!("publish to {:?}", target(message));
     let live = pool.link().live(&operation).await?;
-    // A content header cannot be split over frames, and lapin writes one that is too large: the broker would end
-    // the connection, and every publish on it.
+    // A content header cannot be split over frames, and lapin would write one that is too large. The broker would then
+    // end the connection, and every publish on it.
     let size = header_size(&message.properties, &message.headers);
     if size > header_limit(Some(&live)) {
         let what = format!("{operation}: its headers of {size} bytes do not fit a frame");
         return Err(QueueError::new(QueueErrorKind::TooLarge, what));
     }
-    // Nothing is sent yet, so that nothing need be waited for.
+    // Nothing is sent yet, so the publish can fail at once.
     let lease = tokio::select! {
         biased;
         () = live.until_blocked() => return Err(blocked(&operation)),
@@ -54,8 +55,8 @@ pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<()
     };
     let mut confirmed = std::pin::pin!(confirmed(lease, message, &operation));
     let mut is_blocked = live.blocked();
-    // What is sent may be in its queue when the broker blocks us, and its confirm comes late. It is waited for:
-    // published again, the message would be there twice.
+    // A sent message may already be in its queue when the broker blocks us, and its confirm comes late. So the publish
+    // waits: if the message were published again, it would exist twice.
     loop {
         let blocked_now = *is_blocked.borrow_and_update();
         let patience = async {
@@ -73,7 +74,7 @@ pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<()
     }
 }
 
-/// The same error: but that no channel could be had in time says nothing of the queue.
+/// The same error, but a missing channel is not reported as a problem of the queue.
 fn not_the_queues_fault(mut error: QueueError) -> QueueError {
     if error.kind == QueueErrorKind::Timeout {
         error.kind = QueueErrorKind::Disconnected;

@@ -1,14 +1,16 @@
-//! Channels that the broker grants us: how many that may be, and how it is found out at no job's cost.
+//! The number of channels that the broker grants us, and how to find it without loss of a job.
 //!
-//! RabbitMQ limits channels for a user (`max-channels`) and on a node (`channel_max_per_node`), tells nobody how many
-//! are left, and ends the *connection* that asks for one too many. Therefore:
+//! RabbitMQ limits channels for a user (`max-channels`) and on a node (`channel_max_per_node`). It does not report how
+//! many are left, and it ends the *connection* that asks for one too many. Therefore:
 //!
-//! - Where jobs run, more channels than we have ever had are first tried on a connection of their own.
-//! - Where none run yet, they are opened right away, but nothing is consumed before all of them are answered.
-//! - What was refused is remembered. A few channels are kept back for requests and copies; the rest is for workers. Now
-//!   and then a trial finds out whether there are more by now, on a connection of its own again.
+//! - While jobs run, a number of channels above the earlier maximum is first tried on a separate connection.
+//! - While no jobs run, the channels are opened directly, but nothing is consumed before the broker has answered all of
+//!   them.
+//! - A refusal is remembered. A few channels are reserved for requests and copies, and workers use the others. From
+//!   time to time a trial on a separate connection tests whether more channels are free.
 //!
-//! Others who share the limit can still take a channel in between: then a connection is lost, as with any other fault.
+//! Other users of the same limit can still take a channel in between. Then a connection is lost, as with any other
+//! fault.
 
 use std::{
     collections::VecDeque,
@@ -29,70 +31,71 @@ use super::{
 };
 use crate::queue::{QueueError, QueueErrorKind};
 
-/// Channels that workers leave to others where there is a limit: one to probe, one to publish, one for answers.
+/// Channels that workers do not use if there is a limit: one to probe, one to publish, one for answers.
 const RESERVED: usize = 3;
-/// Most channels that one trial asks for.
+/// Limit on the channels of one trial.
 const MOST_TRIED: usize = 256;
-/// Time from a refusal to the first trial: the broker counts channels of a lost connection a little longer.
+/// Time from a refusal to the first trial: the broker still counts the channels of a lost connection for a moment.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two trials.
 const LAST_PAUSE: Duration = Duration::from_secs(300);
-/// For how long a channel that was closed still counts where there is a limit: the broker counts in the background.
+/// How long a closed channel still counts if there is a limit: the broker updates its count in the background.
 const LINGER: Duration = Duration::from_millis(500);
-/// The same after a trial, before its channels are opened again elsewhere.
+/// The same after a trial, before its channels are opened on other connections.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Time after which a trial that could not be made is made again.
+/// Time after which a trial that could not run is repeated.
 const UNTRIED: Duration = Duration::from_secs(60);
-/// Channels that are opened at once where nothing is known of a limit: as many may be granted beyond it.
+/// Channels that are opened at once if no limit is known: the broker may grant this many above its limit.
 const AT_ONCE: usize = 4;
-/// Longest time that a first consumer waits for the other channels that are being opened.
+/// Longest time that a first consumer waits for other channels that are being opened.
 const TOGETHER: Duration = Duration::from_secs(1);
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the broker grants. One for all connections of a driver.
+/// The broker's quota. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
-    /// Written when a channel is opened or closed. Held for no longer than it takes to count.
+    /// Written when a channel is opened or closed. Held only while counting.
     ledger: Mutex<Ledger>,
-    /// Consumers' channels that are being opened. Written with the ledger; read by first consumers, which wait for zero.
+    /// Number of consumers' channels that are being opened. Written with the ledger. Read by first consumers, which
+    /// wait for zero.
     opening: watch::Sender<usize>,
-    /// Lets few channels at a time be opened where nothing is known of a limit.
+    /// Limits the channels that are opened at once if no limit is known.
     turns: Arc<Semaphore>,
-    /// One trial at a time; who waits finds what it found.
+    /// One trial at a time. A task that waits uses the result of the first.
     trial: tokio::sync::Mutex<()>,
 }
 
-/// The counts, and what follows from them. Pure.
+/// The counts, and the decisions from them. Pure.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Channels for requests and publishes.
     requests: usize,
-    /// Channels of consumers, those that are being opened too.
+    /// Channels of consumers, including those that are being opened.
     consumers: usize,
-    /// Of these, those that the broker has not answered yet.
+    /// Channels of `consumers` that the broker has not answered yet.
     opening: usize,
     /// Consumers that may hold jobs.
     consuming: usize,
-    /// That many channels were open at once, and none was refused since.
+    /// This many channels were open at once, and none was refused since.
     proven: usize,
     limit: Option<Limit>,
-    /// When channels that were closed no longer count, in order.
+    /// The instants at which closed channels stop counting, in order.
     lingering: VecDeque<Instant>,
-    /// Until when no trial is made because the last could not be.
+    /// No trial is made before this instant, because the last one could not run.
     untried_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Limit {
-    /// Channels that we may have, all together.
+    /// The total number of channels that we may have.
     channels: usize,
-    /// What the broker said, and when.
+    /// The broker's text, and its time.
     said: String,
     at: Instant,
-    /// When the next trial may be.
+    /// The earliest time of the next trial.
     until: Instant,
     pause: Duration,
-    /// Channels that it asks for.
+    /// Number of channels that the next trial asks for.
     step: usize,
 }
 
@@ -101,7 +104,7 @@ struct Limit {
 enum Answer {
     /// Yes.
     Open,
-    /// Yes, and nothing is consumed before all that are being opened are answered.
+    /// Yes, but nothing is consumed before the broker has answered all channels that are being opened.
     OpenTogether,
     /// After a trial.
     Try,
@@ -109,7 +112,7 @@ enum Answer {
     Full,
 }
 
-/// What a trial came to.
+/// The result of a trial.
 #[derive(Debug, PartialEq, Eq)]
 enum Trial {
     Granted(usize),
@@ -117,7 +120,7 @@ enum Trial {
         granted: usize,
         said: String,
     },
-    /// There was no connection to be had for it.
+    /// No connection could be made for it.
     Unknown,
 }
 
@@ -157,7 +160,7 @@ impl Ledger {
         }
     }
 
-    /// Whether one more channel for requests may be opened, beside `own` of its kind.
+    /// Whether one more channel for requests may be opened, in addition to `own` of its kind.
     fn ask_request(&mut self, own: usize, now: Instant) -> Answer {
         self.forget_lingering(now);
         if own == 0 {
@@ -165,7 +168,7 @@ impl Ledger {
         }
         match &self.limit {
             Some(limit) if self.open() < limit.channels => Answer::Open,
-            // One that is there does as well, if later.
+            // An open channel can serve the request too, but later.
             Some(_) => Answer::Full,
             None if self.open() < self.proven || self.is_untried(now) => Answer::Open,
             None => Answer::Try,
@@ -176,11 +179,11 @@ impl Ledger {
         self.untried_until.is_some_and(|until| now < until)
     }
 
-    /// Channels that a trial is to ask for: one that is wanted now, and as many as that will soon be too.
+    /// Channels that a trial asks for: one that is needed now, and as many as will be needed soon.
     fn to_try(&self) -> usize {
         let more = match &self.limit {
             Some(limit) => limit.step,
-            // As many again as there are: growth by one and one takes few trials.
+            // As many again as are open: then growth in single steps needs few trials.
             None => self.open().max(8),
         };
         more.min(MOST_TRIED)
@@ -211,10 +214,10 @@ impl Ledger {
         }
     }
 
-    /// A connection was lost because it asked for one too many. How many are open is known to nobody at this moment:
-    /// one worker goes on, and a trial finds out once the broker has forgotten the lost ones.
+    /// A connection was lost because it asked for one channel too many. At this moment the number of open channels is
+    /// not known: one worker continues, and a trial finds the number after the broker has forgotten the lost channels.
     fn refused(&mut self, said: String, now: Instant) {
-        // All that were opening on that connection bring the same news.
+        // All channels that were being opened on that connection report the same refusal.
         let known = self.limit.as_ref();
         if known.is_some_and(|limit| now < limit.at + FIRST_PAUSE) {
             return;
@@ -243,7 +246,7 @@ impl Ledger {
         });
     }
 
-    /// A channel is open.
+    /// A channel was opened.
     fn opened(&mut self) {
         self.proven = match self.limit {
             None => self.proven.max(self.answered()),
@@ -280,7 +283,7 @@ impl Quota {
         })
     }
 
-    /// The right to open a consumer's channel.
+    /// Permission to open a consumer's channel.
     ///
     /// # Errors
     /// [`ChannelLimit`](QueueErrorKind::ChannelLimit).
@@ -321,7 +324,8 @@ impl Quota {
         }
     }
 
-    /// The right to open a channel for requests, beside `own` of its kind. `None`: one of these has to do.
+    /// Permission to open a channel for requests, in addition to `own` of its kind. `None` if the request must use one
+    /// of those.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -347,12 +351,12 @@ impl Quota {
         }
     }
 
-    /// Whether channels are known to be limited: then none is kept without need.
+    /// Whether channels are known to be limited. Then none is kept without need.
     pub(super) fn is_limited(&self) -> bool {
         self.ledger().limit.is_some()
     }
 
-    /// Takes note of a refused channel, which has cost its connection.
+    /// Records a refused channel, which has ended its connection.
     pub(super) fn note(&self, error: &QueueError) {
         let source = error.source.as_deref();
         let said = source.and_then(|source| channel_limit(source));
@@ -381,7 +385,7 @@ impl Quota {
     }
 }
 
-/// A consumer's channel in the count. **On drop** it leaves it.
+/// A consumer's channel, counted in the quota. **On drop** it no longer counts.
 #[derive(Debug)]
 pub(super) struct ConsumerTicket {
     quota: Arc<Quota>,
@@ -395,7 +399,7 @@ impl ConsumerTicket {
     /// Waits for its turn to open the channel.
     pub(super) async fn turn(&mut self) {
         if self.together {
-            // It is never closed.
+            // The semaphore is never closed.
             self.turn = self.quota.turns.clone().acquire_owned().await.ok();
         }
     }
@@ -406,7 +410,7 @@ impl ConsumerTicket {
         self.quota.ledger().opened();
     }
 
-    /// Jobs may come: waits first, where none run yet, for other channels that are being opened.
+    /// Called before the consumer starts. If no jobs run yet, this waits for other channels that are being opened.
     pub(super) async fn consuming(&mut self) {
         if self.together {
             let mut opening = self.quota.opening.subscribe();
@@ -418,7 +422,7 @@ impl ConsumerTicket {
         }
     }
 
-    /// Takes note of an error that opening met.
+    /// Records an error of the opening.
     pub(super) fn note(&self, error: &QueueError) {
         self.quota.note(error);
     }
@@ -443,7 +447,7 @@ impl Drop for ConsumerTicket {
     }
 }
 
-/// A channel for requests in the count. **On drop** it leaves it.
+/// A channel for requests, counted in the quota. **On drop** it no longer counts.
 #[derive(Debug)]
 pub(super) struct RequestTicket(Arc<Quota>);
 
@@ -462,17 +466,17 @@ impl Drop for RequestTicket {
     }
 }
 
-/// Opens that many channels on a connection of their own, and closes them.
+/// Opens this many channels on a separate connection, and closes them.
 ///
 /// # Cancel-safety
-/// Cancel-safe: the connection's socket is shut.
+/// Cancel-safe: the connection's socket is shut down.
 async fn attempt(address: &Address, channels: usize) -> Trial {
     let Ok((connection, plug)) = address.connect("trial").await else {
         return Trial::Unknown;
     };
     let _plug = PulledOnDrop(plug);
-    // One after the other: the broker counts in the background, and grants too many to who asks for all at once. So at
-    // the end it is given time to count, and asked once more.
+    // One after the other: the broker counts in the background, and grants too many channels if they are requested all
+    // at once. So at the end the broker gets time to count, and one more channel is requested.
     let mut granted = Vec::new();
     for n in 0..=channels {
         if n == channels {
@@ -490,7 +494,7 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
                             said,
                         };
                     }
-                    // lapin's own, for this connection alone: no word of the broker's.
+                    // lapin's own limit, for this connection only. It is not an answer of the broker.
                     None if error.kind == QueueErrorKind::ChannelLimit => break,
                     None => return Trial::Unknown,
                 }
@@ -501,7 +505,8 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
     if count == 0 {
         return Trial::Unknown;
     }
-    // One by one and answered, so that the broker has them off its count before they are wanted elsewhere.
+    // Each close is answered, so that the broker no longer counts the channels when they are needed on other
+    // connections.
     join_all(
         granted
             .iter()
@@ -535,7 +540,7 @@ mod tests {
         }
     }
 
-    /// A driver that probes and publishes, and has that many consumers.
+    /// The ledger of a driver that probes and publishes, with this many consumers.
     fn ledger(consumers: usize) -> Ledger {
         Ledger {
             requests: 2,
@@ -546,7 +551,7 @@ mod tests {
         }
     }
 
-    /// Consumers that are let in until one is not, and what it is told.
+    /// Adds consumers until one is refused. Returns their number and the refusal.
     fn fill(ledger: &mut Ledger, now: Instant) -> (usize, Answer) {
         for n in 0.. {
             match ledger.ask_consumer(now) {
@@ -567,7 +572,7 @@ mod tests {
         let tried = busy.to_try();
         busy.tried(Trial::Granted(tried), now);
         assert_eq!(fill(&mut busy, now), (tried, Answer::Try));
-        // What was once open may be again.
+        // As many channels as were open before may be open again.
         busy.consumers = 1;
         assert_eq!(busy.ask_consumer(now), Answer::Open);
     }
@@ -576,7 +581,7 @@ mod tests {
     fn a_trial_that_was_refused_leaves_a_few_channels_to_others() {
         let now = Instant::now();
         let mut ledger = ledger(1);
-        // Three are open, seven more are granted.
+        // Three are open, and seven more are granted.
         ledger.tried(refused(7), now);
         assert_eq!(fill(&mut ledger, now), (6, Answer::Full));
         assert_eq!(ledger.consumers, 7);
@@ -621,7 +626,7 @@ mod tests {
     fn a_refusal_that_cost_a_connection_leaves_one_worker_until_a_trial_has_counted() {
         let now = Instant::now();
         let mut ledger = ledger(0);
-        // All that were opening bring the news.
+        // All that were being opened report the refusal.
         for _ in 0..20 {
             ledger.refused(SAID.to_owned(), now);
         }
@@ -631,7 +636,7 @@ mod tests {
         assert_eq!(ledger.to_try(), 10);
         ledger.tried(refused(7), later);
         assert_eq!(fill(&mut ledger, later), (6, Answer::Full));
-        // Others have taken some since.
+        // Others have taken some in the meantime.
         let later = later + FIRST_PAUSE;
         ledger.refused(SAID.to_owned(), later);
         ledger.consumers = 0;

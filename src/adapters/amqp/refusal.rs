@@ -1,4 +1,4 @@
-//! What a broker's refusals say beyond their reply codes. Only texts tell, so all that read them are here.
+//! The meaning of a broker's refusals beyond their reply codes. All code that parses refusal texts is here.
 
 use lapin::{
     ErrorKind,
@@ -7,15 +7,15 @@ use lapin::{
 
 use crate::queue::QueueErrorKind;
 
-/// The kind of an error whose reply code alone would give another one.
+/// The kind of an error for which the reply code alone would give another kind.
 pub(super) fn kind_by_text(error: &AMQPError) -> Option<QueueErrorKind> {
     let text = error.get_message().as_str();
     match error.kind() {
-        // A user's or node's limit. The same code refuses virtual hosts.
+        // The limit of a user or a node. The broker also refuses virtual hosts with this code.
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.contains("channels opened") => {
             Some(QueueErrorKind::ChannelLimit)
         }
-        // What our consumers ask for, all kinds of queues have but streams.
+        // All types of queues accept our consumers' arguments, except streams.
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
             if text.contains("invalid arg 'x-priority'") && text.contains("stream") =>
         {
@@ -25,8 +25,8 @@ pub(super) fn kind_by_text(error: &AMQPError) -> Option<QueueErrorKind> {
     }
 }
 
-/// What the broker said, where it refused a channel. `None` for any other error, and for lapin's own limit, which
-/// costs no connection.
+/// The broker's text, if it refused a channel. `None` for any other error, and for lapin's own limit, which does not
+/// end the connection.
 pub(super) fn channel_limit(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let error = error.downcast_ref::<lapin::Error>()?;
     let ErrorKind::ProtocolError(error) = error.kind() else {
@@ -36,7 +36,7 @@ pub(super) fn channel_limit(error: &(dyn std::error::Error + 'static)) -> Option
         .then(|| error.get_message().as_str().to_owned())
 }
 
-/// The number that a refusal ends with: `limit of (10)`.
+/// The number at the end of a refusal: `limit of (10)`.
 pub(super) fn number_in(text: &str) -> Option<usize> {
     let (_, after) = text.rsplit_once('(')?;
     let (number, _) = after.split_once(')')?;

@@ -1,7 +1,7 @@
 //! Certificates for `amqps://`.
 //!
-//! Read at each attempt to connect, so that a certificate which was renewed on disk is the one in use after the
-//! next reconnection. The broker's certificate and name are always verified.
+//! Read at each connection attempt, so that a certificate that was renewed on disk is used from the next reconnection
+//! on. The broker's certificate and name are always verified.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::{
 /// A connector that trusts the system's authorities and those of `settings.ca`.
 pub(super) async fn connector(settings: &TlsSettings) -> Result<RustlsConnector, QueueError> {
     let settings = settings.clone();
-    // Files, and a whole store of authorities to parse: not for a worker thread of the runtime.
+    // Reads files and parses a whole store of authorities, which would block a worker thread of the runtime.
     let built = tokio::task::spawn_blocking(move || build(&settings)).await;
     built.unwrap_or_else(|error| Err(failed("prepare tls", error)))
 }
@@ -24,7 +24,7 @@ pub(super) async fn connector(settings: &TlsSettings) -> Result<RustlsConnector,
 fn build(settings: &TlsSettings) -> Result<RustlsConnector, QueueError> {
     let mut config = match (RustlsConnectorConfig::new_with_native_certs(), &settings.ca) {
         (Ok(config), _) => config,
-        // A small image may have no store; an authority of one's own is then enough.
+        // A small image may have no store. The user's own authority is then enough.
         (Err(_), Some(_)) => RustlsConnectorConfig::default(),
         (Err(error), None) => {
             return Err(failed("find the system's certificate authorities", error));
@@ -37,7 +37,7 @@ fn build(settings: &TlsSettings) -> Result<RustlsConnector, QueueError> {
         (Some(cert), Some(key)) => {
             config.connector_with_single_cert(certificates(cert)?, private_key(key)?)
         }
-        // The configuration refuses one without the other; a library user is told here.
+        // The configuration refuses one without the other. A user of the library gets the error here.
         (None, None) => config.connector_with_no_client_auth(),
         _ => {
             let what = "prepare tls: a certificate and its key go together";

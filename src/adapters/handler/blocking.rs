@@ -1,7 +1,7 @@
-//! Handlers that block: each call has a thread of the runtime's blocking pool.
+//! Handlers that block. Each call has a thread of the runtime's blocking pool.
 //!
-//! A thread cannot be stopped. So a call that goes on after its job was given up is counted here, and from some number
-//! on no other call starts.
+//! A thread cannot be stopped. So this module counts the calls that continue after their job was abandoned. Above a
+//! limit no new call starts.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Calls that may go on after their jobs were given up. tokio has 512 blocking threads unless told otherwise, and other
+/// Limit on calls that continue after their jobs were abandoned. tokio has 512 blocking threads by default, and other
 /// code of the program needs some of them.
 const MOST_LEFT: usize = 64;
 
@@ -34,13 +34,13 @@ const MOST_LEFT: usize = 64;
 /// threads by default, for the whole program.
 ///
 /// # Caveats
-/// A blocking call cannot be stopped. At its timeout, or when the supervisor wants it to end, [`Job::is_stopped`]
-/// becomes true. A long handler looks at it now and then, and returns. One that does not look is given up when
-/// `kill_grace` has passed: its job has failed by its timeout, or its message is given back, **and the call goes on
-/// beside the next attempt**. While 64 such calls go on, no other one starts, and the pool is `faulted`.
+/// A blocking call cannot be stopped. At its timeout, or when the supervisor stops the job, [`Job::is_stopped`] becomes
+/// true. A long handler must check it regularly, and return. A call that does not return is abandoned after
+/// `kill_grace`: its job has failed by its timeout, or its message is given back, **and the call continues in parallel
+/// with the next attempt**. While 64 such calls continue, no new call starts, and the pool is `faulted`.
 ///
-/// The end of a tokio runtime waits for such calls too: end the program by [`std::process::exit`], or the runtime by
-/// `shutdown_timeout`, if that may not be.
+/// The end of a tokio runtime also waits for such calls. To avoid that, end the program with [`std::process::exit`], or
+/// the runtime with `shutdown_timeout`.
 ///
 /// ```
 /// use tidegate::{adapters::handler::BlockingManager, runner::{Job, Outcome}};
@@ -65,7 +65,7 @@ impl<H> BlockingManager<H>
 where
     H: Fn(Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
 {
-    /// Runs jobs by `handler`. A panic within it is that job's failure; so is an error.
+    /// Runs jobs by calling `handler`. A panic or an error of the handler is a failure of that job.
     pub fn new(handler: H) -> Self {
         Self {
             handler: Arc::new(handler),
@@ -81,14 +81,14 @@ impl<H> BlockingManager<H> {
         self
     }
 
-    /// How long a job may run before it is [stopped](Job::is_stopped). Without this, as long as it likes.
+    /// How long a job may run before it is [stopped](Job::is_stopped). Without this there is no limit.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.timeout = Some(timeout);
         self
     }
 
-    /// How long a job may go on after it was [stopped](Job::is_stopped) before it is given up; 10 s by default.
+    /// How long a job may continue after it was [stopped](Job::is_stopped) before it is abandoned; 10 s by default.
     #[must_use]
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.limits.kill_grace = grace;
@@ -152,7 +152,7 @@ where
 {
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
         let manager = &self.0;
-        // Held by the thread for as long as the handler runs in it.
+        // The thread holds this for as long as the handler runs in it.
         let thread = Arc::new(());
         let running = Running {
             thread: Arc::downgrade(&thread),
@@ -171,7 +171,7 @@ where
         }
         RunReport {
             end,
-            // Another one is counted against those that are left.
+            // A runner that is replaced is checked against the limit on abandoned calls.
             reusable: !goes_on,
         }
     }
@@ -179,8 +179,8 @@ where
     async fn stop(self: Box<Self>) {}
 }
 
-/// Runs a handler on a thread of its own, and waits for it there. When it is dropped, a call that has not begun never
-/// does.
+/// Runs a handler on its own thread, and waits for the result. If this future is dropped before the call begins, the
+/// call never begins.
 async fn on_a_thread<H>(handler: Arc<H>, job: Job, thread: Arc<()>) -> Result<Outcome, BoxError>
 where
     H: Fn(Job) -> Result<Outcome, BoxError> + Send + Sync + 'static,
@@ -194,13 +194,13 @@ where
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // Only the end of the runtime cancels a call, and it drops this task too.
+            // A call is cancelled only when the runtime ends, which also drops this task.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// A call that may be running. **On drop** one that goes on is counted.
+/// A call that may be running. **On drop**, a call that continues is counted.
 struct Running<'a> {
     thread: Weak<()>,
     left: &'a Left,
@@ -220,7 +220,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Calls that go on although nobody waits for them. Written by runners, read when a runner is created.
+/// Calls that continue after their jobs were abandoned. Written by runners, read when a runner is created.
 #[derive(Default)]
 struct Left(Mutex<Vec<Weak<()>>>);
 

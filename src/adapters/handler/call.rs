@@ -1,4 +1,4 @@
-//! One call of a handler: its panics, its timeout, and its end when the supervisor wants one.
+//! One call of a handler: its panics, its timeout, and its stop by the supervisor.
 //!
 //! Owns the future of the call. It does not know where the handler runs.
 
@@ -17,15 +17,15 @@ use crate::runner::{
     BoxError, Failure, FailureKind, Job, JobControl, JobEnd, JobTimes, JsonError, Outcome,
 };
 
-/// The clock's own limit is some way beyond this, and nobody waits so long.
+/// Longer than any job waits, and well below the limit of the clock.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallLimits {
-    /// After which the handler is told to end; `None` is never.
+    /// Time after which the handler is told to end. `None` is never.
     pub(crate) timeout: Option<Duration>,
-    /// How long a handler that was told to end may go on.
+    /// How long a handler may continue after it was told to end.
     pub(crate) kill_grace: Duration,
 }
 
@@ -47,20 +47,20 @@ impl CallLimits {
     }
 }
 
-/// Why we asked a handler to end.
+/// Why the handler was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Timeout,
     Stop,
 }
 
-/// What a handler came to, if it came to anything.
+/// What a handler returned, or how it panicked.
 enum Returned {
     Outcome(Result<Outcome, BoxError>),
     Panicked(String),
 }
 
-/// Calls `handler` with a job, and says what became of it.
+/// Calls `handler` with a job, and returns the job's end.
 pub(super) async fn call<H, F>(
     handler: &H,
     limits: CallLimits,
@@ -75,7 +75,7 @@ where
         return JobEnd::Stopped;
     }
     control.started.notify();
-    // A token of its own: a handler that cancels it ends nothing but itself.
+    // A child token: a handler that cancels it stops only itself.
     let token = job.cancelled().child_token();
     let job = job.clone().cancelled_by(token.clone());
     let mut call = match catch(|| handler(job)) {
@@ -86,8 +86,8 @@ where
     let returned = {
         let mut stopped = pin!(control.stop.cancelled());
         let mut killed = pin!(control.kill.cancelled());
-        // Far away, the timer costs nothing: it is registered when it is first polled, and a handler that does
-        // not wait is never asked twice.
+        // A timer far in the future costs nothing: it is registered at its first poll, and a handler that does not wait
+        // is polled only once.
         let mut timer = pin!(sleep(limits.timeout.unwrap_or(FOREVER).min(FOREVER)));
         loop {
             tokio::select! {
@@ -102,14 +102,14 @@ where
                     cause = Some(Cause::Timeout);
                 }
             }
-            // Asked to end, by whichever came first.
+            // Told to end by a stop or by the timeout.
             token.cancel();
             timer
                 .as_mut()
                 .reset(Instant::now() + limits.kill_grace.min(FOREVER));
         }
     };
-    // Its destructors are the handler's own code too.
+    // The destructors of the future are code of the handler, and may panic too.
     let dropped = catch(|| call.set(None));
     match (returned, dropped) {
         (Some(returned), Ok(())) => job_end(returned, cause, limits),
@@ -121,7 +121,7 @@ where
 
 fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobEnd {
     match (returned, cause) {
-        // Also after it was asked to end: its word on its own work is the best there is.
+        // This also holds after the handler was told to end: only the handler knows the result of its work.
         (Returned::Outcome(Ok(outcome)), _) => match outcome {
             Outcome::Done => JobEnd::Done { reply: None },
             Outcome::Reply(reply) => JobEnd::Done { reply: Some(reply) },
@@ -134,7 +134,7 @@ fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobE
                 failure: None,
             },
         },
-        // No stop and no timeout has to do with what the message is.
+        // A parse error depends only on the message, not on a stop or a timeout.
         (Returned::Outcome(Err(error)), _) if JsonError::is_within(&*error) => JobEnd::Rejected {
             reason: chain(&error),
             failure: None,
@@ -179,7 +179,7 @@ fn chain(error: &BoxError) -> String {
     text
 }
 
-/// Polls the handler's future to its end, or to its panic.
+/// Polls the handler's future until it ends or panics.
 async fn poll_caught<F>(mut call: Pin<&mut Option<F>>) -> Returned
 where
     F: Future<Output = Result<Outcome, BoxError>>,
@@ -196,8 +196,8 @@ where
     .await
 }
 
-/// Runs the handler's code; a panic becomes its message. Unwind safety is the handler's own affair: it is `Fn`,
-/// and the future that panicked is never polled again.
+/// Runs the handler's code and turns a panic into its message. The handler is responsible for its own unwind safety: it
+/// is `Fn`, and the future that panicked is never polled again.
 fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| panic_text(payload.as_ref()))
 }

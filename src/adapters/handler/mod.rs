@@ -1,9 +1,9 @@
 //! The `handler` runner: jobs as calls of a function in this process.
 //!
-//! A handler is an async function ([`HandlerManager`]), which runs on the worker's own task and so must not block the
-//! thread, or a blocking one ([`BlockingManager`]), which has a thread to itself. This module owns the calls: their
-//! panics, their timeouts, and their end when the supervisor wants one. A future that was dropped is all that can be
-//! ended: what a handler has spawned is its own to end.
+//! There are two kinds of handler. An async function ([`HandlerManager`]) runs on the worker's own task, so it must not
+//! block the thread. A blocking function ([`BlockingManager`]) runs on its own thread. This module owns the calls:
+//! their panics, their timeouts, and their stop by the supervisor. It can only drop a handler's future: tasks that a
+//! handler spawned are not ended.
 
 mod blocking;
 mod call;
@@ -45,7 +45,7 @@ where
     H: Fn(Job) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Outcome, BoxError>> + Send + 'static,
 {
-    /// Runs jobs by `handler`. A panic within it is that job's failure; so is an error.
+    /// Runs jobs by calling `handler`. A panic or an error of the handler is a failure of that job.
     pub fn new(handler: H) -> Self {
         Self {
             handler: Arc::new(handler),
@@ -60,14 +60,14 @@ impl<H> HandlerManager<H> {
         self
     }
 
-    /// How long a job may run before it is [stopped](Job::is_stopped). Without this, as long as it likes.
+    /// How long a job may run before it is [stopped](Job::is_stopped). Without this there is no limit.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.timeout = Some(timeout);
         self
     }
 
-    /// How long a job may go on after it was [stopped](Job::is_stopped) before it is dropped; 10 s by default.
+    /// How long a job may continue after it was [stopped](Job::is_stopped) before it is dropped; 10 s by default.
     #[must_use]
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.limits.kill_grace = grace;

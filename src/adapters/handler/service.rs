@@ -8,8 +8,8 @@ use crate::runner::{BoxError, Job, Outcome};
 
 /// Waits until `service` is ready for a job, and calls it.
 ///
-/// The service is a clone for this job alone. One that waits for its turn, as behind a concurrency limit, gives its place
-/// up when it is dropped, so an idle runner must not keep one.
+/// The service is a clone for this job only. A service that waits for a permit, such as behind a concurrency limit,
+/// returns the permit when it is dropped. So an idle runner must not keep a service.
 pub(crate) async fn call_service<S>(mut service: S, job: Job) -> Result<Outcome, BoxError>
 where
     S: Service<Job, Response = Outcome>,
@@ -44,7 +44,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Jobs that take a second each, and how many of them ran at the same time at most.
+    /// Jobs that take a second each, and the highest number that ran at the same time.
     #[derive(Clone, Default)]
     struct Crowd {
         now: Arc<AtomicUsize>,
@@ -61,7 +61,8 @@ mod tests {
         }
     }
 
-    /// Runs this many messages on a service, with five workers, until all of them are done or dead; how long it took.
+    /// Runs this many messages on a service with five workers until all are done or dead. Returns the time that it
+    /// took.
     async fn run<S>(messages: u64, service: S) -> (Duration, MemoryBroker)
     where
         S: Service<Job, Response = Outcome> + Clone + Send + 'static,
@@ -135,7 +136,7 @@ mod tests {
         let mut second = manager.create(request).await.unwrap();
         let job = Job::new("p".into(), "q".into(), Arc::default(), 1, || "j".into());
         let control = JobControl::default;
-        // One begins, the other waits; both reach their timeout.
+        // One job begins and the other waits. Both reach their timeout.
         tokio::join!(first.run(&job, control()), second.run(&job, control()));
         assert_eq!(begun.load(Ordering::Relaxed), 1);
         for runner in [&mut first, &mut second] {

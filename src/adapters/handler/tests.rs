@@ -92,7 +92,7 @@ struct Wrapped(#[from] JsonError);
 #[error(transparent)]
 struct Hidden(#[from] JsonError);
 
-/// Asks for JSON that the empty body of [`job`] is not.
+/// Parses the empty body of [`job`] as JSON, which fails.
 fn parse(job: &Job) -> Result<Outcome, JsonError> {
     job.json::<u32>().map(|_| Outcome::Done)
 }

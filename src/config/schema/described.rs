@@ -1,14 +1,14 @@
-//! What the reading of a configuration has asked for.
+//! The keys and tables that the reading of a configuration asked for.
 
 use std::borrow::Cow;
 
-/// What was asked for: a line of the reference page.
+/// A request for a key or table: a line of the reference page.
 #[derive(Debug, Clone)]
 pub(super) enum Described {
     Section {
         path: String,
         doc: &'static str,
-        /// Whether the page must not have it, for it says something by being there.
+        /// Whether the page must leave the table out, because its presence has a meaning.
         optional: bool,
     },
     Key {
@@ -16,7 +16,7 @@ pub(super) enum Described {
         name: &'static str,
         doc: Cow<'static, str>,
         wants: String,
-        /// The value when absent, as TOML; for a key that is simply not there, an example.
+        /// The default as TOML; for a key without a default, an example.
         value: Written,
     },
 }

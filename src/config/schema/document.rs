@@ -1,4 +1,4 @@
-//! The document that is being read, and what the reading leaves behind.
+//! The document that is read, and the results of the reading.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     super::problem::{Place, Problem},
     described::Described,
-    syntax::{Foreign, Twice},
+    syntax::{DuplicateKey, ForeignSyntax},
     table::{Scope, Table},
     variables::Variable,
 };
@@ -20,9 +20,9 @@ use super::{
 pub(crate) struct Document<'v> {
     file: String,
     root: &'v Spanned<DeTable<'v>>,
-    /// Lines that are not TOML. What else seems wrong there is only wreckage of that.
+    /// Lines that are not TOML. Other problems in these lines only follow from that.
     broken_lines: Vec<usize>,
-    /// Whether the text looks to be in another language altogether.
+    /// Whether the text seems to be in another language.
     is_foreign: bool,
     line_starts: Vec<usize>,
     text: &'v str,
@@ -30,7 +30,7 @@ pub(crate) struct Document<'v> {
     /// Which of `variables` some key has taken.
     pub(super) used: Vec<bool>,
     pub(super) problems: Vec<Problem>,
-    /// Problems that say "this is missing": not to be believed of a file whose text is broken.
+    /// Problems that say "this is missing". They are not reliable if the text of the file is broken.
     missing: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) described: Vec<Described>,
@@ -38,9 +38,9 @@ pub(crate) struct Document<'v> {
     pub(super) asked: BTreeSet<String>,
     /// Tables that were opened.
     pub(super) opened: BTreeSet<String>,
-    /// Tables whose other keys are not worth a problem, for one that says more is noted.
+    /// Tables whose other keys get no problem, because a more useful problem is already noted.
     pub(super) ignored: BTreeSet<String>,
-    /// Full keys that are not of the file, and what to do instead.
+    /// Full keys that do not belong in the file, and what to do instead.
     pub(super) elsewhere: BTreeMap<String, &'static str>,
     pub(super) places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
@@ -48,7 +48,7 @@ pub(crate) struct Document<'v> {
 }
 
 impl<'v> Document<'v> {
-    /// A document of this text, which `root` was made of.
+    /// A document of this text. `root` was parsed from it.
     pub(super) fn new(
         text: &'v str,
         root: &'v Spanned<DeTable<'v>>,
@@ -111,15 +111,15 @@ impl<'v> Document<'v> {
         }
     }
 
-    /// Notes a key that must be there and is not.
+    /// Notes a required key that is missing.
     pub(super) fn is_missing(&mut self, problem: Problem) {
         self.missing.push(problem);
     }
 
-    /// What the parser says, the first of each line: the rest of a line follows from it.
+    /// The parser's errors, only the first of each line: the others follow from it.
     pub(super) fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
         if !errors.is_empty()
-            && let Some((foreign, at)) = Foreign::of(self.text)
+            && let Some((foreign, at)) = ForeignSyntax::of(self.text)
         {
             self.is_foreign = true;
             let fix = "write it as TOML: `tidegate check --reference` prints every key";
@@ -134,13 +134,13 @@ impl<'v> Document<'v> {
                 }
                 self.broken_lines.push(line);
                 if error.message().starts_with("duplicate key")
-                    && let Some(twice) = Twice::at(self.text, line)
+                    && let Some(twice) = DuplicateKey::at(self.text, line)
                 {
                     problems.push(given_twice(place, twice));
                     continue;
                 }
             }
-            // Only the parser's own words: what it shows of the text could hold a credential.
+            // Only the parser's own message: the text that it shows could contain a credential.
             let (found, fix) = match error.message().split_once(", expected ") {
                 Some((found, "nothing")) => (found, "remove it".to_owned()),
                 Some((found, expected)) => (found, format!("write {expected}")),
@@ -151,12 +151,12 @@ impl<'v> Document<'v> {
         problems
     }
 
-    /// Settles which problems count beside those of the text itself.
+    /// Decides which problems to keep besides those of the syntax.
     pub(super) fn judge(&mut self, syntax: Vec<Problem>) {
         if syntax.is_empty() {
             self.problems.append(&mut self.missing);
         } else if self.is_foreign {
-            // Nothing of it was meant as what it was read as.
+            // The values were not meant as what they were read as.
             self.problems = syntax;
         } else {
             let broken = &self.broken_lines;
@@ -169,7 +169,7 @@ impl<'v> Document<'v> {
     }
 }
 
-fn given_twice(place: Place, twice: Twice) -> Problem {
+fn given_twice(place: Place, twice: DuplicateKey) -> Problem {
     let first = match twice.first {
         Some(line) => format!(", the first is in line {line}"),
         None => String::new(),

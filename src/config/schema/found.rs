@@ -1,4 +1,4 @@
-//! A value as it was found, and how it is shown to the person who wrote it.
+//! A value as it was found, and how it is shown to its writer.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(crate) type Item<'v> = Spanned<DeValue<'v>>;
 /// Longest piece of a value that a message repeats.
 const SHOWN_CHARS: usize = 60;
 
-/// Where a value stands, for the kind that reads it: takes its problems.
+/// The position of a value, for the kind that reads it: receives the problems of the value.
 pub(crate) struct Spot<'s> {
     pub(super) key: &'s str,
     pub(super) place_of: &'s dyn Fn(Range<usize>) -> Place,
@@ -36,7 +36,7 @@ impl Spot<'_> {
         self.wrong_shown_as(item, found, fix);
     }
 
-    /// The same where the value's own text would not do.
+    /// The same, if the value's own text must not be shown.
     pub(crate) fn wrong_shown_as(
         &mut self,
         item: &Item<'_>,
@@ -63,7 +63,7 @@ pub(crate) fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The same of a text. A URL with credentials may stand at any key, by mistake: its password is left out.
+/// The same for a text. Any key may contain a URL with credentials by mistake, so its password is left out.
 pub(crate) fn shown_text(text: &str) -> String {
     match may_hold_credentials(text) {
         true => Escaped(&cut(&BrokerUrl::new(text).to_string())).to_string(),

@@ -2,14 +2,14 @@
 
 use super::super::problem::Place;
 
-/// A key's value, and enough of its origin to say later what is wrong with it in the light of others.
+/// A key's value, with enough of its origin to report later that it conflicts with other keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Key<T> {
-    /// What was given, or else the default.
+    /// The given value, or the default.
     pub(crate) value: T,
     /// The key with all its tables.
     pub(crate) path: String,
-    /// Where it was given; where it is not, its table.
+    /// The place where it was given; otherwise the place of its table.
     pub(crate) place: Place,
     pub(crate) given: Given,
     pub(super) found: String,
@@ -19,18 +19,18 @@ pub(crate) struct Key<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Given {
     Well,
-    /// A problem is noted already, so what depends on this value is not worth a further one.
+    /// A problem is already noted, so keys that depend on this value get no further problem.
     Badly,
     Not,
 }
 
 impl<T> Key<T> {
-    /// Whether the value can be trusted: given well, or the default.
+    /// Whether the value can be trusted: a valid value, or the default.
     pub(crate) fn is_sound(&self) -> bool {
         self.given != Given::Badly
     }
 
-    /// Whether there is anything, good or bad.
+    /// Whether the key was given, with a valid or an invalid value.
     pub(crate) fn is_given(&self) -> bool {
         self.given != Given::Not
     }
@@ -59,7 +59,7 @@ impl<T> Key<T> {
 }
 
 impl<T> Key<Option<T>> {
-    /// The value, or `absent` where there is none to trust.
+    /// The value, or `absent` if there is no valid value.
     pub(super) fn map<U>(self, absent: U, given: impl FnOnce(T) -> U) -> Key<U> {
         Key {
             value: self.value.map_or(absent, given),

@@ -1,4 +1,4 @@
-//! Kinds of value: what a key takes, read and written.
+//! Kinds of value: what a key accepts, and how it is read and written.
 
 use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -6,19 +6,19 @@ use toml::de::DeValue;
 
 use super::found::{Item, Spot, may_hold_credentials};
 
-/// What a key takes.
+/// What a key accepts.
 pub(crate) trait Kind {
-    /// What it becomes.
+    /// The type of the value after reading.
     type Value;
-    /// Whether it is a string in TOML, so that a variable's text is taken as it is.
+    /// Whether it is a string in TOML, so that the text of a variable is used unchanged.
     const IS_TEXT: bool;
-    /// Whether it may hold a credential, so that no message repeats it.
+    /// Whether it may contain a credential, so that no message repeats it.
     const IS_SECRET: bool = false;
 
-    /// What to write, after "write" or "takes".
+    /// What to write, as text after "write" or "takes".
     fn wants(&self) -> String;
 
-    /// The value; or `None`, and the problem at its spot.
+    /// The value; or `None`, after noting the problem at the spot.
     fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value>;
 
     /// The value as TOML.
@@ -33,7 +33,7 @@ impl<T> Whole<T>
 where
     T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
 {
-    /// The number, or `None` where it is none of these bounds.
+    /// The number, or `None` if it is not within these bounds.
     pub(crate) fn within(&self, item: &Item<'_>) -> Option<T> {
         let number = item.get_ref().as_integer()?;
         let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
@@ -94,7 +94,7 @@ impl Kind for Flag {
     }
 }
 
-/// A string that becomes something. The function says what to write where it cannot.
+/// A string that is parsed into a value. The function says what to write if it cannot parse the text.
 #[derive(Debug)]
 pub(crate) struct Text<T> {
     pub(crate) wants: &'static str,
@@ -161,7 +161,7 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
 
 impl Span {
-    /// No timer of ours or of the broker's is sure to hold longer.
+    /// No timer of ours or of the broker's works reliably for longer.
     pub(crate) const LONGEST: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
     /// At least this long.
@@ -169,14 +169,14 @@ impl Span {
         Self(shortest..=Self::LONGEST)
     }
 
-    /// The time that `text` says. `None` where it says none, or one beyond all sense.
+    /// The duration that `text` means. `None` if it is invalid, or far too long.
     fn parse(text: &str) -> Option<Duration> {
-        // humantime panics where seconds and nanoseconds together overflow: nothing as long gets there.
+        // humantime panics if the sum of seconds and nanoseconds overflows. This limit on the length prevents that.
         let is_sane = text.len() <= 40
             && text
                 .split(|c: char| !c.is_ascii_digit())
                 .all(|d| d.len() <= 9);
-        // A bare 0 has no unit either, though humantime takes it.
+        // A bare 0 has no unit either, but humantime accepts it.
         match is_sane && text.trim() != "0" {
             true => humantime::parse_duration(text).ok(),
             false => None,
@@ -276,7 +276,7 @@ impl Kind for Size {
     }
 }
 
-/// A kind, or one word that stands for "none".
+/// A kind, or one word that means "none".
 #[derive(Debug)]
 pub(crate) struct OrWord<K>(pub(crate) K, pub(crate) &'static str);
 
@@ -329,7 +329,7 @@ impl<K: Kind> Kind for Secret<K> {
 #[derive(Debug)]
 pub(crate) struct Texts {
     pub(crate) wants: &'static str,
-    /// What to write instead of this one, where it will not do.
+    /// What to write instead, if this string is invalid.
     pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
@@ -345,7 +345,7 @@ impl Kind for Texts {
         let items = match item.get_ref() {
             DeValue::Array(items) => items,
             DeValue::String(text) => {
-                // Words as the writer most likely meant them; a shell's quoting is not ours to guess at.
+                // Guesses the words that the writer most likely meant. The quoting rules of a shell are not applied.
                 let words: Vec<_> = text.split_whitespace().map(quoted).collect();
                 let fix = match may_hold_credentials(text) {
                     true => format!("write {}", self.wants),

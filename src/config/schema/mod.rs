@@ -1,12 +1,12 @@
-//! The schema machine: asking for a key is declaring it.
+//! The schema: asking for a key also declares it.
 //!
-//! The rest of this module reads a configuration through [`Table::key`] and its siblings, and each call says all
-//! that there is to know about a key: its name, a doc, what kind of value it takes and what it is when absent. The
-//! [`Document`](document::Document) keeps what was asked for, so unknown keys, the nearest known name, and the reference page all come
-//! from the same lines of code that read the values. Reading never stops: a bad value is noted, and its default
-//! stands in for it so that the reading can go on.
+//! The rest of this module reads a configuration through [`Table::key`] and its siblings. Each call has all facts about
+//! a key: its name, its doc, its kind of value, and its default. The [`Document`](document::Document) records these
+//! calls, so unknown keys, the nearest known name, and the reference page all come from the same lines of code that
+//! read the values. Reading never stops: a bad value is noted, and its default is used in its place, so that reading
+//! can continue.
 //!
-//! Nothing here knows a key of tidegate's, and nothing here does I/O.
+//! Nothing here knows a key of tidegate, and nothing here does I/O.
 
 mod described;
 mod document;

@@ -1,4 +1,4 @@
-//! The whole way of a document: its text, the reading, what nobody asked for, and what is left behind.
+//! All steps of a document: parsing, reading, reporting unknown keys, and collecting the results.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,7 +12,7 @@ use super::{
     unknown, variables,
 };
 
-/// What reading a document leaves behind.
+/// The results of reading a document.
 pub(crate) struct Finished {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
@@ -23,7 +23,7 @@ pub(crate) struct Finished {
     pub(crate) reference: String,
 }
 
-/// Reads a document with `read`, and hands back what that made of it.
+/// Reads a document with `read`, and returns its result.
 pub(crate) fn read<T>(
     text: &str,
     file: &str,

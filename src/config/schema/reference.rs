@@ -1,4 +1,4 @@
-//! The reference page: every key that was asked for, as a file that says what it is.
+//! The reference page: every key that was asked for, as a file that explains it.
 
 use std::fmt::Write;
 
@@ -6,8 +6,8 @@ use super::described::{Described, Written};
 
 const WIDTH: usize = 96;
 
-/// A TOML file of all keys with their docs. Keys without a default are there as comments, and so are whole tables
-/// that say something by being there.
+/// A TOML file of all keys with their docs. Keys without a default are commented out, and so are whole tables whose
+/// presence has a meaning.
 pub(super) fn page(described: &[Described]) -> String {
     let mut page = String::new();
     keys_of(&mut page, described, "", false);

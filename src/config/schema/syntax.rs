@@ -1,15 +1,15 @@
-//! What is said of a text that is not TOML.
+//! Problems of a text that is not TOML.
 
 use std::collections::HashMap;
 
 /// Another language that a text looks to be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Foreign {
+pub(super) enum ForeignSyntax {
     Json,
     Yaml,
 }
 
-impl Foreign {
+impl ForeignSyntax {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "JSON",
@@ -17,8 +17,8 @@ impl Foreign {
         }
     }
 
-    /// The language of a text that is not TOML, and where its first line of that begins. `None` where it may as well be
-    /// TOML with a slip in it.
+    /// The language of a text that is not TOML, and where its first line in that language begins. `None` if it may be
+    /// TOML with a mistake in it.
     pub(super) fn of(text: &str) -> Option<(Self, usize)> {
         let mut at = 0;
         for line in text.split_inclusive('\n') {
@@ -55,7 +55,7 @@ fn is_yaml_key(line: &str) -> bool {
 
 /// A key or a table that is given a second time.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Twice {
+pub(super) struct DuplicateKey {
     /// The key with all its tables.
     pub(super) key: String,
     pub(super) is_table: bool,
@@ -63,8 +63,8 @@ pub(super) struct Twice {
     pub(super) first: Option<usize>,
 }
 
-impl Twice {
-    /// What is given again in this line. Reads lines as people do, which is enough to tell people what it saw.
+impl DuplicateKey {
+    /// The key or table that is repeated in this line. Reads lines in a simple way, which is enough for a message.
     pub(super) fn at(text: &str, line: usize) -> Option<Self> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut table = String::new();
@@ -119,12 +119,15 @@ mod tests {
             ("[pools.a]\nqueue: a\n", None),
             ("queue = \"a: b\"\n", None),
             ("broker.url = amqp://host\n", None),
-            ("\n  {\"broker\": {}}", Some((Foreign::Json, 3))),
-            ("---\nbroker:\n", Some((Foreign::Yaml, 0))),
-            ("# mine\nbroker:\n  url: x\n", Some((Foreign::Yaml, 7))),
-            ("events_file: /tmp/a\n", Some((Foreign::Yaml, 0))),
+            ("\n  {\"broker\": {}}", Some((ForeignSyntax::Json, 3))),
+            ("---\nbroker:\n", Some((ForeignSyntax::Yaml, 0))),
+            (
+                "# mine\nbroker:\n  url: x\n",
+                Some((ForeignSyntax::Yaml, 7)),
+            ),
+            ("events_file: /tmp/a\n", Some((ForeignSyntax::Yaml, 0))),
         ] {
-            assert_eq!(Foreign::of(text), foreign, "{text:?}");
+            assert_eq!(ForeignSyntax::of(text), foreign, "{text:?}");
         }
     }
 
@@ -132,15 +135,18 @@ mod tests {
     fn finds_the_first_of_two() {
         let text = "a = 1\n[pools.x]\nqueue = \"q\"\n[ pools . \"x\" ]\nqueue = 3\na = 2\n";
         let twice = |key: &str, is_table, first| {
-            Some(Twice {
+            Some(DuplicateKey {
                 key: key.to_owned(),
                 is_table,
                 first,
             })
         };
-        assert_eq!(Twice::at(text, 4), twice("pools.x", true, Some(2)));
-        assert_eq!(Twice::at(text, 5), twice("pools.x.queue", false, Some(3)));
-        assert_eq!(Twice::at(text, 6), twice("pools.x.a", false, None));
-        assert_eq!(Twice::at(text, 9), None);
+        assert_eq!(DuplicateKey::at(text, 4), twice("pools.x", true, Some(2)));
+        assert_eq!(
+            DuplicateKey::at(text, 5),
+            twice("pools.x.queue", false, Some(3))
+        );
+        assert_eq!(DuplicateKey::at(text, 6), twice("pools.x.a", false, None));
+        assert_eq!(DuplicateKey::at(text, 9), None);
     }
 }

@@ -46,7 +46,7 @@ impl<'d, 'v> Table<'d, 'v> {
         &self.scope.path
     }
 
-    /// A key that is `default` when absent.
+    /// A key with `default` when absent.
     pub(crate) fn key<K: Kind>(
         &mut self,
         name: &'static str,
@@ -59,7 +59,7 @@ impl<'d, 'v> Table<'d, 'v> {
             .map(default, |value| value)
     }
 
-    /// A key that need not be there. `example` is for the reference page.
+    /// An optional key. `example` is for the reference page.
     pub(crate) fn optional<K: Kind>(
         &mut self,
         name: &'static str,
@@ -71,7 +71,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.ask(name, doc, &kind, written).map(None, Some)
     }
 
-    /// A key that must be there. The value is `stand_in` where it is not.
+    /// A required key. If it is missing, the value is `stand_in`.
     pub(crate) fn required<K: Kind>(
         &mut self,
         name: &'static str,
@@ -93,12 +93,12 @@ impl<'d, 'v> Table<'d, 'v> {
         self.inner(name, doc, false)
     }
 
-    /// The same for one whose mere presence says something: see [`is_given`](Self::is_given).
+    /// The same for a table whose presence has a meaning: see [`is_given`](Self::is_given).
     pub(crate) fn optional_table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
         self.inner(name, doc, true)
     }
 
-    /// Whether anything stands for this table, if only its header.
+    /// Whether the table was given, even if only its header.
     pub(crate) fn is_given(&self) -> bool {
         self.scope.file.is_some() || !self.scope.variables.is_empty()
     }
@@ -161,7 +161,7 @@ impl<'d, 'v> Table<'d, 'v> {
             .get(&format!("{}.{key}", self.scope.path))
     }
 
-    /// Says what this table as a whole is, for the reference page: a table whose keys are the user's own.
+    /// Describes this table as a whole for the reference page: a table whose keys are the user's own.
     pub(crate) fn describe_entries(&mut self, doc: &'static str, example: (&'static str, &str)) {
         self.document.described.push(Described::Key {
             table: self.scope.path.clone(),
@@ -191,7 +191,7 @@ impl<'d, 'v> Table<'d, 'v> {
         }
     }
 
-    /// Notes that something which must be in this table is not.
+    /// Notes that a required key of this table is missing.
     pub(crate) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
         let place = self.scope.place.clone();
         let fix = match place {
@@ -203,7 +203,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.is_missing(problem);
     }
 
-    /// Notes that a key which was read well is wrong in the light of others.
+    /// Notes that a valid key conflicts with other keys.
     pub(crate) fn refuse<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.problem(Problem::new(
             key.place.clone(),
@@ -213,7 +213,7 @@ impl<'d, 'v> Table<'d, 'v> {
         ));
     }
 
-    /// Notes that a key which was read well is hardly meant so, in the light of others.
+    /// Notes a warning: a valid key is most likely a mistake, given other keys.
     pub(crate) fn warn_of<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.warn(Problem::new(
             key.place.clone(),
@@ -230,13 +230,13 @@ impl<'d, 'v> Table<'d, 'v> {
         }
     }
 
-    /// Says what to do instead of a key that one may look for here.
+    /// Notes what to do instead of a key that a user may expect here.
     pub(crate) fn elsewhere(&mut self, name: &str, fix: &'static str) {
         let path = join(&self.scope.path, name);
         self.document.elsewhere.insert(path, fix);
     }
 
-    /// Leaves this table's unknown keys alone: a problem that says more is noted.
+    /// Reports no unknown keys of this table, because a more useful problem is already noted.
     pub(crate) fn ignore_the_rest(&mut self) {
         self.document.ignored.insert(self.scope.path.clone());
     }
@@ -246,7 +246,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.problems.push(problem);
     }
 
-    /// Notes what is no error, but hardly meant.
+    /// Notes a warning.
     pub(crate) fn warn(&mut self, warning: Problem) {
         self.document.warnings.push(warning);
     }
@@ -268,7 +268,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.look_up(name, kind, |segment| fold(segment) == name)
     }
 
-    /// A variable wins over the file: it is nearer to whoever starts the daemon.
+    /// A variable wins over the file, because it is set closer to the start of the daemon.
     fn look_up<K: Kind>(
         &mut self,
         name: &str,
@@ -281,7 +281,7 @@ impl<'d, 'v> Table<'d, 'v> {
         match self.take_variable(is_name) {
             Some(index) => self.read_variable(path, kind, index),
             None => match in_file {
-                Some(item) if is_wreckage(item) => Key {
+                Some(item) if has_parse_error(item) => Key {
                     value: None,
                     path,
                     place: self.scope.place.clone(),
@@ -311,8 +311,8 @@ impl<'d, 'v> Table<'d, 'v> {
             variable: variable.name.clone(),
         };
         let text = variable.text;
-        // A string needs no quotes in a variable. Anything else is written as in the file; what is not TOML is
-        // left a string, for the kind to refuse by its own words.
+        // A string needs no quotes in a variable. All other values are written as in the file. A text that is not TOML
+        // stays a string, and the kind refuses it with its own message.
         let as_toml = match K::IS_TEXT {
             true => None,
             false => DeValue::parse(text).ok(),
@@ -352,7 +352,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.problems.append(&mut problems);
         self.document.places.insert(path.clone(), place.clone());
         Key {
-            // A value with a problem is not used, even where something could be made of it.
+            // A value with a problem is not used, even if it could be interpreted.
             value: value.filter(|_| given == Given::Well),
             path,
             place,
@@ -398,7 +398,7 @@ impl<'d, 'v> Table<'d, 'v> {
             place = self.document.place_of(key.span());
             match item.get_ref() {
                 DeValue::Table(table) => file = Some(table),
-                _ if is_wreckage(item) => {}
+                _ if has_parse_error(item) => {}
                 // An array of tables, most likely, from a header with one bracket too many.
                 other => {
                     let fix = format!("write a table: [{path}]");
@@ -449,8 +449,8 @@ impl fmt::Debug for Table<'_, '_> {
     }
 }
 
-/// Whether the parser put this in the place of a value that it could not read: a problem of its own already.
-fn is_wreckage(item: &Item<'_>) -> bool {
+/// Whether the parser put this in place of a value that it could not read. That problem is already noted.
+fn has_parse_error(item: &Item<'_>) -> bool {
     item.span() == (0..0)
 }
 

@@ -1,4 +1,4 @@
-//! What was given and nothing asked for: slips of the pen, mostly.
+//! Keys and variables that nothing asked for. Most are typing mistakes.
 
 use toml::de::{DeTable, DeValue};
 
@@ -9,11 +9,11 @@ use super::{
     variables::{below_prefix, fold, variable_of},
 };
 
-/// How alike two names are before one may have been meant for the other (Jaro-Winkler: 1 is the same).
+/// How similar two names must be before one may be a mistake for the other (Jaro-Winkler: 1 is equal).
 const ALIKE: f64 = 0.85;
-/// The same for keys of neighbouring tables, of which there are more.
+/// The same for keys of adjacent tables, of which there are more.
 const ALIKE_NEXT_DOOR: f64 = 0.88;
-/// The same for a variable that may not have been meant for us at all.
+/// The same for a variable that may not be meant for tidegate.
 const ALIKE_VARIABLE: f64 = 0.95;
 
 /// Notes each key and variable that no reader asked for.
@@ -34,7 +34,7 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
             DeValue::Table(inner) if document.opened.contains(&full) => {
                 in_table(document, inner, &full, problems);
             }
-            // A table that is no table is a problem of its own already.
+            // A value in place of a table already has a problem of its own.
             _ if document.opened.contains(&full) || document.ignored.contains(path) => {}
             _ => {
                 let fix = match document.elsewhere.get(&full) {
@@ -51,8 +51,9 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
     }
 }
 
-/// The known key of this table that is most like `name`; else the known key of that very name in a table around, within
-/// or beside this one, for a key that stands below the wrong header; else the one there that is most like it.
+/// The known key that was most likely meant: first the most similar one of this table; then, for a key below the wrong
+/// header, the key with exactly this name in a table around, within or beside this one; then the most similar one
+/// there.
 fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d str> {
     let known = || {
         document
@@ -70,20 +71,21 @@ fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d 
             known().find(|path| {
                 let (parent, last) = split(path);
                 let related = is_within(parent, table) || is_within(table, parent);
-                last == fold(name) && (related || is_next_door(parent, table))
+                last == fold(name) && (related || is_adjacent_table(parent, table))
             })
         })
         .or_else(|| {
             let next_door = known().filter_map(|path| {
                 let (parent, last) = split(path);
-                is_next_door(parent, table).then_some((path, last))
+                is_adjacent_table(parent, table).then_some((path, last))
             });
             nearest_above(ALIKE_NEXT_DOOR, name, next_door)
         })
 }
 
-/// Whether two tables are one header apart: one directly in the other, or both in one. Pools are strangers.
-fn is_next_door(one: &str, other: &str) -> bool {
+/// Whether two tables are one header apart: one directly in the other, or both in the same table. Two pools do not
+/// count.
+fn is_adjacent_table(one: &str, other: &str) -> bool {
     let up = |path: &str| match path {
         "" => None,
         path => Some(split(path).0.to_owned()),
@@ -94,7 +96,7 @@ fn is_next_door(one: &str, other: &str) -> bool {
         || (above == beside && above.as_deref() != Some("pools"))
 }
 
-/// Says of variables that are ignored which keys they may have been meant for.
+/// For ignored variables, reports the keys for which they may have been meant.
 pub(super) fn report_ignored(document: &mut Document<'_>, names: &[&str]) {
     for name in names {
         let below = below_prefix(name);
@@ -159,7 +161,7 @@ fn in_variables(document: &Document<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Of `candidates`, the one whose name is most like this one, if any is at all.
+/// The most similar name of `candidates`, if one is similar enough.
 pub(crate) fn nearest<'c>(
     name: &str,
     candidates: impl Iterator<Item = (&'c str, &'c str)>,
@@ -180,16 +182,16 @@ fn nearest_above<'c>(
         .map(|(path, _)| path)
 }
 
-/// How alike two names are: 1 is the same.
+/// How similar two names are: 1 is equal.
 fn likeness(name: &str, candidate: &str) -> f64 {
-    /// Of a short name, Jaro and Winkler find nothing where two letters have changed places.
-    const ONE_SLIP: f64 = 0.9;
+    /// For a short name, Jaro-Winkler finds no similarity if two letters are swapped.
+    const ONE_TYPO: f64 = 0.9;
     let is_slip = name.len() >= 3
         && name.chars().next() == candidate.chars().next()
         && strsim::osa_distance(name, candidate) == 1;
     let likeness = strsim::jaro_winkler(name, candidate);
     match is_slip {
-        true => likeness.max(ONE_SLIP),
+        true => likeness.max(ONE_TYPO),
         false => likeness,
     }
 }

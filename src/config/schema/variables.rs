@@ -12,8 +12,8 @@ pub(super) struct Variable<'v> {
     pub(super) text: &'v str,
 }
 
-/// The variables that stand for keys. Those without two underscores are not ours to judge: jobs see `TIDEGATE_*` of
-/// their own, and a supervisor may well run as a job. A key outside all tables is `TIDEGATE__EVENTS_FILE`.
+/// The variables that stand for keys. Variables without two underscores are not checked: jobs have `TIDEGATE_*`
+/// variables of their own, and a supervisor may run as a job. A key outside all tables is `TIDEGATE__EVENTS_FILE`.
 pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
     environment
         .iter()
@@ -33,8 +33,8 @@ pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
         .collect()
 }
 
-/// Variables of ours that stand for no key, since they have no level: most likely those that jobs are told by, but
-/// perhaps slips.
+/// Variables with our prefix that stand for no key, because they have no level. Most are the variables of a job, but
+/// some may be mistakes.
 pub(super) fn without_levels(environment: &[(String, String)]) -> Vec<&str> {
     let names = environment.iter().map(|(name, _)| name.as_str());
     names
@@ -60,7 +60,7 @@ pub(super) fn below_prefix(name: &str) -> String {
     fold(name.strip_prefix(PREFIX).unwrap_or(name))
 }
 
-/// The spelling in which a variable's name and a key meet: a variable has neither lower case nor hyphens.
+/// The common spelling of a variable's name and a key: a variable has no lower case and no hyphens.
 pub(super) fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
@@ -75,7 +75,7 @@ pub(crate) enum Spelling {
 }
 
 impl Spelling {
-    /// A folded name is a table's, so a key follows it; an exact one is a key itself.
+    /// A folded name is the name of a table, so a key follows it. An exact name is a key itself.
     pub(super) fn fits_depth(self, levels: usize) -> bool {
         match self {
             Self::Folded => levels > 1,

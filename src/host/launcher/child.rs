@@ -212,7 +212,7 @@ fn set_limit(limit: Rlimit) -> Result<(), Failure> {
         current: Some(limit.soft),
         maximum: Some(limit.hard),
     };
-    // We add the second between the two signals, so we can leave it out.
+    // The second between the two signals is our own addition. It is left out if our own hard limit does not allow it.
     if let Some(own) = own.filter(|own| (limit.soft..limit.hard).contains(own)) {
         wanted.maximum = Some(own);
     }

@@ -9,9 +9,10 @@ use crate::{
     config::{Declare, PoolSettings},
     decide::{Moment, Probe},
     queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
-    run::{contain, declaring::declare, settling::chain, shared::Shared},
+    run::{contain, declaring::declare, shared::Shared},
     runner::CleanupReport,
 };
+use tidegate_core::text::chain;
 
 /// Longest that a runner manager may clean up in one look.
 const CLEANUP: Duration = Duration::from_secs(10);

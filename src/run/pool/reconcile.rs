@@ -18,10 +18,10 @@ use crate::{
         events::Event,
         fleet::{CRASHED, Idle},
         metrics::ReconcileOutcome,
-        settling::chain,
         worker,
     },
 };
+use tidegate_core::text::chain;
 
 impl Pool {
     pub(super) fn reconcile(

@@ -17,8 +17,8 @@ impl Supervisor {
     /// Carries out an operator's order on a pool, waits for the reconcile that follows, and says what that came to. An
     /// order that closes intake takes effect at once, any other with a fresh reading of the queue.
     ///
-    /// Orders hold over [`reconfigure`](Self::reconfigure), and, where [`StartOptions::store`] keeps them, over a restart.
-    /// Which of them yield to the configuration is said at [`Orders`].
+    /// Orders hold over [`reconfigure`](Self::reconfigure), and, where [`StartOptions::store`](crate::run::StartOptions::store) keeps them, over a restart.
+    /// Which of them yield to the configuration is said at [`Orders`](crate::decide::Orders).
     ///
     /// # Errors
     /// No such pool, it has ended, or it cannot carry the order out.

@@ -5,11 +5,11 @@ use std::{collections::VecDeque, future::poll_fn};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Worker;
 use crate::{
     queue::{Consumer, Delivery, QueueErrorKind},
-    run::{cell::Leaving, settling::chain},
+    run::cell::Leaving,
 };
+use tidegate_core::text::chain;
 
 /// A consumer, and what it was sent ahead of need.
 pub(super) struct Intake {
@@ -31,7 +31,7 @@ pub(super) struct Arrived {
 
 impl Arrived {
     /// One that comes now.
-    fn now(delivery: Delivery) -> Self {
+    pub(super) fn now(delivery: Delivery) -> Self {
         Self {
             delivery,
             at: Instant::now(),
@@ -68,85 +68,6 @@ impl Intake {
                 self.ended = Some(Leaving::Cancelled);
                 Err(Leaving::Cancelled)
             }
-        }
-    }
-}
-
-impl Worker<'_> {
-    /// Waits for a delivery.
-    pub(super) async fn wait(&mut self) -> Result<Arrived, Leaving> {
-        if let Some(why) = self.intake.ended.filter(|_| self.intake.is_gone()) {
-            return Err(why);
-        }
-        if let Some(mut arrived) = self.intake.ahead.pop_front() {
-            arrived.waited = true;
-            return Ok(arrived);
-        }
-        if let Some(why) = self.intake.ended {
-            return Err(why);
-        }
-        self.shared.waiting_more();
-        let next = loop {
-            let next = tokio::select! {
-                biased;
-                () = self.cell.leave.cancelled() => break None,
-                Some(renewed) = self.renewals.join_next() => match renewed {
-                    Ok(Some(arrived)) => break Some(Ok(arrived)),
-                    _ => continue,
-                },
-                next = self.intake.next() => next,
-            };
-            match next {
-                Ok(arrived) => {
-                    self.keep(arrived);
-                    if let Some(arrived) = self.intake.ahead.pop_front() {
-                        break Some(Ok(arrived));
-                    }
-                }
-                Err(why) => break Some(Err(why)),
-            }
-        };
-        let result = match next {
-            // Still counted as waiting until the broker has confirmed that nothing more will come.
-            None => {
-                self.cancel().await;
-                Err(Leaving::ScaledDown)
-            }
-            Some(Ok(arrived)) => Ok(arrived),
-            Some(Err(why)) => {
-                self.cell.not_consuming();
-                Err(why)
-            }
-        };
-        self.shared.waiting_less();
-        result
-    }
-
-    pub(super) fn held(&self) -> u32 {
-        u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Cancels the consumer, once.
-    pub(super) async fn cancel(&mut self) {
-        self.cell.not_consuming();
-        if self.intake.ended.is_some() {
-            return;
-        }
-        self.intake.ended = Some(Leaving::ScaledDown);
-        let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
-        let Some(cancelled) = cancelled else {
-            // What it was sent ahead goes back with its channel.
-            return;
-        };
-        if let Err(error) = cancelled {
-            // The broker gives back by itself what was sent ahead on a channel that is gone.
-            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
-            self.intake.ended = Some(Leaving::Lost);
-            return;
-        }
-        // What was sent before the broker heard of it.
-        while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            self.keep(Arrived::now(delivery));
         }
     }
 }

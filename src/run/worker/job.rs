@@ -21,13 +21,13 @@ use crate::{
         events::Event,
         fleet::Lent,
         metrics::JobOutcome,
-        replies::output_use,
         running::{self, Stopping},
-        settling::{HoldUntil, chain, prepare, stay_blocked},
+        settling::{HoldUntil, output_use, prepare, stay_blocked},
     },
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
     settle::{History, Verdict, carried_job_id, give_back, past_deadline, verdict},
 };
+use tidegate_core::text::chain;
 
 /// How long a worker whose runner could not start keeps its message from workers that still wait.
 const QUIET_WAIT: Duration = Duration::from_secs(2);

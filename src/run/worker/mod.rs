@@ -4,14 +4,14 @@
 //! been sent ahead is given back, the channel is closed. A running job comes before all of that: it is finished
 //! and settled first, unless it was ordered to stop.
 //!
-//! Here is its life; what its consumer sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
+//! Here is its life and its waiting; the consumer with what it sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
 //! is done about messages with unfinished deliveries.
 
 mod comeback;
 mod intake;
 mod job;
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -23,7 +23,7 @@ use tracing::debug;
 use self::intake::{Arrived, Intake};
 use super::{
     cell::{After, Leaving, WorkerCell},
-    settling::{HoldUntil, chain, prepare, stay_blocked},
+    settling::{HoldUntil, prepare, stay_blocked},
     shared::Shared,
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     runner::OnStart,
     settle::{History, Verdict, give_back},
 };
+use tidegate_core::text::chain;
 
 /// How long a worker that is told to go while it opens its consumer waits for that. Closed half way, what the broker has
 /// sent by then would count as unfinished deliveries.
@@ -223,5 +224,82 @@ impl Worker<'_> {
             left.extend(renewed.ok().flatten());
         }
         left
+    }
+
+    /// Waits for a delivery.
+    async fn wait(&mut self) -> Result<Arrived, Leaving> {
+        if let Some(why) = self.intake.ended.filter(|_| self.intake.is_gone()) {
+            return Err(why);
+        }
+        if let Some(mut arrived) = self.intake.ahead.pop_front() {
+            arrived.waited = true;
+            return Ok(arrived);
+        }
+        if let Some(why) = self.intake.ended {
+            return Err(why);
+        }
+        self.shared.waiting_more();
+        let next = loop {
+            let next = tokio::select! {
+                biased;
+                () = self.cell.leave.cancelled() => break None,
+                Some(renewed) = self.renewals.join_next() => match renewed {
+                    Ok(Some(arrived)) => break Some(Ok(arrived)),
+                    _ => continue,
+                },
+                next = self.intake.next() => next,
+            };
+            match next {
+                Ok(arrived) => {
+                    self.keep(arrived);
+                    if let Some(arrived) = self.intake.ahead.pop_front() {
+                        break Some(Ok(arrived));
+                    }
+                }
+                Err(why) => break Some(Err(why)),
+            }
+        };
+        let result = match next {
+            // Still counted as waiting until the broker has confirmed that nothing more will come.
+            None => {
+                self.cancel().await;
+                Err(Leaving::ScaledDown)
+            }
+            Some(Ok(arrived)) => Ok(arrived),
+            Some(Err(why)) => {
+                self.cell.not_consuming();
+                Err(why)
+            }
+        };
+        self.shared.waiting_less();
+        result
+    }
+
+    fn held(&self) -> u32 {
+        u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Cancels the consumer, once.
+    async fn cancel(&mut self) {
+        self.cell.not_consuming();
+        if self.intake.ended.is_some() {
+            return;
+        }
+        self.intake.ended = Some(Leaving::ScaledDown);
+        let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
+        let Some(cancelled) = cancelled else {
+            // What it was sent ahead goes back with its channel.
+            return;
+        };
+        if let Err(error) = cancelled {
+            // The broker gives back by itself what was sent ahead on a channel that is gone.
+            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            self.intake.ended = Some(Leaving::Lost);
+            return;
+        }
+        // What was sent before the broker heard of it.
+        while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
+            self.keep(Arrived::now(delivery));
+        }
     }
 }

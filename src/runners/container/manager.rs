@@ -18,7 +18,7 @@ use super::{
     engine::Finder,
     image::Image,
     making::common_variables,
-    ours::Yard,
+    ours::ContainerTracker,
     run::run,
     shared::Shared,
     stray::{self, Rounds},
@@ -34,21 +34,21 @@ use crate::{
 /// How long a pool waits for a look at what others have left. It goes on after that.
 const CLEANUP: Duration = Duration::from_secs(2);
 
-/// Runs each job in a container of its own. What a job sees is in the documentation of
-/// [`container`](crate::runners::container).
+/// Runs each job in its own container. The documentation of [`container`](crate::runners::container) describes what a
+/// job receives.
 pub struct ContainerManager {
     shared: Arc<Shared>,
 }
 
 impl ContainerManager {
-    /// A manager for this image. Reads the supervisor's own environment here, once; the engine is looked for when a
-    /// job wants it.
+    /// A manager for this image. Reads the supervisor's own environment once, here. The engine is searched when a job
+    /// needs it.
     pub fn new(settings: ContainerSettings) -> Self {
         Self::with(settings, None)
     }
 
-    /// Has containers name this supervisor and its lock, so that those which it leaves behind when it is killed are
-    /// found by a later one. Before it runs anything.
+    /// Makes containers name this supervisor and its lock, so that a later supervisor finds the containers that this
+    /// one leaves behind when it is killed. Call this before the manager runs anything.
     #[must_use]
     pub fn owned_by(self, owner: Instance) -> Self {
         Self::with(self.shared.settings.clone(), Some(owner))
@@ -61,7 +61,7 @@ impl ContainerManager {
                 owner,
                 finder: Finder::new(settings.engine.as_ref()),
                 image: Image::new(&settings.image, settings.pull),
-                yard: Yard::default(),
+                yard: ContainerTracker::default(),
                 rounds: Mutex::new(Rounds::new()),
                 orphans: AtomicU32::new(0),
                 settings,

@@ -1,7 +1,7 @@
 //! The containers that this process has made and not yet removed.
 //!
-//! Written down before they are made, and until they are gone, so that a container which names us and is not written
-//! down is one that we have lost. Global, because an engine's containers are.
+//! Recorded before they are made, and until they are removed. So a container that names us and is not recorded is one
+//! that we have lost. Global, because the containers of an engine are global.
 
 use std::{
     collections::BTreeSet,
@@ -29,10 +29,10 @@ const TRIES: u32 = 3;
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a manager's end waits for removals: as long as a killed process may take to die, and as much again.
+/// How long the end of a manager waits for removals: twice the time that a killed process may take to die.
 const END: Duration = Duration::from_secs(10);
 
-/// Written by who makes and removes containers, read by who looks for lost ones.
+/// Written by code that makes and removes containers, read by the search for lost ones.
 static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 fn change(change: impl FnOnce(&mut BTreeSet<String>)) {
@@ -49,11 +49,11 @@ pub(super) fn names() -> BTreeSet<String> {
 /// Removals have no bound of their own: there is at most one for each job that has just ended, and a worker waits for
 /// its next container before there can be another.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Yard {
+pub(super) struct ContainerTracker {
     removals: TaskTracker,
 }
 
-impl Yard {
+impl ContainerTracker {
     /// Begins to make a container. Needs a runtime.
     pub(super) fn make(
         &self,
@@ -70,7 +70,7 @@ impl Yard {
         };
         let making = {
             let docker = docker.clone();
-            // A task, so that it comes to its end whoever stops waiting: what is half made cannot be removed.
+            // A task, so that it finishes even if its caller stops waiting: a half-made container cannot be removed.
             tokio::spawn(async move {
                 let made = docker.create_container(Some(options), body).await;
                 made.map(|made| made.warnings).map_err(EngineError::from)
@@ -118,7 +118,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Without a runtime there is nobody to do it; a later supervisor finds it.
+        // Without a runtime nothing can remove the container. A later supervisor finds it.
         let Ok(runtime) = Handle::try_current() else {
             return;
         };

@@ -1,4 +1,4 @@
-//! One job's run: make, attach, start, feed, read, watch. The container is removed when this lets go of it.
+//! One job's run: create, attach, start, write the body, read, watch. When this ends, the container is removed.
 
 use std::{future::Future, pin::Pin, pin::pin, time::Duration};
 
@@ -31,10 +31,10 @@ use crate::{
     },
 };
 
-/// How long an engine that is lost under a running job is looked for.
+/// How long a lost engine is searched while a job runs.
 const LOST: Duration = Duration::from_secs(120);
 
-/// Time between two looks at a job whose engine does not tell how it ended.
+/// Time between two inspections of a job whose engine does not report its end.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `job` to its end.
@@ -68,7 +68,7 @@ pub(super) async fn run(
         return JobEnd::NotStarted(error);
     }
     control.started.notify();
-    attend(shared, &container, streams, job, control).await
+    run_until_end(shared, &container, streams, job, control).await
 }
 
 /// Makes a container, and takes its streams in hand before anything is written there.
@@ -81,7 +81,7 @@ async fn make(
     let name = making::make_name(job.pool().as_str());
     let mut container = shared.yard.make(docker, name, body);
     match container.made().await {
-        Ok(warnings) => heed(shared, &container, &warnings).await?,
+        Ok(warnings) => check_warnings(shared, &container, &warnings).await?,
         Err(error) => {
             if error.kind == Kind::NotFound {
                 shared.image.forget().await;
@@ -106,7 +106,7 @@ async fn make(
 }
 
 /// Refuses a container that was made without a limit of its pool: an engine that cannot keep one only warns of it.
-async fn heed(
+async fn check_warnings(
     shared: &Shared,
     container: &Container,
     warnings: &[String],
@@ -149,7 +149,7 @@ async fn refusal(shared: &Shared, what: &str, error: impl Into<EngineError>) -> 
 }
 
 /// Attends a container that runs, until it does no more.
-async fn attend(
+async fn run_until_end(
     shared: &Shared,
     container: &Container,
     streams: AttachContainerResults,

@@ -14,7 +14,7 @@ use super::{
     ContainerSettings,
     engine::Finder,
     image::Image,
-    ours::Yard,
+    ours::ContainerTracker,
     stray::{self, Rounds},
 };
 use crate::host::instance::Instance;
@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) owner: Option<Instance>,
     pub(super) finder: Finder,
     pub(super) image: Image,
-    pub(super) yard: Yard,
+    pub(super) yard: ContainerTracker,
     /// Written by looks.
     pub(super) rounds: Mutex<Rounds>,
     /// Orphans removed that no report has counted yet: written by looks, read by reports.

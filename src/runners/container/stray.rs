@@ -1,4 +1,4 @@
-//! Containers that nobody attends any more, and when to look for them.
+//! Containers that no task watches any more, and when to search for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,14 +24,14 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Containers that are removed at the same time.
 const AT_ONCE: usize = 8;
 
-/// Supervisors of whose containers it was said that they are left alone. Written and read by looks.
+/// Supervisors for which it was logged that their containers are left alone. Written and read by searches.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A container that nobody attends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stray {
     pub(super) name: String,
-    /// Whether a supervisor that died has left it. Else we have lost it ourselves.
+    /// Whether a dead supervisor left it. Otherwise this supervisor has lost it.
     pub(super) is_orphan: bool,
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn find(
             });
         }
     }
-    // Files, on whatever file system: not for a thread that others wait for.
+    // Reads files on any file system, so it must not block this thread.
     let lives = tokio::task::spawn_blocking(move || {
         let life = |owner: Option<&Instance>| owner.map_or(Life::Unknown, Instance::life);
         let lives = others.into_iter().map(|(supervisor, (owner, names))| {
@@ -130,7 +130,7 @@ pub(super) async fn find(
     Ok(strays)
 }
 
-/// Says once that a supervisor's containers are left alone.
+/// Logs once that the containers of a supervisor are left alone.
 fn leave_alone(supervisor: String, owner: Option<&Instance>, containers: usize) {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.insert(supervisor.clone()) {

@@ -14,8 +14,8 @@ use crate::{
     runners::process::{Environment, ExecSettings},
 };
 
-/// Runs each job as a child process of its own. What a job sees is in the documentation of
-/// [`exec`](crate::runners::exec).
+/// Runs each job as its own child process. The documentation of [`exec`](crate::runners::exec) describes what a job
+/// receives.
 pub struct ExecManager {
     shared: Arc<Shared>,
 }
@@ -26,8 +26,8 @@ struct Shared {
 }
 
 impl ExecManager {
-    /// A manager for this command. Reads the supervisor's own environment here, once, for what jobs are given
-    /// of it; the command itself is looked for at each job, so that one which is installed later is found.
+    /// A manager for this command. Reads the supervisor's own environment once, here. The program is searched at each
+    /// job, so a program that is installed later is found.
     pub fn new(settings: ExecSettings) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -66,7 +66,7 @@ impl RunnerManager for ExecManager {
         }
     }
 
-    /// Always succeeds: a process is started with its job, and what keeps it from starting is reported as
+    /// Always succeeds: a process is started with its job. A failed start is reported as
     /// [`JobEnd::NotStarted`](crate::runner::JobEnd::NotStarted).
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         Ok(Box::new(ExecRunner {
@@ -75,7 +75,7 @@ impl RunnerManager for ExecManager {
     }
 }
 
-/// Nothing runs before its job does.
+/// A runner for one job. Nothing runs before the job starts.
 struct ExecRunner {
     shared: Arc<Shared>,
 }

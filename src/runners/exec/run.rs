@@ -1,5 +1,5 @@
-//! One job's run: spawn, feed, read, watch, reap. Everything happens within the one future, so that dropping it
-//! leaves nothing behind, and a job costs no task.
+//! One job's run: spawn, write the body, read the output, watch, reap. All of this happens within one future, so
+//! dropping it leaves nothing behind, and a job needs no task of its own.
 
 use std::pin::pin;
 
@@ -20,7 +20,7 @@ use crate::{
 /// Runs `job` to its end.
 ///
 /// # Cancel-safety
-/// Dropped, it kills the job's group at once.
+/// Not cancel-safe: when dropped, it kills the job's group at once.
 pub(super) async fn run(
     settings: &ExecSettings,
     environment: &Environment,
@@ -33,7 +33,7 @@ pub(super) async fn run(
     let started = tokio::select! {
         biased;
         started = start(settings, environment, job) => started,
-        // A launcher may have to wait. Without one this is never reached.
+        // A launcher may have to wait. Without a launcher this branch is never reached.
         () = control.kill.cancelled() => return JobEnd::Stopped,
         () = control.stop.cancelled() => return JobEnd::Stopped,
     };
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let mut course = Course::new(settings.kill_grace);
     {
         let mut feed = pin!(feed(stdin, job.body()));
-        // This join takes turns at who is polled first, so that a flood on one pipe cannot starve the other.
+        // `join` polls its futures in turns, so that a flood on one pipe cannot starve the other.
         let mut output = pin!(async {
             tokio::join!(out.drain(stdout), err.drain(stderr));
         });
@@ -62,7 +62,8 @@ pub(super) async fn run(
         let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
         loop {
             let event = tokio::select! {
-                // In this order: what ended by itself was not ended by us, and a flood of output delays nothing.
+                // The order matters: a job that ended by itself must not count as stopped by us, and a flood of output
+                // must delay nothing.
                 biased;
                 () = process.exited(), if !course.has_exited() => Event::Exited,
                 () = &mut killed, if !kill_asked => {
@@ -74,7 +75,7 @@ pub(super) async fn run(
                     Event::StopAsked
                 }
                 () = &mut timer => Event::TimeUp,
-                // Before the output, because a body has an end and a flood may have none.
+                // Before the output, because a body has an end and a flood of output may not have one.
                 () = &mut feed, if feeding => {
                     feeding = false;
                     continue;
@@ -94,7 +95,7 @@ pub(super) async fn run(
                 .as_mut()
                 .reset(Instant::now() + wake_after.min(FOREVER));
         }
-        // The pipes close here, whoever holds their other ends.
+        // The pipes close here, even if other processes still hold their other ends.
     }
     let ended = process.finish();
     if ended.status.is_none() {
@@ -125,7 +126,7 @@ async fn start(
 ) -> Result<(Process, Pipes), StartError> {
     let launch = Launch::new(settings, environment, Stays::No)?;
     let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes)).await;
-    // Where a small stack limit leaves less room than our budget, a message must still not stop the pool.
+    // If a small stack limit leaves less room than our budget, a message must still not stop the pool.
     if spawned.as_ref().is_err_and(SpawnError::is_too_large) {
         spawned = launch.spawn(job_variables(job, WithHeaders::No)).await;
     }

@@ -1,16 +1,16 @@
-//! What looks to be meant for a shell in a command that none reads, and what of `env` no job sees.
+//! Warnings: words in a command that only a shell would understand, and variables in `env` that no job sees.
 
 use crate::config::schema::{Given, Key, Table, quoted};
 
 /// Programs that read a command of their own.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
 
-/// Words that mean something to a shell alone.
+/// Words that have a meaning only for a shell.
 const OPERATORS: [&str; 14] = [
     "|", "||", "|&", "&", "&&", ";", "<", ">", ">>", "2>", "2>>", "2>&1", "&>", ">&2",
 ];
 
-/// Warns of what only a shell would make something of.
+/// Warns of words that only a shell would understand.
 pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
     if command.given != Given::Well {
         return;

@@ -1,7 +1,8 @@
 //! `env_file`: variables for jobs from a file of their own.
 //!
-//! systemd, `docker run` and `docker compose` read such files, and each reads some lines otherwise than the others.
-//! Taken here is what they all agree on; the rest is refused, for a password that is silently another one is worse.
+//! systemd, `docker run` and `docker compose` read such files, and each reads some lines differently. This module
+//! accepts only lines that all three read in the same way. It refuses other lines: a password that silently differs is
+//! worse than an error.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +73,7 @@ fn line_of(path: &Path, line: usize, column: usize) -> Place {
     }
 }
 
-/// What is wrong with a line. Never any of its text, which may be a secret, or a part of one.
+/// The problem of a line. Never contains any of its text, which may be a secret or a part of one.
 #[derive(Debug, PartialEq, Eq)]
 struct Wrong {
     column: usize,

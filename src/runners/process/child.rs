@@ -1,8 +1,8 @@
 //! One child process in a process group of its own: spawned, signalled and reaped by id, never `waitpid(-1)`.
 //!
-//! A group's id is that of its leader, and the system may hand it to a stranger as soon as the leader is reaped
-//! and the group is empty. So the leader's exit is *seen* through a pidfd, which leaves it a zombie, and it is
-//! reaped only after the last signal to its group.
+//! The id of a group is the id of its leader. The system may give it to another process as soon as the leader is reaped
+//! and the group is empty. So the leader's exit is *seen* through a pidfd, which leaves it a zombie, and it is reaped
+//! only after the last signal to its group.
 
 use std::{
     io,
@@ -27,14 +27,14 @@ use crate::host::{
     children::{self, Own, Run},
 };
 
-/// A child, its group and, where it has one, its cgroup. **On drop** all of these are killed, and the child is reaped in
+/// A child, its group and, if it has one, its cgroup. **On drop** all of these are killed, and the child is reaped in
 /// the background.
 pub(in crate::runners) struct Process {
     child: Child,
     pid: Pid,
     own: Own,
-    /// Readable once the child has exited. `None` where there is no pidfd to be had (Linux before 5.3, or no
-    /// file descriptor left): then it is reaped as it exits.
+    /// Readable once the child has exited. `None` if no pidfd is available (Linux before 5.3, or no file descriptor
+    /// left): then the child is reaped when it exits.
     exit: Option<AsyncFd<OwnedFd>>,
     state: State,
     leaf: Option<Leaf>,
@@ -43,9 +43,9 @@ pub(in crate::runners) struct Process {
 /// How a child ended.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runners) struct Ended {
-    /// `None` where it would not die: it is then reaped in the background, whenever it does.
+    /// `None` if it does not die: it is then reaped in the background when it does.
     pub(in crate::runners) status: Option<ExitStatus>,
-    /// The kernel has ended it for its memory, with all that it had started.
+    /// The kernel has killed it because memory ran out, with all processes that it had started.
     pub(in crate::runners) out_of_memory: bool,
 }
 
@@ -63,7 +63,7 @@ impl Ended {
 enum State {
     /// It runs, or is a zombie.
     Ours,
-    /// It was reaped, and its id may be a stranger's. `None` where its status was lost.
+    /// It was reaped, and its id may belong to another process. `None` if its status was lost.
     Reaped(Option<ExitStatus>),
 }
 
@@ -75,8 +75,8 @@ pub(in crate::runners) struct Pipes {
 }
 
 impl Process {
-    /// Spawns `command`, whose standard output and error must be pipes, as the leader of a new group. So must its
-    /// standard input be, unless `stdin` is given: then the child sees to it that it reads from there.
+    /// Spawns `command` as the leader of a new group. Its standard output and error must be pipes. Its standard input
+    /// must be a pipe too, unless `stdin` is given: then the child itself reads from there.
     pub(in crate::runners) fn spawn(
         command: &mut Command,
         run: Run,
@@ -123,7 +123,7 @@ impl Process {
         }
         self.state = State::Reaped(self.child.wait().await.ok());
         self.own.reaped();
-        // The group's id was safe until now. Left-overs lose the second that they have elsewhere.
+        // The group's id was safe until now. Left-over processes get no extra second here, unlike in the other cases.
         let _ = killpg(self.pid, Signal::SIGKILL);
         if let Some(leaf) = &self.leaf {
             leaf.kill();
@@ -135,7 +135,7 @@ impl Process {
         self.exited().now_or_never().is_some()
     }
 
-    /// Its process id. A stranger's once it is reaped.
+    /// Its process id. The id may belong to another process once this one is reaped.
     pub(in crate::runners) fn id(&self) -> i32 {
         self.pid.as_raw()
     }
@@ -150,12 +150,12 @@ impl Process {
         if let State::Reaped(_) = self.state {
             return;
         }
-        // A leader may move itself to another group; then its own id is what is left to us.
+        // A leader may move itself to another group; then only its own id is left.
         if killpg(self.pid, signal) == Err(Errno::ESRCH) {
             let _ = kill(self.pid, signal);
         }
         if signal == Signal::SIGTERM {
-            // One that was stopped (SIGSTOP) would not see the TERM before the KILL comes.
+            // A stopped process (SIGSTOP) would not see the TERM before the KILL.
             let _ = killpg(self.pid, Signal::SIGCONT);
         }
     }
@@ -228,7 +228,7 @@ mod tests {
             .read_to_end(&mut Vec::new())
             .await
             .expect("an end");
-        // The id may be a stranger's by now.
+        // The id may belong to another process by now.
         assert!(matches!(process.state, State::Reaped(_)));
         process.signal(Signal::SIGKILL);
         assert_eq!(

@@ -1,14 +1,14 @@
-//! What to do when something happens to a running job. Pure: events in, steps out; no clock, no process.
+//! What to do when an event happens to a running job. Pure: events in, steps out; no clock, no process.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-/// How long a job's left-overs may hold its output open after it has exited.
+/// How long left-over processes of a job may hold its output open after it has exited.
 pub(in crate::runners) const LINGER: Duration = Duration::from_secs(1);
 
-/// How long to wait for a process to die of a KILL. One that sleeps in the kernel, or that belongs to another
-/// user by now, may never do so, and must not hold its worker for ever.
+/// How long to wait for a process to die of a KILL. A process that sleeps in the kernel, or that now belongs to another
+/// user, may never die, and must not hold its worker for ever.
 pub(in crate::runners) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that happened.
@@ -40,12 +40,12 @@ pub(in crate::runners) enum Step {
     Finish,
 }
 
-/// Why we ended a job, where we did.
+/// Why we ended a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runners) enum Cause {
     /// Its timeout.
     Timeout,
-    /// The supervisor's word.
+    /// The supervisor stopped it.
     Stop,
 }
 
@@ -86,7 +86,7 @@ impl Course {
         }
     }
 
-    /// Why we ended the job: the first cause counts, and none that came after its exit.
+    /// Why we ended the job. The first cause counts, and no cause after its exit.
     pub(in crate::runners) fn cause(&self) -> Option<Cause> {
         self.cause
     }

@@ -30,7 +30,7 @@ impl Exit {
         code.or_else(|| status.signal().map(Self::Signal))
     }
 
-    /// Whether the job says by it what it wants to become of its message.
+    /// Whether the exit code decides how the message is settled.
     pub(in crate::runners) fn is_word(self) -> bool {
         matches!(self, Self::Code(0 | EXIT_REJECT | EXIT_RETRY))
     }
@@ -46,7 +46,7 @@ pub(in crate::runners) fn job_end(
     stderr_tail: Option<String>,
 ) -> JobEnd {
     match (cause, exit) {
-        // Whatever follows: a job that counts as done after its timeout would make the timeout a matter of luck.
+        // The timeout comes first: if a job counted as done after its timeout, the result would depend on chance.
         (Some(Cause::Timeout), _) => JobEnd::Failed(Failure {
             kind: FailureKind::Timeout,
             message: format!(
@@ -113,7 +113,7 @@ pub(in crate::runners) fn job_end(
     }
 }
 
-/// A job that refuses itself says why on its last line, where it says anything.
+/// A job that refuses its message gives the reason on its last line, if it writes any.
 fn rejection(stderr_tail: Option<&str>) -> String {
     let last_line = stderr_tail.and_then(|tail| {
         tail.lines()

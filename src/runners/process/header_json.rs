@@ -1,4 +1,4 @@
-//! A message's headers as JSON, for runners that are told of them in text. Pure.
+//! A message's headers as JSON, for runners that receive them as text. Pure.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
@@ -13,8 +13,8 @@ pub fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 
-/// Whether that object says all that the headers hold: nothing in them is nested deeper than it goes, nor was left out
-/// when they were read.
+/// Whether that object shows everything in the headers: nothing is nested deeper than its levels, and nothing was left
+/// out when the headers were read.
 pub(in crate::runners) fn is_whole_in_json(headers: &Headers) -> bool {
     is_whole_table(headers, MAX_DEPTH)
 }
@@ -51,7 +51,7 @@ fn value(header: &HeaderValue, depth: usize) -> Value {
         HeaderValue::U32(v) => json!(v),
         HeaderValue::I64(v) => json!(v),
         HeaderValue::Timestamp(v) => json!(v),
-        // By way of its own text, so that 0.1 stays 0.1 and does not gain the digits of a wider float.
+        // Through its own text, so that 0.1 stays 0.1 and does not gain the digits of a wider float.
         HeaderValue::F32(v) => v
             .to_string()
             .parse::<f64>()

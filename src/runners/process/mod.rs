@@ -1,7 +1,8 @@
-//! What kinds of runner that are processes have in common: how one is started, watched, ended and listened to.
+//! The common part of the kinds of runner that are processes: how a process is started, watched, ended and read.
 //!
-//! Owns a child process from its spawning to its reaping, the settings that it is started with, and what these need of the
-//! machine. It knows nothing of what the process is for: that is the affair of the kinds, which never import each other.
+//! Owns a child process from spawning to reaping, the settings that it is started with, and the checks of the machine
+//! for these settings. It does not know the purpose of the process: that belongs to the kinds, which never import each
+//! other.
 
 mod child;
 mod course;
@@ -33,5 +34,5 @@ pub(in crate::runners) use self::{
 pub use self::{header_json::headers_to_json, settings::ExecSettings};
 pub use crate::escape::Escaped;
 
-/// The clock's own limit is some way beyond this, and nobody waits so long.
+/// Below the limit of the clock, and longer than any wait.
 pub(in crate::runners) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! Starting a pool's command; and why it could not be started, in words that say what to mend.
+//! Starting a pool's command, and error texts for failed starts that say how to fix them.
 
 use std::{
     borrow::Cow,
@@ -137,7 +137,7 @@ impl<'a> Launch<'a> {
         match timeout(LAUNCH_PATIENCE, launcher::heard(launching.report)).await {
             Ok(Ok(())) => Ok((process, pipes)),
             Ok(Err(failure)) => {
-                bury(process).await;
+                reap_launcher(process).await;
                 Err(failure.into())
             }
             Err(_) => Err(SpawnError::Before {
@@ -224,7 +224,7 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// Whether a run gets a cgroup that nothing asked for: where a launcher is needed anyway, or its start is one for many
+/// Whether a run gets a cgroup without being configured: if a launcher is needed anyway, or if one start serves many
 /// jobs.
 fn is_worth_it(limits: &Limits, stays: Stays) -> bool {
     match limits.cgroup {
@@ -235,7 +235,7 @@ fn is_worth_it(limits: &Limits, stays: Stays) -> bool {
 }
 
 /// Reaps a launcher that has failed, and is about to end.
-async fn bury(mut process: Process) {
+async fn reap_launcher(mut process: Process) {
     let _ = timeout(KILL_PATIENCE, process.exited()).await;
     process.finish();
 }
@@ -250,7 +250,7 @@ fn locate<'a>(program: &'a str, path: Option<&OsStr>) -> Cow<'a, Path> {
     {
         for folder in path.as_bytes().split(|byte| *byte == b':') {
             let folder = Path::new(OsStr::from_bytes(folder));
-            // A relative one depends on a folder that is not ours yet; finding such a one is left to the system.
+            // A relative path depends on a folder that is not our working directory yet, so the system searches it.
             if !folder.is_absolute() {
                 break;
             }
@@ -292,7 +292,7 @@ fn explain(
     user: Option<&str>,
     error: &io::Error,
 ) -> Option<Cow<'static, str>> {
-    // The system's answer is the same for the folder and for the program.
+    // The system's error is the same for the folder and for the program.
     if let Some(folder) = working_dir {
         let shown = folder.display();
         match fs::metadata(folder) {

@@ -32,25 +32,26 @@ pub(super) struct Link {
     pub(super) log: Output<RunnerLog>,
 }
 
-/// How a process is brought to its end.
+/// How a process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Its input ends now, and it has this long to go.
+    /// Its input is closed now, and it has this long to end.
     Polite(Duration),
-    /// It is about to go, and is given a moment. Its input stays, so that what it has not read can be counted.
+    /// It is about to end by itself, and gets a moment. Its input stays open, so that the bytes that it has not read
+    /// can be counted.
     Expected,
-    /// Now.
+    /// It is killed now.
     Forced,
 }
 
 /// How a process ended.
 #[derive(Debug)]
 pub(super) struct End {
-    /// `None` where it does not even die of a KILL.
+    /// `None` if it does not even die of a KILL.
     status: Option<ExitStatus>,
-    /// Whether it went before it was killed.
+    /// Whether it ended before it was killed.
     by_itself: bool,
-    /// The kernel has ended it for want of memory.
+    /// The kernel has killed it because memory ran out.
     pub(super) out_of_memory: bool,
     /// Bytes of its input that it has not read, where they were waiting for it.
     pub(super) unread: u64,
@@ -139,7 +140,7 @@ impl Link {
         let first = tokio::select! {
             line = lines.next() => line,
             () = process.exited() => Err(NoLine::Ended),
-            // Pending once it has ended: what is awaited is the other two.
+            // Pending once the process has ended: only the other two branches matter then.
             () = async {
                 log.drain(stderr).await;
                 std::future::pending().await
@@ -206,7 +207,7 @@ impl Link {
             };
             if !by_itself {
                 process.signal(Signal::SIGKILL);
-                // Its status is not worth more waiting than this.
+                // Its status is not worth a longer wait.
                 let _ = timeout(KILL_PATIENCE, process.exited()).await;
             }
             if reading {

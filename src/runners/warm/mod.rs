@@ -1,23 +1,23 @@
-//! The `warm` runner: a process that stays, and is handed job after job.
+//! The `warm` runner: a process that stays, and receives job after job.
 //!
-//! Owns its processes from spawning to reaping, and the protocol that is spoken with them: one line of JSON in, one
-//! line out, on standard input and output, with standard error as the log. `docs/warm-protocol.md` specifies it. It
-//! settles nothing and decides no retry: it reports.
+//! Owns its processes from spawning to reaping, and the protocol with them: one line of JSON in, one line out, on
+//! standard input and output, with standard error as the log. `docs/warm-protocol.md` specifies it. It settles nothing
+//! and decides no retry: it only reports.
 //!
 //! # A job and its process
-//! A job that fails says so in its answer, and its process goes on. A process that ends, breaks the protocol or
-//! outlives the job's timeout is that job's failed attempt, and no other's: one that has gone before it read any of
-//! a job is replaced without a word to the job. What a process writes to standard output without being asked makes
-//! it unfit, and is named in the log.
+//! A job that fails says so in its answer, and its process continues. A process that ends, breaks the protocol or
+//! outlives the job's timeout fails the attempt of that job, and of no other. If a process ends before it has read any
+//! part of a job, it is replaced, and the job does not notice. A process that writes to standard output without being
+//! asked becomes unfit, and the log names it.
 //!
 //! # How it ends
-//! Politely: its input ends, and `kill_grace` later what is left is killed. In the middle of a job, at its timeout
-//! or when the supervisor stops it: TERM to its process group, and KILL after `kill_grace`; a process that was sent
-//! a TERM takes no other job. What is left of its group is killed when it has ended.
+//! In an orderly end its input is closed, and the rest is killed after `kill_grace`. In the middle of a job, at its
+//! timeout or when the supervisor stops it: TERM to its process group, and KILL after `kill_grace`. A process that was
+//! sent a TERM takes no other job. When a process has ended, the rest of its group is killed.
 //!
 //! # What is read between jobs
-//! Nobody waits on an idle process. Its log, and whether it is still there, are looked at in each reconcile and
-//! before its next job.
+//! No task waits on an idle process. Its log, and whether it is still alive, are read in each reconcile and before its
+//! next job.
 
 mod kind;
 mod lines;

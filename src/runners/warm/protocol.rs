@@ -1,4 +1,4 @@
-//! The lines of the protocol, both ways. Pure. `docs/warm-protocol.md` is its specification.
+//! The lines of the protocol, in both directions. Pure. `docs/warm-protocol.md` is its specification.
 
 use std::{
     borrow::Cow,
@@ -17,6 +17,7 @@ use crate::{
     runners::process::{Escaped, headers_to_json, is_whole_in_json},
     settle::lacks_headers,
 };
+use tidegate_core::text::first_bytes;
 
 /// The version that is spoken here.
 pub(super) const VERSION: u64 = 1;
@@ -27,14 +28,14 @@ const SHOWN: usize = 200;
 /// Bytes of an answer's `error` that are kept: it travels in headers.
 const ERROR_CAP: usize = 2 * 1024;
 
-/// What a runner said.
+/// A message of a runner.
 #[derive(Debug, PartialEq)]
 pub(super) enum Said {
     /// It can take a job, and speaks this version.
     Ready { protocol: u64 },
     /// It is still at work on this job.
     Progress { id: String, progress: Value },
-    /// What became of this job, and whether the runner wants to go now.
+    /// The result of this job, and whether the runner wants to end now.
     Answer {
         id: String,
         answer: Answer,
@@ -42,7 +43,7 @@ pub(super) enum Said {
     },
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
     Done { reply: Option<Reply> },
@@ -137,7 +138,7 @@ impl Formatter for OneLine {
 
 /// Reads a line of a runner. The error says what is wrong with it, and shows it.
 pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
-    // Unknown keys are a later version's, or the runner's own affair.
+    // Unknown keys belong to a later version, or to the runner itself.
     #[derive(Deserialize)]
     struct Line<'a> {
         ready: Option<bool>,
@@ -146,7 +147,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         outcome: Option<String>,
         delay: Option<f64>,
         error: Option<Words>,
-        // As it stands: as a tree it would take many times its size, and large numbers would lose digits.
+        // Kept as text: a parsed tree would need many times its size, and large numbers would lose digits.
         #[serde(borrow)]
         reply: Option<&'a RawValue>,
         reply_base64: Option<String>,
@@ -265,11 +266,7 @@ fn reply(reply: Option<&RawValue>, base64: Option<String>) -> Result<Option<Repl
 }
 
 fn cut(mut text: String) -> String {
-    let mut end = text.len().min(ERROR_CAP);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(first_bytes(&text, ERROR_CAP).len());
     text
 }
 

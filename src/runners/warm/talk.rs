@@ -1,5 +1,5 @@
-//! One job on a warm process: the job goes in, lines come out, and all the while the log is read and the clock is
-//! watched. Everything happens within the one future, so that a job costs no task.
+//! One job on a warm process: writes the job, reads lines, and meanwhile reads the log and watches the clock. All of
+//! this happens within one future, so a job needs no task of its own.
 
 use std::{
     pin::pin,
@@ -24,31 +24,31 @@ use crate::{
     runners::process::{Cause, Course, Event, ExecSettings, FOREVER, Step},
 };
 
-/// What came of handing a job to a process.
+/// The result of giving a job to a process.
 pub(super) enum Talked {
-    /// The job has come to its end, and the process waits for the next.
+    /// The job has ended, and the process waits for the next job.
     Stays {
         link: Box<Link>,
         end: JobEnd,
         last: bool,
     },
-    /// The job has come to its end, and the process is no more.
+    /// The job has ended, and the process too.
     Gone(JobEnd),
     /// The process ended before it took the job, which is still to be run.
     NotTaken(End),
 }
 
 /// What a process did, as far as the job is concerned.
-enum Deed {
+enum ProcessEvent {
     Answered {
         answer: Answer,
         last: bool,
     },
     /// It broke the protocol.
     Broke(String),
-    /// It did this to a pipe, most likely because it is about to end.
+    /// It closed a pipe, most likely because it is about to end.
     Closed(&'static str),
-    /// It ended, by itself or at our word.
+    /// It ended, by itself or because we stopped it.
     Ended,
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn talk(
                     feeding = false;
                     match whole || course.cause().is_some() {
                         true => continue,
-                        false => break Deed::Closed("closed its standard input"),
+                        false => break ProcessEvent::Closed("closed its standard input"),
                     }
                 }
                 heard = hear, if hears => match heard {
@@ -130,11 +130,11 @@ pub(super) async fn talk(
                     }
                     Heard::Line(Ok(line)) => match protocol::parse(&line) {
                         Ok(Said::Answer { id, answer, last }) if id == job.id().as_str() => {
-                            break Deed::Answered { answer, last };
+                            break ProcessEvent::Answered { answer, last };
                         }
                         Ok(Said::Progress { id, progress }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
-                            // Once it was told to end, its time is what that leaves it.
+                            // Once it was told to end, progress no longer extends its time.
                             if course.cause().is_none() && !course.has_exited() {
                                 let deadline = Instant::now() + settings.timeout.min(FOREVER);
                                 timer.as_mut().reset(deadline);
@@ -142,17 +142,17 @@ pub(super) async fn talk(
                             continue;
                         }
                         Ok(Said::Answer { id, .. } | Said::Progress { id, .. }) => {
-                            break Deed::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
+                            break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
                         }
-                        Ok(Said::Ready { .. }) => break Deed::Broke(unasked(&line)),
-                        Err(trouble) => break Deed::Broke(trouble),
+                        Ok(Said::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
+                        Err(trouble) => break ProcessEvent::Broke(trouble),
                     },
                     Heard::Line(Err(NoLine::TooLong)) => {
-                        break Deed::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
+                        break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
                     }
                     Heard::Line(Err(NoLine::Ended)) => {
                         if course.cause().is_none() && !course.has_exited() {
-                            break Deed::Closed("closed its standard output");
+                            break ProcessEvent::Closed("closed its standard output");
                         }
                         Event::OutputEnded
                     }
@@ -165,7 +165,7 @@ pub(super) async fn talk(
                     wake_after
                 }
                 Step::SetTimer(wake_after) => wake_after,
-                Step::Finish => break Deed::Ended,
+                Step::Finish => break ProcessEvent::Ended,
             };
             timer
                 .as_mut()
@@ -179,10 +179,10 @@ pub(super) async fn talk(
     conclude(link, deed, &course, fed, settings, job).await
 }
 
-/// Makes of what a process did what becomes of the job and of the process.
+/// Turns what a process did into the end of the job and the state of the process.
 async fn conclude(
     mut link: Box<Link>,
-    deed: Deed,
+    deed: ProcessEvent,
     course: &Course,
     fed: Fed,
     settings: &ExecSettings,
@@ -190,7 +190,7 @@ async fn conclude(
 ) -> Talked {
     let cause = course.cause();
     match deed {
-        Deed::Answered { answer, last } => {
+        ProcessEvent::Answered { answer, last } => {
             // What it wrote before its answer is in the pipe by now.
             link.log.drain_now(&link.stderr);
             let stderr_tail = link.log.turn();
@@ -221,18 +221,18 @@ async fn conclude(
             }
             Talked::Stays { link, end, last }
         }
-        Deed::Broke(trouble) => {
+        ProcessEvent::Broke(trouble) => {
             let end = link.end(Ending::Forced).await;
             Talked::Gone(lost(trouble, end, cause, settings.timeout))
         }
-        Deed::Closed(_) | Deed::Ended => {
+        ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(Ending::Expected).await;
-            // Whoever goes with the whole job still in the pipe has not seen it.
+            // A process that ends while the whole job is still in the pipe has not seen the job.
             if cause.is_none() && end.unread >= fed.bytes {
                 return Talked::NotTaken(end);
             }
             let otherwise = match deed {
-                Deed::Closed(pipe) => pipe,
+                ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
             let trouble = format!("{} without an answer", end.in_words(otherwise));

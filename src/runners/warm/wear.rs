@@ -1,4 +1,4 @@
-//! When a warm process is replaced by another, though nothing is wrong with it.
+//! When a working warm process is replaced by another.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{WarmSettings, memory::resident_bytes};
 use crate::runner::Retirement;
 
-/// How far a process is used up.
+/// How much a process has been used.
 #[derive(Debug)]
 pub(super) struct Wear {
     jobs_left: Option<u32>,

@@ -1,4 +1,4 @@
-//! The breaker: when so many jobs fail that running more of them would only burn their attempts.
+//! The breaker: stops intake when so many jobs fail that more jobs would only spend attempts.
 //!
 //! ```text
 //!             a failure makes the share of failures too large
@@ -14,24 +14,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
+use crate::text::first_chars;
 
-/// Parts of the window: jobs are forgotten a part at a time, so that memory is the same however many they are.
+/// Parts of the window. Jobs are forgotten one part at a time, so that memory does not depend on the number of jobs.
 const PARTS: usize = 16;
 /// How often a pause may double.
 const DOUBLINGS: u32 = 3;
-/// Longest piece of a failure's own words that the cause repeats.
+/// Limit on the characters of a failure's text that the cause quotes.
 const CAUSE_CHARS: usize = 200;
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakerRules {
-    /// Share of failures among the window's jobs from which it opens, in percent: 1 to 100.
+    /// Share of failed jobs in the window, in percent, at which the breaker opens: 1 to 100.
     pub failure_percent: u8,
-    /// How far back it looks, give or take a sixteenth.
+    /// Length of the window. The precision is a sixteenth of it.
     pub window: Duration,
-    /// Fewest jobs in the window that a share is taken of: 1 or more.
+    /// Fewest jobs in the window for a share to be computed: 1 or more.
     pub min_jobs: u32,
-    /// How long it stays open before a trial. Doubled with each trial that fails, up to eight times as long.
+    /// How long the breaker stays open before a trial. Doubled with each failed trial, up to eight times.
     pub pause: Duration,
 }
 
@@ -46,29 +47,29 @@ impl Default for BreakerRules {
     }
 }
 
-/// What a breaker makes of a job's end.
+/// The end of a job, as a breaker counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending<'a> {
-    /// The job said how it wants to be settled: done, later, or never. All that a breaker asks of a job.
+    /// The job named its own settlement: done, retry, or reject. For the breaker this is a success.
     Answered,
-    /// It failed, with this for a cause.
+    /// The job failed, with this cause.
     Failed(&'a str),
-    /// It ended without a result for a reason that is not the job's and is counted elsewhere: the command behind its
-    /// wrapper did not start. Not in the window, but a trial that ends so has failed.
+    /// The job ended without a result, for a reason that is counted elsewhere: the command behind its wrapper did not
+    /// start. It is not counted in the window, but a trial that ends so has failed.
     Unproven(&'a str),
 }
 
 /// Whether jobs may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// As many as there are workers.
+    /// Yes, one on each worker.
     Closed,
-    /// None.
+    /// No.
     Open {
-        /// When the next one is a trial.
+        /// When a trial may begin.
         until: Moment,
     },
-    /// One at a time, until one does not fail.
+    /// One at a time, until a trial succeeds.
     Trial,
 }
 
@@ -77,7 +78,7 @@ pub enum BreakerState {
 pub struct Breaker {
     rules: BreakerRules,
     window: Window,
-    /// Jobs that began before are of an earlier time, whenever they end.
+    /// Jobs that began before this instant are not counted, even if they end later.
     since: Moment,
     open: Option<Open>,
 }
@@ -85,14 +86,14 @@ pub struct Breaker {
 #[derive(Debug, Clone)]
 struct Open {
     at: Moment,
-    /// When its pause was cut short.
+    /// When the pause was ended early.
     cut_short: Option<Moment>,
     failed_trials: u32,
     cause: String,
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed breaker.
     pub fn new(rules: BreakerRules) -> Self {
         Self {
             rules,
@@ -107,8 +108,8 @@ impl Breaker {
         &self.rules
     }
 
-    /// Changes the rules. A closed one counts anew; an open one stays open, and its pause is as long as it would
-    /// have been by these rules.
+    /// Changes the rules. A closed breaker starts a new window. An open breaker stays open, and the new rules give the
+    /// length of its pause.
     pub fn set_rules(&mut self, rules: BreakerRules) {
         if rules != self.rules {
             self.rules = rules;
@@ -127,16 +128,15 @@ impl Breaker {
         }
     }
 
-    /// Why it is open, in one line.
+    /// Why the breaker is open, in one line.
     pub fn cause(&self) -> Option<&str> {
         self.open.as_ref().map(|open| open.cause.as_str())
     }
 
-    /// A job that began at `began` has come to its end at `now`.
+    /// Takes the end, at `now`, of a job that began at `began`.
     ///
-    /// Only the present counts: a job that began before the breaker last closed is not of its window, and one that
-    /// began before the pause was over is no trial. So the wave of jobs that ran when it opened changes nothing
-    /// more, however they end.
+    /// A job that began before the breaker last closed is not in the window. A job that began before the end of the
+    /// pause is no trial. So jobs that were running when the breaker opened change nothing, however they end.
     pub fn ended(&mut self, began: Moment, now: Moment, ending: Ending<'_>) {
         match &self.open {
             None if began >= self.since => self.count(now, ending),
@@ -145,7 +145,7 @@ impl Breaker {
         }
     }
 
-    /// Ends the pause: what made jobs fail may have been mended.
+    /// Ends the pause. Called when the cause may have been fixed.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(open) = &mut self.open {
             open.failed_trials = 0;
@@ -203,13 +203,13 @@ impl Breaker {
     }
 }
 
-/// Jobs of the last while, in parts of equal length.
+/// Jobs of the window, in parts of equal length.
 #[derive(Debug, Clone)]
 struct Window {
     part: Duration,
-    /// Which part of all time the newest of `parts` is.
+    /// The number of the newest part, counted from time zero.
     newest: u64,
-    /// A ring: part `n` of all time is at `n % PARTS`.
+    /// A ring: part number `n` is at index `n % PARTS`.
     parts: [Counted; PARTS],
 }
 
@@ -228,10 +228,10 @@ impl Window {
         }
     }
 
-    /// Counts a job that ended at `now`, and forgets those that ended too long before.
+    /// Counts a job that ended at `now`, and forgets the jobs that left the window.
     fn add(&mut self, now: Moment, failed: bool) {
         let part = now.since(Moment::ZERO).as_nanos() / self.part.as_nanos();
-        // Workers read the clock before they take their turn here, so one may come a little late.
+        // Workers read the clock before they take the lock, so an earlier time may come after a later one.
         let part = u64::try_from(part).unwrap_or(u64::MAX).max(self.newest);
         let passed = (part - self.newest).min(PARTS as u64);
         for back in 0..passed {
@@ -243,7 +243,7 @@ impl Window {
         counted.failed += u64::from(failed);
     }
 
-    /// What is within the window of the last job that was counted.
+    /// The jobs within the window of the last counted job.
     fn counted(&self) -> Counted {
         let mut sum = Counted::default();
         for part in &self.parts {
@@ -255,10 +255,7 @@ impl Window {
 }
 
 fn cut(text: &str) -> &str {
-    match text.char_indices().nth(CAUSE_CHARS) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
+    first_chars(text, CAUSE_CHARS)
 }
 
 #[cfg(test)]

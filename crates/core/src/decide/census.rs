@@ -1,10 +1,10 @@
-//! The census: what there is at one instant.
+//! The census: the workers and runners at one instant.
 
 use serde::{Deserialize, Serialize};
 
 use super::{RunnerId, WorkerId};
 
-/// Workers and idle runners at one instant, both by rising id.
+/// Workers and idle runners at one instant, both sorted by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
     workers: Vec<CensusWorker>,
@@ -16,33 +16,33 @@ pub struct Census {
 pub struct CensusWorker {
     /// Its id.
     pub id: WorkerId,
-    /// What it does.
+    /// The activity of the worker.
     pub phase: Phase,
 }
 
-/// What a worker does, as far as planning is concerned.
+/// The activity of a worker, as planning sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Opens its consumer, or waits for a delivery.
     Waiting,
     /// Holds a delivery.
     Busy,
-    /// Holds a delivery and goes once that is settled. Still live, and its job is still demand.
+    /// Holds a delivery, and goes after that is settled. Still live, and its job still counts as demand.
     Retiring,
-    /// Was told to go. Neither demand nor capacity; only holds its place under `max`.
+    /// Was told to go. It is not demand or capacity, but it still counts towards `max`.
     Draining,
 }
 
 /// A [`Census`] in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Waiting workers that no runner stands ready for.
+    /// Waiting workers without an idle runner.
     pub bare: u32,
-    /// Runners that wait for a job.
+    /// Runners without a job.
     pub idle: u32,
     /// Workers that hold a delivery and stay.
     pub busy: u32,
-    /// Workers that hold a delivery and go once it is settled.
+    /// Workers that hold a delivery and go after it is settled.
     pub retiring: u32,
     /// Workers that were told to go.
     pub draining: u32,
@@ -56,12 +56,12 @@ impl Counts {
         self.waiting + self.busy + self.retiring
     }
 
-    /// Live workers without a mark to retire: what is compared with the expected quantity.
+    /// Live workers that are not marked to retire. This number is compared with the expected number.
     pub fn staying(&self) -> u32 {
         self.waiting + self.busy
     }
 
-    /// All that hold a place under `max`.
+    /// All workers that count towards `max`.
     pub fn places(&self) -> u32 {
         self.live() + self.draining
     }
@@ -70,7 +70,7 @@ impl Counts {
 impl Census {
     /// A census of these workers and idle runners, in any order.
     pub fn new(mut workers: Vec<CensusWorker>, mut idle_runners: Vec<RunnerId>) -> Self {
-        // Already sorted wherever the source hands out rising ids: then this is one pass.
+        // Ids that are handed out in rising order are already sorted: then this is one pass.
         workers.sort_unstable_by_key(|worker| worker.id);
         idle_runners.sort_unstable();
         Self {
@@ -101,8 +101,8 @@ impl Census {
             }
         }
         counts.idle = u32::try_from(self.idle_runners.len()).unwrap_or(u32::MAX);
-        // A worker that has just taken a delivery has not yet picked its runner up, so for that moment one
-        // runner more may be idle than workers wait.
+        // A worker that has just taken a delivery has not yet picked up its runner. For that moment there may be one
+        // more idle runner than waiting workers.
         counts.bare = counts.waiting.saturating_sub(counts.idle);
         counts
     }

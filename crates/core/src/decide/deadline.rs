@@ -1,32 +1,31 @@
-//! How long a delivery may be held, and what of that is its job's.
+//! How long a delivery may be held, and how much of that time belongs to its job.
 //!
-//! A broker cuts the channel of a delivery that is held too long, and hands it to someone else while its job still
-//! runs. So a job's time is counted from its delivery's arrival, and ends while there is still time to settle.
+//! A broker closes the channel of a delivery that is held too long, and delivers the message again while its job still
+//! runs. So a job's time is counted from the arrival of its delivery, and ends early enough to settle.
 
 use std::time::Duration;
 
-/// The most that is kept to settle in.
+/// Longest time that is reserved for settling.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// A year: longer than any broker waits, and what can be added to any time of a clock.
+/// A year: longer than any broker waits, and safe to add to any instant of a clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The hours of a delivery, counted from its arrival.
+/// The deadlines of a delivery, counted from its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
     /// When its job is told to end.
     pub stop: Duration,
-    /// When a job that did not end is let go of.
+    /// When a job that did not end is abandoned.
     pub abandon: Duration,
     /// When it must be settled.
     pub settle: Duration,
 }
 
 impl Hours {
-    /// The hours where a job that is told to end may take `stop_grace` for it. However long that is, a job has half
-    /// of the time.
+    /// The deadlines for a job that may take `stop_grace` to end. For any `stop_grace`, a job has half of the time.
     pub fn new(ack_deadline: Duration, stop_grace: Duration) -> Self {
-        // A library's user may write Duration::MAX.
+        // A user of the library may write Duration::MAX.
         let ack_deadline = ack_deadline.min(LONGEST);
         let margin = margin(ack_deadline);
         Self {
@@ -39,8 +38,9 @@ impl Hours {
         }
     }
 
-    /// Whether a delivery that has waited for its worker for so long is worth starting: where its job's own timeout
-    /// would still come first. Of jobs that have none, or more than there ever is, half of the time must be left.
+    /// Whether a delivery that has waited so long for its worker may still start: its job's own timeout must come
+    /// before the deadline. If the job has no timeout, or one longer than the whole time, half of the time must be
+    /// left.
     pub fn is_worth_starting(&self, waited: Duration, timeout: Option<Duration>) -> bool {
         let needs = timeout
             .filter(|timeout| *timeout <= self.stop)
@@ -49,7 +49,7 @@ impl Hours {
     }
 }
 
-/// What is kept of a deadline to settle in.
+/// The part of a deadline that is reserved for settling.
 pub fn margin(ack_deadline: Duration) -> Duration {
     (ack_deadline / 20).min(MARGIN)
 }
@@ -86,7 +86,7 @@ mod tests {
             (1481, Some(300), false),
             (890, None, true),
             (891, None, false),
-            // A timeout that never fits is none.
+            // A timeout that never fits counts as no timeout.
             (890, Some(9999), true),
             (891, Some(9999), false),
             (99_999, Some(1), false),

@@ -1,8 +1,9 @@
 //! Intake: whether a pool takes messages, and why not.
 //!
-//! [`IntakeState`] holds what has gone wrong: runners that cannot start, commands behind wrappers that do not, jobs that
-//! fail, copies that cannot be published, and the end of the pool. A fault is waited out with backoff, then tried by one
-//! worker. Each method is told the time, and says whether whoever follows intake should look again.
+//! [`IntakeState`] holds the problems: runners that cannot start, commands behind wrappers that do not start, jobs that
+//! fail, copies that cannot be published, and the end of the pool. After a fault, the pool waits with backoff, and then
+//! one worker tries. Each method takes the time as an argument, and returns whether the reader of intake must read it
+//! again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,17 +13,17 @@ use super::{Breaker, BreakerRules, BreakerState, Ending, Intake, JobId, Moment};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Different messages whose commands did not start in a row, from which it is the pool's fault.
+/// Number of different messages in a row whose commands did not start, at which the pool is faulted.
 const LAUNCH_FAILURES: usize = 3;
 
-/// The pause after so many failures in a row: 1 s, doubled for each further one, up to a minute.
+/// The pause after this many failures in a row: 1 s, doubled for each further failure, up to a minute.
 pub fn fault_pause(failures: u32) -> Duration {
     FIRST_PAUSE
         .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
         .min(LONGEST_PAUSE)
 }
 
-/// What keeps a pool from taking messages.
+/// The causes that keep a pool from taking messages.
 #[derive(Debug, Clone, Default)]
 pub struct IntakeState {
     draining: bool,
@@ -30,7 +31,7 @@ pub struct IntakeState {
     pool_failed: Option<String>,
     fault: Option<Fault>,
     breaker: Option<Breaker>,
-    /// Different messages whose command did not start, since one last did.
+    /// Different messages whose command did not start, since the last command that did.
     launch_failures: VecDeque<JobId>,
     /// Deliveries held because their copies cannot be published.
     blocked: u32,
@@ -45,22 +46,22 @@ struct Fault {
     until: Moment,
 }
 
-/// What cannot start, and so what proves that it can again.
+/// What cannot start. The same kind of start proves the end of the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// A runner: proved by one that starts.
+    /// A runner. A runner that starts ends the fault.
     Start,
-    /// The command behind a wrapper: proved by a job that ends in another way.
+    /// The command behind a wrapper. A job that ends in another way ends the fault.
     Launch,
 }
 
 impl IntakeState {
-    /// Whether messages may be taken at `now`. `ordered`: what the operator makes of it.
+    /// Whether messages may be taken at `now`. `ordered` is the operator's order.
     pub fn intake(&self, now: Moment, ordered: Option<Intake>) -> Intake {
         if self.draining {
             Intake::Draining
         } else if self.pool_failed.is_some() {
-            // Not even a pause is carried out meanwhile.
+            // A failed pool does not even carry out a pause.
             Intake::Faulted
         } else if let Some(ordered) = ordered {
             ordered
@@ -71,7 +72,7 @@ impl IntakeState {
         }
     }
 
-    /// What fault and breaker make of intake. A pause of either comes before a trial of the other.
+    /// The intake that fault and breaker allow. A pause of one comes before a trial of the other.
     fn trouble(&self, now: Moment) -> Intake {
         let fault = self.fault.as_ref();
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
@@ -110,7 +111,7 @@ impl IntakeState {
         (now < until).then(|| until.since(now))
     }
 
-    /// Ends the pauses of a fault and of the breaker: what went wrong may have been mended.
+    /// Ends the pauses of a fault and of the breaker. Called when the cause may have been fixed.
     pub fn try_now(&mut self, now: Moment) {
         if let Some(fault) = &mut self.fault {
             fault.until = now;
@@ -121,40 +122,40 @@ impl IntakeState {
         }
     }
 
-    /// The pool's own task failed, for this cause, or works again. Returns whether that is news.
+    /// Sets or clears the failure of the pool's own task. Returns whether that changes anything.
     pub fn set_pool_failed(&mut self, cause: Option<String>) -> bool {
         let was_failed = self.pool_failed.is_some();
         self.pool_failed = cause;
         was_failed != self.pool_failed.is_some()
     }
 
-    /// Why the pool's own task failed, where it has.
+    /// Why the pool's own task failed, if it has.
     pub fn pool_failure(&self) -> Option<&str> {
         self.pool_failed.as_deref()
     }
 
-    /// The pool is on its way out, for good.
+    /// Marks the pool as ending, for good.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether the pool is on its way out.
+    /// Whether the pool is ending.
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// One delivery more is held because its copy cannot be published.
+    /// One more delivery is held because its copy cannot be published.
     pub fn block(&mut self, cause: String) {
         self.blocked += 1;
         self.blocked_by = cause;
     }
 
-    /// The cause of that is another one now.
+    /// Replaces the cause of the block.
     pub fn blocked_by(&mut self, cause: String) {
         self.blocked_by = cause;
     }
 
-    /// One delivery less is held.
+    /// One delivery fewer is held.
     pub fn unblock(&mut self) {
         self.blocked = self.blocked.saturating_sub(1);
     }
@@ -162,7 +163,7 @@ impl IntakeState {
     /// Something could not be started. Returns whether that begins a pause: a burst of failures is one fault.
     pub fn failed(&mut self, now: Moment, kind: FaultKind, cause: String) -> bool {
         let failures = match &self.fault {
-            // Another worker of the same burst: the pause it caused is already running.
+            // Another worker of the same burst: its pause is already running.
             Some(fault) if now < fault.until => return false,
             Some(fault) => fault.failures + 1,
             None => 1,
@@ -176,8 +177,8 @@ impl IntakeState {
         true
     }
 
-    /// The command behind a wrapper did not start. One message's trouble, until different messages meet it: returns
-    /// whether they have.
+    /// The command behind a wrapper did not start. This counts as a problem of that message until different messages
+    /// have it. Returns whether the pool is now faulted.
     pub fn launch_failed(&mut self, job: &JobId) -> bool {
         if !self.launch_failures.contains(job) {
             self.launch_failures.push_back(job.clone());
@@ -188,7 +189,7 @@ impl IntakeState {
         self.launch_failures.len() >= LAUNCH_FAILURES
     }
 
-    /// Something has started, which ends a fault of its kind. Returns whether there was one.
+    /// Something has started, which ends a fault of its kind. Returns whether there was a fault.
     pub fn started(&mut self, kind: FaultKind) -> bool {
         if kind == FaultKind::Launch {
             self.launch_failures.clear();
@@ -196,12 +197,12 @@ impl IntakeState {
         self.fault.take_if(|fault| fault.kind == kind).is_some()
     }
 
-    /// Whether a fault is being waited out, or launches have failed.
+    /// Whether there is a fault, or launches have failed.
     pub fn is_troubled(&self) -> bool {
         self.fault.is_some() || !self.launch_failures.is_empty()
     }
 
-    /// Has a breaker by these rules, or none. One that is open stays so unless it goes.
+    /// Sets or removes the breaker. An open breaker stays open with the new rules.
     pub fn set_breaker(&mut self, rules: Option<BreakerRules>) {
         match (&mut self.breaker, rules) {
             (Some(breaker), Some(rules)) => breaker.set_rules(rules),
@@ -209,8 +210,8 @@ impl IntakeState {
         }
     }
 
-    /// A job has ended at `now` that ran for `took`. Says whether its worker may take another, and whether intake has
-    /// changed.
+    /// A job that ran for `took` has ended at `now`. Returns whether its worker may take another message, and whether
+    /// intake has changed.
     pub fn job_ended(&mut self, now: Moment, took: Duration, ending: Ending<'_>) -> JobEnded {
         let Some(breaker) = &mut self.breaker else {
             return JobEnded {
@@ -233,7 +234,7 @@ impl IntakeState {
     }
 }
 
-/// What a job's end means for intake.
+/// The effect of a job's end on intake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a worker must not take messages that the breaker wants left in the queue"]
 pub struct JobEnded {

@@ -1,8 +1,8 @@
-//! Decide: how many workers there should be, why, and what to do about it.
+//! Decide: how many workers there should be, why, and how to reach that number.
 //!
-//! Everything here is a pure function of its arguments. `now` is an argument, an [`Observation`] goes in, a
-//! [`Plan`] and the [`Decision`] behind it come out. No tokio, no client library, no clock: so the same code
-//! decides, answers `explain`, can be run over a recorded trace, and is tested without a runtime.
+//! Everything here is a pure function of its arguments: `now` and an [`Observation`] go in, a [`Plan`] and its
+//! [`Decision`] come out. This module uses no tokio, no client library and no clock. So the same code decides, answers
+//! `explain`, can replay a recorded trace, and is tested without a runtime.
 
 mod breaker;
 mod census;

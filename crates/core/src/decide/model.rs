@@ -1,4 +1,4 @@
-//! The words that everything else is said in: names, ids, and time as data.
+//! The basic types that all other modules use: names, ids, and instants.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ macro_rules! name {
 }
 
 name! {
-    /// Name of a pool: a table's key in the configuration, a label in the metrics.
+    /// Name of a pool: the key of its table in the configuration, and a label in the metrics.
     PoolName
 }
 name! {
@@ -53,7 +53,7 @@ name! {
     QueueName
 }
 name! {
-    /// Id of a job: the message's `message-id`, or one made up. Never a metric label.
+    /// Id of a job: the message's `message-id`, or a generated one. Never a metric label.
     JobId
 }
 
@@ -82,7 +82,8 @@ id! {
 
 /// An instant of the supervisor's own monotonic clock: time since it started.
 ///
-/// Pure code is given one instead of reading a clock, so that it can be tested and simulated without waiting.
+/// Pure code takes an instant as an argument and reads no clock, so that it can be tested and simulated without
+/// waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(Duration);
 
@@ -95,12 +96,12 @@ impl Moment {
         Self(elapsed)
     }
 
-    /// Time from `earlier` to here; zero where `earlier` is later.
+    /// Time from `earlier` to this instant. Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The instant `duration` earlier; the supervisor's start where that is too early.
+    /// The instant `duration` earlier, but not before the supervisor's start.
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(duration))
     }

@@ -1,19 +1,20 @@
-//! Names of queues: how long one may be, with what we add to it.
+//! Names of queues: their longest length, including what we append.
 
-/// Bytes of a short string, and so of a queue's name.
+/// Longest short string of AMQP in bytes. A queue's name is one.
 pub const NAME_BYTES: usize = 255;
 
-/// Bytes of a name beyond ASCII up to which RabbitMQ 4.0 can say that there is no such queue.
+/// Longest name with non-ASCII characters, in bytes, for which RabbitMQ 4.0 can report a missing queue.
 ///
-/// An error text is cut to 255 bytes. RabbitMQ 4.0 fails in its own code at cutting one with characters beyond ASCII,
-/// and ends the connection with error 541. The text is `NOT_FOUND - no queue '' in vhost '/'` around the name; a virtual
-/// host with a longer name leaves less.
+/// RabbitMQ cuts an error text to 255 bytes. RabbitMQ 4.0 fails in its own code when it cuts a text with non-ASCII
+/// characters, and ends the connection with error 541. The text is `NOT_FOUND - no queue '' in vhost '/'` around the
+/// name. A virtual host with a longer name leaves less room.
 pub const NAME_BYTES_BEYOND_ASCII: usize = NAME_BYTES - 36;
 
-/// Bytes of a name beyond ASCII from which some error text about it may be cut: the longest texts name other things too.
+/// Length in bytes from which an error text about a non-ASCII name may be cut. The longest error texts also contain
+/// other names.
 const WARY_FROM: usize = 48;
 
-/// Bytes that a queue's name may have where `suffix` is the longest of what we add to it.
+/// Bytes that a queue's name may have if `suffix` is the longest suffix that we append.
 pub fn name_room(queue: &str, suffix: &str) -> usize {
     let limit = match queue.is_ascii() {
         true => NAME_BYTES,
@@ -22,7 +23,7 @@ pub fn name_room(queue: &str, suffix: &str) -> usize {
     limit.saturating_sub(suffix.len())
 }
 
-/// Whether RabbitMQ 4.0 may fail at an error text about this queue, and so end the connection that asked.
+/// Whether RabbitMQ 4.0 may fail on an error text about this queue, and so end the connection.
 pub fn may_break_error_texts(queue: &str) -> bool {
     !queue.is_ascii() && queue.len() >= WARY_FROM
 }

@@ -1,4 +1,4 @@
-//! The observation: what a reconcile is told of the world.
+//! The observation: the input of a reconcile.
 
 use std::time::Duration;
 
@@ -7,50 +7,50 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 
-/// What is known at the start of a reconcile.
+/// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// When.
     pub at: Moment,
-    /// When, in wall time, where that is known.
+    /// When, in wall time, if that is known.
     pub wall: Option<Timestamp>,
-    /// What this reconcile's probe of the queue came to.
+    /// The result of this reconcile's probe of the queue.
     pub probe: Probe,
-    /// Our consumers that the broker had confirmed before the probe was sent and that are still there. Where there are
-    /// any, the broker must count one at least, or its answer is not to be believed.
+    /// Our consumers that the broker had confirmed before the probe was sent and that still exist. If there are any,
+    /// the broker must count at least one, or its answer is not trusted.
     pub consumers: u32,
     /// Deliveries that our live workers hold.
     pub held: u64,
-    /// Live workers that hold a delivery. Fewer than `held` where prefetch is above 1.
+    /// Live workers that hold a delivery. Fewer than `held` if prefetch is above 1.
     pub holders: u32,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
-    /// Jobs that ever left the queue by our hand: done, put off, or dead-lettered.
+    /// Jobs that this pool has ever removed from the queue: done, moved to a retry queue, or dead-lettered.
     pub gone: u64,
-    /// How long the oldest message has waited, where that is known.
+    /// How long the oldest message has waited, if that is known.
     pub oldest: Option<Duration>,
     /// Whether the pool may take messages at all.
     pub intake: Intake,
 }
 
-/// What a probe came to.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// None was made for this reconcile: what the last one said still stands.
+    /// No probe was made for this reconcile: the last result still holds.
     Held,
     /// The broker answered.
     Answered {
         /// Messages ready.
         ready: u64,
-        /// Consumers of the queue, ours and others'.
+        /// Consumers of the queue, ours and others.
         consumers: u32,
     },
-    /// No answer: the last good reading is held.
+    /// No answer: the last good reading is kept.
     Failed {
-        /// Why, without any credential.
+        /// The cause, without credentials.
         why: String,
     },
-    /// The broker says that there is no such queue.
+    /// The broker says that the queue does not exist.
     Missing,
 }
 
@@ -58,39 +58,39 @@ pub enum Probe {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intake {
-    /// As many as the policy says.
+    /// Yes, with as many workers as the policy gives.
     #[default]
     Open,
-    /// One worker at the most, to find out whether runners start again.
+    /// One worker at most, to test whether runners start again.
     Trial,
-    /// One worker at the most, to find out whether jobs still fail.
+    /// One worker at most, to test whether jobs still fail.
     BreakerTrial,
-    /// None: someone paused the pool.
+    /// No: the operator paused the pool.
     Paused,
-    /// None: someone drained the pool, and it stays empty until it is resumed.
+    /// No: the operator drained the pool, and it stays empty until it is resumed.
     Emptying,
-    /// None: the pool is on its way out.
+    /// No: the pool is ending.
     Draining,
-    /// None: runners cannot start.
+    /// No: runners cannot start.
     Faulted,
-    /// None: too many jobs have failed.
+    /// No: too many jobs have failed.
     BreakerOpen,
-    /// None: copies cannot be published, so a job that fails could not be kept.
+    /// No: copies cannot be published, so a job that fails could not be kept.
     Blocked,
 }
 
 impl Intake {
-    /// Whether it is open for one worker alone.
+    /// Whether it is open for one worker only.
     pub fn is_trial(self) -> bool {
         matches!(self, Self::Trial | Self::BreakerTrial)
     }
 }
 
-/// How long a queue is empty before its workers drain.
+/// How long a queue must be empty before its workers are stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DrainAfter {
-    /// This long without a ready message or a delivery. Zero is literal.
+    /// After this time without a ready message or a delivery. Zero means at once.
     After(Duration),
     /// Never: the policy alone decides.
     Never,
@@ -102,7 +102,7 @@ impl Default for DrainAfter {
     }
 }
 
-/// A reading of the queue's depth that was believed.
+/// A trusted reading of the queue's depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// When it was taken.
@@ -111,7 +111,7 @@ pub struct Reading {
     pub ready: u64,
 }
 
-/// What a probe's answer is worth.
+/// The result of a probe, after the check whether it can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Believed {
     Fresh(u64),
@@ -120,9 +120,10 @@ pub(super) enum Believed {
 }
 
 impl Observation {
-    /// What the probe's answer is worth, after `last`. Zero from a broker that sees none of our own consumers is not an
-    /// empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. A broker that counts any is the
-    /// queue's leader, though it counts fewer than ours: a quorum queue with a single active consumer counts that one.
+    /// Checks the probe's answer, given the `last` result. Zero messages from a broker that counts none of our own
+    /// consumers do not mean an empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. A
+    /// broker that counts any consumer is the queue's leader, even if it counts fewer than we have: a quorum queue with
+    /// a single active consumer counts only that one.
     pub(super) fn believed(&self, last: &Believed) -> Believed {
         match &self.probe {
             Probe::Held => last.clone(),

@@ -1,4 +1,4 @@
-//! Opening consumers: when the next may be tried after some could not be opened, and why they could not.
+//! Opening consumers: when to try again after a failure, and why the failure happened.
 
 use std::time::Duration;
 
@@ -6,35 +6,35 @@ use super::Moment;
 
 /// First pause after a consumer could not be opened.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause where the trouble may pass by itself.
+/// Longest pause after a failure that may pass by itself.
 const PASSING: Duration = Duration::from_secs(5);
-/// Longest pause where someone has to change something. Each try is a line in the broker's log.
+/// Longest pause after a failure that an operator must fix. Each attempt writes a line to the broker's log.
 const LASTING: Duration = Duration::from_secs(30);
 
-/// What kind of trouble it is.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ground {
     /// It may pass by itself.
     Passing,
-    /// Someone has to change something: a permission, or the queue.
+    /// An operator must change something: a permission, or the queue.
     Lasting,
-    /// The broker grants no more of them; those that are open go on.
+    /// The broker grants no more consumers. The open ones continue.
     Full,
 }
 
 /// Why consumers cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind of trouble it is.
+    /// The kind of the failure.
     pub ground: Ground,
-    /// The cause in one line, without any credential.
+    /// The cause in one line, without credentials.
     pub why: String,
 }
 
-/// What is known of a pool's consumers that did not open.
+/// The failures of a pool's consumers to open.
 #[derive(Debug, Clone, Default)]
 pub struct Openings {
-    /// Failures since one could be opened. Those of one burst count once.
+    /// Failures since the last success. The failures of one burst count once.
     failures: u32,
     until: Moment,
     refusal: Option<Refusal>,
@@ -59,31 +59,31 @@ impl Openings {
     /// A consumer was opened.
     pub fn opened(&mut self) {
         self.failures = 0;
-        // That there are some says nothing of whether there may be more.
+        // An open consumer does not prove that another one may be opened.
         self.refusal.take_if(|known| known.ground != Ground::Full);
     }
 
-    /// There are as many consumers as are wanted.
+    /// There are as many consumers as wanted.
     pub fn satisfied(&mut self) {
         *self = Self::default();
     }
 
-    /// How many may be opened at once, of `wanted`, while others may be `opening`.
+    /// How many of the `wanted` consumers may be opened at once. `opening` says whether others are being opened.
     pub fn most(&self, now: Moment, wanted: u32, opening: bool) -> u32 {
         match self.failures {
             0 => wanted,
             _ if opening || now < self.until => 0,
-            // One at a time until one does open.
+            // One at a time until one opens.
             _ => wanted.min(1),
         }
     }
 
-    /// Whether the last try failed.
+    /// Whether the last attempt failed.
     pub fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
-    /// Why not all that are wanted are open.
+    /// Why some of the wanted consumers are not open.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref()
     }

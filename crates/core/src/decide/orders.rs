@@ -1,14 +1,15 @@
-//! The operator's will: what someone has ordered for a pool by hand, beside its configuration.
+//! Orders: what the operator has set by hand for a pool, in addition to its configuration.
 //!
-//! One value for each pool, [`Orders`], and one command that changes it, [`Order`]. Nothing here knows a clock: the wall
-//! time comes from outside. Nothing here is done either: the reconciler reads the orders, the pool carries out the plan.
+//! Each pool has one value, [`Orders`], and one command that changes it, [`Order`]. This module reads no clock: the
+//! wall time is an argument. It also carries nothing out: the reconciler reads the orders, and the pool carries out the
+//! plan.
 //!
-//! # What holds over a reload and a restart
+//! # What survives a reload and a restart
 //!
-//! - A pause, a drain, a pin and "do not shrink" are not in the configuration file. They hold over a reload and a restart
-//!   until the operator lifts them, or until their time is up.
-//! - A policy set by hand holds until the file's own `policy` or `scaling` of that pool changes, in a reload or before a
-//!   restart. Then the file wins: whoever edited it later knew more ([`Orders::yield_to`]).
+//! - A pause, a drain, a pin and "do not shrink" are not in the configuration file. They survive a reload and a restart
+//!   until the operator lifts them or they expire.
+//! - A policy set by hand is in force until the `policy` or `scaling` of that pool in the file changes, in a reload or
+//!   before a restart. Then the file wins, because it is the later decision ([`Orders::yield_to`]).
 //! - A pool that is removed from the file loses its orders.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -22,9 +23,9 @@ use super::{Intake, Policy, Scaling};
 /// Most bytes of a [`By`].
 const BY_BYTES: usize = 128;
 
-/// What the operator wants of one pool. Empty for a pool that nobody steers.
+/// The operator's orders for one pool. Empty if there are none.
 ///
-/// Serialises to JSON that later versions read: a field that is not there is an order that was not given.
+/// Serialises to JSON that later versions can read: an absent field is an order that was not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -32,38 +33,38 @@ pub struct Orders {
     /// The pool takes no messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intake: Option<ByHand<Closed>>,
-    /// The pool has this many workers, whatever the demand. Its `max` still binds.
+    /// The pool has this many workers for any demand. Its `max` still applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<ByHand<u32>>,
     /// The pool may grow, but not shrink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_shrink: Option<ByHand<Shrinking>>,
-    /// The pool has this policy and not the configuration's.
+    /// The pool has this policy in place of the configured one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<ByHand<SetPolicy>>,
 }
 
-/// An order that is in force: what, by whom, since when, and until when.
+/// An order in force: what, by whom, since when, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByHand<T> {
     /// What was ordered.
     pub what: T,
-    /// By whom.
+    /// Who ordered it.
     pub by: By,
     /// When it was ordered, in wall time.
     pub since: Timestamp,
-    /// When it ends by itself. Without it, the operator lifts it.
+    /// When it ends by itself. Without this, the operator must lift it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
-/// Why a pool takes no messages by hand.
+/// Why the operator closed a pool's intake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Closed {
-    /// Paused: running jobs go on, messages stay in the queue.
+    /// Paused: running jobs continue, messages stay in the queue.
     Paused,
-    /// Drained: the same, and someone waits until the pool is empty. It stays empty until it is resumed.
+    /// Drained: like paused, and a caller waits until the pool is empty. The pool stays empty until it is resumed.
     Draining,
 }
 
@@ -78,33 +79,34 @@ pub enum Shrinking {
 /// A policy and the speed of scaling, set by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetPolicy {
-    /// The policy, whole.
+    /// The complete policy.
     pub policy: Policy,
-    /// How fast the number of workers may move, whole.
+    /// How fast the number of workers may change, complete.
     pub scaling: Scaling,
-    /// The keys that were set by hand, as `policy.max`, each with its value as TOML. All others are the configuration's.
+    /// The keys that were set by hand, such as `policy.max`, each with its value as TOML. All other keys come from the
+    /// configuration.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
-    /// What the configuration said when this was set. A configuration that says something else wins.
+    /// The configuration at the time of the order. If the configuration changes later, it wins.
     pub over: Configured,
 }
 
-/// What the configuration says of a pool's policy and scaling.
+/// The configured policy and scaling of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configured {
     /// The policy.
     pub policy: Policy,
-    /// How fast the number of workers may move.
+    /// How fast the number of workers may change.
     pub scaling: Scaling,
 }
 
-/// By whom something was ordered: a short text for people, such as `root over the socket`.
+/// Who gave an order: a short text for people, such as `root over the socket`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct By(String);
 
 impl By {
-    /// Control characters become spaces, and what is beyond 128 bytes is cut off: the text goes to logs and tables.
+    /// Replaces control characters with spaces, and cuts the text to 128 bytes, because it goes to logs and tables.
     pub fn new(text: impl AsRef<str>) -> Self {
         let mut by = String::new();
         for c in text.as_ref().trim().chars() {
@@ -159,13 +161,13 @@ impl fmt::Display for By {
 #[serde(tag = "act", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Order {
-    /// Take no messages; resume by itself at `until`, where it is given.
+    /// Take no messages, and resume at `until`, if it is given.
     Pause {
         /// When the pause ends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
-    /// Take no messages until the pool is resumed, and become empty.
+    /// Take no messages until the pool is resumed, and stop each worker after its job.
     Drain,
     /// Take messages again, after a pause or a drain.
     Resume,
@@ -174,15 +176,15 @@ pub enum Order {
         /// Workers.
         workers: u32,
     },
-    /// Let go of the pin.
+    /// Remove the pin.
     Unpin,
-    /// Do not shrink; until then, where it is given.
+    /// Do not shrink before `until`, or at all if it is not given.
     ForbidShrinking {
         /// When the pool may shrink again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
-    /// Shrink again.
+    /// Allow shrinking again.
     AllowShrinking,
     /// Use this policy and scaling.
     SetPolicy(Box<SetPolicy>),
@@ -191,7 +193,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// A word for it, for logs and metrics.
+    /// Name of the order, for logs and metrics.
     pub fn act(&self) -> &'static str {
         match self {
             Self::Pause { .. } => "pause",
@@ -203,7 +205,7 @@ impl Order {
         }
     }
 
-    /// Whether it closes intake: then nobody waits for a new reading of the queue before it takes effect.
+    /// Whether the order closes intake. Such an order takes effect without a new reading of the queue.
     pub fn closes_intake(&self) -> bool {
         matches!(self, Self::Pause { .. } | Self::Drain)
     }
@@ -212,9 +214,9 @@ impl Order {
 /// Whether an order has changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Changed {
-    /// It has.
+    /// It has changed something.
     Yes,
-    /// The pool was under that order already: by whom and since when stay as they were.
+    /// The order was already in force. Its author and its time stay the same.
     No,
 }
 
@@ -222,7 +224,7 @@ pub enum Changed {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OrderRefused {
-    /// It would end before it begins.
+    /// The end is in the past.
     #[error("its end, {until:.0}, has passed")]
     EndHasPassed {
         /// Its end.
@@ -233,7 +235,7 @@ pub enum OrderRefused {
     Policy(&'static str),
 }
 
-/// An order whose time is up.
+/// An order that has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Expired {
     /// The pool takes messages again.
@@ -243,15 +245,15 @@ pub enum Expired {
 }
 
 impl Orders {
-    /// Whether nobody steers the pool.
+    /// Whether the pool has no orders.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Takes an order in, given by `by` at `at`.
+    /// Applies an order that `by` gave at `at`.
     ///
     /// # Errors
-    /// It cannot be carried out. Nothing has changed then.
+    /// The order cannot be carried out. Nothing has changed then.
     pub fn apply(&mut self, order: Order, by: By, at: Timestamp) -> Result<Changed, OrderRefused> {
         let until = match &order {
             Order::Pause { until } | Order::ForbidShrinking { until } => *until,
@@ -277,7 +279,7 @@ impl Orders {
         })
     }
 
-    /// Time from `now` until the first of them ends by itself; zero where it should have ended already.
+    /// Time from `now` until the first order expires. Zero if it has already expired.
     pub fn due(&self, now: Timestamp) -> Option<Duration> {
         let pause = self.intake.as_ref().and_then(|order| order.until);
         let no_shrink = self.no_shrink.as_ref().and_then(|order| order.until);
@@ -285,7 +287,7 @@ impl Orders {
         Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
     }
 
-    /// Lifts those whose time is up at `now`, and says which.
+    /// Removes the orders that have expired at `now`, and returns their kinds.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
         let mut expired = Vec::new();
         if is_over(&self.intake, now) {
@@ -299,22 +301,20 @@ impl Orders {
         expired
     }
 
-    /// Lifts the policy set by hand where the configuration says something else now than it did then. Returns what was
-    /// lifted.
+    /// Removes the policy set by hand if the configuration has changed since that order. Returns what was removed.
     #[must_use = "the operator is told that their policy is gone"]
     pub fn yield_to(&mut self, configured: &Configured) -> Option<ByHand<SetPolicy>> {
         self.policy.take_if(|set| set.what.over != *configured)
     }
 
-    /// Lifts what could not have been ordered: orders come back from a file that anyone may have written. Says what was
-    /// wrong.
+    /// Removes invalid orders: the orders come from a file that other programs may have changed. Returns the problem.
     pub fn mend(&mut self) -> Option<&'static str> {
         let wrong = self.policy.as_ref()?.what.is_sound().err()?;
         self.policy = None;
         Some(wrong)
     }
 
-    /// What they make of intake.
+    /// The intake that the orders demand.
     pub fn intake(&self) -> Option<Intake> {
         Some(match self.intake.as_ref()?.what {
             Closed::Paused => Intake::Paused,
@@ -328,7 +328,7 @@ impl Orders {
     }
 }
 
-/// What comes with each order.
+/// The author, the time and the end of an order.
 struct Given {
     by: By,
     at: Timestamp,
@@ -366,14 +366,14 @@ fn is_over<T>(order: &Option<ByHand<T>>, now: Timestamp) -> bool {
 }
 
 impl SetPolicy {
-    /// Whether it says how demand becomes workers, and not only within which bounds and how fast.
+    /// Whether it sets the kind of the policy, and not only bounds and speed.
     pub fn names_a_kind(&self) -> bool {
         let bounds = ["policy.min_active", "policy.max"];
         let is_kind = |key: &String| key.starts_with("policy.") && !bounds.contains(&key.as_str());
         self.keys.is_empty() || self.keys.keys().any(is_kind)
     }
 
-    /// Whether a pool can be run by it; else what it lacks.
+    /// Whether a pool can run with this policy. The error says what is wrong.
     fn is_sound(&self) -> Result<(), &'static str> {
         if self.policy.min_active > self.policy.max {
             return Err("its min_active is above its max");
@@ -385,7 +385,7 @@ impl SetPolicy {
     }
 }
 
-/// `by root over the socket since 2026-01-02T03:04:05Z`, with the end where there is one.
+/// `by root over the socket since 2026-01-02T03:04:05Z`, with the end if there is one.
 impl<T> fmt::Display for ByHand<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "by {} since {:.0}", self.by, self.since)?;
@@ -396,7 +396,7 @@ impl<T> fmt::Display for ByHand<T> {
     }
 }
 
-/// Each order on a line of its own.
+/// Each order on its own line.
 impl fmt::Display for Orders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [

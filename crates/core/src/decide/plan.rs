@@ -1,4 +1,4 @@
-//! The plan: the ordered difference between what is expected and what is there. Data, not action.
+//! The plan: the ordered steps from the present workers to the expected number. Data, not action.
 
 use std::collections::HashSet;
 
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::{Census, CensusWorker, Phase, RunnerId, WorkerId};
 
-/// What is to be done, in the order of the fields.
+/// The steps, in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a plan changes nothing until it is applied"]
 pub struct Plan {
-    /// Busy workers whose mark to retire is taken back.
+    /// Busy workers that are no longer marked to retire.
     pub lift: Vec<WorkerId>,
     /// Bare workers to start.
     pub spawn: u32,
-    /// Waiting workers to stop, newest first: first those that no runner stands ready for, then those that go
-    /// with a runner of `delete`.
+    /// Waiting workers to stop, newest first. Workers without an idle runner come first, then workers that go with a
+    /// runner of `delete`.
     pub stop: Vec<WorkerId>,
     /// Idle runners to delete, newest first.
     pub delete: Vec<RunnerId>,
-    /// Busy workers to mark: each goes once its job is settled. Newest first.
+    /// Busy workers to mark: each goes after its job is settled. Newest first.
     pub retire: Vec<WorkerId>,
-    /// Busy workers whose jobs are stopped and given back. Newest first; only where the pool allows it.
+    /// Busy workers whose jobs are stopped and given back. Newest first. Empty unless the pool allows it.
     pub preempt: Vec<WorkerId>,
-    /// How many of `stop` are bare: the rest leave with their runners.
+    /// How many workers of `stop` are bare. The others go with their runners.
     pub bare_stopped: u32,
 }
 
@@ -39,10 +39,10 @@ pub struct PlanSummary {
     pub preempt: u32,
 }
 
-/// The bounds that a plan keeps, whatever is expected.
+/// The bounds of every plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Workers that there may be, draining ones included.
+    /// Most workers, including draining ones.
     pub max: u32,
     /// Whether scaling down may stop running jobs.
     pub preempt: bool,
@@ -54,8 +54,8 @@ impl Plan {
         *self == Self::default()
     }
 
-    /// *Bare* workers created, or stopped where negative. A worker that leaves
-    /// with its runner is that runner's event and does not count.
+    /// *Bare* workers that are started. Negative if they are stopped. A worker that goes with its runner is counted as
+    /// the end of that runner, not here.
     pub fn workers_diff(&self) -> i64 {
         i64::from(self.spawn) - i64::from(self.bare_stopped)
     }
@@ -77,12 +77,12 @@ fn count<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// Plans the way from `census` to `expected` workers.
+/// Plans the steps from `census` to `expected` workers.
 ///
 /// # Guarantees
-/// Applying the plan reaches `expected`, as far as [`Bounds::max`] and draining workers leave places. Planning
-/// again on the result yields nothing. No runner goes while a bare worker stays. Without [`Bounds::preempt`] no
-/// running job is stopped.
+/// Applying the plan reaches `expected`, as far as [`Bounds::max`] and draining workers allow. Planning again on the
+/// result gives an empty plan. No runner goes while a bare worker stays. Without [`Bounds::preempt`] no running job is
+/// stopped.
 pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
     let counts = census.counts();
     let staying = counts.staying();
@@ -105,8 +105,8 @@ pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
         }
     }
 
-    // A runner is matched with a waiting worker, so whatever exceeds those that remain goes. This also covers
-    // workers that vanished with their connection, unless their successors are being spawned here.
+    // Each waiting worker needs one runner, so the runners above that number go. This also covers workers that were
+    // lost with their connection, unless this plan starts their successors.
     let waiting_after = counts.waiting - count(&plan.stop) + plan.spawn;
     let runners_over = counts.idle.saturating_sub(waiting_after) as usize;
     plan.delete = census
@@ -135,7 +135,7 @@ fn newest(census: &Census, phase: Phase, most: u32) -> Vec<WorkerId> {
 }
 
 impl Census {
-    /// The census once `plan` is applied and every stop has come to its end: for simulation and properties.
+    /// The census after `plan` is applied and every stopped worker has ended. For simulation and properties.
     #[must_use]
     pub fn after(&self, plan: &Plan) -> Self {
         let gone: HashSet<WorkerId> = plan.stop.iter().copied().collect();
@@ -204,8 +204,8 @@ mod tests {
         preempt: false,
     };
 
-    /// The five examples of the reference: (bare workers, expected, diff, runners that go). "Runners" are idle in
-    /// the first table and busy in the second.
+    /// Five examples: (bare workers, expected, diff, runners that go). The runners are idle in the first table and busy
+    /// in the second.
     #[test]
     fn the_five_examples_of_the_reference_hold_with_idle_runners() {
         for (expected, diff, runners_gone) in
@@ -302,7 +302,7 @@ mod tests {
             let bounds = Bounds { max: census.counts().places() + spare, preempt };
             let expected = expected.min(bounds.max);
             let after = census.after(&plan(expected, &census, bounds)).counts();
-            // Short of it only where the draining ones still hold the places.
+            // Fewer only if draining workers still count towards `max`.
             let reachable = expected.min(bounds.max - census.counts().draining - after.retiring);
             prop_assert_eq!(after.staying(), reachable);
             prop_assert!(after.places() <= bounds.max);

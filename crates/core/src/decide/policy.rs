@@ -1,10 +1,10 @@
-//! Policies: how many workers a demand deserves, and why.
+//! Policies: how many workers a demand needs, and why.
 
 use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-/// A pure function from demand to a number of workers, with the bounds it lives in.
+/// A pure function from demand to a number of workers, with its bounds.
 ///
 /// Demand is in jobs: messages ready in the queue plus deliveries that our live workers hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,9 +12,10 @@ pub struct Policy {
     /// The function.
     #[serde(flatten)]
     pub kind: PolicyKind,
-    /// Floor from the first work until the queue is empty.
+    /// Fewest workers, from the first work until the queue is empty.
     pub min_active: u32,
-    /// Most workers of this pool, whatever the demand. One daemon's: several on one queue add up.
+    /// Most workers of this pool, for any demand. It applies to one daemon: the limits of several daemons on one queue
+    /// add up.
     pub max: u32,
 }
 
@@ -28,23 +29,23 @@ pub enum PolicyKind {
         /// Workers.
         workers: u32,
     },
-    /// One worker for each so many jobs of demand, rounded up.
+    /// One worker for each `jobs_per_worker` jobs of demand, rounded up.
     Backlog {
-        /// Jobs of demand that deserve one worker.
+        /// Jobs of demand for one worker.
         jobs_per_worker: NonZeroU32,
     },
-    /// A staircase: the last step whose demand is reached gives the number; below the first step, none.
+    /// Steps: the last step whose demand is reached gives the number. Below the first step the number is 0.
     Steps {
-        /// Steps, by rising demand.
+        /// The steps, sorted by demand.
         steps: Vec<Step>,
     },
 }
 
-/// One step of a staircase.
+/// One step of [`PolicyKind::Steps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u32)", into = "(u64, u32)")]
 pub struct Step {
-    /// Jobs of demand from which it holds.
+    /// Demand in jobs at which the step begins.
     pub demand: u64,
     /// Workers.
     pub workers: u32,
@@ -62,7 +63,7 @@ impl From<Step> for (u64, u32) {
     }
 }
 
-/// Most workers of a pool where nothing else is said.
+/// Default for the most workers of a pool.
 pub const DEFAULT_MAX: u32 = 50;
 
 impl Default for Policy {
@@ -80,7 +81,7 @@ impl Policy {
     /// One worker for each `jobs_per_worker` jobs of demand, rounded up.
     ///
     /// # Panics
-    /// Where `jobs_per_worker` is 0.
+    /// If `jobs_per_worker` is 0.
     pub fn backlog(jobs_per_worker: u32) -> Self {
         Self::new(PolicyKind::Backlog {
             jobs_per_worker: NonZeroU32::new(jobs_per_worker)
@@ -88,15 +89,15 @@ impl Policy {
         })
     }
 
-    /// A staircase of `(demand, workers)`. Sorted by demand here.
+    /// Steps of `(demand, workers)`, in any order.
     pub fn steps(steps: impl IntoIterator<Item = (u64, u32)>) -> Self {
         let mut steps: Vec<Step> = steps.into_iter().map(Step::from).collect();
         steps.sort_by_key(|step| step.demand);
         Self::new(PolicyKind::Steps { steps })
     }
 
-    /// A policy of this kind with its default bounds: a floor of 1, and a ceiling that does not cut what the
-    /// kind itself names.
+    /// A policy of this kind with its default bounds: a floor of 1, and a ceiling that does not cut the kind's own
+    /// numbers.
     pub fn new(kind: PolicyKind) -> Self {
         let max = match &kind {
             PolicyKind::Fixed { workers } => *workers,
@@ -110,7 +111,7 @@ impl Policy {
         }
     }
 
-    /// The same with this ceiling. Lowers the floor where it would be above.
+    /// The same policy with this ceiling. Lowers the floor if it would be above the ceiling.
     #[must_use]
     pub fn max(mut self, workers: u32) -> Self {
         self.max = workers;
@@ -118,8 +119,8 @@ impl Policy {
         self
     }
 
-    /// The same with this floor, which holds from the first work until the queue is empty. Raises the ceiling
-    /// where it would be below.
+    /// The same policy with this floor, which applies from the first work until the queue is empty. Raises the ceiling
+    /// if it would be below the floor.
     #[must_use]
     pub fn min_active(mut self, workers: u32) -> Self {
         self.min_active = workers;
@@ -127,7 +128,7 @@ impl Policy {
         self
     }
 
-    /// Workers that `demand` jobs deserve, before any bound.
+    /// Workers that `demand` jobs need, before any bound.
     pub fn workers_for(&self, demand: u64) -> u32 {
         match &self.kind {
             PolicyKind::Fixed { workers } => *workers,
@@ -143,7 +144,7 @@ impl Policy {
         }
     }
 
-    /// The calculation behind [`workers_for`](Self::workers_for), in words.
+    /// The calculation of [`workers_for`](Self::workers_for), as text.
     pub fn reason_for(&self, demand: u64) -> String {
         match &self.kind {
             PolicyKind::Fixed { workers } => format!("fixed at {workers}"),

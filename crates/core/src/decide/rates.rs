@@ -1,17 +1,17 @@
-//! Rates: what came into a queue and left it, from what was seen of it.
+//! Rates: how many messages arrive in a queue and leave it, computed from readings.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Moment, Rates};
 
-/// How far back a rate looks.
+/// Length of time that a rate covers.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Readings closer together than this are one: the window has a bounded number of them.
+/// Readings closer together than this are merged, so that the window has a limited number of them.
 const APART: Duration = Duration::from_secs(1);
-/// A rate of less time than this says nothing.
+/// Shortest time for which a rate is computed.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// Remembers a minute of readings.
+/// The readings of the last minute.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RateMeter {
     seen: VecDeque<Seen>,
@@ -20,14 +20,14 @@ pub(super) struct RateMeter {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     at: Moment,
-    /// Messages in the queue, ready or held by us.
+    /// Messages in the queue, plus messages that we hold.
     there: u64,
-    /// Jobs that ever left it.
+    /// Jobs that have ever left the queue.
     gone: u64,
 }
 
 impl RateMeter {
-    /// Takes a reading in.
+    /// Adds a reading.
     pub(super) fn see(&mut self, at: Moment, there: u64, gone: u64) {
         if self
             .seen
@@ -50,7 +50,7 @@ impl RateMeter {
             return None;
         }
         let done = last.gone.saturating_sub(first.gone);
-        // Others may have taken some, or the queue was purged: then fewer are there than came.
+        // If other consumers took messages, or the queue was purged, fewer messages remain than arrived.
         let came = last.there.saturating_add(done).saturating_sub(first.there);
         let seconds = time.as_secs_f64();
         Some(Rates {
@@ -59,7 +59,7 @@ impl RateMeter {
         })
     }
 
-    /// Forgets everything: another queue.
+    /// Forgets all readings, because the queue is another one.
     pub(super) fn clear(&mut self) {
         self.seen.clear();
     }
@@ -77,7 +77,7 @@ mod tests {
     fn counts_what_came_and_what_left_over_the_last_minute() {
         let mut meter = RateMeter::default();
         assert_eq!(meter.rates(), None);
-        // Two come and one leaves each second, until nothing does.
+        // Each second two messages arrive and one leaves, until both stop.
         for second in 0..=120 {
             let steady = second.min(60);
             meter.see(at(second), 10 + steady, steady);

@@ -15,16 +15,16 @@ use super::{
     stabiliser::{Movement, Stabiliser},
 };
 
-/// What a pool's size is decided by. Replaced whole when the configuration changes.
+/// The settings that decide a pool's size. Replaced as a whole when the configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// How many workers a demand deserves, and the bounds.
+    /// How many workers a demand needs, and the bounds.
     pub policy: Policy,
-    /// The policy that is asked in place of it, within the same bounds.
+    /// The program's own policy, asked in place of `policy`, within the same bounds.
     pub own: Option<OwnPolicy>,
-    /// How fast the number may move.
+    /// How fast the number of workers may change.
     pub scaling: Scaling,
-    /// How long a queue is empty before all workers drain.
+    /// How long a queue must be empty before all workers are stopped.
     pub drain_after: DrainAfter,
     /// Workers kept on an empty queue.
     pub keep_warm: u32,
@@ -32,28 +32,28 @@ pub struct Rules {
     pub preempt: bool,
 }
 
-/// What one reconcile decided.
+/// The result of one reconcile.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a plan changes nothing until it is applied"]
 pub struct Reconciliation {
-    /// Why.
+    /// The reason.
     pub decision: Decision,
-    /// What is to be done.
+    /// The steps to take.
     pub plan: Plan,
 }
 
-/// What one reconcile did.
+/// The effects of one reconcile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReconcileResult {
-    /// *Bare* workers created, or stopped where negative.
+    /// *Bare* workers that were started. Negative if they were stopped.
     pub workers_diff: i64,
-    /// Metric events of each kind that cleanup, flush and delete issued together.
+    /// Number of metric events of each kind that cleanup, flush and delete issued together.
     pub metric_stats: BTreeMap<EventKind, u64>,
 }
 
 impl ReconcileResult {
-    /// What this and `later` came to together.
+    /// The sum of this report and `later`.
     #[must_use]
     pub fn and(mut self, later: &Self) -> Self {
         self.workers_diff += later.workers_diff;
@@ -68,7 +68,7 @@ impl ReconcileResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A runner was brought up.
+    /// A runner was created.
     RunnerInstalled,
     /// A runner was given a job.
     RunnerStart,
@@ -78,7 +78,7 @@ pub enum EventKind {
     Reconciliation,
 }
 
-/// Decides, reconcile after reconcile. Holds what a decision needs of the past, and nothing else.
+/// Decides on each reconcile. Holds only the history that a decision needs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -114,11 +114,11 @@ pub enum EventKind {
 pub struct Reconciler {
     rules: Rules,
     orders: Orders,
-    /// The least that may be expected, while someone forbids the pool to shrink.
+    /// Fewest workers to expect while shrinking is forbidden.
     floor: Option<u32>,
     stabiliser: Stabiliser,
     reading: Option<Reading>,
-    /// What the last probe's answer was worth.
+    /// The last checked result of a probe.
     believed: Believed,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
@@ -127,7 +127,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A reconciler that has seen nothing yet, and so expects nothing.
+    /// A reconciler without observations. It expects no workers.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -147,13 +147,12 @@ impl Reconciler {
         &self.rules
     }
 
-    /// Changes the rules. The history stays: recommendations of the old policy hold a pool up for the rest of
-    /// their window.
+    /// Changes the rules. The history stays: recommendations of the old policy still count until they leave the window.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
 
-    /// What someone has ordered by hand from now on.
+    /// Sets the operator's orders.
     pub fn set_orders(&mut self, orders: Orders) {
         self.floor = orders
             .no_shrink
@@ -162,13 +161,14 @@ impl Reconciler {
         self.orders = orders;
     }
 
-    /// The policy in force: set by hand, or else the rules'.
+    /// The policy in force: the one set by hand, otherwise the one of the rules.
     pub fn policy(&self) -> &Policy {
         let by_hand = self.orders.policy.as_ref();
         by_hand.map_or(&self.rules.policy, |set| &set.what.policy)
     }
 
-    /// The policy that is asked in place of it. One that was set by hand is asked itself, unless only its bounds were.
+    /// The own policy that is asked in place of it. A policy set by hand is asked itself, unless the order set only its
+    /// bounds.
     pub fn own_policy(&self) -> Option<&OwnPolicy> {
         let by_hand = self.orders.policy.as_ref();
         self.rules
@@ -183,21 +183,21 @@ impl Reconciler {
         by_hand.map_or(self.rules.scaling, |set| set.what.scaling)
     }
 
-    /// How many workers there should be, as of the last reconcile.
+    /// How many workers there should be, according to the last reconcile.
     pub fn expected(&self) -> u32 {
         self.expected
     }
 
-    /// The last reading of the queue's depth that was believed.
+    /// The last trusted reading of the queue's depth.
     pub fn reading(&self) -> Option<Reading> {
         self.reading
     }
 
-    /// Decides how many workers there should be, and plans the way there.
+    /// Decides how many workers there should be, and plans the steps.
     ///
     /// # Guarantees
-    /// Idempotent: the same observation on the census that the plan leads to yields an empty plan. Never reads a
-    /// clock, and never waits.
+    /// Idempotent: the same observation on the census after the plan gives an empty plan. Never reads a clock, and
+    /// never waits.
     pub fn reconcile(&mut self, observation: &Observation, census: &Census) -> Reconciliation {
         let counts = census.counts();
         let believed = observation.believed(&self.believed);
@@ -215,7 +215,7 @@ impl Reconciler {
             census,
             Bounds {
                 max: self.policy().max,
-                // Closing intake is no scaling: what runs goes on to its end.
+                // Closing intake is not scaling down: running jobs continue to their end.
                 preempt: self.rules.preempt && observation.intake == Intake::Open,
             },
         );
@@ -234,7 +234,7 @@ impl Reconciler {
         }
     }
 
-    /// Remembers what the observation says of the queue.
+    /// Remembers the queue's part of the observation.
     fn take_in(&mut self, observation: &Observation, believed: &Believed) {
         match believed {
             _ if observation.probe == Probe::Held => {}
@@ -250,7 +250,7 @@ impl Reconciler {
                 }
             }
             Believed::Missing => {
-                // A queue that comes back is another queue: it starts empty.
+                // A queue that comes back is a new queue: it starts empty.
                 self.reading = None;
                 self.last_work = None;
                 self.stabiliser.clear();
@@ -286,7 +286,7 @@ impl Reconciler {
         }
     }
 
-    /// The expected quantity: the first rule that applies gives it.
+    /// The expected number. The first rule that applies gives it.
     fn expect(
         &mut self,
         observation: &Observation,
@@ -365,13 +365,13 @@ impl Reconciler {
                 format!("set by hand not to shrink {order}")
             });
         }
-        // A ceiling that was lowered since binds at once, whatever the rest says.
+        // A ceiling that was lowered applies at once, and limits every other term.
         calculation.at_most(TermName::Max, self.policy().max, the_ceiling);
         (rule, calculation)
     }
 
-    /// What a pool that may not shrink does not fall below. A closed intake and a trial do not lower it, a pin does: it is
-    /// the operator's too, and names a number.
+    /// Sets the floor of a pool that may not shrink. A closed intake and a trial do not lower the floor. A pin does,
+    /// because it is an order of the operator with a number.
     fn raise_floor(&mut self, rule: Rule, expected: u32) {
         self.floor = self.floor.map(|floor| match rule {
             Rule::Pin => expected,
@@ -380,7 +380,7 @@ impl Reconciler {
         });
     }
 
-    /// Whether the queue is empty by the pool's rule, and how that is known.
+    /// Whether the queue is empty by the pool's rule. Returns the reason.
     fn empty(&self, inputs: &Inputs) -> Option<String> {
         let DrainAfter::After(drain_after) = self.rules.drain_after else {
             return None;
@@ -417,8 +417,8 @@ impl Reconciler {
         }
         let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
-        // More than this would only wait: each holder is one worker, and each ready message occupies one more. A
-        // pool that never drains wants its workers to wait.
+        // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
+        // never drains wants its workers to wait.
         if self.rules.drain_after != DrainAfter::Never {
             let useful = u64::from(inputs.holders).saturating_add(inputs.ready);
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);

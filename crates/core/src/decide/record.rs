@@ -6,62 +6,62 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counts, Intake, Moment, Orders, PlanSummary, Rates};
 
-/// One decision, whole: what was seen, each term in the order it applied, and which of them gave the number.
+/// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
     /// When, since the supervisor's start.
     pub at: Moment,
-    /// What the decision was made from.
+    /// The inputs of the decision.
     pub inputs: Inputs,
-    /// What was set by hand at that time.
+    /// The orders at that time.
     #[serde(default, skip_serializing_if = "Orders::is_empty")]
     pub by_hand: Orders,
-    /// The calculation, term by term: each takes the number before it and gives the next.
+    /// The calculation, term by term. Each term takes the number before it and gives the next.
     pub terms: Vec<Term>,
-    /// Which rule the calculation began with.
+    /// The rule that began the calculation.
     pub rule: Rule,
-    /// The term that the result is owed to: the last one that changed the number.
+    /// The term that decided the result: the last one that changed the number.
     pub won: TermName,
     /// The result: how many workers there should be.
     pub expected: u32,
-    /// What is done about it.
+    /// The steps that follow.
     pub plan: PlanSummary,
 }
 
-/// What a decision was made from.
+/// The inputs of a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
-    /// Messages ready in the queue, from the last reading that was believed.
+    /// Messages ready in the queue, from the last trusted reading.
     pub ready: u64,
-    /// Age of that reading; `None` before the first.
+    /// Age of that reading. `None` before the first reading.
     pub age: Option<Duration>,
-    /// Why the newest probe was not believed, where it was not.
+    /// Why the newest probe was not trusted. `None` if it was trusted.
     pub stale: Option<String>,
     /// Deliveries held by live workers.
     pub held: u64,
-    /// Live workers that hold one.
+    /// Live workers that hold a delivery.
     pub holders: u32,
-    /// Deliveries of those held that wait behind their worker's running job: none where prefetch is 1.
+    /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
     /// Ready plus held.
     pub demand: u64,
-    /// Time since a message was last seen or taken; `None` where there never was one.
+    /// Time since a message was last seen or taken. `None` if there never was one.
     pub quiet: Option<Duration>,
-    /// What was there.
+    /// The workers and runners.
     pub census: Counts,
     /// Whether the pool takes messages.
     pub intake: Intake,
-    /// What came and went of late, where it was seen for long enough.
+    /// Rates of the last minute, if the queue was watched long enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
-    /// How long the oldest message has waited, where that is known.
+    /// How long the oldest message has waited, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<Duration>,
 }
 
-/// One term of the calculation: it gave the number, or changed it.
+/// One term of the calculation. It gave the first number, or changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Term {
@@ -69,49 +69,49 @@ pub struct Term {
     pub name: TermName,
     /// Workers after it.
     pub workers: u32,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What may give the number of workers, or change it.
+/// The names of the terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TermName {
     /// Intake is closed.
     Intake,
-    /// There is no such queue.
+    /// The queue does not exist.
     Missing,
     /// A pin.
     Pin,
-    /// The reading is stale, so the last expectation stands.
+    /// The reading is stale, so the last expected number stays.
     Frozen,
     /// The queue is empty, so only the busy workers stay.
     Empty,
-    /// More than those are kept on an empty queue.
+    /// The workers that stay on an empty queue.
     KeepWarm,
     /// The policy.
     Policy,
-    /// No more than have a message, or could get one.
+    /// No more workers than can have a message.
     Useful,
-    /// The floor while there is work.
+    /// The floor that applies while there is work.
     MinActive,
     /// The ceiling.
     Max,
-    /// Someone forbade the pool to shrink.
+    /// The operator forbade the pool to shrink.
     NoShrink,
-    /// No more than so many more at a time.
+    /// The limit on new workers per reconcile.
     UpStep,
-    /// The highest recommendation of the last while.
+    /// The highest recommendation within the window.
     Window,
-    /// No more than so many fewer at a time.
+    /// The limit on stopped workers per reconcile.
     DownStep,
-    /// One worker, to find out whether a fault is over.
+    /// One worker, to test whether a fault is over.
     Trial,
 }
 
 impl TermName {
-    /// A word for it.
+    /// Its name as text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Intake => "intake",
@@ -133,8 +133,8 @@ impl TermName {
     }
 }
 
-/// A calculation under way: a number, and the terms that made it what it is. A term that changes nothing leaves no
-/// trace, so the last one is always the one that the number is owed to.
+/// A calculation in progress: a number, and the terms that changed it. A term that changes nothing is not recorded, so
+/// the last term is always the one that decided the number.
 #[derive(Debug, Clone)]
 pub(super) struct Calculation {
     terms: Vec<Term>,
@@ -143,7 +143,7 @@ pub(super) struct Calculation {
 }
 
 impl Calculation {
-    /// Begins with a number.
+    /// Begins with this number.
     pub(super) fn new(name: TermName, workers: u32, why: impl Into<String>) -> Self {
         let why = why.into();
         Self {
@@ -153,14 +153,14 @@ impl Calculation {
         }
     }
 
-    /// No more than this.
+    /// Lowers the number to at most `workers`.
     pub(super) fn at_most(&mut self, name: TermName, workers: u32, why: impl FnOnce() -> String) {
         if self.workers > workers {
             self.change(name, workers, why());
         }
     }
 
-    /// No fewer than this.
+    /// Raises the number to at least `workers`.
     pub(super) fn at_least(&mut self, name: TermName, workers: u32, why: impl FnOnce() -> String) {
         if self.workers < workers {
             self.change(name, workers, why());
@@ -173,29 +173,29 @@ impl Calculation {
         self.terms.push(Term { name, workers, why });
     }
 
-    /// The number so far.
+    /// The present number.
     pub(super) fn workers(&self) -> u32 {
         self.workers
     }
 
-    /// The terms, and the last of them.
+    /// The terms, and the name of the last one.
     pub(super) fn into_terms(self) -> (Vec<Term>, TermName) {
         (self.terms, self.won)
     }
 }
 
-/// Which rule the calculation began with.
+/// The rules that can begin a calculation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rule {
     /// Intake is closed, or open for one trial.
     Intake,
-    /// There is no such queue.
+    /// The queue does not exist.
     Missing,
     /// A pin.
     Pin,
-    /// The reading is stale, so the last expectation stands.
+    /// The reading is stale, so the last expected number stays.
     Frozen,
     /// The queue is empty.
     Empty,
@@ -204,7 +204,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// A word for it.
+    /// Its name as text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Intake => "intake",
@@ -217,7 +217,7 @@ impl Rule {
     }
 }
 
-/// The decision for a person, several lines.
+/// The decision as text for a person, several lines.
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inputs {

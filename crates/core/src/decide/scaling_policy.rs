@@ -1,7 +1,7 @@
-//! Policies of one's own: asked at each reconcile with all that is known, and free to remember.
+//! Custom policies: asked at each reconcile with all known facts, and free to keep state.
 //!
-//! The configuration file names the closed kinds of [`Policy`]; a program may bring anything that implements
-//! [`ScalingPolicy`]. Either way the answer is a recommendation: bounds, windows and steps come after it.
+//! The configuration file names the fixed kinds of [`Policy`]. A program may use any implementation of
+//! [`ScalingPolicy`]. In both cases the answer is a recommendation: bounds, windows and steps apply after it.
 
 use std::{
     fmt,
@@ -15,56 +15,57 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Moment, Policy};
 
-/// How many workers a pool deserves, asked at each reconcile on a known queue that is not empty.
+/// Recommends how many workers a pool needs. Asked at each reconcile, if the queue is known and not empty.
 ///
-/// Asked by one pool at a time, never concurrently, and never while the pool is paused, pinned or without a reading. It must
-/// not wait: the pool waits with it.
+/// Asked by one pool at a time, never concurrently, and never while the pool is paused, pinned or without a reading. It
+/// must not block: the pool waits for its answer.
 pub trait ScalingPolicy: Send + 'static {
     /// How many workers there should be, and why.
     fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation;
 
-    /// The policy in a few words, for `status`.
+    /// A short description of the policy, for `status`.
     fn describe(&self) -> String;
 }
 
-/// What a policy is asked with: everything that a pool knows at one instant.
+/// The input of a policy: all that a pool knows at one instant.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Situation<'a> {
     /// When, on the supervisor's monotonic clock.
     pub now: Moment,
-    /// When, in wall time, where that is known.
+    /// When, in wall time, if that is known.
     pub wall: Option<Timestamp>,
-    /// The queue (ready, the reading's age, whether it is stale), what our workers hold, demand, and the census.
+    /// The queue (ready, the reading's age, whether it is stale), the deliveries that our workers hold, demand, and the
+    /// census.
     pub inputs: &'a Inputs,
-    /// How many workers were expected until now.
+    /// The expected number of workers until now.
     pub expected: u32,
-    /// How long the oldest message has waited, where that is known.
+    /// How long the oldest message has waited, if that is known.
     pub oldest: Option<Duration>,
-    /// What came and went of late, where it was seen for long enough.
+    /// Rates of the last minute, if the queue was watched long enough.
     pub rates: Option<Rates>,
 }
 
-/// Messages a second, over the last minute or as much of it as was seen.
+/// Messages per second, over the last minute or the part of it that was observed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
-    /// Messages that came into the queue. Those that others consume from it are not seen.
+    /// Messages that arrived in the queue, without those that other consumers took.
     pub arrivals: f64,
-    /// Jobs that left it: done, put off, or dead-lettered.
+    /// Jobs that left the queue: done, moved to a retry queue, or dead-lettered.
     pub done: f64,
 }
 
 /// A policy's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recommendation {
-    /// Workers. Bounds, windows and steps come after it.
+    /// The number of workers. Bounds, windows and steps apply after it.
     pub workers: u32,
-    /// The calculation in words, for `explain`.
+    /// The calculation as text, for `explain`.
     pub why: String,
 }
 
 impl Recommendation {
-    /// So many workers, for this reason.
+    /// This many workers, for this reason.
     pub fn new(workers: u32, why: impl Into<String>) -> Self {
         let why = why.into();
         Self { workers, why }
@@ -82,8 +83,8 @@ impl ScalingPolicy for Policy {
     }
 }
 
-/// A policy of a program's own, with the bounds it lives in. Clones are the same policy, with one memory: a pool that is
-/// started again, or gets other settings, goes on with it.
+/// A program's own policy, with its bounds. Clones share the policy and its state: a pool that is restarted, or gets
+/// other settings, continues with the same state.
 #[derive(Clone)]
 pub struct OwnPolicy {
     policy: Arc<Mutex<dyn ScalingPolicy>>,
@@ -91,7 +92,7 @@ pub struct OwnPolicy {
 }
 
 impl OwnPolicy {
-    /// Has this policy asked, between 1 worker and 50.
+    /// Uses this policy, with bounds of 1 to 50 workers.
     pub fn new(policy: impl ScalingPolicy) -> Self {
         Self {
             policy: Arc::new(Mutex::new(policy)),
@@ -99,27 +100,27 @@ impl OwnPolicy {
         }
     }
 
-    /// The same with this ceiling. Lowers the floor where it would be above.
+    /// The same policy with this ceiling. Lowers the floor if it would be above the ceiling.
     #[must_use]
     pub fn max(mut self, workers: u32) -> Self {
         self.bounds = self.bounds.max(workers);
         self
     }
 
-    /// The same with this floor, which holds from the first work until the queue is empty. Raises the ceiling where it
-    /// would be below.
+    /// The same policy with this floor, which applies from the first work until the queue is empty. Raises the ceiling
+    /// if it would be below the floor.
     #[must_use]
     pub fn min_active(mut self, workers: u32) -> Self {
         self.bounds = self.bounds.min_active(workers);
         self
     }
 
-    /// A policy of a closed kind with the same bounds: what a pool falls back to by hand.
+    /// A policy of a fixed kind with the same bounds. Used when an operator sets a policy by hand.
     pub fn bounds(&self) -> &Policy {
         &self.bounds
     }
 
-    /// Asks it. One that panics is answered for: the pool stays as it is.
+    /// Asks the policy. If it panics, the number of workers stays the same.
     pub fn recommend(&self, situation: &Situation<'_>) -> Recommendation {
         let asked = || self.policy().recommend(situation);
         catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
@@ -130,7 +131,7 @@ impl OwnPolicy {
         })
     }
 
-    /// The policy in a few words.
+    /// A short description of the policy.
     pub fn describe(&self) -> String {
         let asked = || self.policy().describe();
         let words = catch_unwind(AssertUnwindSafe(asked));
@@ -138,7 +139,7 @@ impl OwnPolicy {
     }
 
     fn policy(&self) -> MutexGuard<'_, dyn ScalingPolicy> {
-        // What a panic left behind is the policy's own to judge.
+        // After a panic the policy itself must judge its state.
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,7 +152,7 @@ impl fmt::Debug for OwnPolicy {
     }
 }
 
-/// Whether they are the same policy, not whether they would answer the same.
+/// Whether both are the same policy object, not whether they would give the same answer.
 impl PartialEq for OwnPolicy {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.policy, &other.policy) && self.bounds == other.bounds
@@ -160,12 +161,12 @@ impl PartialEq for OwnPolicy {
 
 impl Eq for OwnPolicy {}
 
-/// A pool's choice of a policy: of a closed kind, or one of its own.
+/// The policy of a pool: a fixed kind, or the program's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyChoice {
-    /// A kind that the configuration file has, too.
+    /// A kind that the configuration file also has.
     Kind(Policy),
-    /// One of the program's own.
+    /// The program's own policy.
     Own(OwnPolicy),
 }
 

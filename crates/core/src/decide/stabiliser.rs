@@ -1,4 +1,4 @@
-//! The stabiliser: how fast the number of workers may move.
+//! The stabiliser: how fast the number of workers may change.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,11 +9,11 @@ use super::Moment;
 /// How fast a pool may grow and shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaling {
-    /// At most this many workers more per reconcile: 1 or more.
+    /// Most additional workers per reconcile: 1 or more.
     pub up_step: u32,
-    /// Scale down to the highest recommendation within this window.
+    /// Scale down only to the highest recommendation within this window.
     pub down_window: Duration,
-    /// At most this many workers fewer per reconcile: 1 or more.
+    /// Most workers to stop per reconcile: 1 or more.
     pub down_step: u32,
 }
 
@@ -27,32 +27,32 @@ impl Default for Scaling {
     }
 }
 
-/// Remembers recommendations, so that a dip in demand does not throw workers away.
+/// Remembers recommendations, so that a short dip in demand does not stop workers.
 ///
-/// Growth is immediate but for `up_step`; shrinking follows the highest recommendation of the last
+/// Growth is immediate, except for the limit `up_step`. Shrinking follows the highest recommendation of the last
 /// `down_window`. This is the scale-down stabilisation window of Kubernetes' horizontal pod autoscaler.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stabiliser {
-    /// Recommendations that may still be the highest of some window: by rising time and falling number. Each
-    /// newcomer removes the lower ones before it, so its length is bounded by the distinct numbers in a window.
+    /// Recommendations that can still be the highest of some window, sorted by rising time and falling number. A new
+    /// recommendation removes the earlier, lower ones, so the length is limited by the distinct numbers in a window.
     peaks: VecDeque<(Moment, u32)>,
 }
 
 /// How far a pool may move at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Movement {
-    /// No more workers than this.
+    /// The upper limit of the move.
     pub(super) up_to: u32,
     /// The highest recommendation within the window.
     pub(super) highest: u32,
-    /// No fewer than this, for that recommendation's sake.
+    /// The lower limit that this recommendation sets.
     pub(super) held_at: u32,
-    /// No fewer than this at once.
+    /// The lower limit for one step.
     pub(super) down_to: u32,
 }
 
 impl Stabiliser {
-    /// Takes a recommendation in, and says how far `current` may move towards it now.
+    /// Adds a recommendation, and returns how far `current` may move towards it now.
     pub(super) fn movement(
         &mut self,
         now: Moment,
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     impl Stabiliser {
-        /// Where a recommendation leads to.
+        /// The number that a recommendation leads to.
         fn stabilise(
             &mut self,
             now: Moment,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     proptest! {
-        /// The short list of peaks says the same as the whole history would.
+        /// The short list of peaks gives the same result as the whole history.
         #[test]
         fn remembering_peaks_equals_remembering_everything(
             recommendations in proptest::collection::vec((0u64..4, 0u32..20), 1..60),

@@ -1,35 +1,35 @@
-//! The state of a pool: one word for what it is about, and the cause where someone should look.
+//! The state of a pool: one word, and a cause if someone should look at it.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Intake, Rule};
 
-/// What a pool is about.
+/// The state of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolState {
-    /// It works, or is ready to.
+    /// The pool works, or is ready to.
     Active,
     /// Drained, and the queue is empty.
     Idle,
-    /// Someone paused it.
+    /// The operator paused the pool.
     Paused,
-    /// Someone drained it, or it is on its way out.
+    /// The operator drained the pool, or the pool is ending.
     Draining,
-    /// There is no such queue yet.
+    /// The queue does not exist yet.
     Waiting,
     /// Runners cannot start, or too many jobs have failed.
     Faulted,
     /// Copies cannot be published.
     Blocked,
-    /// There is work that it cannot get at: the broker refuses its consumers, or gives them nothing.
+    /// The pool cannot get its messages: the broker refuses its consumers, or delivers nothing to them.
     Stuck,
     /// No connection to the broker.
     Disconnected,
 }
 
 impl PoolState {
-    /// The word of the API.
+    /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -48,15 +48,15 @@ impl PoolState {
 /// The connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
-    /// It is there.
+    /// Connected.
     Up,
-    /// It is not there yet.
+    /// Not yet connected.
     Coming,
-    /// It is not there, for this reason.
+    /// Not connected, for this reason.
     Down(String),
 }
 
-/// What a state is made of.
+/// The facts that decide a state.
 #[derive(Debug, Clone)]
 pub struct StateScene {
     /// Whether messages may be taken.
@@ -67,23 +67,23 @@ pub struct StateScene {
     pub rule: Option<Rule>,
     /// Workers that hold a delivery.
     pub busy: u32,
-    /// Why the pool's own task failed, where it has.
+    /// Why the pool's own task failed, if it has.
     pub pool_failure: Option<String>,
-    /// Why intake is closed by a fault.
+    /// Why a fault closed intake.
     pub fault: Option<String>,
-    /// Why the pool cannot get at its work, where it cannot.
+    /// Why the pool cannot get its messages, if it cannot.
     pub stuck: Option<String>,
-    /// The queue, for what is said where there is none.
+    /// The name of the queue, for the message that it is missing.
     pub queue: String,
-    /// What is wrong with copies though the pool works.
+    /// The problem with publishing copies, while the pool works.
     pub copies: Option<String>,
-    /// What of an active pool does not work: consumers that are refused, readings that fail.
+    /// The problem of an active pool: consumers are refused, or readings fail.
     pub refusal: Option<String>,
-    /// What else is wrong with a pool that works all the same.
+    /// Any other problem of a pool that still works.
     pub lesser: Option<String>,
 }
 
-/// What a pool is about, and why where that needs saying. The first that applies.
+/// The state of a pool, and its cause if the state needs one. The first match applies.
 pub fn pool_state(scene: StateScene) -> (PoolState, Option<String>) {
     let is_empty = scene.busy == 0 && scene.rule == Some(Rule::Empty);
     match (scene.intake, scene.link) {
@@ -93,7 +93,7 @@ pub fn pool_state(scene: StateScene) -> (PoolState, Option<String>) {
         (_, Link::Down(error)) => (PoolState::Disconnected, Some(error)),
         (_, Link::Coming) => (PoolState::Disconnected, None),
         (Intake::Blocked, _) => (PoolState::Blocked, scene.fault),
-        // Nothing is left to try with, so there is nothing to be faulted at.
+        // There is no message to try, so the fault is not shown.
         (trial, _) if trial.is_trial() && is_empty => (PoolState::Idle, None),
         (Intake::Faulted | Intake::Trial | Intake::BreakerOpen | Intake::BreakerTrial, _) => {
             (PoolState::Faulted, scene.fault)

@@ -1,52 +1,52 @@
-//! Stuck: a pool that has work to do and cannot get at it.
+//! Stuck: a pool has work to do and cannot get it.
 
 use std::time::Duration;
 
 use super::{Ground, Moment, Refusal};
 
-/// How long a trouble that may pass is watched before the pool is stuck.
+/// How long a problem that may pass is watched before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// What a reconcile shows of whether a pool gets what it wants.
+/// The facts of a reconcile that show whether a pool is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scene<'a> {
     /// When.
     pub at: Moment,
-    /// Whether the pool takes messages at all: not paused, faulted, blocked or draining, and the broker is connected.
+    /// Whether the pool may take messages: it is not paused, faulted, blocked or draining, and the broker is connected.
     pub open: bool,
-    /// Workers that there should be.
+    /// The expected number of workers.
     pub expected: u32,
-    /// What was read of the queue.
+    /// The reading of the queue.
     pub depth: Depth<'a>,
     /// Why consumers cannot be opened.
     pub refusal: Option<&'a Refusal>,
-    /// Our consumers that the broker had confirmed before it was asked.
+    /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
-    /// Workers that have a job, those that were told to go too.
+    /// Workers that have a job, including those that were told to go.
     pub busy: u32,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
 }
 
-/// What was read of a queue.
+/// The result of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth<'a> {
-    /// Nothing was asked for this reconcile.
+    /// No probe was made for this reconcile.
     Held,
     /// The broker answered.
     Read {
         /// Messages ready.
         ready: u64,
-        /// Consumers of the queue, ours and others'.
+        /// Consumers of the queue, ours and others.
         consumers: u32,
     },
-    /// There is no such queue, which is told apart.
+    /// The queue does not exist. This is reported separately.
     Missing,
-    /// It could not be read.
+    /// The queue could not be read.
     Unread {
-        /// Why.
+        /// The cause.
         why: &'a str,
-        /// Whether someone has to change something.
+        /// Whether an operator must change something.
         lasting: bool,
     },
 }
@@ -66,21 +66,21 @@ struct Trouble {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    /// The queue's depth is not known.
+    /// The depth of the queue is unknown.
     Unread { why: String },
     /// No consumer can be opened.
     Refused { why: String },
-    /// Consumers are open and are given nothing.
+    /// Consumers are open but receive nothing.
     Starved {
         ready: u64,
         ours: u32,
-        /// Consumers that the broker counts.
+        /// The consumers that the broker counts.
         all: u32,
     },
 }
 
 impl StuckWatch {
-    /// Takes in what a reconcile shows, and says why the pool is stuck, where it is.
+    /// Takes the facts of a reconcile, and returns why the pool is stuck, if it is.
     pub fn look(&mut self, scene: &Scene<'_>) -> Option<String> {
         let found = Self::find(scene);
         let before = self.trouble.take();
@@ -147,7 +147,7 @@ impl StuckWatch {
 
 enum Found {
     Nothing,
-    /// The queue was not looked at, so what was found before stands unless it has ended.
+    /// The queue was not probed. The earlier finding stands unless the facts end it.
     Unasked,
     Trouble {
         kind: Kind,
@@ -215,7 +215,7 @@ mod tests {
         Moment::after_start(Duration::from_secs(seconds))
     }
 
-    /// A pool whose five consumers wait, with twelve messages ready.
+    /// A pool whose five consumers wait while twelve messages are ready.
     fn starved(seconds: u64) -> Scene<'static> {
         Scene {
             at: at(seconds),
@@ -241,7 +241,7 @@ mod tests {
         assert!(cause.contains("12 messages"), "{cause}");
         assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
         assert!(cause.contains("single active consumer"), "{cause}");
-        // Without a look at the queue as well.
+        // Also without a probe of the queue.
         let held = Scene {
             depth: Depth::Held,
             ..starved(131)
@@ -292,7 +292,7 @@ mod tests {
         ];
         for scene in working {
             let mut watch = StuckWatch::default();
-            // All the time.
+            // The whole time.
             for seconds in 0..100 {
                 let taken = scene.last_taken.map(|_| at(seconds));
                 let scene = Scene {
@@ -302,7 +302,7 @@ mod tests {
                 };
                 assert_eq!(watch.look(&scene), None, "{scene:?}");
             }
-            // Once is enough to begin anew.
+            // One such reconcile starts the time again.
             let mut watch = StuckWatch::default();
             for seconds in 0..80 {
                 let scene = match seconds {
@@ -339,7 +339,7 @@ mod tests {
                 assert_eq!(stuck.is_some(), seconds >= patience, "{ground:?} {seconds}");
                 assert!(stuck.is_none_or(|cause| cause.contains("no permission")));
             }
-            // Some of the consumers are open, and work.
+            // Some of the consumers are open and work.
             let scene = Scene {
                 refusal: Some(&refusal),
                 busy: 5,

@@ -7,7 +7,7 @@
 
 use super::{
     Death, Verdict,
-    copy::{ATTEMPTS, DIRECT_REPLY_TO, ERROR, REASON, note_kind, set, shortened},
+    copy::{ATTEMPTS, DIRECT_REPLY_TO, ERROR, REASON, note_kind, set},
     levels::{dead_queue, retry_prefix},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     queue::{Headers, Message, NoRoute, Outgoing, Properties, QueueErrorKind},
     runner::{OutputUse, Reply},
     settings::{Answers, ReplySettings},
+    text::first_bytes,
 };
 
 /// Header of a reply: `done` or `failed`.
@@ -217,7 +218,11 @@ impl ReplyContent {
         let mut headers = Headers::new();
         set(&mut headers, OUTCOME, "failed");
         set(&mut headers, REASON, death.cause.as_str());
-        set(&mut headers, ERROR, shortened(&death.message, ERROR_LIMIT));
+        set(
+            &mut headers,
+            ERROR,
+            first_bytes(&death.message, ERROR_LIMIT),
+        );
         set(&mut headers, ATTEMPTS, i64::from(death.attempts));
         // Standard error is left out: it is for the operators of the pool only.
         if let Some(failure) = &death.failure {

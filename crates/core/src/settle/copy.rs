@@ -19,6 +19,7 @@ use crate::{
         Properties, entry_size, header_size,
     },
     runner::{Failure, FailureKind},
+    text::first_bytes,
 };
 
 const PREFIX: &str = "x-tidegate-";
@@ -125,7 +126,7 @@ impl Copies {
             note_failure(headers, failure);
         }
         // Set after the failure's own error text, which it replaces: this text says why the message is dead.
-        set(headers, ERROR, shortened(&death.message, ERROR_LIMIT));
+        set(headers, ERROR, first_bytes(&death.message, ERROR_LIMIT));
         note_time(headers, message, now);
         set(headers, "x-tidegate-pool", self.pool.as_str());
         set(headers, "x-tidegate-queue", self.queue.as_str());
@@ -388,7 +389,7 @@ fn expendable(copy: &Outgoing) -> Vec<String> {
 }
 
 fn note_failure(headers: &mut Headers, failure: &Failure) {
-    set(headers, ERROR, shortened(&failure.message, ERROR_LIMIT));
+    set(headers, ERROR, first_bytes(&failure.message, ERROR_LIMIT));
     note_kind(headers, failure.kind);
     if let Some(tail) = &failure.stderr_tail {
         set(headers, STDERR, tail.as_str());
@@ -432,15 +433,6 @@ fn first_failed_at(message: &Message) -> Option<&str> {
 
 pub(super) fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValue>) {
     headers.insert(name.to_owned(), value.into());
-}
-
-/// The start of a text, at most `limit` bytes long.
-pub(super) fn shortened(text: &str, limit: usize) -> &str {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

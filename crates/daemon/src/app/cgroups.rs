@@ -1,4 +1,4 @@
-//! Cgroups for jobs: had at the start, or by the first configuration that wants them.
+//! Cgroups for jobs: set up at the start, or by the first configuration that needs them.
 
 use nix::unistd::Pid;
 use tracing::{debug, info, warn};
@@ -10,22 +10,22 @@ use tidegate::{
     run::chain,
 };
 
-/// What pools want of cgroups.
+/// How much pools need cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Want {
     Nothing,
-    /// They are welcome.
+    /// Cgroups are used if they are available.
     Some,
-    /// Limits depend on them.
+    /// Limits need them.
     All,
 }
 
-/// Sees to it that jobs have what these pools want for them. `lock` tells this instance from others.
+/// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others.
 ///
-/// Blocks for as long as what a dead instance has left takes to go.
+/// Blocks until the processes that a dead instance left are gone.
 ///
 /// # Errors
-/// Limits depend on something that could not be had.
+/// Limits need something that is not available.
 pub(super) fn prepare(pools: &[PoolConfig], lock: (u64, u64)) -> Result<(), CgroupError> {
     let wanted = pools.iter().map(want).max().unwrap_or(Want::Nothing);
     if wanted == Want::Nothing {
@@ -48,7 +48,7 @@ fn set_up(lock: (u64, u64)) -> Result<(), CgroupError> {
     }
     let home = match Home::find() {
         Ok(home) => home,
-        // What depends on it was refused already.
+        // Limits that need cgroups were refused above.
         Err(none) => {
             debug!(reason = %none, "jobs have no cgroups of their own");
             return Ok(());

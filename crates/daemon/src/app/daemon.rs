@@ -27,6 +27,8 @@ use super::{
     state::{Decision, Ending, Event, State},
 };
 use crate::{
+    actions::Actions,
+    failures::{Events, Failures},
     history::History,
     http::{
         api::Api,
@@ -145,12 +147,14 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
 
     let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
     let driver = broker_driver(&settings.broker)?;
-    let sink = events
-        .clone()
-        .map(|file| Arc::new(file) as Arc<dyn EventSink>);
+    let failures = Failures::default();
+    let sink: Arc<dyn EventSink> = Arc::new(Events {
+        file: events.clone(),
+        failures: failures.clone(),
+    });
     let orders = OrdersFile::new(&settings.http.state_dir);
     let options = StartOptions {
-        events: sink,
+        events: Some(sink),
         orders: orders.take_up(),
         store: Some(Arc::new(orders)),
         ..StartOptions::default()
@@ -162,7 +166,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let history = History::default();
     let feeds = [
         tokio::spawn(feed),
-        tokio::spawn(history.clone().keep(supervisor.clone())),
+        tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
     ];
     let reloader = Reloader::new(reload::Inner {
         supervisor: supervisor.clone(),
@@ -180,6 +184,8 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         control: Arc::new(reloader.clone()),
         live,
         history,
+        failures,
+        actions: Actions::default(),
     };
     let daemon = Daemon {
         supervisor,

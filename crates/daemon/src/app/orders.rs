@@ -1,7 +1,8 @@
-//! The file of the operators' orders, `orders.json` in the state directory: written at each change, read at the start.
+//! The file of the operators' orders, `orders.json` in the state directory. Written on each change, read at the start.
 //!
-//! Written whole beside itself and then renamed, so that a crash leaves either the old orders or the new ones. Only the
-//! holder of the instance lock touches it. A file that cannot be read as ours is kept aside, and the start goes on.
+//! The new content is written to a second file and then renamed, so that a crash leaves either the old orders or the
+//! new ones. Only the holder of the instance lock uses the file. If the file cannot be read, it is moved aside, and the
+//! start continues.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,18 +22,18 @@ use tidegate::{
 };
 
 const FILE: &str = "orders.json";
-/// Where a file goes that cannot be read as ours. One that was there before is replaced.
+/// The new name of a file that cannot be read. An earlier file with this name is replaced.
 const ASIDE: &str = "orders.json.aside";
-/// Where the next one is written.
+/// The name under which the next file is written.
 const NEXT: &str = "orders.json.next";
 
-/// What we write. A change that older programs would misread is a new version.
+/// The version that we write. A change that older programs would misread needs a new version.
 const VERSION: u32 = 1;
 
-/// Most that is read: some 1,000 pools, each with every order.
+/// Largest file that is read: about 1,000 pools, each with every order.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Orders that could not be taken up.
+/// The stored orders could not be read.
 #[derive(Debug, Error)]
 enum UnreadableOrders {
     #[error("it cannot be read")]
@@ -45,14 +46,14 @@ enum UnreadableOrders {
     Format(#[source] serde_json::Error),
 }
 
-/// The file as it is written.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Document<P> {
     version: u32,
     pools: P,
 }
 
-/// The orders' file in a state directory.
+/// The file of the orders in a state directory.
 #[derive(Debug, Clone)]
 pub(super) struct OrdersFile {
     state_dir: PathBuf,
@@ -65,7 +66,8 @@ impl OrdersFile {
         }
     }
 
-    /// The orders of an earlier run. Without a file there are none; one that cannot be read is kept aside, and said.
+    /// The orders of an earlier run. Without a file there are none. A file that cannot be read is moved aside, with a
+    /// log line.
     pub(super) fn take_up(&self) -> AllOrders {
         let path = self.state_dir.join(FILE);
         let error = match read(&path) {
@@ -94,7 +96,7 @@ impl OrdersFile {
         let mut text = serde_json::to_vec_pretty(&document)?;
         text.push(b'\n');
         let next = self.state_dir.join(NEXT);
-        // A leftover of a crash may have another mode, or be a link.
+        // A file that a crash left may have another mode, or be a link.
         match fs::remove_file(&next) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -114,7 +116,7 @@ impl OrdersFile {
 fn read(path: &Path) -> Result<AllOrders, UnreadableOrders> {
     let file = OpenOptions::new()
         .read(true)
-        // Not a link to someone else's file, and nothing that would make the start wait.
+        // Do not follow a link to another user's file, and do not block the start.
         .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
         .open(path);
     let file = match file {
@@ -128,7 +130,7 @@ fn read(path: &Path) -> Result<AllOrders, UnreadableOrders> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(UnreadableOrders::TooLarge);
     }
-    // The version first: the rest of another one may look like anything.
+    // The version is checked first, because the content of another version can have any form.
     let document: Document<serde_json::Value> =
         serde_json::from_slice(&bytes).map_err(UnreadableOrders::Format)?;
     if document.version != VERSION {
@@ -169,7 +171,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
         assert_eq!(file.take_up(), AllOrders::new());
-        // As a crash, or someone with a plan, may have left it.
+        // A link that a crash or an attacker may have left.
         symlink("/dev/null", state.path().join(NEXT)).unwrap();
         file.store(&orders()).await.unwrap();
         assert_eq!(file.take_up(), orders());

@@ -1,4 +1,4 @@
-//! From settings to pools, each with the manager of its runners.
+//! Builds pools from settings, each with the manager of its runners.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use tidegate::{
     runner::RunnerManager,
 };
 
-/// The runner managers of the pools that run, kept so that a reload which leaves a pool's runners as they are
-/// leaves the runners themselves as they are.
+/// The runner managers of the running pools. They are kept so that a reload that does not change a pool's runners also
+/// keeps the runners themselves.
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// Whose they are, for what runners leave outside of this process.
+    /// The owner of what runners leave outside this process.
     owner: Instance,
     current: Vec<(PoolConfig, Arc<dyn RunnerManager>)>,
 }
@@ -25,7 +25,7 @@ impl Pools {
         }
     }
 
-    /// The specs of these pools, and the managers to keep once they are taken over.
+    /// The specs of these pools, and the managers to keep after the specs are applied.
     pub(super) fn plan(&self, pools: &[PoolConfig]) -> (Vec<PoolSpec>, Self) {
         let manager = |config: &PoolConfig| {
             let kept = self
@@ -50,7 +50,7 @@ impl Pools {
     }
 }
 
-/// Names of the pools that a reload has touched.
+/// Names of the pools that a reload has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     pub(super) added: Vec<String>,
@@ -59,7 +59,7 @@ pub(super) struct Changes {
 }
 
 impl Pools {
-    /// What differs between these pools and those that were before them.
+    /// The differences between these pools and the previous ones.
     pub(super) fn changes_since(&self, before: &Self) -> Changes {
         let find = |pools: &Self, name: &PoolName| {
             let mut pools = pools.current.iter().map(|(config, _)| config);

@@ -1,4 +1,4 @@
-//! Reading the configuration again, by a signal or by the API: taken over whole, or refused whole.
+//! Reads the configuration again, after a signal or a request. Applies all of it, or refuses all of it.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -15,20 +15,20 @@ use tidegate::{
     run::{Supervisor, chain},
 };
 
-/// Reads the configuration again. Cheap to clone; all clones are the same one.
+/// Reads the configuration again. Cheap to clone: all clones share their state.
 #[derive(Clone)]
 pub(super) struct Reloader(Arc<Inner>);
 
-/// What a reload works with.
+/// The state that a reload needs.
 pub(super) struct Inner {
     pub(super) supervisor: Supervisor,
     pub(super) source: Source,
-    /// Tells this instance from others.
+    /// Distinguishes this instance from others.
     pub(super) lock: (u64, u64),
-    /// As it was started: what only a restart changes is compared with these.
+    /// The settings of the start. Keys that need a restart are compared with these.
     pub(super) started: Settings,
-    /// Written by one reload at a time, which holds it from before it reads the file: so the newest reading is the last
-    /// that is taken over.
+    /// Written by one reload at a time. A reload holds the lock from before it reads the file, so the newest reading is
+    /// applied last.
     pub(super) pools: tokio::sync::Mutex<Pools>,
     pub(super) events: Option<EventsFile>,
     pub(super) reloads: Reloads,
@@ -39,7 +39,7 @@ impl Reloader {
         Self(Arc::new(inner))
     }
 
-    /// Reads the configuration again and takes it over, or refuses it whole.
+    /// Reads the configuration again. Applies all of it, or refuses all of it.
     pub(super) async fn reload(self) -> Result<v1::Reloaded, v1::Refusal> {
         let inner = &*self.0;
         if let Some(events) = &inner.events {
@@ -136,7 +136,7 @@ impl Inner {
 
 impl Control for Reloader {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>> {
-        // Of its own, so that it goes on where whoever asked goes away.
+        // A separate task, so that the reload continues if the caller goes away.
         let reload = tokio::spawn(self.clone().reload());
         Box::pin(async move {
             reload.await.unwrap_or_else(|panic| {

@@ -1,23 +1,23 @@
-//! What the daemon does next. Synchronous: an event goes in, a decision comes out, and only then is something done.
+//! Decides what the daemon does next. Synchronous: takes an event and returns a decision. The caller carries it out.
 
 use tidegate::run::{DrainError, DrainReport, StopReport};
 
 use super::signals::Signal;
 
-/// Something that the daemon must answer.
+/// An event that the daemon must react to.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The process was sent a signal.
+    /// The process received a signal.
     Signal(Signal),
-    /// The configuration was read again, and taken or refused.
+    /// A reload has ended: the configuration was applied or refused.
     Reloaded,
-    /// The drain came to its end.
+    /// The drain has ended.
     Drained(Result<DrainReport, DrainError>),
-    /// The stop came to its end.
+    /// The stop has ended.
     Stopped(StopReport),
 }
 
-/// How far the daemon is.
+/// The phase of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
@@ -25,7 +25,7 @@ enum Phase {
     Stopping,
 }
 
-/// What is to be done.
+/// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a decision is only words until someone acts on it"]
 pub(super) enum Decision {
@@ -52,13 +52,13 @@ pub enum Ending {
     GivenBack(u64),
 }
 
-/// The daemon's memory of what it has decided.
+/// The state of the daemon, as far as its decisions need it.
 #[derive(Debug)]
 pub(super) struct State {
     phase: Phase,
     interrupts: u32,
     is_reloading: bool,
-    /// A HUP came while the configuration was being read: what was read may be older than the HUP.
+    /// A HUP arrived during a reload. That reload may have read the file before the HUP.
     wants_reload: bool,
 }
 
@@ -82,7 +82,7 @@ impl State {
                     false => Decision::Nothing,
                 }
             }
-            // A stop ends the drain that it overtakes; only its own end counts then.
+            // A stop ends the drain that it replaces. Only the result of the stop counts then.
             Event::Drained(_) if self.phase == Phase::Stopping => Decision::Nothing,
             Event::Drained(Ok(_)) => ended(0),
             Event::Drained(Err(error)) => ended(error.given_back()),
@@ -96,7 +96,7 @@ impl State {
             Signal::Interrupt => {
                 self.interrupts += 1;
                 match self.interrupts {
-                    // After a TERM, too: whoever sends one INT has not asked to lose work.
+                    // Also after a TERM: a single INT does not ask to stop jobs.
                     1 => self.drain(),
                     _ => self.stop(),
                 }
@@ -137,7 +137,7 @@ impl State {
                 self.is_reloading = true;
                 Decision::Reload
             }
-            // Pools on their way out are not given new settings, nor new ones started.
+            // While pools are ending, they get no new settings, and no new pools are started.
             Phase::Draining | Phase::Stopping => Decision::Nothing,
         }
     }

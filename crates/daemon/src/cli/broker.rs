@@ -1,7 +1,7 @@
-//! What a broker looks like to a configuration: the other half of `tidegate check --broker`.
+//! Checks the broker for a configuration: the second half of `tidegate check --broker`.
 //!
-//! Looks, and changes nothing: it consumes and publishes nothing, and declares only what no broker carries out, so that
-//! it can be run beside a busy broker. What can only be found out by doing, or only through the management API, it says it could not see.
+//! Only reads: it consumes and publishes nothing, and declares only what no broker carries out, so that it can be run
+//! against a busy broker. Facts that need a change or the management API are reported as not seen.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,17 +24,17 @@ use tidegate::{
     settle::dead_queue,
 };
 
-/// How long the broker may take to let us in.
+/// Longest time for the connection and the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was seen.
+/// The findings.
 #[derive(Debug, Serialize)]
 pub(super) struct BrokerReport {
     url: String,
     product: Option<String>,
     version: Option<String>,
     pub(super) findings: Vec<Finding>,
-    /// Pools whose queues the management API showed.
+    /// Pools whose queues the management API has described.
     #[serde(skip)]
     pub(super) shown: Vec<PoolName>,
 }
@@ -54,10 +54,10 @@ impl BrokerReport {
     }
 }
 
-/// Looks at the broker.
+/// Checks the broker.
 ///
 /// # Errors
-/// It cannot be reached, or does not let us in.
+/// The broker is not reachable, or refuses the login.
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let url = &settings.broker.url;
     let driver = connect(&settings.broker).await?;
@@ -72,7 +72,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         Some(management) => managed(management, &settings.broker, &pools, &mut findings).await,
         None => (Seen::Amqp, Vec::new()),
     };
-    // What the management API showed is known better.
+    // The management API has already given more details about the pools in `shown`.
     for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
         if let Ok(facts) = driver.queue_facts(&pool.queue).await {
             findings.extend(of_facts(&facts, pool));
@@ -96,10 +96,10 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     })
 }
 
-/// Connects, for a command that is of no use without the broker.
+/// Connects, for a command that needs the broker.
 ///
 /// # Errors
-/// It cannot be reached, or does not let us in.
+/// The broker is not reachable, or refuses the login.
 pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, Failure> {
     let driver = broker_driver(broker)
         .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
@@ -112,19 +112,19 @@ pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, 
     Ok(driver)
 }
 
-/// How much could be seen.
+/// The source of the facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
-    /// What AMQP shows.
+    /// AMQP only.
     Amqp,
-    /// What the management API shows.
+    /// The management API.
     Managed {
-        /// The user's permissions too.
+        /// Whether it also showed the user's permissions.
         permissions: bool,
     },
 }
 
-/// Asks the management API. Tells the pools too whose queues it showed.
+/// Asks the management API. Also returns the pools whose queues it described.
 async fn managed(
     management: &BrokerUrl,
     broker: &BrokerSettings,
@@ -135,11 +135,11 @@ async fn managed(
         let api = Management::new(management, &broker.url, broker.tls.ca.as_deref())?;
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
-            // One that is not there is told of already.
+            // A missing queue was reported earlier.
             let details = match api.queue(&pool.queue).await {
                 Ok(Some(details)) => details,
                 Ok(None) => continue,
-                // This queue's own trouble, such as arguments that are nested too deep to be read.
+                // This error concerns only this queue, for example arguments that are nested too deep to be read.
                 Err(error @ ManagementError::Answer(_)) => {
                     found.push(Finding {
                         severity: Severity::Warning,
@@ -158,7 +158,7 @@ async fn managed(
             let mut of_pool = management::findings::of_queue(pool, &details);
             if pool.retry.dead_letter == DeadLetter::Queue {
                 let dead = dead_queue(&pool.queue);
-                // One that is not there is made by the pool, and has no such arguments.
+                // A missing queue is created by the pool, without such arguments.
                 if let Ok(Some(details)) = api.queue(&dead).await {
                     of_pool.extend(management::findings::of_dead_queue(
                         &dead,
@@ -205,7 +205,7 @@ async fn managed(
     }
 }
 
-/// An error with its causes, in one line that is safe to show.
+/// An error with its causes, in one line without secrets.
 fn causes(error: &dyn std::error::Error) -> String {
     Escaped(&chain(error)).to_string()
 }
@@ -229,7 +229,7 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
     }
 }
 
-/// What a queue's type and arguments mean for the pool on it, as far as AMQP shows them.
+/// What a queue's type and arguments mean for its pool, as far as AMQP shows them.
 fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
     let queue = &pool.queue;
     let mut found = Vec::new();
@@ -279,7 +279,7 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
     }
 }
 
-/// What AMQP does not show, so that nobody takes silence for an answer.
+/// The facts that AMQP does not show, so that the user does not take silence for success.
 fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
     let longest = pools.iter().map(|pool| pool.ack_deadline).max();
     let longest = humantime::format_duration(longest.unwrap_or_default());

@@ -117,7 +117,7 @@ fn bad_log_filter() -> Option<Problem> {
     Some(Problem::new(place, "", format!("{found:?}"), fix))
 }
 
-/// What jobs depend on and does not answer, such as a container engine. Each is asked once.
+/// Services that jobs need and that do not answer, such as a container engine. Each is asked once.
 async fn silent_dependencies(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut asked = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The command line's side of the API: one question over the supervisor's Unix socket.
+//! The client side of the API: one request over the supervisor's Unix socket.
 
 use std::{
     error::Error,
@@ -25,13 +25,13 @@ use tidegate::{
     runner::BoxError,
 };
 
-/// A supervisor answers from memory; one that takes longer is not well.
+/// A supervisor answers from memory. If it takes longer, it has a problem.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most that is read of an answer: thousands of pools.
+/// Largest answer that is read: enough for thousands of pools.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A question was not answered.
+/// A request that failed.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
     #[error("reach the supervisor at {}", socket.display())]
@@ -44,7 +44,7 @@ pub(super) enum ClientError {
     Timeout(Duration),
     #[error("talk to the supervisor")]
     Talk(#[source] BoxError),
-    /// The supervisor's own words.
+    /// The supervisor refused. The text is its own.
     #[error("{operation}: {}", refusal.error)]
     Refused {
         operation: &'static str,
@@ -57,7 +57,7 @@ pub(super) enum ClientError {
     Answer(#[source] serde_json::Error),
 }
 
-/// Asks for `path`. `operation` reads after "failed to", for an answer that is a refusal.
+/// Sends a GET request for `path`. `operation` is read after "failed to", in the error for a refusal.
 pub(super) async fn get<T: DeserializeOwned>(
     socket: &Path,
     path: &str,
@@ -66,7 +66,7 @@ pub(super) async fn get<T: DeserializeOwned>(
     ask(socket, Method::GET, path, Bytes::new(), TIMEOUT, operation).await
 }
 
-/// Has something done at `path`, within `patience`. `operation` as for [`get`].
+/// Sends a request for an action at `path`, and waits up to `patience`. `operation` as for [`get`].
 pub(super) async fn act<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
@@ -91,7 +91,7 @@ async fn ask<T: DeserializeOwned>(
     let mut request = Request::builder()
         .method(method)
         .uri(uri)
-        // The address of a socket is its path, and no name of a host.
+        // A Unix socket has a path, and no host name.
         .header(header::HOST, "localhost");
     if !body.is_empty() {
         request = request.header(header::CONTENT_TYPE, "application/json");
@@ -124,7 +124,7 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(ClientError::Answer)
 }
 
-/// What the system said to a connection that could not be made.
+/// The system error of a failed connection.
 fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
     let error = error.downcast_ref::<hyper_util::client::legacy::Error>()?;
     let source = error.is_connect().then(|| error.source()).flatten()?;
@@ -135,7 +135,7 @@ fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
     })
 }
 
-/// Which socket to ask at: the one named, else the configuration's, else the default.
+/// The socket to use: the one on the command line, otherwise the configured one, otherwise the default.
 pub(super) fn socket(cli: &Cli, args: &SocketArgs) -> Result<PathBuf, Failure> {
     if let Some(socket) = &args.socket {
         return Ok(socket.clone());
@@ -143,7 +143,7 @@ pub(super) fn socket(cli: &Cli, args: &SocketArgs) -> Result<PathBuf, Failure> {
     let Ok(source) = config::find(cli.config.as_deref()) else {
         return Ok(Surroundings::of_process().socket());
     };
-    // A supervisor runs on with its old configuration while the file is bad.
+    // If the file is invalid, a supervisor may still run with its old configuration.
     let (named, problems) = config::socket_of(&source);
     let default = Surroundings::of_process().socket();
     let Some(problems) = problems else {
@@ -173,7 +173,7 @@ impl From<ClientError> for Failure {
             ClientError::Connect { .. } | ClientError::Timeout(_) | ClientError::Talk(_) => {
                 Exit::Unavailable
             }
-            // It was understood, and cannot be: a bad policy, a bad configuration.
+            // The supervisor understood the request, but its policy or its configuration is invalid.
             ClientError::Refused { status, .. } if *status == StatusCode::UNPROCESSABLE_ENTITY => {
                 Exit::BadConfiguration
             }

@@ -18,10 +18,10 @@ use tidegate::{
     run::{IntakeStatus, PoolStatus, StopThen},
 };
 
-/// How often it looks how far the pools are.
+/// Time between two requests for the state of the pools.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long jobs that are given back may take for their runners' grace, after the deadline.
+/// How long jobs may take to be given back after the deadline, while their runners have their grace.
 const ENDING: Duration = Duration::from_secs(600);
 
 pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> {
@@ -88,7 +88,7 @@ fn jobs(running: u32) -> String {
     }
 }
 
-/// Waits until the pools are empty, and shows how far they are. Those that are not at the deadline are returned.
+/// Waits until the pools are empty, and shows the progress. Returns the pools that are not empty at the deadline.
 async fn watch(
     socket: &Path,
     names: &[String],
@@ -98,7 +98,7 @@ async fn watch(
     let mut shown = String::new();
     loop {
         let pools = pools(socket, names).await?;
-        // Someone else may have resumed it meanwhile.
+        // Another user may have resumed the pool in the meantime.
         if let Some(open) = pools
             .iter()
             .find(|pool| pool.status.intake == IntakeStatus::Open)
@@ -117,7 +117,7 @@ async fn watch(
         let text = progress(&left);
         if text != shown {
             let text = match is_terminal {
-                // Over the line before.
+                // Overwrites the previous line.
                 true => format!("\r\u{1b}[K{text}"),
                 false => format!("{text}\n"),
             };
@@ -156,7 +156,7 @@ fn progress(left: &[&PoolStatus]) -> String {
     parts.join("; ")
 }
 
-/// These pools now.
+/// The current state of these pools.
 async fn pools(socket: &Path, names: &[String]) -> Result<Vec<v1::Pool>, Failure> {
     let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
     let is_meant = |pool: &v1::Pool| names.iter().any(|name| name == pool.status.name.as_str());

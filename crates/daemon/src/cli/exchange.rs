@@ -1,4 +1,4 @@
-//! One request and its answer, over whatever a connector reaches.
+//! One request and its answer, over any connector.
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, body::Bytes};
@@ -9,14 +9,14 @@ use hyper_util::{
 
 use tidegate::runner::BoxError;
 
-/// A client that keeps no connection for later: a command asks a question or two, and ends.
+/// A client that keeps no idle connections: a command sends one or two requests, and ends.
 pub(super) fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
     Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector)
 }
 
-/// Sends a request, and reads at most so many bytes of the answer.
+/// Sends a request, and reads the answer up to a limit in bytes.
 pub(super) async fn exchange<C>(
     client: &Client<C, Full<Bytes>>,
     request: Request<Full<Bytes>>,

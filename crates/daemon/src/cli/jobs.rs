@@ -1,4 +1,4 @@
-//! `tidegate jobs`: what runs now, and ending one of it.
+//! `tidegate jobs`: lists the running jobs, and stops one of them.
 
 use std::path::Path;
 
@@ -88,11 +88,11 @@ async fn stop_one(
     client::act(socket, Method::POST, &path, &body, PATIENCE, "stop the job").await
 }
 
-/// Tells every running job of a pool to stop, and says how many there were.
+/// Stops every running job of a pool, and returns their number.
 pub(super) async fn stop_each(socket: &Path, pool: &str, then: StopThen) -> Result<usize, Failure> {
     let mut stopped = 0;
     for job in running(socket, Some(pool)).await? {
-        // One that has ended meanwhile is not there any more.
+        // A job that has ended in the meantime is no longer found.
         if let Ok(jobs) = stop_one(socket, pool, job.job.id.as_str(), then).await {
             stopped += jobs.stopped;
         }
@@ -100,7 +100,7 @@ pub(super) async fn stop_each(socket: &Path, pool: &str, then: StopThen) -> Resu
     Ok(stopped)
 }
 
-/// What runs, in one pool or in every one.
+/// The running jobs of one pool or of all pools.
 async fn running(socket: &Path, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
     let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
     let names = pools.into_iter().map(|pool| pool.status.name);

@@ -1,4 +1,4 @@
-//! The configuration for a command, and what is said of a bad one.
+//! Loads the configuration for a command, and reports an invalid one.
 
 use super::args::Cli;
 use crate::output::{self, Failure};
@@ -7,14 +7,14 @@ use tidegate::{
     escape::Escaped,
 };
 
-/// The configuration, with its problems printed where it has any.
+/// The configuration. Its problems are printed, if it has any.
 pub(super) fn load(cli: &Cli) -> Result<(Source, Loaded), Failure> {
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
     let loaded = config::load(&source).map_err(|problems| refused(&source, &problems))?;
     Ok((source, loaded))
 }
 
-/// Says all that is wrong with a configuration.
+/// Prints all problems of a configuration.
 pub(super) fn refused(source: &Source, problems: &Problems) -> Failure {
     for problem in problems {
         output::tell(format!("{}\n", Escaped(&problem.to_string())).as_bytes());

@@ -1,4 +1,4 @@
-//! `tidegate policy`: a pool's policy with the origin of each key, and its keys set by hand.
+//! `tidegate policy`: shows a pool's policy with the origin of each key, and sets keys by hand.
 
 use std::{fmt::Write, path::Path};
 
@@ -25,7 +25,7 @@ use tidegate::{
 
 const BY_HAND: Style = AnsiColor::Yellow.on_default();
 
-/// Keys of `scaling`, which need not be written with their table.
+/// Keys of `scaling`, which can be written without the name of their table.
 const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
 
 pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure> {
@@ -95,7 +95,7 @@ async fn change(
     Ok(Exit::Ok)
 }
 
-/// The keys that are typed, over those of the file.
+/// The keys of the command line, which override the keys of the file.
 fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
     let mut body = Map::new();
     if let Some(file) = &args.file {
@@ -123,7 +123,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
     Ok(body)
 }
 
-/// A file's keys, each in its table.
+/// The keys of a file, each in its table.
 fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
     let bad = |error: anyhow::Error| Failure::new(Exit::BadConfiguration, error);
     let text = std::fs::read_to_string(file)
@@ -155,7 +155,7 @@ fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
     Ok(body)
 }
 
-/// A value as it is typed: TOML, or else a text without quotes.
+/// A value from the command line: TOML, otherwise a string without quotes.
 fn value_of(text: &str) -> Result<Value, Failure> {
     let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
     let parsed = parsed.filter(|table| table.len() == 1);
@@ -169,7 +169,7 @@ fn json_of(value: toml::Value) -> anyhow::Result<Value> {
     serde_json::to_value(value).context("take a value that JSON does not have")
 }
 
-/// The policy as TOML that `set --file` takes, with the origin of each key behind it.
+/// The policy as TOML that `set --file` accepts. A comment after each key shows its origin.
 fn toml_of(view: &PolicyView) -> String {
     let (name, words) = (Escaped(view.name.as_str()), Escaped(&view.text));
     let mut text = format!("{DIM}# {name}: {words}{DIM:#}\n");
@@ -182,7 +182,7 @@ fn toml_of(view: &PolicyView) -> String {
         );
     }
     for line in view.toml.lines() {
-        // A value may have a # of its own; the origin's is the last.
+        // A value may contain a #. The comment with the origin begins at the last one.
         let _ = match line.rsplit_once("  # ") {
             Some((key, origin)) => {
                 let style = if origin == Origin::ByHand.as_str() {
@@ -203,7 +203,7 @@ fn toml_of(view: &PolicyView) -> String {
     text
 }
 
-/// What a change comes to, for a person.
+/// The result of a change, for a person.
 fn text_of(change: &PolicyChange) -> String {
     let mut text = String::new();
     let name = Escaped(change.policy.name.as_str());

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use crate::output::{Exit, Failure};
 
-/// Does a command's work to its end.
+/// Runs a command to its end.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -12,8 +12,8 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .context("start the runtime")
         .map_err(|error| Failure::new(Exit::Unexpected, error))?;
     let done = runtime.block_on(work);
-    // The process ends now. lapin's own thread may be waiting for a task, and would say on standard error that it
-    // panicked when the runtime ends under it.
+    // The process ends now. lapin's own thread may be waiting for a task. If the runtime ended first, that thread would
+    // panic and print this on standard error.
     std::mem::forget(runtime);
     Ok(done)
 }

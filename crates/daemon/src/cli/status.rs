@@ -57,7 +57,7 @@ fn of_refusal(refused: &RefusedReload) -> String {
     )
 }
 
-/// Columns by group. The first two are words and lean left; the rest are numbers and lean right.
+/// Columns by group. The first two are words and aligned to the left. The others are numbers and aligned to the right.
 const COLUMNS: [&str; 15] = [
     "POOL", "STATE", "READY", "DELAYED", "DEMAND", "EXPECTED", "LIVE", "BARE", "DRAINING", "IDLE",
     "BUSY", "DONE", "RETRIED", "DEAD", "LOST",
@@ -93,7 +93,7 @@ fn row(pool: &PoolStatus) -> Vec<Cell> {
     let mut ready = number(pool.depth.ready);
     match pool.depth.age_ms {
         None => ready = cell("?"),
-        // The number was true once.
+        // The number is out of date.
         Some(_) if pool.depth.stale => ready.text.push('~'),
         Some(_) => {}
     }
@@ -136,7 +136,7 @@ fn state_style(state: PoolState) -> Style {
     }
 }
 
-/// What does not fit a column, in words.
+/// Facts that do not fit in a column, as text.
 fn notes(pool: &PoolStatus) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(pool.cause.clone());

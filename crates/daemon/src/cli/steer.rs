@@ -19,10 +19,10 @@ use tidegate::{
     escape::Escaped,
 };
 
-/// How long an order may take: a reconcile waits for the broker to tell the queue's depth.
+/// Longest time for an order: a reconcile waits for the queue's depth from the broker.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a reload may take: jobs' cgroups may have to go first.
+/// Longest time for a reload: old cgroups of jobs may have to be removed first.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> {
@@ -152,7 +152,7 @@ fn of_reload(reloaded: &Reloaded) -> String {
     text
 }
 
-/// Gives an order to each of the pools, and says what it came to. The first refusal ends it.
+/// Gives an order to each of the pools, and prints the results. Stops at the first refusal.
 async fn each(
     cli: &Cli,
     pools: &PoolsArgs,
@@ -178,7 +178,7 @@ async fn each(
     Ok(Exit::Ok)
 }
 
-/// The pools that are meant. Each is known to the supervisor: else nothing is done at all.
+/// The names of the pools. If the supervisor does not know one of them, no order is given at all.
 pub(super) async fn names(
     socket: &std::path::Path,
     args: &PoolsArgs,
@@ -195,13 +195,13 @@ pub(super) async fn names(
     }
 }
 
-/// The failure where the supervisor has no such pool.
+/// The failure for an unknown pool.
 pub(super) fn no_such_pool(name: &str) -> Failure {
     let error = anyhow::anyhow!("find a pool named {name}");
     Failure::new(Exit::Unexpected, error).hint("`tidegate status` names the pools")
 }
 
-/// A path of a pool.
+/// A path below a pool.
 pub(super) fn path(pool: &str, below: &str) -> String {
     let pool = utf8_percent_encode(pool, NON_ALPHANUMERIC);
     format!("/api/v1/pools/{pool}/{below}")
@@ -216,7 +216,7 @@ fn operation(act: &str) -> &'static str {
     }
 }
 
-/// One pool, in a line or two.
+/// The result for one pool, in one or two lines.
 pub(super) fn line(steered: &Steered, done: &str) -> String {
     let status = &steered.pool.status;
     let mut text = format!("{}: {done}", Escaped(status.name.as_str()));

@@ -1,4 +1,4 @@
-//! Answers that several routes give: what went wrong, and its count.
+//! Answers that several routes share: errors, and their count.
 
 use axum::{
     Json,
@@ -29,7 +29,7 @@ pub(super) fn no_such_pool(name: &PoolName) -> Response {
     error(StatusCode::NOT_FOUND, &format!("no pool named {name}"))
 }
 
-/// The answer where the supervisor could not do it.
+/// The answer for an error of the supervisor.
 pub(super) fn failed(name: &PoolName, failed: &SupervisorError) -> Response {
     let status = match failed {
         SupervisorError::NoSuchPool(_) => return no_such_pool(name),

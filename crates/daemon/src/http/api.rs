@@ -1,21 +1,24 @@
-//! What every route is given, and what a route is.
+//! The state of every route, and the type of a route.
 
 use std::sync::Arc;
 
 use axum::routing::MethodRouter;
 
 use super::{control::Control, live::Live};
-use crate::{history::History, reloads::Reloads, telemetry::prometheus::Prometheus};
+use crate::{
+    actions::Actions, failures::Failures, history::History, reloads::Reloads,
+    telemetry::prometheus::Prometheus,
+};
 use tidegate::run::Supervisor;
 
-/// What the routes read.
+/// The state that the routes read.
 #[derive(Debug, Clone)]
 pub struct Api {
     /// The pools.
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
-    /// What became of reading the configuration again.
+    /// The result of the last reload.
     pub reloads: Reloads,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
@@ -23,7 +26,11 @@ pub struct Api {
     pub live: Live,
     /// The last hour of every pool.
     pub history: History,
+    /// The last failures of every pool.
+    pub failures: Failures,
+    /// The log of manual actions.
+    pub actions: Actions,
 }
 
-/// A route: its path, its methods, and what serves them.
+/// A route: its path, its methods, and its handler.
 pub(super) type Route = (&'static str, &'static [&'static str], MethodRouter<Api>);

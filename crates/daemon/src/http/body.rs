@@ -1,4 +1,4 @@
-//! The body of a request, within bounds of size and time, and read as what the route wants.
+//! Reads the body of a request into the type of the route, with limits on size and time.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio::time;
 
 use super::answers::error;
 
-/// Most that a body may have: a policy is a few hundred bytes.
+/// Largest body: a policy has a few hundred bytes.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// How long a client may take to send one.
+/// How long a client may take to send the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body. None at all stands for `{}`.
+/// A JSON body. An empty body stands for `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
@@ -47,13 +47,13 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         let text: &[u8] = match &*body {
             [] => b"{}",
             body if is_json(&head.headers) => body,
-            // A page of another origin can make a browser send other types without asking first.
+            // A page of another origin can make a browser send other types without a preflight request.
             _ => {
                 let what = "the body must have Content-Type: application/json";
                 return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, what));
             }
         };
-        // By way of a map: an array would do for a struct otherwise.
+        // Parsed as a map first: otherwise serde would accept an array for a struct.
         serde_json::from_slice::<Map<String, Value>>(text)
             .and_then(|map| T::deserialize(Value::Object(map)))
             .map(Self)

@@ -1,19 +1,18 @@
-//! Who asks, as a listener knows it. In the extensions of each request.
+//! The caller of a request, as the listener knows it. Stored in the extensions of each request.
 
 use nix::unistd::{Uid, User};
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// A process of this user, through the Unix socket: ours, or root.
+    /// A process of this user over the Unix socket: our own user, or root.
     User(u32),
-    /// Someone over TCP. For a change it has shown the token.
+    /// A client over TCP. For a change it has sent the token.
     Tcp,
 }
 
 impl Caller {
-    /// What it is called where it is shown: a user's name, or `token`. Asks the system for the name, which may take a
-    /// while.
+    /// The caller's name for display: a user's name, or `token`. The system may take a while to find the name.
     pub(super) async fn name(self) -> String {
         let Self::User(uid) = self else {
             return "token".to_owned();

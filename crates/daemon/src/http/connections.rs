@@ -1,8 +1,8 @@
-//! The connections of a listener: how many there may be, which one goes where there are too many, and how long one may
-//! stand still.
+//! The connections of a listener: their limit, which connection to close above that limit, and how long one may be
+//! idle.
 //!
-//! A new connection is always taken: where that is one too many, the one goes that has stood still the longest. So
-//! clients that send nothing, or read nothing, take the place of nobody who asks.
+//! A new connection is always accepted. If that exceeds the limit, the connection that was idle for the longest time is
+//! closed. So clients that send nothing, or read nothing, do not block other clients.
 
 use std::{
     collections::HashMap,
@@ -42,8 +42,8 @@ struct Entry {
     cut: CancellationToken,
 }
 
-/// When a connection last moved a byte, in milliseconds since its listener began. Written by the connection's task,
-/// read by the listener's.
+/// Time of a connection's last transferred byte, in milliseconds since the start of its listener. Written by the
+/// connection's task, read by the listener's task.
 #[derive(Debug)]
 struct Progress {
     began: Instant,
@@ -67,7 +67,7 @@ impl Progress {
 }
 
 impl Connections {
-    /// At most so many at a time.
+    /// Connections with this limit on their number.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
@@ -76,7 +76,7 @@ impl Connections {
         }
     }
 
-    /// Takes one more in, and cuts the one that has stood still the longest where that is too many.
+    /// Adds a connection. If that exceeds the limit, closes the connection that was idle for the longest time.
     pub(super) fn enter<S>(&self, stream: S, stall: Duration) -> (Watched<S>, Place) {
         let progress = Arc::new(Progress::new(self.began));
         let cut = CancellationToken::new();
@@ -106,7 +106,7 @@ impl Connections {
         (watched, place)
     }
 
-    /// Makes room, where the process lacks descriptors.
+    /// Closes a connection when the process has no free file descriptors.
     pub(super) fn cut_longest_idle(&self) {
         self.lock().cut_longest_idle();
     }
@@ -128,7 +128,7 @@ impl Open {
     }
 }
 
-/// A connection's place among the others. Free again on drop.
+/// A connection's place within the limit. Free again on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Connections,
@@ -137,7 +137,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Done once the place is another's. Cancel-safe.
+    /// Waits until the place is given to another connection. Cancel-safe.
     pub(super) async fn lost(&self) {
         self.cut.cancelled().await;
     }
@@ -149,17 +149,17 @@ impl Drop for Place {
     }
 }
 
-/// A stream whose every byte is noted, and that fails where its reader takes none for too long.
+/// A stream that records the time of each byte, and that fails if its reader accepts no bytes for too long.
 pub(super) struct Watched<S> {
     stream: S,
     progress: Arc<Progress>,
     stall: Duration,
-    /// While the reader takes nothing.
+    /// Set while the reader accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    /// What a write came to, or that it has stood still for too long.
+    /// The result of a write, or an error if the reader was stalled for too long.
     fn written(
         &mut self,
         context: &mut Context<'_>,
@@ -247,7 +247,7 @@ mod tests {
             streams.push((watched, far));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        // The first one asks, so the second has stood still for longer.
+        // The first connection sends a request, so the second has been idle for longer.
         streams[0].1.write_all(b"GET").await.unwrap();
         streams[0].0.read_exact(&mut [0; 3]).await.unwrap();
         let (_fourth, fourth) = connections.enter(duplex(64).0, STALL);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(lost, [false, true, false]);
         assert!(!is_lost(&fourth));
 
-        // A place that is left is free: nobody has to go for the next.
+        // A place that is left is free: the next connection closes no other.
         drop(places.remove(2));
         let (_fifth, fifth) = connections.enter(duplex(64).0, STALL);
         assert!(!is_lost(&places[0]) && !is_lost(&fourth) && !is_lost(&fifth));

@@ -1,15 +1,15 @@
-//! What the API asks of the daemon as a whole, beside its pools.
+//! The operations of the API on the daemon as a whole, not on a single pool.
 
 use std::pin::Pin;
 
 use tidegate::api::v1;
 
-/// The daemon as the API knows it.
+/// The daemon, as the API sees it.
 pub trait Control: Send + Sync + 'static {
-    /// Reads the configuration again and takes it over. The error says why it was refused whole.
+    /// Reads the configuration again. Applies all of it, or refuses all of it. The error says why.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: a reload that has begun goes on.
+    /// Cancel-safe: a reload that has begun continues.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>>;
 }
 

@@ -1,4 +1,4 @@
-//! The dashboard: one page and its files, in the program. The page reads the API like any other client.
+//! The dashboard: one page and its files, built into the program. The page uses the API like any other client.
 
 use axum::{
     Router,
@@ -9,39 +9,43 @@ use axum::{
 
 use super::api::Api;
 
-/// What the page may load and do: its own files and this server, nothing else. No inline script or style, and no frame
-/// of another page around it.
+/// The content security policy of the page: it may load its own files and call this server, nothing else. No inline
+/// script or style, and no frame in another page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = include_str!("dashboard/index.html");
-const SCRIPT: &str = include_str!("dashboard/app.js");
-const STYLE: &str = include_str!("dashboard/style.css");
-const ICON: &str = include_str!("dashboard/icon.svg");
 
-/// The page and its files. They are no part of the API, so its description does not have them.
+/// The files that the page loads, by name.
+const FILES: [(&str, &str, &str); 8] = [
+    ("app.js", SCRIPT, include_str!("dashboard/app.js")),
+    ("api.js", SCRIPT, include_str!("dashboard/api.js")),
+    ("detail.js", SCRIPT, include_str!("dashboard/detail.js")),
+    ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
+    ("history.js", SCRIPT, include_str!("dashboard/history.js")),
+    ("plot.js", SCRIPT, include_str!("dashboard/plot.js")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("dashboard/style.css"),
+    ),
+    (
+        "icon.svg",
+        "image/svg+xml",
+        include_str!("dashboard/icon.svg"),
+    ),
+];
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The page and its files. They are not part of the API, so the API's description does not list them.
 pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/", get(page))
-        .route("/dashboard/app.js", get(script))
-        .route("/dashboard/style.css", get(style))
-        .route("/dashboard/icon.svg", get(icon))
-}
-
-async fn page() -> Response {
-    file("text/html; charset=utf-8", HTML)
-}
-
-async fn script() -> Response {
-    file("text/javascript; charset=utf-8", SCRIPT)
-}
-
-async fn style() -> Response {
-    file("text/css; charset=utf-8", STYLE)
-}
-
-async fn icon() -> Response {
-    file("image/svg+xml", ICON)
+    let page = async || file("text/html; charset=utf-8", HTML);
+    let page = Router::new().route("/", get(page));
+    FILES.into_iter().fold(page, |router, (name, kind, text)| {
+        let path = format!("/dashboard/{name}");
+        router.route(&path, get(async move || file(kind, text)))
+    })
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {
@@ -59,25 +63,35 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 mod tests {
     use super::*;
 
-    /// What a browser loads for the page.
+    /// Limit on the bytes that a browser loads for the page.
     const BUDGET: usize = 100 * 1024;
 
     #[test]
     fn the_page_is_small() {
-        let size = [HTML, SCRIPT, STYLE, ICON]
-            .map(str::len)
-            .iter()
-            .sum::<usize>();
+        let files = FILES.iter().map(|(.., text)| text.len());
+        let size = HTML.len() + files.sum::<usize>();
         assert!(size < BUDGET, "{size}");
     }
 
     #[test]
+    fn every_file_that_the_page_names_is_served() {
+        let mut named = 0;
+        for (_, _, text) in FILES.into_iter().chain([("", "", HTML)]) {
+            for part in text.split('"') {
+                let name = part.strip_prefix("/dashboard/");
+                if let Some(name) = name.or_else(|| part.strip_prefix("./")) {
+                    assert!(FILES.iter().any(|(known, ..)| *known == name), "{name}");
+                    named += 1;
+                }
+            }
+        }
+        assert!(named >= FILES.len(), "{named}");
+    }
+
+    #[test]
     fn the_page_has_nothing_inline_and_loads_nothing_from_elsewhere() {
-        for (name, text) in [
-            ("index.html", HTML),
-            ("app.js", SCRIPT),
-            ("style.css", STYLE),
-        ] {
+        let files = FILES.map(|(name, _, text)| (name, text));
+        for (name, text) in files.into_iter().chain([("index.html", HTML)]) {
             for forbidden in [
                 "http://",
                 "https://",

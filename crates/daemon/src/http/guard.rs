@@ -1,41 +1,47 @@
-//! Who may ask over TCP. Pure: a request's head goes in, a refusal comes out.
+//! Access rules for TCP. Pure: takes the head of a request and returns a refusal.
 //!
-//! Three dangers, three rules.
+//! There is one rule for each of three dangers.
 //!
-//! **DNS rebinding.** A web page can make a visitor's browser ask *us*, under a name of the page's own that it
-//! points at our address; the browser then lets the page read the answer. Such a request carries the page's name
-//! in `Host`. An address cannot be pointed elsewhere, so it is always good, and so is `localhost`. On a loopback
-//! listener nothing else is. On any other, where names are how neighbours find us, a name without a dot (a
-//! container's, a service's) and this machine's own are good too: nobody can register those. A full name is good
-//! with a token, which no web page has.
+//! **DNS rebinding.** A web page can point a name of its own at our address. A visitor's browser then sends requests to
+//! *us* under that name, and lets the page read the answers. Such a request has the page's name in `Host`. An address
+//! cannot be redirected, so it is always accepted, and so is `localhost`. A loopback listener accepts nothing else. On
+//! other listeners, neighbours find us by name. These also accept names without a dot (of a container or a service) and
+//! this machine's own name, because nobody can register those. A full name is accepted with a token, because a web page
+//! has no token.
 //!
-//! **Other web pages.** A page can make a visitor's browser send us requests without reading the answers. A browser says
-//! so, in `Sec-Fetch-Site` and `Origin`. What comes from another origin is refused, unless it only opens a page of ours:
-//! a link to the dashboard.
+//! **Other web pages.** A page can make a visitor's browser send us requests without reading the answers. The browser
+//! reports this in `Sec-Fetch-Site` and `Origin`. A request from another origin is refused, unless it only opens one of
+//! our pages: a link to the dashboard.
 //!
-//! **Strangers.** On loopback, reading is open. Elsewhere all but health and metrics wants a token. A change wants the
-//! token of `http.token_file` everywhere; that of `http.read_token_file` is for reading alone.
+//! **Unknown clients.** On loopback, reading needs no token. On other listeners everything except health and metrics
+//! needs a token. A change always needs the token of `http.token_file`. The token of `http.read_token_file` allows only
+//! reading.
+//!
+//! A browser that opens a page can send a token only as the password of `Authorization: Basic`. It then sends the
+//! password with every request, also when another page causes the request. So a token that is sent as a password allows
+//! only reading.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::{Choice, ConstantTimeEq};
 
-/// Paths that answer without a token on every listener: probes and scrapers have none.
+/// Paths that need no token on any listener: probes and scrapers have none.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// A token that browsers and remote callers show. Never shown itself.
+/// A token that browsers and remote callers send. Its text is never printed.
 #[derive(Clone)]
 pub struct Token(Vec<u8>);
 
 impl Token {
-    /// The text of a token file; `None` where nothing is in it.
+    /// The token in the text of a token file. `None` if the text is empty.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.as_bytes().to_vec()))
     }
 
-    /// Takes the same time for every wrong guess of the right length, so that no byte can be guessed alone.
+    /// Takes the same time for every wrong guess of the right length, so that an attacker cannot guess byte by byte.
     fn is(&self, shown: &[u8]) -> Choice {
         self.0.ct_eq(shown)
     }
@@ -47,20 +53,20 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// The tokens of a listener, each for what it is good for.
+/// The tokens of a listener, by their rights.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
-    /// For changes, and for reading.
+    /// For changes and for reading.
     pub steer: Option<Token>,
-    /// For reading alone.
+    /// For reading only.
     pub read: Option<Token>,
 }
 
 impl Tokens {
-    /// What someone who shows this may do.
+    /// The rights that the sent token gives.
     fn rights(&self, shown: Option<&[u8]>) -> Rights {
         let shown = shown.unwrap_or_default();
-        // Each is compared, whichever it is.
+        // Both are always compared, so that the time does not depend on the result.
         let [steers, reads] = [&self.steer, &self.read].map(|token| {
             let is = token.as_ref().map(|token| token.is(shown));
             is.is_some_and(bool::from)
@@ -73,7 +79,7 @@ impl Tokens {
     }
 }
 
-/// What a shown token is good for.
+/// The rights that a token gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rights {
     None,
@@ -89,23 +95,23 @@ pub struct Guard {
     tokens: Tokens,
 }
 
-/// Why a request was turned away.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is no `Host`, or it is no host.
+    /// `Host` is missing or invalid.
     NoHost,
-    /// The name could be someone else's.
+    /// The name could belong to someone else.
     StrangeHost,
     /// A browser sent it for a page of another origin.
     OtherOrigin,
-    /// A token is wanted and none, or a wrong one, was shown.
+    /// A token is needed, and the request has none or a wrong one.
     Unauthorized,
-    /// The token that was shown is for reading alone.
+    /// The token of the request allows only reading.
     ReadOnly,
-    /// A change wants a token, and none is configured that could be shown.
+    /// A change needs a token, and no token for changes is configured.
     NoToken,
-    /// Reading wants a token here, and none is configured that could be shown.
+    /// Reading needs a token here, and no token is configured.
     NoReadToken,
 }
 
@@ -123,7 +129,7 @@ impl Refusal {
         }
     }
 
-    /// What to tell whoever asked.
+    /// The text for the caller.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoHost => "the request has no readable Host header",
@@ -159,12 +165,17 @@ impl Guard {
         }
     }
 
-    /// Whether a request may pass.
+    /// Checks whether a request is allowed.
     ///
     /// # Errors
-    /// Why it may not.
+    /// The reason for the refusal.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let rights = self.tokens.rights(shown(headers));
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let rights = match password(headers) {
+            Some(password) if reads => self.tokens.rights(Some(&password)).min(Rights::Read),
+            _ => self.tokens.rights(credentials(headers, b"bearer ")),
+        };
+        let has_token = self.tokens.steer.is_some() || self.tokens.read.is_some();
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts
             .next()
@@ -173,15 +184,19 @@ impl Guard {
         if hosts.next().is_some() {
             return Err(Refusal::NoHost);
         }
-        // A request line with a whole URL in it names a host as well; both must be good.
+        // A request line with a complete URL also names a host. Both must be accepted.
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
             let is_known = !self.is_loopback && rights > Rights::None;
             if !self.is_ours(authority.host()) && !is_known {
-                return Err(Refusal::StrangeHost);
+                // A browser asks its user for the password only if the answer tells it to.
+                let can_show = !self.is_loopback && has_token && !OPEN.contains(&uri.path());
+                return Err(match can_show && reads {
+                    true => Refusal::Unauthorized,
+                    false => Refusal::StrangeHost,
+                });
             }
         }
 
-        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if is_of_another_origin(&host, headers) && !(reads && opens_a_page(headers)) {
             return Err(Refusal::OtherOrigin);
         }
@@ -194,7 +209,6 @@ impl Guard {
             };
         }
         let is_open = self.is_loopback || OPEN.contains(&uri.path());
-        let has_token = self.tokens.steer.is_some() || self.tokens.read.is_some();
         match () {
             () if is_open || rights > Rights::None => Ok(()),
             () if has_token => Err(Refusal::Unauthorized),
@@ -221,30 +235,37 @@ impl Guard {
     }
 }
 
-/// The token that a request shows.
-fn shown(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?;
-    let (scheme, shown) = value.as_bytes().split_at_checked("bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
+/// The credentials in `Authorization` for this scheme. `scheme` is in lower case and ends with a space.
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (seen, shown) = value.split_at_checked(scheme.len())?;
+    seen.eq_ignore_ascii_case(scheme)
         .then(|| shown.trim_ascii())
 }
 
-/// Whether a browser says that a page of another origin sent this. Programs say nothing of the kind.
+/// The password in a request, for any user name.
+fn password(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let login = credentials(headers, b"basic ")?;
+    let login = BASE64_STANDARD.decode(login).ok()?;
+    let colon = login.iter().position(|byte| *byte == b':')?;
+    Some(login[colon + 1..].to_vec())
+}
+
+/// Whether a browser reports that a page of another origin sent this. Other programs send no such headers.
 fn is_of_another_origin(host: &Authority, headers: &HeaderMap) -> bool {
-    // Another port of the same machine is another origin, though the same site.
+    // Another port of the same machine is another origin, but the same site.
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let is_of_another_site = !matches!(site, None | Some(b"same-origin" | b"none"));
     let mut origins = headers.get_all(header::ORIGIN).iter();
     is_of_another_site
         || origins.any(|origin| {
-            // Without its scheme, which a proxy before us may have changed.
+            // Compared without the scheme, because a proxy before us may have changed it.
             let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
             origin.is_none_or(|(_, origin)| !origin.eq_ignore_ascii_case(host.as_str()))
         })
 }
 
-/// Whether a browser says that it shows the answer as a page: someone followed a link.
+/// Whether a browser reports that it opens the answer as a page: the user followed a link.
 fn opens_a_page(headers: &HeaderMap) -> bool {
     let is = |name: &str, word: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes() == word);
     is("sec-fetch-mode", b"navigate")
@@ -494,6 +515,68 @@ mod tests {
         let refusal = ask(&guard, Method::POST, path, &without);
         assert_eq!(refusal, Some(Refusal::Unauthorized));
         assert_eq!(ask(&guard, Method::POST, path, &with), None);
+    }
+
+    fn basic(login: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(login))
+    }
+
+    #[test]
+    fn takes_a_token_as_a_password_for_reading_alone() {
+        let path = "/api/v1/pools";
+        let unauthorized = Some(Refusal::Unauthorized);
+        for listen in [LOOPBACK, EVERYWHERE] {
+            let guard = guard(listen, Some("s3c:ret"));
+            let reads = match listen {
+                LOOPBACK => None,
+                _ => unauthorized,
+            };
+            for (value, get, post) in [
+                (basic("anyone:s3c:ret"), None, unauthorized),
+                (basic(":s3c:ret"), None, unauthorized),
+                (basic("s3c:ret"), reads, unauthorized),
+                (basic("anyone:s3c:re"), reads, unauthorized),
+                (basic("anyone:s3c:ret2"), reads, unauthorized),
+                (basic("anyone:"), reads, unauthorized),
+                (basic("anyone"), reads, unauthorized),
+                (basic(""), reads, unauthorized),
+                ("Basic anyone:s3c:ret".to_owned(), reads, unauthorized),
+                ("Basic ".to_owned(), reads, unauthorized),
+                ("Bearer s3c:ret".to_owned(), None, None),
+            ] {
+                let lines = [("host", "127.0.0.1"), ("authorization", &value)];
+                for method in [Method::GET, Method::HEAD] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, get, "{listen} {method} {value}");
+                }
+                for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                    let seen = ask(&guard, method.clone(), path, &lines);
+                    assert_eq!(seen, post, "{listen} {method} {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_browser_that_comes_by_a_full_name_is_asked_for_the_password() {
+        let password = basic("anyone:s3cret");
+        let with = [
+            ("host", "tidegate.example.com"),
+            ("authorization", &password),
+        ];
+        let elsewhere = guard(EVERYWHERE, Some("s3cret"));
+        let refusal = get(&elsewhere, "tidegate.example.com", "/");
+        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        assert_eq!(ask(&elsewhere, Method::GET, "/", &with), None);
+        let refusal = get(&elsewhere, "evil.example", "/metrics");
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        // A password allows no changes, for any host name.
+        let refusal = ask(&elsewhere, Method::POST, "/", &with);
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        // On loopback, a name that someone could point here is never accepted.
+        let loopback = guard(LOOPBACK, Some("s3cret"));
+        let refusal = ask(&loopback, Method::GET, "/", &with);
+        assert_eq!(refusal, Some(Refusal::StrangeHost));
     }
 
     #[test]

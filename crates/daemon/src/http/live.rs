@@ -1,7 +1,7 @@
-//! The event stream: a snapshot of every pool each second, made once however many read it.
+//! The event stream: a snapshot of every pool each second, made once for all readers.
 //!
-//! A reader that is slow gets the newest snapshot when it is ready for one, and misses those in between. Nothing is
-//! buffered for it, and no pool waits for it.
+//! A slow reader gets the newest snapshot when it is ready, and misses the ones between. Nothing is buffered for a
+//! reader, and no pool waits for it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -29,6 +29,8 @@ use super::{
     server::LongLived,
 };
 use crate::{
+    actions::Action,
+    failures::Recent,
     history::{Columns, NamedColumns},
     reloads::Reloads,
 };
@@ -37,10 +39,10 @@ use tidegate::{api::v1, decide::PoolName, run::Supervisor};
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Longest silence on a stream. The dashboard takes a silence of 40 s for a connection that is gone.
+/// Longest silence on a stream. The dashboard treats a silence of 40 s as a lost connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Readers at a time, of both listeners together. The rest of the connections is for everybody else.
+/// Limit on readers, of both listeners together. The other connections stay free for other clients.
 const READERS: usize = 128;
 
 /// The source of the streams. Written by its feed, read by each stream.
@@ -83,7 +85,7 @@ impl Live {
         (live, feed)
     }
 
-    /// A stream for one reader that begins with `first`; `None` where there are too many readers.
+    /// A stream for one reader that begins with `first`. `None` if there are too many readers.
     fn stream(
         &self,
         first: Arc<str>,
@@ -109,12 +111,14 @@ impl Live {
     }
 }
 
-/// The stream, and what a reader of it may have missed.
-pub(super) fn table() -> [Route; 3] {
+/// The stream, and the data that a reader may have missed.
+pub(super) fn table() -> [Route; 5] {
     [
         ("/api/v1/events", &["get"], get(events)),
         ("/api/v1/history", &["get"], get(overview)),
         ("/api/v1/pools/{pool}/history", &["get"], get(history)),
+        ("/api/v1/pools/{pool}/failures", &["get"], get(failures)),
+        ("/api/v1/actions", &["get"], get(actions)),
     ]
 }
 
@@ -143,13 +147,28 @@ async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
     }
 }
 
-/// Every pool's last hour.
+async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
+    match api.supervisor.pool(&name) {
+        Some(_) => {
+            let kept = api.failures.of(&name);
+            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
+            Json(kept).into_response()
+        }
+        None => no_such_pool(&name),
+    }
+}
+
+async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
+    Json(api.actions.all())
+}
+
+/// The last hour of every pool.
 #[derive(Serialize)]
 struct Overview {
     pools: Vec<NamedColumns>,
 }
 
-/// Every pool at this moment, as JSON.
+/// The current status of every pool, as JSON.
 fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {

@@ -1,8 +1,8 @@
 //! HTTP: health, metrics, and the API, on a TCP address and on the command line's Unix socket.
 //!
-//! [`guard`] says who may ask, [`routes`] what is answered, [`live`] what is streamed, `steer` and `policy` what is
-//! changed. `dashboard` is the page for people. [`server`] holds connections, [`socket`] the Unix socket's file. Asks a
-//! running supervisor and never owns it.
+//! [`guard`] decides who may send requests. [`routes`] has the answers, [`live`] the stream, `steer` and `policy` the
+//! changes. `dashboard` is the page for people. [`server`] holds connections, and [`socket`] the file of the Unix
+//! socket. This module uses a running supervisor and never owns it.
 
 mod answers;
 pub mod api;

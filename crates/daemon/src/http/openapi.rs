@@ -1,5 +1,5 @@
-//! `/api/v1/openapi.json`: the API's description. Kept by hand beside this file, and held against the routes by a test
-//! here, against the answers of a live daemon by one in `tests/it`.
+//! `/api/v1/openapi.json`: the description of the API. It is written by hand. A test here compares it with the routes,
+//! and a test in `tests/it` compares it with the answers of a live daemon.
 
 use axum::{
     http::header,

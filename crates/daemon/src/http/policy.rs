@@ -1,4 +1,4 @@
-//! A pool's policy: shown with the origin of each key, and changed by hand as `check` allows.
+//! A pool's policy: shows the origin of each key, and sets keys by hand with the same rules as `check`.
 
 use axum::{
     Extension, Json,
@@ -14,6 +14,7 @@ use super::{
     body::Body,
     caller::Caller,
 };
+use crate::actions::{as_typed, done};
 use tidegate::{
     api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
     config::{
@@ -33,7 +34,7 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> R
     Json(view(&settings, by_hand.as_ref(), keys)).into_response()
 }
 
-/// Sets these keys by hand, and no others.
+/// Sets these keys by hand, and resets all others.
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -44,7 +45,7 @@ pub(super) async fn put(
     change(&api, caller, &name, &uri, Wish::These(body.0)).await
 }
 
-/// Sets these keys by hand too.
+/// Sets these keys by hand in addition to the others.
 pub(super) async fn patch(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -55,7 +56,7 @@ pub(super) async fn patch(
     change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
 }
 
-/// Lets go of every key that was set by hand.
+/// Resets every key that was set by hand.
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -65,7 +66,7 @@ pub(super) async fn delete(
     change(&api, caller, &name, &uri, Wish::None).await
 }
 
-/// What is to be set by hand.
+/// The requested change.
 enum Wish {
     These(Map<String, Value>),
     TheseToo(Map<String, Value>),
@@ -124,9 +125,12 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         Some(set) => Order::SetPolicy(Box::new(set)),
         None => Order::ResetPolicy,
     };
-    let by = By::new(caller.name().await);
-    match api.supervisor.steer(name, order, by).await {
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
         Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
             answer.not_stored = steered.not_stored;
             answer.policy = view(&settings, steered.orders.policy.as_ref(), after);
             Json(answer).into_response()
@@ -209,7 +213,7 @@ fn outlook(policy: &Policy, demand: u64) -> Outlook {
     }
 }
 
-/// Whether the change is only tried.
+/// Whether the change is only a trial.
 fn is_trial(uri: &Uri) -> Result<bool, ()> {
     match uri.query() {
         None | Some("" | "dry_run=false") => Ok(false),
@@ -232,7 +236,7 @@ fn refused(problems: &Problems) -> Response {
     refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
 }
 
-/// A problem without its place: there is but the request.
+/// A problem without its position, because there is no file.
 fn words(problem: &Problem) -> String {
     let Problem {
         key, found, fix, ..

@@ -1,4 +1,4 @@
-//! What is answered. Each route here is a reading of the supervisor's snapshots; none waits for a pool.
+//! The read-only routes. Each reads snapshots of the supervisor. No route here waits for a pool.
 
 use axum::{
     Json, Router,
@@ -23,8 +23,11 @@ use tidegate::{
     decide::{Decision, PoolName},
 };
 
-/// What Prometheus calls its text format.
+/// The content type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How to send a token. A browser asks its user for the second one, which allows only reading.
+const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
@@ -42,7 +45,7 @@ pub(super) fn table() -> Vec<Route> {
     routes.chain(live::table()).chain(steer::table()).collect()
 }
 
-/// Every route, for a listener whose callers are known to be ours.
+/// Every route, for a listener whose callers are trusted.
 pub fn router(api: Api) -> Router {
     let routes = table().into_iter();
     routes
@@ -72,17 +75,19 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
             }
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == Refusal::Unauthorized {
-                let scheme = header::HeaderValue::from_static("Bearer");
-                response
-                    .headers_mut()
-                    .insert(header::WWW_AUTHENTICATE, scheme);
+                for scheme in CHALLENGES {
+                    let scheme = header::HeaderValue::from_static(scheme);
+                    response
+                        .headers_mut()
+                        .append(header::WWW_AUTHENTICATE, scheme);
+                }
             }
             response
         }
     }
 }
 
-/// Answers are of the moment, and never a document that a browser may guess a type for.
+/// Answers are not cached, and a browser must not guess their type.
 async fn plain_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let value = header::HeaderValue::from_static;

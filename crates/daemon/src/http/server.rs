@@ -1,8 +1,8 @@
-//! Connections: accepted, bounded in number and time, and ended.
+//! Connections: accepted, limited in number and time, and ended.
 //!
-//! A loop of our own around hyper instead of `axum::serve`, which has neither a limit to the number of connections
-//! nor one to the time that a client may take to ask. Both would let a stranger use up the daemon's descriptors,
-//! which jobs need. No connection waits for another one's end: see `connections`.
+//! Our own loop around hyper replaces `axum::serve`, which limits neither the number of connections nor the time that a
+//! client may take to send a request. Without these limits a client could use up the daemon's file descriptors, which
+//! jobs need. No connection waits for the end of another one: see `connections`.
 
 use std::{
     io,
@@ -29,29 +29,28 @@ use tracing::{debug, warn};
 
 use super::{caller::Caller, connections::Connections};
 
-/// Connections of one listener at a time; a further one ends the one that has stood still the longest.
+/// Limit on connections of one listener. A further connection closes the one that was idle for the longest time.
 const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take to send a request's head, and to be silent between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Most that a request's head may have.
+/// Largest head of a request.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// How long a client may read nothing of an answer that is on its way.
+/// How long a client may read nothing of an answer that is being sent.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest that one connection is served at all, unless it reads the event stream: a client that reads one byte a second
-/// ends here.
+/// Longest life of a connection, unless it reads the event stream. Stops a client that reads one byte per second.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How long to wait after `accept` failed, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an ending server waits for answers that are on their way.
+/// How long an ending server waits for answers that are being sent.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running server: ends its listener and connections when told to.
+/// A running server. Ends its listeners and connections when it is told to.
 #[derive(Debug)]
 pub struct Server {
     ending: CancellationToken,
@@ -96,7 +95,7 @@ impl Server {
         });
     }
 
-    /// Stops listening, lets answers that are on their way arrive, and ends every connection.
+    /// Stops listening, lets answers that are being sent arrive, and ends every connection.
     pub async fn end(self) {
         self.ending.cancel();
         self.tasks.close();
@@ -117,7 +116,7 @@ pub trait Listen: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// The next connection, and who is at its other end; `None` for one that was turned away.
+    /// The next connection and its caller. `None` for a connection that was refused.
     fn accept(&self) -> impl Future<Output = io::Result<Option<(Self::Stream, Caller)>>> + Send;
 }
 
@@ -126,13 +125,14 @@ impl Listen for TcpListener {
 
     async fn accept(&self) -> io::Result<Option<(TcpStream, Caller)>> {
         let (stream, _) = self.accept().await?;
-        // Answers are small and whole; waiting to fill a packet only delays them.
+        // Answers are small and complete. Waiting to fill a packet only delays them.
         stream.set_nodelay(true)?;
         Ok(Some((stream, Caller::Tcp)))
     }
 }
 
-/// Our own user and root. The file's mode keeps others out already, but it is set a moment after the socket is there.
+/// Accepts our own user and root. The file's mode already excludes other users, but it is set a moment after the socket
+/// is created.
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
@@ -143,12 +143,12 @@ impl Listen for UnixListener {
     }
 }
 
-/// Of each connection: whether it reads a stream that has no end. Marked by a route, read by the connection's task.
+/// Whether a connection reads an endless stream. Set by a route, read by the connection's task.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LongLived(Arc<AtomicBool>);
 
 impl LongLived {
-    /// The connection may last.
+    /// Allows the connection to last.
     pub(super) fn mark(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -157,7 +157,7 @@ impl LongLived {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Over once a connection that is not marked has had its time.
+    /// Waits until an unmarked connection has reached its time limit.
     async fn over(&self) {
         loop {
             time::sleep(CONNECTION_TIMEOUT).await;
@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections of a test's own.
+    /// A listener with the test's connections.
     struct Arriving(Mutex<mpsc::Receiver<DuplexStream>>);
 
     impl Listen for Arriving {
@@ -261,7 +261,7 @@ mod tests {
             let sent: &[u8] = match n % 3 {
                 0 => b"",
                 1 => b"GET /healthz HTT",
-                // And never reads what it asked for.
+                // And never reads the answer.
                 _ => b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n",
             };
             idler.write_all(sent).await.unwrap();
@@ -275,7 +275,7 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("ok"), "{answer}");
-        // By the paused clock, which only goes on where everybody waits.
+        // By the paused clock, which advances only when all tasks wait.
         assert_eq!(start.elapsed(), Duration::ZERO);
         server.end().await;
     }

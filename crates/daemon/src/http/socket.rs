@@ -1,4 +1,4 @@
-//! An instance's Unix socket. Its file is only a name, so one that is left behind is found out by knocking.
+//! An instance's Unix socket. Its file is only a name, so connecting shows whether a file was left by a dead instance.
 
 use std::{
     fs::{self, Permissions},
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use tidegate::host::instance::{LockError, make_directory};
 
-/// An instance's files could not be had.
+/// The files of an instance could not be set up.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InstanceError {
@@ -28,21 +28,21 @@ pub enum InstanceError {
         /// The socket.
         path: PathBuf,
     },
-    /// The socket's directory could not be looked at.
+    /// The socket's directory could not be read.
     #[error("look at the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Others could put a socket of their own in the place of ours.
+    /// Others could replace our socket with their own.
     #[error("trust the directory {}: {why}", path.display())]
     Untrusted {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem of the directory.
         why: &'static str,
     },
     /// The socket could not be listened on.
@@ -50,20 +50,20 @@ pub enum InstanceError {
     Listen {
         /// The socket's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// A socket's file. Removed on drop, unless someone else has put another in its place.
+/// A socket's file. Removed on drop, unless someone else has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-/// Listens on a Unix socket that only our user may connect to. A file left by a supervisor that died is taken over.
+/// Listens on a Unix socket that only our user may connect to. Replaces a file that a dead supervisor left.
 ///
 /// # Errors
 /// A supervisor answers there, the directory is open to others, or the kernel refuses.
@@ -89,7 +89,7 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), InstanceError> 
                 let path = path.to_owned();
                 return Err(InstanceError::Running { path });
             }
-            // Nobody listens any more.
+            // No process listens on it any more.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(failed)?;
             }
@@ -119,7 +119,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Refuses a directory in which others could replace our socket, and so read what a command line sends.
+/// Refuses a directory in which others could replace our socket and read the requests of a command line.
 fn distrust(path: &Path) -> Result<(), InstanceError> {
     let untrusted = |why| InstanceError::Untrusted {
         path: path.to_owned(),
@@ -189,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tidegate.sock");
         let (_listener, file) = listen(&path).unwrap();
-        // Moved, not removed, so that the kernel cannot give the new one the same number.
+        // Moved, not removed, so that the kernel cannot give the new file the same inode number.
         fs::rename(&path, dir.path().join("old.sock")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(file);

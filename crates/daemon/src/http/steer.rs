@@ -1,6 +1,7 @@
-//! Steering: the routes that change something. Each gives one order to one pool and answers with what that came to.
+//! Steering: the routes that change something. Each gives one order to one pool and answers with the result.
 //!
-//! Who may is the guard's to say, what an order means is the library's. Here a request becomes an order.
+//! The guard decides who may do this. The library owns the meaning of an order. This module turns a request into an
+//! order.
 
 use axum::{
     Extension, Json,
@@ -18,13 +19,14 @@ use super::{
     caller::Caller,
     policy,
 };
+use crate::actions::{as_typed, done};
 use tidegate::{
     api::v1::{self, Span, Workers},
     decide::{By, EventKind, JobId, Order, PoolName, ReconcileResult},
     run::{FlushMode, Stopping},
 };
 
-/// The routes here, as [`routes::table`](super::routes::table) has them.
+/// The routes of this module, for [`routes::table`](super::routes::table).
 pub(super) fn table() -> [Route; 8] {
     [
         ("/api/v1/reload", &["post"], post(reload)),
@@ -45,7 +47,7 @@ pub(super) fn table() -> [Route; 8] {
     ]
 }
 
-/// What a path under the API does, for the count of those that are refused.
+/// The action of a path under the API, for the count of refused requests.
 pub(super) fn act_of(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next()?;
     let acts = [
@@ -118,6 +120,8 @@ async fn flush(
             let stopped = runners_stopped(&result);
             count("flush", if stopped > 0 { "changed" } else { "unchanged" });
             let by = caller.name().await;
+            api.actions
+                .add(Some(&name), "flush", &by, done(stopped > 0));
             tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "pool is steered by hand");
             answer(&api, &name, stopped > 0, &result, None)
         }
@@ -136,7 +140,11 @@ async fn stop(
 ) -> Response {
     let v1::StopJob { then } = body.0;
     let by = caller.name().await;
-    match api.supervisor.stop_job(&name, &id, &Stopping { then, by }) {
+    let stopping = Stopping {
+        then,
+        by: by.clone(),
+    };
+    match api.supervisor.stop_job(&name, &id, &stopping) {
         Ok(0) => {
             count("stop_job", "refused");
             let what = format!("no job with this id runs in the pool {name}");
@@ -144,6 +152,8 @@ async fn stop(
         }
         Ok(stopped) => {
             count("stop_job", "changed");
+            let act = format!("stop job {}, then {}", id.as_str(), then.as_str());
+            api.actions.add(Some(&name), &act, &by, done(true));
             Json(v1::StoppedJobs { stopped, then }).into_response()
         }
         Err(error) => {
@@ -153,30 +163,42 @@ async fn stop(
     }
 }
 
-async fn reload(State(api): State<Api>, _: Body<v1::Nothing>) -> Response {
+async fn reload(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    _: Body<v1::Nothing>,
+) -> Response {
+    let by = caller.name().await;
     match api.control.reload().await {
         Ok(reloaded) => {
             count("reload", "changed");
+            api.actions.add(None, "reload", &by, "done");
             Json(reloaded).into_response()
         }
         Err(why) => {
             count("reload", "refused");
+            api.actions.add(None, "reload", &by, "refused");
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
         }
     }
 }
 
-/// Gives an order, and answers with what it came to.
+/// Gives an order, and answers with the result.
 async fn steer(api: &Api, caller: Caller, name: &PoolName, order: Order) -> Response {
-    let by = By::new(caller.name().await);
-    match api.supervisor.steer(name, order, by).await {
-        Ok(steered) => answer(
-            api,
-            name,
-            steered.changed,
-            &steered.result,
-            steered.not_stored,
-        ),
+    let by = caller.name().await;
+    let act = as_typed(&order);
+    match api.supervisor.steer(name, order, By::new(by.clone())).await {
+        Ok(steered) => {
+            api.actions
+                .add(Some(name), &act, &by, done(steered.changed));
+            answer(
+                api,
+                name,
+                steered.changed,
+                &steered.result,
+                steered.not_stored,
+            )
+        }
         Err(error) => failed(name, &error),
     }
 }
@@ -188,7 +210,7 @@ fn answer(
     result: &ReconcileResult,
     not_stored: Option<String>,
 ) -> Response {
-    // Between the order and now a reload may have removed it.
+    // A reload may have removed the pool after the order.
     let Some(status) = api.supervisor.pool(name) else {
         return no_such_pool(name);
     };
@@ -207,7 +229,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// When a length of time from now is over; `None` where no calendar goes so far.
+/// The end of a length of time that begins now. `None` if it is beyond the range of timestamps.
 fn end_of(Span(span): Span) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

@@ -13,7 +13,7 @@ fn at(seconds: u64) -> Moment {
     Moment::after_start(Duration::from_secs(seconds))
 }
 
-/// A breaker after these jobs, a word each: when it ended, and `+` or `-`.
+/// A breaker after these jobs, each given as its end and `+` (done) or `-` (failed).
 fn after(rules: BreakerRules, jobs: &[(u64, char)]) -> Breaker {
     let mut breaker = Breaker::new(rules);
     for (second, end) in jobs {
@@ -135,7 +135,7 @@ fn the_wave_that_ran_when_it_opened_changes_nothing_more() {
         assert_eq!(breaker.state(at(6)), BreakerState::Open { until });
     }
     breaker.ended(at(41), at(42), Ending::Answered);
-    // Nor does it count once the breaker is closed again.
+    // It does not count after the breaker is closed either.
     for _ in 0..10 {
         breaker.ended(at(4), at(43), Ending::Failed("exit code 1"));
     }
@@ -181,7 +181,7 @@ fn a_pause_can_be_cut_short() {
 }
 
 proptest! {
-    /// Beside a model that remembers every job.
+    /// Compares with a model that remembers every job.
     #[test]
     fn it_opens_exactly_when_the_jobs_of_the_window_say_so(
         percent in 1u8..=100,

@@ -62,14 +62,14 @@ fn launches_that_fail_for_different_messages_in_a_row_are_the_pools_fault() {
     .enumerate()
     {
         match job {
-            // One that starts ends the row.
+            // A command that starts ends the row.
             "" => assert!(!state.started(FaultKind::Launch)),
             job => assert_eq!(state.launch_failed(&job.into()), enough, "step {step}"),
         }
         assert_eq!(state.is_troubled(), !job.is_empty());
     }
     assert!(state.failed(at(0), FaultKind::Launch, String::from("exit 127")));
-    // The wrapper does start, which proves nothing of the command behind it.
+    // The wrapper does start, which proves nothing about the command behind it.
     assert!(!state.started(FaultKind::Start));
     assert_eq!(state.intake(at(1), None), Intake::Trial);
     assert!(state.started(FaultKind::Launch));
@@ -102,7 +102,7 @@ fn a_breaker_and_a_fault_are_each_waited_out_and_tried() {
     assert_eq!(state.look_again(at(1)), Some(Duration::from_secs(9)));
     assert_eq!(state.intake(at(10), None), Intake::BreakerTrial);
 
-    // The trial's runner does not start: that is tried first.
+    // The trial's runner does not start: that fault is tried first.
     assert!(no_program(&mut state, 10));
     assert_eq!(state.intake(at(10), None), Intake::Faulted);
     assert_eq!(state.cause(), Some("no such program"));

@@ -139,7 +139,7 @@ fn a_policy_set_by_hand_holds_until_the_configuration_says_something_else() {
     let dropped = orders.yield_to(&configured(5)).expect("the file wins");
     assert_eq!(dropped.what.policy, Policy::backlog(2));
     assert_eq!(orders.intake(), Some(Intake::Emptying));
-    // Also where the file says by now what was set by hand: it is the file's from here on.
+    // Also if the file now has the value that was set by hand: from now on the value comes from the file.
     let _ = orders
         .apply(policy(2, configured(10)), "root".into(), at(1))
         .unwrap();
@@ -187,8 +187,8 @@ pub(in crate::decide) fn any_order() -> impl Strategy<Value = Order> {
 }
 
 proptest! {
-    /// What is stored is what is in force: nothing is lost by writing it down and reading it, and an order that was taken
-    /// in changes nothing the second time.
+    /// The stored orders are the orders in force: writing and reading loses nothing, and applying the same order twice
+    /// changes nothing.
     #[test]
     fn orders_come_back_as_they_were_written(
         given in proptest::collection::vec((any_order(), 0i64..50), 0..12),

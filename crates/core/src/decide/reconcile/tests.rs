@@ -45,7 +45,7 @@ fn census(waiting: u64, busy: u64) -> Census {
     )
 }
 
-/// An observation at `second` of `ready` messages, with the numbers of `census`.
+/// An observation of `ready` messages at `second`, with the numbers of `census`.
 fn seen(second: u64, ready: u64, census: &Census) -> Observation {
     let counts = census.counts();
     Observation {
@@ -65,7 +65,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
     }
 }
 
-/// Runs `steps` of (second, ready, busy) with every plan applied, and returns what was expected at each.
+/// Runs `steps` of (second, ready, busy), applies every plan, and returns the expected number after each step.
 fn expectations(rules: Rules, steps: &[(u64, u64, u64)]) -> Vec<u32> {
     let mut reconciler = Reconciler::new(rules);
     steps
@@ -93,7 +93,7 @@ fn a_backlog_rises_works_and_drains() {
             (7, 0, 0),
         ],
     );
-    // The window holds 12 up while there is work; empty for `drain_after`, it all goes at once.
+    // The window keeps 12 while there is work. After `drain_after` without work, all workers go at once.
     assert_eq!(seen, [0, 12, 12, 12, 12, 12, 0]);
 }
 
@@ -222,7 +222,7 @@ fn a_zero_from_a_broker_that_does_not_see_our_consumers_is_stale_not_empty() {
     assert!(decision.inputs.stale.is_some());
 }
 
-/// As a quorum queue with a single active consumer does, which counts that one.
+/// A quorum queue with a single active consumer counts only that consumer.
 #[test]
 fn a_zero_from_a_broker_that_sees_one_of_our_consumers_is_an_empty_queue() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
@@ -266,7 +266,7 @@ fn a_missing_queue_expects_nothing_and_starts_afresh() {
         reconciler.reconcile(&missing, &census).decision.rule,
         Rule::Missing
     );
-    // Back, and empty: without the past, there is nothing to wait for.
+    // The queue is back and empty. The history is forgotten, so there is nothing to wait for.
     let back = reconciler.reconcile(&seen(3, 0, &census), &census).decision;
     assert_eq!((back.expected, back.rule), (0, Rule::Empty));
 }
@@ -350,8 +350,8 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 }
 
 proptest! {
-    /// Whatever happens, the expectation stays within its ceiling, and reconciling again on the result of the
-    /// plan is idempotent.
+    /// In every case the expected number stays within its ceiling, and reconciling again on the result of the plan is
+    /// idempotent.
     #[test]
     fn reconciling_twice_at_one_instant_is_the_same_as_once(
         policy in any_policy(),
@@ -379,7 +379,7 @@ proptest! {
         }
     }
 
-    /// Work that is there is always worked on, wherever the policy grants anyone.
+    /// If there is work and the policy grants a worker, a worker takes the work.
     #[test]
     fn demand_and_an_expectation_leave_someone_who_consumes_or_works(
         policy in any_policy(), waiting in 0u64..10, busy in 0u64..10, ready in 1u64..100,
@@ -389,7 +389,7 @@ proptest! {
         let result = reconciler.reconcile(&seen(1, ready, &census), &census);
         if result.decision.expected > 0 {
             let after = census.after(&result.plan).counts();
-            // Unless the ceiling is below what already works.
+            // Unless the ceiling is below the number of live workers.
             prop_assert!(after.waiting + after.busy + after.retiring >= 1);
         }
     }

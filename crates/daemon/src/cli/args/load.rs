@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::SocketArgs;
+use super::socket::SocketArgs;
 use crate::load::Shape;
 use tidegate::trace::Trace;
 

@@ -1,6 +1,7 @@
-//! `tidegate dead`: the dead letters of a pool, straight at the broker.
+//! `tidegate dead`: works on the dead letters of a pool, directly at the broker.
 //!
-//! Needs no supervisor and minds none. What a letter tells and what it becomes are [`settle`](tidegate::settle)'s.
+//! Needs no supervisor, and works beside one. [`settle`](tidegate::settle) owns the meaning of a letter and the new
+//! message that it becomes.
 
 mod show;
 mod walk;
@@ -48,11 +49,11 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
     done
 }
 
-/// Where the dead letters of a pool are.
+/// The queue with the dead letters of a pool.
 struct Place<'a> {
     pool: &'a PoolSettings,
     queue: QueueName,
-    /// Whether the queue was named, and so ought to be there.
+    /// Whether the user named the queue, so that a missing one is an error.
     is_named: bool,
 }
 
@@ -103,7 +104,7 @@ impl<'a> Place<'a> {
     ) -> Result<Exit, Failure> {
         let letters = match driver.probe(&self.queue).await {
             Ok(depth) => depth.ready,
-            // It is made for the first dead letter.
+            // The pool creates the queue for its first dead letter.
             Err(error) if error.kind == QueueErrorKind::NotFound && !self.is_named => 0,
             Err(error) => return Err(failure(error, "look for dead letters")),
         };
@@ -189,7 +190,7 @@ impl<'a> Place<'a> {
         Ok(Exit::Ok)
     }
 
-    /// The failure of having found no letter of these ids.
+    /// The failure that no letter with these ids was found.
     fn missing(&self, ids: &[String]) -> Failure {
         let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
         let hint = format!(
@@ -273,7 +274,7 @@ impl<'a> Place<'a> {
         self.report(format, what, graveyard, walked)
     }
 
-    /// Says what was done, and what was not.
+    /// Reports what was done, and what was not.
     fn report(
         &self,
         format: Format,
@@ -314,7 +315,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whether a pool takes its work from this queue, or lets it wait there.
+/// Whether the pool consumes this queue, or uses it for retries.
 fn is_at_work(queue: &QueueName, pool: &PoolSettings) -> bool {
     *queue == pool.queue
         || Levels::new(&pool.retry)
@@ -330,7 +331,7 @@ fn wanted(args: &ChoiceArgs) -> Wanted {
     }
 }
 
-/// What comes of an empty queue.
+/// The result for an empty queue.
 fn nothing(wanted: &Wanted) -> Walked {
     Walked {
         missing: wanted.ids.clone(),
@@ -338,15 +339,15 @@ fn nothing(wanted: &Wanted) -> Walked {
     }
 }
 
-/// What a command does, in words.
+/// The texts for a command.
 struct Done<'a> {
     verb: &'static str,
-    /// Reads after "failed to".
+    /// Is read after "failed to".
     operation: &'static str,
     into: Option<&'a QueueName>,
 }
 
-/// What was done, as a program reads it.
+/// The result, for a program.
 #[derive(Serialize)]
 struct Report<'a> {
     queue: &'a QueueName,
@@ -399,7 +400,7 @@ fn listed(
     text
 }
 
-/// Says which letters are no longer where they were.
+/// The text about letters that moved to the end of the queue.
 fn of_renewed(walked: &Walked) -> String {
     match walked.renewed {
         0 => String::new(),
@@ -433,7 +434,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     text
 }
 
-/// Says something to whoever looks on. Where standard error is closed there is nobody.
+/// Prints a message on standard error. If standard error is closed, nobody can read it.
 fn say(text: &str) {
     let mut err = anstream::stderr().lock();
     for line in text.lines() {
@@ -441,12 +442,12 @@ fn say(text: &str) {
     }
 }
 
-/// Whether there is someone to ask.
+/// Whether a user can answer a question.
 fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks at the terminal.
+/// Asks the user at the terminal.
 fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
     let question = format!("delete {} of {queue} for good? [y/N] ", letters(count));
     let _ = write!(io::stderr(), "{}", Escaped(&question));
@@ -459,7 +460,7 @@ fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
     Ok(answer == "y" || answer == "yes")
 }
 
-/// Cancelled by Ctrl-C, so that what is under way is finished. A second one ends the program, which loses nothing.
+/// Cancelled by Ctrl-C, so that work in progress is finished. A second Ctrl-C ends the program, which loses no letter.
 fn on_interrupt() -> CancellationToken {
     let stop = CancellationToken::new();
     let told = stop.clone();
@@ -474,7 +475,7 @@ fn on_interrupt() -> CancellationToken {
     stop
 }
 
-/// A line that moves, where there is a terminal to see it.
+/// A progress line, if standard error is a terminal.
 struct Progress {
     verb: &'static str,
     of: u64,
@@ -508,7 +509,7 @@ impl Progress {
     }
 }
 
-/// What the broker's refusal means to whoever asked. `operation` reads after "failed to".
+/// The failure for an error of the broker. `operation` is read after "failed to".
 fn failure(error: QueueError, operation: &'static str) -> Failure {
     use QueueErrorKind as K;
     let exit = match error.kind {

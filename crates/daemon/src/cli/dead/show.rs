@@ -1,4 +1,4 @@
-//! How dead letters are shown to people.
+//! Shows dead letters to people.
 
 use anstyle::{AnsiColor, Style};
 use nix::sys::signal::Signal;
@@ -9,8 +9,8 @@ use tidegate::{
     settle::{DeadBy, Letter},
 };
 
-/// Longest texts of others in the table, in characters: whoever can publish writes them, and one long text would widen
-/// the lines of all letters. JSON has them whole.
+/// Limits on untrusted text in the table, in characters. Every publisher can write such text, and one long text would
+/// widen the lines of all letters. JSON has the complete text.
 const ERROR_SHOWN: usize = 60;
 const ID_SHOWN: usize = 64;
 const WORD_SHOWN: usize = 24;
@@ -70,7 +70,7 @@ fn reason_style(by: Option<DeadBy>) -> Style {
     }
 }
 
-/// Exit code or signal, or how else it failed.
+/// Exit code or signal, or another kind of failure.
 fn exit(letter: &Letter) -> Option<String> {
     if let Some(code) = letter.exit_code {
         return Some(code.to_string());
@@ -88,7 +88,7 @@ fn exit(letter: &Letter) -> Option<String> {
     Some(shown(failure, WORD_SHOWN))
 }
 
-/// The last error. An exit code and a signal have a column of their own; then the job's last words say more.
+/// The last error. An exit code and a signal have their own column. In that case the last output of the job says more.
 fn error(letter: &Letter) -> Option<String> {
     let last_words = || {
         let lines = letter.stderr.as_deref()?.lines().rev();
@@ -102,7 +102,7 @@ fn error(letter: &Letter) -> Option<String> {
     Some(shown(text, ERROR_SHOWN))
 }
 
-/// Others' text in a cell of at most so many characters. A tab would move it as well.
+/// Untrusted text in a cell, cut to a number of characters. A tab would move the columns, so it is replaced.
 fn shown(text: &str, most: usize) -> String {
     let text = Escaped(text).to_string().replace('\t', "\\t");
     match text.char_indices().nth(most) {
@@ -173,7 +173,7 @@ mod tests {
         let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest < 256, "{widest}: {text}");
         assert_eq!(text.matches('…').count(), 4, "{text}");
-        // One of a usual length is shown whole: it is taken from here for `dead retry`.
+        // An id of the usual length is shown completely, so that the user can copy it for `dead retry`.
         let id = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6".to_owned();
         let letter = Letter {
             id: Some(id.clone()),

@@ -1,7 +1,7 @@
-//! A walk through a queue of dead letters: who is wanted, and what is done with them.
+//! A walk through a queue of dead letters: which letters are wanted, and what to do with them.
 //!
-//! Only as many letters are looked at as were there when it began, so one that dies again meanwhile is not sent round
-//! for ever. Bodies are held for no longer than a letter is under way.
+//! A walk looks only at as many letters as the queue had at the start. So a letter that is dead-lettered again in the
+//! meantime does not make the walk endless. A body is held only while its letter is being processed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use tidegate::{
     settle::{Copies, Letter, renewed},
 };
 
-/// Letters under way at a time. As many publishes as a driver has channels for.
+/// Letters in progress at a time. Equal to the number of channels that a driver has for publishing.
 const AT_ONCE: usize = 32;
 
-/// How long a letter that was sent is waited for while the broker blocks publishers.
+/// How long to wait for a letter that was sent while the broker blocks publishers.
 const ALARM_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Letters that stay for reasons of their own and are named, at most.
+/// Limit on the letters with a problem of their own that are named.
 const NAMED: usize = 10;
 
-/// Which letters are meant.
+/// The selection of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Whole ids; empty for any.
+    /// Complete ids. Empty selects all letters.
     pub(super) ids: Vec<String>,
     pub(super) reason: Option<String>,
     pub(super) limit: Most,
@@ -56,12 +56,12 @@ impl Wanted {
     }
 }
 
-/// Whether `wanted` is the id, or what a person sees of it.
+/// Whether `wanted` is the id, or the form of the id that is shown to people.
 fn is_named(id: &str, wanted: &str) -> bool {
     id == wanted || Escaped(id).to_string() == wanted
 }
 
-/// A queue of dead letters, and how many there were when we came.
+/// A queue of dead letters, and the number of letters at the start.
 #[derive(Debug)]
 pub(super) struct Graveyard {
     pub(super) driver: Arc<dyn QueueDriver>,
@@ -69,31 +69,31 @@ pub(super) struct Graveyard {
     pub(super) letters: u64,
 }
 
-/// What came of a walk.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
-    /// Letters that were looked at.
+    /// Letters that the walk has read.
     pub(super) looked: u64,
-    /// Letters that were put back, or deleted.
+    /// Letters that were put back or deleted.
     pub(super) done: u64,
-    /// Of those, letters that may be in both places: the broker did not hear that they are done.
+    /// Letters of `done` that may be in both queues, because the broker did not receive the acknowledgement.
     pub(super) twice: u64,
-    /// Letters that stay for a reason of their own, and the first of them by name.
+    /// Letters that stay because of a problem of their own. The first of them are named.
     pub(super) stay: u64,
     pub(super) stay_because: Vec<(Letter, QueueError)>,
-    /// Letters that were passed over and went to the end of the queue, lest it gives them up for having been looked at
-    /// so often.
+    /// Letters that were skipped and moved to the end of the queue, so that the queue does not drop them for too many
+    /// returns.
     pub(super) renewed: u64,
-    /// Ids that were asked for and that nothing had.
+    /// Requested ids that no letter has.
     pub(super) missing: Vec<String>,
-    /// Why it ended before its end.
+    /// Why the walk ended early.
     pub(super) trouble: Option<QueueError>,
-    /// It was told to stop.
+    /// Whether the walk was told to stop.
     pub(super) stopped: bool,
 }
 
 impl Graveyard {
-    /// Reads letters, and leaves the queue as it was.
+    /// Reads letters, and leaves the queue unchanged.
     pub(super) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
         let mut letters = Vec::new();
         let walked = self.visit(wanted, |letter, _| letters.push(letter.clone()));
@@ -101,7 +101,7 @@ impl Graveyard {
         Ok((letters, walked))
     }
 
-    /// Hands each letter out with its message, and leaves the queue as it was.
+    /// Passes each letter with its message to a callback, and leaves the queue unchanged.
     pub(super) async fn visit(
         &self,
         wanted: &Wanted,
@@ -119,7 +119,7 @@ impl Graveyard {
         }
     }
 
-    /// Puts letters back: each is confirmed in its new place before it leaves this one.
+    /// Puts letters back. Each is confirmed in its new queue before it is removed from this one.
     pub(super) async fn put_back(
         &self,
         wanted: &Wanted,
@@ -137,7 +137,7 @@ impl Graveyard {
                 false => under_way.try_join_next(),
             };
             if let Some(moved) = moved {
-                // A task that panicked has dropped its letter, which stays.
+                // A task that panicked has dropped its letter, which stays in the queue.
                 if let Ok((letter, moved)) = moved {
                     tally.count(letter, moved);
                     at(tally.done);
@@ -190,7 +190,7 @@ impl Graveyard {
     }
 }
 
-/// What became of a letter that was to be put back.
+/// The result of putting a letter back.
 #[derive(Debug)]
 enum Moved {
     Done,
@@ -198,12 +198,13 @@ enum Moved {
     Stays(QueueError),
 }
 
-/// Publishes, and waits for no alarm to end: a person does not. A letter that was sent before it may be there twice.
+/// Publishes, but does not wait for the end of an alarm, because the user would have to wait too. A letter that was
+/// sent before the alarm may exist twice.
 async fn publish(driver: &dyn QueueDriver, copy: Outgoing) -> Result<(), QueueError> {
     let mut blocked = driver.blocked();
     let operation = format!("publish to {:?}", copy.routing_key);
     let alarm = async {
-        // A driver that is never blocked may keep no one to say so.
+        // A driver that is never blocked may have dropped the sender.
         if blocked.wait_for(|blocked| *blocked).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -230,7 +231,7 @@ async fn put_back(
             Ok(()) => Moved::Done,
             Err(_) => Moved::Twice,
         },
-        // Unsettled, the letter goes back when the walk ends. It was looked at for nothing, as one that is passed over.
+        // The letter is not settled, so it goes back when the walk ends. It counts as skipped.
         Err(error) => {
             let _ = renew(driver.as_ref(), &queue, letter).await;
             Moved::Stays(error)
@@ -238,7 +239,7 @@ async fn put_back(
     }
 }
 
-/// Makes a letter new where its queue has counted returns. Returns whether it did.
+/// Replaces a letter with a fresh copy if its queue counts returns. Returns whether it did.
 async fn renew(
     driver: &dyn QueueDriver,
     queue: &QueueName,
@@ -248,7 +249,7 @@ async fn renew(
         return Ok(false);
     };
     publish(driver, copy).await?;
-    // Where that is lost, it is there twice, which is better than not at all.
+    // If the acknowledgement is lost, the letter exists twice, which is better than a lost letter.
     let _ = letter.ack().await;
     Ok(true)
 }
@@ -261,7 +262,7 @@ impl Walked {
                 self.done += 1;
                 self.twice += 1;
             }
-            // This letter's own trouble: the next one may well pass.
+            // Only this letter has the problem: the next one may succeed.
             Moved::Stays(error) if error.kind == QueueErrorKind::TooLarge => {
                 self.stay += 1;
                 if self.stay_because.len() < NAMED {
@@ -274,12 +275,12 @@ impl Walked {
         }
     }
 
-    /// What the walk itself knows, with what was done on it.
+    /// Combines the walk's own counts with the counts of the work.
     fn with(self, tally: Self) -> Self {
         Self {
             looked: self.looked,
             renewed: self.renewed,
-            // Ids that were not come to are not missing.
+            // If the walk ended early, ids that it did not reach are not missing.
             missing: match tally.trouble.is_some() || tally.stopped {
                 true => Vec::new(),
                 false => self.missing,
@@ -290,7 +291,7 @@ impl Walked {
     }
 }
 
-/// The letters that are wanted, one after another.
+/// Iterates over the wanted letters.
 struct Walk<'a> {
     driver: &'a dyn QueueDriver,
     queue: &'a QueueName,
@@ -321,7 +322,7 @@ impl<'a> Walk<'a> {
     async fn next(&mut self) -> Result<Option<(Letter, Delivery)>, QueueError> {
         while self.left > 0 && self.wanted.allows(self.taken) {
             let Some(delivery) = self.look.next().await? else {
-                // Someone else took the rest.
+                // Another consumer took the other letters.
                 self.left = 0;
                 break;
             };
@@ -343,15 +344,15 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Leaves a letter where it is, which gives it back when the walk ends. A queue that counts that might give it up:
-    /// then it is made new.
+    /// Skips a letter. It goes back when the walk ends. If its queue counts returns, the queue could drop the letter,
+    /// so it is replaced with a fresh copy.
     ///
     /// # Errors
-    /// It cannot be made new now, and neither can the ones behind it, which a longer walk would count up too.
+    /// A fresh copy cannot be made now. The walk must end, because it would also count up the letters behind this one.
     async fn pass_over(&mut self, letter: Delivery) -> Result<(), QueueError> {
         match renew(self.driver, self.queue, letter).await {
             Ok(is_new) => self.renewed += u64::from(is_new),
-            // Its own trouble.
+            // Only this letter has the problem.
             Err(error) if error.kind == QueueErrorKind::TooLarge => {}
             Err(error) => return Err(error),
         }

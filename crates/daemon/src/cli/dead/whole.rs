@@ -1,4 +1,4 @@
-//! A dead letter whole: what `list` shows of it, and its properties, headers, standard error and body.
+//! A complete dead letter: the columns of `list`, and its properties, headers, standard error and body.
 
 use std::fmt::{self, Write};
 
@@ -14,7 +14,7 @@ use tidegate::{
     settle::{DeadBy, Letter},
 };
 
-/// A letter as a program reads it.
+/// A letter, for a program.
 #[derive(Debug, Serialize)]
 pub(super) struct Whole<'a> {
     #[serde(flatten)]
@@ -23,7 +23,7 @@ pub(super) struct Whole<'a> {
     routing_key: &'a str,
     properties: Value,
     headers: Value,
-    /// A string, or `{"base64": "..."}` where it is not UTF-8.
+    /// A string, or `{"base64": "..."}` if it is not UTF-8.
     body: Value,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// The properties that the message has, under AMQP's own names.
+/// The properties of the message, with the names of AMQP.
 fn properties(properties: &Properties) -> Vec<(&'static str, Value)> {
     let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
     let all = [
@@ -75,7 +75,7 @@ fn properties(properties: &Properties) -> Vec<(&'static str, Value)> {
         .collect()
 }
 
-/// A letter as people read it.
+/// A letter, for a person.
 pub(super) fn text(letter: &Letter, message: &Message) -> String {
     let mut text = String::new();
     let told = told(letter, message);
@@ -92,7 +92,7 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
     let headers: Vec<_> = match headers_to_json(&message.headers) {
         Value::Object(headers) => headers
             .iter()
-            // The standard error has a part of its own.
+            // The standard error has its own section.
             .filter(|(name, _)| letter.stderr.is_none() || *name != "x-tidegate-stderr")
             .map(|(name, value)| (name.clone(), shown(value)))
             .collect(),
@@ -115,7 +115,7 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
     text
 }
 
-/// What the letter tells of its death.
+/// The facts about the letter's death.
 fn told(letter: &Letter, message: &Message) -> Vec<(String, String)> {
     let time = |time: jiff::Timestamp| time.to_string();
     let by = letter.by.map(|by| match by {
@@ -166,7 +166,7 @@ fn entries(text: &mut String, indent: &str, of: &[(String, String)]) -> fmt::Res
     Ok(())
 }
 
-/// Others' bytes, line by line: what is not text and what would steer a terminal is escaped.
+/// Untrusted bytes, line by line. Bytes that are not text and terminal control characters are escaped.
 fn block(text: &mut String, title: &str, bytes: &[u8]) -> fmt::Result {
     writeln!(text, "{DIM}{title}:{DIM:#}")?;
     let mut shown = String::new();

@@ -1,4 +1,4 @@
-//! What a queue's arguments and policies mean for the pool on it. Pure: facts in, findings out.
+//! What a queue's arguments and policies mean for its pool. Pure: facts in, findings out.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tidegate::{
     decide::QueueName,
 };
 
-/// A queue, as the API shows it.
+/// A queue, in the form of the API.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::cli) struct QueueDetails {
     #[serde(default, rename = "type")]
@@ -27,12 +27,12 @@ pub(in crate::cli) struct QueueDetails {
     policy: Option<String>,
     #[serde(default)]
     operator_policy: Option<String>,
-    /// What its policies come to. An empty list where there are none.
+    /// The combined effect of its policies. An empty list if there are none.
     #[serde(default)]
     effective_policy_definition: Value,
 }
 
-/// What a user may do in a vhost: a pattern of names for each.
+/// The permissions of a user in a vhost: a pattern of names for each kind.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Permissions {
     configure: String,
@@ -40,14 +40,15 @@ pub(in crate::cli) struct Permissions {
     read: String,
 }
 
-/// A number of a queue, and where it comes from.
+/// A limit of a queue, and its origin.
 struct Limit {
     value: u64,
     by: String,
 }
 
 impl QueueDetails {
-    /// The argument `x-<name>`, or what a policy says; the lower where both do, as the broker has it.
+    /// The argument `x-<name>`, or the value of a policy. If both are set, the lower one, which is also the broker's
+    /// rule.
     fn limit(&self, name: &str) -> Option<Limit> {
         let argument = self.arguments.get(&format!("x-{name}"));
         let argument = argument.and_then(Value::as_u64).map(|value| Limit {
@@ -65,7 +66,7 @@ impl QueueDetails {
             .min_by_key(|limit| limit.value)
     }
 
-    /// How it loses messages by itself. An overflow that is not `drop-head` comes from either.
+    /// How the queue loses messages by itself. Either origin can set an overflow other than `drop-head`.
     pub(in crate::cli) fn losses(&self) -> Vec<String> {
         let mut facts = QueueFacts::default();
         for name in ["max-length", "max-length-bytes", "message-ttl", "expires"] {
@@ -104,7 +105,7 @@ impl QueueDetails {
     }
 }
 
-/// What a queue is, and what of it does not fit the pool.
+/// The type of a queue, and what does not fit its pool.
 pub(in crate::cli) fn of_queue(
     pool: &PoolSettings,
     details: &QueueDetails,
@@ -169,8 +170,8 @@ pub(in crate::cli) fn of_queue(
         );
     }
     if let Some(Limit { value, by }) = details.limit("delivery-limit") {
-        // A give-back is a copy, and what comes back is made new: a message has the returns of one death, which are one for
-        // each channel.
+        // A give-back is a copy, and a message that was returned is replaced with a fresh copy. So a message has the
+        // returns of one connection loss only, at most one for each channel.
         let lowest = lowest_delivery_limit(pool.policy.max);
         match i64::try_from(value).unwrap_or(i64::MAX) {
             limit if (0..lowest).contains(&limit) => say(
@@ -192,7 +193,7 @@ pub(in crate::cli) fn of_queue(
     found
 }
 
-/// What a queue that is there for the pool's dead letters means for them.
+/// What an existing queue means for the pool's dead letters.
 pub(in crate::cli) fn of_dead_queue(
     queue: &QueueName,
     losses: &[String],
@@ -208,7 +209,7 @@ pub(in crate::cli) fn of_dead_queue(
     Some((Severity::Warning, what))
 }
 
-/// What a queue's type means for the pool on it.
+/// What a queue's type means for its pool.
 pub(in crate::cli) fn of_kind(queue: &QueueName, kind: &str) -> (Severity, String) {
     match kind {
         "stream" => (
@@ -222,7 +223,7 @@ pub(in crate::cli) fn of_kind(queue: &QueueName, kind: &str) -> (Severity, Strin
     }
 }
 
-/// What a queue with a single active consumer is to a pool of several workers.
+/// What a single active consumer means for a pool of several workers.
 pub(in crate::cli) fn of_single_active_consumer(queue: &QueueName) -> (Severity, String) {
     (
         Severity::Warning,
@@ -233,7 +234,7 @@ pub(in crate::cli) fn of_single_active_consumer(queue: &QueueName) -> (Severity,
     )
 }
 
-/// What the user may do. Only what is plain is judged: the patterns are the broker's to match.
+/// What the user's permissions allow. Only clear cases are reported, because the broker matches the patterns.
 pub(in crate::cli) fn of_permissions(permissions: &Permissions) -> (Severity, String) {
     let Permissions {
         configure,
@@ -288,7 +289,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    /// What is not well, in one line each.
+    /// The problems, one line each.
     fn troubles(pool: &PoolSettings, json: Value) -> Vec<String> {
         of_queue(pool, &details(json))
             .into_iter()

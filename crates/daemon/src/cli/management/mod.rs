@@ -1,6 +1,6 @@
-//! The broker's management API, as far as `tidegate check --broker` asks it: what AMQP does not show.
+//! A client of the broker's management API, for the facts in `tidegate check --broker` that AMQP does not show.
 //!
-//! Reads, and changes nothing. What the answers mean for a pool is in [`findings`].
+//! Only reads. [`findings`] owns the meaning of the answers for a pool.
 
 pub(super) mod findings;
 
@@ -25,14 +25,14 @@ use self::findings::{Permissions, QueueDetails};
 use super::exchange::{client, exchange};
 use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
 
-/// A broker answers within a second or two, also a busy one.
+/// Even a busy broker answers within a second or two.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most that is read of an answer: one queue's page is a few KiB.
+/// Largest answer that is read: the page of one queue has a few KiB.
 const ANSWER_BYTES: usize = 1024 * 1024;
 const DEFAULT_PORT: u16 = 15672;
 const DEFAULT_TLS_PORT: u16 = 15671;
 
-/// The API did not answer. Holds no credential.
+/// The API did not answer. The error contains no credentials.
 #[derive(Debug, Error)]
 pub(super) enum ManagementError {
     #[error("take {0} for a URL")]
@@ -53,7 +53,7 @@ pub(super) enum ManagementError {
     Answer(#[source] serde_json::Error),
 }
 
-/// Where the API is, who asks, and about which vhost.
+/// The API's address, the user, and the vhost.
 pub(super) struct Management {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// Scheme, host, port and the path before `/api`.
@@ -64,8 +64,8 @@ pub(super) struct Management {
 }
 
 impl Management {
-    /// The API at `url`, asked by the user of `broker` about its vhost, unless `url` has a user of its own. `ca` is a
-    /// file of authorities to trust besides the system's.
+    /// The API at `url`, for the vhost of `broker`. Uses the user of `broker`, unless `url` has its own user. `ca` is a
+    /// file with authorities to trust in addition to the system's.
     pub(super) fn new(
         url: &BrokerUrl,
         broker: &BrokerUrl,
@@ -85,7 +85,7 @@ impl Management {
             (user, _) if user.is_empty() => "guest:guest".to_owned(),
             (user, password) => format!("{user}:{password}"),
         };
-        // As AMQP has it: no path, or an empty one, is the default vhost to a client.
+        // The same rule as in AMQP clients: no path or an empty path means the default vhost.
         let vhost = match amqp.path().strip_prefix('/') {
             None | Some("") => "/".to_owned(),
             Some(vhost) => decoded(vhost),
@@ -98,7 +98,7 @@ impl Management {
         let path = api.path().trim_end_matches('/');
         let tls = match scheme {
             "https" => tls(ca)?,
-            // Never used, so the system's store is not read for it.
+            // TLS is not used, so the system's store is not read.
             _ => tls_with(RootCertStore::empty())?,
         };
         let connector = HttpsConnectorBuilder::new()
@@ -118,7 +118,7 @@ impl Management {
         })
     }
 
-    /// What it knows of a queue; `None` where there is none.
+    /// The facts about a queue. `None` if it does not exist.
     pub(super) async fn queue(
         &self,
         queue: &QueueName,
@@ -127,7 +127,7 @@ impl Management {
         self.get(&format!("/api/queues/{vhost}/{queue}")).await
     }
 
-    /// What the user of the broker's URL may do; `None` where only an administrator may know.
+    /// The permissions of the user in the broker's URL. `None` if only an administrator may read them.
     pub(super) async fn permissions(&self) -> Result<Option<Permissions>, ManagementError> {
         let (vhost, user) = (encoded(&self.vhost), encoded(&self.user));
         match self.get(&format!("/api/permissions/{vhost}/{user}")).await {
@@ -161,10 +161,10 @@ impl Management {
     }
 }
 
-/// Whom to trust: the system's authorities, and those of a file.
+/// The trusted authorities: the system's, and those of a file.
 fn tls(ca: Option<&Path>) -> Result<ClientConfig, ManagementError> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read of the system's store is missed when it is needed.
+    // A missing system certificate is reported when a connection needs it.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca {
         let failed = |error: BoxError| ManagementError::Authorities(path.to_owned(), error);
@@ -191,7 +191,7 @@ fn tls_with(roots: RootCertStore) -> Result<ClientConfig, ManagementError> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The port that is written. A URL of http has none where it is 80, so it is read as one of another scheme.
+/// The port in the URL. An http URL drops the port if it is 80, so the URL is parsed with another scheme.
 fn port(url: &BrokerUrl) -> Option<u16> {
     let (_, rest) = url.expose().trim().split_once(':')?;
     Url::parse(&format!("management:{rest}")).ok()?.port()
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!((api.authorization, api.vhost), (guest, "/".to_owned()));
     }
 
-    /// A management API of two answers behind TLS, and the file of the authority that signed for it.
+    /// A management API with two answers behind TLS, and the file of the authority that signed its certificate.
     fn secured(dir: &Path) -> (u16, std::path::PathBuf) {
         use std::io::{Read as _, Write as _};
 
@@ -296,7 +296,7 @@ mod tests {
                 let connection = rustls::ServerConnection::new(config.clone()).unwrap();
                 let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
                 let mut asked = [0; 4096];
-                // A client that does not trust us says so instead.
+                // A client that does not trust our certificate sends an alert instead.
                 if stream.read(&mut asked).is_ok() {
                     let body = r#"{"configure": ".*", "write": ".*", "read": ".*"}"#;
                     let length = body.len();

@@ -1,8 +1,8 @@
-//! Which term a number is owed to.
+//! Which term decided a number.
 
 use super::*;
 
-/// What is expected, and by which term, after each of these steps of (second, ready, busy).
+/// The expected number, and the term that decided it, after these steps of (second, ready, busy).
 fn blamed(rules: Rules, steps: &[(u64, u64, u64)]) -> (u32, TermName) {
     let mut reconciler = Reconciler::new(rules);
     let mut last = None;
@@ -39,7 +39,7 @@ fn the_term_that_last_changed_the_number_is_blamed() {
         (backlog(), vec![(0, 9, 0), (9, 0, 1)], 1, TermName::Empty),
         (warm.clone(), vec![(0, 0, 0)], 3, TermName::KeepWarm),
         (warm, vec![(0, 90, 0), (9, 0, 4)], 4, TermName::Empty),
-        // The policy says 48.
+        // The policy gives 48.
         (low, vec![(0, 480, 0)], 5, TermName::Max),
         (floor, vec![(0, 1, 0)], 4, TermName::MinActive),
         (
@@ -48,7 +48,7 @@ fn the_term_that_last_changed_the_number_is_blamed() {
             3,
             TermName::Useful,
         ),
-        // The policy says 16 and the window holds 20.
+        // The policy gives 16 and the window keeps 20.
         (
             rules(Policy::backlog(1).max(50)),
             vec![(0, 20, 0), (3, 16, 0)],
@@ -62,7 +62,7 @@ fn the_term_that_last_changed_the_number_is_blamed() {
             18,
             TermName::DownStep,
         ),
-        // The window would have 19, but two at a time is less of a change than that.
+        // The window allows 19, but the step of two is the smaller change.
         (
             steps(99, 2, 9),
             vec![(0, 20, 0), (8, 10, 0), (12, 5, 0)],
@@ -150,7 +150,8 @@ fn any_intake() -> impl Strategy<Value = Intake> {
 }
 
 proptest! {
-    /// Each term takes the number before it and gives another, so the last one gives the result and the blame.
+    /// Each term takes the number before it and gives another, so the last term gives the result and is the one that
+    /// decided it.
     #[test]
     fn the_terms_of_a_record_lead_to_its_result_and_the_last_is_blamed(
         rules in any_rules(),

@@ -1,4 +1,4 @@
-//! What someone orders by hand, as the record shows it.
+//! Orders of the operator, as the record shows them.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn set(policy: Policy, over: &Rules) -> Order {
     }))
 }
 
-/// What is expected, and by which term, at each of these (second, ready, intake) under the same orders.
+/// The expected number, and the term that decided it, at each of these (second, ready, intake) under the same orders.
 fn decide(reconciler: &mut Reconciler, steps: &[(u64, u64, Intake)]) -> Vec<(u32, TermName)> {
     let census = Census::default();
     let decided = steps.iter().map(|&(second, ready, intake)| {
@@ -45,7 +45,7 @@ fn a_pool_that_may_not_shrink_grows_and_stays() {
     let steps = [
         (30, 50, open),
         (31, 300, open),
-        // Neither an empty queue nor a pause and a trial make it forget.
+        // An empty queue, a pause and a trial do not lower the floor.
         (60, 0, open),
         (61, 10, Intake::Paused),
         (62, 10, Intake::Trial),
@@ -60,7 +60,7 @@ fn a_pool_that_may_not_shrink_grows_and_stays() {
         (30, TermName::NoShrink),
     ];
     assert_eq!(decide(&mut reconciler, &steps), expected);
-    // A pin names a number, and the ceiling binds whatever else holds.
+    // A pin sets a number, and the ceiling limits all of them.
     steer(&mut orders, Order::Pin { workers: 4 });
     reconciler.set_orders(orders.clone());
     assert_eq!(
@@ -99,7 +99,7 @@ fn a_policy_set_by_hand_decides_in_place_of_the_rules_until_it_is_lifted() {
         &mut reconciler,
         &[(1, 30, open), (2, 100, open), (3, 10, open)],
     );
-    // Its ceiling and its window are in force with it.
+    // Its ceiling and its window are in force too.
     let expected = [
         (15, TermName::Policy),
         (20, TermName::Max),

@@ -14,7 +14,7 @@ fn broker() -> MemoryBroker {
     broker
 }
 
-/// Letters `a`, `b`, `c` and another `a`, of which `b` was rejected and the others failed.
+/// Letters `a`, `b`, `c` and a second `a`. `b` was rejected and the others failed.
 fn with_letters() -> (MemoryBroker, Graveyard) {
     let broker = broker();
     for (id, reason) in [
@@ -74,7 +74,7 @@ fn ids(ids: &[&str]) -> Wanted {
     }
 }
 
-/// Ids in a queue, in their order.
+/// The ids in a queue, in order.
 fn in_queue(broker: &MemoryBroker, queue: &str) -> Vec<String> {
     let messages = broker.take(queue);
     messages
@@ -197,14 +197,14 @@ async fn a_letter_that_cannot_be_published_stays_alone() {
 
 #[tokio::test]
 async fn a_letter_that_dies_again_is_not_sent_round() {
-    // More than are under way at a time, so that some die again while others still wait.
+    // More letters than the limit in progress, so that some are dead-lettered again while others still wait.
     let letters = 10 * AT_ONCE as u64;
     let broker = broker();
     for _ in 0..letters {
         broker.send("q.dead", "x");
     }
     let graveyard = graveyard(&broker);
-    // Whatever comes to the queue is a dead letter again at once.
+    // Every message in the queue is dead-lettered again at once.
     let again = {
         let broker = broker.clone();
         let request = ConsumeRequest {
@@ -249,7 +249,7 @@ async fn stops_when_told_and_leaves_the_rest() {
     assert_eq!(in_queue(&broker, "q.dead").len(), 4);
 }
 
-/// Letters in a quorum queue with a delivery limit and no dead letters of its own.
+/// Letters in a quorum queue with a delivery limit and without a dead-letter queue of its own.
 fn with_counted_letters(limit: u32, letters: &[Outgoing]) -> (MemoryBroker, Graveyard) {
     let broker = broker();
     broker.delete_queue("q.dead");
@@ -295,7 +295,7 @@ async fn a_queue_that_counts_looks_does_not_give_letters_up() {
             .map(|message| message.properties.message_id.as_deref())
             .collect();
         assert_eq!(ids, [Some("a"), Some("b")]);
-        // As on every copy of ours.
+        // As on every copy that tidegate makes.
         let second = &left[1];
         assert_eq!(
             (&second.properties.user_id, &second.properties.expiration),

@@ -1,89 +1,20 @@
 //! Replies: an answer that was decided, sent before its delivery is settled; and an account of those that are not.
 
-use std::{
-    num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
-};
-
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    metrics::ReplyOutcome,
-    settling::{HoldUntil, TimeUp, Unpublished, chain, cut, publish},
-    shared::Shared,
+    hold::{HoldUntil, TimeUp},
+    publish::{Unpublished, cut, publish},
 };
 use crate::{
     config::PoolSettings,
-    decide::QueueName,
     escape::Quoted,
     queue::{Message, Outgoing},
+    run::{complaints::is_due, metrics::ReplyOutcome, shared::Shared},
     runner::OutputUse,
     settle::{Answer, Answering, Refusal, Says, Trouble, Verdict, trouble},
 };
-
-/// Time between two lines of the log about answers that one cause keeps from being sent.
-const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
-
-/// The queues of all pools of a supervisor, which no answer goes to. Written by the supervisor before a pool is
-/// started or changed, read by workers.
-#[derive(Debug, Default)]
-pub(crate) struct OwnQueues(RwLock<Arc<[QueueName]>>);
-
-impl OwnQueues {
-    pub(crate) fn set(&self, queues: impl IntoIterator<Item = QueueName>) {
-        let queues = queues.into_iter().collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = queues;
-    }
-
-    fn get(&self) -> Arc<[QueueName]> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// What was said of answers that were not sent, or not as they were. Written and read by workers.
-#[derive(Debug, Default)]
-pub(crate) struct Complaints {
-    refused: [Mutex<Complaint>; Refusal::ALL.len()],
-    too_large: Mutex<Complaint>,
-    undeliverable: Mutex<Complaint>,
-}
-
-/// Lines about one cause that were left out since the last, if any were.
-type Suppressed = Option<NonZeroU64>;
-
-/// One cause.
-#[derive(Debug, Default)]
-struct Complaint {
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Complaint {
-    /// Whether to say it now; and then, how often it was not said.
-    fn is_due(&mut self, now: Instant) -> Option<Suppressed> {
-        let is_due = self
-            .last
-            .is_none_or(|last| now.duration_since(last) >= BETWEEN_COMPLAINTS);
-        if !is_due {
-            self.suppressed += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(NonZeroU64::new(std::mem::take(&mut self.suppressed)))
-    }
-}
-
-fn is_due(complaint: &Mutex<Complaint>) -> Option<Suppressed> {
-    complaint
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .is_due(Instant::now())
-}
+use tidegate_core::text::chain;
 
 /// What the standard output of this message's job is.
 pub(crate) fn output_use(shared: &Shared, settings: &PoolSettings, request: &Message) -> OutputUse {
@@ -209,22 +140,5 @@ fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
             suppressed,
             "an answer cannot be delivered"
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
-        let complaint = Mutex::new(Complaint::default());
-        assert_eq!(is_due(&complaint), Some(None));
-        for _ in 0..3 {
-            assert_eq!(is_due(&complaint), None);
-        }
-        tokio::time::advance(BETWEEN_COMPLAINTS).await;
-        assert_eq!(is_due(&complaint), Some(NonZeroU64::new(3)));
-        assert_eq!(is_due(&complaint), None);
     }
 }

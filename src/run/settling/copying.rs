@@ -11,16 +11,16 @@ use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
 use super::{
-    detours::HeldGuard,
-    gate::BlockedGuard,
-    settling::{FIRST_WAIT, HoldUntil, LONGEST_WAIT, attempt, chain, cut},
-    shared::Shared,
+    hold::HoldUntil,
+    publish::{FIRST_WAIT, LONGEST_WAIT, attempt, close_intake, hold_alone},
 };
 use crate::{
     escape::{Escaped, Quoted},
     queue::{Outgoing, QueueError, QueueErrorKind, QueueKind, QueueSpec},
+    run::{detours::HeldGuard, gate::BlockedGuard, shared::Shared},
     settle::{Route, Scope, Step, scope, what_is_wrong},
 };
+use tidegate_core::text::chain;
 
 /// How long a delivery is held for want of a queue while many are: a pool whose workers all hold one runs no job.
 const HELD_WHEN_CROWDED: Duration = Duration::from_secs(60);
@@ -177,48 +177,6 @@ async fn try_queue<'s>(
     let tried = attempt(shared, copy.clone(), hold, blocked).await;
     let tried = tried.map_err(|_| NotCopied::TimeUp)?;
     Ok(tried.map_err(|error| (Step::Publish, error)))
-}
-
-/// Nothing can be published: intake is closed for as long as the guard lives. Said once.
-pub(super) fn close_intake<'s>(
-    shared: &'s Shared,
-    blocked: &mut Option<BlockedGuard<'s>>,
-    message: &Outgoing,
-    error: &QueueError,
-) {
-    let cause = chain(error);
-    match blocked {
-        Some(blocked) => blocked.because(cause),
-        None => {
-            warn!(
-                pool = %shared.name,
-                messaging.destination.name = %Quoted(cut(&message.routing_key)),
-                error = %cause,
-                "a copy or an answer cannot be published: intake is closed until it can"
-            );
-            *blocked = Some(shared.gate.block(cause));
-        }
-    }
-}
-
-/// This message is not taken: its delivery is held, and the pool goes on. Said once.
-pub(super) fn hold_alone<'s>(
-    shared: &'s Shared,
-    held: &mut Option<(HeldGuard<'s>, Instant)>,
-    error: &QueueError,
-) {
-    let why = chain(error);
-    match held {
-        Some((held, _)) => held.because(why),
-        None => {
-            warn!(
-                pool = %shared.name,
-                error = %why,
-                "a copy is not taken: its message is held until ack_deadline, and others go on"
-            );
-            *held = Some((shared.detours.hold(why), Instant::now()));
-        }
-    }
 }
 
 /// A queue takes nothing. Said once for each time that it begins.

@@ -1,103 +1,32 @@
-//! Settling: a verdict carried out at the broker.
-//!
-//! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
-//! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
-//! is held; the pool's gate is closed only where nothing can be published at all (`copying`).
+//! Preparing a settlement: what a verdict wants published is confirmed before the broker is told of the delivery.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::time::{self, Instant};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    copying::{NotCopied, close_intake, copy_to, hold_alone},
-    detours::HeldGuard,
-    gate::BlockedGuard,
-    metrics::Settlement,
+    copying::{NotCopied, copy_to},
+    hold::{HoldUntil, TimeUp},
+    publish::{LONGEST_WAIT, Unpublished, cut, publish},
     replies,
-    shared::Shared,
 };
 use crate::{
     config::{Declare, PoolSettings},
     decide::{JobId, QueueName},
     escape::{Escaped, Quoted},
     queue::{Delivery, Message, Outgoing, QueueError, QueueErrorKind, SettleError},
+    run::{
+        events::{Fate, JobFailure},
+        metrics::Settlement,
+        shared::Shared,
+    },
     runner::Failure,
     settle::{
         Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, dead_queue, jittered,
         scope,
     },
 };
-
-/// First wait before a copy that could not be published is tried again.
-pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// How long one try may go on after the delivery should be given back. Longer than a confirm takes, where it comes.
-const LATEST: Duration = Duration::from_secs(40);
-/// Longest such wait.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
-/// back without a copy is counted by the queue.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
-
-/// Until when a delivery may be held for a copy.
-pub(crate) struct HoldUntil<'a> {
-    /// When it must be given back at the latest: later, the broker would cut the channel.
-    deadline: Instant,
-    /// The worker's order to stop what it does.
-    stop: &'a CancellationToken,
-    /// The supervisor's.
-    kill: &'a CancellationToken,
-    /// When the first order to stop or to end was seen.
-    ordered: OnceLock<Instant>,
-}
-
-impl<'a> HoldUntil<'a> {
-    /// Until `deadline`, or a moment after an order.
-    pub(crate) fn new(
-        deadline: Instant,
-        stop: &'a CancellationToken,
-        kill: &'a CancellationToken,
-    ) -> Self {
-        Self {
-            deadline,
-            stop,
-            kill,
-            ordered: OnceLock::new(),
-        }
-    }
-
-    /// Completes when the delivery is to be given back: at its deadline, or a moment after an order.
-    pub(super) async fn over(&self) {
-        let ordered = async {
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = self.kill.cancelled() => {}
-            }
-            last_moment(&self.ordered).await;
-        };
-        tokio::select! {
-            () = time::sleep_until(self.deadline) => {}
-            () = ordered => {}
-        }
-    }
-
-    /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
-    fn count_stopped(&self, shared: &Shared) {
-        if self.stop.is_cancelled() || self.kill.is_cancelled() {
-            shared.totals.count_stopped();
-        }
-    }
-}
-
-/// The rest of the moment that began when this was first asked.
-async fn last_moment(since: &OnceLock<Instant>) {
-    time::sleep_until(*since.get_or_init(Instant::now) + LAST_MOMENT).await;
-}
 
 /// A delivery whose copies, if it needs any, are confirmed: what is left is to tell the broker.
 #[must_use = "a delivery that is not settled is given back"]
@@ -241,6 +170,7 @@ pub(crate) async fn prepare(
                 &death,
                 "job is rejected to the broker's own dead letters",
             );
+            note_death(shared, job, &death);
             (None, Act::Reject, Settlement::Reject)
         }
         Verdict::Retry {
@@ -252,11 +182,22 @@ pub(crate) async fn prepare(
             let message = delivery.message();
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             log_retry(shared, job, history, delay, failure.as_ref());
+            if let Some(failure) = failure {
+                shared.fleet.job_failed(|pool| JobFailure {
+                    pool,
+                    job_id: job.cloned(),
+                    attempt: history.attempt,
+                    error: failure.message.clone(),
+                    failure: Some(failure),
+                    fate: Fate::Retried(delay),
+                });
+            }
             let copy = Copy::Retry { copy, level, delay };
             (Some(copy), Act::Ack, Settlement::Retry)
         }
         Verdict::DeadLetter { death } => {
             log_death(shared, job, &death, "job is dead-lettered");
+            note_death(shared, job, &death);
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             let back = copies().give_back(delivery.message(), uncounted(history));
             let back = Box::new(back);
@@ -479,166 +420,13 @@ fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static
     );
 }
 
-/// Others' text, no longer than a log line should be.
-pub(super) fn cut(text: &str) -> &str {
-    const LONGEST: usize = 1024;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
-}
-
-/// Nothing could be published for as long as the delivery could be held.
-#[derive(Debug)]
-pub(super) struct TimeUp;
-
-/// Why something was not published.
-pub(super) enum Unpublished {
-    /// The delivery could be held no longer.
-    TimeUp,
-    /// Its error was taken for a last one.
-    GivenUp(QueueError),
-}
-
-/// Publishes until it is confirmed, until the delivery can be held no longer, or until an error is the last by the
-/// word of `after`.
-pub(super) async fn publish(
-    shared: &Shared,
-    message: Outgoing,
-    hold: &HoldUntil<'_>,
-    mut after: impl FnMut(&QueueError) -> Trouble,
-) -> Result<(), Unpublished> {
-    let mut wait = FIRST_WAIT;
-    let mut blocked: Option<BlockedGuard<'_>> = None;
-    let mut held: Option<(HeldGuard<'_>, Instant)> = None;
-    loop {
-        let published = attempt(shared, message.clone(), hold, &mut blocked).await;
-        let error = match published {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(TimeUp) => return Err(Unpublished::TimeUp),
-        };
-        match after(&error) {
-            Trouble::GiveUp => return Err(Unpublished::GivenUp(error)),
-            Trouble::TryAgain => blocked = None,
-            Trouble::Hold if scope(Step::Publish, error.kind) == Scope::Everything => {
-                held = None;
-                close_intake(shared, &mut blocked, &message, &error);
-            }
-            Trouble::Hold => {
-                blocked = None;
-                hold_alone(shared, &mut held, &error);
-            }
-        }
-        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
-        tokio::select! {
-            () = time::sleep(pause) => {}
-            () = hold.over() => return Err(Unpublished::TimeUp),
-        }
-        wait = (wait * 2).min(LONGEST_WAIT);
-    }
-}
-
-/// One try. While the broker blocks publishers, its confirm is waited for with intake closed: published again, the
-/// message would be there twice.
-pub(super) async fn attempt<'s>(
-    shared: &'s Shared,
-    message: Outgoing,
-    hold: &HoldUntil<'_>,
-    blocked: &mut Option<BlockedGuard<'s>>,
-) -> Result<Result<(), QueueError>, TimeUp> {
-    let mut is_blocked = shared.driver.blocked();
-    let mut is_told = true;
-    // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
-    let published = shared.answered(shared.driver.publish(message));
-    let mut published = std::pin::pin!(published);
-    // A driver may wait for longer than it should: no delivery does.
-    let mut late = std::pin::pin!(async {
-        hold.over().await;
-        time::sleep(LATEST).await;
+fn note_death(shared: &Shared, job: Option<&JobId>, death: &Death) {
+    shared.fleet.job_failed(|pool| JobFailure {
+        pool,
+        job_id: job.cloned(),
+        attempt: death.attempts,
+        error: death.message.clone(),
+        failure: death.failure.clone(),
+        fate: Fate::Dead(death.cause.as_str()),
     });
-    loop {
-        let blocked_now = *is_blocked.borrow_and_update();
-        if blocked_now && blocked.is_none() {
-            let cause = "failed to publish: the broker blocks publishers, and what was sent waits for its confirm";
-            warn!(pool = %shared.name, "the broker blocks publishers: intake is closed until it takes copies");
-            *blocked = Some(shared.gate.block(cause.to_owned()));
-        }
-        tokio::select! {
-            biased;
-            published = &mut published => return published.ok_or(TimeUp),
-            () = hold.over(), if blocked_now => return Err(TimeUp),
-            () = &mut late => return Err(TimeUp),
-            changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
-        }
-        if !*is_blocked.borrow() {
-            *blocked = None;
-        }
-    }
-}
-
-/// Keeps intake closed until the broker takes publishes again, where it takes none now.
-///
-/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
-/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
-pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
-    let mut is_blocked = shared.driver.blocked();
-    if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
-        return;
-    }
-    let guarded = shared.clone();
-    tokio::spawn(async move {
-        let shared = guarded;
-        let cause = "failed to publish: the broker blocks publishers";
-        let _blocked = shared.gate.block(cause.to_owned());
-        tokio::select! {
-            _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
-            () = shared.stop.cancelled() => {}
-            () = shared.kill.cancelled() => {}
-        }
-    });
-}
-
-/// An error and its causes in one line. A cause that the error above it has quoted is not said again.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use lapin::{ErrorKind, protocol::AMQPError};
-
-    use super::*;
-
-    #[test]
-    fn a_cause_that_the_error_above_it_quotes_is_said_once() {
-        let text =
-            "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/'";
-        let error = AMQPError::from_id(406, text.into()).expect("a known code");
-        let error = lapin::Error::from(ErrorKind::ProtocolError(error));
-        let error =
-            QueueError::new(QueueErrorKind::Mismatch, "declare the queue q").with_source(error);
-        let said = chain(&error);
-        assert!(
-            said.starts_with("failed to declare the queue q: protocol error: "),
-            "{said}"
-        );
-        assert_eq!(said.matches("inequivalent arg").count(), 1, "{said}");
-    }
-
-    #[test]
-    fn a_cause_that_is_not_quoted_is_said() {
-        let error = QueueError::new(QueueErrorKind::Other, "publish").with_source("no");
-        assert_eq!(chain(&error), "failed to publish: no");
-    }
 }

@@ -1,0 +1,108 @@
+// The API, and the token that changes need. The token stays in the tab: it is in no cookie and no address.
+
+import { $, put } from "./dom.js";
+
+const KEY = "tidegate-token";
+let waiting = [];
+
+const token = {
+  get: () => sessionStorage.getItem(KEY),
+  set(text) {
+    if (text) sessionStorage.setItem(KEY, text);
+    else sessionStorage.removeItem(KEY);
+    const go = waiting;
+    waiting = [];
+    for (const each of go) each();
+  },
+};
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// With a token of its own the page sends no password of the browser's, and the browser asks for none.
+export async function request(url, { headers = {}, ...options } = {}) {
+  const shown = token.get();
+  if (shown) options = { ...options, credentials: "omit" };
+  const response = await fetch(url, { ...options, headers: shown ? { ...headers, Authorization: `Bearer ${shown}` } : headers });
+  if (!response.ok) throw new Refused(response.status, await reason(response));
+  return response;
+}
+
+async function reason(response) {
+  try {
+    return (await response.json()).error ?? response.statusText;
+  } catch {
+    return response.statusText || `status ${response.status}`;
+  }
+}
+
+export const path = (pool, rest = "") => `/api/v1/pools/${encodeURIComponent(pool)}${rest}`;
+export const read = async (url) => (await request(url)).json();
+
+// A change. Returns whether it was taken.
+export async function change(method, url, body, said) {
+  if (!token.get() && !(await askToken())) return false;
+  try {
+    const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+    await request(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    tell(said, true);
+    return true;
+  } catch (error) {
+    if (error.status === 401) token.set(null);
+    const why = error.status === 401 ? "the token is wrong" : error.message;
+    tell(`Refused: ${why}.`, false);
+    return false;
+  }
+}
+
+// ---- Dialogs and messages
+
+export function dialog(id) {
+  const box = $(id);
+  box.returnValue = "";
+  return new Promise((done) => {
+    box.addEventListener("close", () => done(box.returnValue), { once: true });
+    if (!box.open) box.showModal();
+  });
+}
+
+// Asks for the token. Returns whether one was given.
+export async function askToken(why) {
+  put($("token-why"), why ?? "");
+  $("token-why").hidden = !why;
+  const answer = await dialog("token-dialog");
+  const typed = $("token").value.trim();
+  $("token").value = "";
+  if (answer === "forget") token.set(null);
+  if (answer === "save" && typed) token.set(typed);
+  return answer === "save" && Boolean(typed);
+}
+
+// After the person has closed the dialog without a token, only the button asks again.
+export async function untilToken(why) {
+  if (await askToken(why)) return;
+  await new Promise((go) => waiting.push(go));
+}
+
+export async function ask(title, text) {
+  put($("confirm-title"), title);
+  put($("confirm-text"), text);
+  return (await dialog("confirm-dialog")) === "yes";
+}
+
+let quiet;
+export function tell(text, fine) {
+  const line = $("alert");
+  line.className = fine ? "alert fine" : "alert";
+  put($("alert-text"), text);
+  line.hidden = false;
+  clearTimeout(quiet);
+  if (fine) quiet = setTimeout(() => (line.hidden = true), 6000);
+}
+
+$("alert-close").addEventListener("click", () => ($("alert").hidden = true));
+$("token-button").addEventListener("click", () => askToken());

@@ -1,0 +1,71 @@
+//! Warnings about replies that were not sent: each cause is logged at most once a minute.
+
+use std::{
+    num::NonZeroU64,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::settle::Refusal;
+
+/// Time between two lines of the log about answers that one cause keeps from being sent.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
+
+/// What was said of answers that were not sent, or not as they were. Written and read by workers.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    pub(super) refused: [Mutex<Complaint>; Refusal::ALL.len()],
+    pub(super) too_large: Mutex<Complaint>,
+    pub(super) undeliverable: Mutex<Complaint>,
+}
+
+/// Lines about one cause that were left out since the last, if any were.
+pub(super) type Suppressed = Option<NonZeroU64>;
+
+/// One cause.
+#[derive(Debug, Default)]
+pub(super) struct Complaint {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Complaint {
+    /// Whether to say it now; and then, how often it was not said.
+    fn is_due(&mut self, now: Instant) -> Option<Suppressed> {
+        let is_due = self
+            .last
+            .is_none_or(|last| now.duration_since(last) >= BETWEEN_COMPLAINTS);
+        if !is_due {
+            self.suppressed += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(NonZeroU64::new(std::mem::take(&mut self.suppressed)))
+    }
+}
+
+pub(super) fn is_due(complaint: &Mutex<Complaint>) -> Option<Suppressed> {
+    complaint
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_due(Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
+        let complaint = Mutex::new(Complaint::default());
+        assert_eq!(is_due(&complaint), Some(None));
+        for _ in 0..3 {
+            assert_eq!(is_due(&complaint), None);
+        }
+        tokio::time::advance(BETWEEN_COMPLAINTS).await;
+        assert_eq!(is_due(&complaint), Some(NonZeroU64::new(3)));
+        assert_eq!(is_due(&complaint), None);
+    }
+}

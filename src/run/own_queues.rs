@@ -1,0 +1,79 @@
+//! The queues that belong to the pools, and what was sent to them. Owns the accounts, and does no I/O.
+
+use std::{
+    collections::HashSet,
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::decide::QueueName;
+
+/// The queues of all pools of a supervisor, which no answer goes to. Written by the supervisor before a pool is
+/// started or changed, read by workers.
+#[derive(Debug, Default)]
+pub(crate) struct OwnQueues(RwLock<Arc<[QueueName]>>);
+
+impl OwnQueues {
+    pub(crate) fn set(&self, queues: impl IntoIterator<Item = QueueName>) {
+        let queues = queues.into_iter().collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    pub(super) fn get(&self) -> Arc<[QueueName]> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
+/// count.
+#[derive(Debug, Default)]
+pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
+
+impl Fed {
+    pub(crate) fn add(&self, queue: &QueueName) {
+        let mut fed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fed.contains(queue) {
+            fed.insert(queue.clone());
+        }
+    }
+
+    pub(super) fn take(&self) -> HashSet<QueueName> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Retries that were sent and have not come back, by our own account: of this run, and of those that came back to us.
+///
+/// The broker does not count a message that it cannot send back: its time is over, and its queue shows it no more. Written
+/// by workers, read by the count.
+#[derive(Debug, Default)]
+pub(crate) struct Outstanding(AtomicU64);
+
+impl Outstanding {
+    /// A retry was published.
+    pub(crate) fn sent(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message that had been retried was settled for good.
+    pub(crate) fn came_back(&self) {
+        self.forget(1);
+    }
+
+    pub(super) fn forget(&self, retries: u64) {
+        let less = |n: u64| Some(n.saturating_sub(retries));
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

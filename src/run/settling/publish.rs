@@ -1,0 +1,178 @@
+//! Publishing a copy or a reply until the broker confirms it, or until its delivery can be held no longer.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use tokio::time::{self, Instant};
+use tracing::warn;
+
+use super::hold::{HoldUntil, TimeUp};
+use crate::{
+    escape::Quoted,
+    queue::{Outgoing, QueueError},
+    run::{detours::HeldGuard, gate::BlockedGuard, shared::Shared},
+    settle::{Scope, Step, Trouble, scope},
+};
+use tidegate_core::text::{chain, first_chars};
+
+/// Longest text from a message that a log line shows, in characters.
+const LOG_CHARS: usize = 1024;
+/// First wait before a copy that could not be published is tried again.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// How long one try may go on after the delivery should be given back. Longer than a confirm takes, where it comes.
+const LATEST: Duration = Duration::from_secs(40);
+/// Longest such wait.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Why something was not published.
+pub(super) enum Unpublished {
+    /// The delivery could be held no longer.
+    TimeUp,
+    /// Its error was taken for a last one.
+    GivenUp(QueueError),
+}
+
+/// Publishes until it is confirmed, until the delivery can be held no longer, or until an error is the last by the
+/// word of `after`.
+pub(super) async fn publish(
+    shared: &Shared,
+    message: Outgoing,
+    hold: &HoldUntil<'_>,
+    mut after: impl FnMut(&QueueError) -> Trouble,
+) -> Result<(), Unpublished> {
+    let mut wait = FIRST_WAIT;
+    let mut blocked: Option<BlockedGuard<'_>> = None;
+    let mut held: Option<(HeldGuard<'_>, Instant)> = None;
+    loop {
+        let published = attempt(shared, message.clone(), hold, &mut blocked).await;
+        let error = match published {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(TimeUp) => return Err(Unpublished::TimeUp),
+        };
+        match after(&error) {
+            Trouble::GiveUp => return Err(Unpublished::GivenUp(error)),
+            Trouble::TryAgain => blocked = None,
+            Trouble::Hold if scope(Step::Publish, error.kind) == Scope::Everything => {
+                held = None;
+                close_intake(shared, &mut blocked, &message, &error);
+            }
+            Trouble::Hold => {
+                blocked = None;
+                hold_alone(shared, &mut held, &error);
+            }
+        }
+        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = hold.over() => return Err(Unpublished::TimeUp),
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// One try. While the broker blocks publishers, its confirm is waited for with intake closed: published again, the
+/// message would be there twice.
+pub(super) async fn attempt<'s>(
+    shared: &'s Shared,
+    message: Outgoing,
+    hold: &HoldUntil<'_>,
+    blocked: &mut Option<BlockedGuard<'s>>,
+) -> Result<Result<(), QueueError>, TimeUp> {
+    let mut is_blocked = shared.driver.blocked();
+    let mut is_told = true;
+    // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
+    let published = shared.answered(shared.driver.publish(message));
+    let mut published = std::pin::pin!(published);
+    // A driver may wait for longer than it should: no delivery does.
+    let mut late = std::pin::pin!(async {
+        hold.over().await;
+        time::sleep(LATEST).await;
+    });
+    loop {
+        let blocked_now = *is_blocked.borrow_and_update();
+        if blocked_now && blocked.is_none() {
+            let cause = "failed to publish: the broker blocks publishers, and what was sent waits for its confirm";
+            warn!(pool = %shared.name, "the broker blocks publishers: intake is closed until it takes copies");
+            *blocked = Some(shared.gate.block(cause.to_owned()));
+        }
+        tokio::select! {
+            biased;
+            published = &mut published => return published.ok_or(TimeUp),
+            () = hold.over(), if blocked_now => return Err(TimeUp),
+            () = &mut late => return Err(TimeUp),
+            changed = is_blocked.changed(), if is_told => is_told = changed.is_ok(),
+        }
+        if !*is_blocked.borrow() {
+            *blocked = None;
+        }
+    }
+}
+
+/// Keeps intake closed until the broker takes publishes again, where it takes none now.
+///
+/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
+/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
+pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
+    let mut is_blocked = shared.driver.blocked();
+    if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
+        return;
+    }
+    let guarded = shared.clone();
+    tokio::spawn(async move {
+        let shared = guarded;
+        let cause = "failed to publish: the broker blocks publishers";
+        let _blocked = shared.gate.block(cause.to_owned());
+        tokio::select! {
+            _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
+            () = shared.stop.cancelled() => {}
+            () = shared.kill.cancelled() => {}
+        }
+    });
+}
+
+/// Nothing can be published: intake is closed for as long as the guard lives. Said once.
+pub(super) fn close_intake<'s>(
+    shared: &'s Shared,
+    blocked: &mut Option<BlockedGuard<'s>>,
+    message: &Outgoing,
+    error: &QueueError,
+) {
+    let cause = chain(error);
+    match blocked {
+        Some(blocked) => blocked.because(cause),
+        None => {
+            warn!(
+                pool = %shared.name,
+                messaging.destination.name = %Quoted(cut(&message.routing_key)),
+                error = %cause,
+                "a copy or an answer cannot be published: intake is closed until it can"
+            );
+            *blocked = Some(shared.gate.block(cause));
+        }
+    }
+}
+
+/// This message is not taken: its delivery is held, and the pool goes on. Said once.
+pub(super) fn hold_alone<'s>(
+    shared: &'s Shared,
+    held: &mut Option<(HeldGuard<'s>, Instant)>,
+    error: &QueueError,
+) {
+    let why = chain(error);
+    match held {
+        Some((held, _)) => held.because(why),
+        None => {
+            warn!(
+                pool = %shared.name,
+                error = %why,
+                "a copy is not taken: its message is held until ack_deadline, and others go on"
+            );
+            *held = Some((shared.detours.hold(why), Instant::now()));
+        }
+    }
+}
+
+/// Others' text, no longer than a log line should be.
+pub(super) fn cut(text: &str) -> &str {
+    first_chars(text, LOG_CHARS)
+}

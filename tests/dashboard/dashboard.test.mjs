@@ -1,0 +1,300 @@
+// The dashboard as a person meets it. Each test is a sentence; what it needs besides a browser, it starts and stops.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { Node, TOKEN, deleteQueues, hasServer, launch, live, open, publish, row, startDaemon, unique, until } from "./support.mjs";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+// Longer than a queue that rises and drains takes on a machine that is busy compiling.
+const timeout = 180_000;
+
+const queues = { tide: unique("tide"), fails: unique("fails"), long: unique("long") };
+const pool = (name, queue, command, more = "") => `
+[pools.${name}]
+queue = "${queue}"
+declare = "classic"
+drain_after = "1s"
+[pools.${name}.policy]
+kind = "backlog"
+jobs_per_worker = 5
+max = 8
+[pools.${name}.scaling]
+down_window = "1s"
+[pools.${name}.runner]
+command = ${JSON.stringify(command)}
+${more}`;
+
+const POOLS = pool("tide", queues.tide, ["/bin/sleep", "0.3"])
+  + pool("fails", queues.fails, ["/bin/sh", "-c", "echo 'Traceback: <b>no picture</b>' >&2; exit 3"], '[pools.fails.retry]\nmax_attempts = 2\nbackoff = "1s"\nbackoff_max = "1s"\n')
+  + pool("long", queues.long, ["/bin/sleep", "600"]);
+
+const noQueue = (name) => `[pools.${name}]\nqueue = "${unique("none")}-${name}"\n[pools.${name}.runner]\ncommand = ["/bin/true"]\n`;
+
+let browser;
+let daemon;
+
+before(async () => {
+  browser = await launch();
+  daemon = await startDaemon({ pools: POOLS });
+}, { timeout });
+
+after(async () => {
+  await browser?.close();
+  await daemon?.end();
+  await deleteQueues(Object.values(queues));
+});
+
+async function close(page) {
+  assert.deepEqual(page.faults, []);
+  await page.close();
+}
+
+test("a tide is seen to rise and to drain", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "tide" });
+  await live(page);
+  await until("the pool is at rest", async () => (await row(page, "tide")).live === 0);
+  await publish(queues.tide, Array.from({ length: 90 }, () => ({})));
+  await until("eight workers are live", async () => (await row(page, "tide")).live === 8);
+  assert.match(await page.locator("#decision").textContent(), /workers?: /);
+  await until("every worker has left", async () => {
+    const { state, ready, live } = await row(page, "tide");
+    return ready === 0 && live === 0 && state === "idle";
+  }, 120);
+  const done = page.locator("#outcomes tr").first();
+  await until("all jobs are counted", async () => (await done.textContent()).endsWith("9090"));
+  for (const line of ["line-demand", "line-expected", "fill-live", "fill-done"]) {
+    assert.match(await page.locator(`#plot .${line}`).getAttribute("d"), /[HhV]/, line);
+  }
+  await page.locator("#plot svg").focus();
+  await page.keyboard.press("ArrowLeft");
+  assert.match(await page.locator("#reading").textContent(), /ready, .* demand · .* live/);
+  await close(page);
+});
+
+test("the decision is told in words with every term", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "tide" });
+  await live(page);
+  await until("the sentence is there", async () => /^\d+ workers?: .+\.$/.test(await page.locator("#decision").textContent()));
+  assert.equal(await page.locator("#terms .won").count(), 1);
+  await page.getByText("The whole record").click();
+  assert.match(await page.locator("#record").textContent(), /expected \d+ \(by /);
+  await close(page);
+});
+
+test("a failure is told with its reason and the end of its standard error, as text", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "fails" });
+  await live(page);
+  const id = "<img src=x onerror=alert(1)>";
+  await publish(queues.fails, [{ id }]);
+  const rows = page.locator("#failures tbody tr");
+  await until("both attempts have failed", async () => (await rows.count()) === 2);
+  const newest = await rows.first().textContent();
+  assert.match(newest, /dead: attempts/);
+  assert.ok(newest.includes(id), newest);
+  await rows.last().locator("summary").click();
+  assert.match(await rows.last().locator("pre").innerText(), /Traceback: <b>no picture<\/b>/);
+  await until("the dead letter is counted", async () => (await page.locator("#dead-text").textContent()).startsWith("1 dead letter"));
+  assert.match(await page.locator("#dead-commands").textContent(), /tidegate dead retry fails/);
+  await close(page);
+});
+
+test("a wrong token is refused, and the page says so", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "tide" });
+  await live(page);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator("#token").fill("guessed");
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByRole("alert").getByText("Refused: the token is wrong.").waitFor();
+  // It is asked for again.
+  await page.getByRole("button", { name: "Pause" }).click();
+  assert.ok(await page.getByRole("dialog").isVisible());
+  await close(page);
+});
+
+test("a pool is paused and resumed by button", { timeout }, async (t) => {
+  const probe = await fetch(`${daemon.url}/api/v1/pools/tide/resume`, { method: "POST", headers: { Authorization: `Bearer ${TOKEN}` } });
+  if ([404, 405].includes(probe.status)) return t.skip(`this daemon cannot be steered: ${probe.status}`);
+  const page = await open(browser, daemon, { pool: "tide" });
+  await live(page);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByText(/Set by hand: paused by token since/).waitFor();
+  await until("it is paused", async () => (await row(page, "tide")).state === "paused");
+  await page.locator("#actions").getByText("pause").first().waitFor();
+  await page.getByRole("button", { name: "Resume" }).click();
+  await until("it is not", async () => (await row(page, "tide")).state !== "paused");
+  await close(page);
+});
+
+test("a job that runs is shown, and stopped by button", { timeout }, async (t) => {
+  const probe = await fetch(`${daemon.url}/api/v1/pools/long/jobs`);
+  if (probe.status === 404) return t.skip("this daemon does not tell what runs");
+  const page = await open(browser, daemon, { pool: "long" });
+  await live(page);
+  await publish(queues.long, [{ id: "a-long-one" }]);
+  const running = page.locator("#jobs tbody tr");
+  await running.getByText("a-long-one").waitFor();
+  const ages = new Set();
+  await until("its age goes on", async () => ages.add(await running.locator("td").nth(3).textContent()).size > 3);
+  await page.getByRole("button", { name: "Stop the job a-long-one" }).click();
+  await page.getByRole("button", { name: "Dead-letter" }).click();
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByText("No job runs.").waitFor();
+  await page.locator("#actions").getByText("stop job a-long-one, then reject").waitFor();
+  await until("its message is dead", async () => (await page.locator("#dead-text").textContent()).startsWith("1 dead letter"));
+  await close(page);
+});
+
+for (const [how, options] of [["light", {}], ["dark", { colorScheme: "dark" }], ["narrow", { viewport: { width: 390, height: 844 } }]]) {
+  test(`axe finds nothing serious on the ${how} page`, { timeout }, async () => {
+    const page = await open(browser, daemon, { pool: "fails", ...options });
+    await live(page);
+    await publish(queues.fails, [{}]);
+    await page.locator("#failures tbody tr").first().waitFor();
+    for (const summary of await page.locator("summary").all()) await summary.click();
+    const serious = async () => {
+      // By the debugger, which the content security policy does not stop.
+      await page.evaluate(AXE);
+      const { violations } = await page.evaluate(() => axe.run());
+      const found = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+      return found.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" | ")}`);
+    };
+    assert.deepEqual(await serious(), []);
+    await page.getByRole("button", { name: "Token", exact: true }).click();
+    assert.deepEqual(await serious(), [], "with the dialog");
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `wider than its window by ${overflow}`);
+    await close(page);
+  });
+}
+
+test("a pool is chosen and every button reached by keyboard alone", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "tide" });
+  await live(page);
+  // The body's text is no name.
+  const focused = () => page.evaluate(() => (document.activeElement === document.body ? "nothing" : document.activeElement.textContent.trim() || document.activeElement.id));
+  const tabTo = async (text) => {
+    for (let press = 0; press < 60; press += 1) {
+      await page.keyboard.press("Tab");
+      if ((await focused()) === text) return;
+    }
+    assert.fail(`Tab does not reach ${text}`);
+  };
+  await tabTo("tide");
+  await page.keyboard.press("ArrowDown");
+  assert.equal(await focused(), "fails");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "fails" }).waitFor();
+  for (const button of ["Pause", "Resume", "Drain", "Flush", "scale-to", "Pin", "Auto"]) await tabTo(button);
+  await tabTo("As a table");
+  await page.keyboard.press("Enter");
+  await page.locator("#samples tr").first().waitFor();
+  // From the top, a link leads past the list.
+  await page.evaluate(() => document.activeElement.blur());
+  await page.locator(".skip").focus();
+  await page.keyboard.press("Enter");
+  // The pool stays chosen.
+  assert.ok(await page.getByRole("heading", { name: "fails" }).isVisible());
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "Pause");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  assert.equal(await focused(), "token");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await close(page);
+});
+
+test("fifty pools are listed, filtered and chosen", { timeout }, async () => {
+  const names = Array.from({ length: 50 }, (_, n) => `pool-${String(n).padStart(2, "0")}`);
+  const many = await startDaemon({ pools: names.map(noQueue).join("") });
+  try {
+    for (const viewport of [{ width: 1400, height: 900 }, { width: 390, height: 844 }]) {
+      const page = await open(browser, many, { viewport });
+      await live(page);
+      await until("all rows are there", async () => (await page.locator("#rows tr").count()) === 50);
+      await page.getByLabel("Filter").fill("pool-4");
+      await until("ten match", async () => (await page.locator("#rows tr").count()) === 10);
+      await page.getByRole("button", { name: "pool-47" }).click();
+      await page.getByRole("heading", { name: "pool-47" }).waitFor();
+      assert.match(page.url(), /#pool-47$/);
+      await page.getByLabel("Filter").fill("no such");
+      await page.getByText("No pool matches.").waitFor();
+      await close(page);
+    }
+  } finally {
+    await many.end();
+  }
+});
+
+test("a browser beyond loopback shows the token as a password, and can read but not steer by it", { timeout }, async () => {
+  const far = await startDaemon({ pools: noQueue("far"), host: "0.0.0.0" });
+  try {
+    const refused = await fetch(far.url);
+    assert.equal(refused.status, 401);
+    assert.match(refused.headers.get("www-authenticate"), /Bearer.*Basic realm="tidegate"/);
+    const page = await open(browser, far, { httpCredentials: { username: "anyone", password: TOKEN } });
+    await live(page);
+    const status = await page.evaluate(async () => (await fetch("/api/v1/pools/a/pause", { method: "POST" })).status);
+    assert.equal(status, 401);
+    await close(page);
+  } finally {
+    await far.end();
+  }
+});
+
+test("a daemon that is started again is cut off, then live with what the page has seen", { timeout }, async () => {
+  const own = await startDaemon({ pools: noQueue("quiet") });
+  try {
+    const page = await open(browser, own);
+    await live(page);
+    const samples = async () => {
+      const summary = page.locator("#samples-block");
+      await summary.evaluate((block) => (block.open = false));
+      await summary.evaluate((block) => (block.open = true));
+      return until("samples", async () => {
+        const times = await page.locator("#samples th").allTextContents();
+        return times.length && times;
+      });
+    };
+    const oldest = (await samples()).at(-1);
+    await until("some time is seen", async () => (await samples()).length > 2);
+    await own.stop();
+    await page.locator("#link.bad").getByText("cut off").waitFor();
+    await page.getByText("Cut off from the daemon since").waitFor();
+    await own.start();
+    await live(page);
+    assert.ok(await page.locator("#cut").isHidden());
+    assert.equal((await samples()).at(-1), oldest);
+    await close(page);
+  } finally {
+    await own.end();
+  }
+});
+
+test("a broker that is killed is seen, and its return too", { timeout, skip: !hasServer && "no rabbitmq-server to start a node of" }, async () => {
+  const node = await new Node().start();
+  const own = await startDaemon({ pools: pool("work", "work", ["/bin/true"]), broker: node.url });
+  try {
+    const page = await open(browser, own, { pool: "work" });
+    await live(page);
+    await until("the pool is at rest", async () => ["idle", "active"].includes((await row(page, "work")).state));
+    await node.kill();
+    await until("the pool is disconnected", async () => (await row(page, "work")).state === "disconnected");
+    // The page itself is not cut off.
+    assert.ok(await page.locator("#link.good").isVisible());
+    await node.again();
+    await until("the pool works again", async () => ["idle", "active"].includes((await row(page, "work")).state), 90);
+    await publish("work", [{}], node.url);
+    await until("a job is done", async () => (await page.locator("#outcomes tr").first().textContent()).endsWith("11"));
+    await close(page);
+  } finally {
+    await own.end();
+    await node.end();
+  }
+});

@@ -1,0 +1,190 @@
+// What the tests start and stop: the program, a broker's node, a browser, and messages in queues.
+
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import amqp from "amqplib";
+import { chromium } from "playwright-core";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+export const URL_OF_BROKER = process.env.AMQP_URL;
+export const TOKEN = "s3cret-of-the-tests";
+
+// A name that no other run has.
+export const unique = (name) => `dashboard-${process.pid}-${name}`;
+
+export function freePort() {
+  return new Promise((done, fail) => {
+    const server = net.createServer().on("error", fail);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+}
+
+// Waits for something to be so, looking again and again.
+export async function until(what, look, seconds = 60) {
+  const deadline = Date.now() + seconds * 1000;
+  for (;;) {
+    const seen = await look().catch((error) => error);
+    if (seen && !(seen instanceof Error)) return seen;
+    if (Date.now() > deadline) throw new Error(`not within ${seconds} s: ${what}${seen instanceof Error ? ` (${seen.message})` : ""}`);
+    await new Promise((go) => setTimeout(go, 100));
+  }
+}
+
+// ---- The program
+
+export class Daemon {
+  // `pools` is TOML.
+  constructor({ pools, port, broker = URL_OF_BROKER, host = "127.0.0.1" }) {
+    this.folder = mkdtempSync(join(tmpdir(), "tidegate-dashboard-"));
+    this.port = port;
+    this.url = `http://127.0.0.1:${port}`;
+    this.config = join(this.folder, "tidegate.toml");
+    const token = join(this.folder, "token");
+    writeFileSync(token, `${TOKEN}\n`, { mode: 0o600 });
+    writeFileSync(this.config, `[broker]\nurl = ${JSON.stringify(broker)}\n[http]\nlisten = "${host}:${port}"\nsocket = "${this.folder}/socket"\nstate_dir = "${this.folder}/state"\ntoken_file = "${token}"\n${pools}`, { mode: 0o600 });
+  }
+
+  async start() {
+    const log = openSync(join(this.folder, "log"), "a");
+    const program = process.env.TIDEGATE_BIN ?? join(ROOT, "target/debug/tidegate");
+    this.process = spawn(program, ["--config", this.config, "run"], { stdio: ["ignore", log, log] });
+    this.ended = new Promise((done) => this.process.on("exit", done));
+    const health = async () => (await fetch(`${this.url}/healthz`)).ok;
+    let isOver = false;
+    this.ended.then(() => (isOver = true));
+    await until("the daemon answers", async () => isOver || health());
+    if (isOver) throw new Error(`the daemon has ended:\n${this.log()}`);
+    return this;
+  }
+
+  log() {
+    return readFileSync(join(this.folder, "log"), "utf8").slice(-2000);
+  }
+
+  async stop() {
+    this.process?.kill("SIGTERM");
+    await this.ended;
+  }
+
+  async end() {
+    await this.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export async function startDaemon(options) {
+  return new Daemon({ port: await freePort(), ...options }).start();
+}
+
+// ---- Messages
+
+export async function publish(queue, messages, broker = URL_OF_BROKER) {
+  const connection = await amqp.connect(broker);
+  const channel = await connection.createConfirmChannel();
+  for (const { body = "x", id } of messages) channel.sendToQueue(queue, Buffer.from(body), { persistent: true, messageId: id });
+  await channel.waitForConfirms();
+  await connection.close();
+}
+
+export async function deleteQueues(queues) {
+  const connection = await amqp.connect(URL_OF_BROKER);
+  for (const queue of queues) {
+    for (const name of [queue, `${queue}.dead`, ...["1s", "2s"].map((level) => `${queue}.retry.${level}`)]) {
+      const channel = await connection.createChannel();
+      channel.on("error", () => {});
+      await channel.deleteQueue(name).catch(() => {});
+    }
+  }
+  await connection.close();
+}
+
+// ---- A node of our own, to be killed
+
+const SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const EPMD = "/usr/bin/epmd";
+export const hasServer = existsSync(SERVER) && existsSync(EPMD);
+
+export class Node {
+  async start() {
+    const folder = mkdtempSync(join(tmpdir(), "tidegate-dashboard-node-"));
+    const [port, dist, epmd] = [await freePort(), await freePort(), await freePort()];
+    this.url = `amqp://guest:guest@127.0.0.1:${port}/%2f`;
+    writeFileSync(join(folder, "rabbitmq.conf"), `listeners.tcp.1 = 127.0.0.1:${port}\ndisk_free_limit.absolute = 50MB\n`);
+    writeFileSync(join(folder, "enabled_plugins"), "[].");
+    const env = { ...process.env, FOLDER: folder, SERVER, EPMD, NODE: `tidegate-dashboard-${process.pid}-${port}@localhost`, DIST_PORT: dist, EPMD_PORT: epmd };
+    this.keeper = spawn("bash", [join(ROOT, "tests/it/support/private_node.sh")], { env, stdio: ["pipe", "pipe", "ignore"], detached: true });
+    this.answers = createInterface({ input: this.keeper.stdout })[Symbol.asyncIterator]();
+    await this.tell("start");
+    await this.answersClients();
+    return this;
+  }
+
+  async tell(order) {
+    this.keeper.stdin.write(`${order}\n`);
+    await this.answers.next();
+  }
+
+  kill() {
+    return this.tell("kill");
+  }
+
+  async again() {
+    await this.tell("start");
+    await this.answersClients();
+  }
+
+  answersClients() {
+    return until("the node answers", async () => {
+      await (await amqp.connect(this.url)).close();
+      return true;
+    }, 120);
+  }
+
+  async end() {
+    const ended = new Promise((done) => this.keeper.on("exit", done));
+    this.keeper.stdin.end();
+    await ended;
+  }
+}
+
+// ---- The browser
+
+export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+
+// A page that fails its test where a script fails, or something is blocked or asked of anybody else.
+export async function open(browser, daemon, { pool = "", path = "/", ...context } = {}) {
+  const page = await browser.newPage({ viewport: { width: 1400, height: 1000 }, ...context });
+  page.faults = [];
+  page.on("pageerror", (error) => page.faults.push(String(error)));
+  page.on("console", (message) => /content security policy|refused to/i.test(message.text()) && page.faults.push(message.text()));
+  page.on("request", (request) => request.url().startsWith(daemon.url) || page.faults.push(`asked ${request.url()}`));
+  // A route answers no challenge.
+  if (process.env.DASHBOARD_FILES && !context.httpCredentials) await page.route(/\/dashboard\/|\/(#.*)?$/, fromTree);
+  await page.goto(`${daemon.url}${path}${pool && `#${pool}`}`);
+  return page;
+}
+
+// With DASHBOARD_FILES the page is the one in that folder, in a program that was built before it was changed.
+async function fromTree(route) {
+  const response = await route.fetch();
+  const file = new URL(response.url()).pathname.split("/").at(-1) || "index.html";
+  await route.fulfill({ response, body: readFileSync(join(process.env.DASHBOARD_FILES, file), "utf8") });
+}
+
+export const live = (page, seconds = 30) => page.locator("#link.good").waitFor({ timeout: seconds * 1000 });
+
+// The numbers of a pool's row, by name of their column.
+export async function row(page, pool) {
+  const cells = await page.locator(`tr[data-pool="${pool}"] > *`).allTextContents();
+  const [live, expected] = cells[4].split(" / ").map(Number);
+  return { state: cells[1], ready: Number(cells[2].replaceAll(",", "")), live, expected };
+}
