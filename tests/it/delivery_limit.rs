@@ -232,7 +232,7 @@ const MESSAGES: u32 = 15;
 fn many_workers(queue: &Queue, workers: u32, prefetch: u32, script: &str) -> String {
     format!(
         "[pools.work]\nqueue = \"{}\"\npoll_interval = \"50ms\"\nprefetch = {prefetch}\n\
-         keep_warm = {workers}\npolicy = {{ kind = \"fixed\", workers = {workers}, max = {workers} }}\n\
+         drain_after = \"never\"\npolicy = {{ kind = \"fixed\", workers = {workers}, max = {workers} }}\n\
          runner = {{ kind = \"exec\", command = [\"/bin/sh\", \"-c\", '{script}'] }}\n",
         queue.name()
     )
