@@ -51,7 +51,7 @@ pub(crate) struct Fleet {
     former: Mutex<Vec<Arc<Source>>>,
 }
 
-/// What is there for whoever needs a runner.
+/// What the stock offers to a worker that needs a runner.
 #[derive(Default)]
 struct Stock {
     /// The newest last, and lent first: the rest may stay cold, and are the ones that have been idle longest.
@@ -60,7 +60,7 @@ struct Stock {
     starting: Vec<Starting>,
 }
 
-/// What the stock has for whoever needs a runner.
+/// What a worker that needs a runner gets from the stock.
 enum Offer {
     Idle(Idle),
     /// One that is being brought up.
@@ -90,7 +90,7 @@ impl Stock {
         }
     }
 
-    /// Forgets a runner that was being brought up. Returns the way to whoever waits for it.
+    /// Forgets a runner that was being brought up. Returns the channel to the worker that waits for it.
     fn forget(&mut self, id: RunnerId) -> Option<oneshot::Sender<Result<Idle, StartError>>> {
         let at = self
             .starting
@@ -248,7 +248,7 @@ impl Fleet {
                     self.end(idle);
                 }
                 Offer::Promised(promised) => {
-                    // It comes to nothing where whoever brings it up is itself ended, as by a change of the kind.
+                    // The runner never comes if the task that brings it up is ended, for example by a change of the kind.
                     if let Ok(result) = promised.await {
                         return Ok(Lent::new(self, result?, Duration::ZERO));
                     }
@@ -260,11 +260,11 @@ impl Fleet {
         Ok(Lent::new(self, idle, Duration::ZERO))
     }
 
-    /// Brings a runner up before a job asks for it. It goes to whoever waits for it by then, else to the idle ones.
-    /// `None` where it failed, and whoever waits for it was told why.
+    /// Brings a runner up before a job asks for it. It goes to a worker that waits for it, or to the idle runners.
+    /// `None`: it failed, and the worker that waits for it has the reason.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: whoever waits for it is told to help themselves.
+    /// Cancel-safe: the worker that waits for it is told to bring up its own.
     pub(crate) async fn prestart(&self) -> Option<Result<(), StartError>> {
         let starting = StartingGuard::new(self, self.make_id());
         let result = self.create(starting.id).await;
@@ -478,7 +478,7 @@ impl<'a> StartingGuard<'a> {
         Self { fleet, id }
     }
 
-    /// It is up, or never will be: hands it to whoever waits for it, else to the idle ones.
+    /// It is up, or never will be. Hands it to the worker that waits for it, or to the idle runners.
     fn arrive(self, result: Result<Idle, StartError>) -> Arrival {
         let (fleet, id) = (self.fleet, self.id);
         let is_wanted = |idle: &Idle| Arc::ptr_eq(&fleet.source(), &idle.source);
@@ -486,7 +486,7 @@ impl<'a> StartingGuard<'a> {
         let mut stock = fleet.stock();
         let claim = stock.forget(id);
         let result = match claim {
-            // Under the lock, though it wakes a task: nobody may find neither the promise nor the runner.
+            // Under the lock, although it wakes a task: at each moment there is the promise or the runner.
             Some(claim) => match claim.send(result) {
                 Ok(()) => return Arrival::Claimed,
                 Err(result) => result,

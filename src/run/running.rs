@@ -1,4 +1,4 @@
-//! The jobs that run now, for whoever asks, and the way to end one of them by hand.
+//! The jobs that run now, for `jobs` and the API, and the way to end one of them by hand.
 //!
 //! Written by workers, each for the one job that it runs; read for the status. A job is told to stop through its entry,
 //! under the lock that its worker takes the entry out by: a word that comes too late finds no entry.
@@ -46,7 +46,7 @@ impl StopThen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunningJob {
-    /// Its id. Ids come from whoever published the messages, so two jobs may have one.
+    /// Its id. Ids come from the publishers of the messages, so two jobs may have the same id.
     pub id: JobId,
     /// The worker that it runs on.
     pub worker: WorkerId,
@@ -115,7 +115,7 @@ pub(crate) struct Job {
     pub(crate) deadline: Instant,
     /// Ends it with grace.
     pub(crate) stop: CancellationToken,
-    /// Written by whoever stops it.
+    /// Written by the caller that stops the job.
     pub(crate) stopping: Option<Stopping>,
 }
 

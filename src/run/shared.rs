@@ -104,11 +104,11 @@ pub(crate) struct Shared {
     epoch: Instant,
     /// Written by the pool on a change of configuration, read by workers at each job.
     settings: RwLock<Arc<PoolSettings>>,
-    /// Written by the pool, which alone adds and removes; read by whoever asks for a status.
+    /// Written by the pool, which alone adds and removes. Read by each request for a status.
     workers: Mutex<BTreeMap<WorkerId, Arc<WorkerCell>>>,
-    /// Written by the pool after each reconcile, read by whoever asks.
+    /// Written by the pool after each reconcile. Read by `status` and `explain`.
     view: Mutex<View>,
-    /// What the operator wants. Written by the pool, read by whoever asks.
+    /// What the operator wants. Written by the pool. Read by each request for a status.
     pub(super) book: OrderBook,
     /// When the last delivery was taken, in microseconds since the epoch, plus one; 0 for never. Written by
     /// workers, read by the pool.

@@ -216,7 +216,7 @@ pub(crate) struct Storing {
     store: Arc<dyn OrdersStore>,
     /// Counts changes. Written by pools and by the supervisor's handle.
     changes: watch::Receiver<u64>,
-    /// Read by whoever waits until an order is stored.
+    /// Read by the callers that wait until an order is stored.
     stored: watch::Sender<Stored>,
 }
 

@@ -96,7 +96,7 @@ impl Supervisor {
         let mut interrupts = 0;
         let mut drain = pin!(self.shutdown());
         loop {
-            // After a TERM, too: whoever sends one INT has not asked to lose work.
+            // After a TERM, too: one INT does not ask to lose work.
             interrupts += u32::from(signal == Asked::Interrupt);
             if interrupts == 2 {
                 info!("interrupted again: stopping every job at once");

@@ -51,8 +51,8 @@ enum Form {
 impl Trace {
     /// Reads a trace.
     ///
-    /// The last line of counted arrivals has no next line: its span is as long as the one before, and arrives at once
-    /// where there is none before.
+    /// The last line of counted arrivals has no next line. Its span is as long as the span before it. In a trace of one
+    /// line, all jobs arrive at once.
     ///
     /// # Errors
     /// The text has no such head line, has no line after it, or a line that cannot be read or goes back in time.

@@ -1,4 +1,4 @@
-//! What is said of bad configurations. The text is a part of the product, hence snapshots.
+//! What is said of bad configurations. The text is a part of the product, so the tests are snapshots.
 
 use super::{POOL, given};
 

@@ -478,7 +478,7 @@ impl Pool {
         let Some(id) = self.ids.remove(&task) else {
             return;
         };
-        // Before it is gone from the status: whoever sees that reads it in the metrics.
+        // Before it is gone from the status: a reader who sees that finds it in the metrics.
         self.shared.metrics.worker_stopped(why.as_str());
         let cell = self.shared.workers().remove(&id);
         if let Some(panicked) = panicked {
@@ -507,7 +507,7 @@ impl Pool {
         let rules = Rules::from(&spec.settings);
         self.reconciler.set_rules(rules.clone());
         if old.queue != spec.settings.queue {
-            // What is known of the old queue says nothing of the new one, nor does the answer that is under way.
+            // The reading of the old queue says nothing about the new one. The same holds for an answer under way.
             self.reconciler = Reconciler::new(rules);
             self.look = None;
             self.absent = None;

@@ -52,7 +52,7 @@ fn answering<T>(
 /// Sends an answer, confirmed. One that cannot be delivered is counted, and no reason to keep its message.
 ///
 /// # Errors
-/// The delivery can be held no longer, and whoever asked was not answered.
+/// The delivery can be held no longer, and its sender has no answer.
 pub(super) async fn send(
     shared: &Shared,
     request: &Message,

@@ -4,7 +4,7 @@
 //! comes back is made new at once, before anything else and beside whatever the worker does. When the copy comes, it
 //! waits until everything else that came back is made new too. One that no copy can be made of runs as it is: an
 //! acknowledgement is all that its success needs. After [`SUSPECT`](crate::settle::SUSPECT) deaths it is a
-//! suspect, and runs while neither its worker nor any other holds a suspect beside it.
+//! suspect, and runs only while no worker holds another suspect.
 
 use std::{pin::pin, sync::Arc};
 

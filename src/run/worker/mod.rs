@@ -104,7 +104,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
     why
 }
 
-/// Consumer tags name their worker to whoever looks at the broker, and are unique to a channel anyway.
+/// A consumer tag names its worker to people who look at the broker. It need be unique only within a channel.
 fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
     // A tag is a short string: 255 bytes.
     let host: String = shared.host.chars().take(64).collect();

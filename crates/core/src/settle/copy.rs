@@ -118,7 +118,7 @@ impl Copies {
         let mut copy = self.base(message, history, is_copy(message));
         copy.routing_key = dead_queue(&self.queue).as_str().to_owned();
         let headers = &mut copy.headers;
-        // The number of the next attempt is removed, because there is none. The number of spent attempts is added.
+        // The number of the next attempt is removed, because no attempt follows. The number of spent attempts is added.
         headers.remove(ATTEMPT);
         set(headers, ATTEMPTS, i64::from(death.attempts));
         set(headers, REASON, death.cause.as_str());

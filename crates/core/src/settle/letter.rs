@@ -155,7 +155,7 @@ pub(super) struct BrokerDeath {
 }
 
 impl BrokerDeath {
-    /// The latest death in the headers, or `None` if there is none.
+    /// The latest death in the headers. `None`: the headers have no death.
     pub(super) fn of(headers: &Headers) -> Option<Self> {
         let deaths = match headers.get(DEATHS) {
             Some(HeaderValue::List(deaths)) => deaths.as_slice(),

@@ -542,7 +542,7 @@ impl Pace {
         }
     }
 
-    /// When the next message is due, with so many sent; `None` where there is none.
+    /// When the next message is due, with so many sent. `None`: no more messages are due.
     fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
         match self {
             Self::Scheduled { next, .. } => match until {

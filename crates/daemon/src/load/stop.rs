@@ -1,4 +1,4 @@
-//! Stop: somebody at the terminal, or whoever runs us, wants the load to end.
+//! The end of a load on request: a signal from the terminal or from the parent process.
 
 use std::io;
 
