@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Argument, Arguments, Binding, Declare,
     problem::Problem,
-    schema::{Given, Item, Key, Kind, Spelling, Spot, Table, nearest, quoted},
+    schema::{Given, Item, Key, Kind, Spelling, Table, ValuePosition, nearest, quoted},
 };
 use crate::decide::Policy;
 
@@ -314,7 +314,7 @@ impl Kind for AnyArgument {
         ANY.to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Argument> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Argument> {
         let argument = argument(item.get_ref());
         if argument.is_none() {
             spot.wrong(item, format!("write {ANY}"));
@@ -362,7 +362,7 @@ impl Kind for Bindings {
         "an array of tables with exchange, routing_key and arguments".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Vec<Binding>> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<Binding>> {
         const EXAMPLE: &str =
             "write [{ exchange = \"orders\", routing_key = \"thumbnail.*\" }], or tables of that";
         let DeValue::Array(items) = item.get_ref() else {
@@ -389,7 +389,7 @@ impl Kind for Bindings {
     }
 }
 
-fn binding(item: &Item<'_>, table: &DeTable<'_>, spot: &mut Spot<'_>) -> Option<Binding> {
+fn binding(item: &Item<'_>, table: &DeTable<'_>, spot: &mut ValuePosition<'_>) -> Option<Binding> {
     let mut binding = Binding::default();
     let mut is_good = true;
     let mut wrong = |item: &Item<'_>, fix: String| {

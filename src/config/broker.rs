@@ -7,7 +7,7 @@ use super::{
     inputs::{Inputs, read_text, takes_file},
     management::management,
     problem::{Place, Problem},
-    schema::{FilePath, Given, Item, Key, Kind, Spot, Table, nearest, quoted, shown_text},
+    schema::{FilePath, Given, Item, Key, Kind, Table, ValuePosition, nearest, quoted, shown_text},
     settings::{BrokerSettings, TlsSettings},
     url::BrokerUrl,
 };
@@ -200,7 +200,7 @@ impl Kind for AnyUrl {
         "a URL".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<BrokerUrl> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<BrokerUrl> {
         let Some(text) = item.get_ref().as_str() else {
             spot.wrong(item, SHAPE);
             return None;

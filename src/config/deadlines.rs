@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::schema::{Key, Table, duration_text as span};
 use crate::{
-    decide::{Hours, margin},
+    decide::{DeliveryDeadlines, margin},
     runners::keys::JobKeys,
 };
 
@@ -63,11 +63,11 @@ pub(super) fn warn_of_long_waits(
         return;
     }
     let timeout = job.timeout.value;
-    let hours = Hours::new(ack_deadline.value, job.grace.value);
-    if timeout > hours.stop || timeout.saturating_mul(prefetch.value.into()) <= hours.stop {
+    let deadlines = DeliveryDeadlines::new(ack_deadline.value, job.grace.value);
+    if timeout > deadlines.stop || timeout.saturating_mul(prefetch.value.into()) <= deadlines.stop {
         return;
     }
-    let most = (hours.stop.as_nanos() / timeout.as_nanos().max(1)).max(1);
+    let most = (deadlines.stop.as_nanos() / timeout.as_nanos().max(1)).max(1);
     table.warn_of(
         prefetch,
         format!(

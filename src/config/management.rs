@@ -5,7 +5,7 @@ use url::Url;
 use super::{
     inputs::{Inputs, read_text, takes_file},
     problem::Problem,
-    schema::{FilePath, Item, Kind, Spot, Table, quoted},
+    schema::{FilePath, Item, Kind, Table, ValuePosition, quoted},
     url::BrokerUrl,
 };
 
@@ -54,7 +54,7 @@ impl Kind for WebUrl {
         "a URL".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<BrokerUrl> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<BrokerUrl> {
         let Some(text) = item.get_ref().as_str() else {
             spot.wrong(item, SHAPE);
             return None;

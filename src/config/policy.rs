@@ -4,17 +4,17 @@ use std::{num::NonZeroU32, time::Duration};
 
 use toml::de::DeValue;
 
-use super::schema::{Choice, Given, Item, Key, Kind, Span, Spot, Table, Whole};
+use super::schema::{Choice, Given, Item, Key, Kind, Span, Table, ValuePosition, Whole};
 use crate::decide::{Policy, PolicyKind, Scaling, Step};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Named {
+enum PolicyName {
     Fixed,
     Backlog,
     Steps,
 }
 
-impl Named {
+impl PolicyName {
     fn as_str(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
@@ -45,11 +45,11 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         "`fixed`: `workers`, where there is a message for each. `backlog`: one worker for each `jobs_per_worker` jobs of \
          demand, rounded up. `steps`: a staircase.",
         Choice(&[
-            ("fixed", Named::Fixed),
-            ("backlog", Named::Backlog),
-            ("steps", Named::Steps),
+            ("fixed", PolicyName::Fixed),
+            ("backlog", PolicyName::Backlog),
+            ("steps", PolicyName::Steps),
         ]),
-        Named::Backlog,
+        PolicyName::Backlog,
     );
     let jobs_per_worker = table.key(
         "jobs_per_worker",
@@ -69,12 +69,17 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         StepsKey,
         "[[1, 1], [100, 10]]",
     );
-    refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, Named::Backlog);
-    refuse_of_other_kinds(&mut table, &named, &workers, Named::Fixed);
-    refuse_of_other_kinds(&mut table, &named, &steps, Named::Steps);
+    refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, PolicyName::Backlog);
+    refuse_of_other_kinds(&mut table, &named, &workers, PolicyName::Fixed);
+    refuse_of_other_kinds(&mut table, &named, &steps, PolicyName::Steps);
     for (kind, given, name, example) in [
-        (Named::Fixed, workers.given, "workers", "5"),
-        (Named::Steps, steps.given, "steps", "[[1, 1], [100, 10]]"),
+        (PolicyName::Fixed, workers.given, "workers", "5"),
+        (
+            PolicyName::Steps,
+            steps.given,
+            "steps",
+            "[[1, 1], [100, 10]]",
+        ),
     ] {
         if named.is_sound() && named.value == kind && given == Given::Not {
             let key = format!("{}.{name}", table.path());
@@ -83,20 +88,23 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     }
 
     let kind = match named.value {
-        Named::Fixed => PolicyKind::Fixed {
+        PolicyName::Fixed => PolicyKind::Fixed {
             workers: workers.value.unwrap_or(1),
         },
-        Named::Steps => PolicyKind::Steps {
+        PolicyName::Steps => PolicyKind::Steps {
             steps: steps.value.clone().unwrap_or_default(),
         },
-        Named::Backlog => PolicyKind::Backlog {
+        PolicyName::Backlog => PolicyKind::Backlog {
             jobs_per_worker: NonZeroU32::new(jobs_per_worker.value).unwrap_or(NonZeroU32::MIN),
         },
     };
     let is_sound = named.is_sound() && workers.is_sound() && steps.is_sound();
     let policy = bounds(&mut table, Policy::new(kind), is_sound);
     let max = policy.value.max;
-    if policy.is_sound() && named.value == Named::Fixed && workers.value.is_some_and(|n| n > max) {
+    if policy.is_sound()
+        && named.value == PolicyName::Fixed
+        && workers.value.is_some_and(|n| n > max)
+    {
         table.warn_of(
             &workers,
             format!("write at most max, which is {max}, or raise max: there are never more"),
@@ -143,9 +151,9 @@ fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Poli
 
 fn refuse_of_other_kinds<T>(
     table: &mut Table<'_, '_>,
-    named: &Key<Named>,
+    named: &Key<PolicyName>,
     key: &Key<T>,
-    belongs_to: Named,
+    belongs_to: PolicyName,
 ) {
     if named.is_sound() && named.value != belongs_to && key.given != Given::Not {
         let (is, other) = (named.value.as_str(), belongs_to.as_str());
@@ -166,7 +174,7 @@ impl Kind for StepsKey {
         "[demand, workers] pairs by rising demand".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Vec<Step>> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<Step>> {
         let DeValue::Array(items) = item.get_ref() else {
             spot.wrong(item, "write [demand, workers] pairs: [[1, 1], [100, 10]]");
             return None;

@@ -13,7 +13,8 @@ use super::{
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schema::{
-        Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Spot, Table, Text, Whole,
+        Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Table, Text, ValuePosition,
+        Whole,
     },
     settings::{
         BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
@@ -300,7 +301,7 @@ impl Kind for Share {
         "a share from 0.01 to 1, or from \"1%\" to \"100%\"".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<u8> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<u8> {
         let percent = match item.get_ref() {
             DeValue::Float(share) => share.as_str().parse().ok().and_then(in_percent),
             DeValue::Integer(share) => share.as_str().parse().ok().and_then(in_percent),

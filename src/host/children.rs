@@ -48,10 +48,10 @@ impl Run {
     }
 }
 
-static REGISTER: Register = Register::new();
+static REGISTER: ChildRegister = ChildRegister::new();
 
 /// Which children this process has started.
-struct Register {
+struct ChildRegister {
     /// Whether the register is used. Without a guard there are no inherited children, and nothing is recorded.
     is_kept: AtomicBool,
     next: AtomicU64,
@@ -71,7 +71,7 @@ struct Entry {
 
 /// One reading of the children of this process.
 #[derive(Debug)]
-pub struct Family {
+pub struct ChildrenSnapshot {
     /// Children that this process did not start.
     pub inherited: Vec<Pid>,
     /// Runs whose processes are not reaped yet.
@@ -88,7 +88,7 @@ pub fn keep_account() {
 ///
 /// # Errors
 /// The errors of `list`.
-pub fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+pub fn family(list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<ChildrenSnapshot>> {
     REGISTER.family(list)
 }
 
@@ -131,7 +131,7 @@ pub fn signal_set(status: &str, name: &str) -> Option<u64> {
 }
 
 /// Starts `command`, with the id of its run in its environment.
-pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)> {
+pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, OwnedChild)> {
     // Under a guard this is done already, but there may be no guard.
     static KEPT: Once = Once::new();
     KEPT.call_once(|| {
@@ -147,18 +147,18 @@ pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Own)>
             .expect("a child that was never waited for has an id");
         Ok((child, Pid::from_raw(id.cast_signed())))
     })?;
-    Ok((child, Own { pid, run }))
+    Ok((child, OwnedChild { pid, run }))
 }
 
 /// A child that this process has started. When this is dropped, no code waits for the child any more, and its orphans
 /// belong to no run.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct OwnedChild {
     pid: Pid,
     run: Run,
 }
 
-impl Own {
+impl OwnedChild {
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
@@ -169,13 +169,13 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for OwnedChild {
     fn drop(&mut self) {
         REGISTER.let_go(self.pid, self.run);
     }
 }
 
-impl Register {
+impl ChildRegister {
     const fn new() -> Self {
         Self {
             is_kept: AtomicBool::new(false),
@@ -226,7 +226,10 @@ impl Register {
         }
     }
 
-    fn family(&self, list: impl FnOnce() -> io::Result<Vec<Pid>>) -> io::Result<Option<Family>> {
+    fn family(
+        &self,
+        list: impl FnOnce() -> io::Result<Vec<Pid>>,
+    ) -> io::Result<Option<ChildrenSnapshot>> {
         let _nobody_spawns = match self.spawning.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
@@ -249,7 +252,7 @@ impl Register {
             .filter(|(_, entry)| !entry.is_let_go)
             .map(|(pid, entry)| (entry.run, Pid::from_raw(*pid)))
             .collect();
-        Ok(Some(Family { inherited, running }))
+        Ok(Some(ChildrenSnapshot { inherited, running }))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<i32, Entry>> {
@@ -265,20 +268,20 @@ mod tests {
         pids.iter().copied().map(Pid::from_raw).collect()
     }
 
-    fn kept() -> Register {
-        let register = Register::new();
+    fn kept() -> ChildRegister {
+        let register = ChildRegister::new();
         register.is_kept.store(true, Ordering::Relaxed);
         register
     }
 
-    fn start(register: &Register, pid: i32) -> Run {
+    fn start(register: &ChildRegister, pid: i32) -> Run {
         let run = register.next_run();
         let entered = register.enter(run, || Ok(((), Pid::from_raw(pid))));
         entered.expect("a start that cannot fail");
         run
     }
 
-    fn look(register: &Register, children: &[i32]) -> (Vec<Pid>, Vec<Run>) {
+    fn look(register: &ChildRegister, children: &[i32]) -> (Vec<Pid>, Vec<Run>) {
         let family = register
             .family(|| Ok(pids(children)))
             .expect("a list that cannot fail")
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn writes_nothing_down_where_nobody_will_look() {
-        let register = Register::new();
+        let register = ChildRegister::new();
         start(&register, 10);
         assert!(register.entries().is_empty());
     }

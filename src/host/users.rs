@@ -57,7 +57,7 @@ pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, Ide
         Some(user) => match user.parse() {
             Ok(AS_IT_IS) => return Err(IdentityError::NoUser(user.to_owned())),
             Ok(id) => by_id(Uid::from_raw(id))?,
-            Err(_) => Found::Account(
+            Err(_) => AccountLookup::Account(
                 User::from_name(user)
                     .map_err(IdentityError::LookUp)?
                     .ok_or_else(|| IdentityError::NoUser(user.to_owned()))?,
@@ -66,14 +66,14 @@ pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, Ide
     };
     let group = group.map(gid).transpose()?;
     let (uid, own_group, account) = match found {
-        Found::Account(user) => {
+        AccountLookup::Account(user) => {
             let account = Account {
                 name: user.name,
                 home: user.dir,
             };
             (user.uid, Some(user.gid), Some(account))
         }
-        Found::Number(uid) => (uid, None, None),
+        AccountLookup::Number(uid) => (uid, None, None),
     };
     Ok(Identity {
         uid,
@@ -84,14 +84,14 @@ pub fn identity(user: Option<&str>, group: Option<&str>) -> Result<Identity, Ide
     })
 }
 
-enum Found {
+enum AccountLookup {
     Account(User),
     Number(Uid),
 }
 
-fn by_id(uid: Uid) -> Result<Found, IdentityError> {
+fn by_id(uid: Uid) -> Result<AccountLookup, IdentityError> {
     let user = User::from_uid(uid).map_err(IdentityError::LookUp)?;
-    Ok(user.map_or(Found::Number(uid), Found::Account))
+    Ok(user.map_or(AccountLookup::Number(uid), AccountLookup::Account))
 }
 
 fn gid(group: &str) -> Result<Gid, IdentityError> {

@@ -20,7 +20,7 @@ use crate::decide::{Moment, Phase, WorkerId};
 
 /// Why a worker goes or has gone: a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Leaving {
+pub(crate) enum WorkerStopReason {
     /// There were more than expected.
     ScaledDown,
     /// The same, and it was busy: it finished its job first.
@@ -47,7 +47,7 @@ pub(crate) enum Leaving {
     Panicked,
 }
 
-impl Leaving {
+impl WorkerStopReason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ScaledDown => "scaled_down",
@@ -70,7 +70,7 @@ impl Leaving {
 #[derive(Debug)]
 pub(crate) struct WorkerCell {
     pub(crate) id: WorkerId,
-    state: Mutex<State>,
+    state: Mutex<CellState>,
     /// Wakes a waiting worker that was ordered to leave. Cancelled by the pool, read by the worker.
     pub(crate) leave: CancellationToken,
     /// Ends the worker's job with grace. Cancelled by the pool, read by the worker and its runner.
@@ -78,7 +78,7 @@ pub(crate) struct WorkerCell {
 }
 
 #[derive(Debug)]
-struct State {
+struct CellState {
     /// Deliveries that it holds, the one that runs and those that were sent ahead. Written by the worker.
     held: u32,
     /// Whether one of them runs. Written by the worker.
@@ -86,7 +86,7 @@ struct State {
     /// Since when its consumer is confirmed. Written by the worker.
     consuming: Option<Moment>,
     /// Written by the pool, and by the worker when it makes up its mind.
-    going: Option<Leaving>,
+    going: Option<WorkerStopReason>,
     /// Written by the pool.
     retire: bool,
 }
@@ -94,14 +94,14 @@ struct State {
 /// What a worker does after it has settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a worker that should go must go"]
-pub(crate) enum After {
+pub(crate) enum AfterSettlement {
     Stay,
-    Go(Leaving),
+    Go(WorkerStopReason),
 }
 
 /// A worker as the pool sees it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct WorkerSnapshot {
     pub(crate) phase: Phase,
     pub(crate) held: u32,
     pub(crate) consuming: Option<Moment>,
@@ -111,7 +111,7 @@ impl WorkerCell {
     pub(crate) fn new(id: WorkerId, stop: CancellationToken) -> Self {
         Self {
             id,
-            state: Mutex::new(State {
+            state: Mutex::new(CellState {
                 held: 0,
                 busy: false,
                 consuming: None,
@@ -157,34 +157,34 @@ impl WorkerCell {
     pub(crate) fn goes_after_this(&self) -> bool {
         let mut state = self.state();
         if state.retire {
-            state.going.get_or_insert(Leaving::Retired);
+            state.going.get_or_insert(WorkerStopReason::Retired);
         }
         state.going.is_some()
     }
 
     /// A delivery is settled and `held` are left; what next?
-    pub(crate) fn finish(&self, held: u32) -> After {
+    pub(crate) fn finish(&self, held: u32) -> AfterSettlement {
         let mut state = self.state();
         state.held = held;
         if state.retire && state.going.is_none() {
-            state.going = Some(Leaving::Retired);
+            state.going = Some(WorkerStopReason::Retired);
         }
         // A worker that goes stays busy in the pool's eyes no longer than it holds anything.
         state.busy = held > 0;
         match state.going {
-            Some(why) => After::Go(why),
-            None => After::Stay,
+            Some(why) => AfterSettlement::Go(why),
+            None => AfterSettlement::Stay,
         }
     }
 
     /// The worker itself makes up its mind to go. An order that came before gives the reason.
-    pub(crate) fn go(&self, why: Leaving) -> Leaving {
+    pub(crate) fn go(&self, why: WorkerStopReason) -> WorkerStopReason {
         *self.state().going.get_or_insert(why)
     }
 
     // The pool's side.
 
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> WorkerSnapshot {
         let state = self.state();
         let phase = match (state.going, state.busy) {
             (Some(_), _) => Phase::Draining,
@@ -192,7 +192,7 @@ impl WorkerCell {
             (None, true) => Phase::Busy,
             (None, false) => Phase::Waiting,
         };
-        Seen {
+        WorkerSnapshot {
             phase,
             held: state.held,
             consuming: state.consuming.filter(|_| state.going.is_none()),
@@ -210,18 +210,18 @@ impl WorkerCell {
     }
 
     /// Orders it to go: at once when it waits, after its job when it has one.
-    pub(crate) fn order(&self, why: Leaving) {
+    pub(crate) fn order(&self, why: WorkerStopReason) {
         self.state().going.get_or_insert(why);
         self.leave.cancel();
     }
 
     /// Orders it to go, and its job to be stopped and given back.
     pub(crate) fn preempt(&self) {
-        self.order(Leaving::Preempted);
+        self.order(WorkerStopReason::Preempted);
         self.stop.cancel();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CellState> {
         // No code of ours panics while it holds the lock, and the state is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_worker_that_was_told_to_go_takes_no_job() {
         let cell = cell();
-        cell.order(Leaving::ScaledDown);
+        cell.order(WorkerStopReason::ScaledDown);
         assert!(!cell.take());
         assert!(cell.leave.is_cancelled() && !cell.stop.is_cancelled());
     }
@@ -250,7 +250,7 @@ mod tests {
         cell.retire();
         assert_eq!(cell.seen().phase, Phase::Retiring);
         cell.lift();
-        assert_eq!(cell.finish(0), After::Stay);
+        assert_eq!(cell.finish(0), AfterSettlement::Stay);
         assert_eq!(cell.seen().phase, Phase::Waiting);
     }
 
@@ -259,7 +259,10 @@ mod tests {
         let cell = cell();
         assert!(cell.take());
         cell.retire();
-        assert_eq!(cell.finish(0), After::Go(Leaving::Retired));
+        assert_eq!(
+            cell.finish(0),
+            AfterSettlement::Go(WorkerStopReason::Retired)
+        );
         cell.lift();
         assert_eq!(cell.seen().phase, Phase::Draining);
     }
@@ -268,9 +271,12 @@ mod tests {
     fn a_busy_worker_that_is_ordered_to_go_finishes_first_and_is_draining_meanwhile() {
         let cell = cell();
         assert!(cell.take());
-        cell.order(Leaving::Drained);
+        cell.order(WorkerStopReason::Drained);
         assert_eq!(cell.seen().phase, Phase::Draining);
-        assert_eq!(cell.finish(0), After::Go(Leaving::Drained));
+        assert_eq!(
+            cell.finish(0),
+            AfterSettlement::Go(WorkerStopReason::Drained)
+        );
     }
 
     #[test]

@@ -51,16 +51,16 @@ pub(crate) fn call<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// Calls asynchronous code that is not ours.
 pub(crate) fn future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Contained<'a, T> {
     match call(code) {
-        Ok(future) => Contained(State::Runs(Some(future))),
-        Err(panicked) => Contained(State::Panicked(Some(panicked))),
+        Ok(future) => Contained(ContainedState::Runs(Some(future))),
+        Err(panicked) => Contained(ContainedState::Panicked(Some(panicked))),
     }
 }
 
 /// A future of code that is not ours. Cancel-safe as far as that is.
 #[must_use = "futures do nothing unless they are polled"]
-pub(crate) struct Contained<'a, T>(State<'a, T>);
+pub(crate) struct Contained<'a, T>(ContainedState<'a, T>);
 
-enum State<'a, T> {
+enum ContainedState<'a, T> {
     Runs(Option<BoxFuture<'a, T>>),
     Panicked(Option<Panicked>),
 }
@@ -71,8 +71,8 @@ impl<T> Future for Contained<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const DONE: &str = "a contained future is not polled after its end";
         match &mut self.0 {
-            State::Panicked(panicked) => Poll::Ready(Err(panicked.take().expect(DONE))),
-            State::Runs(future) => {
+            ContainedState::Panicked(panicked) => Poll::Ready(Err(panicked.take().expect(DONE))),
+            ContainedState::Runs(future) => {
                 let running = future.as_mut().expect(DONE);
                 let polled = match call(|| running.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
@@ -88,7 +88,7 @@ impl<T> Future for Contained<'_, T> {
 
 impl<T> Drop for Contained<'_, T> {
     fn drop(&mut self) {
-        if let State::Runs(future) = &mut self.0 {
+        if let ContainedState::Runs(future) = &mut self.0 {
             // It was not waited for, so nobody is there to be told.
             let _ = call(|| drop(future.take()));
         }
@@ -133,7 +133,7 @@ impl Drop for ContainedRunner {
 
 /// Where code that is not ours was called: a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub(crate) enum PanicSite {
     /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
     Describe,
     /// `RunnerManager::create`.
@@ -152,7 +152,7 @@ pub(crate) enum Place {
     Event,
 }
 
-impl Place {
+impl PanicSite {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Describe => "describe",
@@ -172,7 +172,7 @@ impl Place {
 pub(crate) struct Panics {
     pool: PoolName,
     /// The last one at each place, until it goes well there.
-    last: Mutex<BTreeMap<Place, Panicked>>,
+    last: Mutex<BTreeMap<PanicSite, Panicked>>,
 }
 
 impl Panics {
@@ -184,7 +184,7 @@ impl Panics {
     }
 
     /// Counts a panic, and says so in the log unless the last one there was the same.
-    pub(crate) fn note(&self, place: Place, panicked: &Panicked) {
+    pub(crate) fn note(&self, place: PanicSite, panicked: &Panicked) {
         metrics::runner_panicked(&self.pool, place.as_str());
         let before = self.last().insert(place, panicked.clone());
         if before.as_ref() != Some(panicked) {
@@ -198,7 +198,7 @@ impl Panics {
     }
 
     /// The answer of code that was called at a place; `default` where it panicked.
-    pub(crate) fn noted<T>(&self, place: Place, answer: Result<T, Panicked>, default: T) -> T {
+    pub(crate) fn noted<T>(&self, place: PanicSite, answer: Result<T, Panicked>, default: T) -> T {
         answer.unwrap_or_else(|panicked| {
             self.note(place, &panicked);
             default
@@ -206,19 +206,19 @@ impl Panics {
     }
 
     /// It went well there.
-    pub(crate) fn clear(&self, place: Place) {
+    pub(crate) fn clear(&self, place: PanicSite) {
         self.last().remove(&place);
     }
 
     /// What a reconcile does without since its cleanup panics.
     pub(crate) fn cause(&self) -> Option<String> {
-        let panicked = self.last().get(&Place::Cleanup).cloned()?;
+        let panicked = self.last().get(&PanicSite::Cleanup).cloned()?;
         Some(format!(
             "the runner manager panicked while it cleaned up: {panicked}"
         ))
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Panicked>> {
+    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<PanicSite, Panicked>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use super::shared::Shared;
+use super::shared::PoolShared;
 use crate::{
     decide::{QueueName, may_break_error_texts},
     queue::QueueErrorKind,
@@ -30,7 +30,7 @@ const CYCLE: Duration = Duration::from_secs(240);
 
 /// What a count found.
 #[derive(Debug, Clone, Copy, Default)]
-struct Counted {
+struct DelayedCount {
     /// Retries whose time is over, those on their way among them.
     now: u64,
     /// Those that were so at the last count too.
@@ -39,21 +39,26 @@ struct Counted {
 
 /// Retries whose time is over and which have not come back, as far as that can be told.
 #[derive(Debug, Default)]
-struct Overdue {
+struct OverdueRetries {
     /// What the last count found.
     before: u64,
     /// Since when the queue has had room, and was empty.
     had_room: Option<Instant>,
 }
 
-impl Overdue {
+impl OverdueRetries {
     /// Counts them, at a time when `visible` retries wait in their queues. A lower bound: what is ready in the pool's queue or
     /// held by its workers may be among those sent.
-    async fn count(&mut self, shared: &Shared, queue: &QueueName, visible: u64) -> Counted {
+    async fn count(
+        &mut self,
+        shared: &PoolShared,
+        queue: &QueueName,
+        visible: u64,
+    ) -> DelayedCount {
         let sent = shared.outstanding.get();
         if sent <= visible {
             *self = Self::default();
-            return Counted::default();
+            return DelayedCount::default();
         }
         let (census_before, now) = (shared.now(), Instant::now());
         let ready = match shared.driver.probe(queue).await {
@@ -62,13 +67,13 @@ impl Overdue {
                 if depth.consumers > ours.consumers {
                     // They may have come back to someone else.
                     *self = Self::default();
-                    return Counted::default();
+                    return DelayedCount::default();
                 }
                 depth.ready
             }
             Err(error) if error.kind == QueueErrorKind::NotFound => 0,
             Err(_) => {
-                return Counted {
+                return DelayedCount {
                     now: self.before,
                     stay: self.before,
                 };
@@ -83,9 +88,9 @@ impl Overdue {
             // The broker has tried again since, so they are not there: someone took them out.
             shared.outstanding.forget(overdue);
             *self = Self::default();
-            return Counted::default();
+            return DelayedCount::default();
         }
-        Counted {
+        DelayedCount {
             now: overdue,
             stay: mem::replace(&mut self.before, overdue).min(overdue),
         }
@@ -93,11 +98,11 @@ impl Overdue {
 }
 
 /// Counts until it is dropped. Writes the pool's view.
-pub(crate) async fn watch(shared: Arc<Shared>) {
+pub(crate) async fn watch(shared: Arc<PoolShared>) {
     // A queue that is not in here is looked at: each at the start, for what an earlier run left.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
     let mut fed: HashSet<QueueName> = HashSet::new();
-    let mut counter = Overdue::default();
+    let mut counter = OverdueRetries::default();
     loop {
         time::sleep(INTERVAL).await;
         // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
@@ -121,16 +126,16 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                     continue;
                 }
                 match count(&shared, &queue, &mut missing).await {
-                    Seen::Ready(ready) => {
+                    QueueReading::Ready(ready) => {
                         visible += ready;
                         // One that we have made has a spare only where we have fed that too.
                         may_be_there &= !fed.contains(&queue);
                     }
-                    Seen::Missing => {
+                    QueueReading::Missing => {
                         may_be_there = false;
                         fed.remove(&queue);
                     }
-                    Seen::Unknown => {}
+                    QueueReading::Unknown => {}
                 }
             }
         }
@@ -147,9 +152,9 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
             let counted = count(&shared, &dead, &mut missing).await;
             let waiting = match counted {
-                Seen::Ready(ready) => Some(ready),
-                Seen::Missing => Some(0),
-                Seen::Unknown => None,
+                QueueReading::Ready(ready) => Some(ready),
+                QueueReading::Missing => Some(0),
+                QueueReading::Unknown => None,
             };
             if let Some(waiting) = waiting {
                 shared.view().dead = waiting;
@@ -160,7 +165,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 /// What a look at a queue of ours saw.
-enum Seen {
+enum QueueReading {
     /// Messages that wait there.
     Ready(u64),
     /// It is not there, or was not when it was last looked for.
@@ -170,18 +175,18 @@ enum Seen {
 }
 
 async fn count(
-    shared: &Shared,
+    shared: &PoolShared,
     queue: &QueueName,
     missing: &mut HashMap<QueueName, Instant>,
-) -> Seen {
+) -> QueueReading {
     let since = missing.get(queue);
     if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
-        return Seen::Missing;
+        return QueueReading::Missing;
     }
     match shared.driver.probe(queue).await {
         Ok(depth) => {
             missing.remove(queue);
-            Seen::Ready(depth.ready)
+            QueueReading::Ready(depth.ready)
         }
         // One that we may not see is no better than none: asking costs the same.
         Err(error)
@@ -191,8 +196,8 @@ async fn count(
             ) =>
         {
             missing.insert(queue.clone(), Instant::now());
-            Seen::Missing
+            QueueReading::Missing
         }
-        Err(_) => Seen::Unknown,
+        Err(_) => QueueReading::Unknown,
     }
 }

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    contain::{self, Contained, ContainedRunner, Panics, Place},
+    contain::{self, Contained, ContainedRunner, PanicSite, Panics},
     events::{Event, EventSink, JobFailure},
     metrics::{PoolMetrics, RunnerCounters},
 };
@@ -35,8 +35,8 @@ const IDLE_TIMEOUT: &str = Retirement::IdleTimeout.as_str();
 pub(crate) struct Fleet {
     pool: PoolName,
     /// Written by the pool on a change of configuration, read by workers.
-    source: RwLock<Arc<Source>>,
-    stock: Mutex<Stock>,
+    source: RwLock<Arc<RunnerSource>>,
+    stock: Mutex<RunnerStock>,
     lent: AtomicU32,
     /// Runners that were lost with their jobs, or found dead when they were needed, since it was last asked. Written
     /// by workers, read by the pool.
@@ -48,32 +48,32 @@ pub(crate) struct Fleet {
     /// Runners that end while nobody waits for it but the pool's own end.
     endings: TaskTracker,
     /// Managers that others have taken the place of: one for each change of the configuration.
-    former: Mutex<Vec<Arc<Source>>>,
+    former: Mutex<Vec<Arc<RunnerSource>>>,
 }
 
 /// What the stock offers to a worker that needs a runner.
 #[derive(Default)]
-struct Stock {
+struct RunnerStock {
     /// The newest last, and lent first: the rest may stay cold, and are the ones that have been idle longest.
     idle: Vec<Idle>,
     /// Runners that are being brought up before a job asks for them.
-    starting: Vec<Starting>,
+    starting: Vec<StartingRunner>,
 }
 
 /// What a worker that needs a runner gets from the stock.
-enum Offer {
+enum RunnerOffer {
     Idle(Idle),
     /// One that is being brought up.
     Promised(oneshot::Receiver<Result<Idle, StartError>>),
     Nothing,
 }
 
-impl Stock {
+impl RunnerStock {
     /// An idle runner wherever there is one, else a place at one that is being brought up. Under one lock, so that
     /// none becomes idle in between.
-    fn offer(&mut self) -> Offer {
+    fn offer(&mut self) -> RunnerOffer {
         if let Some(idle) = self.idle.pop() {
-            return Offer::Idle(idle);
+            return RunnerOffer::Idle(idle);
         }
         // One whose claimant has gone away is free again.
         let free = self.starting.iter_mut().find(|starting| {
@@ -84,9 +84,9 @@ impl Stock {
             Some(starting) => {
                 let (claim, promised) = oneshot::channel();
                 starting.claim = Some(claim);
-                Offer::Promised(promised)
+                RunnerOffer::Promised(promised)
             }
-            None => Offer::Nothing,
+            None => RunnerOffer::Nothing,
         }
     }
 
@@ -101,13 +101,13 @@ impl Stock {
 }
 
 /// A runner that is being brought up, and who waits for it.
-struct Starting {
+struct StartingRunner {
     id: RunnerId,
     claim: Option<oneshot::Sender<Result<Idle, StartError>>>,
 }
 
 /// Where runners come from, and how they are counted.
-struct Source {
+struct RunnerSource {
     manager: Arc<dyn RunnerManager>,
     kind: &'static str,
     times: JobTimes,
@@ -121,11 +121,11 @@ pub(crate) struct Idle {
     id: RunnerId,
     runner: ContainedRunner,
     since: Instant,
-    source: Arc<Source>,
+    source: Arc<RunnerSource>,
 }
 
 /// A runner that a worker has. **On drop** without one of its other ends, it is gone and counted as such.
-pub(crate) struct Lent<'a> {
+pub(crate) struct BorrowedRunner<'a> {
     fleet: &'a Fleet,
     idle: Option<Idle>,
     /// How long it had been idle before.
@@ -140,7 +140,7 @@ impl Fleet {
         events: Option<Arc<dyn EventSink>>,
     ) -> Self {
         let panics = Arc::new(Panics::new(pool.clone()));
-        let source = Source::new(manager, metrics, panics.clone());
+        let source = RunnerSource::new(manager, metrics, panics.clone());
         Self {
             pool,
             source: RwLock::new(Arc::new(source)),
@@ -184,7 +184,7 @@ impl Fleet {
     pub(crate) fn wanted_ready(&self) -> u32 {
         let manager = self.manager();
         let wanted = contain::call(|| manager.prestart());
-        self.panics.noted(Place::Describe, wanted, 0)
+        self.panics.noted(PanicSite::Describe, wanted, 0)
     }
 
     /// Has the present manager clean up. What it did not do because it panicked is there the next time.
@@ -192,10 +192,10 @@ impl Fleet {
         let manager = self.manager();
         let cleaned = contain::future(|| manager.cleanup()).await;
         if cleaned.is_ok() {
-            self.panics.clear(Place::Cleanup);
+            self.panics.clear(PanicSite::Cleanup);
         }
         self.panics
-            .noted(Place::Cleanup, cleaned, CleanupReport::default())
+            .noted(PanicSite::Cleanup, cleaned, CleanupReport::default())
     }
 
     /// The panics of its runners and managers.
@@ -220,7 +220,7 @@ impl Fleet {
         manager: Arc<dyn RunnerManager>,
         metrics: &PoolMetrics,
     ) -> Vec<Idle> {
-        let source = Arc::new(Source::new(manager, metrics, self.panics.clone()));
+        let source = Arc::new(RunnerSource::new(manager, metrics, self.panics.clone()));
         let former = std::mem::replace(
             &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
             source,
@@ -234,30 +234,33 @@ impl Fleet {
     ///
     /// # Cancel-safety
     /// Cancel-safe, as [`RunnerManager::create`] is.
-    pub(crate) async fn lend(&self, metrics: &PoolMetrics) -> Result<Lent<'_>, StartError> {
+    pub(crate) async fn lend(
+        &self,
+        metrics: &PoolMetrics,
+    ) -> Result<BorrowedRunner<'_>, StartError> {
         loop {
             let offer = self.stock().offer();
             match offer {
-                Offer::Idle(mut idle) => {
+                RunnerOffer::Idle(mut idle) => {
                     if self.is_alive(&mut idle) {
                         let was_idle = idle.since.elapsed();
-                        return Ok(Lent::new(self, idle, was_idle));
+                        return Ok(BorrowedRunner::new(self, idle, was_idle));
                     }
                     self.crashed.fetch_add(1, Ordering::Relaxed);
                     self.count_out(idle.kind(), metrics, CRASHED);
                     self.end(idle);
                 }
-                Offer::Promised(promised) => {
+                RunnerOffer::Promised(promised) => {
                     // The runner never comes if the task that brings it up is ended, for example by a change of the kind.
                     if let Ok(result) = promised.await {
-                        return Ok(Lent::new(self, result?, Duration::ZERO));
+                        return Ok(BorrowedRunner::new(self, result?, Duration::ZERO));
                     }
                 }
-                Offer::Nothing => break,
+                RunnerOffer::Nothing => break,
             }
         }
         let idle = self.create(self.make_id()).await?;
-        Ok(Lent::new(self, idle, Duration::ZERO))
+        Ok(BorrowedRunner::new(self, idle, Duration::ZERO))
     }
 
     /// Brings a runner up before a job asks for it. It goes to a worker that waits for it, or to the idle runners.
@@ -270,9 +273,9 @@ impl Fleet {
         let result = self.create(starting.id).await;
         let is_up = result.is_ok();
         let unclaimed = match starting.arrive(result) {
-            Arrival::Claimed => return is_up.then_some(Ok(())),
-            Arrival::Idle => return Some(Ok(())),
-            Arrival::Unclaimed(result) => result,
+            PrestartOutcome::Claimed => return is_up.then_some(Ok(())),
+            PrestartOutcome::Idle => return Some(Ok(())),
+            PrestartOutcome::Unclaimed(result) => result,
         };
         Some(unclaimed.map(|idle| self.end(idle)))
     }
@@ -293,9 +296,9 @@ impl Fleet {
         self.endings.wait().await;
         let mut managers = std::mem::take(&mut *self.former());
         managers.push(self.source());
-        let quiesce = |source: Arc<Source>| async move {
+        let quiesce = |source: Arc<RunnerSource>| async move {
             let quiet = contain::future(|| source.manager.quiesce()).await;
-            source.panics.noted(Place::Quiesce, quiet, ());
+            source.panics.noted(PanicSite::Quiesce, quiet, ());
         };
         futures_util::future::join_all(managers.into_iter().map(quiesce)).await;
     }
@@ -307,7 +310,7 @@ impl Fleet {
         let request = CreateRunner { id, pool };
         let created = contain::future(|| source.manager.create(request)).await;
         let runner = created.unwrap_or_else(|panicked| {
-            self.panics.note(Place::Create, &panicked);
+            self.panics.note(PanicSite::Create, &panicked);
             Err(StartError {
                 what: format!("the runner manager panicked: {panicked}"),
                 source: None,
@@ -376,7 +379,7 @@ impl Fleet {
     /// Whether a runner is still good for a job. One that panics when it is asked is not.
     fn is_alive(&self, idle: &mut Idle) -> bool {
         let alive = idle.runner.is_alive();
-        self.panics.noted(Place::Check, alive, false)
+        self.panics.noted(PanicSite::Check, alive, false)
     }
 
     /// Takes out the idle runners that should be replaced, each with the reason; one that panics when it is asked has
@@ -407,7 +410,7 @@ impl Fleet {
     /// Why a runner should be replaced.
     fn retires(&self, idle: &mut Idle) -> Option<&'static str> {
         let why = idle.runner.retires().map(|why| why.map(Retirement::as_str));
-        self.panics.noted(Place::Check, why, Some(CRASHED))
+        self.panics.noted(PanicSite::Check, why, Some(CRASHED))
     }
 
     /// Takes out all idle runners.
@@ -436,7 +439,7 @@ impl Fleet {
         if let Some(events) = &self.events {
             let event = event(self.pool.clone());
             let emitted = contain::call(|| events.emit(event));
-            self.panics.noted(Place::Event, emitted, ());
+            self.panics.noted(PanicSite::Event, emitted, ());
         }
     }
 
@@ -444,22 +447,22 @@ impl Fleet {
         if let Some(events) = &self.events {
             let failure = failure(self.pool.clone());
             let taken = contain::call(|| events.job_failed(failure));
-            self.panics.noted(Place::Event, taken, ());
+            self.panics.noted(PanicSite::Event, taken, ());
         }
     }
 
-    fn source(&self) -> Arc<Source> {
+    fn source(&self) -> Arc<RunnerSource> {
         self.source
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn former(&self) -> MutexGuard<'_, Vec<Arc<Source>>> {
+    fn former(&self) -> MutexGuard<'_, Vec<Arc<RunnerSource>>> {
         self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stock(&self) -> MutexGuard<'_, Stock> {
+    fn stock(&self) -> MutexGuard<'_, RunnerStock> {
         // `is_alive` and `retires` of runners are the only foreign code under this lock, and their panics are
         // contained.
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
@@ -474,12 +477,15 @@ struct StartingGuard<'a> {
 
 impl<'a> StartingGuard<'a> {
     fn new(fleet: &'a Fleet, id: RunnerId) -> Self {
-        fleet.stock().starting.push(Starting { id, claim: None });
+        fleet
+            .stock()
+            .starting
+            .push(StartingRunner { id, claim: None });
         Self { fleet, id }
     }
 
     /// It is up, or never will be. Hands it to the worker that waits for it, or to the idle runners.
-    fn arrive(self, result: Result<Idle, StartError>) -> Arrival {
+    fn arrive(self, result: Result<Idle, StartError>) -> PrestartOutcome {
         let (fleet, id) = (self.fleet, self.id);
         let is_wanted = |idle: &Idle| Arc::ptr_eq(&fleet.source(), &idle.source);
         let is_wanted = result.as_ref().is_ok_and(is_wanted);
@@ -488,7 +494,7 @@ impl<'a> StartingGuard<'a> {
         let result = match claim {
             // Under the lock, although it wakes a task: at each moment there is the promise or the runner.
             Some(claim) => match claim.send(result) {
-                Ok(()) => return Arrival::Claimed,
+                Ok(()) => return PrestartOutcome::Claimed,
                 Err(result) => result,
             },
             None => result,
@@ -496,15 +502,15 @@ impl<'a> StartingGuard<'a> {
         match result {
             Ok(idle) if is_wanted => {
                 stock.idle.push(idle);
-                Arrival::Idle
+                PrestartOutcome::Idle
             }
-            result => Arrival::Unclaimed(result),
+            result => PrestartOutcome::Unclaimed(result),
         }
     }
 }
 
 /// What became of a runner that was brought up before a job asked for it.
-enum Arrival {
+enum PrestartOutcome {
     /// Whoever waited for it has it, or knows why not.
     Claimed,
     Idle,
@@ -520,16 +526,16 @@ impl Drop for StartingGuard<'_> {
     }
 }
 
-impl Source {
+impl RunnerSource {
     fn new(manager: Arc<dyn RunnerManager>, metrics: &PoolMetrics, panics: Arc<Panics>) -> Self {
         let kind = contain::call(|| manager.kind());
-        let kind = panics.noted(Place::Describe, kind, "unknown");
+        let kind = panics.noted(PanicSite::Describe, kind, "unknown");
         let times = contain::call(|| manager.times());
         let answers = contain::call(|| manager.answers());
         Self {
             counters: metrics.runner_counters(kind),
-            times: panics.noted(Place::Describe, times, JobTimes::default()),
-            answers: panics.noted(Place::Describe, answers, false),
+            times: panics.noted(PanicSite::Describe, times, JobTimes::default()),
+            answers: panics.noted(PanicSite::Describe, answers, false),
             manager,
             kind,
             panics,
@@ -546,7 +552,7 @@ impl Idle {
     pub(crate) async fn delete(self) {
         let source = self.source;
         let ended = contain::future(|| source.manager.delete(self.runner.into_inner())).await;
-        source.panics.noted(Place::End, ended, ());
+        source.panics.noted(PanicSite::End, ended, ());
     }
 
     /// Ends all of these. They are of one kind: a change of kind empties the stack.
@@ -555,11 +561,11 @@ impl Idle {
         let source = first.source.clone();
         let runners = runners.into_iter().map(|idle| idle.runner.into_inner());
         let ended = contain::future(|| source.manager.flush(runners.collect())).await;
-        source.panics.noted(Place::End, ended, ());
+        source.panics.noted(PanicSite::End, ended, ());
     }
 }
 
-impl<'a> Lent<'a> {
+impl<'a> BorrowedRunner<'a> {
     fn new(fleet: &'a Fleet, idle: Idle, was_idle: Duration) -> Self {
         fleet.lent.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -621,7 +627,7 @@ impl<'a> Lent<'a> {
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for BorrowedRunner<'_> {
     fn drop(&mut self) {
         self.fleet.lent.fetch_sub(1, Ordering::Relaxed);
     }

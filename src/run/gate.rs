@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::decide::{BreakerRules, Ending, FaultKind, Intake, IntakeState, JobId, Moment};
+use crate::decide::{BreakerRules, BreakerSignal, FaultKind, Intake, IntakeState, JobId, Moment};
 
 /// Whether a pool takes messages.
 #[derive(Debug, Default)]
@@ -114,7 +114,7 @@ impl Gate {
         &self,
         now: impl FnOnce() -> Moment,
         took: Duration,
-        ending: Ending<'_>,
+        ending: BreakerSignal<'_>,
     ) -> bool {
         if !self.breaks.load(Ordering::Acquire) {
             return true;
@@ -242,6 +242,10 @@ mod tests {
     fn without_a_breaker_a_job_s_end_asks_nobody_for_the_time() {
         let gate = Gate::default();
         let unasked = || unreachable!("nobody asks for the time");
-        assert!(gate.job_ended(unasked, Duration::ZERO, Ending::Failed("exit code 1")));
+        assert!(gate.job_ended(
+            unasked,
+            Duration::ZERO,
+            BreakerSignal::Failed("exit code 1")
+        ));
     }
 }

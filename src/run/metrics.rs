@@ -362,7 +362,7 @@ pub(crate) struct PoolMetrics {
     jobs: [Counter; JobOutcome::ALL.len()],
     settlements: [Counter; Settlement::ALL.len()],
     replies: [Counter; ReplyOutcome::ALL.len()],
-    detours: Counter,
+    copy_queues: Counter,
     reconciles: [Counter; ReconcileOutcome::ALL.len()],
     reconcile_duration: Histogram,
     job_duration: Histogram,
@@ -393,7 +393,7 @@ impl PoolMetrics {
                 .map(|s| counter!(SETTLEMENTS, "pool" => p(), "settlement" => s.as_str())),
             replies: ReplyOutcome::ALL
                 .map(|outcome| counter!(REPLIES, "pool" => p(), "outcome" => outcome.as_str())),
-            detours: counter!(DETOURS, "pool" => p()),
+            copy_queues: counter!(DETOURS, "pool" => p()),
             reconciles: ReconcileOutcome::ALL
                 .map(|outcome| counter!(RECONCILES, "pool" => p(), "outcome" => outcome.as_str())),
             reconcile_duration: histogram!(RECONCILE_DURATION, "pool" => p()),
@@ -521,7 +521,7 @@ impl PoolMetrics {
 
     /// A queue of ours took nothing.
     pub(crate) fn detoured(&self) {
-        self.detours.increment(1);
+        self.copy_queues.increment(1);
     }
 
     pub(crate) fn replied(&self, outcome: ReplyOutcome) {

@@ -4,14 +4,12 @@
 //! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
-mod aftermath;
 mod book;
 mod cell;
-mod complaints;
 mod contain;
+mod copy_queues;
 mod declaring;
 mod delayed;
-mod detours;
 mod events;
 mod fleet;
 mod gate;
@@ -19,6 +17,8 @@ pub mod metrics;
 mod own_queues;
 mod pool;
 mod recent;
+mod redeliveries;
+mod reply_warnings;
 mod running;
 mod settling;
 mod shared;

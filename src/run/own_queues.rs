@@ -33,9 +33,9 @@ impl OwnQueues {
 /// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
 /// count.
 #[derive(Debug, Default)]
-pub(crate) struct Fed(Mutex<HashSet<QueueName>>);
+pub(crate) struct ReceivedQueues(Mutex<HashSet<QueueName>>);
 
-impl Fed {
+impl ReceivedQueues {
     pub(crate) fn add(&self, queue: &QueueName) {
         let mut fed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !fed.contains(queue) {
@@ -53,9 +53,9 @@ impl Fed {
 /// The broker does not count a message that it cannot send back: its time is over, and its queue shows it no more. Written
 /// by workers, read by the count.
 #[derive(Debug, Default)]
-pub(crate) struct Outstanding(AtomicU64);
+pub(crate) struct OutstandingRetries(AtomicU64);
 
-impl Outstanding {
+impl OutstandingRetries {
     /// A retry was published.
     pub(crate) fn sent(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);

@@ -18,18 +18,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    aftermath::Aftermath,
     book::OrderBook,
     cell::WorkerCell,
-    complaints::Complaints,
+    copy_queues::CopyQueues,
     declaring::Declaring,
-    detours::Detours,
     events::EventSink,
     fleet::Fleet,
     gate::Gate,
     metrics::{PoolMetrics, ReplyOutcome, Settlement},
-    own_queues::{Fed, Outstanding, OwnQueues},
+    own_queues::{OutstandingRetries, OwnQueues, ReceivedQueues},
     recent::Recent,
+    redeliveries::RedeliveryTracker,
+    reply_warnings::ReplyWarnings,
     running::Running,
     status::{JobTotals, ReplyTotals},
     wall::Clock,
@@ -37,8 +37,8 @@ use super::{
 use crate::{
     config::PoolSettings,
     decide::{
-        Census, CensusWorker, Decision, Ground, Intake, JobId, Moment, Openings, Orders, Phase,
-        PoolName, Refusal, WorkerId,
+        Census, CensusWorker, ConsumerRefusal, Decision, Intake, JobId, Moment, Openings, Orders,
+        Phase, PoolName, RefusalKind, WorkerId,
     },
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
@@ -50,14 +50,14 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(1);
 
 /// Whether the broker answers, once everything is stopped at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silence {
+enum BrokerSilence {
     /// It last answered then, if at all.
     Since(Option<Instant>),
     /// It does not.
     Is,
 }
 
-impl Default for Silence {
+impl Default for BrokerSilence {
     fn default() -> Self {
         Self::Since(None)
     }
@@ -72,7 +72,7 @@ pub(crate) struct Common {
     /// Written by the supervisor's handle before it starts or changes a pool, read by workers.
     pub(crate) own_queues: Arc<OwnQueues>,
     /// Written and read by workers.
-    pub(crate) aftermath: Arc<Aftermath>,
+    pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
@@ -80,20 +80,20 @@ pub(crate) struct Common {
 }
 
 /// What a pool's tasks share.
-pub(crate) struct Shared {
+pub(crate) struct PoolShared {
     pub(crate) name: PoolName,
     pub(crate) driver: Arc<dyn QueueDriver>,
     pub(crate) fleet: Fleet,
     pub(crate) gate: Gate,
     pub(crate) metrics: PoolMetrics,
     pub(crate) totals: Totals,
-    pub(crate) complaints: Complaints,
+    pub(crate) reply_warnings: ReplyWarnings,
     pub(crate) own_queues: Arc<OwnQueues>,
-    pub(crate) fed: Fed,
-    pub(crate) outstanding: Outstanding,
-    pub(crate) detours: Detours,
+    pub(crate) fed: ReceivedQueues,
+    pub(crate) outstanding: OutstandingRetries,
+    pub(crate) copy_queues: CopyQueues,
     /// Of all pools of the supervisor.
-    pub(crate) aftermath: Arc<Aftermath>,
+    pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
     /// Jobs that run now.
     pub(crate) running: Running,
@@ -107,7 +107,7 @@ pub(crate) struct Shared {
     /// Written by the pool, which alone adds and removes. Read by each request for a status.
     workers: Mutex<BTreeMap<WorkerId, Arc<WorkerCell>>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
-    view: Mutex<View>,
+    view: Mutex<LastDecision>,
     /// What the operator wants. Written by the pool. Read by each request for a status.
     pub(super) book: OrderBook,
     /// When the last delivery was taken, in microseconds since the epoch, plus one; 0 for never. Written by
@@ -122,7 +122,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// After `kill`: whether the broker was found not to answer, and when a worker last heard from it. Written and read
     /// by workers.
-    silence: Mutex<Silence>,
+    silence: Mutex<BrokerSilence>,
     /// Written by the supervisor's driver.
     connectivity: watch::Receiver<Connectivity>,
     /// What became of opening consumers. Written by workers and by the pool, read by the pool and for the status.
@@ -133,7 +133,7 @@ pub(crate) struct Shared {
 
 /// What the pool last decided.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct View {
+pub(crate) struct LastDecision {
     pub(crate) decision: Option<Decision>,
     pub(crate) delayed: u64,
     /// Those of them whose time is over.
@@ -205,7 +205,7 @@ impl Totals {
     }
 }
 
-impl Shared {
+impl PoolShared {
     pub(crate) fn new(
         common: &Common,
         settings: PoolSettings,
@@ -221,12 +221,12 @@ impl Shared {
             fleet: Fleet::new(name.clone(), runners, &metrics, common.events.clone()),
             gate,
             totals: Totals::default(),
-            complaints: Complaints::default(),
+            reply_warnings: ReplyWarnings::default(),
             own_queues: common.own_queues.clone(),
-            fed: Fed::default(),
-            outstanding: Outstanding::default(),
-            detours: Detours::default(),
-            aftermath: common.aftermath.clone(),
+            fed: ReceivedQueues::default(),
+            outstanding: OutstandingRetries::default(),
+            copy_queues: CopyQueues::default(),
+            redeliveries: common.redeliveries.clone(),
             declaring: Declaring::default(),
             running: Running::default(),
             recent: Recent::default(),
@@ -272,7 +272,7 @@ impl Shared {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+    pub(crate) fn view(&self) -> MutexGuard<'_, LastDecision> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -304,7 +304,7 @@ impl Shared {
                 if n == 1 { "retry is" } else { "retries are" }
             )),
         };
-        let causes = [self.detours.cause(Instant::now()), overdue];
+        let causes = [self.copy_queues.cause(Instant::now()), overdue];
         let causes: Vec<_> = causes.into_iter().flatten().collect();
         (!causes.is_empty()).then(|| causes.join("; "))
     }
@@ -312,14 +312,15 @@ impl Shared {
     /// A worker could not open its consumer.
     pub(crate) fn open_failed(&self, error: &QueueError) {
         let ground = match error.kind {
-            QueueErrorKind::ChannelLimit => Ground::Full,
+            QueueErrorKind::ChannelLimit => RefusalKind::Full,
             // Nobody needs to do more than declare it.
-            QueueErrorKind::NotFound => Ground::Passing,
-            _ if error.is_transient() => Ground::Passing,
-            _ => Ground::Lasting,
+            QueueErrorKind::NotFound => RefusalKind::Passing,
+            _ if error.is_transient() => RefusalKind::Passing,
+            _ => RefusalKind::Lasting,
         };
         let why = chain(error);
-        self.openings().failed(self.now(), Refusal { ground, why });
+        self.openings()
+            .failed(self.now(), ConsumerRefusal { ground, why });
     }
 
     /// A worker has opened its consumer.
@@ -344,31 +345,31 @@ impl Shared {
         let since = Instant::now();
         loop {
             let heard = match *self.silence() {
-                Silence::Is => return None,
-                Silence::Since(heard) => heard.map_or(since, |heard| heard.max(since)),
+                BrokerSilence::Is => return None,
+                BrokerSilence::Since(heard) => heard.map_or(since, |heard| heard.max(since)),
             };
             tokio::select! {
                 biased;
                 answer = &mut request => {
                     let mut silence = self.silence();
-                    if *silence != Silence::Is {
-                        *silence = Silence::Since(Some(Instant::now()));
+                    if *silence != BrokerSilence::Is {
+                        *silence = BrokerSilence::Since(Some(Instant::now()));
                     }
                     return Some(answer);
                 }
                 () = time::sleep_until(heard + ANSWER) => {}
             }
             let mut silence = self.silence();
-            if let Silence::Since(last) = *silence
+            if let BrokerSilence::Since(last) = *silence
                 && last.is_none_or(|last| last <= heard)
             {
-                *silence = Silence::Is;
+                *silence = BrokerSilence::Is;
                 warn!(pool = %self.name, "the broker does not answer: what is held goes back when it finds us gone");
             }
         }
     }
 
-    fn silence(&self) -> MutexGuard<'_, Silence> {
+    fn silence(&self) -> MutexGuard<'_, BrokerSilence> {
         self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -413,19 +414,19 @@ impl Shared {
     }
 
     /// The census, with what our live workers hold and how many consumers they have had since `before`.
-    pub(crate) fn census(&self, before: Moment) -> (Census, Holdings) {
-        let mut holdings = Holdings::default();
+    pub(crate) fn census(&self, before: Moment) -> (Census, HeldDeliveries) {
+        let mut held = HeldDeliveries::default();
         let workers = self.workers();
         let census: Vec<CensusWorker> = workers
             .iter()
             .map(|(id, cell)| {
                 let seen = cell.seen();
                 if seen.phase != Phase::Draining && seen.held > 0 {
-                    holdings.held += u64::from(seen.held);
-                    holdings.holders += 1;
+                    held.held += u64::from(seen.held);
+                    held.holders += 1;
                 }
                 if seen.consuming.is_some_and(|since| since <= before) {
-                    holdings.consumers += 1;
+                    held.consumers += 1;
                 }
                 CensusWorker {
                     id: *id,
@@ -434,19 +435,19 @@ impl Shared {
             })
             .collect();
         drop(workers);
-        (Census::new(census, self.fleet.idle_ids()), holdings)
+        (Census::new(census, self.fleet.idle_ids()), held)
     }
 }
 
 /// What our live workers hold.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Holdings {
+pub(crate) struct HeldDeliveries {
     pub(crate) held: u64,
     pub(crate) holders: u32,
     pub(crate) consumers: u32,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for PoolShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("name", &self.name)

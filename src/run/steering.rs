@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EventSink, contain, shared::Shared, wall::Clock};
+use super::{EventSink, contain, shared::PoolShared, wall::Clock};
 use crate::{
     config::PoolSettings,
     decide::{
@@ -89,7 +89,7 @@ pub(crate) struct Steering {
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
 }
 
-impl Shared {
+impl PoolShared {
     /// Takes an order in.
     pub(crate) fn steer(&self, order: Order, by: By) -> Result<Changed, OrderRefused> {
         if let Order::SetPolicy(set) = &order

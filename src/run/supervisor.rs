@@ -29,7 +29,7 @@ use self::{
 use super::{
     AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
     pool::{Command, Pool, keep},
-    shared::{ANSWER, Common, Shared},
+    shared::{ANSWER, Common, PoolShared},
     spec::problem,
     steering::{Stored, Storing, taken_up},
 };
@@ -88,7 +88,7 @@ impl Pools {
 
 #[derive(Clone)]
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -134,7 +134,7 @@ impl Supervisor {
                     events,
                     epoch: Instant::now(),
                     own_queues: Arc::default(),
-                    aftermath: Arc::default(),
+                    redeliveries: Arc::default(),
                     clock,
                     order_changes,
                 },
@@ -437,7 +437,7 @@ impl Inner {
     fn launch(&self, spec: PoolSpec, orders: Orders) -> Handle {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let orders = taken_up(orders, &spec.settings, self.common.clock.now());
-        let shared = Arc::new(Shared::new(
+        let shared = Arc::new(PoolShared::new(
             &self.common,
             spec.settings,
             spec.runners,

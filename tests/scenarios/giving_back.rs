@@ -128,12 +128,12 @@ async fn an_alarm_of_hours_costs_no_message() {
     }
     broker.set_blocked(true);
     let supervisor = start(&broker, settings, HandlerManager::new(handler));
-    let hours = Duration::from_secs(8 * 3600);
+    let deadlines = Duration::from_secs(8 * 3600);
     until(&supervisor, "blocked", |pool| {
         pool.state == PoolState::Blocked
     })
     .await;
-    tokio::time::sleep(hours).await;
+    tokio::time::sleep(deadlines).await;
     assert_eq!(status(&supervisor).state, PoolState::Blocked);
     assert_eq!(broker.ready(QUEUE), Some(5));
     broker.set_blocked(false);

@@ -15,7 +15,7 @@ use tidegate::{
     escape::{Escaped, escaped_json},
 };
 
-use crate::telemetry::stderr::{self, Weight};
+use crate::telemetry::stderr::{self, LogPriority};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -172,7 +172,7 @@ pub(super) fn tell(text: &[u8]) {
     let choice = anstream::AutoStream::choice(&io::stderr());
     let mut shown = anstream::AutoStream::new(Vec::new(), choice);
     let _ = shown.write_all(text);
-    log.push(&shown.into_inner(), Weight::Grave);
+    log.push(&shown.into_inner(), LogPriority::Important);
 }
 
 /// Writes data to standard output, with colours only if it is a terminal that wants them.

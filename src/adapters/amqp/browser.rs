@@ -22,7 +22,7 @@ use super::{
     consumer::{AmqpSettle, OwnChannel, WhenDropped},
     convert::{message, short},
     error::rpc,
-    lanes::{Lanes, Place},
+    lanes::{LaneSlot, Lanes},
     pool::{ChannelPool, RPC_TIMEOUT},
 };
 use crate::{
@@ -46,7 +46,7 @@ pub(super) struct AmqpBrowser {
     /// Messages that were handed out and not settled. Written here and by their settlements, read when the browser
     /// closes.
     held: Arc<AtomicU64>,
-    _place: Place,
+    _place: LaneSlot,
 }
 
 impl AmqpBrowser {

@@ -22,7 +22,7 @@ use super::{
     convert::{message, short},
     error::{is_consumer_timeout, rpc},
     kinds::Kinds,
-    lanes::{Lanes, Place},
+    lanes::{LaneSlot, Lanes},
     link::disconnected,
     pool::RPC_TIMEOUT,
 };
@@ -44,7 +44,7 @@ pub(super) struct AmqpConsumer {
     /// The stream has ended. lapin's own stream would then stay pending forever.
     ended: bool,
     /// Held until the channel is lost. After that a job that still runs does not occupy the place.
-    place: Option<Place>,
+    place: Option<LaneSlot>,
 }
 
 impl AmqpConsumer {

@@ -34,7 +34,7 @@ use super::{
     convert::short,
     error::{classify, is_consumer_timeout, rpc},
     joint_consumer::JointConsumer,
-    lanes::{Lanes, Place},
+    lanes::{LaneSlot, Lanes},
     link::disconnected,
     pool::RPC_TIMEOUT,
 };
@@ -71,7 +71,7 @@ struct Seats {
     /// Set when the channel is open.
     channel: Option<Channel>,
     /// Held until the channel is lost. After that a job that still runs does not occupy the place.
-    place: Option<Place>,
+    place: Option<LaneSlot>,
 }
 
 #[derive(Debug, Default)]

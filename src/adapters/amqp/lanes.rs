@@ -30,7 +30,7 @@ struct Lane {
 
 /// One channel's place on a lane, and in the broker's quota. Given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LaneSlot {
     lanes: Arc<Lanes>,
     link: Arc<Link>,
     pub(super) ticket: ConsumerTicket,
@@ -57,7 +57,7 @@ impl Lanes {
     pub(super) async fn place(
         self: &Arc<Self>,
         operation: &str,
-    ) -> Result<(Place, Arc<Live>), QueueError> {
+    ) -> Result<(LaneSlot, Arc<Live>), QueueError> {
         // The broker's limit is known after its answer. If the first lane is down, the broker is not reachable.
         let first = self.first().live(operation).await?;
         let capacity = capacity(first.connection.configuration().channel_max());
@@ -71,7 +71,7 @@ impl Lanes {
                 return Err(disconnected(operation));
             }
         };
-        let place = Place {
+        let place = LaneSlot {
             lanes: self.clone(),
             link: link.clone(),
             ticket,
@@ -154,7 +154,7 @@ impl std::fmt::Debug for Lanes {
     }
 }
 
-impl Drop for Place {
+impl Drop for LaneSlot {
     fn drop(&mut self) {
         self.lanes.give_back(&self.link);
     }

@@ -69,17 +69,17 @@ struct Slots {
 struct Held {
     live: Arc<Live>,
     channel: Channel,
-    counted: Counted,
+    counted: CountedChannel,
 }
 
 /// A channel, counted in the pool and in the broker's quota.
 #[derive(Debug)]
-struct Counted {
+struct CountedChannel {
     ticket: RequestTicket,
     slots: Arc<Slots>,
 }
 
-impl Drop for Counted {
+impl Drop for CountedChannel {
     fn drop(&mut self) {
         self.slots.open.fetch_sub(1, Ordering::Relaxed);
         self.slots.freed.notify_one();
@@ -94,7 +94,7 @@ pub(super) struct Lease<'a> {
     live: Arc<Live>,
     pool: &'a ChannelPool,
     /// Dropped with the channel.
-    counted: Counted,
+    counted: CountedChannel,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -215,14 +215,14 @@ impl Channels {
         &self,
         live: &Live,
         operation: &str,
-    ) -> Result<Option<(Channel, Counted)>, QueueError> {
+    ) -> Result<Option<(Channel, CountedChannel)>, QueueError> {
         let own = self.slots.open.load(Ordering::Relaxed);
         let address = self.link.address();
         let Some(ticket) = address.quota().request(address, own).await else {
             return Ok(None);
         };
         self.slots.open.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted {
+        let counted = CountedChannel {
             ticket,
             slots: self.slots.clone(),
         };

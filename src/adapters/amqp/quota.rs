@@ -44,18 +44,18 @@ const LINGER: Duration = Duration::from_millis(500);
 /// The same after a trial, before its channels are opened on other connections.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Time after which a trial that could not run is repeated.
-const UNTRIED: Duration = Duration::from_secs(60);
+const TRIAL_RETRY: Duration = Duration::from_secs(60);
 /// Channels that are opened at once if no limit is known: the broker may grant this many above its limit.
 const AT_ONCE: usize = 4;
 /// Longest time that a first consumer waits for other channels that are being opened.
-const TOGETHER: Duration = Duration::from_secs(1);
+const OPEN_TOGETHER_TIMEOUT: Duration = Duration::from_secs(1);
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The broker's quota. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
     /// Written when a channel is opened or closed. Held only while counting.
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<ChannelCounts>,
     /// Number of consumers' channels that are being opened. Written with the ledger. Read by first consumers, which
     /// wait for zero.
     opening: watch::Sender<usize>,
@@ -67,7 +67,7 @@ pub(super) struct Quota {
 
 /// The counts, and the decisions from them. Pure.
 #[derive(Debug, Default)]
-struct Ledger {
+struct ChannelCounts {
     /// Channels for requests and publishes.
     requests: usize,
     /// Channels of consumers, including those that are being opened.
@@ -101,7 +101,7 @@ struct Limit {
 
 /// Whether a channel may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum ChannelDecision {
     /// Yes.
     Open,
     /// Yes, but nothing is consumed before the broker has answered all channels that are being opened.
@@ -124,7 +124,7 @@ enum Trial {
     Unknown,
 }
 
-impl Ledger {
+impl ChannelCounts {
     fn open(&self) -> usize {
         self.requests + self.consumers + self.lingering.len()
     }
@@ -140,38 +140,38 @@ impl Ledger {
     }
 
     /// Whether one more consumer may open its channel.
-    fn ask_consumer(&mut self, now: Instant) -> Answer {
+    fn ask_consumer(&mut self, now: Instant) -> ChannelDecision {
         self.forget_lingering(now);
         match &self.limit {
             Some(limit) => {
                 let most = limit.channels.saturating_sub(RESERVED).max(1);
                 if self.consumers + self.lingering.len() < most {
-                    Answer::Open
+                    ChannelDecision::Open
                 } else if now >= limit.until {
-                    Answer::Try
+                    ChannelDecision::Try
                 } else {
-                    Answer::Full
+                    ChannelDecision::Full
                 }
             }
-            None if self.open() < self.proven => Answer::Open,
-            None if self.consuming == 0 => Answer::OpenTogether,
-            None if self.is_untried(now) => Answer::Open,
-            None => Answer::Try,
+            None if self.open() < self.proven => ChannelDecision::Open,
+            None if self.consuming == 0 => ChannelDecision::OpenTogether,
+            None if self.is_untried(now) => ChannelDecision::Open,
+            None => ChannelDecision::Try,
         }
     }
 
     /// Whether one more channel for requests may be opened, in addition to `own` of its kind.
-    fn ask_request(&mut self, own: usize, now: Instant) -> Answer {
+    fn ask_request(&mut self, own: usize, now: Instant) -> ChannelDecision {
         self.forget_lingering(now);
         if own == 0 {
-            return Answer::Open;
+            return ChannelDecision::Open;
         }
         match &self.limit {
-            Some(limit) if self.open() < limit.channels => Answer::Open,
+            Some(limit) if self.open() < limit.channels => ChannelDecision::Open,
             // An open channel can serve the request too, but later.
-            Some(_) => Answer::Full,
-            None if self.open() < self.proven || self.is_untried(now) => Answer::Open,
-            None => Answer::Try,
+            Some(_) => ChannelDecision::Full,
+            None if self.open() < self.proven || self.is_untried(now) => ChannelDecision::Open,
+            None => ChannelDecision::Try,
         }
     }
 
@@ -210,7 +210,7 @@ impl Ledger {
                 limit.pause = (limit.pause * 2).min(LAST_PAUSE);
                 limit.until = now + limit.pause;
             }
-            (Trial::Unknown, None) => self.untried_until = Some(now + UNTRIED),
+            (Trial::Unknown, None) => self.untried_until = Some(now + TRIAL_RETRY),
         }
     }
 
@@ -300,26 +300,26 @@ impl Quota {
                 let mut ledger = self.ledger();
                 let answer = ledger.ask_consumer(Instant::now());
                 match answer {
-                    Answer::Open | Answer::OpenTogether => {
+                    ChannelDecision::Open | ChannelDecision::OpenTogether => {
                         ledger.consumers += 1;
                         ledger.opening += 1;
                         self.opening.send_replace(ledger.opening);
                         return Ok(ConsumerTicket {
                             quota: self.clone(),
-                            together: answer == Answer::OpenTogether,
+                            together: answer == ChannelDecision::OpenTogether,
                             turn: None,
                             is_opening: true,
                             is_consuming: false,
                         });
                     }
-                    Answer::Full => {
+                    ChannelDecision::Full => {
                         let what = format!("{operation}: {}", ledger.why_full());
                         return Err(QueueError::new(QueueErrorKind::ChannelLimit, what));
                     }
-                    Answer::Try => {}
+                    ChannelDecision::Try => {}
                 }
             }
-            let wants = |ledger: &mut Ledger| ledger.ask_consumer(Instant::now());
+            let wants = |ledger: &mut ChannelCounts| ledger.ask_consumer(Instant::now());
             self.try_more(address, wants).await;
         }
     }
@@ -338,15 +338,15 @@ impl Quota {
             {
                 let mut ledger = self.ledger();
                 match ledger.ask_request(own, Instant::now()) {
-                    Answer::Open | Answer::OpenTogether => {
+                    ChannelDecision::Open | ChannelDecision::OpenTogether => {
                         ledger.requests += 1;
                         return Some(RequestTicket(self.clone()));
                     }
-                    Answer::Full => return None,
-                    Answer::Try => {}
+                    ChannelDecision::Full => return None,
+                    ChannelDecision::Try => {}
                 }
             }
-            let wants = |ledger: &mut Ledger| ledger.ask_request(own, Instant::now());
+            let wants = |ledger: &mut ChannelCounts| ledger.ask_request(own, Instant::now());
             self.try_more(address, wants).await;
         }
     }
@@ -365,11 +365,15 @@ impl Quota {
         }
     }
 
-    async fn try_more(&self, address: &Address, wants: impl Fn(&mut Ledger) -> Answer) {
+    async fn try_more(
+        &self,
+        address: &Address,
+        wants: impl Fn(&mut ChannelCounts) -> ChannelDecision,
+    ) {
         let _one = self.trial.lock().await;
         let channels = {
             let mut ledger = self.ledger();
-            if wants(&mut ledger) != Answer::Try {
+            if wants(&mut ledger) != ChannelDecision::Try {
                 return;
             }
             ledger.to_try()
@@ -380,7 +384,7 @@ impl Quota {
         self.ledger().tried(trial, Instant::now());
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, ChannelCounts> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -414,7 +418,11 @@ impl ConsumerTicket {
     pub(super) async fn consuming(&mut self) {
         if self.together {
             let mut opening = self.quota.opening.subscribe();
-            let _ = time::timeout(TOGETHER, opening.wait_for(|opening| *opening == 0)).await;
+            let _ = time::timeout(
+                OPEN_TOGETHER_TIMEOUT,
+                opening.wait_for(|opening| *opening == 0),
+            )
+            .await;
         }
         if !self.is_consuming {
             self.is_consuming = true;
@@ -541,21 +549,21 @@ mod tests {
     }
 
     /// The ledger of a driver that probes and publishes, with this many consumers.
-    fn ledger(consumers: usize) -> Ledger {
-        Ledger {
+    fn ledger(consumers: usize) -> ChannelCounts {
+        ChannelCounts {
             requests: 2,
             consumers,
             consuming: consumers,
             proven: 2 + consumers,
-            ..Ledger::default()
+            ..ChannelCounts::default()
         }
     }
 
     /// Adds consumers until one is refused. Returns their number and the refusal.
-    fn fill(ledger: &mut Ledger, now: Instant) -> (usize, Answer) {
+    fn fill(ledger: &mut ChannelCounts, now: Instant) -> (usize, ChannelDecision) {
         for n in 0.. {
             match ledger.ask_consumer(now) {
-                Answer::Open | Answer::OpenTogether => ledger.consumers += 1,
+                ChannelDecision::Open | ChannelDecision::OpenTogether => ledger.consumers += 1,
                 other => return (n, other),
             }
         }
@@ -566,15 +574,15 @@ mod tests {
     fn more_than_ever_are_tried_first_where_jobs_run_and_opened_together_where_none_do() {
         let now = Instant::now();
         let mut idle = ledger(0);
-        assert_eq!(idle.ask_consumer(now), Answer::OpenTogether);
+        assert_eq!(idle.ask_consumer(now), ChannelDecision::OpenTogether);
         let mut busy = ledger(5);
-        assert_eq!(busy.ask_consumer(now), Answer::Try);
+        assert_eq!(busy.ask_consumer(now), ChannelDecision::Try);
         let tried = busy.to_try();
         busy.tried(Trial::Granted(tried), now);
-        assert_eq!(fill(&mut busy, now), (tried, Answer::Try));
+        assert_eq!(fill(&mut busy, now), (tried, ChannelDecision::Try));
         // As many channels as were open before may be open again.
         busy.consumers = 1;
-        assert_eq!(busy.ask_consumer(now), Answer::Open);
+        assert_eq!(busy.ask_consumer(now), ChannelDecision::Open);
     }
 
     #[test]
@@ -583,13 +591,13 @@ mod tests {
         let mut ledger = ledger(1);
         // Three are open, and seven more are granted.
         ledger.tried(refused(7), now);
-        assert_eq!(fill(&mut ledger, now), (6, Answer::Full));
+        assert_eq!(fill(&mut ledger, now), (6, ChannelDecision::Full));
         assert_eq!(ledger.consumers, 7);
-        assert_eq!(ledger.ask_request(0, now), Answer::Open);
-        assert_eq!(ledger.ask_request(1, now), Answer::Open);
+        assert_eq!(ledger.ask_request(0, now), ChannelDecision::Open);
+        assert_eq!(ledger.ask_request(1, now), ChannelDecision::Open);
         ledger.requests += 1;
-        assert_eq!(ledger.ask_request(1, now), Answer::Full);
-        assert_eq!(ledger.ask_request(0, now), Answer::Open);
+        assert_eq!(ledger.ask_request(1, now), ChannelDecision::Full);
+        assert_eq!(ledger.ask_request(0, now), ChannelDecision::Open);
         assert!(
             ledger
                 .why_full()
@@ -606,10 +614,10 @@ mod tests {
             ledger.tried(refused(1), now);
             assert_eq!(
                 ledger.ask_consumer(now + pause - Duration::from_millis(1)),
-                Answer::Full
+                ChannelDecision::Full
             );
             now += pause;
-            assert_eq!(ledger.ask_consumer(now), Answer::Try);
+            assert_eq!(ledger.ask_consumer(now), ChannelDecision::Try);
             pause = (pause * 2).min(LAST_PAUSE);
         }
         let mut asked = Vec::new();
@@ -617,7 +625,7 @@ mod tests {
             let step = ledger.to_try();
             asked.push(step);
             ledger.tried(Trial::Granted(step), now);
-            assert_eq!(fill(&mut ledger, now).1, Answer::Try);
+            assert_eq!(fill(&mut ledger, now).1, ChannelDecision::Try);
         }
         assert_eq!(asked, [1, 2, 4, 8]);
     }
@@ -630,17 +638,17 @@ mod tests {
         for _ in 0..20 {
             ledger.refused(SAID.to_owned(), now);
         }
-        assert_eq!(fill(&mut ledger, now), (1, Answer::Full));
+        assert_eq!(fill(&mut ledger, now), (1, ChannelDecision::Full));
         let later = now + FIRST_PAUSE;
-        assert_eq!(ledger.ask_consumer(later), Answer::Try);
+        assert_eq!(ledger.ask_consumer(later), ChannelDecision::Try);
         assert_eq!(ledger.to_try(), 10);
         ledger.tried(refused(7), later);
-        assert_eq!(fill(&mut ledger, later), (6, Answer::Full));
+        assert_eq!(fill(&mut ledger, later), (6, ChannelDecision::Full));
         // Others have taken some in the meantime.
         let later = later + FIRST_PAUSE;
         ledger.refused(SAID.to_owned(), later);
         ledger.consumers = 0;
-        assert_eq!(fill(&mut ledger, later), (1, Answer::Full));
+        assert_eq!(fill(&mut ledger, later), (1, ChannelDecision::Full));
     }
 
     #[test]
@@ -648,11 +656,11 @@ mod tests {
         let now = Instant::now();
         let mut ledger = ledger(1);
         ledger.tried(refused(7), now);
-        assert_eq!(fill(&mut ledger, now), (6, Answer::Full));
+        assert_eq!(fill(&mut ledger, now), (6, ChannelDecision::Full));
         ledger.consumers -= 1;
         ledger.closed(now);
-        assert_eq!(ledger.ask_consumer(now), Answer::Full);
-        assert_eq!(ledger.ask_consumer(now + LINGER), Answer::Open);
+        assert_eq!(ledger.ask_consumer(now), ChannelDecision::Full);
+        assert_eq!(ledger.ask_consumer(now + LINGER), ChannelDecision::Open);
     }
 
     #[test]
@@ -660,7 +668,7 @@ mod tests {
         let now = Instant::now();
         let mut ledger = ledger(5);
         ledger.tried(Trial::Unknown, now);
-        assert_eq!(ledger.ask_consumer(now), Answer::Open);
-        assert_eq!(ledger.ask_consumer(now + UNTRIED), Answer::Try);
+        assert_eq!(ledger.ask_consumer(now), ChannelDecision::Open);
+        assert_eq!(ledger.ask_consumer(now + TRIAL_RETRY), ChannelDecision::Try);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     super::problem::{Place, Problem},
     described::Described,
     syntax::{DuplicateKey, ForeignSyntax},
-    table::{Scope, Table},
+    table::{Table, TableScope},
     variables::Variable,
 };
 
@@ -81,7 +81,7 @@ impl<'v> Document<'v> {
 
     /// The table that holds all others.
     pub(super) fn root_table(&mut self) -> Table<'_, 'v> {
-        let scope = Scope {
+        let scope = TableScope {
             path: String::new(),
             place: Place::File {
                 file: self.file.clone(),

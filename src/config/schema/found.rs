@@ -17,7 +17,7 @@ pub(crate) type Item<'v> = Spanned<DeValue<'v>>;
 const SHOWN_CHARS: usize = 60;
 
 /// The position of a value, for the kind that reads it: receives the problems of the value.
-pub(crate) struct Spot<'s> {
+pub(crate) struct ValuePosition<'s> {
     pub(super) key: &'s str,
     pub(super) place_of: &'s dyn Fn(Range<usize>) -> Place,
     /// Whether a value here may hold a credential, so that no message repeats it.
@@ -25,7 +25,7 @@ pub(crate) struct Spot<'s> {
     pub(super) problems: &'s mut Vec<Problem>,
 }
 
-impl Spot<'_> {
+impl ValuePosition<'_> {
     /// Notes that `item` is wrong.
     pub(crate) fn wrong(&mut self, item: &Item<'_>, fix: impl Into<String>) {
         let found = if self.secret {

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use toml::de::DeValue;
 
-use super::found::{Item, Spot, may_hold_credentials};
+use super::found::{Item, ValuePosition, may_hold_credentials};
 
 /// What a key accepts.
 pub(crate) trait Kind {
@@ -19,7 +19,7 @@ pub(crate) trait Kind {
     fn wants(&self) -> String;
 
     /// The value; or `None`, after noting the problem at the spot.
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value>;
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value>;
 
     /// The value as TOML.
     fn toml(&self, value: &Self::Value) -> String;
@@ -56,7 +56,7 @@ where
         format!("a whole number from {} to {}", self.0.start(), self.0.end())
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let number = self.within(item);
         if number.is_none() {
             spot.wrong(item, format!("write {}", self.wants()));
@@ -81,7 +81,7 @@ impl Kind for Flag {
         "true or false".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<bool> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<bool> {
         let flag = item.get_ref().as_bool();
         if flag.is_none() {
             spot.wrong(item, "write true or false, without quotes");
@@ -110,7 +110,7 @@ impl<T> Kind for Text<T> {
         self.wants.to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let Some(text) = item.get_ref().as_str() else {
             spot.wrong(item, format!("write {} in quotes", self.wants));
             return None;
@@ -141,7 +141,7 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
         one_of(self.0.iter().map(|(word, _)| *word))
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<T> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let text = item.get_ref().as_str();
         let chosen = self.0.iter().find(|(word, _)| Some(*word) == text);
         if chosen.is_none() {
@@ -197,7 +197,7 @@ impl Kind for Span {
         )
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Duration> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Duration> {
         let value = item.get_ref();
         let bare_number = match value {
             DeValue::Integer(number) => Some(number.as_str()),
@@ -257,7 +257,7 @@ impl Kind for Size {
         "a size such as \"256MiB\"".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<u64> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<u64> {
         let size = item.get_ref().as_str().and_then(Self::parse);
         if size.is_none() {
             spot.wrong(
@@ -288,7 +288,7 @@ impl<K: Kind> Kind for OrWord<K> {
         format!("{}, or {}", self.0.wants(), quoted(self.1))
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {
         match item.get_ref().as_str() {
             Some(text) if text == self.1 => Some(None),
             _ => self.0.read(item, spot).map(Some),
@@ -316,7 +316,7 @@ impl<K: Kind> Kind for Secret<K> {
         self.0.wants()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<K::Value> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<K::Value> {
         self.0.read(item, spot)
     }
 
@@ -341,7 +341,7 @@ impl Kind for Texts {
         self.wants.to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Vec<String>> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<String>> {
         let items = match item.get_ref() {
             DeValue::Array(items) => items,
             DeValue::String(text) => {
@@ -392,7 +392,7 @@ impl Kind for FilePath {
         "a path".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<PathBuf> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<PathBuf> {
         match item.get_ref().as_str() {
             Some(text) if !text.is_empty() && !text.contains('\0') => Some(text.into()),
             _ => {

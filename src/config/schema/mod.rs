@@ -21,7 +21,7 @@ mod unknown;
 mod variables;
 
 pub(crate) use self::{
-    found::{Item, Spot, shown_text},
+    found::{Item, ValuePosition, shown_text},
     key::{Given, Key},
     kinds::{
         ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,

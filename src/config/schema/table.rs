@@ -8,14 +8,14 @@ use super::{
     super::problem::{Place, Problem},
     described::{Described, Written},
     document::Document,
-    found::{Item, Spot, shown, type_name},
+    found::{Item, ValuePosition, shown, type_name},
     key::{Given, Key},
     kinds::Kind,
     variables::{Spelling, fold},
 };
 
 /// What belongs to one table: its part of the file, and the variables that lead into it.
-pub(super) struct Scope<'v> {
+pub(super) struct TableScope<'v> {
     pub(super) path: String,
     pub(super) place: Place,
     pub(super) file: Option<&'v DeTable<'v>>,
@@ -28,11 +28,11 @@ pub(super) struct Scope<'v> {
 /// A table to ask for keys.
 pub(crate) struct Table<'d, 'v> {
     document: &'d mut Document<'v>,
-    scope: Scope<'v>,
+    scope: TableScope<'v>,
 }
 
 impl<'d, 'v> Table<'d, 'v> {
-    pub(super) fn new(document: &'d mut Document<'v>, scope: Scope<'v>) -> Self {
+    pub(super) fn new(document: &'d mut Document<'v>, scope: TableScope<'v>) -> Self {
         Self { document, scope }
     }
 
@@ -337,7 +337,7 @@ impl<'d, 'v> Table<'d, 'v> {
         };
         let value = kind.read(
             item,
-            &mut Spot {
+            &mut ValuePosition {
                 key: &path,
                 place_of: &place_of,
                 secret: K::IS_SECRET,
@@ -379,7 +379,7 @@ impl<'d, 'v> Table<'d, 'v> {
         taken
     }
 
-    fn inner_scope(&mut self, name: &str, is_name: impl Fn(&str) -> bool) -> Scope<'v> {
+    fn inner_scope(&mut self, name: &str, is_name: impl Fn(&str) -> bool) -> TableScope<'v> {
         let path = join(&self.scope.path, name);
         let depth = self.scope.depth + 1;
         let variables: Vec<usize> = self
@@ -411,7 +411,7 @@ impl<'d, 'v> Table<'d, 'v> {
                 variable: self.document.variables[index].name.clone(),
             };
         }
-        Scope {
+        TableScope {
             path,
             place,
             file,

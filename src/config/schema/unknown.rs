@@ -101,10 +101,10 @@ pub(super) fn report_ignored(document: &mut Document<'_>, names: &[&str]) {
     for name in names {
         let below = below_prefix(name);
         let flat = |path: &str| fold(path).replace('.', "_");
-        let likeness = |path: &String| strsim::jaro_winkler(&below, &flat(path));
+        let similarity = |path: &String| strsim::jaro_winkler(&below, &flat(path));
         let known = document.asked.iter();
-        let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        let Some(meant) = nearest.filter(|path| likeness(path) >= ALIKE_VARIABLE) else {
+        let nearest = known.max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let Some(meant) = nearest.filter(|path| similarity(path) >= ALIKE_VARIABLE) else {
             continue;
         };
         let place = Place::Variable {
@@ -176,23 +176,23 @@ fn nearest_above<'c>(
 ) -> Option<&'c str> {
     let name = fold(name);
     candidates
-        .map(|(path, candidate)| (path, likeness(&name, &fold(candidate))))
-        .filter(|(_, likeness)| *likeness >= bound)
+        .map(|(path, candidate)| (path, similarity(&name, &fold(candidate))))
+        .filter(|(_, similarity)| *similarity >= bound)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(path, _)| path)
 }
 
 /// How similar two names are: 1 is equal.
-fn likeness(name: &str, candidate: &str) -> f64 {
+fn similarity(name: &str, candidate: &str) -> f64 {
     /// For a short name, Jaro-Winkler finds no similarity if two letters are swapped.
     const ONE_TYPO: f64 = 0.9;
     let is_slip = name.len() >= 3
         && name.chars().next() == candidate.chars().next()
         && strsim::osa_distance(name, candidate) == 1;
-    let likeness = strsim::jaro_winkler(name, candidate);
+    let similarity = strsim::jaro_winkler(name, candidate);
     match is_slip {
-        true => likeness.max(ONE_TYPO),
-        false => likeness,
+        true => similarity.max(ONE_TYPO),
+        false => similarity,
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Home {
 
 /// There is no cgroup that this process may arrange.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoHome {
+pub enum NoCgroupHome {
     #[error("there is no cgroup v2 hierarchy")]
     NoHierarchy,
     #[error("our cgroup {0} is outside of what is mounted here")]
@@ -59,7 +59,7 @@ pub enum NoHome {
 
 impl Home {
     /// Finds the cgroup.
-    pub fn find() -> Result<Self, NoHome> {
+    pub fn find() -> Result<Self, NoCgroupHome> {
         let dir = dir_of("self")?;
         let dir = match dir.file_name() {
             Some(name) if name == SUPERVISOR => dir.parent().unwrap_or(&dir).to_owned(),
@@ -71,7 +71,7 @@ impl Home {
             .iter()
             .all(|file| access(&dir.join(file), AccessFlags::W_OK).is_ok());
         if !is_writable {
-            return Err(NoHome::NotWritable(dir));
+            return Err(NoCgroupHome::NotWritable(dir));
         }
         // If we own the cgroup and are not root, it was delegated to us. Root can write everywhere, so for root this
         // check says nothing.
@@ -79,7 +79,7 @@ impl Home {
         let is_mount = mount().is_some_and(|mount| mount.point == dir);
         if is_managed && nix::unistd::Uid::effective().is_root() && !is_mount && !is_delegated(&dir)
         {
-            return Err(NoHome::NotDelegated(dir));
+            return Err(NoCgroupHome::NotDelegated(dir));
         }
         Ok(Self { dir, is_root })
     }
@@ -111,11 +111,11 @@ impl Home {
 }
 
 /// The directory of the cgroup of a process. `process` is an id, or "self".
-pub fn dir_of(process: &str) -> Result<PathBuf, NoHome> {
-    let mount = mount().ok_or(NoHome::NoHierarchy)?;
+pub fn dir_of(process: &str) -> Result<PathBuf, NoCgroupHome> {
+    let mount = mount().ok_or(NoCgroupHome::NoHierarchy)?;
     let text = fs::read(format!("/proc/{process}/cgroup")).unwrap_or_default();
-    let path = own_path(&text).ok_or(NoHome::NoHierarchy)?;
-    let out_of_sight = || NoHome::OutOfSight(path.display().to_string());
+    let path = own_path(&text).ok_or(NoCgroupHome::NoHierarchy)?;
+    let out_of_sight = || NoCgroupHome::OutOfSight(path.display().to_string());
     let below = path.strip_prefix(&mount.root).map_err(|_| out_of_sight())?;
     Ok(match below.as_os_str().is_empty() {
         true => mount.point,

@@ -5,6 +5,6 @@ mod home;
 
 pub use self::{
     groups::{CgroupError, Groups, end, groups, leaf_of, remove_leaves, set_up},
-    home::{Controller, Home, NoHome, SUPERVISOR, dir_of},
+    home::{Controller, Home, NoCgroupHome, SUPERVISOR, dir_of},
 };
 pub(crate) use groups::{Leaf, sweep};

@@ -21,7 +21,7 @@ use rustix::{
 
 use super::{
     MARK,
-    plan::{Failure, Plan, READY, Rlimit, VERSION},
+    plan::{LaunchStepError, Plan, READY, Rlimit, VERSION},
 };
 use crate::host::users::{self, Identity};
 
@@ -74,9 +74,9 @@ fn receive() -> io::Result<(Plan, UnixStream)> {
 
 enum Never {}
 
-fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
+fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, LaunchStepError> {
     if plan.version != VERSION {
-        return Err(Failure {
+        return Err(LaunchStepError {
             what: format!(
                 "its launcher is of version {VERSION}, and not {}",
                 plan.version
@@ -85,7 +85,7 @@ fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
         });
     }
     // Before the limits are set, because under them it may be impossible to open a file.
-    let becoming = Becoming::look_up(&plan)?;
+    let becoming = TargetUser::look_up(&plan)?;
     if let Some(procs) = &plan.cgroup {
         let joined = fs::OpenOptions::new()
             .write(true)
@@ -125,7 +125,7 @@ fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
         command.arg0(name);
     }
     command.args(arguments).env_remove(MARK);
-    for (name, value) in becoming.iter().flat_map(Becoming::variables) {
+    for (name, value) in becoming.iter().flat_map(TargetUser::variables) {
         if env::var_os(name).is_none() {
             command.env(name, value);
         }
@@ -138,18 +138,18 @@ fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, Failure> {
 }
 
 /// The user of the job, with all values that must be looked up.
-struct Becoming {
+struct TargetUser {
     identity: Identity,
     groups: Vec<Gid>,
 }
 
-impl Becoming {
-    fn look_up(plan: &Plan) -> Result<Option<Self>, Failure> {
+impl TargetUser {
+    fn look_up(plan: &Plan) -> Result<Option<Self>, LaunchStepError> {
         let (user, group) = (plan.user.as_deref(), plan.group.as_deref());
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
-        let identity = users::identity(user, group).map_err(|error| Failure {
+        let identity = users::identity(user, group).map_err(|error| LaunchStepError {
             what: error.to_string(),
             errno: None,
         })?;
@@ -162,7 +162,7 @@ impl Becoming {
         Ok(Some(Self { identity, groups }))
     }
 
-    fn become_it(&self) -> Result<(), Failure> {
+    fn become_it(&self) -> Result<(), LaunchStepError> {
         let Identity { uid, gid, .. } = self.identity;
         // The pipes belong to the job alone. Opening one again (as /dev/stdout) needs the same rights as opening a
         // file.
@@ -205,7 +205,7 @@ impl Becoming {
     }
 }
 
-fn set_limit(limit: Rlimit) -> Result<(), Failure> {
+fn set_limit(limit: Rlimit) -> Result<(), LaunchStepError> {
     let resource = limit.what.resource();
     let own = getrlimit(resource).maximum;
     let mut wanted = rustix::process::Rlimit {
@@ -225,8 +225,8 @@ fn set_limit(limit: Rlimit) -> Result<(), Failure> {
     })
 }
 
-fn failed(what: String, error: &io::Error) -> Failure {
-    Failure {
+fn failed(what: String, error: &io::Error) -> LaunchStepError {
+    LaunchStepError {
         what,
         errno: error.raw_os_error(),
     }

@@ -33,7 +33,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    parent::{LAUNCH_PATIENCE, LaunchFailure, Launching, heard, mark},
+    parent::{LAUNCH_PATIENCE, LaunchFailure, PreparedLaunch, heard, mark},
     plan::Plan,
 };
 

@@ -14,7 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tokio::io::AsyncReadExt;
 
 use super::{
-    plan::{Failure, Plan, READY},
+    plan::{LaunchStepError, Plan, READY},
     program,
 };
 
@@ -26,7 +26,7 @@ const REPORT_BYTES: u64 = 64 * 1024;
 
 /// A launcher that is about to be started.
 #[derive(Debug)]
-pub(crate) struct Launching {
+pub(crate) struct PreparedLaunch {
     pub(crate) program: &'static Path,
     /// Becomes the launcher's standard input.
     pub(crate) stdin: Stdio,
@@ -61,7 +61,7 @@ pub(crate) fn mark() -> (&'static str, &'static str) {
     (super::MARK, "1")
 }
 
-impl Launching {
+impl PreparedLaunch {
     /// Prepares the sockets and pipes, so that the plan is already there when the launcher starts.
     pub(crate) fn new(plan: &Plan) -> Result<Self, LaunchFailure> {
         let Some(program) = program() else {
@@ -115,11 +115,11 @@ pub(crate) async fn heard(report: UnixStream) -> Result<(), LaunchFailure> {
     let report = tokio::net::UnixStream::from_std(report).map_err(lost)?;
     let mut report = report.take(REPORT_BYTES);
     report.read_to_end(&mut said).await.map_err(lost)?;
-    understand(&said)
+    parse_report(&said)
 }
 
 /// The socket closes by itself when the program starts. `READY` says that every earlier step succeeded.
-fn understand(said: &[u8]) -> Result<(), LaunchFailure> {
+fn parse_report(said: &[u8]) -> Result<(), LaunchFailure> {
     let (is_ready, rest) = match said.strip_prefix(&[READY]) {
         Some(rest) => (true, rest),
         None => (false, said),
@@ -130,7 +130,7 @@ fn understand(said: &[u8]) -> Result<(), LaunchFailure> {
             false => Err(LaunchFailure::new("its launcher ended without a word")),
         };
     }
-    let Ok(Failure { what, errno }) = serde_json::from_slice(rest) else {
+    let Ok(LaunchStepError { what, errno }) = serde_json::from_slice(rest) else {
         return Err(LaunchFailure::new("its launcher was not understood"));
     };
     let source = errno.map(io::Error::from_raw_os_error);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn tells_a_start_from_a_launcher_that_failed_or_died() {
-        let said = |text: &[u8]| match understand(text) {
+        let said = |text: &[u8]| match parse_report(text) {
             Ok(()) => "started".to_owned(),
             Err(LaunchFailure::Program(error)) => format!("program: {:?}", error.raw_os_error()),
             Err(LaunchFailure::Launcher { what, source }) => {

@@ -67,7 +67,7 @@ impl Limited {
 
 /// A step that failed in the launcher.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct LaunchStepError {
     /// The step, for a person. Empty if the job's program could not be started.
     pub(super) what: String,
     pub(super) errno: Option<i32>,

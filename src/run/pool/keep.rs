@@ -13,7 +13,7 @@ use tracing::{error, info};
 use super::{Pool, reconciler};
 use crate::{
     decide::fault_pause,
-    run::{cell::Leaving, contain::Panicked},
+    run::{cell::WorkerStopReason, contain::Panicked},
 };
 
 /// As long as a pool must have worked for its next failure to be a first one.
@@ -34,7 +34,7 @@ pub(crate) async fn keep(mut pool: Pool) {
             _ => failures + 1,
         };
         let again = contained(pool.failed(&panicked, failures)).await;
-        if matches!(again, Ok(Again::No) | Err(_)) {
+        if matches!(again, Ok(RestartDecision::No) | Err(_)) {
             // On drop it gives back what is left and says that it failed.
             return;
         }
@@ -42,7 +42,7 @@ pub(crate) async fn keep(mut pool: Pool) {
 }
 
 /// Whether a pool that failed is to be run again.
-enum Again {
+enum RestartDecision {
     Yes,
     No,
 }
@@ -54,7 +54,7 @@ async fn contained<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
 
 impl Pool {
     /// It has panicked. Waits until it may be run again.
-    async fn failed(&mut self, panicked: &Panicked, failures: u32) -> Again {
+    async fn failed(&mut self, panicked: &Panicked, failures: u32) -> RestartDecision {
         let cause = format!("the pool's own task panicked: {panicked}");
         self.shared.gate.pool_failed(cause.clone());
         self.shared.metrics.pool_restarted();
@@ -67,7 +67,7 @@ impl Pool {
         self.start_over();
         let ends = self.shared.gate.is_draining() || self.shared.kill.is_cancelled();
         if ends && failures > LAST_TRIES {
-            return Again::No;
+            return RestartDecision::No;
         }
         if ends {
             // The panic may have come before anyone was told.
@@ -79,11 +79,11 @@ impl Pool {
         } else {
             // As with any fault: they finish what they have, and messages stay in the queue.
             for cell in self.shared.workers().values() {
-                cell.order(Leaving::Faulted);
+                cell.order(WorkerStopReason::Faulted);
             }
             self.pause(failures).await;
         }
-        Again::Yes
+        RestartDecision::Yes
     }
 
     /// Forgets all that a panic may have left half done. What the operator wants stays.

@@ -9,7 +9,7 @@ use crate::{
     config::{Declare, PoolSettings},
     decide::{Moment, Probe},
     queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
-    run::{contain, declaring::declare, shared::Shared},
+    run::{contain, declaring::declare, shared::PoolShared},
     runner::CleanupReport,
 };
 use tidegate_core::text::chain;
@@ -18,7 +18,7 @@ use tidegate_core::text::chain;
 const CLEANUP: Duration = Duration::from_secs(10);
 
 /// What a reconcile saw of the outside world.
-pub(super) struct Look {
+pub(super) struct PoolReading {
     /// When it began: consumers that are younger may be unknown to the broker yet.
     pub(super) begun: Moment,
     pub(super) cleaned: CleanupReport,
@@ -31,7 +31,7 @@ pub(super) struct Look {
 ///
 /// # Cancel-safety
 /// Cancel-safe: the next look does it again.
-pub(super) async fn look(shared: &Shared) -> Look {
+pub(super) async fn look(shared: &PoolShared) -> PoolReading {
     let begun = shared.now();
     // A manager that hangs must not hold the pool up: what it did not clean now is there the next time.
     let cleaned = time::timeout(CLEANUP, shared.fleet.cleanup())
@@ -50,7 +50,7 @@ pub(super) async fn look(shared: &Shared) -> Look {
         let why = format!("the queue driver panicked: {panicked}");
         (Probe::Failed { why }, false)
     });
-    Look {
+    PoolReading {
         begun,
         cleaned,
         probe,

@@ -1,7 +1,7 @@
 //! The pool: the task that reconciles one queue's workers.
 //!
 //! Every source (the clock, a probe that came back, a worker that ended, a closed gate, a command) becomes one
-//! [`Event`]. [`Pool::handle`] is synchronous and says what comes next; only then is something done. A reconcile
+//! [`PoolEvent`]. [`Pool::handle`] is synchronous and says what comes next; only then is something done. A reconcile
 //! is `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order; all but the first two happen without an
 //! await, so nothing moves in between.
 
@@ -22,10 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 
 pub(crate) use self::keep::keep;
-use self::look::{Look, look};
+use self::look::{PoolReading, look};
 use super::{
-    FlushMode, PoolSpec, Steered, cell::Leaving, contain::Panicked, metrics::Settlement,
-    shared::Shared, steering::Steering,
+    FlushMode, PoolSpec, Steered, cell::WorkerStopReason, contain::Panicked, metrics::Settlement,
+    shared::PoolShared, steering::Steering,
 };
 use crate::decide::{Changed, OrderRefused, Probe, ReconcileResult, Reconciler, Rules, WorkerId};
 
@@ -35,7 +35,7 @@ const ABSENT: Duration = Duration::from_secs(5);
 
 /// Time beyond the jobs' own grace that a pool has for its end after a drain's deadline: for the broker to hear of what
 /// was given back. Then it is stopped at once.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FINAL_SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// What a pool is asked to do. Sent by the supervisor's handle.
 #[derive(Debug)]
@@ -56,13 +56,13 @@ pub(crate) enum Command {
 }
 
 /// What happened.
-enum Event {
+enum PoolEvent {
     /// Time to look at the queue.
     Tick,
     /// A reconcile's look at the outside world came back.
-    Looked(Box<Look>),
+    Looked(Box<PoolReading>),
     /// A worker's task ended.
-    WorkerEnded(Result<(task::Id, Leaving), JoinError>),
+    WorkerEnded(Result<(task::Id, WorkerStopReason), JoinError>),
     /// A chore's task ended: nothing depends on it.
     ChoreEnded,
     /// The gate was closed or opened.
@@ -79,22 +79,22 @@ enum Event {
 
 /// What is to be done about it.
 #[must_use = "a decision that is not carried out leaves the pool behind"]
-enum Next {
+enum PoolAction {
     Nothing,
     /// Look at the outside world, and reconcile with what comes back.
-    Look,
+    PoolReading,
     /// Reconcile on the last reading.
     Reconcile(&'static str),
     /// Look, and reconcile with what comes back, for someone who wants to know what it came to.
-    Answer(Asked),
+    Answer(ResultRequest),
     /// The same without a look: on the last reading.
-    AnswerNow(Asked),
+    AnswerNow(ResultRequest),
     /// The pool is done.
     End,
 }
 
 /// Someone who waits for the outcome of a reconcile.
-struct Asked {
+struct ResultRequest {
     answer: Answer,
     reason: &'static str,
     /// What was done since they asked and before that reconcile.
@@ -111,10 +111,10 @@ enum Answer {
 
 /// A pool's task.
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     reconciler: Reconciler,
     commands: mpsc::Receiver<Command>,
-    workers: JoinSet<Leaving>,
+    workers: JoinSet<WorkerStopReason>,
     ids: HashMap<task::Id, WorkerId>,
     next_worker: u64,
     /// Deletions of runners and the like, which nobody waits for but the pool's end.
@@ -122,11 +122,11 @@ pub(crate) struct Pool {
     /// Runners that are brought up before a job asks for them.
     prestarts: JoinSet<()>,
     /// The look under way: at most one.
-    look: Option<BoxFuture<'static, Look>>,
+    look: Option<BoxFuture<'static, PoolReading>>,
     /// Who waits for the look under way.
-    answers: Vec<Asked>,
+    answers: Vec<ResultRequest>,
     /// Who asked since it began, and so wants another one.
-    late: Vec<Asked>,
+    late: Vec<ResultRequest>,
     /// When a drain stops what still runs.
     deadline: Option<Instant>,
     /// When, after that, everything is stopped at once.
@@ -134,7 +134,7 @@ pub(crate) struct Pool {
     killed: bool,
     /// What was said to be wrong with intake.
     fault: Option<reconcile::Fault>,
-    troubles: stuck::Troubles,
+    troubles: stuck::StuckReport,
     /// The last thing that was logged of the probe, so that it is said once.
     trouble: Option<String>,
     /// While the queue is missing: the pause before the next look at the clock's bidding, and when it is over.
@@ -148,7 +148,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool that is ready to run. Needs a runtime.
-    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+    pub(crate) fn new(shared: Arc<PoolShared>, commands: mpsc::Receiver<Command>) -> Self {
         let delayed = tokio::spawn(super::delayed::watch(shared.clone()));
         Self {
             reconciler: reconciler(&shared),
@@ -165,7 +165,7 @@ impl Pool {
             overdue: None,
             killed: false,
             fault: None,
-            troubles: stuck::Troubles::default(),
+            troubles: stuck::StuckReport::default(),
             trouble: None,
             absent: None,
             delayed: Some(AbortOnDropHandle::new(delayed)),
@@ -186,25 +186,27 @@ impl Pool {
                 ticks = ticks_in(interval);
             }
             let event = match self.early.take() {
-                Some(command) => Event::Command(command),
+                Some(command) => PoolEvent::Command(command),
                 None => self.event(&mut ticks).await,
             };
             match self.handle(event) {
-                Next::Nothing => {}
-                Next::Look => self.start_look(),
-                Next::Reconcile(reason) => {
+                PoolAction::Nothing => {}
+                PoolAction::PoolReading => self.start_look(),
+                PoolAction::Reconcile(reason) => {
                     let _ = self.reconcile_now(reason);
                 }
-                Next::AnswerNow(asked) => {
+                PoolAction::AnswerNow(asked) => {
                     let result = self.reconcile_now(asked.reason);
                     self.answer(asked, &result);
                 }
-                Next::Answer(asked) if self.look.is_some() && !asked.joins => self.late.push(asked),
-                Next::Answer(asked) => {
+                PoolAction::Answer(asked) if self.look.is_some() && !asked.joins => {
+                    self.late.push(asked)
+                }
+                PoolAction::Answer(asked) => {
                     self.answers.push(asked);
                     self.start_look();
                 }
-                Next::End => break,
+                PoolAction::End => break,
             }
         }
         self.end().await;
@@ -220,7 +222,7 @@ impl Pool {
     }
 
     /// Says what a reconcile came to. Whoever asked may have stopped waiting.
-    fn answer(&self, asked: Asked, result: &ReconcileResult) {
+    fn answer(&self, asked: ResultRequest, result: &ReconcileResult) {
         let result = asked.before.and(result);
         match asked.answer {
             Answer::Plain(answer) => {
@@ -239,7 +241,7 @@ impl Pool {
     }
 
     /// The next event.
-    async fn event(&mut self, ticks: &mut time::Interval) -> Event {
+    async fn event(&mut self, ticks: &mut time::Interval) -> PoolEvent {
         let due = self.due();
         let Self {
             shared,
@@ -276,40 +278,40 @@ impl Pool {
         };
         tokio::select! {
             biased;
-            () = shared.kill.cancelled(), if !*killed => Event::Killed,
-            Some(ended) = workers.join_next_with_id() => Event::WorkerEnded(ended),
+            () = shared.kill.cancelled(), if !*killed => PoolEvent::Killed,
+            Some(ended) = workers.join_next_with_id() => PoolEvent::WorkerEnded(ended),
             command = commands.recv(), if !*killed => match command {
-                Some(command) => Event::Command(command),
+                Some(command) => PoolEvent::Command(command),
                 // Every handle is gone, and with them anyone who could want the jobs done.
-                None => Event::Killed,
+                None => PoolEvent::Killed,
             },
-            () = shared.gate.changed() => Event::GateChanged,
-            look = look => Event::Looked(Box::new(look)),
-            Some(_) = chores.join_next() => Event::ChoreEnded,
-            Some(_) = prestarts.join_next() => Event::ChoreEnded,
+            () = shared.gate.changed() => PoolEvent::GateChanged,
+            look = look => PoolEvent::Looked(Box::new(look)),
+            Some(_) = chores.join_next() => PoolEvent::ChoreEnded,
+            Some(_) = prestarts.join_next() => PoolEvent::ChoreEnded,
             event = due => event,
-            () = pause => Event::GateChanged,
-            _ = ticks.tick() => Event::Tick,
+            () = pause => PoolEvent::GateChanged,
+            _ = ticks.tick() => PoolEvent::Tick,
         }
     }
 
     /// What comes next on the way to the pool's end, and when.
-    fn due(&self) -> Option<(Instant, Event)> {
+    fn due(&self) -> Option<(Instant, PoolEvent)> {
         match (self.deadline, self.overdue) {
-            (Some(at), _) => Some((at, Event::DeadlinePassed)),
-            (None, Some(at)) => Some((at, Event::Overdue)),
+            (Some(at), _) => Some((at, PoolEvent::DeadlinePassed)),
+            (None, Some(at)) => Some((at, PoolEvent::Overdue)),
             (None, None) => None,
         }
     }
 
     /// Takes an event in and says what comes next. Never waits.
-    fn handle(&mut self, event: Event) -> Next {
+    fn handle(&mut self, event: PoolEvent) -> PoolAction {
         match event {
-            Event::Tick if self.absent.is_some_and(|(_, until)| Instant::now() < until) => {
-                Next::Nothing
+            PoolEvent::Tick if self.absent.is_some_and(|(_, until)| Instant::now() < until) => {
+                PoolAction::Nothing
             }
-            Event::Tick => Next::Look,
-            Event::Looked(look) => {
+            PoolEvent::Tick => PoolAction::PoolReading,
+            PoolEvent::Looked(look) => {
                 self.look = None;
                 self.note_absence(look.refused || look.probe == Probe::Missing);
                 let reason = self.answers.first().map_or("poll", |asked| asked.reason);
@@ -321,67 +323,67 @@ impl Pool {
                 }
                 self.answers = std::mem::take(&mut self.late);
                 if self.is_done() {
-                    Next::End
+                    PoolAction::End
                 } else if !self.answers.is_empty() {
-                    Next::Look
+                    PoolAction::PoolReading
                 } else {
-                    Next::Nothing
+                    PoolAction::Nothing
                 }
             }
-            Event::WorkerEnded(ended) => {
+            PoolEvent::WorkerEnded(ended) => {
                 self.worker_ended(ended);
                 if self.is_done() {
-                    Next::End
+                    PoolAction::End
                 } else {
-                    Next::Nothing
+                    PoolAction::Nothing
                 }
             }
-            Event::ChoreEnded => Next::Nothing,
-            Event::GateChanged => Next::Reconcile("gate"),
-            Event::Command(Command::Reconcile(answer)) => Next::Answer(Asked {
+            PoolEvent::ChoreEnded => PoolAction::Nothing,
+            PoolEvent::GateChanged => PoolAction::Reconcile("gate"),
+            PoolEvent::Command(Command::Reconcile(answer)) => PoolAction::Answer(ResultRequest {
                 answer: Answer::Plain(answer),
                 reason: "asked",
                 before: ReconcileResult::default(),
                 joins: false,
             }),
-            Event::Command(Command::Steer(steering)) => self.steer(*steering),
-            Event::Command(Command::Flush(mode, answer)) => Next::Answer(Asked {
+            PoolEvent::Command(Command::Steer(steering)) => self.steer(*steering),
+            PoolEvent::Command(Command::Flush(mode, answer)) => PoolAction::Answer(ResultRequest {
                 answer: Answer::Plain(answer),
                 reason: "flush",
                 before: self.flush(mode),
                 joins: true,
             }),
-            Event::Command(Command::Update(spec, taken)) => {
+            PoolEvent::Command(Command::Update(spec, taken)) => {
                 self.update(*spec);
                 // The caller may have stopped waiting.
                 let _ = taken.send(());
-                Next::Look
+                PoolAction::PoolReading
             }
-            Event::Command(Command::Drain(grace)) => {
+            PoolEvent::Command(Command::Drain(grace)) => {
                 self.drain(grace);
                 if self.is_done() {
-                    Next::End
+                    PoolAction::End
                 } else {
-                    Next::Reconcile("drain")
+                    PoolAction::Reconcile("drain")
                 }
             }
             #[cfg(test)]
-            Event::Command(Command::Panic(why)) => panic!("{why}"),
-            Event::DeadlinePassed => {
+            PoolEvent::Command(Command::Panic(why)) => panic!("{why}"),
+            PoolEvent::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
                 self.deadline = None;
                 let grace = self.shared.fleet.longest_stop_grace();
-                self.overdue = Instant::now().checked_add(grace.saturating_add(LAST_WORDS));
+                self.overdue = Instant::now().checked_add(grace.saturating_add(FINAL_SETTLE_TIME));
                 self.shared.stop.cancel();
-                Next::Nothing
+                PoolAction::Nothing
             }
-            Event::Overdue => {
+            PoolEvent::Overdue => {
                 warn!(pool = %self.shared.name, "drain is overdue: the rest is stopped at once");
                 self.overdue = None;
                 self.shared.kill.cancel();
-                Next::Nothing
+                PoolAction::Nothing
             }
-            Event::Killed => {
+            PoolEvent::Killed => {
                 // The runners have heard of it already; what is left is to wait for their jobs to be given back.
                 self.killed = true;
                 self.deadline = None;
@@ -390,9 +392,9 @@ impl Pool {
                 self.shared.gate.set_draining();
                 self.order_all();
                 if self.is_done() {
-                    Next::End
+                    PoolAction::End
                 } else {
-                    Next::Nothing
+                    PoolAction::Nothing
                 }
             }
         }
@@ -404,7 +406,7 @@ impl Pool {
 
     /// Takes an order in. One that closes intake is carried out on the last reading: an emergency stop does not wait for a
     /// broker that may not answer. Any other is carried out with a fresh one.
-    fn steer(&mut self, steering: Steering) -> Next {
+    fn steer(&mut self, steering: Steering) -> PoolAction {
         let Steering { order, by, answer } = steering;
         let closes = order.closes_intake();
         let reason = order.act();
@@ -413,19 +415,19 @@ impl Pool {
             Err(refused) => {
                 // The caller may have stopped waiting.
                 let _ = answer.send(Err(refused));
-                return Next::Nothing;
+                return PoolAction::Nothing;
             }
         };
         self.follow_orders();
-        let asked = Asked {
+        let asked = ResultRequest {
             answer: Answer::Steered(changed, answer),
             reason,
             before: ReconcileResult::default(),
             joins: true,
         };
         match closes {
-            true => Next::AnswerNow(asked),
-            false => Next::Answer(asked),
+            true => PoolAction::AnswerNow(asked),
+            false => PoolAction::Answer(asked),
         }
     }
 
@@ -462,7 +464,7 @@ impl Pool {
         });
     }
 
-    fn worker_ended(&mut self, ended: Result<(task::Id, Leaving), JoinError>) {
+    fn worker_ended(&mut self, ended: Result<(task::Id, WorkerStopReason), JoinError>) {
         let (task, why, panicked) = match ended {
             Ok((task, why)) => (task, why, None),
             Err(failed) => {
@@ -472,7 +474,7 @@ impl Pool {
                     |failed| failed.to_string(),
                     |panic| Panicked::new(&*panic).to_string(),
                 );
-                (task, Leaving::Panicked, Some(panicked))
+                (task, WorkerStopReason::Panicked, Some(panicked))
             }
         };
         let Some(id) = self.ids.remove(&task) else {
@@ -557,7 +559,7 @@ impl Pool {
 
     fn order_all(&self) {
         for cell in self.shared.workers().values() {
-            cell.order(Leaving::Drained);
+            cell.order(WorkerStopReason::Drained);
         }
     }
 
@@ -579,7 +581,7 @@ impl Pool {
 }
 
 /// A reconciler that has seen nothing yet, with the pool's settings and orders.
-fn reconciler(shared: &Shared) -> Reconciler {
+fn reconciler(shared: &PoolShared) -> Reconciler {
     let mut reconciler = Reconciler::new(Rules::from(&*shared.settings()));
     reconciler.set_orders(shared.orders().clone());
     reconciler

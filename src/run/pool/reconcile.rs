@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
-use super::{Pool, look::Look};
+use super::{Pool, look::PoolReading};
 use crate::{
     decide::{
         Counts, EventKind, Intake, Observation, Plan, Probe, ReconcileResult, Reconciliation, Rule,
@@ -14,7 +14,7 @@ use crate::{
     },
     run::{
         FlushMode,
-        cell::{Leaving, WorkerCell},
+        cell::{WorkerCell, WorkerStopReason},
         events::Event,
         fleet::{CRASHED, Idle},
         metrics::ReconcileOutcome,
@@ -27,7 +27,7 @@ impl Pool {
     pub(super) fn reconcile(
         &mut self,
         reason: &'static str,
-        look: Option<Look>,
+        look: Option<PoolReading>,
     ) -> ReconcileResult {
         let shared = self.shared.clone();
         let span = debug_span!("reconcile", pool = %shared.name, reason);
@@ -46,15 +46,15 @@ impl Pool {
             Some(look) => (look.probe, look.begun),
             None => (Probe::Held, now),
         };
-        let (census, holdings) = shared.census(before);
+        let (census, held) = shared.census(before);
         let intake = shared.intake();
         let observation = Observation {
             at: now,
             wall: Some(shared.book.clock.now()),
             probe,
-            consumers: holdings.consumers,
-            held: holdings.held,
-            holders: holdings.holders,
+            consumers: held.consumers,
+            held: held.held,
+            holders: held.holders,
             last_taken: shared.last_taken(),
             gone: shared.totals.gone(),
             oldest: None,
@@ -122,7 +122,7 @@ impl Pool {
 
     /// Collects runners that died idle, and counts what the manager collected. Returns how many runners crashed since
     /// the last reconcile, with a job or without.
-    fn cleanup(&mut self, look: Option<&Look>, result: &mut ReconcileResult) -> u32 {
+    fn cleanup(&mut self, look: Option<&PoolReading>, result: &mut ReconcileResult) -> u32 {
         let shared = self.shared.clone();
         let dead = shared.fleet.remove_dead();
         let orphans = look.map_or(0, |look| look.cleaned.orphans);
@@ -174,9 +174,9 @@ impl Pool {
                 }
             };
             let why = match intake {
-                Intake::Draining => Leaving::Drained,
-                Intake::Faulted | Intake::BreakerOpen => Leaving::Faulted,
-                _ => Leaving::ScaledDown,
+                Intake::Draining => WorkerStopReason::Drained,
+                Intake::Faulted | Intake::BreakerOpen => WorkerStopReason::Faulted,
+                _ => WorkerStopReason::ScaledDown,
             };
             each(&plan.lift, &WorkerCell::lift);
             each(&plan.stop, &|cell| cell.order(why));
@@ -186,7 +186,7 @@ impl Pool {
                 // Busy workers too: a mark would be lifted for the trial, and then an old job stand for it, or keep it
                 // waiting for as long as it runs.
                 for cell in workers.values() {
-                    cell.order(Leaving::Faulted);
+                    cell.order(WorkerStopReason::Faulted);
                 }
             }
         }

@@ -3,11 +3,11 @@
 use tracing::{info, warn};
 
 use super::Pool;
-use crate::decide::{Counts, Depth, Intake, Observation, Phase, Probe, Scene, StuckWatch};
+use crate::decide::{Counts, Depth, Intake, Observation, Phase, Probe, StuckInputs, StuckWatch};
 
 /// What is watched, and what was said of it.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct StuckReport {
     watch: StuckWatch,
     /// Why consumers do not open, as it was said in the log.
     refusal: Option<String>,
@@ -53,7 +53,7 @@ impl Pool {
             },
             (&Probe::Answered { ready, consumers }, None) => Depth::Read { ready, consumers },
         };
-        let cause = self.troubles.watch.look(&Scene {
+        let cause = self.troubles.watch.look(&StuckInputs {
             at: observation.at,
             open: observation.intake == Intake::Open && shared.is_connected(),
             expected,

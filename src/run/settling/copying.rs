@@ -17,8 +17,8 @@ use super::{
 use crate::{
     escape::{Escaped, Quoted},
     queue::{Outgoing, QueueError, QueueErrorKind, QueueKind, QueueSpec},
-    run::{detours::HeldGuard, gate::BlockedGuard, shared::Shared},
-    settle::{Route, Scope, Step, scope, what_is_wrong},
+    run::{copy_queues::HeldGuard, gate::BlockedGuard, shared::PoolShared},
+    settle::{CopyStep, ErrorScope, Route, scope, what_is_wrong},
 };
 use tidegate_core::text::chain;
 
@@ -45,7 +45,7 @@ pub(super) enum NotCopied {
 /// Publishes a copy to the first queue of its route that takes it, and says which. A delivery for which there is none
 /// is held for `patience`, or less where many are.
 pub(super) async fn copy_to(
-    shared: &Shared,
+    shared: &PoolShared,
     route: &Route,
     mut copy: Outgoing,
     hold: &HoldUntil<'_>,
@@ -60,12 +60,12 @@ pub(super) async fn copy_to(
     loop {
         let now = Instant::now();
         let mut longest = LONGEST_WAIT;
-        if let Some(queue) = shared.detours.choose(&route.queues, now) {
+        if let Some(queue) = shared.copy_queues.choose(&route.queues, now) {
             copy.routing_key = queue.name.as_str().to_owned();
             let tried = try_queue(shared, route, queue, &copy, hold, &mut blocked).await;
             let (step, error) = match tried? {
                 Ok(()) => {
-                    if shared.detours.took(&queue.name) {
+                    if shared.copy_queues.took(&queue.name) {
                         info!(pool = %shared.name, messaging.destination.name = %Quoted(queue.name.as_str()), "a queue takes copies again");
                     }
                     return Ok(queue.clone());
@@ -73,21 +73,21 @@ pub(super) async fn copy_to(
                 Err(failed) => failed,
             };
             match scope(step, error.kind) {
-                Scope::Everything => {
+                ErrorScope::Everything => {
                     held = None;
                     close_intake(shared, &mut blocked, &copy, &error);
                 }
                 // Deleted since it was declared, most likely: the driver knows now.
-                Scope::Queue if error.kind == QueueErrorKind::Unroutable && gone < GONE => {
+                ErrorScope::Queue if error.kind == QueueErrorKind::Unroutable && gone < GONE => {
                     blocked = None;
                     gone += 1;
                     continue;
                 }
-                Scope::Queue
+                ErrorScope::Queue
                     if error.kind == QueueErrorKind::Refused
                         && queue.kind == QueueKind::Quorum
                         && elected != Some(queue)
-                        && !shared.detours.has_failed(&queue.name) =>
+                        && !shared.copy_queues.has_failed(&queue.name) =>
                 {
                     blocked = None;
                     elected = Some(queue);
@@ -96,14 +96,14 @@ pub(super) async fn copy_to(
                         () = hold.over() => return Err(NotCopied::TimeUp),
                     }
                 }
-                Scope::Queue => {
+                ErrorScope::Queue => {
                     blocked = None;
                     gone = 0;
                     note_queue(shared, queue, &error);
                     // The next one is there already, or is not.
                     continue;
                 }
-                Scope::Message => {
+                ErrorScope::Message => {
                     blocked = None;
                     hold_alone(shared, &mut held, &error);
                     longest = LONGEST_WAIT_ALONE;
@@ -112,9 +112,9 @@ pub(super) async fn copy_to(
         } else {
             blocked = None;
             let why = format!("{} copy", names(&route.queues));
-            let (_, since) = held.get_or_insert_with(|| (shared.detours.hold(why), now));
+            let (_, since) = held.get_or_insert_with(|| (shared.copy_queues.hold(why), now));
             let max = shared.settings().policy.max;
-            let is_crowded = shared.detours.held().saturating_mul(2) > max;
+            let is_crowded = shared.copy_queues.held().saturating_mul(2) > max;
             let crowded = is_crowded.then_some(HELD_WHEN_CROWDED);
             let limit = [patience, crowded].into_iter().flatten().min();
             if limit.is_some_and(|limit| since.elapsed() >= limit) {
@@ -137,20 +137,20 @@ pub(super) async fn copy_to(
 
 /// One try of one queue.
 async fn try_queue<'s>(
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     route: &Route,
     queue: &QueueSpec,
     copy: &Outgoing,
     hold: &HoldUntil<'_>,
     blocked: &mut Option<BlockedGuard<'s>>,
-) -> Result<Result<(), (Step, QueueError)>, NotCopied> {
+) -> Result<Result<(), (CopyStep, QueueError)>, NotCopied> {
     let now = Instant::now();
-    if !(route.takes_any && shared.detours.is_as_it_is(&queue.name, now)) {
+    if !(route.takes_any && shared.copy_queues.is_as_it_is(&queue.name, now)) {
         let declared = shared.answered(shared.driver.declare(queue)).await;
         match declared.ok_or(NotCopied::TimeUp)? {
             Ok(()) => {}
             Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
-                if shared.detours.use_as_it_is(&queue.name, now) {
+                if shared.copy_queues.use_as_it_is(&queue.name, now) {
                     let losses = shared.answered(shared.driver.losses(&queue.name)).await;
                     let losses = losses.ok_or(NotCopied::TimeUp)?.join("; it ");
                     let losses = (!losses.is_empty()).then(|| format!("it {losses}"));
@@ -171,20 +171,20 @@ async fn try_queue<'s>(
                     );
                 }
             }
-            Err(error) => return Ok(Err((Step::Declare, error))),
+            Err(error) => return Ok(Err((CopyStep::Declare, error))),
         }
     }
     let tried = attempt(shared, copy.clone(), hold, blocked).await;
     let tried = tried.map_err(|_| NotCopied::TimeUp)?;
-    Ok(tried.map_err(|error| (Step::Publish, error)))
+    Ok(tried.map_err(|error| (CopyStep::Publish, error)))
 }
 
 /// A queue takes nothing. Said once for each time that it begins.
-fn note_queue(shared: &Shared, queue: &QueueSpec, error: &QueueError) {
+fn note_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
     let why = chain(error);
     shared.metrics.detoured();
     if shared
-        .detours
+        .copy_queues
         .took_nothing(&queue.name, error.kind, why.clone(), Instant::now())
     {
         warn!(

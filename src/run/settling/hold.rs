@@ -5,11 +5,11 @@ use std::{sync::OnceLock, time::Duration};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::run::shared::Shared;
+use crate::run::shared::PoolShared;
 
 /// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
 /// back without a copy is counted by the queue.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
+const FINAL_COPY_TIME: Duration = Duration::from_secs(1);
 
 /// Until when a delivery may be held for a copy.
 pub(crate) struct HoldUntil<'a> {
@@ -45,7 +45,7 @@ impl<'a> HoldUntil<'a> {
                 () = self.stop.cancelled() => {}
                 () = self.kill.cancelled() => {}
             }
-            last_moment(&self.ordered).await;
+            final_copy_time(&self.ordered).await;
         };
         tokio::select! {
             () = time::sleep_until(self.deadline) => {}
@@ -54,7 +54,7 @@ impl<'a> HoldUntil<'a> {
     }
 
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
-    pub(super) fn count_stopped(&self, shared: &Shared) {
+    pub(super) fn count_stopped(&self, shared: &PoolShared) {
         if self.stop.is_cancelled() || self.kill.is_cancelled() {
             shared.totals.count_stopped();
         }
@@ -62,8 +62,8 @@ impl<'a> HoldUntil<'a> {
 }
 
 /// The rest of the moment that began when this was first asked.
-async fn last_moment(since: &OnceLock<Instant>) {
-    time::sleep_until(*since.get_or_init(Instant::now) + LAST_MOMENT).await;
+async fn final_copy_time(since: &OnceLock<Instant>) {
+    time::sleep_until(*since.get_or_init(Instant::now) + FINAL_COPY_TIME).await;
 }
 
 /// Nothing could be published for as long as the delivery could be held.

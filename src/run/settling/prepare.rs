@@ -19,12 +19,12 @@ use crate::{
     run::{
         events::{Fate, JobFailure},
         metrics::Settlement,
-        shared::Shared,
+        shared::PoolShared,
     },
     runner::Failure,
     settle::{
-        Copies, Death, History, Levels, Route, Scope, Step, Trouble, Verdict, dead_queue, jittered,
-        scope,
+        Copies, CopyStep, Death, ErrorScope, History, Levels, ReplyRetry, Route, Verdict,
+        dead_queue, jittered, scope,
     },
 };
 
@@ -33,7 +33,7 @@ use crate::{
 pub(crate) struct Prepared {
     job: Option<JobId>,
     delivery: Delivery,
-    act: Act,
+    act: SettleAction,
     settlement: Settlement,
     /// Whether the message came by a retry queue.
     was_retried: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Prepared {
 
 /// What the broker is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
+enum SettleAction {
     Ack,
     Requeue,
     Reject,
@@ -52,18 +52,18 @@ enum Act {
 impl Prepared {
     /// Whether the message goes back to its queue itself, and so might come straight back to its consumer.
     pub(crate) fn gives_back(&self) -> bool {
-        self.act == Act::Requeue || self.settlement == Settlement::RequeueCopy
+        self.act == SettleAction::Requeue || self.settlement == Settlement::RequeueCopy
     }
 
     /// Whether it goes back without a copy.
     pub(crate) fn is_requeued(&self) -> bool {
-        self.act == Act::Requeue
+        self.act == SettleAction::Requeue
     }
 
     /// The delivery itself, where no copy of it is taken before its job has run.
     pub(crate) fn or_runs(self) -> Result<Self, Delivery> {
         match self.act {
-            Act::Run => Err(self.delivery),
+            SettleAction::Run => Err(self.delivery),
             _ => Ok(self),
         }
     }
@@ -72,14 +72,14 @@ impl Prepared {
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
-    pub(crate) async fn settle(self, shared: &Shared) {
+    pub(crate) async fn settle(self, shared: &PoolShared) {
         let (was_retried, gives_back) = (self.was_retried, self.gives_back());
         let delivery = self.delivery;
         let settling = async {
             match self.act {
-                Act::Ack => delivery.ack().await,
-                Act::Requeue | Act::Run => delivery.requeue().await,
-                Act::Reject => delivery.reject().await,
+                SettleAction::Ack => delivery.ack().await,
+                SettleAction::Requeue | SettleAction::Run => delivery.requeue().await,
+                SettleAction::Reject => delivery.reject().await,
             }
         };
         let result = shared.answered(settling).await;
@@ -121,7 +121,7 @@ impl Prepared {
 /// # Cancel-safety
 /// Cancel-safe as far as nothing is lost: on drop the delivery is given back. A copy may be out already then.
 pub(crate) async fn prepare(
-    shared: &Shared,
+    shared: &PoolShared,
     settings: &PoolSettings,
     job: Option<&JobId>,
     delivery: Delivery,
@@ -153,7 +153,7 @@ pub(crate) async fn prepare(
     let may_run = matches!(verdict, Verdict::Renew { .. });
     let straight_back = |message: &Message, next| {
         let level = Levels::new(&settings.retry).after(1);
-        Copy::Back {
+        CopyPublish::Back {
             copy: copies().give_back(message, next),
             beside: Box::new(copies().retry(message, next, level, level, None, now)),
             level,
@@ -161,8 +161,8 @@ pub(crate) async fn prepare(
         }
     };
     let (copy, act, settlement) = match verdict {
-        Verdict::Ack { .. } => (None, Act::Ack, Settlement::Ack),
-        Verdict::GiveBack => (None, Act::Requeue, Settlement::Requeue),
+        Verdict::Ack { .. } => (None, SettleAction::Ack, Settlement::Ack),
+        Verdict::GiveBack => (None, SettleAction::Requeue, Settlement::Requeue),
         Verdict::Reject { death } => {
             log_death(
                 shared,
@@ -171,7 +171,7 @@ pub(crate) async fn prepare(
                 "job is rejected to the broker's own dead letters",
             );
             note_death(shared, job, &death);
-            (None, Act::Reject, Settlement::Reject)
+            (None, SettleAction::Reject, Settlement::Reject)
         }
         Verdict::Retry {
             level,
@@ -192,8 +192,8 @@ pub(crate) async fn prepare(
                     fate: Fate::Retried(delay),
                 });
             }
-            let copy = Copy::Retry { copy, level, delay };
-            (Some(copy), Act::Ack, Settlement::Retry)
+            let copy = CopyPublish::Retry { copy, level, delay };
+            (Some(copy), SettleAction::Ack, Settlement::Retry)
         }
         Verdict::DeadLetter { death } => {
             log_death(shared, job, &death, "job is dead-lettered");
@@ -201,45 +201,45 @@ pub(crate) async fn prepare(
             let copy = copies().dead_letter(delivery.message(), history, &death, now);
             let back = copies().give_back(delivery.message(), uncounted(history));
             let back = Box::new(back);
-            let copy = Copy::Dead { copy, back };
-            (Some(copy), Act::Ack, Settlement::DeadLetter)
+            let copy = CopyPublish::Dead { copy, back };
+            (Some(copy), SettleAction::Ack, Settlement::DeadLetter)
         }
         Verdict::GiveBackCopy { next } => (
             Some(straight_back(delivery.message(), next)),
-            Act::Ack,
+            SettleAction::Ack,
             Settlement::RequeueCopy,
         ),
         Verdict::Renew { next } => (
             Some(straight_back(delivery.message(), next)),
-            Act::Ack,
+            SettleAction::Ack,
             Settlement::Renewed,
         ),
         Verdict::Park { level, next } => {
             let delay = jittered(level, rand::rng().random());
             let copy = copies().retry(delivery.message(), next, level, delay, None, now);
-            let copy = Copy::Retry { copy, level, delay };
-            (Some(copy), Act::Ack, Settlement::Parked)
+            let copy = CopyPublish::Retry { copy, level, delay };
+            (Some(copy), SettleAction::Ack, Settlement::Parked)
         }
     };
     let is_copied = copy.is_some();
     if let Some(copy) = copy {
         match copied(shared, queue, copy, &hold).await {
-            Ok(Copied::AsDecided) => {
+            Ok(CopyOutcome::AsDecided) => {
                 if settlement == Settlement::Retry {
                     shared.outstanding.sent();
                 }
             }
             // Its job runs again, and the caller is not answered yet.
-            Ok(Copied::Back) => {
-                return done(delivery, Act::Ack, Settlement::RequeueCopy);
+            Ok(CopyOutcome::Back) => {
+                return done(delivery, SettleAction::Ack, Settlement::RequeueCopy);
             }
-            Ok(Copied::Not) => return done(delivery, Act::Run, Settlement::Requeue),
+            Ok(CopyOutcome::Not) => return done(delivery, SettleAction::Run, Settlement::Requeue),
             Err(TimeUp) => {
                 // A job that we stopped is counted already, and one that was not begun did not end.
                 if !(goes_back || settlement == Settlement::Parked) {
                     hold.count_stopped(shared);
                 }
-                return done(delivery, Act::Requeue, Settlement::Requeue);
+                return done(delivery, SettleAction::Requeue, Settlement::Requeue);
             }
         }
         if settlement == Settlement::Reject && settings.declare != Declare::No {
@@ -254,13 +254,13 @@ pub(crate) async fn prepare(
             true => Settlement::LostCopy,
             false => Settlement::Requeue,
         };
-        return done(delivery, Act::Requeue, settlement);
+        return done(delivery, SettleAction::Requeue, settlement);
     }
     done(delivery, act, settlement)
 }
 
 /// A copy to be published before its original is acknowledged.
-enum Copy {
+enum CopyPublish {
     /// To a retry queue of this level, for this long.
     Retry {
         copy: Outgoing,
@@ -280,7 +280,7 @@ enum Copy {
 }
 
 /// Where a copy went.
-enum Copied {
+enum CopyOutcome {
     /// Where it was to go, or to the same effect.
     AsDecided,
     /// Back to its queue instead: what was decided will be decided again.
@@ -291,17 +291,17 @@ enum Copied {
 
 /// Publishes a copy, or what comes closest.
 async fn copied(
-    shared: &Shared,
+    shared: &PoolShared,
     queue: &QueueName,
-    copy: Copy,
+    copy: CopyPublish,
     hold: &HoldUntil<'_>,
-) -> Result<Copied, TimeUp> {
+) -> Result<CopyOutcome, TimeUp> {
     let straight_back = async |copy: Outgoing| {
-        let published = publish(shared, copy, hold, |_| Trouble::Hold).await;
+        let published = publish(shared, copy, hold, |_| ReplyRetry::Hold).await;
         published.map_err(|_| TimeUp)
     };
     match copy {
-        Copy::Retry { copy, level, delay } => {
+        CopyPublish::Retry { copy, level, delay } => {
             let route = Route::retry(queue, level);
             match copy_to(shared, &route, copy, hold, Some(delay)).await {
                 Ok(taken) => {
@@ -316,44 +316,44 @@ async fn copied(
                     straight_back(copy).await?;
                 }
             }
-            Ok(Copied::AsDecided)
+            Ok(CopyOutcome::AsDecided)
         }
-        Copy::Dead { copy, back } => {
+        CopyPublish::Dead { copy, back } => {
             match copy_to(shared, &Route::dead_letter(queue), copy, hold, None).await {
                 Ok(taken) => {
                     shared.fed.add(&taken.name);
-                    Ok(Copied::AsDecided)
+                    Ok(CopyOutcome::AsDecided)
                 }
                 Err(NotCopied::TimeUp) => Err(TimeUp),
                 Err(NotCopied::NoQueue(_)) => {
                     straight_back(*back).await?;
-                    Ok(Copied::Back)
+                    Ok(CopyOutcome::Back)
                 }
             }
         }
-        Copy::Back {
+        CopyPublish::Back {
             copy,
             beside,
             level,
             may_run,
         } => {
             let is_its_own =
-                |error: &QueueError| scope(Step::Publish, error.kind) == Scope::Message;
+                |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
             let after = |error: &QueueError| match error.kind {
                 // Its own queue is gone, or full.
-                QueueErrorKind::Unroutable | QueueErrorKind::Refused => Trouble::GiveUp,
+                QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
                 // Held, it would come back with one more count, and never run.
-                _ if may_run && is_its_own(error) => Trouble::GiveUp,
-                _ => Trouble::Hold,
+                _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,
+                _ => ReplyRetry::Hold,
             };
             let route = Route::retry(queue, level);
             loop {
                 match publish(shared, copy.clone(), hold, after).await {
-                    Ok(()) => return Ok(Copied::AsDecided),
+                    Ok(()) => return Ok(CopyOutcome::AsDecided),
                     // Its acknowledgement makes room.
                     Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {}
                     Err(Unpublished::GivenUp(error)) if may_run && is_its_own(&error) => {
-                        return Ok(Copied::Not);
+                        return Ok(CopyOutcome::Not);
                     }
                     Err(_) => return Err(TimeUp),
                 }
@@ -362,10 +362,10 @@ async fn copied(
                 match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
                     Ok(taken) => {
                         shared.fed.add(&taken.name);
-                        return Ok(Copied::AsDecided);
+                        return Ok(CopyOutcome::AsDecided);
                     }
                     Err(NotCopied::TimeUp) => return Err(TimeUp),
-                    Err(NotCopied::NoQueue(_)) if may_run => return Ok(Copied::Not),
+                    Err(NotCopied::NoQueue(_)) if may_run => return Ok(CopyOutcome::Not),
                     // Given back without a copy, it would be counted: it is held for as long as it can be.
                     Err(NotCopied::NoQueue(_)) => {}
                 }
@@ -383,7 +383,7 @@ fn uncounted(history: History) -> History {
 }
 
 fn log_retry(
-    shared: &Shared,
+    shared: &PoolShared,
     job: Option<&JobId>,
     history: History,
     delay: Duration,
@@ -408,7 +408,7 @@ fn log_retry(
     }
 }
 
-fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static str) {
+fn log_death(shared: &PoolShared, job: Option<&JobId>, death: &Death, what: &'static str) {
     let job = job.map(|id| Escaped(id.as_str()));
     warn!(
         pool = %shared.name,
@@ -420,7 +420,7 @@ fn log_death(shared: &Shared, job: Option<&JobId>, death: &Death, what: &'static
     );
 }
 
-fn note_death(shared: &Shared, job: Option<&JobId>, death: &Death) {
+fn note_death(shared: &PoolShared, job: Option<&JobId>, death: &Death) {
     shared.fleet.job_failed(|pool| JobFailure {
         pool,
         job_id: job.cloned(),

@@ -10,8 +10,8 @@ use super::hold::{HoldUntil, TimeUp};
 use crate::{
     escape::Quoted,
     queue::{Outgoing, QueueError},
-    run::{detours::HeldGuard, gate::BlockedGuard, shared::Shared},
-    settle::{Scope, Step, Trouble, scope},
+    run::{copy_queues::HeldGuard, gate::BlockedGuard, shared::PoolShared},
+    settle::{CopyStep, ErrorScope, ReplyRetry, scope},
 };
 use tidegate_core::text::{chain, first_chars};
 
@@ -34,10 +34,10 @@ pub(super) enum Unpublished {
 /// Publishes until it is confirmed, until the delivery can be held no longer, or until an error is the last by the
 /// word of `after`.
 pub(super) async fn publish(
-    shared: &Shared,
+    shared: &PoolShared,
     message: Outgoing,
     hold: &HoldUntil<'_>,
-    mut after: impl FnMut(&QueueError) -> Trouble,
+    mut after: impl FnMut(&QueueError) -> ReplyRetry,
 ) -> Result<(), Unpublished> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
@@ -50,13 +50,13 @@ pub(super) async fn publish(
             Err(TimeUp) => return Err(Unpublished::TimeUp),
         };
         match after(&error) {
-            Trouble::GiveUp => return Err(Unpublished::GivenUp(error)),
-            Trouble::TryAgain => blocked = None,
-            Trouble::Hold if scope(Step::Publish, error.kind) == Scope::Everything => {
+            ReplyRetry::GiveUp => return Err(Unpublished::GivenUp(error)),
+            ReplyRetry::TryAgain => blocked = None,
+            ReplyRetry::Hold if scope(CopyStep::Publish, error.kind) == ErrorScope::Everything => {
                 held = None;
                 close_intake(shared, &mut blocked, &message, &error);
             }
-            Trouble::Hold => {
+            ReplyRetry::Hold => {
                 blocked = None;
                 hold_alone(shared, &mut held, &error);
             }
@@ -73,7 +73,7 @@ pub(super) async fn publish(
 /// One try. While the broker blocks publishers, its confirm is waited for with intake closed: published again, the
 /// message would be there twice.
 pub(super) async fn attempt<'s>(
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     message: Outgoing,
     hold: &HoldUntil<'_>,
     blocked: &mut Option<BlockedGuard<'s>>,
@@ -112,7 +112,7 @@ pub(super) async fn attempt<'s>(
 ///
 /// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
 /// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
-pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
+pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
     let mut is_blocked = shared.driver.blocked();
     if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
         return;
@@ -132,7 +132,7 @@ pub(crate) fn stay_blocked(shared: &Arc<Shared>) {
 
 /// Nothing can be published: intake is closed for as long as the guard lives. Said once.
 pub(super) fn close_intake<'s>(
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     blocked: &mut Option<BlockedGuard<'s>>,
     message: &Outgoing,
     error: &QueueError,
@@ -154,7 +154,7 @@ pub(super) fn close_intake<'s>(
 
 /// This message is not taken: its delivery is held, and the pool goes on. Said once.
 pub(super) fn hold_alone<'s>(
-    shared: &'s Shared,
+    shared: &'s PoolShared,
     held: &mut Option<(HeldGuard<'s>, Instant)>,
     error: &QueueError,
 ) {
@@ -167,7 +167,7 @@ pub(super) fn hold_alone<'s>(
                 error = %why,
                 "a copy is not taken: its message is held until ack_deadline, and others go on"
             );
-            *held = Some((shared.detours.hold(why), Instant::now()));
+            *held = Some((shared.copy_queues.hold(why), Instant::now()));
         }
     }
 }

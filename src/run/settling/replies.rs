@@ -10,27 +10,31 @@ use crate::{
     config::PoolSettings,
     escape::Quoted,
     queue::{Message, Outgoing},
-    run::{complaints::is_due, metrics::ReplyOutcome, shared::Shared},
+    run::{metrics::ReplyOutcome, reply_warnings::is_due, shared::PoolShared},
     runner::OutputUse,
-    settle::{Answer, Answering, Refusal, Says, Trouble, Verdict, trouble},
+    settle::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, Verdict, trouble},
 };
 use tidegate_core::text::chain;
 
 /// What the standard output of this message's job is.
-pub(crate) fn output_use(shared: &Shared, settings: &PoolSettings, request: &Message) -> OutputUse {
+pub(crate) fn output_use(
+    shared: &PoolShared,
+    settings: &PoolSettings,
+    request: &Message,
+) -> OutputUse {
     answering(shared, settings, |answering| answering.output(request))
 }
 
 /// The answer to a message that comes to this end.
 pub(super) fn decide(
-    shared: &Shared,
+    shared: &PoolShared,
     settings: &PoolSettings,
     request: &Message,
     verdict: &Verdict,
-) -> Answer {
+) -> ReplyDecision {
     // Most messages ask for nothing.
     if request.properties.reply_to.is_none() {
-        return Answer::None;
+        return ReplyDecision::None;
     }
     answering(shared, settings, |answering| {
         answering.answer(request, verdict)
@@ -38,11 +42,11 @@ pub(super) fn decide(
 }
 
 fn answering<T>(
-    shared: &Shared,
+    shared: &PoolShared,
     settings: &PoolSettings,
-    decide: impl FnOnce(Answering<'_>) -> T,
+    decide: impl FnOnce(ReplyRules<'_>) -> T,
 ) -> T {
-    decide(Answering {
+    decide(ReplyRules {
         settings: &settings.reply,
         given: shared.fleet.answers(),
         own: &shared.own_queues.get(),
@@ -54,22 +58,23 @@ fn answering<T>(
 /// # Errors
 /// The delivery can be held no longer, and its sender has no answer.
 pub(super) async fn send(
-    shared: &Shared,
+    shared: &PoolShared,
     request: &Message,
-    answer: Answer,
+    answer: ReplyDecision,
     hold: &HoldUntil<'_>,
 ) -> Result<(), TimeUp> {
     let outcome = match answer {
-        Answer::None => return Ok(()),
-        Answer::Refused(refusal) => {
+        ReplyDecision::None => return Ok(()),
+        ReplyDecision::Refused(refusal) => {
             refused(shared, request, refusal);
             ReplyOutcome::Refused
         }
-        Answer::Send { message, says } => match publish_answer(shared, *message, hold).await {
+        ReplyDecision::Send { message, says } => match publish_answer(shared, *message, hold).await
+        {
             Ok(()) => match says {
-                Says::Done => ReplyOutcome::Done,
-                Says::Failed => ReplyOutcome::Failed,
-                Says::TooLarge => {
+                ReplyKind::Done => ReplyOutcome::Done,
+                ReplyKind::Failed => ReplyOutcome::Failed,
+                ReplyKind::TooLarge => {
                     too_large(shared, request);
                     ReplyOutcome::TooLarge
                 }
@@ -87,14 +92,14 @@ pub(super) async fn send(
 }
 
 async fn publish_answer(
-    shared: &Shared,
+    shared: &PoolShared,
     message: Outgoing,
     hold: &HoldUntil<'_>,
 ) -> Result<(), Unpublished> {
     let mut tried_again = 0;
     publish(shared, message, hold, |error| {
         let trouble = trouble(error.kind, tried_again);
-        tried_again += u32::from(trouble == Trouble::TryAgain);
+        tried_again += u32::from(trouble == ReplyRetry::TryAgain);
         trouble
     })
     .await
@@ -105,8 +110,8 @@ fn reply_to(request: &Message) -> &str {
     cut(request.properties.reply_to.as_deref().unwrap_or_default())
 }
 
-fn refused(shared: &Shared, request: &Message, refusal: Refusal) {
-    if let Some(suppressed) = is_due(&shared.complaints.refused[refusal as usize]) {
+fn refused(shared: &PoolShared, request: &Message, refusal: ReplyRefusal) {
+    if let Some(suppressed) = is_due(&shared.reply_warnings.refused[refusal as usize]) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = %Quoted(reply_to(request)),
@@ -118,8 +123,8 @@ fn refused(shared: &Shared, request: &Message, refusal: Refusal) {
     }
 }
 
-fn too_large(shared: &Shared, request: &Message) {
-    if let Some(suppressed) = is_due(&shared.complaints.too_large) {
+fn too_large(shared: &PoolShared, request: &Message) {
+    if let Some(suppressed) = is_due(&shared.reply_warnings.too_large) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = %Quoted(reply_to(request)),
@@ -131,8 +136,8 @@ fn too_large(shared: &Shared, request: &Message) {
     }
 }
 
-fn undeliverable(shared: &Shared, request: &Message, cause: &str) {
-    if let Some(suppressed) = is_due(&shared.complaints.undeliverable) {
+fn undeliverable(shared: &PoolShared, request: &Message, cause: &str) {
+    if let Some(suppressed) = is_due(&shared.reply_warnings.undeliverable) {
         warn!(
             pool = %shared.name,
             messaging.destination.name = %Quoted(reply_to(request)),

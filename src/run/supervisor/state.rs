@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{
     DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
-    shared::{Shared, View},
+    shared::{LastDecision, PoolShared},
 };
 use crate::{
     config::PoolSettings,
@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// A pool at this instant.
-pub(super) fn status(shared: &Shared) -> PoolStatus {
+pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     let now = shared.now();
     let view = shared.view().clone();
-    let (census, holdings) = shared.census(now);
+    let (census, held) = shared.census(now);
     let counts = census.counts();
     let (idle, busy) = shared.fleet.counts();
     let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
@@ -49,7 +49,7 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
         },
         delayed: view.delayed,
         dead_waiting: view.dead,
-        demand: ready.saturating_add(holdings.held),
+        demand: ready.saturating_add(held.held),
         expected: view
             .decision
             .as_ref()
@@ -82,7 +82,12 @@ pub(super) fn status(shared: &Shared) -> PoolStatus {
 }
 
 /// What a pool is about, and why where that needs saying.
-fn state(shared: &Shared, view: &View, intake: Intake, busy: u32) -> (PoolState, Option<String>) {
+fn state(
+    shared: &PoolShared,
+    view: &LastDecision,
+    intake: Intake,
+    busy: u32,
+) -> (PoolState, Option<String>) {
     let refusal = shared.openings().refusal().map(|known| known.why.clone());
     let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());

@@ -14,23 +14,23 @@ use tokio::{
 };
 use tracing::{Instrument as _, debug_span, warn};
 
-use super::{Worker, intake::Arrived};
+use super::{Worker, intake::ReceivedDelivery};
 use crate::{
     config::PoolSettings,
-    decide::{Hours, JobId},
+    decide::{DeliveryDeadlines, JobId},
     escape::Escaped,
     run::{
-        aftermath::{QUIET, UnderWay},
-        cell::{Leaving, WorkerCell},
+        cell::{WorkerCell, WorkerStopReason},
+        redeliveries::{QUIET, RenewalGuard},
         settling::{HoldUntil, prepare, stay_blocked},
-        shared::Shared,
+        shared::PoolShared,
     },
     settle::{History, Verdict, carried_job_id, give_back, park, renew},
 };
 
 impl Worker<'_> {
     /// Looks at what the consumer was sent. Returns what may run; the rest is made new.
-    pub(super) fn sift(&mut self, arrived: Arrived) -> Option<Arrived> {
+    pub(super) fn sift(&mut self, arrived: ReceivedDelivery) -> Option<ReceivedDelivery> {
         if !arrived.delivery.message().redelivered {
             return Some(arrived);
         }
@@ -39,7 +39,7 @@ impl Worker<'_> {
         if !history.came_back() {
             return Some(arrived);
         }
-        let under_way = self.shared.aftermath.begin();
+        let under_way = self.shared.redeliveries.begin();
         self.shared.delivery_taken();
         // Those that are done are forgotten, so that the set does not grow with the number of messages.
         while let Some(done) = self.renewals.try_join_next() {
@@ -58,7 +58,7 @@ impl Worker<'_> {
     }
 
     /// Keeps what the consumer was sent ahead of need.
-    pub(super) fn keep(&mut self, arrived: Arrived) {
+    pub(super) fn keep(&mut self, arrived: ReceivedDelivery) {
         if let Some(arrived) = self.sift(arrived) {
             self.intake.ahead.push_back(arrived);
         }
@@ -67,7 +67,7 @@ impl Worker<'_> {
     /// Waits until what came back is made new, for a message that did not: its job may be the one that kills, and would
     /// take them with it. `false` where something ends the wait before.
     pub(super) async fn until_quiet(&mut self) -> bool {
-        let until = self.shared.aftermath.may_run_at(Instant::now());
+        let until = self.shared.redeliveries.may_run_at(Instant::now());
         self.wait_until(until).await
     }
 
@@ -81,9 +81,9 @@ impl Worker<'_> {
         is_copyable: bool,
         turn: &mut Option<OwnedSemaphorePermit>,
     ) -> Option<Verdict> {
-        let mut until = self.shared.aftermath.may_run_at(Instant::now());
+        let mut until = self.shared.redeliveries.may_run_at(Instant::now());
         if history.is_suspect() {
-            *turn = self.shared.aftermath.turn();
+            *turn = self.shared.redeliveries.turn();
             if turn.is_none() && is_copyable {
                 return Some(park(history, &settings.retry));
             }
@@ -93,7 +93,7 @@ impl Worker<'_> {
                 unfinished = history.unfinished(),
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
-            self.cell.go(Leaving::Alone);
+            self.cell.go(WorkerStopReason::Alone);
             let left = self.hold_nothing().await;
             self.intake.ahead.extend(left);
             // Other suspects that are held now are put aside by then.
@@ -126,7 +126,7 @@ impl Worker<'_> {
                     }
                 },
                 () = wait => {
-                    let later = self.shared.aftermath.may_run_at(taken);
+                    let later = self.shared.redeliveries.may_run_at(taken);
                     if later <= Instant::now() {
                         return true;
                     }
@@ -139,16 +139,16 @@ impl Worker<'_> {
 
 /// Makes a message new that came back, or ends it. Returns one that no copy can be made of: it is to run as it is.
 async fn renewed(
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     cell: Arc<WorkerCell>,
     settings: Arc<PoolSettings>,
-    arrived: Arrived,
+    arrived: ReceivedDelivery,
     history: History,
-    under_way: UnderWay,
-) -> Option<Arrived> {
-    let Arrived { delivery, at, .. } = arrived;
-    let hours = Hours::new(settings.ack_deadline, shared.fleet.times().stop_grace);
-    let hold = HoldUntil::new(at + hours.settle, &cell.stop, &shared.kill);
+    under_way: RenewalGuard,
+) -> Option<ReceivedDelivery> {
+    let ReceivedDelivery { delivery, at, .. } = arrived;
+    let deadlines = DeliveryDeadlines::new(settings.ack_deadline, shared.fleet.times().stop_grace);
+    let hold = HoldUntil::new(at + deadlines.settle, &cell.stop, &shared.kill);
     let message = delivery.message();
     let own = message.properties.message_id.as_deref();
     let own = own.filter(|id| !id.is_empty()).map(JobId::from);
@@ -184,7 +184,7 @@ async fn renewed(
                     pool = %shared.name,
                     "a message that came back is not taken as a copy: its job runs all the same"
                 );
-                Some(Arrived {
+                Some(ReceivedDelivery {
                     delivery,
                     at,
                     waited: true,

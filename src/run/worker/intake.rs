@@ -7,20 +7,20 @@ use tracing::debug;
 
 use crate::{
     queue::{Consumer, Delivery, QueueErrorKind},
-    run::cell::Leaving,
+    run::cell::WorkerStopReason,
 };
 use tidegate_core::text::chain;
 
 /// A consumer, and what it was sent ahead of need.
-pub(super) struct Intake {
+pub(super) struct WorkerIntake {
     pub(super) consumer: Box<dyn Consumer>,
-    pub(super) ahead: VecDeque<Arrived>,
+    pub(super) ahead: VecDeque<ReceivedDelivery>,
     /// Why no more will come.
-    pub(super) ended: Option<Leaving>,
+    pub(super) ended: Option<WorkerStopReason>,
 }
 
 /// A delivery and when it came: from then on the broker counts.
-pub(super) struct Arrived {
+pub(super) struct ReceivedDelivery {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
     /// Whether others were before it.
@@ -29,7 +29,7 @@ pub(super) struct Arrived {
     pub(super) is_copyable: bool,
 }
 
-impl Arrived {
+impl ReceivedDelivery {
     /// One that comes now.
     pub(super) fn now(delivery: Delivery) -> Self {
         Self {
@@ -41,23 +41,26 @@ impl Arrived {
     }
 }
 
-impl Intake {
+impl WorkerIntake {
     /// Whether its channel is gone: then the broker hands out anew what is not settled, and a copy would be a second one.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self.ended, Some(Leaving::Lost | Leaving::HeldTooLong))
+        matches!(
+            self.ended,
+            Some(WorkerStopReason::Lost | WorkerStopReason::HeldTooLong)
+        )
     }
 
     /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Result<Arrived, Leaving> {
+    pub(super) async fn next(&mut self) -> Result<ReceivedDelivery, WorkerStopReason> {
         if self.ended.is_some() {
             return std::future::pending().await;
         }
         match poll_fn(|cx| self.consumer.poll_next(cx)).await {
-            Some(Ok(delivery)) => Ok(Arrived::now(delivery)),
+            Some(Ok(delivery)) => Ok(ReceivedDelivery::now(delivery)),
             Some(Err(error)) => {
                 let why = match error.kind {
-                    QueueErrorKind::HeldTooLong => Leaving::HeldTooLong,
-                    _ => Leaving::Lost,
+                    QueueErrorKind::HeldTooLong => WorkerStopReason::HeldTooLong,
+                    _ => WorkerStopReason::Lost,
                 };
                 debug!(error = %chain(&error), "consumer lost");
                 self.ended = Some(why);
@@ -65,8 +68,8 @@ impl Intake {
             }
             // Nobody here has cancelled it.
             None => {
-                self.ended = Some(Leaving::Cancelled);
-                Err(Leaving::Cancelled)
+                self.ended = Some(WorkerStopReason::Cancelled);
+                Err(WorkerStopReason::Cancelled)
             }
         }
     }

@@ -9,17 +9,17 @@ use std::{
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
-use super::{Worker, intake::Arrived};
+use super::{Worker, intake::ReceivedDelivery};
 use crate::{
     config::PoolSettings,
-    decide::{Ending, Hours, JobId},
+    decide::{BreakerSignal, DeliveryDeadlines, JobId},
     escape::Escaped,
     queue::{Delivery, Message},
     run::{
-        cell::Leaving,
-        contain::{Panicked, Place},
+        cell::WorkerStopReason,
+        contain::{PanicSite, Panicked},
         events::Event,
-        fleet::Lent,
+        fleet::BorrowedRunner,
         metrics::JobOutcome,
         running::{self, Stopping},
         settling::{HoldUntil, output_use, prepare, stay_blocked},
@@ -34,7 +34,7 @@ const QUIET_WAIT: Duration = Duration::from_secs(2);
 
 /// How a job came to be ended before its own time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Cut {
+enum JobStop {
     /// Not at all, or by the pool's or the supervisor's word.
     No,
     /// Its delivery could be held no longer.
@@ -45,8 +45,8 @@ enum Cut {
 
 impl Worker<'_> {
     /// Runs the job of a delivery and settles it.
-    pub(super) async fn job(&mut self, arrived: Arrived) -> Result<(), Leaving> {
-        let Arrived {
+    pub(super) async fn job(&mut self, arrived: ReceivedDelivery) -> Result<(), WorkerStopReason> {
+        let ReceivedDelivery {
             delivery,
             at,
             waited,
@@ -55,8 +55,8 @@ impl Worker<'_> {
         let settings = self.settings();
         let history = History::of(delivery.message(), &settings.retry);
         let times = self.shared.fleet.times();
-        let hours = Hours::new(settings.ack_deadline, times.stop_grace);
-        let deadline = at + hours.settle;
+        let deadlines = DeliveryDeadlines::new(settings.ack_deadline, times.stop_grace);
+        let deadline = at + deadlines.settle;
         let job = Job::new(
             self.shared.name.clone(),
             settings.queue.clone(),
@@ -68,11 +68,11 @@ impl Worker<'_> {
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
             let mut turn = None;
-            let unrun = if waited && !hours.is_worth_starting(at.elapsed(), times.timeout) {
+            let unrun = if waited && !deadlines.is_worth_starting(at.elapsed(), times.timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
                 Some(give_back(history))
             } else if history.unfinished() == 0 {
-                match self.shared.aftermath.is_quiet() || self.until_quiet().await {
+                match self.shared.redeliveries.is_quiet() || self.until_quiet().await {
                     true => None,
                     false => Some(give_back(history)),
                 }
@@ -93,7 +93,7 @@ impl Worker<'_> {
                     .await
                 }
                 None => {
-                    self.run_and_settle(&settings, delivery, history, &job, at, hours)
+                    self.run_and_settle(&settings, delivery, history, &job, at, deadlines)
                         .await
                 }
             }
@@ -109,9 +109,9 @@ impl Worker<'_> {
         history: History,
         job: &Job,
         at: Instant,
-        hours: Hours,
-    ) -> Result<(), Leaving> {
-        let deadline = at + hours.settle;
+        deadlines: DeliveryDeadlines,
+    ) -> Result<(), WorkerStopReason> {
+        let deadline = at + deadlines.settle;
         let shared = self.shared.clone();
         // Bringing a runner up may take as long as some jobs do, and ends as they do.
         let lent = tokio::select! {
@@ -119,12 +119,12 @@ impl Worker<'_> {
             () = self.cell.stop.cancelled() => None,
             () = shared.kill.cancelled() => None,
             lent = shared.fleet.lend(&shared.metrics) => Some(Ok(lent)),
-            () = time::sleep_until(at + hours.stop) => Some(Err(Cut::AtDeadline)),
+            () = time::sleep_until(at + deadlines.stop) => Some(Err(JobStop::AtDeadline)),
         };
         let mut lent = match lent {
             Some(Ok(Ok(lent))) => lent,
             None | Some(Err(_)) => {
-                let cut = lent.map_or(Cut::No, |_| Cut::AtDeadline);
+                let cut = lent.map_or(JobStop::No, |_| JobStop::AtDeadline);
                 self.note_stopped(job, &cut, at, settings);
                 // It was never begun, so whatever kept it from that was not its own fault.
                 let verdict = give_back(history);
@@ -146,15 +146,15 @@ impl Worker<'_> {
                 let cause = chain(&error);
                 self.give_up(settings, job, delivery, history, &cause, deadline)
                     .await;
-                return Err(Leaving::Faulted);
+                return Err(WorkerStopReason::Faulted);
             }
         };
         self.note_start(job, &lent);
         let begun = Instant::now();
-        let (report, cut) = self.run(settings, &mut lent, job, at, hours).await;
+        let (report, cut) = self.run(settings, &mut lent, job, at, deadlines).await;
         let took = begun.elapsed();
         let outcome = match (outcome_of(&report.end), &cut) {
-            (JobOutcome::Stopped, Cut::AtDeadline) => JobOutcome::Deadline,
+            (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
             (outcome, _) => outcome,
         };
         self.shared.metrics.job_ended(outcome, took);
@@ -175,7 +175,7 @@ impl Worker<'_> {
             self.bring_back(lent, report.reusable, false);
             self.give_up(settings, job, delivery, history, &cause, deadline)
                 .await;
-            return Err(Leaving::Faulted);
+            return Err(WorkerStopReason::Faulted);
         }
         match &report.end {
             JobEnd::WrapperFailed(failure) => {
@@ -193,7 +193,7 @@ impl Worker<'_> {
         });
         if !takes_more {
             // Before it settles, so that no further message comes with the settlement.
-            self.cell.go(Leaving::Faulted);
+            self.cell.go(WorkerStopReason::Faulted);
         }
         let reusable = report.reusable;
         let lost = matches!(
@@ -204,9 +204,9 @@ impl Worker<'_> {
             JobEnd::Stopped => {
                 self.note_stopped(job, &cut, at, settings);
                 match cut {
-                    Cut::No => verdict(JobEnd::Stopped, history, &settings.retry),
-                    Cut::AtDeadline => past_deadline(history, &settings.retry),
-                    Cut::ByHand(stopping) => verdict(stopping.end(), history, &settings.retry),
+                    JobStop::No => verdict(JobEnd::Stopped, history, &settings.retry),
+                    JobStop::AtDeadline => past_deadline(history, &settings.retry),
+                    JobStop::ByHand(stopping) => verdict(stopping.end(), history, &settings.retry),
                 }
             }
             end => verdict(end, history, &settings.retry),
@@ -226,10 +226,10 @@ impl Worker<'_> {
     }
 
     /// Counts a job that we stopped, or says that its delivery could be held no longer.
-    fn note_stopped(&self, job: &Job, cut: &Cut, at: Instant, settings: &PoolSettings) {
+    fn note_stopped(&self, job: &Job, cut: &JobStop, at: Instant, settings: &PoolSettings) {
         match cut {
-            Cut::No => return self.shared.totals.count_stopped(),
-            Cut::ByHand(stopping) => {
+            JobStop::No => return self.shared.totals.count_stopped(),
+            JobStop::ByHand(stopping) => {
                 info!(
                     pool = %self.shared.name,
                     job.id = %Escaped(job.id().as_str()),
@@ -239,7 +239,7 @@ impl Worker<'_> {
                 );
                 return;
             }
-            Cut::AtDeadline => {}
+            JobStop::AtDeadline => {}
         }
         warn!(
             pool = %self.shared.name,
@@ -255,11 +255,11 @@ impl Worker<'_> {
     async fn run(
         &mut self,
         settings: &PoolSettings,
-        lent: &mut Lent<'_>,
+        lent: &mut BorrowedRunner<'_>,
         job: &Job,
         at: Instant,
-        hours: Hours,
-    ) -> (RunReport, Cut) {
+        deadlines: DeliveryDeadlines,
+    ) -> (RunReport, JobStop) {
         let shared = self.shared.clone();
         let stop = self
             .stop
@@ -281,27 +281,27 @@ impl Worker<'_> {
             since: begun,
             deadline: timeout
                 .and_then(|timeout| begun.checked_add(timeout))
-                .map_or(at + hours.stop, |end| end.min(at + hours.stop)),
+                .map_or(at + deadlines.stop, |end| end.min(at + deadlines.stop)),
             stop: stop.clone(),
             stopping: None,
         });
         let mut running = lent.run(job, control);
         // Costs nothing until it is first polled, which is when a job has to be waited for.
-        let mut due = std::pin::pin!(time::sleep_until(at + hours.stop));
-        let (mut told, mut cut) = (false, Cut::No);
+        let mut due = std::pin::pin!(time::sleep_until(at + deadlines.stop));
+        let (mut told, mut cut) = (false, JobStop::No);
         loop {
             tokio::select! {
                 biased;
                 report = &mut running => {
                     let report = report.unwrap_or_else(|panicked| {
-                        self.shared.fleet.panics().note(Place::Run, &panicked);
+                        self.shared.fleet.panics().note(PanicSite::Run, &panicked);
                         runner_panicked(&panicked)
                     });
                     if let Some(stopping) = entry.leave() {
                         // The next job has a token of its own.
                         self.stop = None;
-                        if cut == Cut::No && !self.cell.stop.is_cancelled() {
-                            cut = Cut::ByHand(stopping);
+                        if cut == JobStop::No && !self.cell.stop.is_cancelled() {
+                            cut = JobStop::ByHand(stopping);
                         }
                     }
                     return (report, cut);
@@ -317,10 +317,10 @@ impl Worker<'_> {
                     }
                     told = true;
                     if !self.cell.stop.is_cancelled() {
-                        cut = Cut::AtDeadline;
+                        cut = JobStop::AtDeadline;
                         stop.cancel();
                     }
-                    due.as_mut().reset(at + hours.abandon);
+                    due.as_mut().reset(at + deadlines.abandon);
                 }
                 next = self.intake.next() => match next {
                     Ok(arrived) => {
@@ -358,7 +358,7 @@ impl Worker<'_> {
         history: History,
         verdict: Verdict,
         deadline: Instant,
-    ) -> Result<(), Leaving> {
+    ) -> Result<(), WorkerStopReason> {
         let hold = HoldUntil::new(deadline, &self.cell.stop, &self.shared.kill);
         let goes_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
         let verdict = match verdict {
@@ -384,7 +384,7 @@ impl Worker<'_> {
         }
         prepared.settle(self.shared).await;
         if gives_back {
-            Err(Leaving::GaveBack)
+            Err(WorkerStopReason::GaveBack)
         } else {
             Ok(())
         }
@@ -428,7 +428,7 @@ impl Worker<'_> {
     }
 
     /// Returns a runner to the fleet, or ends it where the worker goes too.
-    fn bring_back(&mut self, lent: Lent<'_>, reusable: bool, lost: bool) {
+    fn bring_back(&mut self, lent: BorrowedRunner<'_>, reusable: bool, lost: bool) {
         if !reusable {
             if lost {
                 lent.crashed(&self.shared.metrics);
@@ -451,7 +451,7 @@ impl Worker<'_> {
         }
     }
 
-    fn note_start(&self, job: &Job, lent: &Lent<'_>) {
+    fn note_start(&self, job: &Job, lent: &BorrowedRunner<'_>) {
         let waited = job.message().properties.timestamp.and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
@@ -495,13 +495,13 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
 }
 
 /// What to look at where a consumer was lost under a job.
-fn lost_hint(why: Leaving) -> Option<&'static str> {
+fn lost_hint(why: WorkerStopReason) -> Option<&'static str> {
     match why {
-        Leaving::HeldTooLong => Some(
+        WorkerStopReason::HeldTooLong => Some(
             "the broker's consumer timeout is shorter than ack_deadline: lower ack_deadline below it, or raise it \
              (consumer_timeout in rabbitmq.conf, or the queue's x-consumer-timeout)",
         ),
-        Leaving::Cancelled => Some(
+        WorkerStopReason::Cancelled => Some(
             "the queue was deleted, its node lost, or a delivery held longer than the broker's consumer timeout",
         ),
         _ => None,
@@ -525,13 +525,13 @@ fn outcome_of(end: &JobEnd) -> JobOutcome {
 }
 
 /// What a job's end is to the breaker. `None`: nothing, for it was our doing.
-fn ending_of(end: &JobEnd) -> Option<Ending<'_>> {
+fn ending_of(end: &JobEnd) -> Option<BreakerSignal<'_>> {
     match end {
         JobEnd::Done { .. } | JobEnd::Retry { .. } | JobEnd::Rejected { .. } => {
-            Some(Ending::Answered)
+            Some(BreakerSignal::Answered)
         }
-        JobEnd::Failed(failure) => Some(Ending::Failed(&failure.message)),
-        JobEnd::WrapperFailed(failure) => Some(Ending::Unproven(&failure.message)),
+        JobEnd::Failed(failure) => Some(BreakerSignal::Failed(&failure.message)),
+        JobEnd::WrapperFailed(failure) => Some(BreakerSignal::Unproven(&failure.message)),
         JobEnd::NotStarted(_) | JobEnd::Stopped => None,
     }
 }
@@ -562,7 +562,7 @@ mod tests {
 
     #[test]
     fn where_a_consumer_was_lost_under_a_job_the_log_says_what_to_look_at() {
-        let too_long = lost_hint(Leaving::HeldTooLong).expect("a hint");
+        let too_long = lost_hint(WorkerStopReason::HeldTooLong).expect("a hint");
         for part in [
             "consumer timeout",
             "lower ack_deadline",
@@ -570,11 +570,11 @@ mod tests {
         ] {
             assert!(too_long.contains(part), "{too_long}");
         }
-        let cancelled = lost_hint(Leaving::Cancelled).expect("a hint");
+        let cancelled = lost_hint(WorkerStopReason::Cancelled).expect("a hint");
         for part in ["queue was deleted", "node lost", "consumer timeout"] {
             assert!(cancelled.contains(part), "{cancelled}");
         }
         // The loss of a connection says why itself.
-        assert_eq!(lost_hint(Leaving::Lost), None);
+        assert_eq!(lost_hint(WorkerStopReason::Lost), None);
     }
 }

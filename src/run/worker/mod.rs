@@ -20,11 +20,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use self::intake::{Arrived, Intake};
+use self::intake::{ReceivedDelivery, WorkerIntake};
 use super::{
-    cell::{After, Leaving, WorkerCell},
+    cell::{AfterSettlement, WorkerCell, WorkerStopReason},
     settling::{HoldUntil, prepare, stay_blocked},
-    shared::Shared,
+    shared::PoolShared,
 };
 use crate::{
     config::{Declare, PoolSettings},
@@ -44,7 +44,7 @@ const OPENING: Duration = Duration::from_secs(2);
 const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
-pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving {
+pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> WorkerStopReason {
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
@@ -52,13 +52,13 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         tag: consumer_tag(&shared, &cell),
     };
     if cell.leave.is_cancelled() {
-        return cell.go(Leaving::ScaledDown);
+        return cell.go(WorkerStopReason::ScaledDown);
     }
     // A queue that counts deliveries may send what came back, which is made new before the next death. Until then it
     // counts, so its copy must not wait for a channel. A queue that we declare as a classic one counts nothing.
     if settings.declare != Declare::Classic {
         tokio::select! {
-            () = cell.leave.cancelled() => return cell.go(Leaving::ScaledDown),
+            () = cell.leave.cancelled() => return cell.go(WorkerStopReason::ScaledDown),
             // What is wrong with it shows in the publish, and does not concern jobs that need no copy.
             _ = time::timeout(PREPARING, shared.driver.prepare_to_publish()) => {}
         }
@@ -69,7 +69,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         opened = &mut opening => opened,
         () = cell.leave.cancelled() => match time::timeout(OPENING, opening).await {
             Ok(opened) => opened,
-            Err(_) => return cell.go(Leaving::ScaledDown),
+            Err(_) => return cell.go(WorkerStopReason::ScaledDown),
         },
     };
     let consumer = match opened {
@@ -77,7 +77,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         Err(error) => {
             debug!(error = %chain(&error), "consumer not opened");
             shared.open_failed(&error);
-            return cell.go(Leaving::NotOpened);
+            return cell.go(WorkerStopReason::NotOpened);
         }
     };
     cell.consuming(shared.now());
@@ -90,7 +90,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
         shared: &shared,
         cell: &cell,
         queue: settings.queue.clone(),
-        intake: Intake {
+        intake: WorkerIntake {
             consumer,
             ahead: VecDeque::new(),
             ended: None,
@@ -105,7 +105,7 @@ pub(crate) async fn work(shared: Arc<Shared>, cell: Arc<WorkerCell>) -> Leaving 
 }
 
 /// A consumer tag names its worker to people who look at the broker. It need be unique only within a channel.
-fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
+fn consumer_tag(shared: &PoolShared, cell: &WorkerCell) -> String {
     // A tag is a short string: 255 bytes.
     let host: String = shared.host.chars().take(64).collect();
     format!(
@@ -117,13 +117,13 @@ fn consumer_tag(shared: &Shared, cell: &WorkerCell) -> String {
 }
 
 struct Worker<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<PoolShared>,
     cell: &'a Arc<WorkerCell>,
     /// The queue that it consumes: the pool's own may have changed since.
     queue: QueueName,
-    intake: Intake,
+    intake: WorkerIntake,
     /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
-    renewals: JoinSet<Option<Arrived>>,
+    renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
     /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
     stop: Option<CancellationToken>,
@@ -131,7 +131,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// Takes deliveries and works on them, until something ends it.
-    async fn serve(&mut self) -> Leaving {
+    async fn serve(&mut self) -> WorkerStopReason {
         loop {
             let arrived = match self.wait().await {
                 Ok(arrived) => arrived,
@@ -139,15 +139,15 @@ impl Worker<'_> {
             };
             if !self.cell.take() {
                 self.intake.ahead.push_front(arrived);
-                return self.cell.go(Leaving::ScaledDown);
+                return self.cell.go(WorkerStopReason::ScaledDown);
             }
             self.shared.delivery_taken();
             if let Err(why) = self.job(arrived).await {
                 return self.cell.go(why);
             }
             match self.cell.finish(self.held()) {
-                After::Stay => {}
-                After::Go(why) => return why,
+                AfterSettlement::Stay => {}
+                AfterSettlement::Go(why) => return why,
             }
         }
     }
@@ -185,7 +185,7 @@ impl Worker<'_> {
 
     /// Cancels the consumer and gives back what it was sent ahead. Returns what cannot go back as a copy: given back
     /// without one, it would be counted.
-    async fn hold_nothing(&mut self) -> Vec<Arrived> {
+    async fn hold_nothing(&mut self) -> Vec<ReceivedDelivery> {
         self.cancel().await;
         let mut left = Vec::new();
         let settings = self.settings();
@@ -227,7 +227,7 @@ impl Worker<'_> {
     }
 
     /// Waits for a delivery.
-    async fn wait(&mut self) -> Result<Arrived, Leaving> {
+    async fn wait(&mut self) -> Result<ReceivedDelivery, WorkerStopReason> {
         if let Some(why) = self.intake.ended.filter(|_| self.intake.is_gone()) {
             return Err(why);
         }
@@ -263,7 +263,7 @@ impl Worker<'_> {
             // Still counted as waiting until the broker has confirmed that nothing more will come.
             None => {
                 self.cancel().await;
-                Err(Leaving::ScaledDown)
+                Err(WorkerStopReason::ScaledDown)
             }
             Some(Ok(arrived)) => Ok(arrived),
             Some(Err(why)) => {
@@ -285,7 +285,7 @@ impl Worker<'_> {
         if self.intake.ended.is_some() {
             return;
         }
-        self.intake.ended = Some(Leaving::ScaledDown);
+        self.intake.ended = Some(WorkerStopReason::ScaledDown);
         let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
         let Some(cancelled) = cancelled else {
             // What it was sent ahead goes back with its channel.
@@ -294,12 +294,12 @@ impl Worker<'_> {
         if let Err(error) = cancelled {
             // The broker gives back by itself what was sent ahead on a channel that is gone.
             debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
-            self.intake.ended = Some(Leaving::Lost);
+            self.intake.ended = Some(WorkerStopReason::Lost);
             return;
         }
         // What was sent before the broker heard of it.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
-            self.keep(Arrived::now(delivery));
+            self.keep(ReceivedDelivery::now(delivery));
         }
     }
 }

@@ -119,7 +119,7 @@ impl ContainerKeys {
         if limits
             .memory_max
             .value
-            .is_some_and(|bytes| bytes < LEAST_OF_ENGINES)
+            .is_some_and(|bytes| bytes < MIN_CONTAINER_MEMORY)
         {
             table.refuse(
                 &limits.memory_max,
@@ -164,7 +164,7 @@ impl ContainerKeys {
 }
 
 /// Bytes.
-const LEAST_OF_ENGINES: u64 = 6 << 20;
+const MIN_CONTAINER_MEMORY: u64 = 6 << 20;
 
 const IMAGE: &str = "\"registry.example.com/thumbnails:1\"";
 

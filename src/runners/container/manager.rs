@@ -20,7 +20,7 @@ use super::{
     making::common_variables,
     ours::ContainerTracker,
     run::run,
-    shared::Shared,
+    shared::ContainerShared,
     stray::{self, Rounds},
 };
 use crate::{
@@ -37,7 +37,7 @@ const CLEANUP: Duration = Duration::from_secs(2);
 /// Runs each job in its own container. The documentation of [`container`](crate::runners::container) describes what a
 /// job receives.
 pub struct ContainerManager {
-    shared: Arc<Shared>,
+    shared: Arc<ContainerShared>,
 }
 
 impl ContainerManager {
@@ -56,7 +56,7 @@ impl ContainerManager {
 
     fn with(settings: ContainerSettings, owner: Option<Instance>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ContainerShared {
                 common: common_variables(&settings),
                 owner,
                 finder: Finder::new(settings.engine.as_ref()),
@@ -134,7 +134,7 @@ impl RunnerManager for ContainerManager {
 
 /// Nothing runs before its job does.
 struct ContainerRunner {
-    shared: Arc<Shared>,
+    shared: Arc<ContainerShared>,
     docker: Docker,
 }
 

@@ -22,12 +22,12 @@ use super::{
     engine::{EngineError, Kind, LONG},
     making,
     ours::Container,
-    shared::Shared,
+    shared::ContainerShared,
 };
 use crate::{
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, Event, Exit, FOREVER, JobLog, Output, Stdout, Step, Stream, job_end,
+        Course, CourseAction, CourseEvent, Exit, FOREVER, JobLog, Output, Stdout, Stream, job_end,
     },
 };
 
@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// # Cancel-safety
 /// Dropped, it has the container killed and removed in the background.
 pub(super) async fn run(
-    shared: &Shared,
+    shared: &ContainerShared,
     docker: &Docker,
     job: &Job,
     control: &JobControl,
@@ -73,7 +73,7 @@ pub(super) async fn run(
 
 /// Makes a container, and takes its streams in hand before anything is written there.
 async fn make(
-    shared: &Shared,
+    shared: &ContainerShared,
     docker: &Docker,
     job: &Job,
 ) -> Result<(Container, AttachContainerResults), StartError> {
@@ -107,7 +107,7 @@ async fn make(
 
 /// Refuses a container that was made without a limit of its pool: an engine that cannot keep one only warns of it.
 async fn check_warnings(
-    shared: &Shared,
+    shared: &ContainerShared,
     container: &Container,
     warnings: &[String],
 ) -> Result<(), StartError> {
@@ -133,7 +133,7 @@ async fn check_warnings(
     })
 }
 
-async fn start(shared: &Shared, container: &Container) -> Result<(), StartError> {
+async fn start(shared: &ContainerShared, container: &Container) -> Result<(), StartError> {
     let options = None::<StartContainerOptions>;
     let started = container.docker.start_container(&container.name, options);
     match started.await {
@@ -142,7 +142,11 @@ async fn start(shared: &Shared, container: &Container) -> Result<(), StartError>
     }
 }
 
-async fn refusal(shared: &Shared, what: &str, error: impl Into<EngineError>) -> StartError {
+async fn refusal(
+    shared: &ContainerShared,
+    what: &str,
+    error: impl Into<EngineError>,
+) -> StartError {
     let error = error.into();
     shared.finder.note(&error).await;
     error.into_start_error(format!("{what} a container of {}", shared.settings.image))
@@ -150,7 +154,7 @@ async fn refusal(shared: &Shared, what: &str, error: impl Into<EngineError>) -> 
 
 /// Attends a container that runs, until it does no more.
 async fn run_until_end(
-    shared: &Shared,
+    shared: &ContainerShared,
     container: &Container,
     streams: AttachContainerResults,
     job: &Job,
@@ -190,17 +194,17 @@ async fn run_until_end(
                 biased;
                 how = &mut exit, if !course.has_exited() => {
                     ended = Some(how);
-                    Event::Exited
+                    CourseEvent::Exited
                 }
                 () = &mut killed, if !kill_asked => {
                     kill_asked = true;
-                    Event::KillAsked
+                    CourseEvent::KillAsked
                 }
                 () = &mut stopped, if !stop_asked => {
                     stop_asked = true;
-                    Event::StopAsked
+                    CourseEvent::StopAsked
                 }
-                () = &mut timer => Event::TimeUp,
+                () = &mut timer => CourseEvent::TimeUp,
                 () = async { signalling.as_mut().expect("only asked where there is one").await },
                     if signalling.is_some() =>
                 {
@@ -212,17 +216,17 @@ async fn run_until_end(
                     feeding = false;
                     continue;
                 }
-                () = &mut output, if course.output_is_open() => Event::OutputEnded,
+                () = &mut output, if course.output_is_open() => CourseEvent::OutputEnded,
             };
             let wake_after = match course.handle(event) {
-                Step::Wait => continue,
-                Step::Signal(what, wake_after) => {
+                CourseAction::Wait => continue,
+                CourseAction::Signal(what, wake_after) => {
                     // In place of one that is still under way: a KILL does not wait for a TERM.
                     signalling = Some(signal(container, what).boxed());
                     wake_after
                 }
-                Step::SetTimer(wake_after) => wake_after,
-                Step::Finish => break,
+                CourseAction::SetTimer(wake_after) => wake_after,
+                CourseAction::Finish => break,
             };
             timer
                 .as_mut()
@@ -232,15 +236,15 @@ async fn run_until_end(
     let reply = out.finish();
     let stderr_tail = err.finish();
     let exit = match ended {
-        Some(Ended::Exited(exit)) => Some(exit),
-        Some(Ended::Lost(why)) if course.cause().is_none() => {
+        Some(ContainerEnd::Exited(exit)) => Some(exit),
+        Some(ContainerEnd::Lost(why)) if course.cause().is_none() => {
             return JobEnd::Failed(Failure {
                 kind: FailureKind::RunnerLost,
                 message: why,
                 stderr_tail,
             });
         }
-        Some(Ended::Lost(_)) => None,
+        Some(ContainerEnd::Lost(_)) => None,
         None => {
             tracing::warn!(pool = %job.pool(), container = container.name, "a job's container does not die of KILL");
             None
@@ -265,7 +269,7 @@ async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
 }
 
 /// How a container came to its end.
-enum Ended {
+enum ContainerEnd {
     Exited(Exit),
     /// Nobody can tell.
     Lost(String),
@@ -275,7 +279,7 @@ enum Ended {
 ///
 /// # Cancel-safety
 /// Cancel-safe.
-async fn exit(container: &Container) -> Ended {
+async fn exit(container: &Container) -> ContainerEnd {
     // An engine may say nothing at all until then.
     let docker = container.docker.clone().with_timeout(LONG);
     let mut silent_since = None;
@@ -290,16 +294,16 @@ async fn exit(container: &Container) -> Ended {
             .await;
         match inspect(container).await {
             Ok(look) if look.status == Some(ContainerStateStatusEnum::EXITED) => {
-                return Ended::Exited(look.exit());
+                return ContainerEnd::Exited(look.exit());
             }
-            Ok(look) if look.is_being_removed() => return Ended::removed(),
+            Ok(look) if look.is_being_removed() => return ContainerEnd::removed(),
             Ok(_) => silent_since = None,
-            Err(error) if error.kind == Kind::NotFound => return Ended::removed(),
+            Err(error) if error.kind == Kind::NotFound => return ContainerEnd::removed(),
             // The engine was restarted, perhaps, and may have kept the container.
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= LOST {
-                    return Ended::Lost(format!("the container engine was lost: {error}"));
+                    return ContainerEnd::Lost(format!("the container engine was lost: {error}"));
                 }
             }
         }
@@ -307,21 +311,21 @@ async fn exit(container: &Container) -> Ended {
     }
 }
 
-impl Ended {
+impl ContainerEnd {
     fn removed() -> Self {
         Self::Lost("its container was removed from outside".to_owned())
     }
 }
 
 /// What a container says of itself.
-struct Look {
+struct ContainerInspection {
     status: Option<ContainerStateStatusEnum>,
     code: i64,
     out_of_memory: bool,
     stop_signal: Option<String>,
 }
 
-impl Look {
+impl ContainerInspection {
     fn is_being_removed(&self) -> bool {
         use ContainerStateStatusEnum::{DEAD, REMOVING};
         matches!(self.status, Some(REMOVING | DEAD))
@@ -338,13 +342,13 @@ impl Look {
     }
 }
 
-async fn inspect(container: &Container) -> Result<Look, EngineError> {
+async fn inspect(container: &Container) -> Result<ContainerInspection, EngineError> {
     let asked = container
         .docker
         .inspect_container(&container.name, None::<InspectContainerOptions>);
     let found = asked.await?;
     let state = found.state.unwrap_or_default();
-    Ok(Look {
+    Ok(ContainerInspection {
         status: state.status,
         code: state.exit_code.unwrap_or_default(),
         out_of_memory: state.oom_killed.unwrap_or_default(),

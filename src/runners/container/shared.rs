@@ -19,7 +19,7 @@ use super::{
 };
 use crate::host::instance::Instance;
 
-pub(super) struct Shared {
+pub(super) struct ContainerShared {
     pub(super) settings: ContainerSettings,
     /// What all jobs are given of variables.
     pub(super) common: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub(super) struct Shared {
     pub(super) orphans: AtomicU32,
 }
 
-impl Shared {
+impl ContainerShared {
     /// Looks for strays once, and removes them.
     pub(super) async fn round(&self) {
         let went_well = self.sweep().await;

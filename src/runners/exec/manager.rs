@@ -17,10 +17,10 @@ use crate::{
 /// Runs each job as its own child process. The documentation of [`exec`](crate::runners::exec) describes what a job
 /// receives.
 pub struct ExecManager {
-    shared: Arc<Shared>,
+    shared: Arc<ExecShared>,
 }
 
-struct Shared {
+struct ExecShared {
     settings: ExecSettings,
     environment: Environment,
 }
@@ -30,7 +30,7 @@ impl ExecManager {
     /// job, so a program that is installed later is found.
     pub fn new(settings: ExecSettings) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ExecShared {
                 environment: Environment::new(&settings),
                 settings,
             }),
@@ -77,13 +77,13 @@ impl RunnerManager for ExecManager {
 
 /// A runner for one job. Nothing runs before the job starts.
 struct ExecRunner {
-    shared: Arc<Shared>,
+    shared: Arc<ExecShared>,
 }
 
 #[async_trait]
 impl Runner for ExecRunner {
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
-        let Shared {
+        let ExecShared {
             settings,
             environment,
         } = &*self.shared;

@@ -12,8 +12,9 @@ use tokio::{
 use crate::{
     runner::{Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, Environment, Event, ExecSettings, FOREVER, JobLog, Launch, Output, Pipes, Process,
-        SpawnError, Stays, Stdout, Step, Stream, WithHeaders, job_end, job_variables,
+        Course, CourseAction, CourseEvent, Environment, ExecSettings, FOREVER, JobLog, Launch,
+        Output, Pipes, Process, ProcessReuse, SpawnError, Stdout, Stream, WithHeaders, job_end,
+        job_variables,
     },
 };
 
@@ -65,31 +66,31 @@ pub(super) async fn run(
                 // The order matters: a job that ended by itself must not count as stopped by us, and a flood of output
                 // must delay nothing.
                 biased;
-                () = process.exited(), if !course.has_exited() => Event::Exited,
+                () = process.exited(), if !course.has_exited() => CourseEvent::Exited,
                 () = &mut killed, if !kill_asked => {
                     kill_asked = true;
-                    Event::KillAsked
+                    CourseEvent::KillAsked
                 }
                 () = &mut stopped, if !stop_asked => {
                     stop_asked = true;
-                    Event::StopAsked
+                    CourseEvent::StopAsked
                 }
-                () = &mut timer => Event::TimeUp,
+                () = &mut timer => CourseEvent::TimeUp,
                 // Before the output, because a body has an end and a flood of output may not have one.
                 () = &mut feed, if feeding => {
                     feeding = false;
                     continue;
                 }
-                () = &mut output, if course.output_is_open() => Event::OutputEnded,
+                () = &mut output, if course.output_is_open() => CourseEvent::OutputEnded,
             };
             let wake_after = match course.handle(event) {
-                Step::Wait => continue,
-                Step::Signal(signal, wake_after) => {
+                CourseAction::Wait => continue,
+                CourseAction::Signal(signal, wake_after) => {
                     process.signal(signal);
                     wake_after
                 }
-                Step::SetTimer(wake_after) => wake_after,
-                Step::Finish => break,
+                CourseAction::SetTimer(wake_after) => wake_after,
+                CourseAction::Finish => break,
             };
             timer
                 .as_mut()
@@ -124,7 +125,7 @@ async fn start(
     environment: &Environment,
     job: &Job,
 ) -> Result<(Process, Pipes), StartError> {
-    let launch = Launch::new(settings, environment, Stays::No)?;
+    let launch = Launch::new(settings, environment, ProcessReuse::No)?;
     let mut spawned = launch.spawn(job_variables(job, WithHeaders::Yes)).await;
     // If a small stack limit leaves less room than our budget, a message must still not stop the pool.
     if spawned.as_ref().is_err_and(SpawnError::is_too_large) {

@@ -19,12 +19,12 @@ pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<S
         return;
     };
     let fix = match what {
-        What::Operator => format!(
+        ShellSyntax::Operator => format!(
             "write [\"sh\", \"-c\", \"...\"] if {} is meant for a shell: none reads this, so the program is given it as an \
              argument",
             quoted(word)
         ),
-        What::Expansion => format!(
+        ShellSyntax::Expansion => format!(
             "write what {} stands for, or [\"sh\", \"-c\", \"...\"]: no shell reads this, so the program is given it as it \
              is",
             quoted(word)
@@ -34,21 +34,21 @@ pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<S
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+enum ShellSyntax {
     Operator,
     Expansion,
 }
 
-fn shell_word(command: &[String]) -> Option<(&str, What)> {
+fn shell_word(command: &[String]) -> Option<(&str, ShellSyntax)> {
     let is_shell = |word: &String| SHELLS.contains(&base_name(word));
     if command.iter().any(is_shell) {
         return None;
     }
     command.iter().find_map(|word| {
         if OPERATORS.contains(&word.as_str()) {
-            Some((word.as_str(), What::Operator))
+            Some((word.as_str(), ShellSyntax::Operator))
         } else if is_expanded(word) {
-            Some((word.as_str(), What::Expansion))
+            Some((word.as_str(), ShellSyntax::Expansion))
         } else {
             None
         }
@@ -99,13 +99,19 @@ mod tests {
             (vec!["perl", "-e", "$x = 1"], None),
             (vec!["sh", "-c", "a | b"], None),
             (vec!["nice", "/bin/bash", "-c", "a", "|", "b"], None),
-            (vec!["a", "|", "b"], Some(("|", What::Operator))),
-            (vec!["a", "&&", "b"], Some(("&&", What::Operator))),
-            (vec!["a", ">", "/tmp/x"], Some((">", What::Operator))),
-            (vec!["~/bin/a"], Some(("~/bin/a", What::Expansion))),
-            (vec!["a", "~"], Some(("~", What::Expansion))),
-            (vec!["a", "$HOME/x"], Some(("$HOME/x", What::Expansion))),
-            (vec!["a", "${SIZE}"], Some(("${SIZE}", What::Expansion))),
+            (vec!["a", "|", "b"], Some(("|", ShellSyntax::Operator))),
+            (vec!["a", "&&", "b"], Some(("&&", ShellSyntax::Operator))),
+            (vec!["a", ">", "/tmp/x"], Some((">", ShellSyntax::Operator))),
+            (vec!["~/bin/a"], Some(("~/bin/a", ShellSyntax::Expansion))),
+            (vec!["a", "~"], Some(("~", ShellSyntax::Expansion))),
+            (
+                vec!["a", "$HOME/x"],
+                Some(("$HOME/x", ShellSyntax::Expansion)),
+            ),
+            (
+                vec!["a", "${SIZE}"],
+                Some(("${SIZE}", ShellSyntax::Expansion)),
+            ),
         ] {
             let words: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(shell_word(&words), found, "{command:?}");

@@ -75,14 +75,14 @@ fn line_of(path: &Path, line: usize, column: usize) -> Place {
 
 /// The problem of a line. Never contains any of its text, which may be a secret or a part of one.
 #[derive(Debug, PartialEq, Eq)]
-struct Wrong {
+struct LineProblem {
     column: usize,
     found: &'static str,
     fix: &'static str,
 }
 
-fn variable(line: &[u8]) -> Result<Option<(&str, &str)>, Wrong> {
-    let wrong = |column, found, fix| Err(Wrong { column, found, fix });
+fn variable(line: &[u8]) -> Result<Option<(&str, &str)>, LineProblem> {
+    let wrong = |column, found, fix| Err(LineProblem { column, found, fix });
     let Ok(line) = str::from_utf8(line) else {
         return wrong(1, "bytes that are not UTF-8", "write the file as UTF-8");
     };

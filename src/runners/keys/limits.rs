@@ -5,7 +5,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::{
-    config::schema::{Choice, Item, Key, Kind, OrWord, Size, Span, Spot, Table, Text, Whole},
+    config::schema::{
+        Choice, Item, Key, Kind, OrWord, Size, Span, Table, Text, ValuePosition, Whole,
+    },
     host::limits::{CgroupUse, Cores, Limits, Rlimits},
     runners::facts::Known,
 };
@@ -194,7 +196,7 @@ impl Kind for CoresKind {
         "a number of processors, such as 0.5 or 2".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Cores> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Cores> {
         let number = match item.get_ref() {
             DeValue::Integer(number) => number.as_str().parse::<f64>().ok(),
             DeValue::Float(number) => number.as_str().parse().ok(),
@@ -234,7 +236,7 @@ impl Kind for Seconds {
         "a duration of whole seconds".to_owned()
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Duration> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Duration> {
         let time = Span::from(Duration::from_secs(1)).read(item, spot)?;
         if time.subsec_nanos() != 0 {
             spot.wrong(item, "write whole seconds");

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::config::{
     inputs::Inputs,
-    schema::{Item, Key, Kind, Spot, Table, one_of, quoted},
+    schema::{Item, Key, Kind, Table, ValuePosition, one_of, quoted},
 };
 
 /// Reads what a pool's jobs run on. `kinds` are those that the file can name; the first is the default.
@@ -98,7 +98,7 @@ impl Kind for KindWord<'_> {
         one_of(self.0.iter().map(|kind| kind.facts.name))
     }
 
-    fn read(&self, item: &Item<'_>, spot: &mut Spot<'_>) -> Option<Self::Value> {
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {
         let text = item.get_ref().as_str();
         let chosen = self.0.iter().find(|kind| Some(kind.facts.name) == text);
         if chosen.is_none() {

@@ -24,7 +24,7 @@ use tokio::{
 use super::exit::Exit;
 use crate::host::{
     cgroup::Leaf,
-    children::{self, Own, Run},
+    children::{self, OwnedChild, Run},
 };
 
 /// A child, its group and, if it has one, its cgroup. **On drop** all of these are killed, and the child is reaped in
@@ -32,11 +32,11 @@ use crate::host::{
 pub(in crate::runners) struct Process {
     child: Child,
     pid: Pid,
-    own: Own,
+    own: OwnedChild,
     /// Readable once the child has exited. `None` if no pidfd is available (Linux before 5.3, or no file descriptor
     /// left): then the child is reaped when it exits.
     exit: Option<AsyncFd<OwnedFd>>,
-    state: State,
+    state: ChildState,
     leaf: Option<Leaf>,
 }
 
@@ -60,7 +60,7 @@ impl Ended {
 
 /// Whether the child's id is still ours to signal.
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum ChildState {
     /// It runs, or is a zombie.
     Ours,
     /// It was reaped, and its id may belong to another process. `None` if its status was lost.
@@ -97,7 +97,7 @@ impl Process {
             pid,
             own,
             exit: pidfd(pid),
-            state: State::Ours,
+            state: ChildState::Ours,
             leaf,
         };
         Ok((
@@ -121,7 +121,7 @@ impl Process {
         {
             return;
         }
-        self.state = State::Reaped(self.child.wait().await.ok());
+        self.state = ChildState::Reaped(self.child.wait().await.ok());
         self.own.reaped();
         // The group's id was safe until now. Left-over processes get no extra second here, unlike in the other cases.
         let _ = killpg(self.pid, Signal::SIGKILL);
@@ -147,7 +147,7 @@ impl Process {
         {
             leaf.kill();
         }
-        if let State::Reaped(_) = self.state {
+        if let ChildState::Reaped(_) = self.state {
             return;
         }
         // A leader may move itself to another group; then only its own id is left.
@@ -174,10 +174,10 @@ impl Process {
 
     fn reap(&mut self) -> Option<ExitStatus> {
         match self.state {
-            State::Reaped(status) => status,
-            State::Ours => {
+            ChildState::Reaped(status) => status,
+            ChildState::Ours => {
                 let status = self.child.try_wait().ok().flatten()?;
-                self.state = State::Reaped(Some(status));
+                self.state = ChildState::Reaped(Some(status));
                 self.own.reaped();
                 Some(status)
             }
@@ -229,7 +229,7 @@ mod tests {
             .await
             .expect("an end");
         // The id may belong to another process by now.
-        assert!(matches!(process.state, State::Reaped(_)));
+        assert!(matches!(process.state, ChildState::Reaped(_)));
         process.signal(Signal::SIGKILL);
         assert_eq!(
             process.finish().status.and_then(|status| status.code()),

@@ -13,7 +13,7 @@ pub(in crate::runners) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runners) enum Event {
+pub(in crate::runners) enum CourseEvent {
     /// The job's own process has exited. It is not reaped yet.
     Exited,
     /// Both output pipes are at their end.
@@ -29,7 +29,7 @@ pub(in crate::runners) enum Event {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(in crate::runners) enum Step {
+pub(in crate::runners) enum CourseAction {
     /// Nothing.
     Wait,
     /// Send this signal to the group, and set the timer.
@@ -42,7 +42,7 @@ pub(in crate::runners) enum Step {
 
 /// Why we ended a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runners) enum Cause {
+pub(in crate::runners) enum EndCause {
     /// Its timeout.
     Timeout,
     /// The supervisor stopped it.
@@ -63,7 +63,7 @@ pub(in crate::runners) enum Cause {
 #[derive(Debug)]
 pub(in crate::runners) struct Course {
     stage: Stage,
-    cause: Option<Cause>,
+    cause: Option<EndCause>,
     output_open: bool,
     kill_grace: Duration,
 }
@@ -87,7 +87,7 @@ impl Course {
     }
 
     /// Why we ended the job. The first cause counts, and no cause after its exit.
-    pub(in crate::runners) fn cause(&self) -> Option<Cause> {
+    pub(in crate::runners) fn cause(&self) -> Option<EndCause> {
         self.cause
     }
 
@@ -99,42 +99,46 @@ impl Course {
         self.output_open
     }
 
-    pub(in crate::runners) fn handle(&mut self, event: Event) -> Step {
+    pub(in crate::runners) fn handle(&mut self, event: CourseEvent) -> CourseAction {
         match (self.stage, event) {
-            (Stage::Exited, Event::OutputEnded | Event::TimeUp | Event::KillAsked) => {
+            (
+                Stage::Exited,
+                CourseEvent::OutputEnded | CourseEvent::TimeUp | CourseEvent::KillAsked,
+            ) => {
                 self.output_open = false;
-                Step::Finish
+                CourseAction::Finish
             }
-            (Stage::Exited, Event::Exited | Event::StopAsked) => Step::Wait,
-            (_, Event::Exited) => {
+            (Stage::Exited, CourseEvent::Exited | CourseEvent::StopAsked) => CourseAction::Wait,
+            (_, CourseEvent::Exited) => {
                 self.stage = Stage::Exited;
                 if self.output_open {
-                    Step::SetTimer(LINGER)
+                    CourseAction::SetTimer(LINGER)
                 } else {
-                    Step::Finish
+                    CourseAction::Finish
                 }
             }
-            (_, Event::OutputEnded) => {
+            (_, CourseEvent::OutputEnded) => {
                 self.output_open = false;
-                Step::Wait
+                CourseAction::Wait
             }
-            (Stage::Running, Event::TimeUp) => self.ask(Cause::Timeout),
-            (Stage::Running, Event::StopAsked) => self.ask(Cause::Stop),
-            (Stage::Asked, Event::StopAsked) => Step::Wait,
-            (Stage::Asked, Event::TimeUp) | (Stage::Running | Stage::Asked, Event::KillAsked) => {
-                self.cause.get_or_insert(Cause::Stop);
+            (Stage::Running, CourseEvent::TimeUp) => self.ask(EndCause::Timeout),
+            (Stage::Running, CourseEvent::StopAsked) => self.ask(EndCause::Stop),
+            (Stage::Asked, CourseEvent::StopAsked) => CourseAction::Wait,
+            (Stage::Asked, CourseEvent::TimeUp)
+            | (Stage::Running | Stage::Asked, CourseEvent::KillAsked) => {
+                self.cause.get_or_insert(EndCause::Stop);
                 self.stage = Stage::Killed;
-                Step::Signal(Signal::SIGKILL, KILL_PATIENCE)
+                CourseAction::Signal(Signal::SIGKILL, KILL_PATIENCE)
             }
-            (Stage::Killed, Event::TimeUp) => Step::Finish,
-            (Stage::Killed, Event::StopAsked | Event::KillAsked) => Step::Wait,
+            (Stage::Killed, CourseEvent::TimeUp) => CourseAction::Finish,
+            (Stage::Killed, CourseEvent::StopAsked | CourseEvent::KillAsked) => CourseAction::Wait,
         }
     }
 
-    fn ask(&mut self, cause: Cause) -> Step {
+    fn ask(&mut self, cause: EndCause) -> CourseAction {
         self.cause = Some(cause);
         self.stage = Stage::Asked;
-        Step::Signal(Signal::SIGTERM, self.kill_grace)
+        CourseAction::Signal(Signal::SIGTERM, self.kill_grace)
     }
 }
 
@@ -143,12 +147,12 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(7);
-    const TERM: Step = Step::Signal(Signal::SIGTERM, GRACE);
-    const KILL: Step = Step::Signal(Signal::SIGKILL, KILL_PATIENCE);
-    const LINGERS: Step = Step::SetTimer(LINGER);
+    const TERM: CourseAction = CourseAction::Signal(Signal::SIGTERM, GRACE);
+    const KILL: CourseAction = CourseAction::Signal(Signal::SIGKILL, KILL_PATIENCE);
+    const LINGERS: CourseAction = CourseAction::SetTimer(LINGER);
 
     /// The steps that these events lead to, and the cause at the end.
-    fn walk(events: &[Event]) -> (Vec<Step>, Option<Cause>) {
+    fn walk(events: &[CourseEvent]) -> (Vec<CourseAction>, Option<EndCause>) {
         let mut course = Course::new(GRACE);
         let steps = events.iter().map(|event| course.handle(*event)).collect();
         (steps, course.cause())
@@ -156,9 +160,9 @@ mod tests {
 
     #[test]
     fn takes_each_job_from_its_start_to_its_end() {
-        use Event::*;
-        use Step::{Finish, Wait};
-        let table: &[(&[Event], &[Step], Option<Cause>)] = &[
+        use CourseAction::{Finish, Wait};
+        use CourseEvent::*;
+        let table: &[(&[CourseEvent], &[CourseAction], Option<EndCause>)] = &[
             (&[Exited, OutputEnded], &[LINGERS, Finish], None),
             (&[OutputEnded, Exited], &[Wait, Finish], None),
             // A grandchild that holds a pipe gets the second, and no more.
@@ -166,44 +170,44 @@ mod tests {
             (
                 &[TimeUp, Exited, OutputEnded],
                 &[TERM, LINGERS, Finish],
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
             ),
             (
                 &[TimeUp, TimeUp, OutputEnded, Exited],
                 &[TERM, KILL, Wait, Finish],
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
             ),
             (
                 &[StopAsked, OutputEnded, Exited],
                 &[TERM, Wait, Finish],
-                Some(Cause::Stop),
+                Some(EndCause::Stop),
             ),
             (
                 &[StopAsked, TimeUp, Exited, OutputEnded],
                 &[TERM, KILL, LINGERS, Finish],
-                Some(Cause::Stop),
+                Some(EndCause::Stop),
             ),
             (
                 &[KillAsked, OutputEnded, Exited],
                 &[KILL, Wait, Finish],
-                Some(Cause::Stop),
+                Some(EndCause::Stop),
             ),
             (
                 &[StopAsked, KillAsked, OutputEnded, Exited],
                 &[TERM, KILL, Wait, Finish],
-                Some(Cause::Stop),
+                Some(EndCause::Stop),
             ),
             // The first cause is the one that counts.
             (
                 &[TimeUp, StopAsked, KillAsked],
                 &[TERM, Wait, KILL],
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
             ),
             // What ended by itself was not stopped by us.
             (&[Exited, StopAsked, TimeUp], &[LINGERS, Wait, Finish], None),
             (&[Exited, KillAsked], &[LINGERS, Finish], None),
             // One that does not even die of a KILL is let go.
-            (&[KillAsked, TimeUp], &[KILL, Finish], Some(Cause::Stop)),
+            (&[KillAsked, TimeUp], &[KILL, Finish], Some(EndCause::Stop)),
         ];
         for (events, steps, cause) in table {
             assert_eq!(walk(events), (steps.to_vec(), *cause), "{events:?}");

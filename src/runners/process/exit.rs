@@ -4,7 +4,7 @@ use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration}
 
 use nix::sys::signal::Signal;
 
-use super::course::Cause;
+use super::course::EndCause;
 use crate::runner::{Failure, FailureKind, JobEnd};
 
 const EXIT_REJECT: i32 = 65;
@@ -41,13 +41,13 @@ impl Exit {
 /// `exit` is `None` where the process could not be made to end; `stderr_tail` is the last that it wrote there.
 pub(in crate::runners) fn job_end(
     exit: Option<Exit>,
-    cause: Option<Cause>,
+    cause: Option<EndCause>,
     timeout: Duration,
     stderr_tail: Option<String>,
 ) -> JobEnd {
     match (cause, exit) {
         // The timeout comes first: if a job counted as done after its timeout, the result would depend on chance.
-        (Some(Cause::Timeout), _) => JobEnd::Failed(Failure {
+        (Some(EndCause::Timeout), _) => JobEnd::Failed(Failure {
             kind: FailureKind::Timeout,
             message: format!(
                 "ran longer than its timeout of {}",
@@ -75,7 +75,7 @@ pub(in crate::runners) fn job_end(
                 stderr_tail,
             }),
         },
-        (Some(Cause::Stop), _) => JobEnd::Stopped,
+        (Some(EndCause::Stop), _) => JobEnd::Stopped,
         (None, Some(Exit::Code(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND)))) => {
             JobEnd::WrapperFailed(Failure {
                 kind: FailureKind::Exit(code),
@@ -142,7 +142,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(90);
 
-    fn end(wait_status: i32, cause: Option<Cause>) -> String {
+    fn end(wait_status: i32, cause: Option<EndCause>) -> String {
         let end = job_end(
             Exit::of(ExitStatus::from_raw(wait_status)),
             cause,
@@ -189,29 +189,29 @@ mod tests {
                 "failed: Signal(11): ended by SIGSEGV (signal 11)",
             ),
             (40, None, "failed: Signal(40): ended by signal 40"),
-            (exit(0), Some(Cause::Stop), "done"),
+            (exit(0), Some(EndCause::Stop), "done"),
             (
                 exit(65),
-                Some(Cause::Stop),
+                Some(EndCause::Stop),
                 "rejected: Exit(65): refused by the job (exit code 65)",
             ),
-            (exit(75), Some(Cause::Stop), "retry: Exit(75)"),
-            (exit(1), Some(Cause::Stop), "stopped"),
-            (exit(127), Some(Cause::Stop), "stopped"),
-            (15, Some(Cause::Stop), "stopped"),
+            (exit(75), Some(EndCause::Stop), "retry: Exit(75)"),
+            (exit(1), Some(EndCause::Stop), "stopped"),
+            (exit(127), Some(EndCause::Stop), "stopped"),
+            (15, Some(EndCause::Stop), "stopped"),
             (
                 exit(0),
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
                 "failed: Timeout: ran longer than its timeout of 1m 30s",
             ),
             (
                 exit(65),
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
                 "failed: Timeout: ran longer than its timeout of 1m 30s",
             ),
             (
                 9,
-                Some(Cause::Timeout),
+                Some(EndCause::Timeout),
                 "failed: Timeout: ran longer than its timeout of 1m 30s",
             ),
         ];
@@ -227,7 +227,7 @@ mod tests {
             panic!("a failure");
         };
         assert_eq!(failure.kind, FailureKind::OutOfMemory);
-        assert!(matches!(end(Some(Cause::Stop)), JobEnd::Stopped));
+        assert!(matches!(end(Some(EndCause::Stop)), JobEnd::Stopped));
     }
 
     #[test]

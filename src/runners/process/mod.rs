@@ -22,12 +22,12 @@ use std::time::Duration;
 
 pub(in crate::runners) use self::{
     child::{Ended, Pipes, Process},
-    course::{Cause, Course, Event, KILL_PATIENCE, LINGER, Step},
+    course::{Course, CourseAction, CourseEvent, EndCause, KILL_PATIENCE, LINGER},
     environment::Environment,
     exit::{Exit, job_end, signal_name},
     header_json::is_whole_in_json,
     output::{JobLog, Log, Output, Stream},
-    start::{Launch, SpawnError, Stays},
+    start::{Launch, ProcessReuse, SpawnError},
     stdout::Stdout,
     variables::{WithHeaders, job_variables},
 };

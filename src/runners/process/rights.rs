@@ -6,7 +6,7 @@ use rustix::process::{Resource, getpriority_process, getrlimit};
 use crate::{
     config::problem::Refuse,
     host::{
-        cgroup::{Controller, Home, NoHome},
+        cgroup::{Controller, Home, NoCgroupHome},
         limits::{CgroupUse, Limits},
         rights::{self, Right},
         users::{IdentityError, identity},
@@ -16,7 +16,7 @@ use crate::{
 /// What limits depend on here.
 pub(crate) struct Machine {
     /// What we were told of the cgroups, where a pool needs them.
-    home: Option<Result<Home, NoHome>>,
+    home: Option<Result<Home, NoCgroupHome>>,
     guard: Option<Pid>,
     may: fn(Right) -> bool,
 }
@@ -138,7 +138,7 @@ fn most_open_files() -> Option<u64> {
 
 fn inspect_cgroup(
     limits: &Limits,
-    home: &Result<Home, NoHome>,
+    home: &Result<Home, NoCgroupHome>,
     guard: Option<Pid>,
     refuse: &mut Refuse<'_>,
 ) {
@@ -157,13 +157,13 @@ fn inspect_cgroup(
             let found = format!("a limit that takes a cgroup, but {none}");
             let keys = wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
             for (key, ..) in keys {
-                refuse(key, found.clone(), cure(none).to_owned());
+                refuse(key, found.clone(), fix_for(none).to_owned());
             }
             if limits.cgroup == CgroupUse::Always {
                 refuse(
                     "cgroup",
                     format!("\"always\", but {none}"),
-                    cure(none).to_owned(),
+                    fix_for(none).to_owned(),
                 );
             }
             return;
@@ -197,16 +197,16 @@ fn inspect_cgroup(
     }
 }
 
-fn cure(none: &NoHome) -> &'static str {
+fn fix_for(none: &NoCgroupHome) -> &'static str {
     match none {
-        NoHome::NoHierarchy => {
+        NoCgroupHome::NoHierarchy => {
             "mount one (mount -t cgroup2 none /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1"
         }
-        NoHome::OutOfSight(_) | NoHome::NotWritable(_) => {
+        NoCgroupHome::OutOfSight(_) | NoCgroupHome::NotWritable(_) => {
             "write Delegate=yes into tidegate's systemd unit, or run it as root; a container needs /sys/fs/cgroup \
              mounted writable"
         }
-        NoHome::NotDelegated(_) => "write Delegate=yes into tidegate's systemd unit",
+        NoCgroupHome::NotDelegated(_) => "write Delegate=yes into tidegate's systemd unit",
     }
 }
 
@@ -219,7 +219,7 @@ mod tests {
     fn refused(
         limits: &Limits,
         may: bool,
-        home: Result<Home, NoHome>,
+        home: Result<Home, NoCgroupHome>,
     ) -> Vec<(String, String, String)> {
         let machine = Machine {
             home: Some(home),
@@ -237,7 +237,7 @@ mod tests {
         refused.iter().map(|(key, ..)| key.as_str()).collect()
     }
 
-    fn home(dir: &std::path::Path) -> Result<Home, NoHome> {
+    fn home(dir: &std::path::Path) -> Result<Home, NoCgroupHome> {
         Ok(Home {
             dir: dir.to_owned(),
             is_root: false,
@@ -252,7 +252,7 @@ mod tests {
             ..Limits::default()
         };
         limits.rlimits.core = getrlimit(Resource::Core).maximum.map(|hard| hard + 1);
-        let nowhere = || Err(NoHome::NoHierarchy);
+        let nowhere = || Err(NoCgroupHome::NoHierarchy);
         let without = refused(&limits, false, nowhere());
         let known: Vec<_> = ["user", "nice", "rlimits.core"]
             .into_iter()
@@ -291,14 +291,14 @@ mod tests {
             ),
         ];
         for (limits, key, found) in table {
-            let refused = refused(&limits, true, Err(NoHome::NoHierarchy));
+            let refused = refused(&limits, true, Err(NoCgroupHome::NoHierarchy));
             assert_eq!(keys(&refused), [key]);
             assert!(refused[0].1.contains(found), "{refused:?}");
         }
         // Not even root goes beyond this one.
         let mut limits = Limits::default();
         limits.rlimits.open_files = most_open_files().map(|most| most + 1);
-        let refused = refused(&limits, true, Err(NoHome::NoHierarchy));
+        let refused = refused(&limits, true, Err(NoCgroupHome::NoHierarchy));
         assert_eq!(keys(&refused), ["rlimits.open_files"]);
         assert!(refused[0].2.contains("fs.nr_open"), "{refused:?}");
     }
@@ -314,17 +314,17 @@ mod tests {
         };
         let every = ["memory_max", "cpu_max", "pids_max", "cgroup"];
         for none in [
-            NoHome::NoHierarchy,
-            NoHome::OutOfSight("/x".into()),
-            NoHome::NotWritable("/x".into()),
-            NoHome::NotDelegated("/x".into()),
+            NoCgroupHome::NoHierarchy,
+            NoCgroupHome::OutOfSight("/x".into()),
+            NoCgroupHome::NotWritable("/x".into()),
+            NoCgroupHome::NotDelegated("/x".into()),
         ] {
             let refused = refused(&limits, true, Err(none.clone()));
             assert_eq!(keys(&refused), every);
             assert!(refused[0].1.ends_with(&none.to_string()), "{refused:?}");
         }
         assert_eq!(
-            refused(&Limits::default(), true, Err(NoHome::NoHierarchy)),
+            refused(&Limits::default(), true, Err(NoCgroupHome::NoHierarchy)),
             []
         );
     }

@@ -25,7 +25,7 @@ use crate::{
     host::{
         cgroup::{self, Leaf},
         children::{self, Run},
-        launcher::{self, LAUNCH_PATIENCE, LaunchFailure, Launching, Plan},
+        launcher::{self, LAUNCH_PATIENCE, LaunchFailure, Plan, PreparedLaunch},
         limits::{CgroupUse, Limits},
     },
     runner::StartError,
@@ -36,14 +36,14 @@ use crate::{
 pub(in crate::runners) struct Launch<'a> {
     settings: &'a ExecSettings,
     environment: &'a Environment,
-    stays: Stays,
+    stays: ProcessReuse,
     program: &'a str,
     file: Cow<'a, Path>,
 }
 
 /// Whether a process is for more than one job, so that its start may take some more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runners) enum Stays {
+pub(in crate::runners) enum ProcessReuse {
     Yes,
     No,
 }
@@ -87,7 +87,7 @@ impl<'a> Launch<'a> {
     pub(in crate::runners) fn new(
         settings: &'a ExecSettings,
         environment: &'a Environment,
-        stays: Stays,
+        stays: ProcessReuse,
     ) -> Result<Self, StartError> {
         let Some(program) = settings.command.first() else {
             return Err(StartError {
@@ -128,7 +128,7 @@ impl<'a> Launch<'a> {
             self.settings.working_dir.clone(),
             self.file.as_os_str().to_owned(),
         );
-        let launching = Launching::new(&plan)?;
+        let launching = PreparedLaunch::new(&plan)?;
         let mut command = self.command(launching.program.as_os_str(), variables);
         let (name, value) = launcher::mark();
         command.env(name, value).stdin(launching.stdin);
@@ -226,9 +226,9 @@ impl<'a> Launch<'a> {
 
 /// Whether a run gets a cgroup without being configured: if a launcher is needed anyway, or if one start serves many
 /// jobs.
-fn is_worth_it(limits: &Limits, stays: Stays) -> bool {
+fn is_worth_it(limits: &Limits, stays: ProcessReuse) -> bool {
     match limits.cgroup {
-        CgroupUse::Auto => stays == Stays::Yes || limits.changes_process(),
+        CgroupUse::Auto => stays == ProcessReuse::Yes || limits.changes_process(),
         CgroupUse::Always => true,
         CgroupUse::Never => false,
     }

@@ -11,7 +11,7 @@ const CHUNK: usize = 8 * 1024;
 /// Reads standard output to its end, whatever it is.
 pub(in crate::runners) enum Stdout<'a> {
     Log(Output<JobLog<'a>>),
-    Reply(Kept),
+    Reply(CapturedOutput),
     Dropped,
 }
 
@@ -19,7 +19,7 @@ impl<'a> Stdout<'a> {
     pub(in crate::runners) fn new(output: OutputUse, job: &'a Job) -> Self {
         match output {
             OutputUse::Log => Self::Log(Output::new(Stream::Stdout, JobLog(job))),
-            OutputUse::Reply { limit } => Self::Reply(Kept::new(limit)),
+            OutputUse::Reply { limit } => Self::Reply(CapturedOutput::new(limit)),
             OutputUse::Dropped => Self::Dropped,
         }
     }
@@ -62,12 +62,12 @@ impl<'a> Stdout<'a> {
 }
 
 /// The beginning of a stream.
-pub(in crate::runners) struct Kept {
+pub(in crate::runners) struct CapturedOutput {
     bytes: Vec<u8>,
     most: usize,
 }
 
-impl Kept {
+impl CapturedOutput {
     /// Keeps one byte more than an answer may have, so that one which is too long is known for it.
     fn new(limit: u64) -> Self {
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -110,10 +110,10 @@ mod tests {
     async fn keeps_an_answer_whole_and_one_byte_of_what_is_too_long() {
         for (length, kept) in [(0, 0), (9, 9), (10, 10), (11, 11), (100_000, 11)] {
             let text = vec![b'x'; length];
-            let mut answer = Kept::new(10);
+            let mut answer = CapturedOutput::new(10);
             answer.drain(&text[..]).await;
             assert_eq!(answer.bytes.len(), kept, "{length}");
-            let mut fed = Kept::new(10);
+            let mut fed = CapturedOutput::new(10);
             text.chunks(4).for_each(|piece| fed.feed(piece));
             assert_eq!(fed.bytes, answer.bytes);
         }
@@ -125,7 +125,7 @@ mod tests {
         let written = tokio::spawn(async move {
             io::AsyncWriteExt::write_all(&mut writer, &[b'x'; 100_000]).await
         });
-        let mut answer = Kept::new(1000);
+        let mut answer = CapturedOutput::new(1000);
         answer.drain(reader).await;
         assert_eq!(answer.bytes, vec![b'x'; 1001]);
         assert!(written.await.expect("a task").is_ok());

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     WarmSettings,
     lines::{Lines, NoLine},
-    protocol::{self, Said, VERSION},
+    protocol::{self, RunnerMessage, VERSION},
 };
 use crate::{
     decide::{JobId, PoolName},
@@ -19,7 +19,7 @@ use crate::{
     runner::{CreateRunner, StartError},
     runners::process::{
         Ended, Environment, Escaped, FOREVER, KILL_PATIENCE, LINGER, Launch, Log, Output, Pipes,
-        Process, Stays, Stream, signal_name,
+        Process, ProcessReuse, Stream, signal_name,
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Link {
 
 /// How a process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum StopMode {
     /// Its input is closed now, and it has this long to end.
     Polite(Duration),
     /// It is about to end by itself, and gets a moment. Its input stays open, so that the bytes that it has not read
@@ -75,7 +75,7 @@ impl Link {
         environment: &Environment,
         request: &CreateRunner,
     ) -> Result<Self, StartError> {
-        let launch = Launch::new(&settings.process, environment, Stays::Yes)?;
+        let launch = Launch::new(&settings.process, environment, ProcessReuse::Yes)?;
         let variables = [
             ("TIDEGATE_POOL", request.pool.as_str().into()),
             ("TIDEGATE_PROTOCOL", VERSION.to_string().into()),
@@ -109,8 +109,8 @@ impl Link {
             )),
         };
         let how = match trouble {
-            Some(_) => Ending::Forced,
-            None => Ending::Expected,
+            Some(_) => StopMode::Forced,
+            None => StopMode::Expected,
         };
         let end = link.end(how).await;
         let trouble = trouble.unwrap_or_else(|| {
@@ -152,14 +152,16 @@ impl Link {
             Err(NoLine::TooLong) => return Err(Some("wrote a line without an end".to_owned())),
         };
         match protocol::parse(&line)? {
-            Said::Ready { protocol: VERSION } => Ok(()),
-            Said::Ready { protocol } => Err(Some(format!(
+            RunnerMessage::Ready { protocol: VERSION } => Ok(()),
+            RunnerMessage::Ready { protocol } => Err(Some(format!(
                 "speaks version {protocol} of the protocol, and not {VERSION}"
             ))),
-            Said::Progress { .. } | Said::Answer { .. } => Err(Some(format!(
-                "was to say that it is ready, but {}",
-                protocol::stray(&line)
-            ))),
+            RunnerMessage::Progress { .. } | RunnerMessage::RunnerAnswer { .. } => {
+                Err(Some(format!(
+                    "was to say that it is ready, but {}",
+                    protocol::stray(&line)
+                )))
+            }
         }
     }
 
@@ -175,7 +177,7 @@ impl Link {
     }
 
     /// Ends it, and what is left of its group.
-    pub(super) async fn end(self, how: Ending) -> End {
+    pub(super) async fn end(self, how: StopMode) -> End {
         let Self {
             mut process,
             stdin,
@@ -184,12 +186,12 @@ impl Link {
             mut log,
         } = self;
         let (patience, stdin) = match how {
-            Ending::Polite(patience) => {
+            StopMode::Polite(patience) => {
                 drop(stdin);
                 (patience, None)
             }
-            Ending::Expected => (LINGER, Some(stdin)),
-            Ending::Forced => (Duration::ZERO, Some(stdin)),
+            StopMode::Expected => (LINGER, Some(stdin)),
+            StopMode::Forced => (Duration::ZERO, Some(stdin)),
         };
         let by_itself = {
             let mut output = std::pin::pin!(async {
@@ -255,13 +257,13 @@ impl End {
 /// A line that came when no job was there to answer.
 pub(super) fn unasked(line: &[u8]) -> String {
     match protocol::parse(line) {
-        Ok(Said::Answer { id, .. }) => {
+        Ok(RunnerMessage::RunnerAnswer { id, .. }) => {
             format!("answered {}, which it was not asked", Quoted(&cut(&id)))
         }
-        Ok(Said::Progress { id, .. }) => {
+        Ok(RunnerMessage::Progress { id, .. }) => {
             format!("spoke of {}, which it was not at", Quoted(&cut(&id)))
         }
-        Ok(Said::Ready { .. }) => "said again that it is ready".to_owned(),
+        Ok(RunnerMessage::Ready { .. }) => "said again that it is ready".to_owned(),
         Err(trouble) => trouble,
     }
 }

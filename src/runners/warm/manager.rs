@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::{
     WarmSettings,
-    link::{Ending, Link},
-    talk::{Talked, talk},
-    wear::Wear,
+    link::{Link, StopMode},
+    talk::{TalkOutcome, talk},
+    wear::ProcessUsage,
 };
 use crate::{
     host::cgroup,
@@ -22,10 +22,10 @@ use crate::{
 /// Runs jobs on processes that stay. What they are told, and what they say, is in the documentation of
 /// [`warm`](crate::runners::warm).
 pub struct WarmManager {
-    shared: Arc<Shared>,
+    shared: Arc<WarmShared>,
 }
 
-struct Shared {
+struct WarmShared {
     settings: WarmSettings,
     environment: Environment,
 }
@@ -35,7 +35,7 @@ impl WarmManager {
     /// of it.
     pub fn new(settings: WarmSettings) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(WarmShared {
                 environment: Environment::new(&settings.process),
                 settings,
             }),
@@ -80,7 +80,7 @@ impl RunnerManager for WarmManager {
     }
 
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
-        let up = Up::start(&self.shared, &request).await?;
+        let up = ReadyProcess::start(&self.shared, &request).await?;
         Ok(Box::new(WarmRunner {
             shared: Arc::clone(&self.shared),
             request,
@@ -90,21 +90,21 @@ impl RunnerManager for WarmManager {
 }
 
 struct WarmRunner {
-    shared: Arc<Shared>,
+    shared: Arc<WarmShared>,
     request: CreateRunner,
     /// `None` while a job has it, and after a process was lost.
-    up: Option<Up>,
+    up: Option<ReadyProcess>,
 }
 
 /// A process that is up.
-struct Up {
+struct ReadyProcess {
     link: Box<Link>,
-    wear: Wear,
+    wear: ProcessUsage,
     /// It was looked at since its last job, and found well.
     looked_at: bool,
 }
 
-impl Up {
+impl ReadyProcess {
     /// What is wrong with it between two jobs.
     fn trouble(&mut self) -> Option<String> {
         let trouble = self.link.trouble();
@@ -113,10 +113,10 @@ impl Up {
     }
 }
 
-impl Up {
-    async fn start(shared: &Shared, request: &CreateRunner) -> Result<Self, StartError> {
+impl ReadyProcess {
+    async fn start(shared: &WarmShared, request: &CreateRunner) -> Result<Self, StartError> {
         let link = Link::start(&shared.settings, &shared.environment, request).await?;
-        let wear = Wear::new(&shared.settings, rand::random());
+        let wear = ProcessUsage::new(&shared.settings, rand::random());
         Ok(Self {
             link: Box::new(link),
             wear,
@@ -151,17 +151,17 @@ impl WarmRunner {
             };
             let mut wear = up.wear;
             match talk(up.link, settings, job, control).await {
-                Talked::Stays { link, end, last } => {
+                TalkOutcome::Stays { link, end, last } => {
                     wear.worked(last);
-                    self.up = Some(Up {
+                    self.up = Some(ReadyProcess {
                         link,
                         wear,
                         looked_at: false,
                     });
                     return end;
                 }
-                Talked::Gone(end) => return end,
-                Talked::NotTaken(end) => {
+                TalkOutcome::Gone(end) => return end,
+                TalkOutcome::NotTaken(end) => {
                     let trouble = format!(
                         "{} before it took its job",
                         end.in_words("closed its standard input or output")
@@ -181,12 +181,12 @@ impl WarmRunner {
     }
 
     /// Brings another process up, unless the job is to end meanwhile.
-    async fn start(&self, control: &JobControl) -> Result<Option<Up>, StartError> {
+    async fn start(&self, control: &JobControl) -> Result<Option<ReadyProcess>, StartError> {
         tokio::select! {
             biased;
             () = control.kill.cancelled() => Ok(None),
             () = control.stop.cancelled() => Ok(None),
-            up = Up::start(&self.shared, &self.request) => up.map(Some),
+            up = ReadyProcess::start(&self.shared, &self.request) => up.map(Some),
         }
     }
 
@@ -216,7 +216,7 @@ impl Runner for WarmRunner {
     }
 
     fn is_alive(&mut self) -> bool {
-        let trouble = self.up.as_mut().map(Up::trouble);
+        let trouble = self.up.as_mut().map(ReadyProcess::trouble);
         match trouble {
             Some(None) => true,
             Some(Some(trouble)) => {
@@ -235,7 +235,7 @@ impl Runner for WarmRunner {
     async fn stop(self: Box<Self>) {
         if let Some(up) = self.up {
             let patience = self.shared.settings.process.kill_grace;
-            up.link.end(Ending::Polite(patience)).await;
+            up.link.end(StopMode::Polite(patience)).await;
         }
     }
 }

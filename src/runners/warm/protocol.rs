@@ -30,22 +30,22 @@ const ERROR_CAP: usize = 2 * 1024;
 
 /// A message of a runner.
 #[derive(Debug, PartialEq)]
-pub(super) enum Said {
+pub(super) enum RunnerMessage {
     /// It can take a job, and speaks this version.
     Ready { protocol: u64 },
     /// It is still at work on this job.
     Progress { id: String, progress: Value },
     /// The result of this job, and whether the runner wants to end now.
-    Answer {
+    RunnerAnswer {
         id: String,
-        answer: Answer,
+        answer: RunnerAnswer,
         last: bool,
     },
 }
 
 /// The result of a job.
 #[derive(Debug, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum RunnerAnswer {
     Done { reply: Option<Reply> },
     Retry { after: Option<Duration> },
     Reject { error: Option<String> },
@@ -137,7 +137,7 @@ impl Formatter for OneLine {
 }
 
 /// Reads a line of a runner. The error says what is wrong with it, and shows it.
-pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
+pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     // Unknown keys belong to a later version, or to the runner itself.
     #[derive(Deserialize)]
     struct Line<'a> {
@@ -169,7 +169,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
     };
     if said.ready == Some(true) {
         return match said.protocol {
-            Some(protocol) => Ok(Said::Ready { protocol }),
+            Some(protocol) => Ok(RunnerMessage::Ready { protocol }),
             None => Err(wrong("of readiness without its protocol")),
         };
     }
@@ -177,12 +177,12 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         return Err(stray(line));
     };
     let answer = match (said.outcome.as_deref(), said.progress) {
-        (None, Some(progress)) => return Ok(Said::Progress { id, progress }),
+        (None, Some(progress)) => return Ok(RunnerMessage::Progress { id, progress }),
         (None, None) => return Err(wrong("without an outcome")),
-        (Some("done"), _) => Answer::Done {
+        (Some("done"), _) => RunnerAnswer::Done {
             reply: reply(said.reply, said.reply_base64).map_err(wrong)?,
         },
-        (Some("retry"), _) => Answer::Retry {
+        (Some("retry"), _) => RunnerAnswer::Retry {
             after: match said.delay {
                 None => None,
                 Some(delay) => Some(
@@ -191,10 +191,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
                 ),
             },
         },
-        (Some("reject"), _) => Answer::Reject {
+        (Some("reject"), _) => RunnerAnswer::Reject {
             error: said.error.map(|Words(error)| cut(error)),
         },
-        (Some("failed"), _) => Answer::Failed {
+        (Some("failed"), _) => RunnerAnswer::Failed {
             error: said.error.map(|Words(error)| cut(error)),
         },
         (Some(_), _) => {
@@ -204,7 +204,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Said, String> {
         }
     };
     let last = said.last;
-    Ok(Said::Answer { id, answer, last })
+    Ok(RunnerMessage::RunnerAnswer { id, answer, last })
 }
 
 /// Text for a person. An error may quote anything: bytes that are not UTF-8, half a pair of surrogates. That makes it no
@@ -389,8 +389,8 @@ mod tests {
     fn keeps_no_more_of_an_error_than_headers_can_carry() {
         let long = "\u{e9}".repeat(2 * ERROR_CAP);
         let answer = json!({"id": "j", "outcome": "failed", "error": long}).to_string();
-        let Ok(Said::Answer {
-            answer: Answer::Failed { error: Some(error) },
+        let Ok(RunnerMessage::RunnerAnswer {
+            answer: RunnerAnswer::Failed { error: Some(error) },
             ..
         }) = parse(answer.as_bytes())
         else {
@@ -421,8 +421,8 @@ mod tests {
             ),
         ] {
             let line = format!(r#"{{"id":"j","outcome":"done",{given}}}"#);
-            let Ok(Said::Answer {
-                answer: Answer::Done { reply: Some(reply) },
+            let Ok(RunnerMessage::RunnerAnswer {
+                answer: RunnerAnswer::Done { reply: Some(reply) },
                 ..
             }) = parse(line.as_bytes())
             else {
@@ -437,8 +437,8 @@ mod tests {
         for error in [&br"why \udcff"[..], b"why \xff", br"why \ud83d!"] {
             let start = br#"{"id":"j","outcome":"reject","error":""#;
             let said = parse(&[start, error, br#""}"#].concat());
-            let Ok(Said::Answer {
-                answer: Answer::Reject { error: Some(error) },
+            let Ok(RunnerMessage::RunnerAnswer {
+                answer: RunnerAnswer::Reject { error: Some(error) },
                 ..
             }) = said
             else {
@@ -454,7 +454,7 @@ mod tests {
         let said = parse(br#"{"id":"j","progress":{"done":1},"colour":"red"}"#);
         let progress = json!({"done": 1});
         let id = "j".to_owned();
-        assert_eq!(said, Ok(Said::Progress { id, progress }));
+        assert_eq!(said, Ok(RunnerMessage::Progress { id, progress }));
         assert!(parse(br#"{"id":"j","progress":null}"#).is_err());
     }
 
@@ -478,8 +478,8 @@ mod tests {
         assert!(
             matches!(
                 none,
-                Ok(Said::Answer {
-                    answer: Answer::Done { reply: None },
+                Ok(RunnerMessage::RunnerAnswer {
+                    answer: RunnerAnswer::Done { reply: None },
                     ..
                 })
             ),

@@ -15,17 +15,17 @@ use tokio::{
 
 use super::{
     lines::NoLine,
-    link::{End, Ending, Link, cut, unasked},
-    protocol::{self, Answer, Said},
+    link::{End, Link, StopMode, cut, unasked},
+    protocol::{self, RunnerAnswer, RunnerMessage},
 };
 use crate::{
     escape::Quoted,
     runner::{Failure, FailureKind, Job, JobControl, JobEnd},
-    runners::process::{Cause, Course, Event, ExecSettings, FOREVER, Step},
+    runners::process::{Course, CourseAction, CourseEvent, EndCause, ExecSettings, FOREVER},
 };
 
 /// The result of giving a job to a process.
-pub(super) enum Talked {
+pub(super) enum TalkOutcome {
     /// The job has ended, and the process waits for the next job.
     Stays {
         link: Box<Link>,
@@ -41,7 +41,7 @@ pub(super) enum Talked {
 /// What a process did, as far as the job is concerned.
 enum ProcessEvent {
     Answered {
-        answer: Answer,
+        answer: RunnerAnswer,
         last: bool,
     },
     /// It broke the protocol.
@@ -54,12 +54,12 @@ enum ProcessEvent {
 
 /// How much of a job went into the pipe.
 #[derive(Clone, Copy)]
-struct Fed {
+struct WriteProgress {
     bytes: u64,
     of: u64,
 }
 
-enum Heard {
+enum TalkInput {
     Line(Result<Bytes, NoLine>),
     LogEnded,
 }
@@ -73,7 +73,7 @@ pub(super) async fn talk(
     settings: &ExecSettings,
     job: &Job,
     control: &JobControl,
-) -> Talked {
+) -> TalkOutcome {
     link.log.turn();
     link.log.log().job = Some(job.id().clone());
     let mut course = Course::new(settings.kill_grace);
@@ -99,23 +99,23 @@ pub(super) async fn talk(
             let hear = async {
                 // In turns, so that a flood on one pipe cannot starve the other.
                 tokio::select! {
-                    line = lines.next(), if course.output_is_open() => Heard::Line(line),
-                    () = &mut reading_log, if log_open => Heard::LogEnded,
+                    line = lines.next(), if course.output_is_open() => TalkInput::Line(line),
+                    () = &mut reading_log, if log_open => TalkInput::LogEnded,
                 }
             };
             let hears = course.output_is_open() || log_open;
             let event = tokio::select! {
                 biased;
-                () = process.exited(), if !course.has_exited() => Event::Exited,
+                () = process.exited(), if !course.has_exited() => CourseEvent::Exited,
                 () = &mut killed, if !kill_asked => {
                     kill_asked = true;
-                    Event::KillAsked
+                    CourseEvent::KillAsked
                 }
                 () = &mut stopped, if !stop_asked => {
                     stop_asked = true;
-                    Event::StopAsked
+                    CourseEvent::StopAsked
                 }
-                () = &mut timer => Event::TimeUp,
+                () = &mut timer => CourseEvent::TimeUp,
                 whole = &mut feed, if feeding => {
                     feeding = false;
                     match whole || course.cause().is_some() {
@@ -124,15 +124,15 @@ pub(super) async fn talk(
                     }
                 }
                 heard = hear, if hears => match heard {
-                    Heard::LogEnded => {
+                    TalkInput::LogEnded => {
                         log_open = false;
                         continue;
                     }
-                    Heard::Line(Ok(line)) => match protocol::parse(&line) {
-                        Ok(Said::Answer { id, answer, last }) if id == job.id().as_str() => {
+                    TalkInput::Line(Ok(line)) => match protocol::parse(&line) {
+                        Ok(RunnerMessage::RunnerAnswer { id, answer, last }) if id == job.id().as_str() => {
                             break ProcessEvent::Answered { answer, last };
                         }
-                        Ok(Said::Progress { id, progress }) if id == job.id().as_str() => {
+                        Ok(RunnerMessage::Progress { id, progress }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
                             // Once it was told to end, progress no longer extends its time.
                             if course.cause().is_none() && !course.has_exited() {
@@ -141,38 +141,38 @@ pub(super) async fn talk(
                             }
                             continue;
                         }
-                        Ok(Said::Answer { id, .. } | Said::Progress { id, .. }) => {
+                        Ok(RunnerMessage::RunnerAnswer { id, .. } | RunnerMessage::Progress { id, .. }) => {
                             break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
                         }
-                        Ok(Said::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
+                        Ok(RunnerMessage::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
                         Err(trouble) => break ProcessEvent::Broke(trouble),
                     },
-                    Heard::Line(Err(NoLine::TooLong)) => {
+                    TalkInput::Line(Err(NoLine::TooLong)) => {
                         break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
                     }
-                    Heard::Line(Err(NoLine::Ended)) => {
+                    TalkInput::Line(Err(NoLine::Ended)) => {
                         if course.cause().is_none() && !course.has_exited() {
                             break ProcessEvent::Closed("closed its standard output");
                         }
-                        Event::OutputEnded
+                        CourseEvent::OutputEnded
                     }
                 },
             };
             let wake_after = match course.handle(event) {
-                Step::Wait => continue,
-                Step::Signal(signal, wake_after) => {
+                CourseAction::Wait => continue,
+                CourseAction::Signal(signal, wake_after) => {
                     process.signal(signal);
                     wake_after
                 }
-                Step::SetTimer(wake_after) => wake_after,
-                Step::Finish => break ProcessEvent::Ended,
+                CourseAction::SetTimer(wake_after) => wake_after,
+                CourseAction::Finish => break ProcessEvent::Ended,
             };
             timer
                 .as_mut()
                 .reset(Instant::now() + wake_after.min(FOREVER));
         }
     };
-    let fed = Fed {
+    let fed = WriteProgress {
         bytes: fed.into_inner() as u64,
         of: line.len() as u64,
     };
@@ -184,10 +184,10 @@ async fn conclude(
     mut link: Box<Link>,
     deed: ProcessEvent,
     course: &Course,
-    fed: Fed,
+    fed: WriteProgress,
     settings: &ExecSettings,
     job: &Job,
-) -> Talked {
+) -> TalkOutcome {
     let cause = course.cause();
     match deed {
         ProcessEvent::Answered { answer, last } => {
@@ -198,8 +198,8 @@ async fn conclude(
             link.lines.shrink();
             let end = job_end(answer, cause, settings.timeout, stderr_tail);
             if cause.is_some() || course.has_exited() {
-                link.end(Ending::Polite(settings.kill_grace)).await;
-                return Talked::Gone(end);
+                link.end(StopMode::Polite(settings.kill_grace)).await;
+                return TalkOutcome::Gone(end);
             }
             let trouble = if fed.bytes < fed.of {
                 // The next job would follow upon half a line.
@@ -216,27 +216,27 @@ async fn conclude(
                     error = trouble,
                     "warm runner is ended: it did not just answer"
                 );
-                link.end(Ending::Forced).await;
-                return Talked::Gone(end);
+                link.end(StopMode::Forced).await;
+                return TalkOutcome::Gone(end);
             }
-            Talked::Stays { link, end, last }
+            TalkOutcome::Stays { link, end, last }
         }
         ProcessEvent::Broke(trouble) => {
-            let end = link.end(Ending::Forced).await;
-            Talked::Gone(lost(trouble, end, cause, settings.timeout))
+            let end = link.end(StopMode::Forced).await;
+            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
-            let end = link.end(Ending::Expected).await;
+            let end = link.end(StopMode::Expected).await;
             // A process that ends while the whole job is still in the pipe has not seen the job.
             if cause.is_none() && end.unread >= fed.bytes {
-                return Talked::NotTaken(end);
+                return TalkOutcome::NotTaken(end);
             }
             let otherwise = match deed {
                 ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
             let trouble = format!("{} without an answer", end.in_words(otherwise));
-            Talked::Gone(lost(trouble, end, cause, settings.timeout))
+            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
         }
     }
 }
@@ -257,15 +257,15 @@ async fn feed(mut stdin: impl AsyncWrite + Unpin, line: &[u8], fed: &AtomicUsize
 }
 
 fn job_end(
-    answer: Answer,
-    cause: Option<Cause>,
+    answer: RunnerAnswer,
+    cause: Option<EndCause>,
     timeout: Duration,
     stderr_tail: Option<String>,
 ) -> JobEnd {
     match (cause, answer) {
-        (Some(Cause::Timeout), _) => timed_out(timeout, stderr_tail),
-        (_, Answer::Done { reply }) => JobEnd::Done { reply },
-        (_, Answer::Retry { after }) => JobEnd::Retry {
+        (Some(EndCause::Timeout), _) => timed_out(timeout, stderr_tail),
+        (_, RunnerAnswer::Done { reply }) => JobEnd::Done { reply },
+        (_, RunnerAnswer::Retry { after }) => JobEnd::Retry {
             after,
             failure: Some(Failure {
                 kind: FailureKind::Error,
@@ -273,7 +273,7 @@ fn job_end(
                 stderr_tail,
             }),
         },
-        (_, Answer::Reject { error }) => {
+        (_, RunnerAnswer::Reject { error }) => {
             let reason = match error {
                 Some(error) => format!("refused by the job: {error}"),
                 None => "refused by the job".to_owned(),
@@ -287,8 +287,8 @@ fn job_end(
                 reason,
             }
         }
-        (Some(Cause::Stop), Answer::Failed { .. }) => JobEnd::Stopped,
-        (None, Answer::Failed { error }) => JobEnd::Failed(Failure {
+        (Some(EndCause::Stop), RunnerAnswer::Failed { .. }) => JobEnd::Stopped,
+        (None, RunnerAnswer::Failed { error }) => JobEnd::Failed(Failure {
             kind: FailureKind::Error,
             message: error.unwrap_or_else(|| "failed without saying why".to_owned()),
             stderr_tail,
@@ -297,10 +297,10 @@ fn job_end(
 }
 
 /// The end of a job whose process broke off.
-fn lost(trouble: String, end: End, cause: Option<Cause>, timeout: Duration) -> JobEnd {
+fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
     match cause {
-        Some(Cause::Timeout) => timed_out(timeout, end.stderr_tail),
-        Some(Cause::Stop) => JobEnd::Stopped,
+        Some(EndCause::Timeout) => timed_out(timeout, end.stderr_tail),
+        Some(EndCause::Stop) => JobEnd::Stopped,
         None if end.out_of_memory => JobEnd::Failed(Failure {
             kind: FailureKind::OutOfMemory,
             message: "its runner was ended by the kernel: out of memory".to_owned(),

@@ -9,7 +9,7 @@ use crate::runner::Retirement;
 
 /// How much a process has been used.
 #[derive(Debug)]
-pub(super) struct Wear {
+pub(super) struct ProcessUsage {
     jobs_left: Option<u32>,
     ends_at: Option<Instant>,
     idle_since: Instant,
@@ -18,7 +18,7 @@ pub(super) struct Wear {
     asked: bool,
 }
 
-impl Wear {
+impl ProcessUsage {
     /// A new process. `spread` within 0 to 1 says how early its limits come.
     pub(super) fn new(settings: &WarmSettings, spread: f64) -> Self {
         let now = Instant::now();

@@ -49,7 +49,7 @@ impl Default for BreakerRules {
 
 /// The end of a job, as a breaker counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending<'a> {
+pub enum BreakerSignal<'a> {
     /// The job named its own settlement: done, retry, or reject. For the breaker this is a success.
     Answered,
     /// The job failed, with this cause.
@@ -137,7 +137,7 @@ impl Breaker {
     ///
     /// A job that began before the breaker last closed is not in the window. A job that began before the end of the
     /// pause is no trial. So jobs that were running when the breaker opened change nothing, however they end.
-    pub fn ended(&mut self, began: Moment, now: Moment, ending: Ending<'_>) {
+    pub fn ended(&mut self, began: Moment, now: Moment, ending: BreakerSignal<'_>) {
         match &self.open {
             None if began >= self.since => self.count(now, ending),
             Some(open) if began >= self.until(open) => self.tried(now, ending),
@@ -153,14 +153,14 @@ impl Breaker {
         }
     }
 
-    fn count(&mut self, now: Moment, ending: Ending<'_>) {
+    fn count(&mut self, now: Moment, ending: BreakerSignal<'_>) {
         let why = match ending {
-            Ending::Answered => return self.window.add(now, false),
-            Ending::Unproven(_) => return,
-            Ending::Failed(why) => why,
+            BreakerSignal::Answered => return self.window.add(now, false),
+            BreakerSignal::Unproven(_) => return,
+            BreakerSignal::Failed(why) => why,
         };
         self.window.add(now, true);
-        let Counted { jobs, failed } = self.window.counted();
+        let WindowPart { jobs, failed } = self.window.counted();
         let share = u64::from(self.rules.failure_percent);
         if jobs < u64::from(self.rules.min_jobs) || failed * 100 < share * jobs {
             return;
@@ -177,8 +177,8 @@ impl Breaker {
         });
     }
 
-    fn tried(&mut self, now: Moment, ending: Ending<'_>) {
-        let (Ending::Failed(why) | Ending::Unproven(why)) = ending else {
+    fn tried(&mut self, now: Moment, ending: BreakerSignal<'_>) {
+        let (BreakerSignal::Failed(why) | BreakerSignal::Unproven(why)) = ending else {
             self.open = None;
             self.since = now;
             self.window = Window::new(self.rules.window);
@@ -210,11 +210,11 @@ struct Window {
     /// The number of the newest part, counted from time zero.
     newest: u64,
     /// A ring: part number `n` is at index `n % PARTS`.
-    parts: [Counted; PARTS],
+    parts: [WindowPart; PARTS],
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counted {
+struct WindowPart {
     jobs: u64,
     failed: u64,
 }
@@ -224,7 +224,7 @@ impl Window {
         Self {
             part: (length / PARTS as u32).max(Duration::from_nanos(1)),
             newest: 0,
-            parts: [Counted::default(); PARTS],
+            parts: [WindowPart::default(); PARTS],
         }
     }
 
@@ -235,7 +235,7 @@ impl Window {
         let part = u64::try_from(part).unwrap_or(u64::MAX).max(self.newest);
         let passed = (part - self.newest).min(PARTS as u64);
         for back in 0..passed {
-            self.parts[(part - back) as usize % PARTS] = Counted::default();
+            self.parts[(part - back) as usize % PARTS] = WindowPart::default();
         }
         self.newest = part;
         let counted = &mut self.parts[part as usize % PARTS];
@@ -244,8 +244,8 @@ impl Window {
     }
 
     /// The jobs within the window of the last counted job.
-    fn counted(&self) -> Counted {
-        let mut sum = Counted::default();
+    fn counted(&self) -> WindowPart {
+        let mut sum = WindowPart::default();
         for part in &self.parts {
             sum.jobs += part.jobs;
             sum.failed += part.failed;

@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The deadlines of a delivery, counted from its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hours {
+pub struct DeliveryDeadlines {
     /// When its job is told to end.
     pub stop: Duration,
     /// When a job that did not end is abandoned.
@@ -22,7 +22,7 @@ pub struct Hours {
     pub settle: Duration,
 }
 
-impl Hours {
+impl DeliveryDeadlines {
     /// The deadlines for a job that may take `stop_grace` to end. For any `stop_grace`, a job has half of the time.
     pub fn new(ack_deadline: Duration, stop_grace: Duration) -> Self {
         // A user of the library may write Duration::MAX.
@@ -72,14 +72,14 @@ mod tests {
             (s(100), s(10), s(85), Duration::from_millis(97_500)),
             (s(20), s(60), s(10), Duration::from_millis(19_500)),
         ] {
-            let hours = Hours::new(ack_deadline, stop_grace);
-            assert_eq!((hours.stop, hours.abandon), (stop, abandon));
+            let deadlines = DeliveryDeadlines::new(ack_deadline, stop_grace);
+            assert_eq!((deadlines.stop, deadlines.abandon), (stop, abandon));
         }
     }
 
     #[test]
     fn what_waited_is_started_while_its_timeout_still_comes_first() {
-        let hours = Hours::new(s(1800), s(10));
+        let deadlines = DeliveryDeadlines::new(s(1800), s(10));
         for (waited, timeout, worth) in [
             (0, Some(300), true),
             (1480, Some(300), true),
@@ -91,7 +91,7 @@ mod tests {
             (891, Some(9999), false),
             (99_999, Some(1), false),
         ] {
-            let is_worth = hours.is_worth_starting(s(waited), timeout.map(s));
+            let is_worth = deadlines.is_worth_starting(s(waited), timeout.map(s));
             assert_eq!(is_worth, worth, "{waited} {timeout:?}");
         }
     }
@@ -102,22 +102,22 @@ mod tests {
         reason = "what is tested is that the clock can hold the sum"
     )]
     fn a_deadline_that_never_comes_is_still_a_time() {
-        let hours = Hours::new(Duration::MAX, s(10));
+        let deadlines = DeliveryDeadlines::new(Duration::MAX, s(10));
         assert!(
             std::time::Instant::now()
-                .checked_add(hours.settle)
+                .checked_add(deadlines.settle)
                 .is_some()
         );
-        assert!(hours.stop < hours.abandon && hours.abandon < hours.settle);
+        assert!(deadlines.stop < deadlines.abandon && deadlines.abandon < deadlines.settle);
     }
 
     proptest! {
         #[test]
         fn the_hours_are_in_order_and_leave_time_for_each(ack in 1u64..3_000_000_000, grace in 0u64..3_000_000_000) {
             let (ack, grace) = (Duration::from_millis(ack), Duration::from_millis(grace));
-            let hours = Hours::new(ack, grace);
-            prop_assert!(ack / 2 <= hours.stop && hours.stop < hours.abandon && hours.abandon < hours.settle);
-            prop_assert!(hours.is_worth_starting(Duration::ZERO, None));
+            let deadlines = DeliveryDeadlines::new(ack, grace);
+            prop_assert!(ack / 2 <= deadlines.stop && deadlines.stop < deadlines.abandon && deadlines.abandon < deadlines.settle);
+            prop_assert!(deadlines.is_worth_starting(Duration::ZERO, None));
         }
     }
 }

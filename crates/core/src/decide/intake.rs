@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Breaker, BreakerRules, BreakerState, Ending, Intake, JobId, Moment};
+use super::{Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment};
 
 /// First pause after a runner could not start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -212,7 +212,12 @@ impl IntakeState {
 
     /// A job that ran for `took` has ended at `now`. Returns whether its worker may take another message, and whether
     /// intake has changed.
-    pub fn job_ended(&mut self, now: Moment, took: Duration, ending: Ending<'_>) -> JobEnded {
+    pub fn job_ended(
+        &mut self,
+        now: Moment,
+        took: Duration,
+        ending: BreakerSignal<'_>,
+    ) -> JobEnded {
         let Some(breaker) = &mut self.breaker else {
             return JobEnded {
                 may_take: true,

@@ -24,14 +24,14 @@ mod state;
 mod stuck;
 
 pub use self::{
-    breaker::{Breaker, BreakerRules, BreakerState, Ending},
+    breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
     census::{Census, CensusWorker, Counts, Phase},
-    deadline::{Hours, margin},
+    deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
-    openings::{Ground, Openings, Refusal},
+    openings::{ConsumerRefusal, Openings, RefusalKind},
     orders::{
         By, ByHand, Changed, Closed, Configured, Expired, Order, OrderRefused, Orders, SetPolicy,
         Shrinking,
@@ -43,5 +43,5 @@ pub use self::{
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
-    stuck::{Depth, STUCK_AFTER, Scene, StuckWatch},
+    stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
 };

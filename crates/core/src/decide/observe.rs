@@ -113,7 +113,7 @@ pub struct Reading {
 
 /// The result of a probe, after the check whether it can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Believed {
+pub(super) enum ProbeTrust {
     Fresh(u64),
     Stale(String),
     Missing,
@@ -124,19 +124,19 @@ impl Observation {
     /// consumers do not mean an empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. A
     /// broker that counts any consumer is the queue's leader, even if it counts fewer than we have: a quorum queue with
     /// a single active consumer counts only that one.
-    pub(super) fn believed(&self, last: &Believed) -> Believed {
+    pub(super) fn believed(&self, last: &ProbeTrust) -> ProbeTrust {
         match &self.probe {
             Probe::Held => last.clone(),
             Probe::Answered {
                 ready: 0,
                 consumers: 0,
-            } if self.consumers > 0 => Believed::Stale(format!(
+            } if self.consumers > 0 => ProbeTrust::Stale(format!(
                 "0 ready, but the broker counts no consumers where we hold {}",
                 self.consumers
             )),
-            Probe::Answered { ready, .. } => Believed::Fresh(*ready),
-            Probe::Failed { why } => Believed::Stale(why.clone()),
-            Probe::Missing => Believed::Missing,
+            Probe::Answered { ready, .. } => ProbeTrust::Fresh(*ready),
+            Probe::Failed { why } => ProbeTrust::Stale(why.clone()),
+            Probe::Missing => ProbeTrust::Missing,
         }
     }
 }

@@ -13,7 +13,7 @@ const LASTING: Duration = Duration::from_secs(30);
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ground {
+pub enum RefusalKind {
     /// It may pass by itself.
     Passing,
     /// An operator must change something: a permission, or the queue.
@@ -24,9 +24,9 @@ pub enum Ground {
 
 /// Why consumers cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ConsumerRefusal {
     /// The kind of the failure.
-    pub ground: Ground,
+    pub ground: RefusalKind,
     /// The cause in one line, without credentials.
     pub why: String,
 }
@@ -37,17 +37,17 @@ pub struct Openings {
     /// Failures since the last success. The failures of one burst count once.
     failures: u32,
     until: Moment,
-    refusal: Option<Refusal>,
+    refusal: Option<ConsumerRefusal>,
 }
 
 impl Openings {
     /// A consumer could not be opened.
-    pub fn failed(&mut self, now: Moment, refusal: Refusal) {
+    pub fn failed(&mut self, now: Moment, refusal: ConsumerRefusal) {
         let is_same_burst = self.failures > 0 && now < self.until;
         if !is_same_burst {
             let longest = match refusal.ground {
-                Ground::Passing | Ground::Full => PASSING,
-                Ground::Lasting => LASTING,
+                RefusalKind::Passing | RefusalKind::Full => PASSING,
+                RefusalKind::Lasting => LASTING,
             };
             let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
             self.until = now + pause.min(longest);
@@ -60,7 +60,8 @@ impl Openings {
     pub fn opened(&mut self) {
         self.failures = 0;
         // An open consumer does not prove that another one may be opened.
-        self.refusal.take_if(|known| known.ground != Ground::Full);
+        self.refusal
+            .take_if(|known| known.ground != RefusalKind::Full);
     }
 
     /// There are as many consumers as wanted.
@@ -84,7 +85,7 @@ impl Openings {
     }
 
     /// Why some of the wanted consumers are not open.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub fn refusal(&self) -> Option<&ConsumerRefusal> {
         self.refusal.as_ref()
     }
 }
@@ -97,8 +98,8 @@ mod tests {
         Moment::after_start(Duration::from_millis(ms))
     }
 
-    fn refusal(ground: Ground) -> Refusal {
-        Refusal {
+    fn refusal(ground: RefusalKind) -> ConsumerRefusal {
+        ConsumerRefusal {
             ground,
             why: String::from("because"),
         }
@@ -108,15 +109,15 @@ mod tests {
     fn pauses_grow_by_what_kind_of_trouble_it_is() {
         for (ground, pauses) in [
             (
-                Ground::Passing,
+                RefusalKind::Passing,
                 [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
             ),
             (
-                Ground::Full,
+                RefusalKind::Full,
                 [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
             ),
             (
-                Ground::Lasting,
+                RefusalKind::Lasting,
                 [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000],
             ),
         ] {
@@ -145,9 +146,9 @@ mod tests {
     #[test]
     fn one_that_opens_ends_a_trouble_but_not_a_limit() {
         for (ground, is_known) in [
-            (Ground::Passing, false),
-            (Ground::Lasting, false),
-            (Ground::Full, true),
+            (RefusalKind::Passing, false),
+            (RefusalKind::Lasting, false),
+            (RefusalKind::Full, true),
         ] {
             let mut openings = Openings::default();
             openings.failed(at(0), refusal(ground));

@@ -8,7 +8,7 @@ use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Orders,
     OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling, ScalingPolicy as _,
     Situation, TermName,
-    observe::Believed,
+    observe::ProbeTrust,
     plan::plan,
     rates::RateMeter,
     record::Calculation,
@@ -119,7 +119,7 @@ pub struct Reconciler {
     stabiliser: Stabiliser,
     reading: Option<Reading>,
     /// The last checked result of a probe.
-    believed: Believed,
+    believed: ProbeTrust,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
     meter: RateMeter,
@@ -135,7 +135,7 @@ impl Reconciler {
             floor: None,
             stabiliser: Stabiliser::default(),
             reading: None,
-            believed: Believed::Stale(String::from("no probe has come back yet")),
+            believed: ProbeTrust::Stale(String::from("no probe has come back yet")),
             last_work: None,
             meter: RateMeter::default(),
             expected: 0,
@@ -235,10 +235,10 @@ impl Reconciler {
     }
 
     /// Remembers the queue's part of the observation.
-    fn take_in(&mut self, observation: &Observation, believed: &Believed) {
+    fn take_in(&mut self, observation: &Observation, believed: &ProbeTrust) {
         match believed {
             _ if observation.probe == Probe::Held => {}
-            Believed::Fresh(ready) => {
+            ProbeTrust::Fresh(ready) => {
                 self.reading = Some(Reading {
                     at: observation.at,
                     ready: *ready,
@@ -249,7 +249,7 @@ impl Reconciler {
                     self.last_work = Some(observation.at);
                 }
             }
-            Believed::Missing => {
+            ProbeTrust::Missing => {
                 // A queue that comes back is a new queue: it starts empty.
                 self.reading = None;
                 self.last_work = None;
@@ -257,20 +257,20 @@ impl Reconciler {
                 self.meter.clear();
                 self.floor = self.floor.map(|_| 0);
             }
-            Believed::Stale(_) => {}
+            ProbeTrust::Stale(_) => {}
         }
         self.last_work = self.last_work.max(observation.last_taken);
         self.believed = believed.clone();
     }
 
-    fn inputs(&self, observation: &Observation, believed: &Believed, census: Counts) -> Inputs {
+    fn inputs(&self, observation: &Observation, believed: &ProbeTrust, census: Counts) -> Inputs {
         let ready = self.reading.map_or(0, |reading| reading.ready);
         Inputs {
             ready,
             age: self.reading.map(|reading| observation.at.since(reading.at)),
             stale: match believed {
-                Believed::Stale(why) => Some(why.clone()),
-                Believed::Fresh(_) | Believed::Missing => None,
+                ProbeTrust::Stale(why) => Some(why.clone()),
+                ProbeTrust::Fresh(_) | ProbeTrust::Missing => None,
             },
             held: observation.held,
             holders: observation.holders,
@@ -290,7 +290,7 @@ impl Reconciler {
     fn expect(
         &mut self,
         observation: &Observation,
-        believed: &Believed,
+        believed: &ProbeTrust,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
         let by_hand = || match &self.orders.intake {
@@ -315,7 +315,7 @@ impl Reconciler {
         if let Some(why) = closed {
             return (Rule::Intake, Calculation::new(TermName::Intake, 0, why));
         }
-        if *believed == Believed::Missing {
+        if *believed == ProbeTrust::Missing {
             let why = "the broker has no such queue";
             return (Rule::Missing, Calculation::new(TermName::Missing, 0, why));
         }
@@ -336,13 +336,13 @@ impl Reconciler {
     fn expect_open(
         &mut self,
         observation: &Observation,
-        believed: &Believed,
+        believed: &ProbeTrust,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
         let (rule, mut calculation) = if let Some(pin) = &self.orders.pin {
             let why = format!("set by hand {pin}");
             (Rule::Pin, Calculation::new(TermName::Pin, pin.what, why))
-        } else if let Believed::Stale(why) = believed {
+        } else if let ProbeTrust::Stale(why) = believed {
             let why = format!("the depth is not known: {why}");
             let frozen = Calculation::new(TermName::Frozen, self.expected, why);
             (Rule::Frozen, frozen)

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Ground, Moment, Refusal};
+use super::{ConsumerRefusal, Moment, RefusalKind};
 
 /// How long a problem that may pass is watched before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The facts of a reconcile that show whether a pool is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scene<'a> {
+pub struct StuckInputs<'a> {
     /// When.
     pub at: Moment,
     /// Whether the pool may take messages: it is not paused, faulted, blocked or draining, and the broker is connected.
@@ -19,7 +19,7 @@ pub struct Scene<'a> {
     /// The reading of the queue.
     pub depth: Depth<'a>,
     /// Why consumers cannot be opened.
-    pub refusal: Option<&'a Refusal>,
+    pub refusal: Option<&'a ConsumerRefusal>,
     /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
     /// Workers that have a job, including those that were told to go.
@@ -54,18 +54,18 @@ pub enum Depth<'a> {
 /// Watches for a pool that is stuck.
 #[derive(Debug, Clone, Default)]
 pub struct StuckWatch {
-    trouble: Option<Trouble>,
+    trouble: Option<StuckSince>,
 }
 
 #[derive(Debug, Clone)]
-struct Trouble {
-    kind: Kind,
+struct StuckSince {
+    kind: StuckKind,
     since: Moment,
     lasting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+enum StuckKind {
     /// The depth of the queue is unknown.
     Unread { why: String },
     /// No consumer can be opened.
@@ -81,16 +81,16 @@ enum Kind {
 
 impl StuckWatch {
     /// Takes the facts of a reconcile, and returns why the pool is stuck, if it is.
-    pub fn look(&mut self, scene: &Scene<'_>) -> Option<String> {
+    pub fn look(&mut self, scene: &StuckInputs<'_>) -> Option<String> {
         let found = Self::find(scene);
         let before = self.trouble.take();
         self.trouble = match (found, before) {
             (Found::Nothing, _) => None,
             (Found::Unasked, before) => before.filter(|trouble| trouble.still_is(scene)),
-            (Found::Trouble { kind, lasting }, before) => {
+            (Found::StuckSince { kind, lasting }, before) => {
                 let before =
                     before.filter(|before| before.kind.is_same(&kind) && before.still_is(scene));
-                Some(Trouble {
+                Some(StuckSince {
                     kind,
                     since: before.map_or(scene.at, |before| before.since),
                     lasting,
@@ -102,34 +102,34 @@ impl StuckWatch {
         (trouble.lasting || lasted >= STUCK_AFTER).then(|| trouble.kind.cause(lasted))
     }
 
-    fn find(scene: &Scene<'_>) -> Found {
+    fn find(scene: &StuckInputs<'_>) -> Found {
         if !scene.open {
             return Found::Nothing;
         }
         if let Depth::Unread { why, lasting } = scene.depth {
             let why = why.to_owned();
-            return Found::Trouble {
-                kind: Kind::Unread { why },
+            return Found::StuckSince {
+                kind: StuckKind::Unread { why },
                 lasting,
             };
         }
         if scene.expected == 0 || scene.depth == Depth::Missing {
             return Found::Nothing;
         }
-        if let Some(Refusal { ground, why }) = scene.refusal
+        if let Some(ConsumerRefusal { ground, why }) = scene.refusal
             && scene.consumers == 0
             && scene.busy == 0
         {
-            return Found::Trouble {
-                kind: Kind::Refused { why: why.clone() },
-                lasting: *ground == Ground::Lasting,
+            return Found::StuckSince {
+                kind: StuckKind::Refused { why: why.clone() },
+                lasting: *ground == RefusalKind::Lasting,
             };
         }
         match scene.depth {
             Depth::Read { ready, consumers } if ready > 0 && scene.consumers > 0 => {
                 match scene.busy {
-                    0 => Found::Trouble {
-                        kind: Kind::Starved {
+                    0 => Found::StuckSince {
+                        kind: StuckKind::Starved {
                             ready,
                             ours: scene.consumers,
                             all: consumers,
@@ -149,25 +149,25 @@ enum Found {
     Nothing,
     /// The queue was not probed. The earlier finding stands unless the facts end it.
     Unasked,
-    Trouble {
-        kind: Kind,
+    StuckSince {
+        kind: StuckKind,
         lasting: bool,
     },
 }
 
-impl Trouble {
-    fn still_is(&self, scene: &Scene<'_>) -> bool {
+impl StuckSince {
+    fn still_is(&self, scene: &StuckInputs<'_>) -> bool {
         match self.kind {
-            Kind::Unread { .. } => true,
-            Kind::Refused { .. } => scene.refusal.is_some(),
-            Kind::Starved { .. } => {
+            StuckKind::Unread { .. } => true,
+            StuckKind::Refused { .. } => scene.refusal.is_some(),
+            StuckKind::Starved { .. } => {
                 scene.busy == 0 && scene.last_taken.is_none_or(|taken| taken <= self.since)
             }
         }
     }
 }
 
-impl Kind {
+impl StuckKind {
     fn is_same(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -216,8 +216,8 @@ mod tests {
     }
 
     /// A pool whose five consumers wait while twelve messages are ready.
-    fn starved(seconds: u64) -> Scene<'static> {
-        Scene {
+    fn starved(seconds: u64) -> StuckInputs<'static> {
+        StuckInputs {
             at: at(seconds),
             open: true,
             expected: 5,
@@ -242,13 +242,13 @@ mod tests {
         assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
         assert!(cause.contains("single active consumer"), "{cause}");
         // Also without a probe of the queue.
-        let held = Scene {
+        let held = StuckInputs {
             depth: Depth::Held,
             ..starved(131)
         };
         assert!(watch.look(&held).is_some());
         // The first delivery ends it.
-        let given = Scene {
+        let given = StuckInputs {
             last_taken: Some(at(131)),
             ..held
         };
@@ -258,34 +258,34 @@ mod tests {
     #[test]
     fn what_is_not_stuck() {
         let working = [
-            Scene {
+            StuckInputs {
                 open: false,
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 expected: 0,
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 busy: 1,
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 consumers: 0,
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 last_taken: Some(at(50)),
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 depth: Depth::Read {
                     ready: 0,
                     consumers: 5,
                 },
                 ..starved(50)
             },
-            Scene {
+            StuckInputs {
                 depth: Depth::Missing,
                 ..starved(50)
             },
@@ -295,7 +295,7 @@ mod tests {
             // The whole time.
             for seconds in 0..100 {
                 let taken = scene.last_taken.map(|_| at(seconds));
-                let scene = Scene {
+                let scene = StuckInputs {
                     at: at(seconds),
                     last_taken: taken,
                     ..scene
@@ -318,19 +318,19 @@ mod tests {
 
     #[test]
     fn a_refusal_that_lasts_is_stuck_at_once_and_one_that_may_pass_later() {
-        let refusal = |ground| Refusal {
+        let refusal = |ground| ConsumerRefusal {
             ground,
             why: String::from("no permission"),
         };
         for (ground, patience) in [
-            (Ground::Lasting, 0),
-            (Ground::Passing, 30),
-            (Ground::Full, 30),
+            (RefusalKind::Lasting, 0),
+            (RefusalKind::Passing, 30),
+            (RefusalKind::Full, 30),
         ] {
             let refusal = refusal(ground);
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
-                let scene = Scene {
+                let scene = StuckInputs {
                     refusal: Some(&refusal),
                     consumers: 0,
                     ..starved(seconds)
@@ -340,7 +340,7 @@ mod tests {
                 assert!(stuck.is_none_or(|cause| cause.contains("no permission")));
             }
             // Some of the consumers are open and work.
-            let scene = Scene {
+            let scene = StuckInputs {
                 refusal: Some(&refusal),
                 busy: 5,
                 ..starved(40)
@@ -354,7 +354,7 @@ mod tests {
         for (lasting, patience) in [(true, 0), (false, 30)] {
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
-                let scene = Scene {
+                let scene = StuckInputs {
                     depth: Depth::Unread {
                         why: "locked",
                         lasting,
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn others_are_named_where_the_broker_counts_them() {
         let mut watch = StuckWatch::default();
-        let scene = |seconds| Scene {
+        let scene = |seconds| StuckInputs {
             depth: Depth::Read {
                 ready: 1,
                 consumers: 3,

@@ -36,7 +36,7 @@ const MOST_TRIES: u32 = 3;
 
 /// The settings that decide whether a pool replies.
 #[derive(Debug, Clone, Copy)]
-pub struct Answering<'a> {
+pub struct ReplyRules<'a> {
     /// The pool's settings.
     pub settings: &'a ReplySettings,
     /// Whether the pool's kind of runner can give replies itself.
@@ -48,7 +48,7 @@ pub struct Answering<'a> {
 /// The decision whether a reply is sent.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
-pub enum Answer {
+pub enum ReplyDecision {
     /// No reply: the message did not ask for one, or its job has not ended, or the pool does not reply.
     None,
     /// This reply is published and confirmed before the message is acknowledged.
@@ -56,15 +56,15 @@ pub enum Answer {
         /// The message to publish.
         message: Box<Outgoing>,
         /// What the reply says.
-        says: Says,
+        says: ReplyKind,
     },
     /// The message asks for a reply to a place that is not allowed.
-    Refused(Refusal),
+    Refused(ReplyRefusal),
 }
 
 /// What a reply says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Says {
+pub enum ReplyKind {
     /// The job is done, and this is its result.
     Done,
     /// The job has failed for good.
@@ -76,14 +76,14 @@ pub enum Says {
 /// Why no reply is sent to the address that a message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum ReplyRefusal {
     /// The pool's settings do not allow this queue.
     NotAllowed,
     /// It is a queue of a pool of this daemon.
     OwnQueue,
 }
 
-impl Refusal {
+impl ReplyRefusal {
     /// All variants.
     pub const ALL: [Self; 2] = [Self::NotAllowed, Self::OwnQueue];
 
@@ -108,23 +108,24 @@ impl Refusal {
     }
 }
 
-impl Answering<'_> {
+impl ReplyRules<'_> {
     /// Decides whether a message with this verdict is replied to, and how.
-    pub fn answer(&self, request: &Message, verdict: &Verdict) -> Answer {
+    pub fn answer(&self, request: &Message, verdict: &Verdict) -> ReplyDecision {
         let Some(result) = self.result(verdict) else {
-            return Answer::None;
+            return ReplyDecision::None;
         };
         let (reply_to, no_route) = match self.target(request) {
-            None => return Answer::None,
-            Some(Err(refusal)) => return Answer::Refused(refusal),
+            None => return ReplyDecision::None,
+            Some(Err(refusal)) => return ReplyDecision::Refused(refusal),
             Some(Ok(target)) => target,
         };
         let (says, ReplyContent { headers, reply }) = match result {
-            ReplyResult::Done(reply) if is_longer(&reply, self.settings.max) => {
-                (Says::TooLarge, ReplyContent::too_large(self.settings.max))
-            }
-            ReplyResult::Done(reply) => (Says::Done, ReplyContent::done(reply)),
-            ReplyResult::Failed(death) => (Says::Failed, ReplyContent::failed(death)),
+            ReplyResult::Done(reply) if is_longer(&reply, self.settings.max) => (
+                ReplyKind::TooLarge,
+                ReplyContent::too_large(self.settings.max),
+            ),
+            ReplyResult::Done(reply) => (ReplyKind::Done, ReplyContent::done(reply)),
+            ReplyResult::Failed(death) => (ReplyKind::Failed, ReplyContent::failed(death)),
         };
         let correlation_id = correlation(request);
         let message = Outgoing {
@@ -144,7 +145,7 @@ impl Answering<'_> {
             no_route,
             ..Outgoing::default()
         };
-        Answer::Send {
+        ReplyDecision::Send {
             message: Box::new(message),
             says,
         }
@@ -179,17 +180,17 @@ impl Answering<'_> {
     }
 
     /// Where a message wants its reply, or `None` if it wants none.
-    fn target<'m>(&self, request: &'m Message) -> Option<Result<(&'m str, NoRoute), Refusal>> {
+    fn target<'m>(&self, request: &'m Message) -> Option<Result<(&'m str, NoRoute), ReplyRefusal>> {
         let to = request.properties.reply_to.as_deref();
         let to = to.filter(|to| !to.is_empty())?;
         Some(if to.starts_with(DIRECT) {
             Ok((to, NoRoute::Drop))
         } else if self.own.iter().any(|queue| belongs_to(queue, to)) {
-            Err(Refusal::OwnQueue)
+            Err(ReplyRefusal::OwnQueue)
         } else if to != DIRECT_REPLY_TO && self.settings.allows(to) {
             Ok((to, NoRoute::Fail))
         } else {
-            Err(Refusal::NotAllowed)
+            Err(ReplyRefusal::NotAllowed)
         })
     }
 }
@@ -273,7 +274,7 @@ fn belongs_to(pool: &QueueName, queue: &str) -> bool {
 /// What to do after a reply could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Trouble {
+pub enum ReplyRetry {
     /// The broker takes no messages at present. Wait, and take no more work meanwhile.
     Hold,
     /// The cause may be this reply. Try again, and let the pool go on.
@@ -284,14 +285,14 @@ pub enum Trouble {
 }
 
 /// Decides what to do after a reply failed with an error of this kind. `tried_again` counts the retries before.
-pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> Trouble {
+pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
     use QueueErrorKind as K;
     match kind {
-        K::Blocked | K::Disconnected => Trouble::Hold,
+        K::Blocked | K::Disconnected => ReplyRetry::Hold,
         K::Timeout | K::BrokerFailed | K::Other if tried_again < MOST_TRIES - 1 => {
-            Trouble::TryAgain
+            ReplyRetry::TryAgain
         }
-        _ => Trouble::GiveUp,
+        _ => ReplyRetry::GiveUp,
     }
 }
 

@@ -11,11 +11,11 @@ mod route;
 mod verdict;
 
 pub use self::{
-    answer::{Answer, Answering, Refusal, Says, Trouble, trouble},
+    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, trouble},
     copy::{Copies, carried_job_id, lacks_headers},
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
-    route::{Route, Scope, Step, rest, scope, spares, what_is_wrong},
+    route::{CopyStep, ErrorScope, Route, rest, scope, spares, what_is_wrong},
     verdict::{
         CRASH_LOOP, Death, DeathCause, History, SUSPECT, Verdict, give_back, park, past_deadline,
         renew, verdict,

@@ -63,7 +63,7 @@ pub fn spares(retry_queue: &QueueName) -> impl Iterator<Item = QueueName> + '_ {
 
 /// What an error affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ErrorScope {
     /// Nothing can be published at present.
     Everything,
     /// This queue takes no messages.
@@ -74,7 +74,7 @@ pub enum Scope {
 
 /// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum CopyStep {
     /// Declaring the queue.
     Declare,
     /// Publishing the copy.
@@ -82,15 +82,15 @@ pub enum Step {
 }
 
 /// Decides what an error of this kind affects.
-pub fn scope(step: Step, kind: QueueErrorKind) -> Scope {
+pub fn scope(step: CopyStep, kind: QueueErrorKind) -> ErrorScope {
     use QueueErrorKind as K;
     match (step, kind) {
-        (_, K::Blocked | K::Disconnected | K::HeldTooLong | K::Other) => Scope::Everything,
-        (Step::Declare, _) => Scope::Queue,
+        (_, K::Blocked | K::Disconnected | K::HeldTooLong | K::Other) => ErrorScope::Everything,
+        (CopyStep::Declare, _) => ErrorScope::Queue,
         // All copies are published to the same exchange.
-        (Step::Publish, K::AccessRefused) => Scope::Everything,
-        (Step::Publish, K::TooLarge | K::Conflict | K::BrokerFailed) => Scope::Message,
-        (Step::Publish, _) => Scope::Queue,
+        (CopyStep::Publish, K::AccessRefused) => ErrorScope::Everything,
+        (CopyStep::Publish, K::TooLarge | K::Conflict | K::BrokerFailed) => ErrorScope::Message,
+        (CopyStep::Publish, _) => ErrorScope::Queue,
     }
 }
 
@@ -148,20 +148,20 @@ mod tests {
     #[test]
     fn only_errors_that_stop_every_publish_affect_everything() {
         for (step, kind, expected) in [
-            (Step::Publish, K::Blocked, Scope::Everything),
-            (Step::Publish, K::Disconnected, Scope::Everything),
-            (Step::Publish, K::AccessRefused, Scope::Everything),
-            (Step::Publish, K::Timeout, Scope::Queue),
-            (Step::Publish, K::Refused, Scope::Queue),
-            (Step::Publish, K::Unroutable, Scope::Queue),
-            (Step::Publish, K::TooLarge, Scope::Message),
-            (Step::Publish, K::Conflict, Scope::Message),
-            (Step::Declare, K::Disconnected, Scope::Everything),
-            (Step::Declare, K::Timeout, Scope::Queue),
-            (Step::Declare, K::Mismatch, Scope::Queue),
-            (Step::Declare, K::LimitReached, Scope::Queue),
-            (Step::Declare, K::AccessRefused, Scope::Queue),
-            (Step::Declare, K::BrokerFailed, Scope::Queue),
+            (CopyStep::Publish, K::Blocked, ErrorScope::Everything),
+            (CopyStep::Publish, K::Disconnected, ErrorScope::Everything),
+            (CopyStep::Publish, K::AccessRefused, ErrorScope::Everything),
+            (CopyStep::Publish, K::Timeout, ErrorScope::Queue),
+            (CopyStep::Publish, K::Refused, ErrorScope::Queue),
+            (CopyStep::Publish, K::Unroutable, ErrorScope::Queue),
+            (CopyStep::Publish, K::TooLarge, ErrorScope::Message),
+            (CopyStep::Publish, K::Conflict, ErrorScope::Message),
+            (CopyStep::Declare, K::Disconnected, ErrorScope::Everything),
+            (CopyStep::Declare, K::Timeout, ErrorScope::Queue),
+            (CopyStep::Declare, K::Mismatch, ErrorScope::Queue),
+            (CopyStep::Declare, K::LimitReached, ErrorScope::Queue),
+            (CopyStep::Declare, K::AccessRefused, ErrorScope::Queue),
+            (CopyStep::Declare, K::BrokerFailed, ErrorScope::Queue),
         ] {
             assert_eq!(scope(step, kind), expected, "{step:?} {kind:?}");
         }

@@ -19,12 +19,12 @@ use tracing::{info, warn};
 
 use super::{
     cgroups,
+    obstacles::{StartObstacles, with_all_causes},
     orders::OrdersFile,
-    places::{InTheWay, with_the_others},
     pools::Pools,
     reload::{self, Reloader},
     signals::Signals,
-    state::{Decision, Ending, Event, State},
+    state::{DaemonDecision, DaemonEvent, DaemonState, Ending},
 };
 use crate::{
     actions::Actions,
@@ -81,7 +81,7 @@ pub enum AppError {
     Instance(#[from] InstanceError),
     /// Several of the lock, the socket and the address could not be taken.
     #[error(transparent)]
-    InTheWay(InTheWay),
+    StartObstacles(StartObstacles),
     /// The HTTP address could not be listened on.
     #[error("listen on {listen}")]
     Listen {
@@ -134,7 +134,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     let settings = loaded.settings;
     let instance = match Instance::take_patiently(&settings.http).await {
         Ok(instance) => instance,
-        Err(error) => return Err(with_the_others(error, &settings.http).await),
+        Err(error) => return Err(with_all_causes(error, &settings.http).await),
     };
     let lock = instance.lock.id();
     prepare_cgroups(settings.pools.clone(), lock)
@@ -352,44 +352,44 @@ struct Daemon {
 
 impl Daemon {
     async fn follow(&self, mut signals: Signals) -> Ending {
-        let mut state = State::new();
+        let mut state = DaemonState::new();
         let (events, mut inbox) = mpsc::channel(EVENTS);
         loop {
             let event = tokio::select! {
                 signal = signals.next() => {
                     info!(signal = ?signal, "received a signal");
-                    Event::Signal(signal)
+                    DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
             };
             match state.handle(&event) {
-                Decision::Nothing => {}
-                Decision::Drain => {
+                DaemonDecision::Nothing => {}
+                DaemonDecision::Drain => {
                     notify(&[NotifyState::Stopping]);
                     info!("draining");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
-                        Event::Drained(supervisor.shutdown().await)
+                        DaemonEvent::Drained(supervisor.shutdown().await)
                     });
                 }
-                Decision::StopNow => {
+                DaemonDecision::StopNow => {
                     notify(&[NotifyState::Stopping]);
                     warn!("stopping at once; running jobs are given back");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
-                        Event::Stopped(supervisor.stop_now().await)
+                        DaemonEvent::Stopped(supervisor.stop_now().await)
                     });
                 }
-                Decision::Reload => {
+                DaemonDecision::Reload => {
                     let reload = self.reloader.clone().reload();
                     tell(&events, async move {
                         // What came of it is logged, and shown by the API.
                         let _ = reload.await;
-                        Event::Reloaded
+                        DaemonEvent::Reloaded
                     });
                 }
-                Decision::Dump => self.supervisor.dump(),
-                Decision::End(ending) => return ending,
+                DaemonDecision::Dump => self.supervisor.dump(),
+                DaemonDecision::End(ending) => return ending,
             }
         }
     }
@@ -406,8 +406,8 @@ pub(super) async fn prepare_cgroups(
 
 /// Runs `work` outside the event loop, which receives its result as an event.
 fn tell(
-    events: &mpsc::Sender<Event>,
-    work: impl Future<Output = Event> + Send + 'static,
+    events: &mpsc::Sender<DaemonEvent>,
+    work: impl Future<Output = DaemonEvent> + Send + 'static,
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {

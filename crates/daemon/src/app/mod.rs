@@ -10,8 +10,8 @@
 
 mod cgroups;
 mod daemon;
+mod obstacles;
 mod orders;
-mod places;
 mod pools;
 mod reload;
 mod signals;
@@ -19,6 +19,6 @@ mod state;
 
 pub use self::{
     daemon::{AppError, Options, run},
-    places::InTheWay,
+    obstacles::StartObstacles,
     state::Ending,
 };

@@ -6,7 +6,7 @@ use super::signals::Signal;
 
 /// An event that the daemon must react to.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum DaemonEvent {
     /// The process received a signal.
     Signal(Signal),
     /// A reload has ended: the configuration was applied or refused.
@@ -28,7 +28,7 @@ enum Phase {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a decision is only words until someone acts on it"]
-pub(super) enum Decision {
+pub(super) enum DaemonDecision {
     /// Nothing.
     Nothing,
     /// Drain every pool within its grace.
@@ -54,7 +54,7 @@ pub enum Ending {
 
 /// The state of the daemon, as far as its decisions need it.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct DaemonState {
     phase: Phase,
     interrupts: u32,
     is_reloading: bool,
@@ -62,7 +62,7 @@ pub(super) struct State {
     wants_reload: bool,
 }
 
-impl State {
+impl DaemonState {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::Running,
@@ -72,25 +72,25 @@ impl State {
         }
     }
 
-    pub(super) fn handle(&mut self, event: &Event) -> Decision {
+    pub(super) fn handle(&mut self, event: &DaemonEvent) -> DaemonDecision {
         match event {
-            Event::Signal(signal) => self.signal(*signal),
-            Event::Reloaded => {
+            DaemonEvent::Signal(signal) => self.signal(*signal),
+            DaemonEvent::Reloaded => {
                 self.is_reloading = false;
                 match std::mem::take(&mut self.wants_reload) {
                     true => self.reload(),
-                    false => Decision::Nothing,
+                    false => DaemonDecision::Nothing,
                 }
             }
             // A stop ends the drain that it replaces. Only the result of the stop counts then.
-            Event::Drained(_) if self.phase == Phase::Stopping => Decision::Nothing,
-            Event::Drained(Ok(_)) => ended(0),
-            Event::Drained(Err(error)) => ended(error.given_back()),
-            Event::Stopped(report) => ended(report.given_back),
+            DaemonEvent::Drained(_) if self.phase == Phase::Stopping => DaemonDecision::Nothing,
+            DaemonEvent::Drained(Ok(_)) => ended(0),
+            DaemonEvent::Drained(Err(error)) => ended(error.given_back()),
+            DaemonEvent::Stopped(report) => ended(report.given_back),
         }
     }
 
-    fn signal(&mut self, signal: Signal) -> Decision {
+    fn signal(&mut self, signal: Signal) -> DaemonDecision {
         match signal {
             Signal::Terminate => self.drain(),
             Signal::Interrupt => {
@@ -103,48 +103,48 @@ impl State {
             }
             Signal::Quit => self.stop(),
             Signal::Hangup => self.reload(),
-            Signal::Dump => Decision::Dump,
+            Signal::Dump => DaemonDecision::Dump,
         }
     }
 
-    fn drain(&mut self) -> Decision {
+    fn drain(&mut self) -> DaemonDecision {
         match self.phase {
             Phase::Running => {
                 self.phase = Phase::Draining;
-                Decision::Drain
+                DaemonDecision::Drain
             }
-            Phase::Draining | Phase::Stopping => Decision::Nothing,
+            Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
         }
     }
 
-    fn stop(&mut self) -> Decision {
+    fn stop(&mut self) -> DaemonDecision {
         match self.phase {
             Phase::Running | Phase::Draining => {
                 self.phase = Phase::Stopping;
-                Decision::StopNow
+                DaemonDecision::StopNow
             }
-            Phase::Stopping => Decision::Nothing,
+            Phase::Stopping => DaemonDecision::Nothing,
         }
     }
 
-    fn reload(&mut self) -> Decision {
+    fn reload(&mut self) -> DaemonDecision {
         match self.phase {
             Phase::Running if self.is_reloading => {
                 self.wants_reload = true;
-                Decision::Nothing
+                DaemonDecision::Nothing
             }
             Phase::Running => {
                 self.is_reloading = true;
-                Decision::Reload
+                DaemonDecision::Reload
             }
             // While pools are ending, they get no new settings, and no new pools are started.
-            Phase::Draining | Phase::Stopping => Decision::Nothing,
+            Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
         }
     }
 }
 
-fn ended(given_back: u64) -> Decision {
-    Decision::End(match given_back {
+fn ended(given_back: u64) -> DaemonDecision {
+    DaemonDecision::End(match given_back {
         0 => Ending::Clean,
         jobs => Ending::GivenBack(jobs),
     })
@@ -154,27 +154,27 @@ fn ended(given_back: u64) -> Decision {
 mod tests {
     use super::*;
 
-    const TERM: Event = Event::Signal(Signal::Terminate);
-    const INT: Event = Event::Signal(Signal::Interrupt);
-    const QUIT: Event = Event::Signal(Signal::Quit);
-    const HUP: Event = Event::Signal(Signal::Hangup);
-    const USR1: Event = Event::Signal(Signal::Dump);
+    const TERM: DaemonEvent = DaemonEvent::Signal(Signal::Terminate);
+    const INT: DaemonEvent = DaemonEvent::Signal(Signal::Interrupt);
+    const QUIT: DaemonEvent = DaemonEvent::Signal(Signal::Quit);
+    const HUP: DaemonEvent = DaemonEvent::Signal(Signal::Hangup);
+    const USR1: DaemonEvent = DaemonEvent::Signal(Signal::Dump);
 
-    fn drained(given_back: u64) -> Event {
-        Event::Drained(match given_back {
+    fn drained(given_back: u64) -> DaemonEvent {
+        DaemonEvent::Drained(match given_back {
             0 => Ok(DrainReport::default()),
             given_back => Err(DrainError::DeadlinePassed { given_back }),
         })
     }
 
-    fn stopped(given_back: u64) -> Event {
-        Event::Stopped(StopReport { given_back })
+    fn stopped(given_back: u64) -> DaemonEvent {
+        DaemonEvent::Stopped(StopReport { given_back })
     }
 
     #[test]
     fn answers_every_event_by_how_far_it_is() {
-        use Decision::{Drain, Dump, End, Nothing, Reload, StopNow};
-        type Case = (&'static str, Vec<(Event, Decision)>);
+        use DaemonDecision::{Drain, Dump, End, Nothing, Reload, StopNow};
+        type Case = (&'static str, Vec<(DaemonEvent, DaemonDecision)>);
         let cases: Vec<Case> = vec![
             (
                 "drains at the first TERM, and ends when that is done",
@@ -220,8 +220,8 @@ mod tests {
                     (HUP, Reload),
                     (HUP, Nothing),
                     (HUP, Nothing),
-                    (Event::Reloaded, Reload),
-                    (Event::Reloaded, Nothing),
+                    (DaemonEvent::Reloaded, Reload),
+                    (DaemonEvent::Reloaded, Nothing),
                     (HUP, Reload),
                 ],
             ),
@@ -231,7 +231,7 @@ mod tests {
                     (HUP, Reload),
                     (HUP, Nothing),
                     (TERM, Drain),
-                    (Event::Reloaded, Nothing),
+                    (DaemonEvent::Reloaded, Nothing),
                     (HUP, Nothing),
                 ],
             ),
@@ -247,7 +247,7 @@ mod tests {
             ),
         ];
         for (name, steps) in cases {
-            let mut state = State::new();
+            let mut state = DaemonState::new();
             for (step, (event, decision)) in steps.into_iter().enumerate() {
                 let decided = state.handle(&event);
                 assert_eq!(decided, decision, "{name}: step {step}, {event:?}");

@@ -70,7 +70,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     }
     let (seen, shown) = match &settings.management {
         Some(management) => managed(management, &settings.broker, &pools, &mut findings).await,
-        None => (Seen::Amqp, Vec::new()),
+        None => (Visibility::Amqp, Vec::new()),
     };
     // The management API has already given more details about the pools in `shown`.
     for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
@@ -114,7 +114,7 @@ pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, 
 
 /// The source of the facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum Visibility {
     /// AMQP only.
     Amqp,
     /// The management API.
@@ -130,7 +130,7 @@ async fn managed(
     broker: &BrokerSettings,
     pools: &[&PoolSettings],
     findings: &mut Vec<Finding>,
-) -> (Seen, Vec<PoolName>) {
+) -> (Visibility, Vec<PoolName>) {
     let asked = async {
         let api = Management::new(management, &broker.url, broker.tls.ca.as_deref())?;
         let (mut found, mut shown) = (Vec::new(), Vec::new());
@@ -173,7 +173,7 @@ async fn managed(
             }));
         }
         let permissions = api.permissions().await?;
-        let seen = Seen::Managed {
+        let seen = Visibility::Managed {
             permissions: permissions.is_some(),
         };
         found.extend(permissions.map(|permissions| {
@@ -200,7 +200,7 @@ async fn managed(
                     causes(&error)
                 ),
             });
-            (Seen::Amqp, Vec::new())
+            (Visibility::Amqp, Vec::new())
         }
     }
 }
@@ -280,14 +280,14 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
 }
 
 /// The facts that AMQP does not show, so that the user does not take silence for success.
-fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
+fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
     let longest = pools.iter().map(|pool| pool.ack_deadline).max();
     let longest = humantime::format_duration(longest.unwrap_or_default());
     let mut unseen = vec![format!(
         "the node's consumer timeout (30m as it comes, and closes the channel under a running job): must be at least \
          the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"
     )];
-    if seen == Seen::Amqp {
+    if seen == Visibility::Amqp {
         unseen.push(
             "queue arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
              x-expires queues vanish with a drained pool. Write \
@@ -295,7 +295,7 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
                 .to_owned(),
         );
     }
-    if seen == Seen::Amqp {
+    if seen == Visibility::Amqp {
         unseen.push(
             "delivery limits: how often a quorum queue hands a message out before it drops or dead-letters it (20 times on \
              RabbitMQ 4.0 to 4.2 where nothing else is set, and a daemon that is killed counts as one). Write \
@@ -303,14 +303,14 @@ fn unseen(pools: &[&PoolSettings], seen: Seen) -> Vec<Finding> {
                 .to_owned(),
         );
     }
-    if seen != (Seen::Managed { permissions: true }) {
+    if seen != (Visibility::Managed { permissions: true }) {
         unseen.push(
             "permissions to consume, and to declare and publish to .retry and .dead queues: shown to a management \
              user with the tag administrator, and by doing it"
                 .to_owned(),
         );
     }
-    let by_broker = pools.iter().filter(|_| seen == Seen::Amqp).copied();
+    let by_broker = pools.iter().filter(|_| seen == Visibility::Amqp).copied();
     let by_broker = by_broker.filter(|pool| pool.retry.dead_letter == DeadLetter::Broker);
     unseen.extend(by_broker.map(|pool| {
         format!(
@@ -366,15 +366,15 @@ mod tests {
     #[test]
     fn says_what_it_could_not_see() {
         let mut pool = PoolSettings::new("a");
-        let usual = unseen(&[&pool], Seen::Amqp).len();
+        let usual = unseen(&[&pool], Visibility::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;
-        let by_amqp = unseen(&[&pool], Seen::Amqp);
+        let by_amqp = unseen(&[&pool], Visibility::Amqp);
         assert_eq!(by_amqp.len(), usual + 1);
         assert!(by_amqp[0].what.contains("consumer timeout"));
         assert!(by_amqp[1].what.contains("broker.management_url"));
         assert!(by_amqp[2].what.contains("delivery limits"));
         for (permissions, left) in [(false, 2), (true, 1)] {
-            let seen = Seen::Managed { permissions };
+            let seen = Visibility::Managed { permissions };
             assert_eq!(unseen(&[&pool], seen).len(), left);
         }
     }

@@ -38,7 +38,7 @@ use self::{
 use crate::{
     app::{self, Ending},
     demo,
-    guard::{self, Place},
+    guard::{self, Role},
     output::{self, Exit, Failure},
     telemetry::{
         logs::{self, LogsError, Verbosity},
@@ -95,7 +95,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => {
             guard::conceal();
             if !args.no_guard
-                && let Place::Done(code) = guard::take_place()?
+                && let Role::Done(code) = guard::take_role()?
             {
                 return Ok(code);
             }
@@ -184,8 +184,8 @@ impl From<app::AppError> for Failure {
 
         use crate::http::socket::InstanceError;
         use tidegate::host::instance::LockError;
-        if let E::InTheWay(places) = &error {
-            let keys = places.keys().join(", ");
+        if let E::StartObstacles(obstacles) = &error {
+            let keys = obstacles.keys().join(", ");
             let hint = format!(
                 "give each of [http] {keys} a value of this supervisor's own, in a place that can be written to"
             );

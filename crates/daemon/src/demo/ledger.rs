@@ -9,11 +9,11 @@ use std::{
 
 /// The file. Removed on drop.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct JobFile {
     path: PathBuf,
 }
 
-impl Ledger {
+impl JobFile {
     /// A new one, which nobody else can sign.
     pub(super) fn new() -> io::Result<Self> {
         let name = format!("tidegate-demo-{:016x}.ledger", rand::random::<u64>());
@@ -37,7 +37,7 @@ impl Ledger {
     }
 }
 
-impl Drop for Ledger {
+impl Drop for JobFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }

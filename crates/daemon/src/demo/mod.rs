@@ -4,9 +4,9 @@
 //! signs a ledger, and the demo believes nothing else: what a supervisor says of itself is not proof. Leaves no
 //! queue and no file behind, however it ends.
 
+mod broker;
 mod ledger;
 mod screen;
-mod shore;
 mod summary;
 mod tide;
 
@@ -14,7 +14,7 @@ use std::{io, time::Duration};
 
 use tokio::{signal::ctrl_c, time::timeout};
 
-use self::{ledger::Ledger, screen::Screen, shore::Shore, tide::Course};
+use self::{broker::DemoBroker, ledger::JobFile, screen::Screen, tide::DemoRun};
 use crate::{
     load::publisher::Outlet,
     output::{Exit, Failure},
@@ -49,7 +49,7 @@ enum DemoError {
     #[error("prepare the demo's queue")]
     Queue(#[source] QueueError),
     #[error("keep the demo's ledger")]
-    Ledger(#[source] io::Error),
+    JobFile(#[source] io::Error),
     #[error("publish a job")]
     Publish(#[source] QueueError),
     #[error("start the demo's pool")]
@@ -70,54 +70,54 @@ enum DemoError {
 /// The broker is not there, someone interrupted it, or the tide was not what it should have been.
 pub async fn run() -> Result<Exit, Failure> {
     let url = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
-    on_shore(url.map(BrokerUrl::new), &mut Screen::new()).await?;
+    on_broker(url.map(BrokerUrl::new), &mut Screen::new()).await?;
     Ok(Exit::Ok)
 }
 
-async fn on_shore(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), DemoError> {
-    let shore = Shore::open(url)?;
-    screen.opening(&shore).map_err(DemoError::Screen)?;
-    let outlet = shore.reach().await?;
-    shore.make_queue().await.map_err(DemoError::Queue)?;
+async fn on_broker(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), DemoError> {
+    let broker = DemoBroker::open(url)?;
+    screen.opening(&broker).map_err(DemoError::Screen)?;
+    let outlet = broker.reach().await?;
+    broker.make_queue().await.map_err(DemoError::Queue)?;
     // Whatever happens from here on, the queue goes. An interrupt is an answer like any other.
     let done = tokio::select! {
-        done = timeout(DEADLINE, turn(&shore, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late)),
+        done = timeout(DEADLINE, turn(&broker, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late)),
         _ = ctrl_c() => Err(DemoError::Interrupted),
     };
     outlet.close().await;
-    shore.close().await;
+    broker.close().await;
     done
 }
 
 /// One whole tide, and its proof.
-async fn turn(shore: &Shore, outlet: &Outlet, screen: &mut Screen) -> Result<(), DemoError> {
-    let ledger = Ledger::new().map_err(DemoError::Ledger)?;
-    let supervisor = shore
-        .supervise(pool(shore, &ledger))
+async fn turn(broker: &DemoBroker, outlet: &Outlet, screen: &mut Screen) -> Result<(), DemoError> {
+    let ledger = JobFile::new().map_err(DemoError::JobFile)?;
+    let supervisor = broker
+        .supervise(pool(broker, &ledger))
         .start()
         .await
         .map_err(DemoError::Launch)?;
     let summary = {
-        let mut course = Course::new(shore, outlet, &supervisor, screen);
+        let mut course = DemoRun::new(broker, outlet, &supervisor, screen);
         course.run().await?;
-        let signatures = ledger.read().map_err(DemoError::Ledger)?;
+        let signatures = ledger.read().map_err(DemoError::JobFile)?;
         course.summary(&signatures)
     };
     end(&supervisor).await;
     screen.summary(&summary).map_err(DemoError::Screen)?;
-    match summary.amiss() {
+    match summary.problem() {
         None => Ok(()),
-        Some(amiss) => Err(DemoError::Amiss(amiss)),
+        Some(problem) => Err(DemoError::Amiss(problem)),
     }
 }
 
-fn pool(shore: &Shore, ledger: &Ledger) -> Pool {
+fn pool(broker: &DemoBroker, ledger: &JobFile) -> Pool {
     let mut job = ExecSettings::new(["/bin/sh", "-c", JOB]);
     job.timeout = Duration::from_secs(20);
     let ledger = ledger.path().to_string_lossy().into_owned();
     job.env.insert("LEDGER".to_owned(), ledger);
     Pool::new("demo")
-        .queue(shore.queue().clone())
+        .queue(broker.queue().clone())
         .policy(Policy::backlog(8).max(32))
         // Slower than a pool has to be, so that it can be seen to move.
         .scaling(Scaling {

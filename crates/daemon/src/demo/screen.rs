@@ -8,7 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 
-use super::{shore::Shore, summary::Summary};
+use super::{broker::DemoBroker, summary::Summary};
 use tidegate::run::PoolStatus;
 
 const BOLD: Style = Style::new().bold();
@@ -40,16 +40,16 @@ impl Screen {
         }
     }
 
-    pub(super) fn opening(&mut self, shore: &Shore) -> io::Result<()> {
+    pub(super) fn opening(&mut self, broker: &DemoBroker) -> io::Result<()> {
         let out = &mut self.out;
-        match shore.url() {
+        match broker.url() {
             Some(url) => writeln!(out, "{BOLD}tidegate demo{BOLD:#} on the broker {url}")?,
             None => writeln!(
                 out,
                 "{BOLD}tidegate demo{BOLD:#} on the embedded in-memory queue (set AMQP_URL for a real broker)"
             )?,
         }
-        let queue = shore.queue();
+        let queue = broker.queue();
         writeln!(
             out,
             "{DIM}queue {queue}, one worker for each 8 jobs, at most 32, each job a process of 0.25 s{DIM:#}"
@@ -79,12 +79,12 @@ impl Screen {
             writeln!(out, "  {DIM}{label:<12}{DIM:#} {value}")?;
         }
         writeln!(out)?;
-        match summary.amiss() {
+        match summary.problem() {
             None => writeln!(
                 out,
                 "  {GOOD}every job ran, none was lost, and the pool drained to zero{GOOD:#}"
             ),
-            Some(amiss) => writeln!(out, "  {BAD}{amiss}{BAD:#}"),
+            Some(problem) => writeln!(out, "  {BAD}{problem}{BAD:#}"),
         }
     }
 }
@@ -93,8 +93,8 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
     let (workers, runners) = (pool.workers, pool.runners);
     let ready = pool.depth.ready;
     let live = workers.live + workers.draining;
-    let water = Water(ready as f64 / QUEUE_FULL);
-    let crew = Crew {
+    let water = QueueBar(ready as f64 / QUEUE_FULL);
+    let crew = WorkersBar {
         busy: runners.busy.min(live),
         live,
     };
@@ -109,9 +109,9 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
 }
 
 /// The queue's bar, for this part of a full one: to an eighth of a cell, for water is smooth.
-struct Water(f64);
+struct QueueBar(f64);
 
-impl fmt::Display for Water {
+impl fmt::Display for QueueBar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let most = QUEUE_CELLS * 8;
@@ -129,12 +129,12 @@ impl fmt::Display for Water {
 
 /// The workers' bar, in whole cells. Busy first: what waits behind it is the part that goes. The two differ
 /// without colour too.
-struct Crew {
+struct WorkersBar {
     busy: u32,
     live: u32,
 }
 
-impl fmt::Display for Crew {
+impl fmt::Display for WorkersBar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cells = |workers: u32| (workers.div_ceil(WORKERS_PER_CELL) as usize).min(WORKER_CELLS);
         let (busy, live) = (cells(self.busy), cells(self.live));

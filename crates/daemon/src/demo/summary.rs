@@ -31,9 +31,9 @@ const DRAINS: u32 = 2;
 
 impl Summary {
     /// What is wrong with it; `None` when nothing is.
-    pub(super) fn amiss(&self) -> Option<String> {
+    pub(super) fn problem(&self) -> Option<String> {
         let lost = self.published.saturating_sub(self.ran);
-        let amiss = [
+        let problem = [
             (lost > 0, format!("{lost} jobs were lost")),
             (
                 self.jobs.dead > 0,
@@ -45,11 +45,11 @@ impl Summary {
             ),
             (self.published == 0, "no job was published".to_owned()),
         ];
-        let amiss: Vec<_> = amiss
+        let problem: Vec<_> = problem
             .into_iter()
             .filter_map(|(is_so, what)| is_so.then_some(what))
             .collect();
-        (!amiss.is_empty()).then(|| amiss.join(", "))
+        (!problem.is_empty()).then(|| problem.join(", "))
     }
 
     /// Label and value of each line.
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn is_content_when_every_job_ran_and_the_pool_drained() {
-        assert_eq!(good().amiss(), None);
+        assert_eq!(good().problem(), None);
         // At least once is the promise.
         let twice = Summary { runs: 11, ..good() };
-        assert_eq!(twice.amiss(), None);
+        assert_eq!(twice.problem(), None);
         assert!(twice.lines()[1].1.contains("1 of the runs"));
     }
 
@@ -164,8 +164,8 @@ mod tests {
                 "no job was published",
             ),
         ];
-        for (summary, amiss) in cases {
-            assert_eq!(summary.amiss().as_deref(), Some(amiss));
+        for (summary, problem) in cases {
+            assert_eq!(summary.problem().as_deref(), Some(problem));
         }
     }
 }

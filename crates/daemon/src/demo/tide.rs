@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{self, Instant, MissedTickBehavior};
 
-use super::{DemoError, screen::Screen, shore::Shore, summary::Summary};
+use super::{DemoError, broker::DemoBroker, screen::Screen, summary::Summary};
 use crate::load::publisher::{Outlet, message};
 use tidegate::{
     decide::PoolName,
@@ -16,13 +16,13 @@ use tidegate::{
 const BURST: usize = 160;
 
 /// Jobs of the second burst, swell by swell.
-const SWELLS: [usize; 3] = [80, 120, 160];
+const BURSTS: [usize; 3] = [80, 120, 160];
 
 /// Time between two swells.
-const BETWEEN_SWELLS: Duration = Duration::from_millis(900);
+const BETWEEN_BURSTS: Duration = Duration::from_millis(900);
 
 /// How long the lull goes on once the pool is empty.
-const LULL: Duration = Duration::from_secs(1);
+const IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// Publishes that wait for their confirmation at a time.
 const UNCONFIRMED: usize = 64;
@@ -33,20 +33,20 @@ const LOOKS_PER_LINE: u32 = 5;
 
 /// A tide on its way.
 #[derive(Debug)]
-pub(super) struct Course<'a> {
-    shore: &'a Shore,
+pub(super) struct DemoRun<'a> {
+    broker: &'a DemoBroker,
     outlet: &'a Outlet,
     supervisor: &'a Supervisor,
     screen: &'a mut Screen,
     started: Instant,
     looks: u32,
     published: Vec<String>,
-    seen: Seen,
+    seen: DemoNumbers,
 }
 
 /// What was seen on the way.
 #[derive(Debug, Default)]
-struct Seen {
+struct DemoNumbers {
     peak_workers: u32,
     peak_ready: u64,
     first_start: Option<Duration>,
@@ -56,22 +56,22 @@ struct Seen {
     last: Option<PoolStatus>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> DemoRun<'a> {
     pub(super) fn new(
-        shore: &'a Shore,
+        broker: &'a DemoBroker,
         outlet: &'a Outlet,
         supervisor: &'a Supervisor,
         screen: &'a mut Screen,
     ) -> Self {
         Self {
-            shore,
+            broker,
             outlet,
             supervisor,
             screen,
             started: Instant::now(),
             looks: 0,
             published: Vec::new(),
-            seen: Seen::default(),
+            seen: DemoNumbers::default(),
         }
     }
 
@@ -83,13 +83,13 @@ impl<'a> Course<'a> {
         self.watch_until_drained().await?;
 
         self.say("lull: the queue is empty, and so is the pool")?;
-        self.watch_for(LULL).await?;
+        self.watch_for(IDLE_TIME).await?;
 
-        let total: usize = SWELLS.iter().sum();
-        self.say(&format!("burst: {total} jobs, in {} swells", SWELLS.len()))?;
-        for (swell, jobs) in SWELLS.into_iter().enumerate() {
+        let total: usize = BURSTS.iter().sum();
+        self.say(&format!("burst: {total} jobs, in {} swells", BURSTS.len()))?;
+        for (swell, jobs) in BURSTS.into_iter().enumerate() {
             if swell > 0 {
-                self.watch_for(BETWEEN_SWELLS).await?;
+                self.watch_for(BETWEEN_BURSTS).await?;
             }
             self.publish(jobs).await?;
         }
@@ -123,7 +123,7 @@ impl<'a> Course<'a> {
         let first = self.published.len() + 1;
         let ids: Vec<String> = (first..first + jobs).map(|n| format!("job-{n}")).collect();
         self.published.extend(ids.iter().cloned());
-        let queue = self.shore.queue();
+        let queue = self.broker.queue();
         let jobs = ids.into_iter().map(|id| {
             let body = format!("{id}\n");
             message(queue, id, body)

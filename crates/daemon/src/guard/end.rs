@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// The result for the descendants.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct EndReport {
     /// How many were found.
     pub(super) found: usize,
     /// Children that still exist.
@@ -39,16 +39,16 @@ pub(super) struct Ended {
 
 /// Kills every descendant except the children in `spared`, and reaps the children that this process inherits. Also
 /// kills all processes in the cgroups that `supervisor` made for its jobs, and removes those cgroups.
-pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
+pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> EndReport {
     let deadline = Instant::now() + PATIENCE;
-    let mut seen = Seen {
+    let mut seen = FoundProcesses {
         supervisor,
         processes: BTreeSet::new(),
         leaves: BTreeSet::new(),
     };
     let mut quiet = 0;
     loop {
-        let round = Round::go(spared, &mut seen);
+        let round = KillRound::go(spared, &mut seen);
         quiet = if round.is_quiet { quiet + 1 } else { 0 };
         let is_over = match spared.is_empty() {
             true => has_no_child(),
@@ -61,7 +61,7 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
             if is_over {
                 cgroup::remove_leaves(&seen.leaves, supervisor);
             }
-            return Ended {
+            return EndReport {
                 found: seen.processes.len(),
                 left: round.left,
             };
@@ -71,13 +71,13 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> Ended {
 }
 
 /// What was found so far.
-struct Seen {
+struct FoundProcesses {
     supervisor: Pid,
     processes: BTreeSet<Pid>,
     leaves: BTreeSet<PathBuf>,
 }
 
-impl Seen {
+impl FoundProcesses {
     /// Notes a process. If it is the first of its job's cgroup, all processes of that cgroup are killed.
     fn insert(&mut self, pid: Pid) {
         if self.processes.insert(pid)
@@ -92,7 +92,7 @@ impl Seen {
 
 /// One pass over the process tree.
 #[derive(Default)]
-struct Round {
+struct KillRound {
     /// Children that are not dead yet.
     left: Vec<Pid>,
     /// There are such children, and we may not kill any of them.
@@ -101,8 +101,8 @@ struct Round {
     is_quiet: bool,
 }
 
-impl Round {
-    fn go(spared: &[Pid], seen: &mut Seen) -> Self {
+impl KillRound {
+    fn go(spared: &[Pid], seen: &mut FoundProcesses) -> Self {
         let mut round = Self::default();
         let Ok(tree) = Tree::look() else {
             return round;

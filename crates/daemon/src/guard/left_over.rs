@@ -10,7 +10,7 @@ use nix::{
 };
 
 use super::{end::reap, table};
-use tidegate::host::children::{self, Family, Run};
+use tidegate::host::children::{self, ChildrenSnapshot, Run};
 
 /// Time between two looks at the inherited processes.
 const TICK: Duration = Duration::from_millis(200);
@@ -45,9 +45,9 @@ fn round_after_round(killed: &mut BTreeSet<Pid>) {
     let mut ended = 0;
     for _ in 0..ROUNDS {
         match round(killed) {
-            Round::Nothing => break,
-            Round::Ended(processes) => ended += processes,
-            Round::NotNow => {}
+            RoundOutcome::Nothing => break,
+            RoundOutcome::Ended(processes) => ended += processes,
+            RoundOutcome::NotNow => {}
         }
         thread::sleep(PAUSE);
     }
@@ -56,7 +56,7 @@ fn round_after_round(killed: &mut BTreeSet<Pid>) {
     }
 }
 
-enum Round {
+enum RoundOutcome {
     /// There is nothing to do.
     Nothing,
     /// This number of processes was killed for the first time. Their children are inherited when they die.
@@ -65,18 +65,18 @@ enum Round {
     NotNow,
 }
 
-fn round(killed: &mut BTreeSet<Pid>) -> Round {
-    let Family { inherited, running } = match children::family(table::own_children) {
+fn round(killed: &mut BTreeSet<Pid>) -> RoundOutcome {
+    let ChildrenSnapshot { inherited, running } = match children::family(table::own_children) {
         Ok(Some(family)) => family,
-        Ok(None) => return Round::NotNow,
+        Ok(None) => return RoundOutcome::NotNow,
         // Nothing can be done without a process table.
-        Err(_) => return Round::Nothing,
+        Err(_) => return RoundOutcome::Nothing,
     };
     let alive = inherited.into_iter().filter(|pid| !reap(*pid));
     let alive: Vec<_> = alive.collect();
     killed.retain(|pid| alive.contains(pid));
     if alive.is_empty() {
-        return Round::Nothing;
+        return RoundOutcome::Nothing;
     }
     let running: Vec<_> = running
         .into_iter()
@@ -96,8 +96,8 @@ fn round(killed: &mut BTreeSet<Pid>) -> Round {
         }
     }
     match left_over {
-        true => Round::Ended(ended),
-        false => Round::Nothing,
+        true => RoundOutcome::Ended(ended),
+        false => RoundOutcome::Nothing,
     }
 }
 

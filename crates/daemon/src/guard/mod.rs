@@ -61,7 +61,7 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What a process does after it was told to run the supervisor.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Role {
     /// This is the supervisor, under its guard. It has everything left to do.
     Supervisor,
     /// It has nothing left to do: it was the guard and all jobs have ended, or its guard was gone and its jobs were
@@ -77,9 +77,9 @@ pub(super) enum Place {
 ///
 /// # Errors
 /// The kernel or the file system lacks something that this needs. Nothing has been started.
-pub(super) fn take_place() -> Result<Place, GuardError> {
+pub(super) fn take_role() -> Result<Role, GuardError> {
     match pid() {
-        None => watch::run().map(Place::Done),
+        None => watch::run().map(Role::Done),
         Some(guard) => ward::join(guard),
     }
 }

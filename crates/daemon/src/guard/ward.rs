@@ -24,7 +24,7 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GuardError, Place, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
+    GuardError, Role, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
     watch::end_jobs,
 };
 
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Puts this process under the guard that started it. If the guard is gone, kills what this process had started
 /// before it executed itself again.
-pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
+pub(super) fn join(guard: Pid) -> Result<Role, GuardError> {
     let ward = Ward {
         guard,
         death: rustix::process::Pid::from_raw(guard.as_raw())
@@ -41,7 +41,7 @@ pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
     };
     // Checked after opening the descriptor, which then certainly refers to the guard.
     if ward.is_alone() {
-        return Ok(Place::Done(end_jobs()));
+        return Ok(Role::Done(end_jobs()));
     }
     // Before the first thread starts, because threads and jobs inherit the signal mask.
     held_back()
@@ -55,7 +55,7 @@ pub(super) fn join(guard: Pid) -> Result<Place, GuardError> {
         .name("tide-ward".to_owned())
         .spawn(move || ward.watch())
         .map_err(GuardError::Start)?;
-    Ok(Place::Supervisor)
+    Ok(Role::Supervisor)
 }
 
 struct Ward {

@@ -23,10 +23,10 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
     GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM,
-    end::{Ended, end_descendants, reap},
+    end::{EndReport, end_descendants, reap},
     held_back, refused, table,
 };
-use crate::telemetry::stderr::{self, Weight};
+use crate::telemetry::stderr::{self, LogPriority};
 use tidegate::host::children;
 
 /// Exit code if the supervisor's is unknown.
@@ -197,7 +197,7 @@ fn code(status: Option<ExitStatus>) -> u8 {
     u8::try_from(code).unwrap_or(UNKNOWN)
 }
 
-fn report(status: Option<ExitStatus>, ended: &Ended) {
+fn report(status: Option<ExitStatus>, ended: &EndReport) {
     if let Some(signal) = status.and_then(|status| status.signal()) {
         say(format_args!(
             "the supervisor was ended by signal {signal}; ended {} of its jobs' processes",
@@ -207,7 +207,7 @@ fn report(status: Option<ExitStatus>, ended: &Ended) {
     complain(ended);
 }
 
-fn complain(ended: &Ended) {
+fn complain(ended: &EndReport) {
     if !ended.left.is_empty() {
         say(format_args!(
             "some processes did not die after KILL: {:?}",
@@ -224,7 +224,10 @@ fn complain(ended: &Ended) {
 /// second thread only now, because nothing is started any more.
 fn say(what: std::fmt::Arguments<'_>) {
     if let Ok(stderr) = stderr::start() {
-        stderr.push(format!("tidegate: {what}\n").as_bytes(), Weight::Grave);
+        stderr.push(
+            format!("tidegate: {what}\n").as_bytes(),
+            LogPriority::Important,
+        );
         stderr.finish(stderr::END_TIMEOUT);
     }
 }

@@ -77,7 +77,7 @@ impl Connections {
     }
 
     /// Adds a connection. If that exceeds the limit, closes the connection that was idle for the longest time.
-    pub(super) fn enter<S>(&self, stream: S, stall: Duration) -> (Watched<S>, Place) {
+    pub(super) fn enter<S>(&self, stream: S, stall: Duration) -> (Watched<S>, ConnectionSlot) {
         let progress = Arc::new(Progress::new(self.began));
         let cut = CancellationToken::new();
         let mut open = self.lock();
@@ -98,7 +98,7 @@ impl Connections {
             stall,
             stalled: None,
         };
-        let place = Place {
+        let place = ConnectionSlot {
             connections: self.clone(),
             id,
             cut,
@@ -130,20 +130,20 @@ impl Open {
 
 /// A connection's place within the limit. Free again on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     connections: Connections,
     id: u64,
     cut: CancellationToken,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Waits until the place is given to another connection. Cancel-safe.
     pub(super) async fn lost(&self) {
         self.cut.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.lock().connections.remove(&self.id);
     }
@@ -231,7 +231,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(15);
 
-    fn is_lost(place: &Place) -> bool {
+    fn is_lost(place: &ConnectionSlot) -> bool {
         place.cut.is_cancelled()
     }
 

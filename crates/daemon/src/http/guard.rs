@@ -98,7 +98,7 @@ pub struct Guard {
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum RequestRefusal {
     /// `Host` is missing or invalid.
     NoHost,
     /// The name could belong to someone else.
@@ -115,7 +115,7 @@ pub enum Refusal {
     NoReadToken,
 }
 
-impl Refusal {
+impl RequestRefusal {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {
@@ -169,7 +169,12 @@ impl Guard {
     ///
     /// # Errors
     /// The reason for the refusal.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), RequestRefusal> {
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let rights = match password(headers) {
             Some(password) if reads => self.tokens.rights(Some(&password)).min(Rights::Read),
@@ -180,9 +185,9 @@ impl Guard {
         let host = hosts
             .next()
             .and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        let host = host.ok_or(Refusal::NoHost)?;
+        let host = host.ok_or(RequestRefusal::NoHost)?;
         if hosts.next().is_some() {
-            return Err(Refusal::NoHost);
+            return Err(RequestRefusal::NoHost);
         }
         // A request line with a complete URL also names a host. Both must be accepted.
         for authority in [Some(&host), uri.authority()].into_iter().flatten() {
@@ -191,28 +196,28 @@ impl Guard {
                 // A browser asks its user for the password only if the answer tells it to.
                 let can_show = !self.is_loopback && has_token && !OPEN.contains(&uri.path());
                 return Err(match can_show && reads {
-                    true => Refusal::Unauthorized,
-                    false => Refusal::StrangeHost,
+                    true => RequestRefusal::Unauthorized,
+                    false => RequestRefusal::StrangeHost,
                 });
             }
         }
 
         if is_of_another_origin(&host, headers) && !(reads && opens_a_page(headers)) {
-            return Err(Refusal::OtherOrigin);
+            return Err(RequestRefusal::OtherOrigin);
         }
         if !reads {
             return match rights {
                 Rights::Steer => Ok(()),
-                Rights::Read => Err(Refusal::ReadOnly),
-                Rights::None if self.tokens.steer.is_none() => Err(Refusal::NoToken),
-                Rights::None => Err(Refusal::Unauthorized),
+                Rights::Read => Err(RequestRefusal::ReadOnly),
+                Rights::None if self.tokens.steer.is_none() => Err(RequestRefusal::NoToken),
+                Rights::None => Err(RequestRefusal::Unauthorized),
             };
         }
         let is_open = self.is_loopback || OPEN.contains(&uri.path());
         match () {
             () if is_open || rights > Rights::None => Ok(()),
-            () if has_token => Err(Refusal::Unauthorized),
-            () => Err(Refusal::NoReadToken),
+            () if has_token => Err(RequestRefusal::Unauthorized),
+            () => Err(RequestRefusal::NoReadToken),
         }
     }
 
@@ -295,7 +300,12 @@ mod tests {
         }
     }
 
-    fn ask(guard: &Guard, method: Method, path: &str, lines: &[(&str, &str)]) -> Option<Refusal> {
+    fn ask(
+        guard: &Guard,
+        method: Method,
+        path: &str,
+        lines: &[(&str, &str)],
+    ) -> Option<RequestRefusal> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let name: header::HeaderName = name.parse().unwrap();
@@ -304,7 +314,7 @@ mod tests {
         guard.check(&method, &path.parse().unwrap(), &headers).err()
     }
 
-    fn get(guard: &Guard, host: &str, path: &str) -> Option<Refusal> {
+    fn get(guard: &Guard, host: &str, path: &str) -> Option<RequestRefusal> {
         ask(guard, Method::GET, path, &[("host", host)])
     }
 
@@ -332,7 +342,7 @@ mod tests {
             "db7.example.net",
         ] {
             let refusal = get(&guard, host, "/healthz");
-            assert_eq!(refusal, Some(Refusal::StrangeHost), "{host}");
+            assert_eq!(refusal, Some(RequestRefusal::StrangeHost), "{host}");
         }
     }
 
@@ -342,7 +352,7 @@ mod tests {
         let twice = [("host", "localhost"), ("host", "evil.example")];
         for lines in [&[][..], &[("host", "a b")][..], &twice[..]] {
             let refusal = ask(&guard, Method::GET, "/healthz", lines);
-            assert_eq!(refusal, Some(Refusal::NoHost), "{lines:?}");
+            assert_eq!(refusal, Some(RequestRefusal::NoHost), "{lines:?}");
         }
     }
 
@@ -350,7 +360,7 @@ mod tests {
     fn looks_at_the_host_in_the_request_line_too() {
         let guard = guard(LOOPBACK, None);
         let refusal = get(&guard, "localhost", "http://evil.example/healthz");
-        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
     }
 
     #[test]
@@ -365,7 +375,7 @@ mod tests {
             assert_eq!(get(&guard, host, "/metrics"), None, "{host}");
         }
         let refusal = get(&guard, "evil.example", "/metrics");
-        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
     }
 
     #[test]
@@ -391,16 +401,16 @@ mod tests {
             "/healthz/../api/v1/pools",
         ] {
             let refusal = get(&guard, "192.0.2.7", path);
-            assert_eq!(refusal, Some(Refusal::Unauthorized), "{path}");
+            assert_eq!(refusal, Some(RequestRefusal::Unauthorized), "{path}");
         }
         for (value, refusal) in [
             ("Bearer s3cret", None),
             ("bearer  s3cret ", None),
-            ("Bearer s3cre", Some(Refusal::Unauthorized)),
-            ("Bearer s3cret2", Some(Refusal::Unauthorized)),
-            ("Bearer ", Some(Refusal::Unauthorized)),
-            ("Basic s3cret", Some(Refusal::Unauthorized)),
-            ("s3cret", Some(Refusal::Unauthorized)),
+            ("Bearer s3cre", Some(RequestRefusal::Unauthorized)),
+            ("Bearer s3cret2", Some(RequestRefusal::Unauthorized)),
+            ("Bearer ", Some(RequestRefusal::Unauthorized)),
+            ("Basic s3cret", Some(RequestRefusal::Unauthorized)),
+            ("s3cret", Some(RequestRefusal::Unauthorized)),
         ] {
             let lines = [("host", "192.0.2.7"), ("authorization", value)];
             let seen = ask(&guard, Method::GET, "/api/v1/pools", &lines);
@@ -413,14 +423,14 @@ mod tests {
         let everywhere = guard(EVERYWHERE, None);
         let lines = [("host", "192.0.2.7"), ("authorization", "Bearer ")];
         let refusal = ask(&everywhere, Method::GET, "/api/v1/pools", &lines);
-        assert_eq!(refusal, Some(Refusal::NoReadToken));
+        assert_eq!(refusal, Some(RequestRefusal::NoReadToken));
 
         let path = "/api/v1/pools/a/pause";
         for value in ["Bearer ", "Bearer guess"] {
             let loopback = guard(LOOPBACK, None);
             let lines = [("host", "localhost"), ("authorization", value)];
             let refusal = ask(&loopback, Method::POST, path, &lines).unwrap();
-            assert_eq!(refusal, Refusal::NoToken, "{value:?}");
+            assert_eq!(refusal, RequestRefusal::NoToken, "{value:?}");
             assert_eq!(refusal.status(), StatusCode::FORBIDDEN);
             assert!(refusal.reason().contains("http.token_file"));
         }
@@ -439,7 +449,7 @@ mod tests {
             assert_eq!(ask(&guard, Method::GET, "/api/v1/pools", &lines), None);
             for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
                 let refusal = ask(&guard, method.clone(), pause, &lines);
-                assert_eq!(refusal, Some(Refusal::ReadOnly), "{listen} {method}");
+                assert_eq!(refusal, Some(RequestRefusal::ReadOnly), "{listen} {method}");
             }
         }
         let guard = guard_with(EVERYWHERE, Some("s3cret"), Some("l00k"));
@@ -451,8 +461,11 @@ mod tests {
     #[test]
     fn refuses_what_a_browser_sends_for_a_page_of_another_origin() {
         let guard = guard(LOOPBACK, Some("s3cret"));
-        let other = Some(Refusal::OtherOrigin);
-        type Case = (&'static [(&'static str, &'static str)], Option<Refusal>);
+        let other = Some(RequestRefusal::OtherOrigin);
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            Option<RequestRefusal>,
+        );
         let cases: [Case; 10] = [
             (&[("sec-fetch-site", "same-origin")], None),
             (&[("sec-fetch-site", "none")], None),
@@ -499,7 +512,7 @@ mod tests {
             ("sec-fetch-dest", "document"),
         ];
         assert_eq!(ask(&guard, Method::GET, "/", &link), None);
-        let other = Some(Refusal::OtherOrigin);
+        let other = Some(RequestRefusal::OtherOrigin);
         assert_eq!(ask(&guard, Method::POST, "/", &link), other);
         let mut frame = link;
         frame[4].1 = "iframe";
@@ -513,7 +526,7 @@ mod tests {
         let without = [("host", "localhost")];
         let with = [("host", "localhost"), ("authorization", "Bearer s3cret")];
         let refusal = ask(&guard, Method::POST, path, &without);
-        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        assert_eq!(refusal, Some(RequestRefusal::Unauthorized));
         assert_eq!(ask(&guard, Method::POST, path, &with), None);
     }
 
@@ -524,7 +537,7 @@ mod tests {
     #[test]
     fn takes_a_token_as_a_password_for_reading_alone() {
         let path = "/api/v1/pools";
-        let unauthorized = Some(Refusal::Unauthorized);
+        let unauthorized = Some(RequestRefusal::Unauthorized);
         for listen in [LOOPBACK, EVERYWHERE] {
             let guard = guard(listen, Some("s3c:ret"));
             let reads = match listen {
@@ -566,17 +579,17 @@ mod tests {
         ];
         let elsewhere = guard(EVERYWHERE, Some("s3cret"));
         let refusal = get(&elsewhere, "tidegate.example.com", "/");
-        assert_eq!(refusal, Some(Refusal::Unauthorized));
+        assert_eq!(refusal, Some(RequestRefusal::Unauthorized));
         assert_eq!(ask(&elsewhere, Method::GET, "/", &with), None);
         let refusal = get(&elsewhere, "evil.example", "/metrics");
-        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
         // A password allows no changes, for any host name.
         let refusal = ask(&elsewhere, Method::POST, "/", &with);
-        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
         // On loopback, a name that someone could point here is never accepted.
         let loopback = guard(LOOPBACK, Some("s3cret"));
         let refusal = ask(&loopback, Method::GET, "/", &with);
-        assert_eq!(refusal, Some(Refusal::StrangeHost));
+        assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     answers::{count, error, no_such_pool},
     api::{Api, Route},
     dashboard,
-    guard::{Guard, Refusal},
+    guard::{Guard, RequestRefusal},
     live,
     openapi::openapi,
     steer,
@@ -74,7 +74,7 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
                 count(act, "denied");
             }
             let mut response = error(refusal.status(), refusal.reason());
-            if refusal == Refusal::Unauthorized {
+            if refusal == RequestRefusal::Unauthorized {
                 for scheme in CHALLENGES {
                     let scheme = header::HeaderValue::from_static(scheme);
                     response

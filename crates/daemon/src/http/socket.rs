@@ -77,7 +77,7 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), InstanceError> 
         _ => Path::new("."),
     };
     make_directory(directory)?;
-    distrust(directory)?;
+    check_directory(directory)?;
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(failed(io::Error::other(
@@ -120,7 +120,7 @@ impl Drop for SocketFile {
 }
 
 /// Refuses a directory in which others could replace our socket and read the requests of a command line.
-fn distrust(path: &Path) -> Result<(), InstanceError> {
+fn check_directory(path: &Path) -> Result<(), InstanceError> {
     let untrusted = |why| InstanceError::Untrusted {
         path: path.to_owned(),
         why,

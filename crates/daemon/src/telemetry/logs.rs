@@ -27,7 +27,7 @@ use tracing_subscriber::{
 use super::{
     fields::HumanFields,
     rates::{self, Rates},
-    stderr::{self, Stderr, Weight},
+    stderr::{self, LogPriority, Stderr},
 };
 use tidegate::{config::LogFormat, escape::escaped_json};
 
@@ -249,15 +249,15 @@ impl<'a> MakeWriter<'a> for StderrLines {
     fn make_writer(&'a self) -> StderrLine<'a> {
         StderrLine {
             lines: self,
-            weight: Weight::Usual,
+            weight: LogPriority::Usual,
         }
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> StderrLine<'a> {
         let weight = match *metadata.level() <= Level::WARN {
-            _ if metadata.target() == stderr::DROPPED_TARGET => Weight::Notice,
-            true => Weight::Grave,
-            false => Weight::Usual,
+            _ if metadata.target() == stderr::DROPPED_TARGET => LogPriority::Notice,
+            true => LogPriority::Important,
+            false => LogPriority::Usual,
         };
         StderrLine {
             lines: self,
@@ -269,7 +269,7 @@ impl<'a> MakeWriter<'a> for StderrLines {
 /// One line. It is written in one piece.
 struct StderrLine<'a> {
     lines: &'a StderrLines,
-    weight: Weight,
+    weight: LogPriority,
 }
 
 impl io::Write for StderrLine<'_> {

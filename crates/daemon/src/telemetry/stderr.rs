@@ -41,11 +41,11 @@ static STDERR: OnceLock<Stderr> = OnceLock::new();
 
 /// The importance of a line when the buffer is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
+pub enum LogPriority {
     /// Dropped first.
     Usual,
     /// A warning or an error.
-    Grave,
+    Important,
     /// The line that reports dropped lines. Only the writer's thread logs it.
     Notice,
 }
@@ -72,7 +72,7 @@ struct LineQueue {
     lines: Vec<u8>,
     /// Lines dropped since the writer last took the buffer.
     dropped: u64,
-    /// See [`Weight::Notice`].
+    /// See [`LogPriority::Notice`].
     notice: Vec<u8>,
     /// The writer is writing the lines that it took.
     is_writing: bool,
@@ -80,11 +80,11 @@ struct LineQueue {
 
 impl LineQueue {
     /// Takes a line, or drops and counts it. Returns whether it was taken.
-    fn push(&mut self, line: &[u8], weight: Weight) -> bool {
+    fn push(&mut self, line: &[u8], weight: LogPriority) -> bool {
         let room = match weight {
-            Weight::Usual => CAPACITY - RESERVED,
-            Weight::Grave => CAPACITY,
-            Weight::Notice => {
+            LogPriority::Usual => CAPACITY - RESERVED,
+            LogPriority::Important => CAPACITY,
+            LogPriority::Notice => {
                 self.notice.extend_from_slice(line);
                 return true;
             }
@@ -136,7 +136,7 @@ impl Stderr {
     }
 
     /// Gives lines to the writer. Never waits for the reader.
-    pub fn push(&self, lines: &[u8], weight: Weight) {
+    pub fn push(&self, lines: &[u8], weight: LogPriority) {
         if !self.0.lock().push(lines, weight) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -327,11 +327,11 @@ mod tests {
     #[test]
     fn a_stalled_reader_blocks_nobody_and_the_newest_lines_are_dropped() {
         let (stderr, reader) = stalled();
-        stderr.push(b"the first\n", Weight::Usual);
+        stderr.push(b"the first\n", LogPriority::Usual);
         assert_eq!(reader.next(), "the first\n");
         // From here on the writer waits inside its write.
         for n in 0..1000 {
-            stderr.push(&line(n), Weight::Usual);
+            stderr.push(&line(n), LogPriority::Usual);
         }
         let room = (CAPACITY - RESERVED) / 1024;
         assert_eq!(stderr.dropped(), (1000 - room) as u64);
@@ -344,7 +344,7 @@ mod tests {
         assert!(kept.lines().last().unwrap().ends_with("767"), "{room}");
         let notice = format!("tidegate: {} log lines were dropped\n", 1000 - room);
         assert_eq!(reader.take(), notice);
-        stderr.push(b"after\n", Weight::Usual);
+        stderr.push(b"after\n", LogPriority::Usual);
         assert_eq!(reader.take(), "after\n");
         assert!(stderr.finish(LONG));
     }
@@ -352,10 +352,10 @@ mod tests {
     #[test]
     fn the_last_quarter_of_the_room_is_for_warnings_and_errors() {
         let mut queue = LineQueue::default();
-        while queue.push(&line(0), Weight::Usual) {}
+        while queue.push(&line(0), LogPriority::Usual) {}
         assert_eq!(queue.lines.len(), CAPACITY - RESERVED);
         let mut grave = 0;
-        while queue.push(&line(1), Weight::Grave) {
+        while queue.push(&line(1), LogPriority::Important) {
             grave += 1;
         }
         assert_eq!(grave, RESERVED / 1024);
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn refused_lines_are_counted_and_reported_when_a_line_can_begin_again() {
         let (stderr, reader) = stalled();
-        stderr.push(b"whole\nbroken\nrefused\n", Weight::Usual);
+        stderr.push(b"whole\nbroken\nrefused\n", LogPriority::Usual);
         assert_eq!(reader.next(), "whole\nbroken\nrefused\n");
         reader.allow.send(Ok(9)).unwrap();
         assert_eq!(reader.next(), "ken\nrefused\n");
@@ -376,7 +376,7 @@ mod tests {
         assert!(stderr.finish(LONG));
         assert_eq!(stderr.dropped(), 2);
 
-        stderr.push(b"again\n", Weight::Usual);
+        stderr.push(b"again\n", LogPriority::Usual);
         assert_eq!(reader.take(), "\n");
         assert_eq!(reader.take(), "again\n");
         assert_eq!(reader.take(), "tidegate: 2 log lines were dropped\n");
@@ -386,7 +386,7 @@ mod tests {
     fn an_end_waits_for_what_can_be_written() {
         let (reader, mut writer) = io::pipe().unwrap();
         let stderr = Stderr::to(move |bytes| io::Write::write(&mut writer, bytes)).unwrap();
-        stderr.push(b"the last\n", Weight::Usual);
+        stderr.push(b"the last\n", LogPriority::Usual);
         assert!(stderr.finish(LONG));
         let mut line = String::new();
         io::BufRead::read_line(&mut io::BufReader::new(reader), &mut line).unwrap();

@@ -18,9 +18,9 @@ fn after(rules: BreakerRules, jobs: &[(u64, char)]) -> Breaker {
     let mut breaker = Breaker::new(rules);
     for (second, end) in jobs {
         let ending = match end {
-            '+' => Ending::Answered,
-            '?' => Ending::Unproven("exit code 127"),
-            _ => Ending::Failed("exit code 1"),
+            '+' => BreakerSignal::Answered,
+            '?' => BreakerSignal::Unproven("exit code 127"),
+            _ => BreakerSignal::Failed("exit code 1"),
         };
         breaker.ended(at(*second), at(*second), ending);
     }
@@ -75,18 +75,18 @@ fn the_cause_says_how_many_failed_and_of_what() {
         breaker.cause(),
         Some("breaker open: 3 of the last 4 jobs failed within 16s; last: exit code 1")
     );
-    breaker.ended(at(12), at(13), Ending::Failed("exit code 2"));
+    breaker.ended(at(12), at(13), BreakerSignal::Failed("exit code 2"));
     assert_eq!(
         breaker.cause(),
         Some("breaker open: a trial failed; last: exit code 2")
     );
-    breaker.ended(at(33), at(34), Ending::Unproven("exit code 127"));
+    breaker.ended(at(33), at(34), BreakerSignal::Unproven("exit code 127"));
     assert_eq!(
         breaker.cause(),
         Some("breaker open: 2 trials failed; last: exit code 127")
     );
     let endless = "x".repeat(10_000);
-    breaker.ended(at(100), at(101), Ending::Failed(&endless));
+    breaker.ended(at(100), at(101), BreakerSignal::Failed(&endless));
     assert!(breaker.cause().is_some_and(|cause| cause.len() < 300));
 }
 
@@ -103,21 +103,21 @@ fn each_trial_that_fails_doubles_the_pause_up_to_eight_times() {
         );
         now += pause;
         assert_eq!(breaker.state(at(now)), BreakerState::Trial);
-        breaker.ended(at(now), at(now), Ending::Failed("exit code 1"));
+        breaker.ended(at(now), at(now), BreakerSignal::Failed("exit code 1"));
     }
 }
 
 #[test]
 fn a_trial_that_does_not_fail_closes_it_and_the_window_starts_afresh() {
     let mut breaker = after(RULES, &[(0, '-'), (0, '-'), (0, '-'), (0, '-')]);
-    breaker.ended(at(10), at(11), Ending::Answered);
+    breaker.ended(at(10), at(11), BreakerSignal::Answered);
     assert_eq!(breaker.state(at(11)), BreakerState::Closed);
     assert_eq!(breaker.cause(), None);
     for _ in 0..3 {
-        breaker.ended(at(11), at(11), Ending::Failed("exit code 1"));
+        breaker.ended(at(11), at(11), BreakerSignal::Failed("exit code 1"));
         assert_eq!(breaker.state(at(11)), BreakerState::Closed);
     }
-    breaker.ended(at(11), at(11), Ending::Failed("exit code 1"));
+    breaker.ended(at(11), at(11), BreakerSignal::Failed("exit code 1"));
     let until = at(21);
     assert_eq!(breaker.state(at(11)), BreakerState::Open { until });
 }
@@ -127,17 +127,17 @@ fn the_wave_that_ran_when_it_opened_changes_nothing_more() {
     let mut breaker = after(RULES, &[(5, '-'), (5, '-'), (5, '-'), (5, '-')]);
     let until = at(15);
     for (end, ending) in [
-        (6, Ending::Failed("exit code 1")),
-        (14, Ending::Answered),
-        (40, Ending::Failed("exit code 1")),
+        (6, BreakerSignal::Failed("exit code 1")),
+        (14, BreakerSignal::Answered),
+        (40, BreakerSignal::Failed("exit code 1")),
     ] {
         breaker.ended(at(4), at(end), ending);
         assert_eq!(breaker.state(at(6)), BreakerState::Open { until });
     }
-    breaker.ended(at(41), at(42), Ending::Answered);
+    breaker.ended(at(41), at(42), BreakerSignal::Answered);
     // It does not count after the breaker is closed either.
     for _ in 0..10 {
-        breaker.ended(at(4), at(43), Ending::Failed("exit code 1"));
+        breaker.ended(at(4), at(43), BreakerSignal::Failed("exit code 1"));
     }
     assert_eq!(breaker.state(at(43)), BreakerState::Closed);
 }
@@ -146,7 +146,7 @@ fn the_wave_that_ran_when_it_opened_changes_nothing_more() {
 fn a_change_of_rules_counts_anew_and_measures_a_running_pause_anew() {
     let mut closed = after(RULES, &[(1, '-'), (1, '-'), (1, '-')]);
     closed.set_rules(RULES);
-    closed.ended(at(1), at(1), Ending::Failed("exit code 1"));
+    closed.ended(at(1), at(1), BreakerSignal::Failed("exit code 1"));
     assert_ne!(closed.state(at(1)), BreakerState::Closed);
 
     let mut closed = after(RULES, &[(1, '-'), (1, '-'), (1, '-')]);
@@ -154,7 +154,7 @@ fn a_change_of_rules_counts_anew_and_measures_a_running_pause_anew() {
         window: Duration::from_secs(60),
         ..RULES
     });
-    closed.ended(at(1), at(1), Ending::Failed("exit code 1"));
+    closed.ended(at(1), at(1), BreakerSignal::Failed("exit code 1"));
     assert_eq!(closed.state(at(1)), BreakerState::Closed);
 
     let mut open = after(RULES, &[(1, '-'), (1, '-'), (1, '-'), (1, '-')]);
@@ -172,10 +172,10 @@ fn a_change_of_rules_counts_anew_and_measures_a_running_pause_anew() {
 #[test]
 fn a_pause_can_be_cut_short() {
     let mut breaker = after(RULES, &[(50, '-'), (50, '-'), (50, '-'), (50, '-')]);
-    breaker.ended(at(60), at(60), Ending::Failed("exit code 1"));
+    breaker.ended(at(60), at(60), BreakerSignal::Failed("exit code 1"));
     breaker.try_now(at(61));
     assert_eq!(breaker.state(at(61)), BreakerState::Trial);
-    breaker.ended(at(61), at(62), Ending::Failed("exit code 1"));
+    breaker.ended(at(61), at(62), BreakerSignal::Failed("exit code 1"));
     let until = at(82);
     assert_eq!(breaker.state(at(62)), BreakerState::Open { until });
 }
@@ -195,7 +195,7 @@ proptest! {
         for (gap, failed) in jobs {
             millis += gap;
             let now = Moment::after_start(Duration::from_millis(millis));
-            breaker.ended(now, now, if failed { Ending::Failed("exit code 1") } else { Ending::Answered });
+            breaker.ended(now, now, if failed { BreakerSignal::Failed("exit code 1") } else { BreakerSignal::Answered });
             model.push((millis / 1000, failed));
             model.retain(|(second, _)| second + 16 > millis / 1000);
             let failures = model.iter().filter(|(_, failed)| *failed).count();
@@ -216,9 +216,9 @@ proptest! {
         for (ran, gap, end) in jobs {
             now += gap;
             let ending = match end {
-                0 => Ending::Answered,
-                1 => Ending::Failed("exit code 1"),
-                _ => Ending::Unproven("exit code 127"),
+                0 => BreakerSignal::Answered,
+                1 => BreakerSignal::Failed("exit code 1"),
+                _ => BreakerSignal::Unproven("exit code 127"),
             };
             breaker.ended(at(now.saturating_sub(ran)), at(now), ending);
             if let BreakerState::Open { until } = breaker.state(at(now)) {

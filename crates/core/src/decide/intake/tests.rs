@@ -84,12 +84,12 @@ fn a_breaker_and_a_fault_are_each_waited_out_and_tried() {
         pause: Duration::from_secs(10),
         ..BreakerRules::default()
     }));
-    let failed = Ending::Failed("exit code 1");
+    let failed = BreakerSignal::Failed("exit code 1");
     let closed = JobEnded {
         may_take: true,
         moved: false,
     };
-    for ending in [Ending::Answered, Ending::Answered, failed] {
+    for ending in [BreakerSignal::Answered, BreakerSignal::Answered, failed] {
         assert_eq!(state.job_ended(at(0), Duration::ZERO, ending), closed);
     }
     let opened = JobEnded {
@@ -119,7 +119,7 @@ fn a_breaker_and_a_fault_are_each_waited_out_and_tried() {
         moved: true,
     };
     assert_eq!(
-        state.job_ended(at(12), Duration::ZERO, Ending::Answered),
+        state.job_ended(at(12), Duration::ZERO, BreakerSignal::Answered),
         closed
     );
     assert_eq!(state.intake(at(12), None), Intake::Open);
@@ -134,7 +134,7 @@ fn taking_the_breaker_away_opens_intake() {
         ..BreakerRules::default()
     };
     state.set_breaker(Some(rules));
-    let failed = Ending::Failed("exit code 1");
+    let failed = BreakerSignal::Failed("exit code 1");
     assert!(!state.job_ended(at(1), Duration::ZERO, failed).may_take);
     state.set_breaker(Some(BreakerRules {
         pause: Duration::from_secs(60),

@@ -61,10 +61,15 @@ fn settings(answers: Answers) -> ReplySettings {
     }
 }
 
-fn answer(settings: &ReplySettings, given: bool, request: &Message, verdict: &Verdict) -> Answer {
+fn answer(
+    settings: &ReplySettings,
+    given: bool,
+    request: &Message,
+    verdict: &Verdict,
+) -> ReplyDecision {
     let own = [QueueName::from("jobs"), QueueName::from("replies.jobs")];
     let own = &own[..];
-    Answering {
+    ReplyRules {
         settings,
         given,
         own,
@@ -74,7 +79,7 @@ fn answer(settings: &ReplySettings, given: bool, request: &Message, verdict: &Ve
 
 fn sent(request: &Message, verdict: &Verdict) -> Outgoing {
     match answer(&settings(Answers::Always), false, request, verdict) {
-        Answer::Send { message, .. } => *message,
+        ReplyDecision::Send { message, .. } => *message,
         other => panic!("not sent: {other:?}"),
     }
 }
@@ -84,32 +89,42 @@ fn replies_with_the_result_if_the_pool_replies() {
     use Answers::{Always, Given, Never};
     let table = [
         // A reply of a runner is sent, whatever the kind.
-        (Given, false, done(Some("yes")), Some(Says::Done)),
-        (Given, true, done(Some("yes")), Some(Says::Done)),
-        (Always, false, done(Some("yes")), Some(Says::Done)),
+        (Given, false, done(Some("yes")), Some(ReplyKind::Done)),
+        (Given, true, done(Some("yes")), Some(ReplyKind::Done)),
+        (Always, false, done(Some("yes")), Some(ReplyKind::Done)),
         (Never, true, done(Some("yes")), None),
         // Where the runner gives no reply, the sender gets one only with `Always`.
         (Given, true, done(None), None),
-        (Always, false, done(None), Some(Says::Done)),
+        (Always, false, done(None), Some(ReplyKind::Done)),
         (Never, false, done(None), None),
-        (Always, false, done(Some("0123456789")), Some(Says::Done)),
+        (
+            Always,
+            false,
+            done(Some("0123456789")),
+            Some(ReplyKind::Done),
+        ),
         (
             Always,
             false,
             done(Some("0123456789+")),
-            Some(Says::TooLarge),
+            Some(ReplyKind::TooLarge),
         ),
-        (Given, true, done(Some("0123456789+")), Some(Says::TooLarge)),
+        (
+            Given,
+            true,
+            done(Some("0123456789+")),
+            Some(ReplyKind::TooLarge),
+        ),
         // A final failure is sent wherever the pool replies.
         (Given, false, dead(), None),
-        (Given, true, dead(), Some(Says::Failed)),
-        (Always, false, dead(), Some(Says::Failed)),
+        (Given, true, dead(), Some(ReplyKind::Failed)),
+        (Always, false, dead(), Some(ReplyKind::Failed)),
         (Never, true, dead(), None),
         (
             Always,
             true,
             Verdict::Reject { death: death() },
-            Some(Says::Failed),
+            Some(ReplyKind::Failed),
         ),
         // A message that will be delivered again is not at its end.
         (Always, true, again(), None),
@@ -125,9 +140,9 @@ fn replies_with_the_result_if_the_pool_replies() {
     ];
     for (answers, given, verdict, expected) in table {
         let says = match answer(&settings(answers), given, &request(CALLER), &verdict) {
-            Answer::Send { says, .. } => Some(says),
-            Answer::None => None,
-            Answer::Refused(refusal) => panic!("{refusal:?}"),
+            ReplyDecision::Send { says, .. } => Some(says),
+            ReplyDecision::None => None,
+            ReplyDecision::Refused(refusal) => panic!("{refusal:?}"),
         };
         assert_eq!(says, expected, "{answers:?} {given} {verdict:?}");
     }
@@ -135,7 +150,7 @@ fn replies_with_the_result_if_the_pool_replies() {
 
 #[test]
 fn replies_go_to_callers_and_allowed_queues_and_never_to_our_own() {
-    use Refusal::{NotAllowed, OwnQueue};
+    use ReplyRefusal::{NotAllowed, OwnQueue};
     let table = [
         (CALLER, Ok(NoRoute::Drop)),
         ("replies.web", Ok(NoRoute::Fail)),
@@ -157,15 +172,15 @@ fn replies_go_to_callers_and_allowed_queues_and_never_to_our_own() {
             &request(reply_to),
             &done(None),
         ) {
-            Answer::Send { message, .. } => {
+            ReplyDecision::Send { message, .. } => {
                 assert_eq!(
                     (message.exchange.as_str(), message.routing_key.as_str()),
                     ("", reply_to)
                 );
                 Ok(message.no_route)
             }
-            Answer::Refused(refusal) => Err(refusal),
-            Answer::None => panic!("no answer to {reply_to}"),
+            ReplyDecision::Refused(refusal) => Err(refusal),
+            ReplyDecision::None => panic!("no answer to {reply_to}"),
         };
         assert_eq!(went, expected, "{reply_to}");
     }
@@ -178,12 +193,12 @@ fn the_placeholder_for_direct_reply_to_is_refused_even_if_every_queue_is_allowed
         ..settings(Answers::Always)
     };
     let refused = answer(&everything, true, &request(DIRECT_REPLY_TO), &done(None));
-    assert_eq!(refused, Answer::Refused(Refusal::NotAllowed));
+    assert_eq!(refused, ReplyDecision::Refused(ReplyRefusal::NotAllowed));
 }
 
 #[test]
 fn a_refusal_has_a_hint_if_the_operator_can_allow_the_reply() {
-    use Refusal::{NotAllowed, OwnQueue};
+    use ReplyRefusal::{NotAllowed, OwnQueue};
     let table = [
         (
             NotAllowed,
@@ -209,13 +224,16 @@ fn a_refusal_has_a_hint_if_the_operator_can_allow_the_reply() {
 fn a_message_without_reply_to_gets_no_reply_and_no_refusal() {
     let mut silent = request("");
     let all = settings(Answers::Always);
-    assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
+    assert_eq!(answer(&all, true, &silent, &dead()), ReplyDecision::None);
     silent.properties.reply_to = None;
-    assert_eq!(answer(&all, true, &silent, &dead()), Answer::None);
+    assert_eq!(answer(&all, true, &silent, &dead()), ReplyDecision::None);
     // A message that would not get a reply anyway is not refused either.
     let given = settings(Answers::Given);
     let elsewhere = request("elsewhere");
-    assert_eq!(answer(&given, true, &elsewhere, &done(None)), Answer::None);
+    assert_eq!(
+        answer(&given, true, &elsewhere, &done(None)),
+        ReplyDecision::None
+    );
 }
 
 #[test]
@@ -293,7 +311,7 @@ fn standard_output_is_a_reply_only_if_the_pool_always_replies() {
         (Answers::Always, "", OutputUse::Dropped),
     ] {
         let settings = settings(answers);
-        let answering = Answering {
+        let answering = ReplyRules {
             settings: &settings,
             given: true,
             own: &[],
@@ -310,10 +328,14 @@ fn standard_output_is_a_reply_only_if_the_pool_always_replies() {
 fn a_reply_is_held_while_the_broker_is_unreachable_and_given_up_when_refused() {
     use QueueErrorKind as K;
     for (kinds, [at_first, then, at_last]) in [
-        (&[K::Blocked, K::Disconnected][..], [Trouble::Hold; 3]),
+        (&[K::Blocked, K::Disconnected][..], [ReplyRetry::Hold; 3]),
         (
             &[K::Timeout, K::BrokerFailed, K::Other],
-            [Trouble::TryAgain, Trouble::TryAgain, Trouble::GiveUp],
+            [
+                ReplyRetry::TryAgain,
+                ReplyRetry::TryAgain,
+                ReplyRetry::GiveUp,
+            ],
         ),
         (
             &[
@@ -324,7 +346,7 @@ fn a_reply_is_held_while_the_broker_is_unreachable_and_given_up_when_refused() {
                 K::Refused,
                 K::TooLarge,
             ],
-            [Trouble::GiveUp; 3],
+            [ReplyRetry::GiveUp; 3],
         ),
     ] {
         for kind in kinds {
@@ -341,12 +363,12 @@ fn a_correlation_id_that_is_not_utf8_is_returned_byte_for_byte() {
     asked.properties.correlation_id = Some(raw.show(b"\xff\xfe"));
     asked.properties.app_id = Some(raw.show(b"\x80"));
     asked.properties.raw = raw;
-    let answering = Answering {
+    let answering = ReplyRules {
         settings: &settings(Answers::Given),
         given: true,
         own: &[],
     };
-    let Answer::Send { message, .. } = answering.answer(&asked, &done(Some("42"))) else {
+    let ReplyDecision::Send { message, .. } = answering.answer(&asked, &done(Some("42"))) else {
         panic!("it is answered");
     };
     let properties = &message.properties;

@@ -66,7 +66,7 @@ Examples:
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct PlaceArgs {
+pub(in crate::cli) struct DeadLetterPlaceArgs {
     /// The pool
     pub(in crate::cli) pool: String,
 
@@ -78,7 +78,7 @@ pub(in crate::cli) struct PlaceArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
-    pub(in crate::cli) place: PlaceArgs,
+    pub(in crate::cli) place: DeadLetterPlaceArgs,
 
     /// Only those that died for this reason
     #[arg(long, value_name = "WORD", value_parser = reasons())]
@@ -93,7 +93,7 @@ pub(in crate::cli) struct ListArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowArgs {
     #[command(flatten)]
-    pub(in crate::cli) place: PlaceArgs,
+    pub(in crate::cli) place: DeadLetterPlaceArgs,
 
     /// Ids as `list` shows them, whole; every letter of such an id is shown
     #[arg(value_name = "ID", required = true)]
@@ -103,7 +103,7 @@ pub(in crate::cli) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ChoiceArgs {
     #[command(flatten)]
-    pub(in crate::cli) place: PlaceArgs,
+    pub(in crate::cli) place: DeadLetterPlaceArgs,
 
     /// Ids as `list` shows them, whole; every letter of such an id is meant [default: all letters]
     #[arg(value_name = "ID", conflicts_with_all = ["reason", "limit"])]

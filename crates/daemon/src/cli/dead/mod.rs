@@ -17,11 +17,11 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::walk::{Graveyard, Walked, Wanted};
+use self::walk::{DeadLetterQueue, Walked, Wanted};
 use super::{
     args::{
         Cli, Format,
-        dead::{ChoiceArgs, DeadArgs, DeadCommand, ListArgs, Most, PlaceArgs, ShowArgs},
+        dead::{ChoiceArgs, DeadArgs, DeadCommand, DeadLetterPlaceArgs, ListArgs, Most, ShowArgs},
     },
     broker, loading,
 };
@@ -42,7 +42,7 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
         DeadCommand::Retry(choice) => &choice.place,
         DeadCommand::Purge(purge) => &purge.choice.place,
     };
-    let place = Place::find(&settings, place)?;
+    let place = DeadLetterPlace::find(&settings, place)?;
     let driver = broker::connect(&settings.broker).await?;
     let done = place.work(cli.format, args, driver.clone()).await;
     driver.close().await;
@@ -50,15 +50,15 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
 }
 
 /// The queue with the dead letters of a pool.
-struct Place<'a> {
+struct DeadLetterPlace<'a> {
     pool: &'a PoolSettings,
     queue: QueueName,
     /// Whether the user named the queue, so that a missing one is an error.
     is_named: bool,
 }
 
-impl<'a> Place<'a> {
-    fn find(settings: &'a Settings, args: &PlaceArgs) -> Result<Self, Failure> {
+impl<'a> DeadLetterPlace<'a> {
+    fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, Failure> {
         let pools = || settings.pools.iter().map(|config| &config.pool);
         let Some(pool) = pools().find(|pool| pool.name.as_str() == args.pool) else {
             let names: Vec<&str> = pools().map(|pool| pool.name.as_str()).collect();
@@ -108,17 +108,18 @@ impl<'a> Place<'a> {
             Err(error) if error.kind == QueueErrorKind::NotFound && !self.is_named => 0,
             Err(error) => return Err(failure(error, "look for dead letters")),
         };
-        let graveyard = Graveyard {
+        let dead_letters = DeadLetterQueue {
             driver,
             queue: self.queue.clone(),
             letters,
         };
         match &args.command {
-            DeadCommand::List(args) => self.list(format, args, &graveyard).await,
-            DeadCommand::Show(args) => self.show(format, args, &graveyard).await,
-            DeadCommand::Retry(args) => self.retry(format, args, &graveyard).await,
+            DeadCommand::List(args) => self.list(format, args, &dead_letters).await,
+            DeadCommand::Show(args) => self.show(format, args, &dead_letters).await,
+            DeadCommand::Retry(args) => self.retry(format, args, &dead_letters).await,
             DeadCommand::Purge(args) => {
-                self.purge(format, &args.choice, args.yes, &graveyard).await
+                self.purge(format, &args.choice, args.yes, &dead_letters)
+                    .await
             }
         }
     }
@@ -127,17 +128,17 @@ impl<'a> Place<'a> {
         &self,
         format: Format,
         args: &ListArgs,
-        graveyard: &Graveyard,
+        dead_letters: &DeadLetterQueue,
     ) -> Result<Exit, Failure> {
         let wanted = Wanted {
             ids: Vec::new(),
             reason: args.reason.clone(),
             limit: args.limit,
         };
-        let (letters, walked) = match graveyard.letters {
+        let (letters, walked) = match dead_letters.letters {
             0 => (Vec::new(), Walked::default()),
             _ => {
-                let read = graveyard.read(&wanted).await;
+                let read = dead_letters.read(&wanted).await;
                 read.map_err(|error| failure(error, "list dead letters"))?
             }
         };
@@ -148,7 +149,7 @@ impl<'a> Place<'a> {
         }
         say(&listed(
             &self.queue,
-            graveyard.letters,
+            dead_letters.letters,
             &letters,
             &walked,
             &wanted,
@@ -160,7 +161,7 @@ impl<'a> Place<'a> {
         &self,
         format: Format,
         args: &ShowArgs,
-        graveyard: &Graveyard,
+        dead_letters: &DeadLetterQueue,
     ) -> Result<Exit, Failure> {
         let wanted = Wanted {
             ids: args.ids.clone(),
@@ -168,10 +169,10 @@ impl<'a> Place<'a> {
             limit: Most::All,
         };
         let mut written = Ok(());
-        let walked = match graveyard.letters {
+        let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
-                let shown = graveyard.visit(&wanted, |letter, message| {
+                let shown = dead_letters.visit(&wanted, |letter, message| {
                     if written.is_ok() {
                         written = match format {
                             Format::Json => output::json(&whole::Whole::new(letter, message)),
@@ -205,7 +206,7 @@ impl<'a> Place<'a> {
         &self,
         format: Format,
         args: &ChoiceArgs,
-        graveyard: &Graveyard,
+        dead_letters: &DeadLetterQueue,
     ) -> Result<Exit, Failure> {
         let wanted = wanted(args);
         let copies = Copies {
@@ -213,15 +214,15 @@ impl<'a> Place<'a> {
             queue: self.pool.queue.clone(),
             host: String::new(),
             job: None,
-            header_limit: graveyard.driver.header_limit(),
+            header_limit: dead_letters.driver.header_limit(),
         };
-        let mut progress = Progress::new("put back", graveyard.letters);
-        let walked = match graveyard.letters {
+        let mut progress = Progress::new("put back", dead_letters.letters);
+        let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
                 let at = |done| progress.at(done);
                 let stop = on_interrupt();
-                let walked = graveyard.put_back(&wanted, &copies, &stop, at).await;
+                let walked = dead_letters.put_back(&wanted, &copies, &stop, at).await;
                 walked.map_err(|error| failure(error, "put dead letters back"))?
             }
         };
@@ -231,7 +232,7 @@ impl<'a> Place<'a> {
             operation: "put all of them back",
             into: Some(&self.pool.queue),
         };
-        self.report(format, what, graveyard, walked)
+        self.report(format, what, dead_letters, walked)
     }
 
     async fn purge(
@@ -239,12 +240,12 @@ impl<'a> Place<'a> {
         format: Format,
         args: &ChoiceArgs,
         is_sure: bool,
-        graveyard: &Graveyard,
+        dead_letters: &DeadLetterQueue,
     ) -> Result<Exit, Failure> {
         let wanted = wanted(args);
-        let asks = wanted.is_everything() && !is_sure && graveyard.letters > 0;
+        let asks = wanted.is_everything() && !is_sure && dead_letters.letters > 0;
         if asks && !can_ask() {
-            let letters = letters(graveyard.letters);
+            let letters = letters(dead_letters.letters);
             let error = anyhow!(
                 "delete {letters} of {} for good: there is no terminal to ask at",
                 self.queue
@@ -252,16 +253,16 @@ impl<'a> Place<'a> {
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         }
-        if asks && !confirmed(&self.queue, graveyard.letters)? {
+        if asks && !confirmed(&self.queue, dead_letters.letters)? {
             say("nothing was deleted");
             return Ok(Exit::Ok);
         }
-        let mut progress = Progress::new("deleted", graveyard.letters);
-        let walked = match graveyard.letters {
+        let mut progress = Progress::new("deleted", dead_letters.letters);
+        let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
                 let at = |done| progress.at(done);
-                let walked = graveyard.delete(&wanted, &on_interrupt(), at).await;
+                let walked = dead_letters.delete(&wanted, &on_interrupt(), at).await;
                 walked.map_err(|error| failure(error, "delete dead letters"))?
             }
         };
@@ -271,7 +272,7 @@ impl<'a> Place<'a> {
             operation: "delete all of them",
             into: None,
         };
-        self.report(format, what, graveyard, walked)
+        self.report(format, what, dead_letters, walked)
     }
 
     /// Reports what was done, and what was not.
@@ -279,20 +280,20 @@ impl<'a> Place<'a> {
         &self,
         format: Format,
         what: Done<'_>,
-        graveyard: &Graveyard,
+        dead_letters: &DeadLetterQueue,
         walked: Walked,
     ) -> Result<Exit, Failure> {
         if format == Format::Json {
             output::json(&Report {
                 queue: &self.queue,
                 into: what.into,
-                letters: graveyard.letters,
+                letters: dead_letters.letters,
                 done: walked.done,
                 twice: walked.twice,
                 missing: &walked.missing,
             })?;
         }
-        say(&summary(&self.queue, &what, graveyard.letters, &walked));
+        say(&summary(&self.queue, &what, dead_letters.letters, &walked));
         for (letter, error) in &walked.stay_because {
             let id = letter.id.as_deref().unwrap_or("one without an id");
             say(&format!("  {id} stays: {error}"));

@@ -63,7 +63,7 @@ fn is_named(id: &str, wanted: &str) -> bool {
 
 /// A queue of dead letters, and the number of letters at the start.
 #[derive(Debug)]
-pub(super) struct Graveyard {
+pub(super) struct DeadLetterQueue {
     pub(super) driver: Arc<dyn QueueDriver>,
     pub(super) queue: QueueName,
     pub(super) letters: u64,
@@ -92,7 +92,7 @@ pub(super) struct Walked {
     pub(super) stopped: bool,
 }
 
-impl Graveyard {
+impl DeadLetterQueue {
     /// Reads letters, and leaves the queue unchanged.
     pub(super) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
         let mut letters = Vec::new();
@@ -305,7 +305,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    async fn begin(of: &'a Graveyard, wanted: &'a Wanted) -> Result<Self, QueueError> {
+    async fn begin(of: &'a DeadLetterQueue, wanted: &'a Wanted) -> Result<Self, QueueError> {
         Ok(Self {
             driver: of.driver.as_ref(),
             queue: &of.queue,

@@ -15,7 +15,7 @@ fn broker() -> MemoryBroker {
 }
 
 /// Letters `a`, `b`, `c` and a second `a`. `b` was rejected and the others failed.
-fn with_letters() -> (MemoryBroker, Graveyard) {
+fn with_letters() -> (MemoryBroker, DeadLetterQueue) {
     let broker = broker();
     for (id, reason) in [
         ("a", "attempts"),
@@ -33,12 +33,12 @@ fn with_letters() -> (MemoryBroker, Graveyard) {
             ..Outgoing::default()
         });
     }
-    let graveyard = graveyard(&broker);
-    (broker, graveyard)
+    let dead_letters = dead_letters(&broker);
+    (broker, dead_letters)
 }
 
-fn graveyard(broker: &MemoryBroker) -> Graveyard {
-    Graveyard {
+fn dead_letters(broker: &MemoryBroker) -> DeadLetterQueue {
+    DeadLetterQueue {
         driver: Arc::new(broker.clone()),
         queue: QueueName::from("q.dead"),
         letters: broker.ready("q.dead").unwrap_or(0),
@@ -83,9 +83,9 @@ fn in_queue(broker: &MemoryBroker, queue: &str) -> Vec<String> {
         .collect()
 }
 
-async fn put_back(graveyard: &Graveyard, wanted: &Wanted) -> Walked {
+async fn put_back(dead_letters: &DeadLetterQueue, wanted: &Wanted) -> Walked {
     let stop = CancellationToken::new();
-    graveyard
+    dead_letters
         .put_back(wanted, &copies(), &stop, |_| {})
         .await
         .unwrap()
@@ -93,12 +93,12 @@ async fn put_back(graveyard: &Graveyard, wanted: &Wanted) -> Walked {
 
 #[tokio::test]
 async fn reads_letters_and_leaves_them() {
-    let (broker, graveyard) = with_letters();
+    let (broker, dead_letters) = with_letters();
     let wanted = Wanted {
         limit: at_most(2),
         ..all()
     };
-    let (letters, walked) = graveyard.read(&wanted).await.unwrap();
+    let (letters, walked) = dead_letters.read(&wanted).await.unwrap();
     let ids: Vec<_> = letters
         .iter()
         .filter_map(|letter| letter.id.as_deref())
@@ -131,8 +131,8 @@ async fn puts_back_those_that_are_chosen_and_leaves_the_rest_in_order() {
         (two_by_reason, &["a", "c"], &["b", "a"]),
     ];
     for (wanted, back, stay) in table {
-        let (broker, graveyard) = with_letters();
-        let walked = put_back(&graveyard, &wanted).await;
+        let (broker, dead_letters) = with_letters();
+        let walked = put_back(&dead_letters, &wanted).await;
         assert_eq!(walked.done, back.len() as u64, "{wanted:?}");
         assert_eq!((walked.twice, walked.stay), (0, 0));
         assert!(walked.trouble.is_none() && walked.missing.is_empty());
@@ -143,9 +143,12 @@ async fn puts_back_those_that_are_chosen_and_leaves_the_rest_in_order() {
 
 #[tokio::test]
 async fn deletes_those_that_are_chosen() {
-    let (broker, graveyard) = with_letters();
+    let (broker, dead_letters) = with_letters();
     let stop = CancellationToken::new();
-    let walked = graveyard.delete(&ids(&["a"]), &stop, |_| {}).await.unwrap();
+    let walked = dead_letters
+        .delete(&ids(&["a"]), &stop, |_| {})
+        .await
+        .unwrap();
     assert_eq!(walked.done, 2);
     assert_eq!(in_queue(&broker, "q.dead"), ["b", "c"]);
     assert_eq!(broker.ready("q"), Some(0));
@@ -153,8 +156,8 @@ async fn deletes_those_that_are_chosen() {
 
 #[tokio::test]
 async fn says_which_ids_it_did_not_find_and_takes_an_id_as_it_is_shown() {
-    let (broker, graveyard) = with_letters();
-    let walked = put_back(&graveyard, &ids(&["b", "zz", "a\\n"])).await;
+    let (broker, dead_letters) = with_letters();
+    let walked = put_back(&dead_letters, &ids(&["b", "zz", "a\\n"])).await;
     assert_eq!(walked.missing, ["zz", "a\\n"]);
     assert_eq!(in_queue(&broker, "q"), ["b"]);
     assert!(is_named("a\nb", "a\\nb") && is_named("a\nb", "a\nb"));
@@ -163,9 +166,9 @@ async fn says_which_ids_it_did_not_find_and_takes_an_id_as_it_is_shown() {
 
 #[tokio::test]
 async fn what_cannot_be_put_back_stays_where_it_is() {
-    let (broker, graveyard) = with_letters();
+    let (broker, dead_letters) = with_letters();
     broker.delete_queue("q");
-    let walked = put_back(&graveyard, &all()).await;
+    let walked = put_back(&dead_letters, &all()).await;
     let kind = walked.trouble.map(|error| error.kind);
     assert_eq!(kind, Some(QueueErrorKind::Unroutable));
     assert_eq!(walked.done, 0);
@@ -174,7 +177,7 @@ async fn what_cannot_be_put_back_stays_where_it_is() {
 
 #[tokio::test]
 async fn a_letter_that_cannot_be_published_stays_alone() {
-    let (broker, graveyard) = with_letters();
+    let (broker, dead_letters) = with_letters();
     let long = "x".repeat(300);
     broker.send_message(Outgoing {
         routing_key: "q.dead".to_owned(),
@@ -184,11 +187,11 @@ async fn a_letter_that_cannot_be_published_stays_alone() {
         },
         ..Outgoing::default()
     });
-    let graveyard = Graveyard {
+    let dead_letters = DeadLetterQueue {
         letters: 5,
-        ..graveyard
+        ..dead_letters
     };
-    let walked = put_back(&graveyard, &all()).await;
+    let walked = put_back(&dead_letters, &all()).await;
     assert_eq!((walked.done, walked.stay), (4, 1));
     assert_eq!(walked.stay_because.len(), 1);
     assert!(walked.trouble.is_none());
@@ -203,7 +206,7 @@ async fn a_letter_that_dies_again_is_not_sent_round() {
     for _ in 0..letters {
         broker.send("q.dead", "x");
     }
-    let graveyard = graveyard(&broker);
+    let dead_letters = dead_letters(&broker);
     // Every message in the queue is dead-lettered again at once.
     let again = {
         let broker = broker.clone();
@@ -227,7 +230,7 @@ async fn a_letter_that_dies_again_is_not_sent_round() {
     };
     let patience = std::time::Duration::from_secs(20);
     let everything = all();
-    let walked = tokio::time::timeout(patience, put_back(&graveyard, &everything)).await;
+    let walked = tokio::time::timeout(patience, put_back(&dead_letters, &everything)).await;
     assert_eq!(walked.expect("it ends").done, letters);
     while broker.ready("q.dead") != Some(letters) {
         tokio::task::yield_now().await;
@@ -237,10 +240,10 @@ async fn a_letter_that_dies_again_is_not_sent_round() {
 
 #[tokio::test]
 async fn stops_when_told_and_leaves_the_rest() {
-    let (broker, graveyard) = with_letters();
+    let (broker, dead_letters) = with_letters();
     let stop = CancellationToken::new();
     stop.cancel();
-    let walked = graveyard
+    let walked = dead_letters
         .put_back(&ids(&["a"]), &copies(), &stop, |_| {})
         .await
         .unwrap();
@@ -250,7 +253,7 @@ async fn stops_when_told_and_leaves_the_rest() {
 }
 
 /// Letters in a quorum queue with a delivery limit and without a dead-letter queue of its own.
-fn with_counted_letters(limit: u32, letters: &[Outgoing]) -> (MemoryBroker, Graveyard) {
+fn with_counted_letters(limit: u32, letters: &[Outgoing]) -> (MemoryBroker, DeadLetterQueue) {
     let broker = broker();
     broker.delete_queue("q.dead");
     broker.declare_queue("q.dead", QueueKind::Quorum);
@@ -258,8 +261,8 @@ fn with_counted_letters(limit: u32, letters: &[Outgoing]) -> (MemoryBroker, Grav
     for letter in letters {
         broker.send_message(letter.clone());
     }
-    let graveyard = graveyard(&broker);
-    (broker, graveyard)
+    let dead_letters = dead_letters(&broker);
+    (broker, dead_letters)
 }
 
 fn letter(id: &str) -> Outgoing {
@@ -280,10 +283,10 @@ async fn a_queue_that_counts_looks_does_not_give_letters_up() {
     refused.properties.expiration = Some("86400000".to_owned());
     refused.headers = Headers::from([("CC".to_owned(), HeaderValue::from("elsewhere"))]);
     for limit in [1, 2, 3, 20] {
-        let (broker, graveyard) = with_counted_letters(limit, &[letter("a"), refused.clone()]);
+        let (broker, dead_letters) = with_counted_letters(limit, &[letter("a"), refused.clone()]);
         let mut renewed = 0;
         for _ in 0..50 {
-            let (letters, walked) = graveyard.read(&all()).await.unwrap();
+            let (letters, walked) = dead_letters.read(&all()).await.unwrap();
             assert_eq!(letters.len(), 2, "limit {limit}");
             assert!(letters.iter().all(|letter| letter.returned <= 1));
             renewed += walked.renewed;
@@ -314,10 +317,10 @@ async fn a_queue_that_counts_looks_does_not_give_letters_up() {
 
 #[tokio::test]
 async fn a_letter_that_cannot_be_put_back_is_not_given_up_either() {
-    let (broker, graveyard) = with_counted_letters(2, &[letter("a")]);
+    let (broker, dead_letters) = with_counted_letters(2, &[letter("a")]);
     broker.delete_queue("q");
     for _ in 0..9 {
-        let walked = put_back(&graveyard, &all()).await;
+        let walked = put_back(&dead_letters, &all()).await;
         assert_eq!(walked.trouble.unwrap().kind, QueueErrorKind::Unroutable);
     }
     assert_eq!(in_queue(&broker, "q.dead"), ["a"]);
@@ -325,10 +328,10 @@ async fn a_letter_that_cannot_be_put_back_is_not_given_up_either() {
 
 #[tokio::test]
 async fn a_look_ends_at_the_first_letter_that_it_cannot_make_new() {
-    let (broker, graveyard) = with_counted_letters(2, &[letter("a"), letter("b"), letter("c")]);
-    graveyard.read(&all()).await.unwrap();
+    let (broker, dead_letters) = with_counted_letters(2, &[letter("a"), letter("b"), letter("c")]);
+    dead_letters.read(&all()).await.unwrap();
     broker.set_blocked(true);
-    let error = graveyard.read(&all()).await.unwrap_err();
+    let error = dead_letters.read(&all()).await.unwrap_err();
     assert_eq!(error.kind, QueueErrorKind::Blocked);
     let counts: Vec<_> = broker
         .take("q.dead")

@@ -8,17 +8,17 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::settle::Refusal;
+use crate::settle::ReplyRefusal;
 
 /// Time between two lines of the log about answers that one cause keeps from being sent.
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
 
 /// What was said of answers that were not sent, or not as they were. Written and read by workers.
 #[derive(Debug, Default)]
-pub(crate) struct Complaints {
-    pub(super) refused: [Mutex<Complaint>; Refusal::ALL.len()],
-    pub(super) too_large: Mutex<Complaint>,
-    pub(super) undeliverable: Mutex<Complaint>,
+pub(crate) struct ReplyWarnings {
+    pub(super) refused: [Mutex<ReplyWarning>; ReplyRefusal::ALL.len()],
+    pub(super) too_large: Mutex<ReplyWarning>,
+    pub(super) undeliverable: Mutex<ReplyWarning>,
 }
 
 /// Lines about one cause that were left out since the last, if any were.
@@ -26,12 +26,12 @@ pub(super) type Suppressed = Option<NonZeroU64>;
 
 /// One cause.
 #[derive(Debug, Default)]
-pub(super) struct Complaint {
+pub(super) struct ReplyWarning {
     last: Option<Instant>,
     suppressed: u64,
 }
 
-impl Complaint {
+impl ReplyWarning {
     /// Whether to say it now; and then, how often it was not said.
     fn is_due(&mut self, now: Instant) -> Option<Suppressed> {
         let is_due = self
@@ -46,8 +46,8 @@ impl Complaint {
     }
 }
 
-pub(super) fn is_due(complaint: &Mutex<Complaint>) -> Option<Suppressed> {
-    complaint
+pub(super) fn is_due(reply_warning: &Mutex<ReplyWarning>) -> Option<Suppressed> {
+    reply_warning
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .is_due(Instant::now())
@@ -59,13 +59,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
-        let complaint = Mutex::new(Complaint::default());
-        assert_eq!(is_due(&complaint), Some(None));
+        let reply_warning = Mutex::new(ReplyWarning::default());
+        assert_eq!(is_due(&reply_warning), Some(None));
         for _ in 0..3 {
-            assert_eq!(is_due(&complaint), None);
+            assert_eq!(is_due(&reply_warning), None);
         }
         tokio::time::advance(BETWEEN_COMPLAINTS).await;
-        assert_eq!(is_due(&complaint), Some(NonZeroU64::new(3)));
-        assert_eq!(is_due(&complaint), None);
+        assert_eq!(is_due(&reply_warning), Some(NonZeroU64::new(3)));
+        assert_eq!(is_due(&reply_warning), None);
     }
 }

@@ -18,10 +18,10 @@ use crate::{
 
 /// What is known of a pool's own queues.
 #[derive(Debug, Default)]
-pub(crate) struct Detours(Mutex<State>);
+pub(crate) struct CopyQueues(Mutex<CopyQueuesState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct CopyQueuesState {
     resting: BTreeMap<QueueName, Resting>,
     /// Queues of another make that are used as they are, and until when that need not be found out again.
     as_they_are: BTreeMap<QueueName, Instant>,
@@ -41,9 +41,9 @@ struct Resting {
 
 /// A delivery that is held because no queue accepts its copy. **On drop** it is no longer held.
 #[derive(Debug)]
-pub(crate) struct HeldGuard<'a>(&'a Detours);
+pub(crate) struct HeldGuard<'a>(&'a CopyQueues);
 
-impl Detours {
+impl CopyQueues {
     /// The first of these queues that is not known to take nothing.
     pub(crate) fn choose<'q>(
         &self,
@@ -150,7 +150,7 @@ impl Detours {
         (!causes.is_empty()).then(|| causes.join("; "))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CopyQueuesState> {
         // No code of ours panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,44 +178,44 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_takes_nothing_is_passed_over_until_it_is_tried_again() {
-        let detours = Detours::default();
+        let copy_queues = CopyQueues::default();
         let route = Route::retry(&QueueName::from("jobs"), Duration::from_secs(1));
-        let chosen = |detours: &Detours| {
-            let chosen = detours.choose(&route.queues, Instant::now());
+        let chosen = |copy_queues: &CopyQueues| {
+            let chosen = copy_queues.choose(&route.queues, Instant::now());
             chosen.map(|queue| queue.name.to_string())
         };
-        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000"));
+        assert_eq!(chosen(&copy_queues).as_deref(), Some("jobs.retry.1000"));
         let own = &route.queues[0].name;
         let fails = || {
             let why = String::from("no confirm");
-            detours.took_nothing(own, QueueErrorKind::Timeout, why, Instant::now())
+            copy_queues.took_nothing(own, QueueErrorKind::Timeout, why, Instant::now())
         };
         assert!(fails());
         assert!(!fails(), "the same burst");
-        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000.2"));
-        let cause = detours.cause(Instant::now()).expect("a cause");
+        assert_eq!(chosen(&copy_queues).as_deref(), Some("jobs.retry.1000.2"));
+        let cause = copy_queues.cause(Instant::now()).expect("a cause");
         assert!(
             cause.contains("jobs.retry.1000 does not confirm"),
             "{cause}"
         );
 
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000"));
+        assert_eq!(chosen(&copy_queues).as_deref(), Some("jobs.retry.1000"));
         assert!(!fails(), "it was said before");
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(chosen(&detours).as_deref(), Some("jobs.retry.1000.2"));
+        assert_eq!(chosen(&copy_queues).as_deref(), Some("jobs.retry.1000.2"));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(detours.took(own) && !detours.took(own));
-        assert_eq!(detours.cause(Instant::now()), None);
+        assert!(copy_queues.took(own) && !copy_queues.took(own));
+        assert_eq!(copy_queues.cause(Instant::now()), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_is_said_for_as_long_as_it_is() {
-        let detours = Detours::default();
-        let held = detours.hold(String::from("too large"));
-        let cause = detours.cause(Instant::now()).expect("a cause");
+        let copy_queues = CopyQueues::default();
+        let held = copy_queues.hold(String::from("too large"));
+        let cause = copy_queues.cause(Instant::now()).expect("a cause");
         assert!(cause.starts_with("1 job is held"), "{cause}");
         drop(held);
-        assert_eq!(detours.cause(Instant::now()), None);
+        assert_eq!(copy_queues.cause(Instant::now()), None);
     }
 }

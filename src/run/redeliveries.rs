@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// What the pools of a supervisor know of messages that came back.
 #[derive(Debug)]
-pub(crate) struct Aftermath {
+pub(crate) struct RedeliveryTracker {
     /// When a message last came back or was made new. Written by workers, read by them before they run one that had.
     last: Mutex<Option<Instant>>,
     /// Messages that are being made new. Written by who makes them new, read as `last` is.
@@ -35,7 +35,7 @@ pub(crate) struct Aftermath {
     turn: Arc<Semaphore>,
 }
 
-impl Default for Aftermath {
+impl Default for RedeliveryTracker {
     fn default() -> Self {
         Self {
             last: Mutex::default(),
@@ -46,12 +46,12 @@ impl Default for Aftermath {
     }
 }
 
-impl Aftermath {
+impl RedeliveryTracker {
     /// A message came back. It is under way until the guard is dropped: then it is made new, or has its end.
-    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+    pub(crate) fn begin(self: &Arc<Self>) -> RenewalGuard {
         self.under_way.fetch_add(1, Ordering::Release);
         self.note();
-        UnderWay(self.clone())
+        RenewalGuard(self.clone())
     }
 
     fn note(&self) {
@@ -94,9 +94,9 @@ impl Aftermath {
 /// A message that came back and is being made new. On drop that is over.
 #[derive(Debug)]
 #[must_use = "it is over when the guard is dropped"]
-pub(crate) struct UnderWay(Arc<Aftermath>);
+pub(crate) struct RenewalGuard(Arc<RedeliveryTracker>);
 
-impl Drop for UnderWay {
+impl Drop for RenewalGuard {
     fn drop(&mut self) {
         // Noted first: nobody finds it over and quiet.
         self.0.note();
@@ -110,12 +110,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_waits_until_nothing_comes_back_but_not_for_ever() {
-        let aftermath = Arc::new(Aftermath::default());
+        let redeliveries = Arc::new(RedeliveryTracker::default());
         let taken = Instant::now();
-        assert_eq!(aftermath.may_run_at(taken), taken);
+        assert_eq!(redeliveries.may_run_at(taken), taken);
         for _ in 0..100 {
-            drop(aftermath.begin());
-            let at = aftermath.may_run_at(taken);
+            drop(redeliveries.begin());
+            let at = redeliveries.may_run_at(taken);
             assert!(at <= taken + LONGEST);
             assert_eq!(at, (Instant::now() + QUIET).min(taken + LONGEST));
             tokio::time::advance(Duration::from_millis(100)).await;
@@ -124,31 +124,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_not_quiet_while_a_message_is_made_new_however_long_that_takes() {
-        let aftermath = Arc::new(Aftermath::default());
-        assert!(aftermath.is_quiet());
-        let first = aftermath.begin();
-        let second = aftermath.begin();
+        let redeliveries = Arc::new(RedeliveryTracker::default());
+        assert!(redeliveries.is_quiet());
+        let first = redeliveries.begin();
+        let second = redeliveries.begin();
         for _ in 0..10 {
             tokio::time::advance(QUIET).await;
-            assert!(!aftermath.is_quiet());
+            assert!(!redeliveries.is_quiet());
             let taken = Instant::now();
-            assert_eq!(aftermath.may_run_at(taken), taken + QUIET);
+            assert_eq!(redeliveries.may_run_at(taken), taken + QUIET);
         }
         drop(first);
         tokio::time::advance(QUIET).await;
-        assert!(!aftermath.is_quiet());
+        assert!(!redeliveries.is_quiet());
         drop(second);
-        assert!(!aftermath.is_quiet());
+        assert!(!redeliveries.is_quiet());
         tokio::time::advance(QUIET).await;
-        assert!(aftermath.is_quiet());
+        assert!(redeliveries.is_quiet());
     }
 
     #[test]
     fn one_suspect_runs_at_a_time() {
-        let aftermath = Aftermath::default();
-        let turn = aftermath.turn();
-        assert!(turn.is_some() && aftermath.turn().is_none());
+        let redeliveries = RedeliveryTracker::default();
+        let turn = redeliveries.turn();
+        assert!(turn.is_some() && redeliveries.turn().is_none());
         drop(turn);
-        assert!(aftermath.turn().is_some());
+        assert!(redeliveries.turn().is_some());
     }
 }

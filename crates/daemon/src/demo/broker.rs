@@ -1,4 +1,4 @@
-//! The shore: the broker that the tide comes to, and the demo's own queue there.
+//! The broker that the demo publishes to, and the queue that the demo declares there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,33 +23,33 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A broker, and a queue that is only ours.
 #[derive(Debug)]
-pub(super) struct Shore {
-    place: Place,
+pub(super) struct DemoBroker {
+    place: DemoBrokerKind,
     /// The demo's own link. A supervisor closes its own when it ends, and the queue outlives it.
     driver: Arc<dyn QueueDriver>,
     queue: QueueName,
 }
 
 #[derive(Debug)]
-enum Place {
+enum DemoBrokerKind {
     Broker(BrokerUrl, Arc<AmqpDriver>),
     Memory(MemoryBroker),
 }
 
-impl Shore {
+impl DemoBroker {
     pub(super) fn open(url: Option<BrokerUrl>) -> Result<Self, DemoError> {
         let (place, driver) = match url {
             Some(url) => {
                 let driver = broker_driver(&settings(&url)).map_err(DemoError::Launch)?;
                 (
-                    Place::Broker(url, driver.clone()),
+                    DemoBrokerKind::Broker(url, driver.clone()),
                     driver as Arc<dyn QueueDriver>,
                 )
             }
             None => {
                 let broker = MemoryBroker::new();
                 let driver: Arc<dyn QueueDriver> = Arc::new(broker.clone());
-                (Place::Memory(broker), driver)
+                (DemoBrokerKind::Memory(broker), driver)
             }
         };
         let queue = format!("tidegate-demo-{:08x}", rand::random::<u32>());
@@ -67,16 +67,16 @@ impl Shore {
     /// The broker; `None` for the queue in memory.
     pub(super) fn url(&self) -> Option<&BrokerUrl> {
         match &self.place {
-            Place::Broker(url, _) => Some(url),
-            Place::Memory(_) => None,
+            DemoBrokerKind::Broker(url, _) => Some(url),
+            DemoBrokerKind::Memory(_) => None,
         }
     }
 
     /// Waits for the connection, as long as someone at a terminal would. Comes back with where jobs are published.
     pub(super) async fn reach(&self) -> Result<Outlet, DemoError> {
         let (url, driver) = match &self.place {
-            Place::Broker(url, driver) => (url, driver),
-            Place::Memory(broker) => return Ok(Outlet::Memory(broker.clone())),
+            DemoBrokerKind::Broker(url, driver) => (url, driver),
+            DemoBrokerKind::Memory(broker) => return Ok(Outlet::Memory(broker.clone())),
         };
         let reached = async {
             reach(driver, CONNECT_TIMEOUT).await?;
@@ -97,12 +97,12 @@ impl Shore {
             .await
     }
 
-    /// A supervisor to be, on this shore.
+    /// The builder of a supervisor on this broker.
     pub(super) fn supervise(&self, pool: Pool) -> Builder {
         let builder = Supervisor::builder().pool(pool);
         match &self.place {
-            Place::Broker(url, _) => builder.broker(url.expose()),
-            Place::Memory(broker) => builder.driver(broker.clone()),
+            DemoBrokerKind::Broker(url, _) => builder.broker(url.expose()),
+            DemoBrokerKind::Memory(broker) => builder.driver(broker.clone()),
         }
     }
 
@@ -110,7 +110,7 @@ impl Shore {
     pub(super) async fn close(&self) {
         let queue = &self.queue;
         // What a memory queue had is gone with the process.
-        if let Place::Broker(..) = self.place {
+        if let DemoBrokerKind::Broker(..) = self.place {
             let beside = [".dead", ".retry.1000", ".retry.2000", ".retry.4000"];
             let beside = beside.map(|suffix| QueueName::from(format!("{queue}{suffix}")));
             for queue in std::iter::once(queue).chain(&beside) {

@@ -10,13 +10,13 @@ use tidegate::{config::HttpSettings, host::instance::InstanceLock, run::chain};
 
 /// A list of the keys in `[http]` that need another value. The source of each is the next.
 #[derive(Debug)]
-pub struct InTheWay {
+pub struct StartObstacles {
     key: &'static str,
     text: String,
-    next: Option<Box<InTheWay>>,
+    next: Option<Box<StartObstacles>>,
 }
 
-impl InTheWay {
+impl StartObstacles {
     /// The keys in the list.
     pub fn keys(&self) -> Vec<&'static str> {
         let mut keys = vec![self.key];
@@ -41,13 +41,13 @@ impl InTheWay {
     }
 }
 
-impl fmt::Display for InTheWay {
+impl fmt::Display for StartObstacles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for InTheWay {
+impl std::error::Error for StartObstacles {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         let next = self.next.as_deref()?;
         Some(next)
@@ -56,7 +56,7 @@ impl std::error::Error for InTheWay {
 
 /// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
 /// once. Releases everything that it takes for the check.
-pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> AppError {
+pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> AppError {
     if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
         return first;
     }
@@ -73,8 +73,8 @@ pub(super) async fn with_the_others(first: AppError, http: &HttpSettings) -> App
         found.push(("listen", chain(&AppError::Listen { listen, source })));
     }
     // The cause may be gone by now.
-    match InTheWay::of(found) {
-        Some(places) if places.next.is_some() => AppError::InTheWay(places),
+    match StartObstacles::of(found) {
+        Some(places) if places.next.is_some() => AppError::StartObstacles(places),
         _ => first,
     }
 }
