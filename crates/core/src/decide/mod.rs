@@ -43,8 +43,8 @@ pub use self::{
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
     share::{
-        BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberView, Members,
-        split,
+        BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
+        Members, split,
     },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},

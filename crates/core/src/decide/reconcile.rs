@@ -495,7 +495,10 @@ impl Reconciler {
         });
         if !group.settled {
             calculation.at_most(TermName::ShareWait, self.expected, || {
-                String::from("a member joined or left within the last second: no growth until it is known to all")
+                String::from(match group.deaf {
+                    true => "the group cannot be heard: no growth until it can",
+                    false => "a member joined or left just now: no growth until all know it",
+                })
             });
         }
         if let Some(first) = group.differing.first() {

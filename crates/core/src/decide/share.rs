@@ -14,9 +14,11 @@
 //! - A share only lowers the number of expected workers. The plan then stops waiting workers, and marks busy workers to
 //!   stop after their job. No running job is stopped.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
@@ -25,6 +27,10 @@ use super::Moment;
 pub const BEAT: Duration = Duration::from_secs(1);
 /// A daemon that was not heard for this time is no longer a member: five beats.
 pub const FORGET_AFTER: Duration = Duration::from_secs(5);
+/// A daemon that did not hear its own beats for this time cannot be heard by the others either: three beats.
+const DEAF_AFTER: Duration = Duration::from_secs(3);
+/// Own beats whose echo may still come.
+const MAX_AWAITED: usize = 64;
 /// Most members of a group. Beats of further daemons are ignored, so that a faulty sender cannot fill the memory.
 pub const MAX_MEMBERS: usize = 256;
 
@@ -61,22 +67,30 @@ pub struct Beat {
     pub boot: u64,
     /// Rises with each beat of one boot, so that an old beat cannot replace a newer one.
     pub sequence: u64,
+    /// The sender's numbers.
+    #[serde(flatten)]
+    pub numbers: MemberNumbers,
+    /// A hash of the sender's policy. It must be the same for all members.
+    pub policy: u64,
+    /// Whether the sender is leaving the group. It is forgotten at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
+}
+
+/// The workers of one member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberNumbers {
     /// Live workers.
     pub workers: u32,
     /// Workers that hold a delivery.
     pub busy: u32,
     /// Deliveries that the workers hold. More than `busy` if prefetch is above 1.
     pub held: u64,
-    /// Most workers that the sender can have now. Zero if it takes no messages.
+    /// Most workers that the member can have now. Zero if it takes no messages.
     pub capacity: u32,
-    /// The number of workers that the sender's operator pinned. The others divide what remains.
+    /// The number of workers that the member's operator pinned. The others divide what remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
-    /// A hash of the sender's policy. It must be the same for all members.
-    pub policy: u64,
-    /// Whether the sender is leaving the group. It is forgotten at once.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub leaving: bool,
 }
 
 /// What a beat changed.
@@ -96,9 +110,19 @@ pub enum Heard {
 }
 
 /// The other daemons of the group, as this daemon knows them.
+///
+/// Each beat also comes back to its sender. While that does not happen, the daemon cannot know who is there: it keeps
+/// the members that it knew, and does not grow.
 #[derive(Debug, Clone)]
 pub struct Members {
     own: MemberId,
+    boot: u64,
+    sequence: u64,
+    policy: u64,
+    /// Own beats that did not come back yet, with the time at which they were sent.
+    awaited: VecDeque<(u64, Moment)>,
+    /// When the newest own beat that came back was sent. At first: when this daemon joined.
+    echoed: Moment,
     others: BTreeMap<MemberId, Other>,
     /// When a member last joined, restarted, left or was forgotten. At first: when this daemon joined.
     changed: Moment,
@@ -114,13 +138,53 @@ struct Other {
 }
 
 impl Members {
-    /// This daemon alone. It joins the group at `now`.
-    pub fn new(own: MemberId, now: Moment) -> Self {
+    /// This daemon alone. It joins the group at `now`. `boot` is a random number.
+    pub fn new(own: MemberId, boot: u64, policy: u64, now: Moment) -> Self {
         Self {
             own,
+            boot,
+            sequence: 0,
+            policy,
+            awaited: VecDeque::new(),
+            echoed: now,
             others: BTreeMap::new(),
             changed: now,
         }
+    }
+
+    /// Sets the hash of this daemon's policy.
+    pub fn set_policy(&mut self, policy: u64) {
+        self.policy = policy;
+    }
+
+    /// The next beat, which is sent at `now`.
+    pub fn next_beat(&mut self, now: Moment, numbers: MemberNumbers) -> Beat {
+        self.sequence += 1;
+        if self.awaited.len() == MAX_AWAITED {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back((self.sequence, now));
+        Beat {
+            member: self.own.clone(),
+            boot: self.boot,
+            sequence: self.sequence,
+            numbers,
+            policy: self.policy,
+            leaving: false,
+        }
+    }
+
+    /// The last beat: this daemon leaves.
+    pub fn last_beat(&mut self, now: Moment) -> Beat {
+        Beat {
+            leaving: true,
+            ..self.next_beat(now, MemberNumbers::default())
+        }
+    }
+
+    /// Whether this daemon's own beats do not come back at `now`.
+    pub fn is_deaf(&self, now: Moment) -> bool {
+        now.since(self.echoed) >= DEAF_AFTER
     }
 
     /// This daemon's own name.
@@ -131,6 +195,9 @@ impl Members {
     /// Takes a beat that was received at `now`.
     pub fn hear(&mut self, now: Moment, beat: Beat) -> Heard {
         if beat.member == self.own {
+            if beat.boot == self.boot {
+                self.hear_own(now, beat.sequence);
+            }
             return Heard::Ignored;
         }
         let full = self.others.len() >= MAX_MEMBERS;
@@ -179,8 +246,30 @@ impl Members {
         }
     }
 
-    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names.
+    /// Takes the echo of an own beat.
+    fn hear_own(&mut self, now: Moment, sequence: u64) {
+        let was_deaf = self.is_deaf(now);
+        while let Some((_, sent)) = self
+            .awaited
+            .pop_front_if(|(awaited, _)| *awaited <= sequence)
+        {
+            self.echoed = sent;
+        }
+        if was_deaf && !self.is_deaf(now) {
+            // The others were not silent: this daemon did not hear them. It hears them for five beats again.
+            for other in self.others.values_mut() {
+                other.heard = now;
+            }
+            self.changed = now;
+        }
+    }
+
+    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names. Forgets nobody while this
+    /// daemon does not even hear itself.
     pub fn forget_silent(&mut self, now: Moment) -> Vec<MemberId> {
+        if self.is_deaf(now) {
+            return Vec::new();
+        }
         let silent = |other: &Other| now.since(other.heard) >= FORGET_AFTER;
         let gone: Vec<MemberId> = self
             .others
@@ -195,25 +284,38 @@ impl Members {
         gone
     }
 
-    /// Marks a change at `now`, because this daemon itself could not hear or be heard. It does not grow for a beat.
-    pub fn restart(&mut self, now: Moment) {
-        self.changed = now;
-    }
-
-    /// The group at `now`, with this daemon's own beat.
-    pub fn group(&self, now: Moment, own: Beat) -> Group {
+    /// The group at `now`, with this daemon's own numbers.
+    ///
+    /// A daemon that hears nothing and never knew another member acts alone after [`FORGET_AFTER`]: a broker that takes
+    /// no messages during an alarm must not keep a pool empty.
+    pub fn group(&self, now: Moment, numbers: MemberNumbers) -> Group {
         let others = self.others.values().map(|other| &other.beat);
         let differing = others
             .clone()
-            .filter(|beat| beat.policy != own.policy)
+            .filter(|beat| beat.policy != self.policy)
             .map(|beat| beat.member.clone())
             .collect();
-        let mut members: Vec<Member> = others.chain([&own]).map(Member::of).collect();
+        let own = Member {
+            id: self.own.clone(),
+            numbers,
+        };
+        let of = |beat: &Beat| Member {
+            id: beat.member.clone(),
+            numbers: beat.numbers,
+        };
+        let mut members: Vec<Member> = others.map(of).chain([own]).collect();
         members.sort_by(|a, b| a.id.cmp(&b.id));
+        let deaf = self.is_deaf(now);
+        let settled = if deaf {
+            self.others.is_empty() && now.since(self.changed) >= FORGET_AFTER
+        } else {
+            now.since(self.changed) >= BEAT
+        };
         Group {
-            own: own.member,
+            own: self.own.clone(),
             members,
-            settled: now.since(self.changed) >= BEAT,
+            settled,
+            deaf,
             differing,
         }
     }
@@ -224,30 +326,9 @@ impl Members {
 pub struct Member {
     /// Its name.
     pub id: MemberId,
-    /// Its live workers.
-    pub workers: u32,
-    /// Its workers that hold a delivery.
-    pub busy: u32,
-    /// The deliveries that its workers hold.
-    pub held: u64,
-    /// Most workers that it can have now.
-    pub capacity: u32,
-    /// The number that its operator pinned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pinned: Option<u32>,
-}
-
-impl Member {
-    fn of(beat: &Beat) -> Self {
-        Self {
-            id: beat.member.clone(),
-            workers: beat.workers,
-            busy: beat.busy,
-            held: beat.held,
-            capacity: beat.capacity,
-            pinned: beat.pinned,
-        }
-    }
+    /// Its workers.
+    #[serde(flatten)]
+    pub numbers: MemberNumbers,
 }
 
 /// The daemons that share a queue, as one of them sees them at one instant.
@@ -259,6 +340,8 @@ pub struct Group {
     pub members: Vec<Member>,
     /// Whether no member joined or left for a beat. Until then this daemon does not grow.
     pub settled: bool,
+    /// Whether this daemon's own beats do not come back, so that it cannot know who is there.
+    pub deaf: bool,
     /// Members whose policy is another one. While there are any, no daemon grows.
     pub differing: Vec<MemberId>,
 }
@@ -266,17 +349,17 @@ pub struct Group {
 impl Group {
     /// Deliveries that the other members hold.
     pub fn held_by_others(&self) -> u64 {
-        self.others().map(|member| member.held).sum()
+        self.others().map(|member| member.numbers.held).sum()
     }
 
     /// Workers of the other members that hold a delivery.
     pub fn busy_elsewhere(&self) -> u32 {
-        sum(self.others().map(|member| member.busy))
+        sum(self.others().map(|member| member.numbers.busy))
     }
 
     /// Live workers of the other members.
     pub fn workers_elsewhere(&self) -> u32 {
-        sum(self.others().map(|member| member.workers))
+        sum(self.others().map(|member| member.numbers.workers))
     }
 
     /// This daemon's part of `whole` workers.
@@ -298,24 +381,27 @@ impl Group {
 /// fractions are served in the order of the names. No member gets more than its capacity.
 ///
 /// ```
-/// use tidegate_core::decide::{Member, split};
+/// use tidegate_core::decide::{Member, MemberNumbers, split};
 ///
-/// let member = |id: &str, capacity| Member { id: id.into(), workers: 0, busy: 0, held: 0, capacity, pinned: None };
+/// let member = |id: &str, capacity| Member {
+///     id: id.into(),
+///     numbers: MemberNumbers { capacity, ..MemberNumbers::default() },
+/// };
 /// // 10 workers over capacities of 10, 10 and 20: quotas are 2.5, 2.5 and 5.
 /// assert_eq!(split(10, &[member("a", 10), member("b", 10), member("c", 20)]), [3, 2, 5]);
 /// ```
 pub fn split(whole: u32, members: &[Member]) -> Vec<u32> {
-    let pinned = sum(members.iter().filter_map(|member| member.pinned));
-    let capacity = |member: &Member| match member.pinned {
+    let pinned = sum(members.iter().filter_map(|member| member.numbers.pinned));
+    let capacity = |member: &Member| match member.numbers.pinned {
         Some(_) => 0,
-        None => u64::from(member.capacity),
+        None => u64::from(member.numbers.capacity),
     };
     let room: u64 = members.iter().map(capacity).sum();
     let whole = u64::from(whole.saturating_sub(pinned)).min(room);
     if room == 0 {
         return members
             .iter()
-            .map(|each| each.pinned.unwrap_or(0))
+            .map(|each| each.numbers.pinned.unwrap_or(0))
             .collect();
     }
     // Both factors are below 2^32, or the sum of 256 numbers below 2^32: the product fits 128 bits.
@@ -338,22 +424,9 @@ pub fn split(whole: u32, members: &[Member]) -> Vec<u32> {
     }
     let share = |(member, share): (&Member, u64)| {
         let share = u32::try_from(share).unwrap_or(u32::MAX);
-        member.pinned.unwrap_or(share)
+        member.numbers.pinned.unwrap_or(share)
     };
     members.iter().zip(shares).map(share).collect()
-}
-
-/// A member as `status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberView {
-    /// The member.
-    #[serde(flatten)]
-    pub member: Member,
-    /// Its part of the policy's number.
-    pub share: u32,
-    /// When its last beat was received, in wall time. `None` for this daemon itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Timestamp>,
 }
 
 fn sum(numbers: impl Iterator<Item = u32>) -> u32 {

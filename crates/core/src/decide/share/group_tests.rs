@@ -19,8 +19,6 @@ struct Daemon {
     census: Census,
     /// For each busy worker, the steps until its job ends.
     jobs: BTreeMap<WorkerId, u64>,
-    boot: u64,
-    sequence: u64,
     last_beat: u64,
     up: bool,
 }
@@ -58,31 +56,24 @@ impl Daemon {
             preempt: false,
         };
         Self {
-            members: Members::new(id(n), now(step)),
+            members: Members::new(id(n), boot, 7, now(step)),
             reconciler: Reconciler::new(rules),
             census: Census::default(),
             jobs: BTreeMap::new(),
-            boot,
-            sequence: 0,
             last_beat: 0,
             up: true,
         }
     }
 
-    fn beat(&self) -> Beat {
+    fn numbers(&self) -> MemberNumbers {
         let counts = self.census.counts();
         let busy = counts.busy + counts.retiring;
-        Beat {
-            member: self.members.own().clone(),
-            boot: self.boot,
-            sequence: self.sequence,
+        MemberNumbers {
             workers: counts.live(),
             busy,
             held: u64::from(busy),
             capacity: 12,
             pinned: None,
-            policy: 7,
-            leaving: false,
         }
     }
 
@@ -179,7 +170,7 @@ impl World {
     fn work(&mut self, n: usize) -> bool {
         let step = self.step;
         let daemon = &mut self.daemons[n];
-        let before = daemon.beat();
+        let before = daemon.numbers();
         let ended: Vec<WorkerId> = daemon
             .jobs
             .iter()
@@ -223,7 +214,7 @@ impl World {
         });
 
         daemon.members.forget_silent(now(step));
-        let own = daemon.beat();
+        let own = daemon.numbers();
         let counts = daemon.census.counts();
         let observation = Observation {
             at: now(step),
@@ -252,15 +243,15 @@ impl World {
             "a running job was stopped"
         );
         daemon.census = daemon.census.after(&plan);
-        daemon.beat() != before
+        daemon.numbers() != before
     }
 
     fn send(&mut self, n: usize) {
-        self.daemons[n].sequence += 1;
         self.daemons[n].last_beat = self.step;
-        let beat = self.daemons[n].beat();
+        let numbers = self.daemons[n].numbers();
+        let beat = self.daemons[n].members.next_beat(now(self.step), numbers);
         for to in 0..self.daemons.len() {
-            if to != n && self.hears(n, to) {
+            if self.hears(n, to) {
                 self.under_way
                     .push_back((self.step + self.delay, to, beat.clone()));
             }
@@ -326,16 +317,15 @@ fn daemons_that_cannot_hear_each_other_have_at_most_the_whole_each_and_come_back
 #[test]
 fn a_daemon_with_another_policy_stops_growth_of_all() {
     let mut world = World::new(2, 4, 1);
-    world.daemons[1].boot = 99;
-    let mut beat = world.daemons[1].beat();
-    beat.policy = 8;
-    beat.sequence = 1;
-    let own = world.daemons[0].beat();
+    let numbers = world.daemons[1].numbers();
+    world.daemons[1].members.set_policy(8);
+    let beat = world.daemons[1].members.next_beat(now(0), numbers);
+    let own = world.daemons[0].numbers();
     let _ = world.daemons[0].members.hear(now(0), beat);
-    let group = world.daemons[0].members.group(now(20), own);
+    let group = world.daemons[0].members.group(now(8), own);
     let census = Census::default();
     let observation = Observation {
-        at: now(20),
+        at: now(8),
         wall: None,
         probe: Probe::Answered {
             ready: 100,

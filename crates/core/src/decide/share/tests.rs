@@ -13,21 +13,44 @@ fn beat(member: &str, boot: u64, sequence: u64) -> Beat {
         member: member.into(),
         boot,
         sequence,
-        workers: 0,
-        busy: 0,
-        held: 0,
-        capacity: 10,
-        pinned: None,
+        numbers: numbers(10),
         policy: 7,
         leaving: false,
     }
 }
 
-fn member(id: &str, capacity: u32) -> Member {
-    Member::of(&Beat {
+fn numbers(capacity: u32) -> MemberNumbers {
+    MemberNumbers {
         capacity,
-        ..beat(id, 1, 1)
-    })
+        ..MemberNumbers::default()
+    }
+}
+
+fn member(id: &str, capacity: u32) -> Member {
+    Member {
+        id: id.into(),
+        numbers: numbers(capacity),
+    }
+}
+
+fn pinned(id: &str, workers: u32) -> Member {
+    Member {
+        id: id.into(),
+        numbers: MemberNumbers {
+            pinned: Some(workers),
+            ..numbers(10)
+        },
+    }
+}
+
+/// Daemon `a`, which hears its own beats.
+fn members() -> Members {
+    Members::new("a".into(), 1, 7, at(0))
+}
+
+fn hear_own(members: &mut Members, millis: u64) {
+    let own = members.next_beat(at(millis), numbers(10));
+    assert_eq!(members.hear(at(millis), own), Heard::Ignored);
 }
 
 #[test]
@@ -68,10 +91,7 @@ fn divides_by_capacity_and_gives_the_rest_to_the_largest_fractions() {
 
 #[test]
 fn a_pinned_member_counts_with_its_number_and_the_others_divide_the_rest() {
-    let pinned = Member {
-        pinned: Some(4),
-        ..member("b", 10)
-    };
+    let pinned = pinned("b", 4);
     assert_eq!(
         split(10, &[member("a", 10), pinned.clone(), member("c", 10)]),
         [3, 4, 3]
@@ -82,11 +102,14 @@ fn a_pinned_member_counts_with_its_number_and_the_others_divide_the_rest() {
 
 #[test]
 fn a_new_member_and_one_that_restarted_are_told_from_a_known_one() {
-    let mut members = Members::new("a".into(), at(0));
+    let mut members = members();
     assert_eq!(members.hear(at(1), beat("b", 1, 1)), Heard::Joined);
     assert_eq!(members.hear(at(2), beat("b", 1, 2)), Heard::Same);
     let busier = Beat {
-        busy: 3,
+        numbers: MemberNumbers {
+            busy: 3,
+            ..numbers(10)
+        },
         ..beat("b", 1, 3)
     };
     assert_eq!(members.hear(at(3), busier.clone()), Heard::Changed);
@@ -123,7 +146,7 @@ fn a_member_that_leaves_is_forgotten_at_once() {
         leaving: true,
         ..beat("b", 1, sequence)
     };
-    let mut members = Members::new("a".into(), at(0));
+    let mut members = members();
     assert_eq!(
         members.hear(at(1), leaving(1)),
         Heard::Ignored,
@@ -131,26 +154,30 @@ fn a_member_that_leaves_is_forgotten_at_once() {
     );
     assert_eq!(members.hear(at(2), beat("b", 1, 2)), Heard::Joined);
     assert_eq!(members.hear(at(3), leaving(3)), Heard::Left);
-    assert_eq!(members.group(at(3), beat("a", 1, 1)).members.len(), 1);
+    assert_eq!(members.group(at(3), numbers(10)).members.len(), 1);
 }
 
 #[test]
 fn a_member_that_is_silent_for_five_beats_is_forgotten() {
-    let mut members = Members::new("a".into(), at(0));
+    let mut members = members();
     let _ = members.hear(at(100), beat("b", 1, 1));
     let _ = members.hear(at(900), beat("c", 1, 1));
+    for millis in [2_000, 4_000, 6_000] {
+        hear_own(&mut members, millis.min(5_099));
+    }
     assert_eq!(members.forget_silent(at(5_099)), []);
     assert_eq!(members.forget_silent(at(5_100)), [MemberId::from("b")]);
-    assert!(!members.group(at(5_100), beat("a", 1, 1)).settled);
-    assert!(members.group(at(6_100), beat("a", 1, 1)).settled);
+    assert!(!members.group(at(5_100), numbers(10)).settled);
+    assert!(members.group(at(6_100), numbers(10)).settled);
 }
 
 #[test]
 fn growth_waits_a_beat_after_each_change_of_members() {
-    let mut members = Members::new("a".into(), at(0));
-    let own = || beat("a", 1, 1);
+    let mut members = members();
+    let own = || numbers(10);
     assert!(!members.group(at(999), own()).settled);
     assert!(members.group(at(1_000), own()).settled);
+    hear_own(&mut members, 2_000);
     let _ = members.hear(at(2_000), beat("b", 1, 1));
     assert!(!members.group(at(2_999), own()).settled);
     assert!(members.group(at(3_000), own()).settled);
@@ -162,21 +189,67 @@ fn growth_waits_a_beat_after_each_change_of_members() {
 }
 
 #[test]
+fn a_daemon_that_does_not_hear_itself_forgets_nobody_and_does_not_grow() {
+    let mut members = members();
+    let _ = members.hear(at(1), beat("b", 1, 1));
+    hear_own(&mut members, 1_000);
+    assert!(members.group(at(2_000), numbers(10)).settled);
+    let lost = members.next_beat(at(2_000), numbers(10));
+    assert!(members.is_deaf(at(4_000)));
+    let group = members.group(at(60_000), numbers(10));
+    assert_eq!(
+        (group.settled, group.deaf, group.members.len()),
+        (false, true, 2)
+    );
+    assert_eq!(members.forget_silent(at(60_000)), []);
+    // An old beat that comes late proves nothing.
+    let _ = members.hear(at(60_000), lost);
+    assert!(members.is_deaf(at(60_000)));
+    // It hears itself again: five beats for the others, one beat without growth.
+    hear_own(&mut members, 61_000);
+    assert!(!members.group(at(61_999), numbers(10)).settled);
+    assert!(members.group(at(62_000), numbers(10)).settled);
+    hear_own(&mut members, 63_500);
+    hear_own(&mut members, 65_999);
+    assert_eq!(members.forget_silent(at(65_999)), []);
+    assert_eq!(members.forget_silent(at(66_000)), [MemberId::from("b")]);
+}
+
+#[test]
+fn a_daemon_that_hears_nothing_from_its_start_acts_alone_after_five_beats() {
+    let members = members();
+    assert!(!members.group(at(4_999), numbers(10)).settled);
+    assert!(members.group(at(5_000), numbers(10)).settled);
+}
+
+#[test]
+fn a_beat_survives_the_way_through_json() {
+    let beat = Beat {
+        leaving: true,
+        ..beat("b", u64::MAX, 3)
+    };
+    let text = serde_json::to_string(&beat).unwrap();
+    assert_eq!(serde_json::from_str::<Beat>(&text).unwrap(), beat, "{text}");
+    let more = text.replace('{', r#"{"added_later":1,"#);
+    assert_eq!(serde_json::from_str::<Beat>(&more).unwrap(), beat);
+}
+
+#[test]
 fn a_member_with_another_policy_is_named() {
-    let mut members = Members::new("a".into(), at(0));
+    let mut members = members();
     let _ = members.hear(at(1), beat("b", 1, 1));
     let other = Beat {
         policy: 8,
         ..beat("c", 1, 1)
     };
     let _ = members.hear(at(1), other);
-    let group = members.group(at(2), beat("a", 1, 1));
+    let group = members.group(at(2), numbers(10));
     assert_eq!(group.differing, [MemberId::from("c")]);
 }
 
 #[test]
 fn a_faulty_sender_cannot_fill_the_memory() {
-    let mut members = Members::new("a".into(), at(0));
+    let mut members = members();
     for n in 0..2 * MAX_MEMBERS {
         let _ = members.hear(at(1), beat(&format!("m{n}"), 1, 1));
     }
@@ -189,8 +262,11 @@ fn some_members() -> impl Strategy<Value = Vec<Member>> {
             list.into_iter()
                 .enumerate()
                 .map(|(n, (capacity, pinned))| Member {
-                    pinned,
-                    ..member(&format!("m{n:02}"), capacity)
+                    id: format!("m{n:02}").into(),
+                    numbers: MemberNumbers {
+                        pinned,
+                        ..numbers(capacity)
+                    },
                 })
                 .collect()
         },
@@ -204,13 +280,13 @@ proptest! {
         members in some_members(),
     ) {
         let shares = split(whole, &members);
-        let pinned: u32 = members.iter().filter_map(|member| member.pinned).sum();
-        let free = members.iter().filter(|member| member.pinned.is_none());
-        let room: u32 = free.map(|member| member.capacity).sum();
+        let pinned: u32 = members.iter().filter_map(|member| member.numbers.pinned).sum();
+        let free = members.iter().filter(|member| member.numbers.pinned.is_none());
+        let room: u32 = free.map(|member| member.numbers.capacity).sum();
         let total: u32 = shares.iter().sum();
         prop_assert_eq!(total, pinned + whole.saturating_sub(pinned).min(room));
         for (member, share) in members.iter().zip(&shares) {
-            prop_assert!(*share <= member.pinned.unwrap_or(member.capacity));
+            prop_assert!(*share <= member.numbers.pinned.unwrap_or(member.numbers.capacity));
         }
     }
 
@@ -220,6 +296,7 @@ proptest! {
             own: own.clone(),
             members: members.clone(),
             settled: true,
+            deaf: false,
             differing: Vec::new(),
         };
         let by_each: Vec<u32> = members.iter().map(|m| group(&m.id).share_of(whole)).collect();
