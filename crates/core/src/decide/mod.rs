@@ -44,7 +44,7 @@ pub use self::{
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
     share::{
         BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
-        Members, split,
+        Members, share_exchange, split,
     },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},

@@ -21,7 +21,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, QueueName};
 
 /// Time between two beats of one daemon.
 pub const BEAT: Duration = Duration::from_secs(1);
@@ -33,6 +33,11 @@ const DEAF_AFTER: Duration = Duration::from_secs(3);
 const MAX_AWAITED: usize = 64;
 /// Most members of a group. Beats of further daemons are ignored, so that a faulty sender cannot fill the memory.
 pub const MAX_MEMBERS: usize = 256;
+
+/// Name of the exchange through which the daemons of a queue hear each other.
+pub fn share_exchange(queue: &QueueName) -> String {
+    format!("{queue}.share")
+}
 
 /// Name of a daemon in its group. Unique in the group, and the same after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
