@@ -19,6 +19,7 @@ mod rates;
 mod reconcile;
 mod record;
 mod scaling_policy;
+mod schedule;
 mod share;
 mod stabiliser;
 mod state;
@@ -42,6 +43,10 @@ pub use self::{
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
+    schedule::{
+        Cron, CronParseError, NextOpening, OpenEntry, Schedule, ScheduleEntry, ScheduleState,
+        ScheduledBounds,
+    },
     share::{
         BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
         Members, share_exchange, split,
