@@ -60,9 +60,12 @@ impl Pool {
             oldest: None,
             intake,
             group: None,
+            allowance: None,
+            pressure: None,
         };
-        let Reconciliation { mut decision, plan } =
-            self.reconciler.reconcile(&observation, &census);
+        let Reconciliation {
+            mut decision, plan, ..
+        } = self.reconciler.reconcile(&observation, &census);
 
         self.note_fault(intake);
         self.note_trouble(&observation.probe, decision.inputs.stale.as_deref());

@@ -5,6 +5,7 @@
 //! `explain`, can replay a recorded trace, and is tested without a runtime.
 
 mod breaker;
+mod budget;
 mod census;
 mod deadline;
 mod intake;
@@ -27,6 +28,7 @@ mod stuck;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
+    budget::{Allowance, PoolNeed, allowance, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},

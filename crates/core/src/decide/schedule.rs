@@ -255,8 +255,8 @@ impl ScheduleState {
         closes.chain(self.next.as_ref().map(|next| next.at)).min()
     }
 
-    /// The open entry that gives the ceiling.
-    pub(super) fn by_whom(
+    /// The open entry that gives a bound.
+    pub(super) fn entry_for(
         &self,
         bound: impl Fn(&ScheduledBounds) -> Option<u32>,
     ) -> Option<&OpenEntry> {
