@@ -5,6 +5,7 @@ pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
 mod socket;
+pub(super) mod status;
 pub(super) mod steer;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
+    status::StatusArgs,
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
     },
@@ -145,11 +147,14 @@ Examples:
     Load(LoadArgs),
 
     /// Show the pools of a running supervisor
+    ///
+    /// `~` behind READY: the reading is out of date. `*` behind EXPECTED: an operator has pinned the number.
     #[command(after_help = "\
 Examples:
   tidegate status
+  tidegate status --watch
   tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
-    Status(SocketArgs),
+    Status(StatusArgs),
 
     /// Watch the pools of a running supervisor, live
     ///
@@ -266,6 +271,16 @@ Examples:
         /// The shell
         #[arg(value_enum)]
         shell: Shell,
+    },
+
+    /// Write the manual pages
+    ///
+    /// For packages: a page for each command, and one for the configuration file.
+    #[command(hide = true)]
+    Man {
+        /// Where they are written; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
 }
 
