@@ -7,7 +7,9 @@
 //!
 //! Time is tokio's, so tests with a paused clock move messages through retry queues without waiting.
 
+mod consumer;
 mod core;
 mod driver;
+mod stored;
 
 pub use self::driver::MemoryBroker;
