@@ -61,6 +61,7 @@ impl Pool {
             last_taken: shared.stats.last_taken(),
             gone: shared.stats.gone(),
             oldest: None,
+            timings: shared.stats.recent.timings(now, held.held),
             intake,
             group: None,
             allowance: None,
@@ -146,9 +147,6 @@ impl Pool {
                 plan = %decision.plan,
                 "pool changes shape"
             );
-        }
-        if inputs.stale.is_none() {
-            shared.stats.recent.ready_read(shared.now(), inputs.ready);
         }
     }
 

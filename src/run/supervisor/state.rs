@@ -31,6 +31,8 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
     let intake = shared.intake();
+    let rates = inputs.and_then(|inputs| inputs.rates);
+    let rates = rates.unwrap_or_default().rounded();
     let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
@@ -77,7 +79,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.stats.jobs(),
-        rates: shared.stats.recent.rates(now),
+        rates,
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
         replies: shared.stats.replies(),

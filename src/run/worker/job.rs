@@ -105,6 +105,7 @@ impl Worker<'_> {
         job: &Job,
     ) -> Result<(), WorkerStopReason> {
         let shared = self.shared.clone();
+        let borrowing = Instant::now();
         // To bring a runner up may take as long as some jobs do. It is stopped as a job is stopped.
         let borrowed = tokio::select! {
             biased;
@@ -129,6 +130,10 @@ impl Worker<'_> {
                 return self.settle(held, verdict).await;
             }
         };
+        if let Some(opened) = self.opened_in.take() {
+            let took = opened + borrowing.elapsed();
+            shared.stats.recent.worker_ready(shared.now(), took);
+        }
         self.report_start(job, &runner);
         let begun = Instant::now();
         let (report, stop) = self.run(&mut held, &mut runner, job).await;
@@ -355,9 +360,7 @@ impl Worker<'_> {
 
     fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
         let waited = job.message().properties.timestamp.and_then(waited_since);
-        if let Some(waited) = waited {
-            self.shared.stats.job_waited(self.shared.now(), waited);
-        }
+        self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
             job_id: job.id().clone(),
