@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     actions::Actions,
+    dead::DeadLetters,
     failures::{Events, Failures},
     history::History,
     http::{
@@ -186,6 +187,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         history,
         failures,
         actions: Actions::default(),
+        dead: DeadLetters::at(settings.broker.clone()),
     };
     let daemon = Daemon {
         supervisor,

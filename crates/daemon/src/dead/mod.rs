@@ -3,11 +3,16 @@
 //! [`tidegate::settle`] owns the meaning of a letter and the new message that it becomes. This module walks through
 //! the queue. It prints nothing, and knows no request.
 
+mod on_demand;
 mod walk;
 
 use std::{num::NonZeroU64, str::FromStr};
 
-pub(crate) use self::walk::{DeadLetterQueue, Walked, Wanted};
+pub(crate) use self::on_demand::DeadLetters;
+pub(crate) use self::{
+    on_demand::{Choice, DeadLetterPlace, DeadLettersError, Worked},
+    walk::{DeadLetterQueue, Walked, Wanted},
+};
 use tidegate::{
     config::{DeadLetter, PoolSettings},
     decide::QueueName,
