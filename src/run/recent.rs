@@ -31,6 +31,12 @@ struct State {
     seconds: VecDeque<Second>,
     waits: Samples,
     runs: Samples,
+    /// The message that was last taken for the first time: when, and how long it had waited by then.
+    head: Option<(Moment, Duration)>,
+    /// Whether messages were ready at the last look.
+    has_ready: bool,
+    /// When the queue was last seen empty.
+    empty: Option<Moment>,
 }
 
 /// What happened in one second.
@@ -53,6 +59,11 @@ impl Recent {
         self.state().second(now).taken += 1;
     }
 
+    /// A message was taken for the first time. It had waited so long, where it says when it was published.
+    pub(crate) fn head(&self, now: Moment, waited: Option<Duration>) {
+        self.state().head = waited.map(|waited| (now, waited));
+    }
+
     /// A job that began had waited so long since its message was published.
     pub(crate) fn waited(&self, now: Moment, wait: Duration) {
         self.state().waits.add(now, wait);
@@ -67,7 +78,26 @@ impl Recent {
 
     /// So many messages were ready.
     pub(crate) fn saw(&self, now: Moment, ready: u64) {
-        self.state().second(now).ready = Some(ready);
+        let mut state = self.state();
+        state.second(now).ready = Some(ready);
+        state.has_ready = ready > 0;
+        if ready == 0 {
+            state.empty = Some(now);
+        }
+    }
+
+    /// How long the oldest message has waited, at most; `None` where none waits or nothing is known of it.
+    ///
+    /// A queue gives its messages in order. So its head was published after the message that was last taken, and after
+    /// the queue was last empty.
+    pub(crate) fn oldest(&self, now: Moment) -> Option<Duration> {
+        let state = self.state();
+        let (taken, waited) = state.head.filter(|_| state.has_ready)?;
+        let since_head = waited.saturating_add(now.since(taken));
+        Some(match state.empty {
+            Some(empty) => since_head.min(now.since(empty)),
+            None => since_head,
+        })
     }
 
     /// Rates of the last minute, and of the time before it where the supervisor is younger.
@@ -215,6 +245,25 @@ mod tests {
         assert_eq!((waits.p50, waits.p95), (7.0, 7.0));
         // What is long past says nothing of now.
         assert_eq!(recent.runs(at(400)), None);
+    }
+
+    #[test]
+    fn the_oldest_message_is_no_older_than_the_last_one_taken_and_than_the_last_empty_queue() {
+        let recent = Recent::default();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        recent.saw(at(10), 5);
+        assert_eq!(recent.oldest(at(10)), None, "nothing was taken");
+        recent.head(at(10), seconds(7));
+        assert_eq!(recent.oldest(at(10)), seconds(7));
+        assert_eq!(recent.oldest(at(13)), seconds(10));
+        recent.head(at(14), seconds(2));
+        assert_eq!(recent.oldest(at(15)), seconds(3));
+        recent.saw(at(20), 0);
+        assert_eq!(recent.oldest(at(21)), None, "none waits");
+        recent.saw(at(24), 3);
+        assert_eq!(recent.oldest(at(25)), seconds(5));
+        recent.head(at(25), None);
+        assert_eq!(recent.oldest(at(25)), None, "its message does not say");
     }
 
     #[test]

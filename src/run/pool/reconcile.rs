@@ -57,7 +57,7 @@ impl Pool {
             holders: held.holders,
             last_taken: shared.last_taken(),
             gone: shared.totals.gone(),
-            oldest: None,
+            oldest: shared.recent.oldest(now),
             intake,
         };
         let Reconciliation { mut decision, plan } =

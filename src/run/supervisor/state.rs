@@ -75,10 +75,16 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         runners: RunnerStatus { idle, busy },
         jobs: shared.totals.snapshot(),
         rates: shared.recent.rates(now),
+        oldest_s: shared.recent.oldest(now).map(milliseconds),
         wait_s: shared.recent.waits(now),
         service_s: shared.recent.runs(now),
         replies: shared.totals.replies(),
     }
+}
+
+/// A duration in seconds, to the millisecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// What a pool is about, and why where that needs saying.

@@ -1,11 +1,9 @@
 //! One job of a worker: a runner is borrowed for it, it is run while the intake is minded, its message is settled, and
 //! the runner goes back. It decides nothing about the worker's own end but says why the worker must go.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
@@ -54,6 +52,11 @@ impl Worker<'_> {
         } = arrived;
         let settings = self.settings();
         let history = History::of(delivery.message(), &settings.retry);
+        // A retry or a return says nothing of the queue's head: it was published long before.
+        if history.attempt == 1 && !history.was_taken {
+            let waited = delivery.message().published_at().and_then(waited_since);
+            self.shared.recent.head(self.shared.now(), waited);
+        }
         let times = self.shared.fleet.times();
         let deadlines = DeliveryDeadlines::new(settings.ack_deadline, times.stop_grace);
         let deadline = at + deadlines.settle;
@@ -452,7 +455,7 @@ impl Worker<'_> {
     }
 
     fn note_start(&self, job: &Job, lent: &BorrowedRunner<'_>) {
-        let waited = job.message().properties.timestamp.and_then(waited_since);
+        let waited = job.message().published_at().and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
             self.shared.recent.waited(self.shared.now(), waited);
@@ -548,12 +551,9 @@ fn runner_panicked(panicked: &Panicked) -> RunReport {
     }
 }
 
-/// Time since a timestamp in whole seconds, where it is in the past.
-fn waited_since(timestamp: u64) -> Option<Duration> {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .checked_sub(Duration::from_secs(timestamp))
+/// Time since a timestamp, where it is in the past.
+fn waited_since(published: Timestamp) -> Option<Duration> {
+    Duration::try_from(Timestamp::now().duration_since(published)).ok()
 }
 
 #[cfg(test)]
