@@ -66,6 +66,8 @@ test("a tide is seen to rise and to drain", { timeout }, async () => {
   }, 120);
   const done = page.locator("#outcomes tr").first();
   await until("all jobs are counted", async () => (await done.textContent()).endsWith("9090"));
+  const tiles = await page.locator("#tiles dt").allTextContents();
+  for (const name of ["Wait", "Run time"]) assert.ok(tiles.includes(name), `${name}: ${tiles}`);
   for (const line of ["line-demand", "line-expected", "fill-live", "fill-done"]) {
     assert.match(await page.locator(`#plot .${line}`).getAttribute("d"), /[HhV]/, line);
   }
@@ -113,9 +115,9 @@ test("dead letters are looked at, retried and purged after a question, and the r
   await page.getByRole("button", { name: "Look" }).click();
   await page.locator("#token").fill(TOKEN);
   await page.getByRole("button", { name: "Use it" }).click();
-  const rows = page.locator("#dead-body tbody tr");
+  const rows = page.locator("#dead-body tr.letter");
   await until("three are shown", async () => (await rows.count()) === 3);
-  const shown = await rows.allTextContents();
+  const shown = await page.locator("#dead-body tbody tr").allTextContents();
   for (const part of ["<script>alert(1)</script>", "two\\nlines", "letter-0", "rejected"]) assert.ok(shown.join().includes(part), `${part}: ${shown}`);
   // Nothing is done without a choice, and nothing after a no.
   await page.getByRole("button", { name: "Purge chosen" }).click({ force: true });

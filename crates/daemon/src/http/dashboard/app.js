@@ -135,7 +135,7 @@ function newRow(name) {
   const button = element("button", { type: "button" }, name);
   button.addEventListener("click", () => select(name));
   const row = element("tr", {}, element("th", { scope: "row" }, button), element("td", {}, element("span", { class: "badge" })));
-  for (const kind of ["", " wide", "", " wide", " wide"]) row.append(element("td", { class: `number${kind}` }));
+  for (const kind of ["", " wide", "", " wide roomy", " wide"]) row.append(element("td", { class: `number${kind}` }));
   row.append(element("td", { class: "trend wide" }));
   row.dataset.pool = name;
   return row;

@@ -8,6 +8,9 @@ import { $, count, element, number, put, time } from "./dom.js";
 let shown = null;
 let busy = false;
 
+// Bytes of a body that the daemon tells.
+const START = 256;
+
 export function forgetDead() {
   shown = null;
   put($("dead-said"), "");
@@ -29,21 +32,25 @@ function draw(pool, { queue, count: all, letters: list }) {
   put($("dead-said"), list.length < all ? `The oldest ${list.length} of ${letters(all)} in ${queue}.` : `${letters(all)} in ${queue}.`);
   if (!list.length) return $("dead-body").replaceChildren();
   const everything = element("input", { type: "checkbox", "aria-label": "Choose all that are shown", "data-every": "" });
-  const head = ["Died", "Id", "Reason", "Attempts", "Body"].map((name) => element("th", { scope: "col" }, name));
-  const table = element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, everything), ...head)), element("tbody", {}, ...list.map(row)));
+  const head = ["Died", "Id", "Reason", "Attempts"].map((name) => element("th", name === "Attempts" ? { scope: "col", class: "number" } : { scope: "col" }, name));
+  const table = element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, everything), ...head)), element("tbody", {}, ...list.flatMap(rows)));
   const chosen = element("div", { class: "actions", role: "group", "aria-label": "Chosen dead letters" });
   for (const [act, name] of [["retry", "Retry"], ["purge", "Purge"]]) chosen.append(element("button", { type: "button", "data-chosen": act, "aria-disabled": "true" }, `${name} chosen`));
   $("dead-body").replaceChildren(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "dead-title" }, table), chosen);
 }
 
-function row(letter, place) {
+// A letter, and below it the start of its body.
+function rows(letter, place) {
   const box = element("input", { type: "checkbox", value: String(place), "aria-label": `Choose ${letter.id ?? "a letter without an id"}` });
   if (!letter.id) box.disabled = true;
   const who = letter.by === "broker" ? " (broker)" : "";
   const why = element("td", { class: "wrap" }, `${letter.reason ?? "–"}${who}`);
   if (letter.error) why.append(element("div", { class: "quiet" }, letter.error));
-  const size = letter.size > letter.body.length ? element("div", { class: "quiet" }, `${number(letter.size)} bytes`) : "";
-  return element("tr", {}, element("td", {}, box), element("td", {}, day(letter.at)), element("td", { class: "wrap" }, letter.id ?? "–"), why, element("td", { class: "number" }, letter.attempts ?? "–"), element("td", { class: "wrap" }, element("code", {}, letter.body), size));
+  const size = element("span", { class: "quiet" }, letter.size > START ? ` … the start of ${count(letter.size, "byte")}` : ` ${count(letter.size, "byte")}`);
+  return [
+    element("tr", { class: "letter" }, element("td", {}, box), element("td", {}, day(letter.at)), element("td", { class: "wrap" }, letter.id ?? "–"), why, element("td", { class: "number" }, letter.attempts ?? "–")),
+    element("tr", {}, element("td"), element("td", { class: "wrap", colspan: "4" }, element("code", {}, letter.body), size)),
+  ];
 }
 
 const boxes = () => [...$("dead-body").querySelectorAll("tbody input:not(:disabled)")];
@@ -60,8 +67,8 @@ async function look(pool, selected) {
 }
 
 const ACTS = {
-  retry: { title: "Retry", verb: "put back", more: "They go back into the pool's queue with all their attempts before them. Mend the job first." },
-  purge: { title: "Purge", verb: "deleted", more: "They are deleted for good." },
+  retry: { title: "Retry", verb: "put back", more: "What is put back goes into the pool's queue with all their attempts before them. Mend the job first." },
+  purge: { title: "Purge", verb: "deleted", more: "What is deleted is gone for good." },
 };
 
 async function act(kind, pool, ids, selected) {
