@@ -41,7 +41,7 @@ const TEXT_SHOWN: usize = 1024;
 const LONGEST_ID: usize = 1024;
 
 /// Most ids of a choice.
-const MOST_IDS: usize = 1000;
+const MOST_IDS: usize = 100;
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
 pub(super) fn table() -> [Route; 3] {
