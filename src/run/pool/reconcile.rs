@@ -60,7 +60,7 @@ impl Pool {
             holders: held.holders,
             last_taken: shared.stats.last_taken(),
             gone: shared.stats.gone(),
-            oldest: None,
+            oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake,
             group: None,
@@ -147,6 +147,9 @@ impl Pool {
                 plan = %decision.plan,
                 "pool changes shape"
             );
+        }
+        if inputs.stale.is_none() {
+            shared.stats.recent.ready_read(shared.now(), inputs.ready);
         }
     }
 

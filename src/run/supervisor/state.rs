@@ -80,10 +80,16 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         runners: RunnerStatus { idle, busy },
         jobs: shared.stats.jobs(),
         rates,
+        oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
         replies: shared.stats.replies(),
     }
+}
+
+/// A duration in seconds, to the millisecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// What a pool is about, and why where that needs saying.
