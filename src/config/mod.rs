@@ -20,8 +20,10 @@ pub(crate) mod policy;
 mod pools;
 pub(crate) mod problem;
 mod reply;
+mod schedule;
 pub(crate) mod schema;
 mod settings;
+mod supervisor;
 mod surroundings;
 mod url;
 
@@ -39,7 +41,7 @@ pub use self::{
     settings::{
         Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
         DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
-        Settings, TlsSettings,
+        Settings, SupervisorSettings, TlsSettings,
     },
     surroundings::Surroundings,
     url::BrokerUrl,
