@@ -4,6 +4,7 @@
 //! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
+mod budget;
 mod clock;
 mod copy_queues;
 mod declaring;
@@ -11,6 +12,7 @@ mod delayed;
 mod events;
 mod fleet;
 mod gate;
+mod group;
 pub mod metrics;
 mod own_queues;
 mod panics;
@@ -38,8 +40,8 @@ pub use self::{
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
-        ReplyTotals, RunnerStatus, WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, MemberStatus, PoolState, PoolStatus, Quantiles,
+        Rates, Readiness, ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{EventSink, clock::Clock, panics};
 use crate::{
+    config::SupervisorSettings,
     decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
     runner::BoxError,
 };
@@ -38,6 +39,8 @@ pub struct StartOptions {
     pub store: Option<Arc<dyn OrdersStore>>,
     /// The wall clock; the system's by default.
     pub clock: Clock,
+    /// Limits over all pools.
+    pub limits: SupervisorSettings,
 }
 
 /// Keeps the operator's orders, so that a restart takes them up again.

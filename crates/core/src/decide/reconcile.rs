@@ -286,6 +286,7 @@ impl Reconciler {
                 rule,
                 won,
                 expected,
+                whole: self.whole,
                 plan: plan.summary(),
             },
             wanted,

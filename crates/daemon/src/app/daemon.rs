@@ -213,6 +213,7 @@ impl Prepared {
             events: Some(sink),
             orders: orders.take_up(),
             store: Some(Arc::new(orders)),
+            limits: settings.supervisor,
             ..StartOptions::default()
         };
         let supervisor =
