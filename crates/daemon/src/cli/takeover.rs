@@ -1,11 +1,14 @@
 //! `tidegate run --takeover`: asks the running supervisor to hand over.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
 
-use super::client::{self, ClientError};
+use super::{
+    client::{self, ClientError},
+    supervisor::Supervisor,
+};
 use crate::output::{Exit, Failure};
 use tidegate::{
     api::v1::{HandedOver, Takeover},
@@ -35,14 +38,15 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     };
     let path = "/api/v1/takeover";
     let operation = "take over";
-    client::act(&http.socket, Method::POST, path, &body, PATIENCE, operation)
+    let running = Supervisor::at(http.socket.clone());
+    client::act(&running, Method::POST, path, &body, PATIENCE, operation)
         .await
-        .map_err(failure)
+        .map_err(|error| failure(error, running.socket()))
 }
 
-fn failure(error: ClientError) -> Failure {
+fn failure(error: ClientError, socket: &Path) -> Failure {
     match error {
-        ClientError::Connect { socket, source } => {
+        ClientError::Connect { source, .. } => {
             let hint = match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "another user's supervisor runs there; only its own user can take over"
