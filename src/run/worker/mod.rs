@@ -46,6 +46,7 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
+    let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
@@ -98,6 +99,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
         },
         renewals: JoinSet::new(),
         on_start,
+        opened_in: Some(begun.elapsed()),
         stop: None,
     };
     let why = worker.serve().await;
@@ -126,6 +128,8 @@ struct Worker<'a> {
     /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
+    /// How long it took to open the consumer, until the first job has a runner. Together they are the start-up time.
+    opened_in: Option<Duration>,
     /// Ends the job that runs, with grace. A child of the state's, made when first needed.
     stop: Option<CancellationToken>,
 }

@@ -1,6 +1,6 @@
 //! `tidegate run --takeover`: asks the running supervisor to hand over.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
@@ -38,13 +38,13 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     };
     let path = "/api/v1/takeover";
     let operation = "take over";
-    let running = Supervisor::at(http.socket.clone());
-    client::act(&running, Method::POST, path, &body, PATIENCE, operation)
+    let supervisor = Supervisor::at(http.socket.clone());
+    client::act(&supervisor, Method::POST, path, &body, PATIENCE, operation)
         .await
-        .map_err(|error| failure(error, running.socket()))
+        .map_err(|error| failure(error, http))
 }
 
-fn failure(error: ClientError, socket: &Path) -> Failure {
+fn failure(error: ClientError, http: &HttpSettings) -> Failure {
     match error {
         ClientError::Connect { source, .. } => {
             let hint = match source.kind() {
@@ -53,7 +53,7 @@ fn failure(error: ClientError, socket: &Path) -> Failure {
                 }
                 _ => "none runs with this configuration: start without --takeover",
             };
-            let what = format!("take over from the supervisor at {}", socket.display());
+            let what = format!("take over from the supervisor at {}", http.socket.display());
             let error = anyhow::Error::new(source).context(what);
             Failure::new(Exit::Unavailable, error).hint(hint)
         }
