@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use toml::de::DeValue;
 
+use super::described::Shape;
 use super::found::{Item, ValuePosition, may_hold_credentials};
 
 /// What a key accepts.
@@ -17,6 +18,14 @@ pub(crate) trait Kind {
 
     /// What to write, as text after "write" or "takes".
     fn wants(&self) -> String;
+
+    /// What it accepts, for a program.
+    fn shape(&self) -> Shape {
+        match Self::IS_TEXT {
+            true => Shape::Text,
+            false => Shape::Other,
+        }
+    }
 
     /// The value; or `None`, after noting the problem at the spot.
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value>;
@@ -56,6 +65,13 @@ where
         format!("a whole number from {} to {}", self.0.start(), self.0.end())
     }
 
+    fn shape(&self) -> Shape {
+        Shape::Whole {
+            least: (*self.0.start()).into(),
+            most: (*self.0.end()).into(),
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let number = self.within(item);
         if number.is_none() {
@@ -79,6 +95,10 @@ impl Kind for Flag {
 
     fn wants(&self) -> String {
         "true or false".to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Flag
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<bool> {
@@ -139,6 +159,10 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 
     fn wants(&self) -> String {
         one_of(self.0.iter().map(|(word, _)| *word))
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Words(self.0.iter().map(|(word, _)| (*word).to_owned()).collect())
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
@@ -288,6 +312,13 @@ impl<K: Kind> Kind for OrWord<K> {
         format!("{}, or {}", self.0.wants(), quoted(self.1))
     }
 
+    fn shape(&self) -> Shape {
+        match self.0.shape() {
+            Shape::Text => Shape::Text,
+            _ => Shape::Other,
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {
         match item.get_ref().as_str() {
             Some(text) if text == self.1 => Some(None),
@@ -316,6 +347,10 @@ impl<K: Kind> Kind for Secret<K> {
         self.0.wants()
     }
 
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<K::Value> {
         self.0.read(item, spot)
     }
@@ -339,6 +374,10 @@ impl Kind for Texts {
 
     fn wants(&self) -> String {
         self.wants.to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Texts
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<String>> {
