@@ -357,7 +357,7 @@ impl Daemon {
         loop {
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "received a signal");
+                    info!(signal = signal.as_str(), "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
