@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     daemon,
-    inputs::Inputs,
+    inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Described, Finished},
     settings::Settings,
@@ -106,7 +106,7 @@ pub(crate) fn parse_with(
     surroundings: &Surroundings,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> (Loaded, Vec<Problem>) {
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings,
         read_file,
     };
@@ -132,7 +132,7 @@ pub fn reference() -> String {
 pub fn described() -> Vec<Described> {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings: &Surroundings::default(),
         read_file: &nothing,
     };
@@ -149,7 +149,7 @@ fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (Settings, Finished) {
     schema::read(text, origin, environment, |root| {

@@ -39,6 +39,7 @@ mod settlement;
 mod settlement_classic;
 mod stalled_readers;
 mod steering;
+mod takeover;
 mod top;
 mod warm_runner;
 mod watch;

@@ -216,6 +216,8 @@ mod tests {
             intake: Intake::Open,
             rates: None,
             oldest: None,
+            group: None,
+            schedule: None,
         };
         let situation = Situation {
             now: Moment::ZERO,

@@ -28,6 +28,7 @@ mod status;
 mod steer;
 mod supervisor;
 mod table;
+mod takeover;
 mod top;
 mod watch;
 
@@ -42,7 +43,7 @@ use self::{
     runtime::block_on,
 };
 use crate::{
-    app::{self, Ending},
+    app::{self, Ending, Prepared},
     demo,
     guard::{self, Role},
     output::{self, Exit, Failure},
@@ -162,7 +163,15 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
         .map_or(loaded.settings.log.format, Into::into);
     init_logs(format, Verbosity::Normal)?;
     let options = app::Options { loaded, source };
-    match block_on(app::run(options))?? {
+    let run = async {
+        let prepared = Prepared::new(options)?;
+        let predecessor = match args.takeover {
+            true => Some(takeover::ask(&prepared.settings().http).await?),
+            false => None,
+        };
+        Ok::<_, Failure>(prepared.run(predecessor).await?)
+    };
+    match block_on(run)?? {
         Ending::Clean => Ok(Exit::Ok),
         Ending::GivenBack(_) => Ok(Exit::GivenBack),
     }

@@ -84,6 +84,7 @@ Examples:
   tidegate run
   tidegate run --config /etc/tidegate/tidegate.toml --log-format json
   TIDEGATE_BROKER__URL=amqp://me:secret@rabbit/%2f tidegate run
+  tidegate run --takeover                 replace a running one, which finishes its jobs
   TIDEGATE_LOG=debug tidegate run         a line for every job")]
     Run(RunArgs),
 
@@ -300,6 +301,13 @@ pub(super) struct RunArgs {
     /// Run without the guard that ends every job should the supervisor be killed
     #[arg(long)]
     pub(super) no_guard: bool,
+
+    /// Take over from the supervisor that runs with this configuration: it finishes its jobs and takes no more
+    ///
+    /// Both must run as the same user, with the same state_dir. No job is stopped by it. Ends with 69, and changes
+    /// nothing, where none runs or it does not answer.
+    #[arg(long)]
+    pub(super) takeover: bool,
 }
 
 #[derive(Debug, Args)]
