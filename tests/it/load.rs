@@ -408,7 +408,7 @@ fn a_first_configuration_is_good_and_replaces_none() {
 
     let again = run(&init);
     assert_eq!(again.code, Some(1));
-    assert!(again.err.contains("stays as it is"), "{}", again.err);
+    assert!(again.err.contains("was not changed"), "{}", again.err);
     let now = std::fs::read(dir.path().join("tidegate.toml")).unwrap();
     assert_eq!(now, written);
 

@@ -25,7 +25,7 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
         let failure = Failure::new(Exit::Unexpected, anyhow::Error::new(error).context(context));
         match is_there {
             true => failure
-                .hint("the file is there already and was not changed; `--config OTHER.toml` writes another one"),
+                .hint("the file is already there and was not changed; `--config OTHER.toml` writes another one"),
             false => failure,
         }
     })?;
