@@ -35,9 +35,10 @@ pub use self::{
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
-    parse::{Loaded, parse, reference},
+    parse::{Loaded, described, parse, reference, variable_of},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
+    schema::{Described, Shape, Written},
     settings::{
         Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
         DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::warn;
 
 pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
@@ -186,8 +186,10 @@ impl Supervisor {
             })
             .collect();
         inner.pools().current = launched;
-        for pool in orders.keys() {
-            info!(pool = %pool, "dropped the orders of a pool that is not there any more");
+        // A changed configuration, or another one on the same state directory.
+        for (pool, orders) in &orders {
+            let orders = orders.to_string().replace('\n', "; ");
+            warn!(pool = %pool, orders, "dropped the orders of a pool that this configuration does not have");
         }
         // What an earlier run stored may hold no more.
         inner

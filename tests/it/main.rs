@@ -27,6 +27,7 @@ mod frozen;
 mod http_auth;
 mod load;
 mod man;
+mod metrics_reference;
 mod odd_messages;
 mod openapi;
 mod operating;

@@ -15,6 +15,7 @@ mod history;
 pub mod http;
 mod load;
 pub mod output;
+mod reference;
 mod reloads;
 pub mod telemetry;
 mod top;

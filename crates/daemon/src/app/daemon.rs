@@ -313,7 +313,7 @@ impl Daemon {
             let mut takeover = None;
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "received a signal");
+                    info!(signal = signal.as_str(), "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
