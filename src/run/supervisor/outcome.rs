@@ -39,15 +39,13 @@ pub struct StopReport {
 #[non_exhaustive]
 pub enum DrainError {
     /// The deadline passed; jobs that still ran were stopped and given back.
-    #[error(
-        "the deadline of the drain passed: {given_back} running jobs were stopped and given back"
-    )]
+    #[error("the deadline of the drain passed: {}", unfinished(*given_back))]
     DeadlinePassed {
         /// How many.
         given_back: u64,
     },
     /// It was overtaken by [`stop_now`](super::Supervisor::stop_now).
-    #[error("the drain was cut short: {given_back} running jobs were stopped and given back")]
+    #[error("the drain was cut short: {}", unfinished(*given_back))]
     CutShort {
         /// How many.
         given_back: u64,
@@ -63,6 +61,14 @@ pub enum DrainError {
         /// Running jobs that were stopped and given back since the drain began, in all pools.
         given_back: u64,
     },
+}
+
+/// Says how many messages went back. Some of their jobs may not have begun.
+fn unfinished(messages: u64) -> String {
+    match messages {
+        1 => String::from("1 message was given back unfinished"),
+        messages => format!("{messages} messages were given back unfinished"),
+    }
 }
 
 impl DrainError {

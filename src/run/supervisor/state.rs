@@ -31,7 +31,12 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
     let intake = shared.intake();
-    let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
+    let scene = StateScene {
+        busy: counts.busy + counts.retiring,
+        is_bare: counts.live() + counts.draining + idle + busy == 0,
+        ..scene(shared, &last, intake)
+    };
+    let (state, cause) = pool_state(scene);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -84,13 +89,8 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     }
 }
 
-/// What a pool is about, and why where that needs saying.
-fn state(
-    shared: &PoolShared,
-    last: &LastReconcile,
-    intake: Intake,
-    busy: u32,
-) -> (PoolState, Option<String>) {
+/// The facts that decide the state of a pool without workers and runners.
+fn scene(shared: &PoolShared, last: &LastReconcile, intake: Intake) -> StateScene {
     let refusal = shared
         .broker
         .openings()
@@ -98,7 +98,7 @@ fn state(
         .map(|known| known.why.clone());
     let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    pool_state(StateScene {
+    StateScene {
         intake,
         link: match shared.broker.connectivity() {
             Connectivity::Connected => Link::Up,
@@ -106,7 +106,8 @@ fn state(
             Connectivity::Disconnected { error } => Link::Down(error),
         },
         rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy,
+        busy: 0,
+        is_bare: true,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
         stuck: last.stuck.clone(),
@@ -114,7 +115,7 @@ fn state(
         copies: shared.copies.cause(),
         refusal: refusal.or_else(unread),
         lesser: shared.fleet.panics().cause(),
-    })
+    }
 }
 
 /// Logs the state of a pool and its workers.

@@ -209,7 +209,9 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
     served.end().await;
     match ending {
         Ending::Clean => info!("ended"),
-        Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+        Ending::GivenBack(messages) => {
+            warn!(messages, "ended; unfinished messages were given back")
+        }
     }
     Ok(ending)
 }
