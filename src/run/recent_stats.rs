@@ -1,6 +1,6 @@
-//! What a pool has done lately: rates over the last minute, and how long jobs waited and ran.
+//! Recent statistics of a pool: rates over the last minute, and how long jobs waited and ran.
 //!
-//! Written by workers and by the pool, read for the status. A fixed amount of memory, and no work but when someone looks.
+//! Written by workers and by the pool, read for the status. Uses a fixed amount of memory, and computes only on reading.
 
 use std::{
     collections::VecDeque,
@@ -12,22 +12,22 @@ use crate::decide::Moment;
 
 use super::status::{Quantiles, Rates};
 
-/// Seconds that rates are taken over.
+/// The time of the rates, in seconds.
 const SECONDS: usize = 60;
 
-/// Durations that are kept, of waits and of runs each.
+/// Number of durations that are kept, for waits and for runs each.
 const SAMPLES: usize = 512;
 
-/// How long a duration counts.
+/// How long a duration is counted.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// What a pool has done lately.
+/// Recent statistics of a pool.
 #[derive(Debug, Default)]
 pub(crate) struct RecentStats(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// One for each of the last seconds that anything happened in, the oldest first.
+    /// One entry for each of the last seconds in which anything happened, the oldest first.
     seconds: VecDeque<Second>,
     waits: Samples,
     runs: Samples,
@@ -36,11 +36,11 @@ struct State {
 /// What happened in one second.
 #[derive(Debug, Clone, Copy)]
 struct Second {
-    /// Since the supervisor's start.
+    /// Seconds since the supervisor's start.
     at: u64,
     taken: u64,
     done: u64,
-    /// Messages that were ready, where the queue was looked at.
+    /// Messages that were ready, if the queue was read.
     ready: Option<u64>,
 }
 
@@ -53,24 +53,24 @@ impl RecentStats {
         self.state().second(now).taken += 1;
     }
 
-    /// A job that began had waited so long since its message was published.
+    /// A job begins. Its message was published this long before.
     pub(crate) fn job_waited(&self, now: Moment, wait: Duration) {
         self.state().waits.add(now, wait);
     }
 
-    /// A job has come to its own end after so long.
+    /// A job has come to its own end after this long.
     pub(crate) fn job_ended(&self, now: Moment, took: Duration) {
         let mut state = self.state();
         state.second(now).done += 1;
         state.runs.add(now, took);
     }
 
-    /// So many messages were ready.
+    /// The queue was read: this many messages were ready.
     pub(crate) fn ready_read(&self, now: Moment, ready: u64) {
         self.state().second(now).ready = Some(ready);
     }
 
-    /// Rates of the last minute, and of the time before it where the supervisor is younger.
+    /// Rates of the last minute, or of the time since the start if that is shorter.
     pub(crate) fn rates(&self, now: Moment) -> Rates {
         let mut state = self.state();
         state.forget(now);
@@ -86,18 +86,18 @@ impl RecentStats {
         };
         let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
         Rates {
-            // What was taken had come, and so has what is there more than before. Given back, a message counts twice.
+            // Arrivals are the messages that were taken, and the growth of the queue. A message that was given back counts twice.
             arrivals: round((sum(|second| second.taken) + more).max(0.0) / span),
             done: round(sum(|second| second.done) / span),
         }
     }
 
-    /// How long jobs waited; `None` where nothing is known of it.
+    /// How long jobs waited; `None` if no job told.
     pub(crate) fn waits(&self, now: Moment) -> Option<Quantiles> {
         self.state().waits.quantiles(now)
     }
 
-    /// How long jobs ran; `None` where none has.
+    /// How long jobs ran; `None` if none did.
     pub(crate) fn runs(&self, now: Moment) -> Option<Quantiles> {
         self.state().runs.quantiles(now)
     }
@@ -109,7 +109,7 @@ impl RecentStats {
 }
 
 impl State {
-    /// The second that it is now.
+    /// The entry of the present second.
     fn second(&mut self, now: Moment) -> &mut Second {
         let at = now.since(Moment::ZERO).as_secs();
         // Another thread's clock may be a moment ahead.
@@ -153,7 +153,7 @@ impl Samples {
         let mut samples: Vec<Duration> = self.0.iter().map(|(_, sample)| *sample).collect();
         samples.sort_unstable();
         let last = samples.len().checked_sub(1)?;
-        // The smallest sample that so many percent are not above.
+        // The smallest sample that is not below this many percent of all.
         let at = |percent: usize| {
             let rank = (samples.len() * percent).div_ceil(100);
             let seconds = samples[rank.saturating_sub(1).min(last)].as_secs_f64();
@@ -213,7 +213,7 @@ mod tests {
         recent.job_waited(at(1), Duration::from_secs(7));
         let waits = recent.waits(at(2)).unwrap();
         assert_eq!((waits.p50, waits.p95), (7.0, 7.0));
-        // What is long past says nothing of now.
+        // Old samples are not counted.
         assert_eq!(recent.runs(at(400)), None);
     }
 

@@ -1,6 +1,5 @@
-//! What a pool looks like from outside: its status, its state and the cause.
-//!
-//! Reads what the pool and its workers have written, and changes nothing.
+//! The status of a pool, with its state and the cause. Reads what the pool and its workers have written, and changes
+//! nothing.
 
 use std::time::Duration;
 
@@ -65,7 +64,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         intake: match intake {
             Intake::Draining | Intake::Emptying => IntakeStatus::Draining,
             Intake::Paused => IntakeStatus::Paused,
-            // A pool whose own task failed takes nothing, but the order holds.
+            // If the pool's own task failed, the pool takes nothing, but the order is still shown.
             _ => match orders.intake() {
                 Some(Intake::Paused) => IntakeStatus::Paused,
                 Some(_) => IntakeStatus::Draining,
@@ -149,7 +148,7 @@ pub(super) fn log_state(shared: &PoolShared) {
     }
 }
 
-/// The policy in force, in words.
+/// The policy that applies, in words.
 fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     match (&orders.policy, &settings.own_policy) {
         (Some(set), Some(_)) if set.what.names_a_kind() => set.what.policy.to_string(),
@@ -159,7 +158,7 @@ fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     }
 }
 
-/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+/// Why a pool cannot work now, if it cannot. An operator's order is not a reason.
 pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
     let name = &pool.name;
     let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;
