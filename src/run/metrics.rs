@@ -137,7 +137,7 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from a message's own timestamp (whole seconds) to its job's start; only where it has one."
+        "Time from when a message was published to its job's start; only where its header timestamp_in_ms or its property timestamp says when."
     );
     describe_counter!(
         SETTLEMENTS,

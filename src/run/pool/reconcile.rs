@@ -60,12 +60,16 @@ impl Pool {
             holders: held.holders,
             last_taken: shared.stats.last_taken(),
             gone: shared.stats.gone(),
-            oldest: None,
+            oldest: shared.stats.recent.oldest(now),
+            timings: shared.stats.recent.timings(now, held.held),
             intake,
             group: None,
+            allowance: None,
+            pressure: None,
         };
-        let Reconciliation { mut decision, plan } =
-            self.reconciler.reconcile(&observation, &census);
+        let Reconciliation {
+            mut decision, plan, ..
+        } = self.reconciler.reconcile(&observation, &census);
 
         let counts = census.counts();
         let stale = decision.inputs.stale.as_deref();

@@ -45,6 +45,7 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and returns why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
+    let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
@@ -97,6 +98,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
         },
         renewals: JoinSet::new(),
         on_start,
+        opened_in: Some(begun.elapsed()),
         stop: None,
     };
     let why = worker.serve().await;
@@ -126,6 +128,8 @@ struct Worker<'a> {
     /// runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
+    /// The time to open the consumer, until the first job has a runner. Both together are the start-up time.
+    opened_in: Option<Duration>,
     /// Stops the job that runs, with grace. A child of the token in `state`, made when it is first needed.
     stop: Option<CancellationToken>,
 }
