@@ -182,7 +182,7 @@ impl Pool {
             budget,
             ..
         } = self;
-        let pause = shared.gate.look_again(shared.now());
+        let pause = shared.gate.next_look(shared.now());
         let pause = pause.into_iter().chain(shared.orders.next_check()).min();
         let pause = async {
             match pause {

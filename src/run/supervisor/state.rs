@@ -1,6 +1,5 @@
-//! What a pool looks like from outside: its status, its state and the cause.
-//!
-//! Reads what the pool and its workers have written, and changes nothing.
+//! The status of a pool, with its state and the cause. Reads what the pool and its workers have written, and changes
+//! nothing.
 
 use std::time::Duration;
 
@@ -35,7 +34,12 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     let intake = shared.intake();
     let rates = inputs.and_then(|inputs| inputs.rates);
     let rates = rates.unwrap_or_default().rounded();
-    let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
+    let scene = StateScene {
+        busy: counts.busy + counts.retiring,
+        is_bare: counts.live() + counts.draining + idle + busy == 0,
+        ..scene(shared, &last, intake)
+    };
+    let (state, cause) = pool_state(scene);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -65,7 +69,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         intake: match intake {
             Intake::Draining | Intake::Emptying => IntakeStatus::Draining,
             Intake::Paused => IntakeStatus::Paused,
-            // A pool whose own task failed takes nothing, but the order holds.
+            // If the pool's own task failed, the pool takes nothing, but the order is still shown.
             _ => match orders.intake() {
                 Some(Intake::Paused) => IntakeStatus::Paused,
                 Some(_) => IntakeStatus::Draining,
@@ -120,13 +124,8 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// What a pool is about, and why where that needs saying.
-fn state(
-    shared: &PoolShared,
-    last: &LastReconcile,
-    intake: Intake,
-    busy: u32,
-) -> (PoolState, Option<String>) {
+/// The facts that decide the state of a pool without workers and runners.
+fn scene(shared: &PoolShared, last: &LastReconcile, intake: Intake) -> StateScene {
     let refusal = shared
         .broker
         .openings()
@@ -134,7 +133,7 @@ fn state(
         .map(|known| known.why.clone());
     let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    pool_state(StateScene {
+    StateScene {
         intake,
         link: match shared.broker.connectivity() {
             Connectivity::Connected => Link::Up,
@@ -142,7 +141,8 @@ fn state(
             Connectivity::Disconnected { error } => Link::Down(error),
         },
         rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy,
+        busy: 0,
+        is_bare: true,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
         stuck: last.stuck.clone(),
@@ -150,7 +150,7 @@ fn state(
         copies: shared.copies.cause(),
         refusal: refusal.or_else(unread),
         lesser: shared.fleet.panics().cause(),
-    })
+    }
 }
 
 /// Logs the state of a pool and its workers.
@@ -184,7 +184,7 @@ pub(super) fn log_state(shared: &PoolShared) {
     }
 }
 
-/// The policy in force, in words.
+/// The policy that applies, in words.
 fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     match (&orders.policy, &settings.own_policy) {
         (Some(set), Some(_)) if set.what.names_a_kind() => set.what.policy.to_string(),
@@ -194,7 +194,7 @@ fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     }
 }
 
-/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+/// Why a pool cannot work now, if it cannot. An operator's order is not a reason.
 pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
     let name = &pool.name;
     let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;

@@ -270,7 +270,9 @@ impl Prepared {
         daemon.holding.release().await;
         match ending {
             Ending::Clean => info!("ended"),
-            Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+            Ending::GivenBack(messages) => {
+                warn!(messages, "ended; unfinished messages were given back")
+            }
         }
         Ok(ending)
     }
