@@ -283,7 +283,9 @@ impl Reconciler {
             census,
             intake: observation.intake,
             rates: self.arrivals.rates(),
-            oldest: observation.oldest,
+            oldest: observation
+                .oldest
+                .or_else(|| self.arrivals.oldest(observation.at, ready)),
             measured: Measured {
                 arrivals: self.arrivals.arrivals(),
                 timings: observation.timings,
