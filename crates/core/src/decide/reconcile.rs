@@ -351,7 +351,9 @@ impl Reconciler {
             census,
             intake: observation.intake,
             rates: self.arrivals.rates(),
-            oldest: observation.oldest,
+            oldest: observation
+                .oldest
+                .or_else(|| self.arrivals.oldest(observation.at, ready)),
             group: observation.group.clone(),
             schedule,
             measured: Measured {
