@@ -17,6 +17,7 @@ const LONGEST: f64 = 100.0 * 366.0 * 86_400.0;
 /// Arrivals over time, from the trace's first line on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
+    begin: Option<Timestamp>,
     spans: Vec<Span>,
 }
 
@@ -68,6 +69,7 @@ impl Trace {
             None => return Err(empty(1)),
         };
         let mut points: Vec<(f64, f64)> = Vec::new();
+        let mut begin = None;
         let mut last = 1;
         for (line, row) in lines {
             if row.trim().is_empty() {
@@ -83,6 +85,12 @@ impl Trace {
                     "its time is before that of the line above".to_owned(),
                 ));
             }
+            if points.is_empty() {
+                begin = row
+                    .split(',')
+                    .next()
+                    .and_then(|time| time.trim().parse().ok());
+            }
             points.push((time, arrivals));
         }
         let (Some((first, _)), Some((end, _))) = (points.first(), points.last()) else {
@@ -95,8 +103,14 @@ impl Trace {
             });
         }
         Ok(Self {
+            begin,
             spans: spans(form, &points),
         })
+    }
+
+    /// When it begins, if its first time is of RFC 3339.
+    pub fn begin(&self) -> Option<Timestamp> {
+        self.begin
     }
 
     /// Its spans, in their order.
@@ -224,6 +238,9 @@ mod tests {
             "Time, Arrivals\r\n2026-11-26T10:00:00Z,3\r\n2026-11-26T11:01:00+01:00,4\r\n\r\n";
         let trace = Trace::parse(text).expect("a trace");
         assert_eq!(trace.spans(), of(&[(60.0, 3.0), (60.0, 4.0)]));
+        assert_eq!(trace.begin(), "2026-11-26T10:00:00Z".parse().ok());
+        let seconds = Trace::parse("time\n3\n").expect("a trace");
+        assert_eq!(seconds.begin(), None);
     }
 
     #[test]
