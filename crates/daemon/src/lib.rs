@@ -6,12 +6,14 @@
 
 mod actions;
 pub mod app;
+mod chart;
 pub mod cli;
 pub mod demo;
 mod failures;
 mod guard;
 mod history;
 pub mod http;
+mod lab;
 mod load;
 pub mod output;
 mod reloads;

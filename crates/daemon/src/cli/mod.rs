@@ -21,10 +21,12 @@ mod management;
 mod policy;
 mod publish;
 mod runtime;
+mod simulate;
 mod status;
 mod steer;
 mod table;
 mod top;
+mod traffic;
 
 use std::{io, process::ExitCode};
 
@@ -113,6 +115,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             init_logs(LogFormat::Human, Verbosity::Quiet)?;
             block_on(load::load(cli, args))??
         }
+        Command::Simulate(args) => simulate::simulate(cli, args)?,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,

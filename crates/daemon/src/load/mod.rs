@@ -45,10 +45,14 @@ use self::{
     watch::Watch,
 };
 pub(crate) use self::{
+    report::thousands,
     shape::{Shape, Until},
     watch::AskWorkers,
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    chart::ChartError,
+    output::{Exit, Failure},
+};
 
 /// What is to be sent, and how.
 #[derive(Debug)]
@@ -144,7 +148,7 @@ enum LoadError {
     Plot {
         file: PathBuf,
         #[source]
-        source: chart::ChartError,
+        source: ChartError,
     },
 }
 
@@ -208,9 +212,11 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
 fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
-    chart::draw(file, &title, samples, report).map_err(|source| LoadError::Plot {
-        file: file.to_owned(),
-        source,
+    crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
+        LoadError::Plot {
+            file: file.to_owned(),
+            source,
+        }
     })
 }
 
