@@ -203,11 +203,13 @@ pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
     keys.collect()
 }
 
-const ALL_KEYS: [&str; 9] = [
+const ALL_KEYS: [&str; 11] = [
     "policy.kind",
     "policy.jobs_per_worker",
     "policy.workers",
     "policy.steps",
+    "policy.target",
+    "policy.utilisation",
     "policy.min_active",
     "policy.max",
     "scaling.up_step",
@@ -222,23 +224,33 @@ fn name_of(key: &str) -> &str {
 /// Each key with its value as TOML, in the order of the reference page.
 fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     let (kind, own) = match &policy.kind {
-        PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
+        PolicyKind::Fixed { workers } => ("fixed", vec![("policy.workers", workers.to_string())]),
         PolicyKind::Steps { steps } => {
             let steps: Vec<_> = steps
                 .iter()
                 .map(|step| format!("[{}, {}]", step.demand, step.workers))
                 .collect();
-            ("steps", ("policy.steps", format!("[{}]", steps.join(", "))))
+            (
+                "steps",
+                vec![("policy.steps", format!("[{}]", steps.join(", ")))],
+            )
         }
         PolicyKind::Backlog { jobs_per_worker } => (
             "backlog",
-            ("policy.jobs_per_worker", jobs_per_worker.to_string()),
+            vec![("policy.jobs_per_worker", jobs_per_worker.to_string())],
+        ),
+        PolicyKind::TargetWait(wait) => (
+            "target_wait",
+            vec![
+                ("policy.target", quoted(&duration_text(wait.target))),
+                ("policy.utilisation", wait.utilisation.share().to_string()),
+            ],
         ),
         other => unreachable!("a kind of policy without keys: {other:?}"),
     };
-    vec![
-        ("policy.kind", quoted(kind)),
-        own,
+    let mut values = vec![("policy.kind", quoted(kind))];
+    values.extend(own);
+    values.extend([
         ("policy.min_active", policy.min_active.to_string()),
         ("policy.max", policy.max.to_string()),
         ("scaling.up_step", scaling.up_step.to_string()),
@@ -247,7 +259,8 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
             quoted(&duration_text(scaling.down_window)),
         ),
         ("scaling.down_step", scaling.down_step.to_string()),
-    ]
+    ]);
+    values
 }
 
 /// The values of the pool's own settings: those of the file or a variable, and those that a program set to something

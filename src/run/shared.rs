@@ -38,7 +38,7 @@ use crate::{
     config::PoolSettings,
     decide::{
         Census, CensusWorker, ConsumerRefusal, Decision, Intake, JobId, Moment, Openings, Orders,
-        Phase, PoolName, RefusalKind, WorkerId,
+        Phase, PoolName, Rates, RefusalKind, WorkerId,
     },
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     runner::RunnerManager,
@@ -376,7 +376,21 @@ impl PoolShared {
     pub(crate) fn delivery_taken(&self) {
         let micros = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.last_taken.fetch_max(micros + 1, Ordering::Relaxed);
-        self.recent.taken(self.now());
+    }
+
+    /// Rates of the last minute.
+    pub(crate) fn rates(&self) -> Rates {
+        let view = self.view();
+        let rates = view
+            .decision
+            .as_ref()
+            .and_then(|decision| decision.inputs.rates);
+        let Rates { arrivals, done } = rates.unwrap_or_default();
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Rates {
+            arrivals: round(arrivals),
+            done: round(done),
+        }
     }
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {

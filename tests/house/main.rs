@@ -42,6 +42,7 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         "jiff-core",
         "serde",
         "serde_core",
+        "sketches-ddsketch",
         "thiserror",
         "unicode-properties",
         // Only at compile time.

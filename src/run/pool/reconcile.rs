@@ -58,6 +58,7 @@ impl Pool {
             last_taken: shared.last_taken(),
             gone: shared.totals.gone(),
             oldest: None,
+            timings: shared.recent.timings(now, held.held),
             intake,
         };
         let Reconciliation { mut decision, plan } =
@@ -112,9 +113,6 @@ impl Pool {
                 plan = %decision.plan,
                 "pool changes shape"
             );
-        }
-        if decision.inputs.stale.is_none() {
-            shared.recent.saw(shared.now(), decision.inputs.ready);
         }
         shared.view().decision = Some(decision);
         result

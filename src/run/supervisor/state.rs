@@ -74,7 +74,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.totals.snapshot(),
-        rates: shared.recent.rates(now),
+        rates: shared.rates(),
         wait_s: shared.recent.waits(now),
         service_s: shared.recent.runs(now),
         replies: shared.totals.replies(),

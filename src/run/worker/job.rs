@@ -113,6 +113,7 @@ impl Worker<'_> {
     ) -> Result<(), WorkerStopReason> {
         let deadline = at + deadlines.settle;
         let shared = self.shared.clone();
+        let lending = Instant::now();
         // Bringing a runner up may take as long as some jobs do, and ends as they do.
         let lent = tokio::select! {
             biased;
@@ -149,6 +150,10 @@ impl Worker<'_> {
                 return Err(WorkerStopReason::Faulted);
             }
         };
+        if let Some(opened) = self.opened_in.take() {
+            let took = opened + lending.elapsed();
+            self.shared.recent.ready(self.shared.now(), took);
+        }
         self.note_start(job, &lent);
         let begun = Instant::now();
         let (report, cut) = self.run(settings, &mut lent, job, at, deadlines).await;
@@ -159,7 +164,9 @@ impl Worker<'_> {
         };
         self.shared.metrics.job_ended(outcome, took);
         if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
-            self.shared.recent.ended(self.shared.now(), took);
+            let is_success = matches!(report.end, JobEnd::Done { .. });
+            let now = self.shared.now();
+            self.shared.recent.ended(now, took, is_success);
         }
         debug!(
             outcome = outcome.as_str(),
@@ -455,8 +462,8 @@ impl Worker<'_> {
         let waited = job.message().properties.timestamp.and_then(waited_since);
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
-            self.shared.recent.waited(self.shared.now(), waited);
         }
+        self.shared.recent.began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
             job_id: job.id().clone(),

@@ -45,6 +45,7 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> WorkerStopReason {
+    let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
@@ -97,6 +98,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> Work
         },
         renewals: JoinSet::new(),
         on_start,
+        opened_in: Some(begun.elapsed()),
         stop: None,
     };
     let why = worker.serve().await;
@@ -125,6 +127,8 @@ struct Worker<'a> {
     /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
+    /// How long it took to open the consumer, until the first job has a runner: together they are the start-up time.
+    opened_in: Option<Duration>,
     /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
     stop: Option<CancellationToken>,
 }

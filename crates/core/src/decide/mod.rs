@@ -8,6 +8,7 @@ mod breaker;
 mod census;
 mod deadline;
 mod intake;
+mod measure;
 mod model;
 mod names;
 mod observe;
@@ -15,19 +16,22 @@ mod openings;
 mod orders;
 mod plan;
 mod policy;
-mod rates;
 mod reconcile;
 mod record;
 mod scaling_policy;
 mod stabiliser;
 mod state;
 mod stuck;
+mod target_wait;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    measure::{
+        Arrivals, FAST, Measured, Meter, SERVICE_CONSTANT, SLOW, Spread, Timings, WAIT_CONSTANT,
+    },
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
@@ -44,4 +48,5 @@ pub use self::{
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
+    target_wait::{TargetWait, Utilisation},
 };

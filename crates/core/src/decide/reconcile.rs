@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Orders,
-    OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling, ScalingPolicy as _,
-    Situation, TermName,
+    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Measured, Moment, Observation,
+    Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
+    ScalingPolicy as _, Situation, TermName,
+    measure::ArrivalMeter,
     observe::ProbeTrust,
     plan::plan,
-    rates::RateMeter,
     record::Calculation,
     stabiliser::{Movement, Stabiliser},
 };
@@ -83,7 +83,7 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, DrainAfter,
+///     Census, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, DrainAfter, Timings,
 /// };
 ///
 /// let mut reconciler = Reconciler::new(Rules {
@@ -104,6 +104,7 @@ pub enum EventKind {
 ///     last_taken: None,
 ///     gone: 0,
 ///     oldest: None,
+///     timings: Timings::default(),
 ///     intake: Intake::Open,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
@@ -122,7 +123,7 @@ pub struct Reconciler {
     believed: ProbeTrust,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
-    meter: RateMeter,
+    arrivals: ArrivalMeter,
     expected: u32,
 }
 
@@ -137,7 +138,7 @@ impl Reconciler {
             reading: None,
             believed: ProbeTrust::Stale(String::from("no probe has come back yet")),
             last_work: None,
-            meter: RateMeter::default(),
+            arrivals: ArrivalMeter::default(),
             expected: 0,
         }
     }
@@ -244,7 +245,7 @@ impl Reconciler {
                     ready: *ready,
                 });
                 let there = ready.saturating_add(observation.held);
-                self.meter.see(observation.at, there, observation.gone);
+                self.arrivals.see(observation.at, there, observation.gone);
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
@@ -254,7 +255,7 @@ impl Reconciler {
                 self.reading = None;
                 self.last_work = None;
                 self.stabiliser.clear();
-                self.meter.clear();
+                self.arrivals.clear();
                 self.floor = self.floor.map(|_| 0);
             }
             ProbeTrust::Stale(_) => {}
@@ -281,8 +282,12 @@ impl Reconciler {
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
             intake: observation.intake,
-            rates: self.meter.rates(),
+            rates: self.arrivals.rates(),
             oldest: observation.oldest,
+            measured: Measured {
+                arrivals: self.arrivals.arrivals(),
+                timings: observation.timings,
+            },
         }
     }
 
@@ -407,6 +412,7 @@ impl Reconciler {
             expected: self.expected,
             oldest: inputs.oldest,
             rates: inputs.rates,
+            measured: inputs.measured,
         };
         let Recommendation { workers, mut why } = match self.own_policy() {
             Some(own) => own.recommend(&situation),

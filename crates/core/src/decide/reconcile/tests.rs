@@ -4,7 +4,9 @@ mod by_hand;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decide::{CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, WorkerId};
+use crate::decide::{
+    CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, Timings, WorkerId,
+};
 
 fn rules(policy: Policy) -> Rules {
     Rules {
@@ -61,6 +63,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         last_taken: None,
         gone: 0,
         oldest: None,
+        timings: Timings::default(),
         intake: Intake::Open,
     }
 }
