@@ -20,6 +20,8 @@ pub(crate) struct Job {
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
+    /// The attempt with this number begins on its runner.
+    Began { slot: usize, start: u64 },
     /// The attempt with this number ends.
     Ended { slot: usize, start: u64 },
     /// A worker is up, and may take jobs.

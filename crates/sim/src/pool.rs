@@ -87,6 +87,7 @@ impl Scaler for PoolScaler<'_> {
             last_taken: world.last_taken(),
             gone: world.gone(),
             oldest: None,
+            timings: world.timings(held.deliveries),
             intake: Intake::Open,
         };
         let Reconciliation { decision, plan } = self.reconciler.reconcile(&observation, &census);

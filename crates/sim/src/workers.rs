@@ -12,6 +12,8 @@ pub(crate) struct Attempt {
     pub(crate) job: Job,
     /// The number of this start: it tells a stale end from a present one.
     pub(crate) start: u64,
+    /// When the delivery was taken.
+    pub(crate) taken: Moment,
     /// When the job itself begins, after the start of its runner.
     pub(crate) begins: Moment,
     pub(crate) runner: RunnerId,
@@ -29,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) is_up: bool,
     /// Whether it goes after its job.
     pub(crate) retires: bool,
+    /// Whether no job has begun on it yet.
+    pub(crate) is_new: bool,
     /// Whether it does not need the start of a runner.
     pub(crate) is_warm: bool,
     pub(crate) running: Option<Attempt>,
@@ -123,6 +127,7 @@ impl Workers {
             since: now,
             is_up: false,
             retires: false,
+            is_new: true,
             is_warm: false,
             running: None,
             ahead: VecDeque::new(),

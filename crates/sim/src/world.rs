@@ -7,7 +7,7 @@ use std::{collections::VecDeque, iter::Peekable, time::Duration};
 use jiff::Timestamp;
 use rand::RngExt as _;
 use tidegate_core::{
-    decide::{Census, CensusWorker, Moment, Phase, RunnerId, WorkerId},
+    decide::{Census, CensusWorker, Meter, Moment, Phase, RunnerId, Timings, WorkerId},
     settings::RetrySettings,
     settle::Levels,
 };
@@ -75,6 +75,8 @@ pub(crate) struct World<'w> {
     backing_off: u64,
     last_taken: Option<Moment>,
     last_settled: Option<Moment>,
+    /// What a pool measures of its jobs. Others measure nothing.
+    meter: Option<Meter>,
     tally: Tally,
 }
 
@@ -111,9 +113,16 @@ impl<'w> World<'w> {
             backing_off: 0,
             last_taken: None,
             last_settled: None,
+            meter: None,
             tally: Tally::new(workload.target),
             workload,
         }
+    }
+
+    /// The same world, with a pool's own measurements.
+    pub(crate) fn measured(mut self) -> Self {
+        self.meter = Some(Meter::default());
+        self
     }
 
     // Time.
@@ -181,6 +190,7 @@ impl<'w> World<'w> {
     fn happen(&mut self, what: What) {
         match what {
             What::Ended { slot, start } => self.ended(slot, start),
+            What::Began { slot, start } => self.began(slot, start),
             What::Up { slot, worker } => {
                 if self.workers.still(slot, worker).is_some() {
                     self.workers.at_mut(slot).is_up = true;
@@ -282,13 +292,37 @@ impl<'w> World<'w> {
         self.workers.at_mut(slot).running = Some(Attempt {
             job,
             start,
+            taken: self.now,
             begins,
             runner,
             fails,
         });
         self.last_taken = Some(self.now);
         self.running += 1;
+        if start_up.is_zero() {
+            self.began(slot, start);
+        } else {
+            self.events.plan(begins, What::Began { slot, start });
+        }
         self.events.plan(ends, What::Ended { slot, start });
+    }
+
+    /// The runner is there, and the job begins on it.
+    fn began(&mut self, slot: usize, start: u64) {
+        let Some(meter) = &mut self.meter else {
+            return;
+        };
+        let Some(worker) = self.workers.get_mut(slot) else {
+            return;
+        };
+        let Some(attempt) = worker.running.filter(|attempt| attempt.start == start) else {
+            return;
+        };
+        if std::mem::take(&mut worker.is_new) {
+            meter.ready(self.now, self.now.since(attempt.taken));
+        }
+        // Messages say when they were published, and so do their copies.
+        meter.taken(self.now, Some(self.now.since(attempt.job.came)));
     }
 
     fn ended(&mut self, slot: usize, start: u64) {
@@ -301,7 +335,11 @@ impl<'w> World<'w> {
         };
         let retires = worker.retires;
         self.running -= 1;
-        self.tally.ran(self.now.since(attempt.begins));
+        let took = self.now.since(attempt.begins);
+        self.tally.ran(took);
+        if let Some(meter) = &mut self.meter {
+            meter.finished(self.now, took, !attempt.fails);
+        }
         self.settle(attempt);
         if retires {
             // Its runner goes with it.
@@ -368,6 +406,12 @@ impl<'w> World<'w> {
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {
         self.last_taken
+    }
+
+    /// What the pool has measured, while its workers hold so many deliveries.
+    pub(crate) fn timings(&mut self, held: u64) -> Timings {
+        let meter = self.meter.as_mut();
+        meter.map_or_else(Timings::default, |meter| meter.timings(self.now, held))
     }
 
     /// Jobs that have left the queue for good or for a retry queue.
