@@ -123,6 +123,34 @@ impl Trace {
         self.spans.iter().map(|span| span.arrivals).sum()
     }
 
+    /// Its two parts, before and after this time from its beginning. A span in which the time falls is divided, and so are its
+    /// arrivals.
+    #[must_use]
+    pub fn split(&self, at: Duration) -> (Self, Self) {
+        let mut parts = (Vec::new(), Vec::new());
+        let mut left = at;
+        for span in &self.spans {
+            if span.length <= left {
+                parts.0.push(*span);
+                left -= span.length;
+                continue;
+            }
+            let share = left.as_secs_f64() / span.length.as_secs_f64();
+            let part = |length: Duration, share: f64| Span {
+                length,
+                arrivals: span.arrivals * share,
+            };
+            if left > Duration::ZERO {
+                parts.0.push(part(left, share));
+            }
+            parts.1.push(part(span.length - left, 1.0 - share));
+            left = Duration::ZERO;
+        }
+        let later = self.begin.and_then(|begin| begin.checked_add(at).ok());
+        let part = |begin, spans| Self { begin, spans };
+        (part(self.begin, parts.0), part(later, parts.1))
+    }
+
     /// How long it lasts.
     pub fn length(&self) -> Duration {
         self.spans.iter().map(|span| span.length).sum()
@@ -241,6 +269,17 @@ mod tests {
         assert_eq!(trace.begin(), "2026-11-26T10:00:00Z".parse().ok());
         let seconds = Trace::parse("time\n3\n").expect("a trace");
         assert_eq!(seconds.begin(), None);
+    }
+
+    #[test]
+    fn a_split_divides_the_span_that_it_falls_in() {
+        let trace = Trace::parse("time,arrivals\n0,5\n10,8\n14,1\n").expect("a trace");
+        let (before, after) = trace.split(Duration::from_secs(13));
+        assert_eq!(before.spans(), of(&[(10.0, 5.0), (3.0, 6.0)]));
+        assert_eq!(after.spans(), of(&[(1.0, 2.0), (4.0, 1.0)]));
+        let (all, nothing) = trace.split(Duration::from_secs(100));
+        assert_eq!(all, trace);
+        assert_eq!(nothing.spans(), []);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod report;
 mod run;
 mod service;
 mod tally;
+mod tune;
 mod workers;
 mod world;
 
@@ -44,4 +45,5 @@ pub use self::{
     report::{Report, Waits},
     run::{Contender, Run, Workload, simulate},
     service::{ServiceError, ServiceTimes},
+    tune::{Tuned, Tuning, tune},
 };

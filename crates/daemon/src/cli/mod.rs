@@ -27,6 +27,7 @@ mod steer;
 mod table;
 mod top;
 mod traffic;
+mod tune;
 
 use std::{io, process::ExitCode};
 
@@ -116,6 +117,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             block_on(load::load(cli, args))??
         }
         Command::Simulate(args) => simulate::simulate(cli, args)?,
+        Command::Tune(args) => tune::tune(cli, args)?,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,

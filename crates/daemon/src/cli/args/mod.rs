@@ -19,7 +19,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
-    simulate::SimulateArgs,
+    simulate::{SimulateArgs, TuneArgs},
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
     },
@@ -156,6 +156,17 @@ Examples:
   tidegate simulate --trace monday.csv --service lognormal:2s,4s --against keda:10,horizon --plot monday.svg tidegate.toml
   tidegate simulate --trace monday.csv --service times.csv --format json old.toml#thumbnails new.toml#thumbnails")]
     Simulate(SimulateArgs),
+
+    /// Find the cheapest setting of a pool's policy that holds a waiting time
+    ///
+    /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on the
+    /// first part of a trace: the target is held if 95 of 100 jobs wait no longer. The best setting is checked on the rest
+    /// of the trace, and printed as TOML. `max` is never raised.
+    #[command(after_help = "\
+Examples:
+  tidegate tune --trace monday.csv --service exp:2s tidegate.toml
+  tidegate tune --trace monday.csv --service times.csv --target 10s --format json tidegate.toml#thumbnails | jq -r .toml")]
+    Tune(TuneArgs),
 
     /// Show the pools of a running supervisor
     #[command(after_help = "\

@@ -28,6 +28,20 @@ pub(in crate::cli) struct SimulateArgs {
     pub(in crate::cli) pools: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TuneArgs {
+    #[command(flatten)]
+    pub(in crate::cli) traffic: TrafficArgs,
+
+    /// The part of the trace that settings are chosen on; they are checked on the rest
+    #[arg(long, value_name = "SHARE", default_value = "70%", value_parser = share)]
+    pub(in crate::cli) first: f64,
+
+    /// A configuration with one pool, or FILE#POOL [default: the configuration of --config]
+    #[arg(value_name = "CONFIG")]
+    pub(in crate::cli) pool: Option<String>,
+}
+
 /// What is to be done in a run.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TrafficArgs {
