@@ -50,6 +50,10 @@ pub struct PoolStatus {
     /// How fast messages come and jobs end, over the last minute.
     #[serde(default)]
     pub rates: Rates,
+    /// How long the oldest message that is ready has waited, in seconds, at most; absent where none is ready, and where
+    /// messages do not say when they were published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<f64>,
     /// How long the jobs of the last minutes waited in the queue, in seconds; absent where their messages do not say
     /// when they were published.
     #[serde(default, skip_serializing_if = "Option::is_none")]

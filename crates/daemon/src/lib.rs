@@ -8,6 +8,7 @@ mod actions;
 pub mod app;
 mod chart;
 pub mod cli;
+mod dead;
 pub mod demo;
 mod failures;
 mod guard;

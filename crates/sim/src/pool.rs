@@ -51,6 +51,9 @@ pub(crate) struct PoolScaler<'a> {
     reconciler: Reconciler,
     poll_interval: Duration,
     next: Moment,
+    /// Whether messages were ready at the last look, and the last look at which none was.
+    has_ready: bool,
+    empty: Option<Moment>,
     watcher: Watcher<'a>,
 }
 
@@ -61,8 +64,20 @@ impl<'a> PoolScaler<'a> {
             // A pool refuses an interval of zero.
             poll_interval: model.poll_interval.max(Duration::from_millis(1)),
             next: Moment::ZERO,
+            has_ready: false,
+            empty: None,
             watcher,
         }
+    }
+
+    /// How long the oldest message has waited, at most, as far as a pool knows: it came after the message that was last
+    /// taken, and after the queue was last seen empty.
+    fn oldest(&self, world: &World<'_>) -> Option<Duration> {
+        let now = world.now();
+        let (taken, waited) = world.last_fresh().filter(|_| self.has_ready)?;
+        let since_head = waited.saturating_add(now.since(taken));
+        let since_empty = self.empty.map(|empty| now.since(empty));
+        Some(since_empty.map_or(since_head, |since| since.min(since_head)))
     }
 }
 
@@ -86,12 +101,21 @@ impl Scaler for PoolScaler<'_> {
             holders: held.holders,
             last_taken: world.last_taken(),
             gone: world.gone(),
-            oldest: None,
+            oldest: self.oldest(world),
             timings: world.timings(held.deliveries),
             intake: Intake::Open,
+            group: None,
+            allowance: None,
+            pressure: None,
         };
-        let Reconciliation { decision, plan } = self.reconciler.reconcile(&observation, &census);
+        let Reconciliation { decision, plan, .. } =
+            self.reconciler.reconcile(&observation, &census);
         (self.watcher)(&observation, &census, &decision);
+        // The reading counts from the next look on, as in a pool.
+        self.has_ready = world.ready() > 0;
+        if !self.has_ready {
+            self.empty = Some(world.now());
+        }
         apply(&plan, world);
     }
 }

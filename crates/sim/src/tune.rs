@@ -191,7 +191,7 @@ fn steps(most: u32) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use tidegate_core::{
-        decide::{DrainAfter, Rules, Scaling},
+        decide::{DrainAfter, Rules, Scaling, Schedule},
         trace::Trace,
     };
 
@@ -214,6 +214,7 @@ mod tests {
             drain_after: DrainAfter::default(),
             keep_warm: 0,
             preempt: false,
+            schedule: Schedule::default(),
         };
         PoolModel::new("pool", rules)
     }

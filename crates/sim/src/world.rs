@@ -75,6 +75,8 @@ pub(crate) struct World<'w> {
     backing_off: u64,
     last_taken: Option<Moment>,
     last_settled: Option<Moment>,
+    /// When a job was last taken for the first time, and how long it had waited.
+    last_fresh: Option<(Moment, Duration)>,
     /// What a pool measures of its jobs. Others measure nothing.
     meter: Option<Meter>,
     tally: Tally,
@@ -113,6 +115,7 @@ impl<'w> World<'w> {
             backing_off: 0,
             last_taken: None,
             last_settled: None,
+            last_fresh: None,
             meter: None,
             tally: Tally::new(workload.target),
             workload,
@@ -282,6 +285,7 @@ impl<'w> World<'w> {
         let begins = self.now + start_up;
         if !job.was_started {
             job.was_started = true;
+            self.last_fresh = Some((self.now, self.now.since(job.came)));
             self.tally.waited(self.now, begins.since(job.came));
         }
         let mut stream = random::of_attempt(self.workload.seed, job.number, job.attempt);
@@ -402,6 +406,11 @@ impl<'w> World<'w> {
             (None, returned) => returned?.1.came,
         };
         Some(self.now.since(came))
+    }
+
+    /// When a job was last taken for the first time, and how long it had waited.
+    pub(crate) fn last_fresh(&self) -> Option<(Moment, Duration)> {
+        self.last_fresh
     }
 
     pub(crate) fn last_taken(&self) -> Option<Moment> {

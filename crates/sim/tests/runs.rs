@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use proptest::prelude::*;
 use tidegate_core::{
-    decide::{DrainAfter, Policy, Reconciler, Rules, Scaling},
+    decide::{DrainAfter, Policy, Reconciler, Rules, Scaling, Schedule},
     settings::RetrySettings,
     trace::Trace,
 };
@@ -18,6 +18,7 @@ fn rules(policy: Policy) -> Rules {
         drain_after: DrainAfter::default(),
         keep_warm: 0,
         preempt: false,
+        schedule: Schedule::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use tidegate_core::{
-    decide::{DrainAfter, Policy, Rules, Scaling},
+    decide::{DrainAfter, Policy, Rules, Scaling, Schedule},
     trace::Trace,
 };
 use tidegate_sim::{Contender, Neighbour, PoolModel, Report, ServiceTimes, Workload, simulate};
@@ -17,6 +17,7 @@ fn fixed(workers: u32) -> Contender {
         drain_after: DrainAfter::Never,
         keep_warm: 0,
         preempt: false,
+        schedule: Schedule::default(),
     };
     let mut model = PoolModel::new("fixed", rules);
     // Nothing changes after the first look.
