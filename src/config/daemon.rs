@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::{
     broker::broker,
     inputs::{Inputs, read_text},
+    otlp::otlp,
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
@@ -33,6 +34,7 @@ pub(super) fn settings(
         management,
         http: http(root, inputs),
         log: log(root),
+        otlp: otlp(root, inputs),
         events_file: events_file.value,
         pools: pools(root, inputs, kinds),
     }

@@ -130,7 +130,7 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from a message's own timestamp (whole seconds) to its job's start; only where it has one."
+        "Time from a message's header timestamp_in_ms, or its timestamp in whole seconds, to its job's start; only where it has one."
     );
     describe_counter!(
         SETTLEMENTS,
@@ -222,6 +222,12 @@ impl JobOutcome {
         Self::Stopped,
         Self::Deadline,
     ];
+
+    /// Whether a run with this outcome is an error to those who look at traces. One that asks for a later attempt, or
+    /// that we stopped, is not.
+    pub(crate) fn is_error(self) -> bool {
+        !matches!(self, Self::Done | Self::Retry | Self::Stopped)
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -26,6 +26,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+pub mod traces;
 mod until_signal;
 mod wall;
 mod worker;
@@ -44,6 +45,7 @@ pub use self::{
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    traces::TraceLink,
     wall::Clock,
 };
 #[doc(hidden)]

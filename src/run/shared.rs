@@ -32,6 +32,7 @@ use super::{
     reply_warnings::ReplyWarnings,
     running::Running,
     status::{JobTotals, ReplyTotals},
+    traces::TraceLink,
     wall::Clock,
 };
 use crate::{
@@ -74,6 +75,7 @@ pub(crate) struct Common {
     /// Written and read by workers.
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
@@ -94,6 +96,7 @@ pub(crate) struct PoolShared {
     pub(crate) copy_queues: CopyQueues,
     /// Of all pools of the supervisor.
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     pub(crate) declaring: Declaring,
     /// Jobs that run now.
     pub(crate) running: Running,
@@ -227,6 +230,7 @@ impl PoolShared {
             outstanding: OutstandingRetries::default(),
             copy_queues: CopyQueues::default(),
             redeliveries: common.redeliveries.clone(),
+            traces: common.traces.clone(),
             declaring: Declaring::default(),
             running: Running::default(),
             recent: Recent::default(),

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EventSink, contain, shared::PoolShared, wall::Clock};
+use super::{EventSink, TraceLink, contain, shared::PoolShared, wall::Clock};
 use crate::{
     config::PoolSettings,
     decide::{
@@ -46,6 +46,8 @@ pub struct StartOptions {
     pub store: Option<Arc<dyn OrdersStore>>,
     /// The wall clock; the system's by default.
     pub clock: Clock,
+    /// Connects the spans of jobs with the traces of their messages.
+    pub traces: Option<Arc<dyn TraceLink>>,
 }
 
 /// Keeps the operator's orders, so that a restart takes them up again.

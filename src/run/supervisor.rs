@@ -124,6 +124,7 @@ impl Supervisor {
             mut orders,
             store,
             clock,
+            traces,
         } = options;
         let order_changes = watch::Sender::new(0);
         let storing = store.map(|store| Storing::new(store, order_changes.subscribe()));
@@ -136,6 +137,7 @@ impl Supervisor {
                     own_queues: Arc::default(),
                     redeliveries: Arc::default(),
                     clock,
+                    traces,
                     order_changes,
                 },
                 stored: storing.as_ref().map(Storing::stored),

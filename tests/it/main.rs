@@ -37,4 +37,5 @@ mod settlement_classic;
 mod stalled_readers;
 mod steering;
 mod top;
+mod traces;
 mod warm_runner;

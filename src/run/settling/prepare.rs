@@ -68,11 +68,11 @@ impl Prepared {
         }
     }
 
-    /// Settles the delivery, and counts how.
+    /// Settles the delivery, counts how, and says it.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: a dropped future leaves it unknown whether the broker heard.
-    pub(crate) async fn settle(self, shared: &PoolShared) {
+    pub(crate) async fn settle(self, shared: &PoolShared) -> Settlement {
         let (was_retried, gives_back) = (self.was_retried, self.gives_back());
         let delivery = self.delivery;
         let settling = async {
@@ -113,6 +113,7 @@ impl Prepared {
         };
         shared.metrics.settled(settlement);
         shared.totals.count(settlement);
+        settlement
     }
 }
 

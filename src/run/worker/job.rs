@@ -20,9 +20,10 @@ use crate::{
         contain::{PanicSite, Panicked},
         events::Event,
         fleet::BorrowedRunner,
-        metrics::JobOutcome,
+        metrics::{JobOutcome, Settlement},
         running::{self, Stopping},
         settling::{HoldUntil, output_use, prepare, stay_blocked},
+        traces::{self, DeliveryTrace},
     },
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
     settle::{History, Verdict, carried_job_id, give_back, past_deadline, verdict},
@@ -66,6 +67,7 @@ impl Worker<'_> {
         )
         .max_attempts(settings.retry.max_attempts);
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
+        self.trace = span.in_scope(|| DeliveryTrace::received(self.shared.traces.clone(), &job));
         async {
             let mut turn = None;
             let unrun = if waited && !deadlines.is_worth_starting(at.elapsed(), times.timeout) {
@@ -82,15 +84,8 @@ impl Worker<'_> {
             };
             match unrun {
                 Some(verdict) => {
-                    self.settle(
-                        &settings,
-                        Some(job.id()),
-                        delivery,
-                        history,
-                        verdict,
-                        deadline,
-                    )
-                    .await
+                    self.settle(&settings, &job, delivery, history, verdict, deadline)
+                        .await
                 }
                 None => {
                     self.run_and_settle(&settings, delivery, history, &job, at, deadlines)
@@ -129,14 +124,7 @@ impl Worker<'_> {
                 // It was never begun, so whatever kept it from that was not its own fault.
                 let verdict = give_back(history);
                 return self
-                    .settle(
-                        settings,
-                        Some(job.id()),
-                        delivery,
-                        history,
-                        verdict,
-                        deadline,
-                    )
+                    .settle(settings, job, delivery, history, verdict, deadline)
                     .await;
             }
             Some(Ok(Err(error))) => {
@@ -151,12 +139,17 @@ impl Worker<'_> {
         };
         self.note_start(job, &lent);
         let begun = Instant::now();
-        let (report, cut) = self.run(settings, &mut lent, job, at, deadlines).await;
+        let (span, traced) = self.trace.runs(job);
+        let (report, cut) = self
+            .run(settings, &mut lent, &traced, at, deadlines)
+            .instrument(span)
+            .await;
         let took = begun.elapsed();
         let outcome = match (outcome_of(&report.end), &cut) {
             (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
             (outcome, _) => outcome,
         };
+        self.trace.ran(outcome);
         self.shared.metrics.job_ended(outcome, took);
         if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
             self.shared.recent.ended(self.shared.now(), took);
@@ -212,14 +205,7 @@ impl Worker<'_> {
             end => verdict(end, history, &settings.retry),
         };
         let settled = self
-            .settle(
-                settings,
-                Some(job.id()),
-                delivery,
-                history,
-                verdict,
-                deadline,
-            )
+            .settle(settings, job, delivery, history, verdict, deadline)
             .await;
         self.bring_back(lent, reusable, lost);
         settled
@@ -353,12 +339,34 @@ impl Worker<'_> {
     pub(super) async fn settle(
         &mut self,
         settings: &PoolSettings,
-        job: Option<&JobId>,
+        job: &Job,
         delivery: Delivery,
         history: History,
         verdict: Verdict,
         deadline: Instant,
     ) -> Result<(), WorkerStopReason> {
+        let span = self.trace.settles(job);
+        let settling =
+            self.settle_delivery(settings, job.id(), delivery, history, verdict, deadline);
+        let (settlement, gives_back) = settling.instrument(span.clone()).await;
+        traces::settled(&span, settlement);
+        if gives_back {
+            Err(WorkerStopReason::GaveBack)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Carries a verdict out. Returns how the delivery was settled, and whether its message was given back.
+    async fn settle_delivery(
+        &mut self,
+        settings: &PoolSettings,
+        job: &JobId,
+        delivery: Delivery,
+        history: History,
+        verdict: Verdict,
+        deadline: Instant,
+    ) -> (Settlement, bool) {
         let hold = HoldUntil::new(deadline, &self.cell.stop, &self.shared.kill);
         let goes_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
         let verdict = match verdict {
@@ -374,7 +382,16 @@ impl Worker<'_> {
         if goes_back {
             self.cancel().await;
         }
-        let prepared = prepare(self.shared, settings, job, delivery, history, verdict, hold).await;
+        let prepared = prepare(
+            self.shared,
+            settings,
+            Some(job),
+            delivery,
+            history,
+            verdict,
+            hold,
+        )
+        .await;
         if wants_copy && prepared.is_requeued() {
             stay_blocked(self.shared);
         }
@@ -382,12 +399,7 @@ impl Worker<'_> {
         if gives_back || self.cell.goes_after_this() {
             self.cancel().await;
         }
-        prepared.settle(self.shared).await;
-        if gives_back {
-            Err(WorkerStopReason::GaveBack)
-        } else {
-            Ok(())
-        }
+        (prepared.settle(self.shared).await, gives_back)
     }
 
     /// Gives a message back that no runner could be started for.
@@ -416,14 +428,7 @@ impl Worker<'_> {
         let verdict = give_back(history);
         // It goes in any case, and by its own reason.
         let _ = self
-            .settle(
-                settings,
-                Some(job.id()),
-                delivery,
-                history,
-                verdict,
-                deadline,
-            )
+            .settle(settings, job, delivery, history, verdict, deadline)
             .await;
     }
 
@@ -452,7 +457,8 @@ impl Worker<'_> {
     }
 
     fn note_start(&self, job: &Job, lent: &BorrowedRunner<'_>) {
-        let waited = job.message().properties.timestamp.and_then(waited_since);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let waited = now.ok().and_then(|now| job.message().waited_at(now));
         if let Some(waited) = waited {
             self.shared.metrics.job_waited(waited);
             self.shared.recent.waited(self.shared.now(), waited);
@@ -546,14 +552,6 @@ fn runner_panicked(panicked: &Panicked) -> RunReport {
         }),
         reusable: false,
     }
-}
-
-/// Time since a timestamp in whole seconds, where it is in the past.
-fn waited_since(timestamp: u64) -> Option<Duration> {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .checked_sub(Duration::from_secs(timestamp))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::{
     cell::{AfterSettlement, WorkerCell, WorkerStopReason},
     settling::{HoldUntil, prepare, stay_blocked},
     shared::PoolShared,
+    traces::DeliveryTrace,
 };
 use crate::{
     config::{Declare, PoolSettings},
@@ -97,6 +98,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> Work
         },
         renewals: JoinSet::new(),
         on_start,
+        trace: DeliveryTrace::none(),
         stop: None,
     };
     let why = worker.serve().await;
@@ -125,6 +127,8 @@ struct Worker<'a> {
     /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
+    /// The spans of the delivery that it works on.
+    trace: DeliveryTrace,
     /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
     stop: Option<CancellationToken>,
 }

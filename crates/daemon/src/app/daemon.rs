@@ -41,6 +41,7 @@ use crate::{
     reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
+        otlp::Otlp,
         prometheus::{Prometheus, PrometheusError},
     },
 };
@@ -51,7 +52,7 @@ use tidegate::{
         cgroup,
         instance::{Instance as Identity, InstanceLock, LockError},
     },
-    run::{EventSink, StartOptions, Supervisor},
+    run::{EventSink, StartOptions, Supervisor, TraceLink},
     runner::BoxError,
 };
 
@@ -70,6 +71,8 @@ pub struct Options {
     pub loaded: Loaded,
     /// Where the configuration comes from, to read it again.
     pub source: Source,
+    /// Takes spans of jobs.
+    pub otlp: Option<Otlp>,
 }
 
 /// The daemon could not be started.
@@ -122,7 +125,11 @@ pub enum AppError {
 /// # Errors
 /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
 pub async fn run(options: Options) -> Result<Ending, AppError> {
-    let Options { loaded, source } = options;
+    let Options {
+        loaded,
+        source,
+        otlp,
+    } = options;
     // The first step, so that an early signal does not kill the process.
     let signals = Signals::listen().map_err(AppError::Signals)?;
     for warning in &loaded.warnings {
@@ -157,6 +164,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         events: Some(sink),
         orders: orders.take_up(),
         store: Some(Arc::new(orders)),
+        traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
         ..StartOptions::default()
     };
     let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
@@ -201,6 +209,7 @@ pub async fn run(options: Options) -> Result<Ending, AppError> {
         feed.abort();
     }
     close_events(events_writer).await;
+    finish_spans(otlp).await;
     if let Some(groups) = cgroup::groups()
         && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
     {
@@ -422,6 +431,7 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),
         ("log", old.log != new.log),
+        ("otlp", old.otlp != new.otlp),
         ("events_file", old.events_file != new.events_file),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);
@@ -435,6 +445,16 @@ async fn close_events(writer: Option<EventsWriter>) {
         .is_err()
     {
         warn!("could not write the last events");
+    }
+}
+
+async fn finish_spans(otlp: Option<Otlp>) {
+    let Some(otlp) = otlp else { return };
+    if tokio::task::spawn_blocking(move || otlp.finish())
+        .await
+        .is_err()
+    {
+        warn!("could not send the last spans");
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     output::{self, Exit, Failure},
-    telemetry::logs,
+    telemetry::{logs, otlp},
 };
 use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
@@ -98,6 +98,8 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     report.problems.extend(bad_log_filter());
     report.ok = report.problems.is_empty();
     if let Some(loaded) = &loaded {
+        report.problems.extend(otlp::inspect(loaded));
+        report.ok &= report.problems.is_empty();
         report.pools = loaded.settings.pools.len();
         report.warnings = loaded.warnings.clone();
         report.warnings.extend(loaded.suspicions().into_vec());
