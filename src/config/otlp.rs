@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     inputs::{Inputs, read_text},
     problem::Problem,
-    schema::{FilePath, Item, Kind, Table, Text, ValuePosition, quoted},
+    schema::{FilePath, Item, Kind, Table, Text, ValuePosition, quoted, shown_text},
 };
 
 /// Port of OTLP over HTTP, and so the endpoint of a collector on this machine.
@@ -48,7 +48,7 @@ pub(super) fn otlp(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<Otlp
     let endpoint = table.optional(
         "endpoint",
         "Collector that takes OTLP over HTTP, in protobuf. Spans go to `/v1/traces` below this address.",
-        ENDPOINT,
+        Endpoint,
         &quoted(EXAMPLE),
     );
     let headers_file = table.optional(
@@ -100,28 +100,57 @@ pub(super) fn otlp(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<Otlp
     })
 }
 
-const ENDPOINT: Text<Url> = Text {
-    wants: "a URL",
-    parse: |text| {
-        let url = Url::parse(text).map_err(|_| format!("write a URL such as {EXAMPLE}"))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(format!(
-                "write a URL with http:// or https://, such as {EXAMPLE}"
-            ));
+/// The address of a collector. What may hold a credential is not shown.
+#[derive(Debug)]
+struct Endpoint;
+
+impl Kind for Endpoint {
+    type Value = Url;
+    const IS_TEXT: bool = true;
+    const IS_SECRET: bool = true;
+
+    fn wants(&self) -> String {
+        "a URL".to_owned()
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Url> {
+        let Some(text) = item.get_ref().as_str() else {
+            spot.wrong(item, format!("write a URL such as {}", quoted(EXAMPLE)));
+            return None;
+        };
+        match parse_endpoint(text) {
+            Ok(url) => Some(url),
+            Err(fix) => {
+                let shown = match text.contains(['@', '?', '#']) {
+                    true => "a URL with more than scheme, host, port and path".to_owned(),
+                    false => shown_text(text),
+                };
+                spot.wrong_shown_as(item, shown, fix);
+                None
+            }
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(
-                "write the URL without user and password, and an Authorization header in otlp.headers_file"
-                    .to_owned(),
-            );
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("write the URL without what begins with ? or #".to_owned());
-        }
-        Ok(url)
-    },
-    show: |url| url.to_string(),
-};
+    }
+
+    fn toml(&self, value: &Url) -> String {
+        quoted(value.as_str())
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, &'static str> {
+    let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
+    let Some(url) = Url::parse(text).ok().filter(is_web) else {
+        return Err("write a URL with http:// or https://, such as http://localhost:4318");
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "write the URL without user and password, and an Authorization header in otlp.headers_file",
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("write the URL without what begins with ? or #");
+    }
+    Ok(url)
+}
 
 const SERVICE_NAME: Text<String> = Text {
     wants: "a name",
