@@ -67,6 +67,7 @@ fn benches(c: &mut Criterion) {
                 gone: 0,
                 oldest: None,
                 intake: Intake::Open,
+                group: None,
             };
             reconciler.reconcile(black_box(&observation), &census)
         });

@@ -1,6 +1,7 @@
 //! The traits of `queue`, implemented on the broker's state.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -10,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     time::{self, Instant},
 };
 
@@ -18,14 +19,17 @@ use super::core::{BrokerState, ConsumerMessage, SettleKind};
 use crate::{
     decide::QueueName,
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError, header_size,
-        short_texts_fit,
+        Browser, Connectivity, ConsumeRequest, Consumer, Delivery, GroupChannel, Message, Outgoing,
+        QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError,
+        header_size, short_texts_fit,
     },
 };
 
 /// The limit of a RabbitMQ connection with the default frame size, in bytes.
 const HEADER_LIMIT: usize = 130_000;
+
+/// Messages that wait for one member of a group.
+const GROUP_MESSAGES: usize = 1_000;
 
 /// Time after which an unconfirmed publish fails.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +58,8 @@ struct SharedBroker {
     blocked: watch::Sender<bool>,
     /// Wakes the clock that expires messages. Written by publishing tasks, read by the clock.
     changed: Notify,
+    /// The groups of daemons, by queue. Written and read by their members.
+    groups: Mutex<HashMap<QueueName, broadcast::Sender<Bytes>>>,
 }
 
 impl MemoryBroker {
@@ -67,6 +73,7 @@ impl MemoryBroker {
                 connectivity: watch::Sender::new(Connectivity::Connected),
                 blocked: watch::Sender::new(false),
                 changed: Notify::new(),
+                groups: Mutex::default(),
             }),
         }
     }
@@ -309,6 +316,24 @@ impl QueueDriver for MemoryBroker {
         Ok(())
     }
 
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        drop(self.connected("join a group")?);
+        let mut groups = self
+            .shared
+            .groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let sender = groups
+            .entry(queue.clone())
+            .or_insert_with(|| broadcast::Sender::new(GROUP_MESSAGES));
+        Ok(Box::new(MemoryGroup {
+            messages: sender.subscribe(),
+            sender: sender.clone(),
+            connectivity: self.shared.connectivity.subscribe(),
+            blocked: self.shared.blocked.subscribe(),
+        }))
+    }
+
     fn header_limit(&self) -> usize {
         HEADER_LIMIT
     }
@@ -367,6 +392,54 @@ impl MemoryBroker {
         drop(core);
         self.shared.changed.notify_one();
         Ok(())
+    }
+}
+
+/// A member of a group.
+struct MemoryGroup {
+    sender: broadcast::Sender<Bytes>,
+    messages: broadcast::Receiver<Bytes>,
+    connectivity: watch::Receiver<Connectivity>,
+    blocked: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl GroupChannel for MemoryGroup {
+    async fn send(&mut self, message: Bytes) -> Result<(), QueueError> {
+        let fails = |kind| Err(QueueError::new(kind, "send to the group"));
+        if *self.connectivity.borrow() != Connectivity::Connected {
+            return fails(QueueErrorKind::Disconnected);
+        }
+        if *self.blocked.borrow() {
+            return fails(QueueErrorKind::Blocked);
+        }
+        // Fails only without members, and this is one.
+        let _ = self.sender.send(message);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Bytes, QueueError> {
+        loop {
+            let lost = self
+                .connectivity
+                .wait_for(|seen| *seen != Connectivity::Connected);
+            let received = tokio::select! {
+                biased;
+                _ = lost => None,
+                received = self.messages.recv() => Some(received),
+            };
+            match received {
+                Some(Ok(message)) => return Ok(message),
+                // A member that reads too slowly misses messages.
+                Some(Err(broadcast::error::RecvError::Lagged(_))) => {}
+                Some(Err(broadcast::error::RecvError::Closed)) | None => {
+                    return Err(QueueError::new(
+                        QueueErrorKind::Disconnected,
+                        "hear the group",
+                    ));
+                }
+            }
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Pool {
             gone: shared.totals.gone(),
             oldest: None,
             intake,
+            group: None,
         };
         let Reconciliation { mut decision, plan } =
             self.reconciler.reconcile(&observation, &census);

@@ -19,6 +19,7 @@ mod rates;
 mod reconcile;
 mod record;
 mod scaling_policy;
+mod share;
 mod stabiliser;
 mod state;
 mod stuck;
@@ -41,6 +42,10 @@ pub use self::{
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
+    share::{
+        BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
+        Members, share_exchange, split,
+    },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Group, Moment};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Observation {
     pub oldest: Option<Duration>,
     /// Whether the pool may take messages at all.
     pub intake: Intake,
+    /// The daemons that share the queue. `None` if this pool does not share it.
+    pub group: Option<Group>,
 }
 
 /// The result of a probe.

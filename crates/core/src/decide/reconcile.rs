@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Moment, Observation, Orders,
-    OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling, ScalingPolicy as _,
-    Situation, TermName,
+    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Moment, Observation,
+    Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
+    ScalingPolicy as _, Situation, TermName,
     observe::ProbeTrust,
     plan::plan,
     rates::RateMeter,
@@ -105,6 +105,7 @@ pub enum EventKind {
 ///     gone: 0,
 ///     oldest: None,
 ///     intake: Intake::Open,
+///     group: None,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -124,6 +125,8 @@ pub struct Reconciler {
     last_work: Option<Moment>,
     meter: RateMeter,
     expected: u32,
+    /// The last number for the whole group, while the pool shares its queue.
+    whole: Option<u32>,
 }
 
 impl Reconciler {
@@ -139,6 +142,7 @@ impl Reconciler {
             last_work: None,
             meter: RateMeter::default(),
             expected: 0,
+            whole: None,
         }
     }
 
@@ -205,6 +209,9 @@ impl Reconciler {
 
         let inputs = self.inputs(observation, &believed, counts);
         let (rule, calculation) = self.expect(observation, &believed, &inputs);
+        if observation.group.is_none() || !matches!(rule, Rule::Policy | Rule::Frozen) {
+            self.whole = None;
+        }
         let expected = calculation.workers();
         let (terms, won) = calculation.into_terms();
         self.expected = expected;
@@ -265,6 +272,7 @@ impl Reconciler {
 
     fn inputs(&self, observation: &Observation, believed: &ProbeTrust, census: Counts) -> Inputs {
         let ready = self.reading.map_or(0, |reading| reading.ready);
+        let elsewhere = observation.group.as_ref().map_or(0, Group::held_by_others);
         Inputs {
             ready,
             age: self.reading.map(|reading| observation.at.since(reading.at)),
@@ -277,12 +285,15 @@ impl Reconciler {
             behind: observation
                 .held
                 .saturating_sub(u64::from(observation.holders)),
-            demand: ready.saturating_add(observation.held),
+            demand: ready
+                .saturating_add(observation.held)
+                .saturating_add(elsewhere),
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
             intake: observation.intake,
             rates: self.meter.rates(),
             oldest: observation.oldest,
+            group: observation.group.clone(),
         }
     }
 
@@ -351,7 +362,11 @@ impl Reconciler {
             let busy = inputs.census.busy + inputs.census.retiring;
             let why = format!("{why}; {busy} busy");
             let mut empty = Calculation::new(TermName::Empty, busy, why);
-            empty.at_least(TermName::KeepWarm, self.rules.keep_warm, || {
+            let kept = match &observation.group {
+                Some(group) => group.share_of(self.rules.keep_warm),
+                None => self.rules.keep_warm,
+            };
+            empty.at_least(TermName::KeepWarm, kept, || {
                 String::from("kept on an empty queue")
             });
             (Rule::Empty, empty)
@@ -420,12 +435,14 @@ impl Reconciler {
         // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
         // never drains wants its workers to wait.
         if self.rules.drain_after != DrainAfter::Never {
-            let useful = u64::from(inputs.holders).saturating_add(inputs.ready);
+            let elsewhere = observation.group.as_ref().map_or(0, Group::busy_elsewhere);
+            let holders = inputs.holders.saturating_add(elsewhere);
+            let useful = u64::from(holders).saturating_add(inputs.ready);
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
             calculation.at_most(TermName::Useful, useful, || {
                 format!(
-                    "{} workers hold a delivery, {} messages are ready: more would only wait",
-                    inputs.holders, inputs.ready
+                    "{holders} workers hold a delivery, {} messages are ready: more would only wait",
+                    inputs.ready
                 )
             });
         }
@@ -437,7 +454,13 @@ impl Reconciler {
         calculation.at_most(TermName::Max, policy.max, the_ceiling);
 
         let scaling = &self.scaling();
-        let current = self.expected;
+        let current = match &observation.group {
+            None => self.expected,
+            // The steps are about the whole group's number.
+            Some(group) => self
+                .whole
+                .unwrap_or_else(|| self.expected.saturating_add(group.workers_elsewhere())),
+        };
         let recommended = calculation.workers();
         let Movement {
             up_to,
@@ -456,7 +479,40 @@ impl Reconciler {
             let step = scaling.down_step;
             format!("at most {step} fewer than {current} at a time")
         });
+        if let Some(group) = &observation.group {
+            self.whole = Some(calculation.workers());
+            self.take_share(group, &mut calculation);
+        }
         calculation
+    }
+
+    /// Lowers the group's number to this daemon's part of it. Until the members agree, the daemon does not grow. It
+    /// never grows into what others still have: a member that gives workers up does so as their jobs end.
+    fn take_share(&self, group: &Group, calculation: &mut Calculation) {
+        let (whole, members) = (calculation.workers(), group.members.len());
+        calculation.at_most(TermName::Share, group.share_of(whole), || {
+            format!("this daemon's part of {whole} in a group of {members}")
+        });
+        if !group.settled {
+            calculation.at_most(TermName::ShareWait, self.expected, || {
+                String::from(match group.deaf {
+                    true => "the group cannot be heard: no growth until it can",
+                    false => "a member joined or left just now: no growth until all know it",
+                })
+            });
+        }
+        if let Some(first) = group.differing.first() {
+            calculation.at_most(TermName::ShareWait, self.expected, || {
+                format!(
+                    "{first} has another policy for this queue: no growth until they are the same"
+                )
+            });
+        }
+        let elsewhere = group.workers_elsewhere();
+        let room = whole.saturating_sub(elsewhere).max(self.expected);
+        calculation.at_most(TermName::ShareRoom, room, || {
+            format!("the other members have {elsewhere} of {whole} workers")
+        });
     }
 }
 

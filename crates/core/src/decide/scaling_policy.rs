@@ -216,6 +216,7 @@ mod tests {
             intake: Intake::Open,
             rates: None,
             oldest: None,
+            group: None,
         };
         let situation = Situation {
             now: Moment::ZERO,

@@ -62,6 +62,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         gone: 0,
         oldest: None,
         intake: Intake::Open,
+        group: None,
     }
 }
 
