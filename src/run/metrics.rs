@@ -10,7 +10,7 @@ use metrics::{
     gauge, histogram,
 };
 
-use crate::decide::{Counts, PoolName};
+use crate::decide::{Counts, PoolName, PoolState};
 
 const DEPTH: &str = "tidegate_queue_depth_messages";
 const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
@@ -19,6 +19,8 @@ const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const STATE: &str = "tidegate_pool_state";
+const STUCK_SECONDS: &str = "tidegate_pool_stuck_seconds";
 const STUCK: &str = "tidegate_pool_stuck";
 const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
@@ -81,6 +83,16 @@ pub fn describe() {
         STUCK,
         Unit::Count,
         "1 while there is work that the pool cannot get at: its consumers are refused or given nothing, else 0."
+    );
+    describe_gauge!(
+        STUCK_SECONDS,
+        Unit::Seconds,
+        "Time since the pool cannot get at its work; 0 while it can."
+    );
+    describe_gauge!(
+        STATE,
+        Unit::Count,
+        "1 for the state that the pool is in, 0 for the others; as of its last look at the queue."
     );
     describe_counter!(
         BREAKER_OPENED,
@@ -360,6 +372,8 @@ pub(crate) struct PoolMetrics {
     expected: Gauge,
     breaker_open: Gauge,
     stuck: Gauge,
+    stuck_seconds: Gauge,
+    states: [Gauge; PoolState::ALL.len()],
     breaker_opened: Counter,
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
@@ -388,6 +402,9 @@ impl PoolMetrics {
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
             stuck: gauge!(STUCK, "pool" => p()),
+            stuck_seconds: gauge!(STUCK_SECONDS, "pool" => p()),
+            states: PoolState::ALL
+                .map(|state| gauge!(STATE, "pool" => p(), "state" => state.as_str())),
             breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
@@ -426,8 +443,17 @@ impl PoolMetrics {
         self.breaker_open.set(if is_open { 1.0 } else { 0.0 });
     }
 
-    pub(crate) fn stuck(&self, is_stuck: bool) {
-        self.stuck.set(if is_stuck { 1.0 } else { 0.0 });
+    /// For how long the pool has been stuck; `None` if it is not.
+    pub(crate) fn stuck(&self, lasted: Option<Duration>) {
+        self.stuck.set(if lasted.is_some() { 1.0 } else { 0.0 });
+        self.stuck_seconds
+            .set(lasted.unwrap_or_default().as_secs_f64());
+    }
+
+    pub(crate) fn state(&self, state: PoolState) {
+        for (gauge, known) in self.states.iter().zip(PoolState::ALL) {
+            gauge.set(if known == state { 1.0 } else { 0.0 });
+        }
     }
 
     pub(crate) fn breaker_opened(&self) {
@@ -483,8 +509,10 @@ impl PoolMetrics {
             &self.expected,
             &self.breaker_open,
             &self.stuck,
+            &self.stuck_seconds,
         ];
-        for gauge in gauges.into_iter().chain(&self.workers) {
+        let gauges = gauges.into_iter().chain(&self.workers);
+        for gauge in gauges.chain(&self.states) {
             gauge.set(GONE);
         }
         self.forget_runners(kind);

@@ -16,6 +16,7 @@ mod gate;
 pub mod metrics;
 mod own_queues;
 mod pool;
+mod pool_state;
 mod recent;
 mod redeliveries;
 mod reply_warnings;

@@ -13,7 +13,7 @@ use tracing::{error, info};
 use super::{Pool, reconciler};
 use crate::{
     decide::fault_pause,
-    run::{cell::WorkerStopReason, contain::Panicked},
+    run::{cell::WorkerStopReason, contain::Panicked, pool_state::state_of},
 };
 
 /// As long as a pool must have worked for its next failure to be a first one.
@@ -58,6 +58,7 @@ impl Pool {
         let cause = format!("the pool's own task panicked: {panicked}");
         self.shared.gate.pool_failed(cause.clone());
         self.shared.metrics.pool_restarted();
+        self.shared.metrics.state(state_of(&self.shared));
         error!(
             pool = %self.shared.name,
             error = ?cause,

@@ -18,6 +18,7 @@ use crate::{
         events::Event,
         fleet::{CRASHED, Idle},
         metrics::ReconcileOutcome,
+        pool_state::state_of,
         worker,
     },
 };
@@ -118,6 +119,7 @@ impl Pool {
             shared.recent.saw(shared.now(), decision.inputs.ready);
         }
         shared.view().decision = Some(decision);
+        shared.metrics.state(state_of(&shared));
         result
     }
 

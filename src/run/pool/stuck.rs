@@ -65,7 +65,9 @@ impl Pool {
         });
         self.say_refusal(refusal.map(|refusal| refusal.why));
         self.say_stuck(cause.as_deref());
-        shared.metrics.stuck(cause.is_some());
+        let since = self.troubles.watch.since().filter(|_| cause.is_some());
+        let lasted = since.map(|since| observation.at.since(since));
+        shared.metrics.stuck(lasted);
         shared.view().stuck = cause;
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::super::{
     DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
-    shared::{LastDecision, PoolShared},
+    shared::PoolShared,
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Link, Orders, StateScene, pool_state},
-    queue::Connectivity,
+    decide::{Intake, Orders},
+    run::pool_state::state,
 };
 
 /// A pool at this instant.
@@ -79,35 +79,6 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         service_s: shared.recent.runs(now),
         replies: shared.totals.replies(),
     }
-}
-
-/// What a pool is about, and why where that needs saying.
-fn state(
-    shared: &PoolShared,
-    view: &LastDecision,
-    intake: Intake,
-    busy: u32,
-) -> (PoolState, Option<String>) {
-    let refusal = shared.openings().refusal().map(|known| known.why.clone());
-    let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
-    let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    pool_state(StateScene {
-        intake,
-        link: match shared.connectivity() {
-            Connectivity::Connected => Link::Up,
-            Connectivity::Connecting => Link::Coming,
-            Connectivity::Disconnected { error } => Link::Down(error),
-        },
-        rule: view.decision.as_ref().map(|decision| decision.rule),
-        busy,
-        pool_failure: shared.gate.pool_failure(),
-        fault: shared.gate.cause(),
-        stuck: view.stuck.clone(),
-        queue: shared.settings().queue.to_string(),
-        copies: shared.copies_cause(),
-        refusal: refusal.or_else(unread),
-        lesser: shared.fleet.panics().cause(),
-    })
 }
 
 /// The policy in force, in words.
