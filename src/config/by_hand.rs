@@ -203,7 +203,7 @@ pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
     keys.collect()
 }
 
-const ALL_KEYS: [&str; 9] = [
+const ALL_KEYS: [&str; 10] = [
     "policy.kind",
     "policy.jobs_per_worker",
     "policy.workers",
@@ -213,6 +213,7 @@ const ALL_KEYS: [&str; 9] = [
     "scaling.up_step",
     "scaling.down_window",
     "scaling.down_step",
+    "scaling.churn",
 ];
 
 fn name_of(key: &str) -> &str {
@@ -236,7 +237,7 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
         ),
         other => unreachable!("a kind of policy without keys: {other:?}"),
     };
-    vec![
+    let mut values = vec![
         ("policy.kind", quoted(kind)),
         own,
         ("policy.min_active", policy.min_active.to_string()),
@@ -247,7 +248,12 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
             quoted(&duration_text(scaling.down_window)),
         ),
         ("scaling.down_step", scaling.down_step.to_string()),
-    ]
+    ];
+    let churn = scaling
+        .churn
+        .map(|churn| ("scaling.churn", churn.to_string()));
+    values.extend(churn);
+    values
 }
 
 /// The values of the pool's own settings: those of the file or a variable, and those that a program set to something

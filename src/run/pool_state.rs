@@ -1,6 +1,6 @@
 //! The state of a pool, from what the pool and its workers have written. Read for the status and for the metric.
 
-use super::shared::{LastDecision, PoolShared};
+use super::shared::{LastReconcile, PoolShared};
 use crate::{
     decide::{Intake, Link, PoolState, StateScene, pool_state},
     queue::Connectivity,
@@ -8,41 +8,40 @@ use crate::{
 
 /// The state of a pool at this instant.
 pub(crate) fn state_of(shared: &PoolShared) -> PoolState {
-    let view = shared.view().clone();
+    let last = shared.last().clone();
     let counts = shared.census(shared.now()).0.counts();
-    state(
-        shared,
-        &view,
-        shared.intake(),
-        counts.busy + counts.retiring,
-    )
-    .0
+    let busy = counts.busy + counts.retiring;
+    state(shared, &last, shared.intake(), busy).0
 }
 
 /// What a pool is about, and why where that needs saying.
 pub(crate) fn state(
     shared: &PoolShared,
-    view: &LastDecision,
+    last: &LastReconcile,
     intake: Intake,
     busy: u32,
 ) -> (PoolState, Option<String>) {
-    let refusal = shared.openings().refusal().map(|known| known.why.clone());
-    let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+    let refusal = shared
+        .broker
+        .openings()
+        .refusal()
+        .map(|known| known.why.clone());
+    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());
     pool_state(StateScene {
         intake,
-        link: match shared.connectivity() {
+        link: match shared.broker.connectivity() {
             Connectivity::Connected => Link::Up,
             Connectivity::Connecting => Link::Coming,
             Connectivity::Disconnected { error } => Link::Down(error),
         },
-        rule: view.decision.as_ref().map(|decision| decision.rule),
+        rule: last.decision.as_ref().map(|decision| decision.rule),
         busy,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
-        stuck: view.stuck.clone(),
+        stuck: last.stuck.clone(),
         queue: shared.settings().queue.to_string(),
-        copies: shared.copies_cause(),
+        copies: shared.copies.cause(),
         refusal: refusal.or_else(unread),
         lesser: shared.fleet.panics().cause(),
     })

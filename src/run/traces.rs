@@ -11,7 +11,10 @@ use std::{fmt, sync::Arc};
 
 use tracing::{Span, field, info_span};
 
-use super::metrics::{JobOutcome, Settlement};
+use super::{
+    metrics::{JobOutcome, Settlement},
+    panics,
+};
 use crate::{
     decide::QueueName,
     escape::Escaped,
@@ -90,6 +93,8 @@ pub(crate) struct DeliveryTrace {
     link: Option<Arc<dyn TraceLink>>,
     /// The context that the next span continues: the message's, then that of a span of ours.
     parent: Option<TraceContext>,
+    /// The job, for the spans to come. `None` where nobody takes them.
+    job: Option<Job>,
     /// Open until the job runs, or is settled without.
     receive: Span,
     /// Open while the job runs.
@@ -102,6 +107,7 @@ impl DeliveryTrace {
         Self {
             link: None,
             parent: None,
+            job: None,
             receive: Span::none(),
             process: Span::none(),
         }
@@ -109,10 +115,15 @@ impl DeliveryTrace {
 
     /// A worker has taken the delivery of `job`.
     pub(crate) fn received(link: Option<Arc<dyn TraceLink>>, job: &Job) -> Self {
+        let receive = operation!("receive", "receive", "client", job);
+        if receive.is_disabled() {
+            return Self::none();
+        }
         let mut trace = Self {
             link,
             parent: job.trace_context().cloned(),
-            receive: operation!("receive", "receive", "client", job),
+            job: Some(job.clone()),
+            receive,
             process: Span::none(),
         };
         let own = trace.link(&trace.receive);
@@ -123,17 +134,17 @@ impl DeliveryTrace {
         trace
     }
 
-    /// The job runs: the span around its run, and the job as it is to be told of it.
-    pub(crate) fn runs(&mut self, job: &Job) -> (Span, Job) {
-        self.process = operation!("process", "process", "consumer", job);
+    /// The job runs: the span around its run, and the job as it is to be told of it where that differs.
+    pub(crate) fn runs(&mut self) -> (Span, Option<Job>) {
         self.receive = Span::none();
+        let Some(job) = &self.job else {
+            return (Span::none(), None);
+        };
+        self.process = operation!("process", "process", "consumer", job);
         let own = self.link(&self.process);
-        let mut job = job.clone();
-        if let Some(own) = own {
-            self.parent = Some(own.clone());
-            job = job.with_trace_context(own);
-        }
-        (self.process.clone(), job)
+        let told = own.clone().map(|own| job.clone().with_trace_context(own));
+        self.parent = own.or_else(|| self.parent.take());
+        (self.process.clone(), told)
     }
 
     /// The run has ended.
@@ -146,8 +157,11 @@ impl DeliveryTrace {
     }
 
     /// The message is being settled.
-    pub(crate) fn settles(&mut self, job: &Job) -> Span {
+    pub(crate) fn settles(&mut self) -> Span {
         self.receive = Span::none();
+        let Some(job) = &self.job else {
+            return Span::none();
+        };
         let span = operation!("settle", field::Empty, "client", job);
         self.link(&span);
         span
@@ -156,7 +170,7 @@ impl DeliveryTrace {
     fn link(&self, span: &Span) -> Option<TraceContext> {
         let link = self.link.as_ref().filter(|_| !span.is_disabled())?;
         // A link that panics costs the job its place in the trace, and nothing else. The panic hook reports it.
-        super::contain::call(|| link.link(span, self.parent.as_ref())).unwrap_or_default()
+        panics::catch(|| link.link(span, self.parent.as_ref())).unwrap_or_default()
     }
 }
 

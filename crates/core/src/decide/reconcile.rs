@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Moment, Observation,
     Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
-    ScalingPolicy as _, Situation, TermName,
+    ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
     observe::ProbeTrust,
     plan::plan,
     rates::RateMeter,
     record::Calculation,
-    stabiliser::{Movement, Stabiliser},
+    schedule::ScheduleCache,
+    stabiliser::{ChurnMeter, Movement, Stabiliser},
 };
 
 /// The settings that decide a pool's size. Replaced as a whole when the configuration changes.
@@ -30,6 +31,8 @@ pub struct Rules {
     pub keep_warm: u32,
     /// Whether scaling down may stop running jobs.
     pub preempt: bool,
+    /// Bounds that change by the clock.
+    pub schedule: Schedule,
 }
 
 /// The result of one reconcile.
@@ -38,6 +41,8 @@ pub struct Rules {
 pub struct Reconciliation {
     /// The reason.
     pub decision: Decision,
+    /// The number of workers before the supervisor's limit applied.
+    pub wanted: u32,
     /// The steps to take.
     pub plan: Plan,
 }
@@ -83,7 +88,7 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, DrainAfter,
+///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
 /// };
 ///
 /// let mut reconciler = Reconciler::new(Rules {
@@ -93,6 +98,7 @@ pub enum EventKind {
 ///     drain_after: DrainAfter::default(),
 ///     keep_warm: 0,
 ///     preempt: false,
+///     schedule: Schedule::default(),
 /// });
 /// let observation = Observation {
 ///     at: Moment::after_start(Duration::from_secs(1)),
@@ -106,6 +112,8 @@ pub enum EventKind {
 ///     oldest: None,
 ///     intake: Intake::Open,
 ///     group: None,
+///     allowance: None,
+///     pressure: None,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -124,6 +132,10 @@ pub struct Reconciler {
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
     meter: RateMeter,
+    churn: ChurnMeter,
+    calendar: ScheduleCache,
+    /// The policy in force: the rules' or the one set by hand, with the bounds of the schedule.
+    in_force: Policy,
     expected: u32,
     /// The last number for the whole group, while the pool shares its queue.
     whole: Option<u32>,
@@ -133,6 +145,9 @@ impl Reconciler {
     /// A reconciler without observations. It expects no workers.
     pub fn new(rules: Rules) -> Self {
         Self {
+            in_force: rules.policy.clone(),
+            churn: ChurnMeter::default(),
+            calendar: ScheduleCache::default(),
             rules,
             orders: Orders::default(),
             floor: None,
@@ -154,6 +169,8 @@ impl Reconciler {
     /// Changes the rules. The history stays: recommendations of the old policy still count until they leave the window.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        self.calendar.clear();
+        self.refresh_policy(ScheduledBounds::default());
     }
 
     /// Sets the operator's orders.
@@ -163,12 +180,31 @@ impl Reconciler {
             .as_ref()
             .map(|_| self.floor.unwrap_or(self.expected));
         self.orders = orders;
+        self.refresh_policy(ScheduledBounds::default());
     }
 
-    /// The policy in force: the one set by hand, otherwise the one of the rules.
+    /// The policy in force: the one set by hand, otherwise the one of the rules. From the first reconcile on with the
+    /// bounds that the schedule set at the last one.
     pub fn policy(&self) -> &Policy {
-        let by_hand = self.orders.policy.as_ref();
-        by_hand.map_or(&self.rules.policy, |set| &set.what.policy)
+        &self.in_force
+    }
+
+    fn refresh_policy(&mut self, scheduled: ScheduledBounds) {
+        let by_hand = self.orders.policy.as_ref().map(|set| &set.what.policy);
+        self.in_force = scheduled.on(&self.rules.policy, by_hand);
+    }
+
+    /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.
+    fn look_at_the_calendar(&mut self, observation: &Observation) -> Option<ScheduleState> {
+        if self.rules.schedule.is_empty() {
+            return None;
+        }
+        let state = self
+            .calendar
+            .at(&self.rules.schedule, observation.wall?)
+            .clone();
+        self.refresh_policy(state.bounds);
+        Some(state)
     }
 
     /// The own policy that is asked in place of it. A policy set by hand is asked itself, unless the order set only its
@@ -207,13 +243,24 @@ impl Reconciler {
         let believed = observation.believed(&self.believed);
         self.take_in(observation, &believed);
 
-        let inputs = self.inputs(observation, &believed, counts);
-        let (rule, calculation) = self.expect(observation, &believed, &inputs);
+        let schedule = self.look_at_the_calendar(observation);
+        let inputs = self.inputs(observation, &believed, counts, schedule);
+        let (rule, mut calculation) = self.expect(observation, &believed, &inputs);
+        let wanted = calculation.workers();
+        if let Some(allowance) = &observation.allowance {
+            calculation.at_most(TermName::Budget, allowance.workers, || {
+                allowance.why.clone()
+            });
+        }
         if observation.group.is_none() || !matches!(rule, Rule::Policy | Rule::Frozen) {
             self.whole = None;
         }
         let expected = calculation.workers();
         let (terms, won) = calculation.into_terms();
+        if matches!(rule, Rule::Policy | Rule::Empty) {
+            self.churn
+                .count(observation.at, expected.abs_diff(self.expected));
+        }
         self.expected = expected;
         self.raise_floor(rule, expected);
 
@@ -237,6 +284,7 @@ impl Reconciler {
                 expected,
                 plan: plan.summary(),
             },
+            wanted,
             plan,
         }
     }
@@ -270,7 +318,13 @@ impl Reconciler {
         self.believed = believed.clone();
     }
 
-    fn inputs(&self, observation: &Observation, believed: &ProbeTrust, census: Counts) -> Inputs {
+    fn inputs(
+        &self,
+        observation: &Observation,
+        believed: &ProbeTrust,
+        census: Counts,
+        schedule: Option<ScheduleState>,
+    ) -> Inputs {
         let ready = self.reading.map_or(0, |reading| reading.ready);
         let elsewhere = observation.group.as_ref().map_or(0, Group::held_by_others);
         Inputs {
@@ -294,6 +348,7 @@ impl Reconciler {
             rates: self.meter.rates(),
             oldest: observation.oldest,
             group: observation.group.clone(),
+            schedule,
         }
     }
 
@@ -362,9 +417,14 @@ impl Reconciler {
             let busy = inputs.census.busy + inputs.census.retiring;
             let why = format!("{why}; {busy} busy");
             let mut empty = Calculation::new(TermName::Empty, busy, why);
+            let scheduled = inputs
+                .schedule
+                .as_ref()
+                .and_then(|state| state.bounds.keep_warm);
+            let kept = scheduled.unwrap_or(self.rules.keep_warm);
             let kept = match &observation.group {
-                Some(group) => group.share_of(self.rules.keep_warm),
-                None => self.rules.keep_warm,
+                Some(group) => group.share_of(kept),
+                None => kept,
             };
             empty.at_least(TermName::KeepWarm, kept, || {
                 String::from("kept on an empty queue")
@@ -380,9 +440,30 @@ impl Reconciler {
                 format!("set by hand not to shrink {order}")
             });
         }
+        if matches!(rule, Rule::Policy | Rule::Empty) {
+            self.limit_churn(observation.at, &mut calculation);
+        }
+        if let (Some(why), Rule::Policy) = (&observation.pressure, rule) {
+            // The floor stays possible, so that no pool with work stands still.
+            let most = self.expected.max(self.policy().min_active);
+            calculation.at_most(TermName::Pressure, most, || format!("no growth: {why}"));
+        }
         // A ceiling that was lowered applies at once, and limits every other term.
-        calculation.at_most(TermName::Max, self.policy().max, the_ceiling);
+        calculation.at_most(TermName::Max, self.policy().max, || {
+            ceiling(inputs.schedule.as_ref())
+        });
         (rule, calculation)
+    }
+
+    /// Keeps the changes of the last minute within the limit.
+    fn limit_churn(&mut self, now: Moment, calculation: &mut Calculation) {
+        let Some(churn) = self.scaling().churn else {
+            return;
+        };
+        let left = self.churn.left(now, churn);
+        let why = || format!("at most {churn} starts and stops a minute, {left} are left");
+        calculation.at_most(TermName::Churn, self.expected.saturating_add(left), why);
+        calculation.at_least(TermName::Churn, self.expected.saturating_sub(left), why);
     }
 
     /// Sets the floor of a pool that may not shrink. A closed intake and a trial do not lower the floor. A pin does,
@@ -448,10 +529,13 @@ impl Reconciler {
         }
         if self.last_work.is_some() {
             calculation.at_least(TermName::MinActive, policy.min_active, || {
-                String::from("the floor while there is work")
+                let by = by_schedule(inputs.schedule.as_ref(), |bounds| bounds.min_active);
+                format!("the floor while there is work{by}")
             });
         }
-        calculation.at_most(TermName::Max, policy.max, the_ceiling);
+        calculation.at_most(TermName::Max, policy.max, || {
+            ceiling(inputs.schedule.as_ref())
+        });
 
         let scaling = &self.scaling();
         let current = match &observation.group {
@@ -516,8 +600,19 @@ impl Reconciler {
     }
 }
 
-fn the_ceiling() -> String {
-    String::from("the ceiling")
+fn ceiling(schedule: Option<&ScheduleState>) -> String {
+    format!("the ceiling{}", by_schedule(schedule, |bounds| bounds.max))
+}
+
+/// Names the entry of the schedule that gives a bound.
+fn by_schedule(
+    schedule: Option<&ScheduleState>,
+    bound: impl Fn(&ScheduledBounds) -> Option<u32>,
+) -> String {
+    let entry = schedule.and_then(|state| state.entry_for(bound));
+    entry.map_or_else(String::new, |entry| {
+        format!(", by the schedule {} until {}", entry.cron, entry.until)
+    })
 }
 
 fn human(duration: Duration) -> String {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Moment, Orders, PlanSummary, Rates};
+use super::{Counts, Group, Intake, Moment, Orders, PlanSummary, Rates, ScheduleState};
 
 /// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct Inputs {
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
+    /// What the pool's schedule says. `None` without a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleState>,
 }
 
 /// One term of the calculation. It gave the first number, or changed it.
@@ -117,6 +120,12 @@ pub enum TermName {
     ShareWait,
     /// No growth into what other members of the group still have.
     ShareRoom,
+    /// The limit on starts and stops within a minute.
+    Churn,
+    /// The host has no room for more workers.
+    Pressure,
+    /// The pool's part of the supervisor's workers.
+    Budget,
 }
 
 impl TermName {
@@ -141,6 +150,9 @@ impl TermName {
             Self::Share => "share",
             Self::ShareWait => "share_wait",
             Self::ShareRoom => "share_room",
+            Self::Churn => "churn",
+            Self::Pressure => "pressure",
+            Self::Budget => "budget",
         }
     }
 }
@@ -300,6 +312,25 @@ impl fmt::Display for Decision {
             writeln!(f, "set by hand")?;
             for line in self.by_hand.to_string().lines() {
                 writeln!(f, "  {line}")?;
+            }
+        }
+        if let Some(schedule) = &self.inputs.schedule {
+            writeln!(f)?;
+            writeln!(f, "schedule")?;
+            for open in &schedule.open {
+                writeln!(
+                    f,
+                    "  open       {} until {}: {}",
+                    open.cron, open.until, open.bounds
+                )?;
+            }
+            match &schedule.next {
+                Some(next) => writeln!(
+                    f,
+                    "  next       {} from {}: {}",
+                    next.cron, next.from, next.bounds
+                )?,
+                None => writeln!(f, "  next       none")?,
             }
         }
         writeln!(f)?;

@@ -217,6 +217,7 @@ mod tests {
             rates: None,
             oldest: None,
             group: None,
+            schedule: None,
         };
         let situation = Situation {
             now: Moment::ZERO,

@@ -1,4 +1,5 @@
 mod blame;
+mod bounds;
 mod by_hand;
 
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ fn rules(policy: Policy) -> Rules {
         drain_after: DrainAfter::default(),
         keep_warm: 0,
         preempt: false,
+        schedule: Schedule::default(),
     }
 }
 
@@ -63,6 +65,8 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         oldest: None,
         intake: Intake::Open,
         group: None,
+        allowance: None,
+        pressure: None,
     }
 }
 
@@ -360,7 +364,7 @@ proptest! {
         preempt: bool,
     ) {
         let rules = Rules {
-            scaling: Scaling { up_step: u32::MAX, down_window: Duration::from_secs(3), down_step: u32::MAX },
+            scaling: Scaling { up_step: u32::MAX, down_window: Duration::from_secs(3), down_step: u32::MAX, churn: None },
             preempt,
             ..rules(policy)
         };

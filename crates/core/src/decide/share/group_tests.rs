@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decide::{
     Census, CensusWorker, DrainAfter, Intake, Observation, Phase, Policy, Probe, Reconciler, Rules,
-    Scaling, WorkerId,
+    Scaling, Schedule, WorkerId,
 };
 
 /// Milliseconds of virtual time between two steps.
@@ -54,6 +54,7 @@ impl Daemon {
             drain_after: DrainAfter::Never,
             keep_warm: 0,
             preempt: false,
+            schedule: Schedule::default(),
         };
         Self {
             members: Members::new(id(n), boot, 7, now(step)),
@@ -231,6 +232,8 @@ impl World {
             oldest: None,
             intake: Intake::Open,
             group: Some(daemon.members.group(now(step), own)),
+            allowance: None,
+            pressure: None,
         };
         let running: Vec<WorkerId> = daemon.jobs.keys().copied().collect();
         let plan = daemon
@@ -339,6 +342,8 @@ fn a_daemon_with_another_policy_stops_growth_of_all() {
         oldest: None,
         intake: Intake::Open,
         group: Some(group),
+        allowance: None,
+        pressure: None,
     };
     let reconciliation = world.daemons[0].reconciler.reconcile(&observation, &census);
     assert_eq!(reconciliation.decision.expected, 0);

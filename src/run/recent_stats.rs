@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_secs(300);
 
 /// What a pool has done lately.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<State>);
+pub(crate) struct RecentStats(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,26 +47,26 @@ struct Second {
 #[derive(Debug, Default)]
 struct Samples(VecDeque<(Moment, Duration)>);
 
-impl Recent {
+impl RecentStats {
     /// A delivery was taken.
-    pub(crate) fn taken(&self, now: Moment) {
+    pub(crate) fn delivery_taken(&self, now: Moment) {
         self.state().second(now).taken += 1;
     }
 
     /// A job that began had waited so long since its message was published.
-    pub(crate) fn waited(&self, now: Moment, wait: Duration) {
+    pub(crate) fn job_waited(&self, now: Moment, wait: Duration) {
         self.state().waits.add(now, wait);
     }
 
     /// A job has come to its own end after so long.
-    pub(crate) fn ended(&self, now: Moment, took: Duration) {
+    pub(crate) fn job_ended(&self, now: Moment, took: Duration) {
         let mut state = self.state();
         state.second(now).done += 1;
         state.runs.add(now, took);
     }
 
     /// So many messages were ready.
-    pub(crate) fn saw(&self, now: Moment, ready: u64) {
+    pub(crate) fn ready_read(&self, now: Moment, ready: u64) {
         self.state().second(now).ready = Some(ready);
     }
 
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_the_last_minute() {
-        let recent = Recent::default();
+        let recent = RecentStats::default();
         for second in 0..120 {
-            recent.saw(at(second), 10 * second);
+            recent.ready_read(at(second), 10 * second);
             for _ in 0..6 {
-                recent.taken(at(second));
+                recent.delivery_taken(at(second));
             }
             for _ in 0..3 {
-                recent.ended(at(second), Duration::from_secs(1));
+                recent.job_ended(at(second), Duration::from_secs(1));
             }
         }
         let rates = recent.rates(at(119));
@@ -196,21 +196,21 @@ mod tests {
 
     #[test]
     fn a_young_supervisor_s_rates_are_over_its_own_age() {
-        let recent = Recent::default();
-        (0..20).for_each(|_| recent.ended(at(5), Duration::ZERO));
+        let recent = RecentStats::default();
+        (0..20).for_each(|_| recent.job_ended(at(5), Duration::ZERO));
         assert_eq!(recent.rates(at(10)).done, 2.0);
     }
 
     #[test]
     fn half_of_the_jobs_took_no_longer_than_the_median() {
-        let recent = Recent::default();
+        let recent = RecentStats::default();
         assert_eq!(recent.runs(at(0)), None);
         for ms in 1..=100 {
-            recent.ended(at(1), Duration::from_millis(ms));
+            recent.job_ended(at(1), Duration::from_millis(ms));
         }
         let runs = recent.runs(at(2)).unwrap();
         assert_eq!((runs.p50, runs.p95), (0.05, 0.095));
-        recent.waited(at(1), Duration::from_secs(7));
+        recent.job_waited(at(1), Duration::from_secs(7));
         let waits = recent.waits(at(2)).unwrap();
         assert_eq!((waits.p50, waits.p95), (7.0, 7.0));
         // What is long past says nothing of now.
@@ -219,9 +219,9 @@ mod tests {
 
     #[test]
     fn keeps_no_more_than_its_share_of_memory() {
-        let recent = Recent::default();
+        let recent = RecentStats::default();
         for second in 0..10_000 {
-            recent.ended(at(second), Duration::from_secs(second));
+            recent.job_ended(at(second), Duration::from_secs(second));
         }
         let state = recent.state();
         assert!(state.seconds.len() <= SECONDS && state.runs.0.len() <= SAMPLES);
