@@ -11,11 +11,13 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::{Deserialize, Serialize};
 
 pub use self::change::PolicyChange;
+use tidegate_core::text::short_duration;
+
 use super::{
     origin::{Origin, Origins},
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
-    schema::{Table, duration_text, quoted, read},
+    schema::{Table, quoted, read},
     settings::PoolSettings,
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
@@ -245,7 +247,7 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
         ("scaling.up_step", scaling.up_step.to_string()),
         (
             "scaling.down_window",
-            quoted(&duration_text(scaling.down_window)),
+            quoted(&short_duration(scaling.down_window)),
         ),
         ("scaling.down_step", scaling.down_step.to_string()),
     ];

@@ -6,9 +6,9 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    inputs::{Inputs, read_text},
+    inputs::{ConfigInputs, read_text},
     problem::Problem,
-    schema::{FilePath, Item, Kind, Table, Text, ValuePosition, quoted, shown_text},
+    schema::{FilePath, Item, KeyKind, Table, Text, ValuePosition, quoted, shown_text},
 };
 
 /// Port of OTLP over HTTP, and so the endpoint of a collector on this machine.
@@ -40,7 +40,7 @@ impl fmt::Debug for OtlpHeaders {
 }
 
 /// Reads the table. `None` without an endpoint.
-pub(super) fn otlp(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<OtlpSettings> {
+pub(super) fn otlp(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> Option<OtlpSettings> {
     let mut table = root.optional_table(
         "otlp",
         "Spans of jobs, sent to an OpenTelemetry collector. Without this table none are made.",
@@ -104,7 +104,7 @@ pub(super) fn otlp(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<Otlp
 #[derive(Debug)]
 struct Endpoint;
 
-impl Kind for Endpoint {
+impl KeyKind for Endpoint {
     type Value = Url;
     const IS_TEXT: bool = true;
     const IS_SECRET: bool = true;
@@ -165,7 +165,7 @@ const SERVICE_NAME: Text<String> = Text {
 #[derive(Debug)]
 struct Ratio;
 
-impl Kind for Ratio {
+impl KeyKind for Ratio {
     type Value = f64;
     const IS_TEXT: bool = false;
 

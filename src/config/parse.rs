@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     daemon,
-    inputs::Inputs,
+    inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Finished},
     settings::Settings,
@@ -106,7 +106,7 @@ pub(crate) fn parse_with(
     surroundings: &Surroundings,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> (Loaded, Vec<Problem>) {
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings,
         read_file,
     };
@@ -127,7 +127,7 @@ pub(crate) fn parse_with(
 pub fn reference() -> String {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings: &Surroundings::default(),
         read_file: &nothing,
     };
@@ -139,7 +139,7 @@ fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (Settings, Finished) {
     schema::read(text, origin, environment, |root| {

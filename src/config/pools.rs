@@ -8,13 +8,13 @@ use super::{
     arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
-    inputs::Inputs,
-    policy::{MOST_WORKERS, policy, scaling},
+    inputs::ConfigInputs,
+    policy::{MAX_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schema::{
-        Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Table, Text, ValuePosition,
-        Whole,
+        Choice, Flag, Item, Key, KeyKind, KeyPresence, OrWord, Span, Spelling, Table, Text,
+        ValuePosition, WholeNumber,
     },
     settings::{
         BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
@@ -34,7 +34,7 @@ const POOL_NAME_BYTES: usize = 64;
 /// Reads all pools.
 pub(super) fn pools(
     root: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> Vec<PoolConfig> {
     let mut table = root.table(
@@ -61,7 +61,7 @@ pub(super) fn pools(
 fn pool(
     pools: &mut Table<'_, '_>,
     name: &str,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (PoolConfig, Key<QueueName>) {
     let default = PoolSettings::new(name);
@@ -82,7 +82,7 @@ fn pool(
     let prefetch = table.key(
         "prefetch",
         "Deliveries that each worker may hold.",
-        Whole(1..=u16::MAX),
+        WholeNumber(1..=u16::MAX),
         default.prefetch,
     );
     let poll_interval = table.key(
@@ -103,7 +103,7 @@ fn pool(
     let keep_warm = table.key(
         "keep_warm",
         "Workers, with their runners, kept on an empty queue.",
-        Whole(0..=MOST_WORKERS),
+        WholeNumber(0..=MAX_WORKERS),
         default.keep_warm,
     );
     let preempt = table.key(
@@ -207,7 +207,7 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let max_attempts = table.key(
         "max_attempts",
         "Attempts before a job is dead-lettered.",
-        Whole(1..=1_000_000),
+        WholeNumber(1..=1_000_000),
         default.max_attempts,
     );
     let at_least = Span::from(Duration::from_millis(1));
@@ -273,7 +273,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
     let min_jobs = table.key(
         "min_jobs",
         "Fewest jobs in the window that it may open at.",
-        Whole(1..=1_000_000_000),
+        WholeNumber(1..=1_000_000_000),
         default.min_jobs,
     );
     let pause = table.key(
@@ -294,7 +294,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
 #[derive(Debug)]
 struct Share;
 
-impl Kind for Share {
+impl KeyKind for Share {
     type Value = u8;
     const IS_TEXT: bool = false;
 
@@ -394,7 +394,10 @@ fn refuse_shared_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Que
 /// Warns of a pool that consumes queues of another pool. Its dead letters may be intended, its retry queues most likely
 /// not.
 fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
-    for (_, queue) in pools.iter().filter(|(_, queue)| queue.given == Given::Well) {
+    for (_, queue) in pools
+        .iter()
+        .filter(|(_, queue)| queue.given == KeyPresence::Valid)
+    {
         for (owner, _) in pools {
             let Some(suffix) = queue.value.as_str().strip_prefix(owner.pool.queue.as_str()) else {
                 continue;

@@ -34,7 +34,7 @@ const LOCK_FILE: &str = "tidegate.lock";
 const FINISHING: &str = "finishing-";
 
 /// Far more than a lock file contains.
-const MOST_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = 4096;
 
 /// The lock could not be taken.
 #[derive(Debug, Error)]
@@ -321,7 +321,7 @@ struct Holder {
 impl Holder {
     fn read(file: &File) -> Option<Self> {
         let mut text = String::new();
-        file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+        file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
         let mut words = text.split_whitespace();
         let holder = Self {
             state: words.next()?.to_owned(),

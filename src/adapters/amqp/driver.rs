@@ -8,7 +8,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
@@ -24,6 +23,7 @@ use super::{
     declare::{arguments, bind},
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
+    follow::{follow_blocks, follow_links},
     group::AmqpGroup,
     joint::JointChannels,
     kind::{self, QueueFacts},
@@ -105,7 +105,7 @@ impl AmqpDriver {
             probe.link().clone(),
         ];
         let (sender, connectivity) = watch::channel(Connectivity::Connecting);
-        tokio::spawn(follow(links, sender));
+        tokio::spawn(follow_links(links, sender));
         let blocked = watch::Sender::new(false);
         let blocks = follow_blocks(vec![publish.link().blocked()], blocked.clone());
         Ok(Arc::new(Self {
@@ -457,74 +457,5 @@ impl fmt::Debug for AmqpDriver {
 impl Drop for AmqpDriver {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// Combines the states of the links that every operation needs. Ends with the driver, whose links live as long as it
-/// does.
-async fn follow(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>) {
-    let mut states = links.map(|link| link.subscribe());
-    loop {
-        let seen: Vec<LinkState> = states
-            .iter_mut()
-            .map(|state| state.borrow_and_update().clone())
-            .collect();
-        let now = connectivity_of(&seen);
-        connectivity.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
-        let [a, b, c] = &mut states;
-        let changed = tokio::select! {
-            changed = a.changed() => changed,
-            changed = b.changed() => changed,
-            changed = c.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reports whether any of these connections is blocked. Ends when it is dropped.
-fn follow_blocks(
-    mut links: Vec<watch::Receiver<bool>>,
-    blocked: watch::Sender<bool>,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            // All of them are read. A receiver that is not read would report its change again at once.
-            let looked = links.iter_mut().map(|link| *link.borrow_and_update());
-            let now = looked.fold(false, |any, blocked| any | blocked);
-            blocked.send_if_modified(|before| std::mem::replace(before, now) != now);
-            let changes = links.iter_mut().map(|link| link.changed().boxed());
-            // A link that is gone reports nothing more, but the others do.
-            if futures_util::future::select_all(changes).await.0.is_err() {
-                links.retain(|link| link.has_changed().is_ok());
-            }
-            if links.is_empty() {
-                return;
-            }
-        }
-    }))
-}
-
-fn connectivity_of(links: &[LinkState]) -> Connectivity {
-    let down = links.iter().find_map(|link| match link {
-        LinkState::Down(why) => Some(why),
-        _ => None,
-    });
-    match down {
-        Some(why) => Connectivity::Disconnected {
-            error: why.as_ref().to_owned(),
-        },
-        None if links
-            .iter()
-            .any(|link| matches!(link, LinkState::Connecting)) =>
-        {
-            Connectivity::Connecting
-        }
-        None => Connectivity::Connected,
     }
 }

@@ -37,7 +37,7 @@ const PREFIX: &str = "tidegate-";
 const CPU_PERIOD: u64 = 100_000;
 
 /// How long a killed cgroup may take to become empty.
-const PATIENCE: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to remove a cgroup.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -320,7 +320,7 @@ pub fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
 
 /// Waits for a limited time until the cgroup is empty.
 fn remove_patiently(dir: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     while remove(dir).is_err() && Instant::now() < deadline {
         thread::sleep(PAUSE);
     }

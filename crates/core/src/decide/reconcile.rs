@@ -1,8 +1,10 @@
 //! Reconcile: from an observation and a census to a decision and a plan.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::text::duration;
 
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Moment, Observation,
@@ -486,9 +488,10 @@ impl Reconciler {
         }
         match inputs.quiet {
             None => Some(String::from("no message was ever seen")),
-            Some(quiet) if quiet >= drain_after => {
-                Some(format!("no message for {} or longer", human(drain_after)))
-            }
+            Some(quiet) if quiet >= drain_after => Some(format!(
+                "no message for {} or longer",
+                duration(drain_after)
+            )),
             Some(_) => None,
         }
     }
@@ -556,7 +559,7 @@ impl Reconciler {
             format!("at most {} more than {current} at a time", scaling.up_step)
         });
         calculation.at_least(TermName::Window, held_at, || {
-            let window = human(scaling.down_window);
+            let window = duration(scaling.down_window);
             format!("{highest} was recommended within the last {window}")
         });
         calculation.at_least(TermName::DownStep, down_to, || {
@@ -613,10 +616,6 @@ fn by_schedule(
     entry.map_or_else(String::new, |entry| {
         format!(", by the schedule {} until {}", entry.cron, entry.until)
     })
-}
-
-fn human(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use hyper::Method;
 use jiff::Timestamp;
 
-use super::client::{self, ClientError};
+use super::{
+    client::{self, ClientError},
+    supervisor::Supervisor,
+};
 use crate::output::{Exit, Failure};
 use tidegate::{
     api::v1::{HandedOver, Takeover},
@@ -35,21 +38,25 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     };
     let path = "/api/v1/takeover";
     let operation = "take over";
-    client::act(&http.socket, Method::POST, path, &body, PATIENCE, operation)
+    let supervisor = Supervisor::at(http.socket.clone());
+    client::act(&supervisor, Method::POST, path, &body, PATIENCE, operation)
         .await
         .map_err(failure)
 }
 
 fn failure(error: ClientError) -> Failure {
     match error {
-        ClientError::Connect { socket, source } => {
+        ClientError::Connect { tried, source } => {
             let hint = match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "another user's supervisor runs there; only its own user can take over"
                 }
                 _ => "none runs with this configuration: start without --takeover",
             };
-            let what = format!("take over from the supervisor at {}", socket.display());
+            // The configuration names one socket, so only that one was tried.
+            let socket = tried.first().map(|socket| socket.display().to_string());
+            let socket = socket.unwrap_or_default();
+            let what = format!("take over from the supervisor at {socket}");
             let error = anyhow::Error::new(source).context(what);
             Failure::new(Exit::Unavailable, error).hint(hint)
         }

@@ -4,6 +4,8 @@ mod by_hand;
 
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 use crate::decide::{CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, WorkerId};
 

@@ -1,5 +1,7 @@
 //! Which term decided a number.
 
+use std::time::Duration;
+
 use super::*;
 
 /// The expected number, and the term that decided it, after these steps of (second, ready, busy).
