@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::decide::{
     Bounds, Census, CensusWorker, DrainAfter, Intake, Moment, Observation, Phase, Policy, Probe,
-    Reconciler, Rules, RunnerId, Scaling, WorkerId, plan,
+    Reconciler, Rules, RunnerId, Scaling, Timings, WorkerId, plan,
 };
 
 const WORKERS: u64 = 100_000;
@@ -67,6 +67,7 @@ fn benches(c: &mut Criterion) {
                 last_taken: None,
                 gone: 0,
                 oldest: None,
+                timings: Timings::default(),
                 intake: Intake::Open,
                 group: None,
                 allowance: None,

@@ -145,7 +145,7 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from a message's header timestamp_in_ms, or its timestamp in whole seconds, to its job's start; only where it has one."
+        "Time from when a message was published to its job's start; only where its header timestamp_in_ms or its property timestamp says when."
     );
     describe_counter!(
         SETTLEMENTS,

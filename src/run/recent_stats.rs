@@ -1,169 +1,112 @@
-//! What a pool has done lately: rates over the last minute, and how long jobs waited and ran.
+//! What a pool measures of its own jobs: how long they waited and ran, and how long workers took to start.
 //!
-//! Written by workers and by the pool, read for the status. A fixed amount of memory, and no work but when someone looks.
+//! A lock around the core's [`Meter`]. Written by workers. Read by the pool at each reconcile, and for the status.
 
 use std::{
-    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use crate::decide::Moment;
+use super::status::Quantiles;
+use crate::decide::{Meter, Moment, Spread, Timings};
 
-use super::status::{Quantiles, Rates};
-
-/// Seconds that rates are taken over.
-const SECONDS: usize = 60;
-
-/// Durations that are kept, of waits and of runs each.
-const SAMPLES: usize = 512;
-
-/// How long a duration counts.
+/// How long measurements count for the status.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// What a pool has done lately.
+/// What a pool measures of its jobs.
 #[derive(Debug, Default)]
-pub(crate) struct RecentStats(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// One for each of the last seconds that anything happened in, the oldest first.
-    seconds: VecDeque<Second>,
-    waits: Samples,
-    runs: Samples,
+pub(crate) struct RecentStats {
+    meter: Mutex<Meter>,
+    oldest: Mutex<OldestMessage>,
 }
 
-/// What happened in one second.
-#[derive(Debug, Clone, Copy)]
-struct Second {
-    /// Since the supervisor's start.
-    at: u64,
-    taken: u64,
-    done: u64,
-    /// Messages that were ready, where the queue was looked at.
-    ready: Option<u64>,
-}
-
+/// What is known of the oldest message in the queue.
 #[derive(Debug, Default)]
-struct Samples(VecDeque<(Moment, Duration)>);
+struct OldestMessage {
+    /// The message that was last taken for the first time: when, and how long it had waited by then.
+    head: Option<(Moment, Duration)>,
+    /// Whether messages were ready at the last reading.
+    has_ready: bool,
+    /// When the queue was last seen empty.
+    empty: Option<Moment>,
+}
 
 impl RecentStats {
-    /// A delivery was taken.
-    pub(crate) fn delivery_taken(&self, now: Moment) {
-        self.state().second(now).taken += 1;
+    /// A job began. `waited` is the time since its message was published, if the message says when.
+    pub(crate) fn job_began(&self, now: Moment, waited: Option<Duration>) {
+        self.meter().taken(now, waited);
     }
 
-    /// A job that began had waited so long since its message was published.
-    pub(crate) fn job_waited(&self, now: Moment, wait: Duration) {
-        self.state().waits.add(now, wait);
+    /// A job came to its own end after this run time.
+    pub(crate) fn job_ended(&self, now: Moment, took: Duration, is_success: bool) {
+        self.meter().finished(now, took, is_success);
     }
 
-    /// A job has come to its own end after so long.
-    pub(crate) fn job_ended(&self, now: Moment, took: Duration) {
-        let mut state = self.state();
-        state.second(now).done += 1;
-        state.runs.add(now, took);
+    /// A message was taken for the first time. It had waited this long, if it says when it was published.
+    pub(crate) fn head(&self, now: Moment, waited: Option<Duration>) {
+        self.oldest_message().head = waited.map(|waited| (now, waited));
     }
 
-    /// So many messages were ready.
+    /// A worker could run its first job this long after its start.
+    pub(crate) fn worker_ready(&self, now: Moment, took: Duration) {
+        self.meter().ready(now, took);
+    }
+
+    /// The measurements, while our workers hold so many deliveries.
+    pub(crate) fn timings(&self, now: Moment, held: u64) -> Timings {
+        self.meter().timings(now, held)
+    }
+
+    /// The depth was read: this many messages were ready.
     pub(crate) fn ready_read(&self, now: Moment, ready: u64) {
-        self.state().second(now).ready = Some(ready);
-    }
-
-    /// Rates of the last minute, and of the time before it where the supervisor is younger.
-    pub(crate) fn rates(&self, now: Moment) -> Rates {
-        let mut state = self.state();
-        state.forget(now);
-        let age = now.since(Moment::ZERO).as_secs_f64();
-        let span = age.clamp(1.0, SECONDS as f64);
-        let sum = |of: fn(&Second) -> u64| state.seconds.iter().map(of).sum::<u64>() as f64;
-        let ready = |second: &Second| second.ready;
-        let first = state.seconds.iter().find_map(ready);
-        let last = state.seconds.iter().rev().find_map(ready);
-        let more = match (first, last) {
-            (Some(first), Some(last)) => last as f64 - first as f64,
-            _ => 0.0,
-        };
-        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
-        Rates {
-            // What was taken had come, and so has what is there more than before. Given back, a message counts twice.
-            arrivals: round((sum(|second| second.taken) + more).max(0.0) / span),
-            done: round(sum(|second| second.done) / span),
+        let mut state = self.oldest_message();
+        state.has_ready = ready > 0;
+        if ready == 0 {
+            state.empty = Some(now);
         }
     }
 
-    /// How long jobs waited; `None` where nothing is known of it.
-    pub(crate) fn waits(&self, now: Moment) -> Option<Quantiles> {
-        self.state().waits.quantiles(now)
-    }
-
-    /// How long jobs ran; `None` where none has.
-    pub(crate) fn runs(&self, now: Moment) -> Option<Quantiles> {
-        self.state().runs.quantiles(now)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of ours panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The second that it is now.
-    fn second(&mut self, now: Moment) -> &mut Second {
-        let at = now.since(Moment::ZERO).as_secs();
-        // Another thread's clock may be a moment ahead.
-        if self.seconds.back().is_none_or(|last| last.at < at) {
-            self.seconds.push_back(Second {
-                at,
-                taken: 0,
-                done: 0,
-                ready: None,
-            });
-            self.forget(now);
-        }
-        self.seconds.back_mut().expect("one was just added")
-    }
-
-    fn forget(&mut self, now: Moment) {
-        let at = now.since(Moment::ZERO).as_secs();
-        let oldest = (at + 1).saturating_sub(SECONDS as u64);
-        while self
-            .seconds
-            .front()
-            .is_some_and(|second| second.at < oldest)
-        {
-            self.seconds.pop_front();
-        }
-    }
-}
-
-impl Samples {
-    fn add(&mut self, now: Moment, sample: Duration) {
-        if self.0.len() == SAMPLES {
-            self.0.pop_front();
-        }
-        self.0.push_back((now, sample));
-    }
-
-    fn quantiles(&mut self, now: Moment) -> Option<Quantiles> {
-        while self.0.front().is_some_and(|(at, _)| now.since(*at) > FRESH) {
-            self.0.pop_front();
-        }
-        let mut samples: Vec<Duration> = self.0.iter().map(|(_, sample)| *sample).collect();
-        samples.sort_unstable();
-        let last = samples.len().checked_sub(1)?;
-        // The smallest sample that so many percent are not above.
-        let at = |percent: usize| {
-            let rank = (samples.len() * percent).div_ceil(100);
-            let seconds = samples[rank.saturating_sub(1).min(last)].as_secs_f64();
-            (seconds * 1000.0).round() / 1000.0
-        };
-        Some(Quantiles {
-            p50: at(50),
-            p95: at(95),
+    /// How long the oldest message has waited, at most. `None` if none waits, or if that is not known.
+    ///
+    /// A queue gives its messages in order. So its head was published after the message that was last taken, and after
+    /// the queue was last empty.
+    pub(crate) fn oldest(&self, now: Moment) -> Option<Duration> {
+        let state = self.oldest_message();
+        let (taken, waited) = state.head.filter(|_| state.has_ready)?;
+        let since_head = waited.saturating_add(now.since(taken));
+        Some(match state.empty {
+            Some(empty) => since_head.min(now.since(empty)),
+            None => since_head,
         })
     }
+
+    /// How long jobs waited. `None` if that was not measured lately.
+    pub(crate) fn waits(&self, now: Moment) -> Option<Quantiles> {
+        quantiles(self.meter().wait(now))
+    }
+
+    /// How long jobs that succeeded ran. `None` if none did lately.
+    pub(crate) fn runs(&self, now: Moment) -> Option<Quantiles> {
+        quantiles(self.meter().service(now))
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        // No code of ours panics while it holds the lock.
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn oldest_message(&self) -> MutexGuard<'_, OldestMessage> {
+        self.oldest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn quantiles(spread: Option<Spread>) -> Option<Quantiles> {
+    let spread = spread.filter(|spread| spread.age <= FRESH)?;
+    let seconds = |time: Duration| (time.as_secs_f64() * 1000.0).round() / 1000.0;
+    Some(Quantiles {
+        p50: seconds(spread.p50),
+        p95: seconds(spread.p95),
+    })
 }
 
 #[cfg(test)]
@@ -175,55 +118,38 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_of_the_last_minute() {
-        let recent = RecentStats::default();
-        for second in 0..120 {
-            recent.ready_read(at(second), 10 * second);
-            for _ in 0..6 {
-                recent.delivery_taken(at(second));
-            }
-            for _ in 0..3 {
-                recent.job_ended(at(second), Duration::from_secs(1));
-            }
-        }
-        let rates = recent.rates(at(119));
-        assert_eq!(rates.done, 3.0);
-        // Six taken a second, and 590 more in the queue than 59 s before.
-        assert_eq!(rates.arrivals, 6.0 + 9.833);
-        let later = recent.rates(at(300));
-        assert_eq!((later.arrivals, later.done), (0.0, 0.0));
-    }
-
-    #[test]
-    fn a_young_supervisor_s_rates_are_over_its_own_age() {
-        let recent = RecentStats::default();
-        (0..20).for_each(|_| recent.job_ended(at(5), Duration::ZERO));
-        assert_eq!(recent.rates(at(10)).done, 2.0);
-    }
-
-    #[test]
     fn half_of_the_jobs_took_no_longer_than_the_median() {
         let recent = RecentStats::default();
         assert_eq!(recent.runs(at(0)), None);
         for ms in 1..=100 {
-            recent.job_ended(at(1), Duration::from_millis(ms));
+            recent.job_ended(at(1), Duration::from_millis(ms), true);
         }
         let runs = recent.runs(at(2)).unwrap();
-        assert_eq!((runs.p50, runs.p95), (0.05, 0.095));
-        recent.job_waited(at(1), Duration::from_secs(7));
+        assert!((0.049..=0.051).contains(&runs.p50), "{runs:?}");
+        assert!((0.094..=0.096).contains(&runs.p95), "{runs:?}");
+        recent.job_began(at(1), Some(Duration::from_secs(7)));
         let waits = recent.waits(at(2)).unwrap();
-        assert_eq!((waits.p50, waits.p95), (7.0, 7.0));
+        assert!((6.9..=7.1).contains(&waits.p95), "{waits:?}");
         // What is long past says nothing of now.
         assert_eq!(recent.runs(at(400)), None);
     }
 
     #[test]
-    fn keeps_no_more_than_its_share_of_memory() {
+    fn the_oldest_message_is_no_older_than_the_last_one_taken_and_than_the_last_empty_queue() {
         let recent = RecentStats::default();
-        for second in 0..10_000 {
-            recent.job_ended(at(second), Duration::from_secs(second));
-        }
-        let state = recent.state();
-        assert!(state.seconds.len() <= SECONDS && state.runs.0.len() <= SAMPLES);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        recent.ready_read(at(10), 5);
+        assert_eq!(recent.oldest(at(10)), None, "nothing was taken");
+        recent.head(at(10), seconds(7));
+        assert_eq!(recent.oldest(at(10)), seconds(7));
+        assert_eq!(recent.oldest(at(13)), seconds(10));
+        recent.head(at(14), seconds(2));
+        assert_eq!(recent.oldest(at(15)), seconds(3));
+        recent.ready_read(at(20), 0);
+        assert_eq!(recent.oldest(at(21)), None, "none waits");
+        recent.ready_read(at(24), 3);
+        assert_eq!(recent.oldest(at(25)), seconds(5));
+        recent.head(at(25), None);
+        assert_eq!(recent.oldest(at(25)), None, "its message does not say");
     }
 }

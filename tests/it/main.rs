@@ -31,6 +31,7 @@ mod odd_messages;
 mod openapi;
 mod operating;
 mod orders;
+mod pool_fields;
 mod queue_conformance;
 mod replies;
 mod settlement;

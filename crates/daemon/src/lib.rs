@@ -7,6 +7,7 @@
 mod actions;
 pub mod app;
 pub mod cli;
+mod dead;
 pub mod demo;
 mod failures;
 mod guard;

@@ -45,7 +45,6 @@ impl PoolStats {
         let micros = now.since(Moment::ZERO).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX - 1);
         self.last_taken.fetch_max(micros + 1, Ordering::Relaxed);
-        self.recent.delivery_taken(now);
     }
 
     /// When a worker took the last delivery.
@@ -54,10 +53,12 @@ impl PoolStats {
         Some(Moment::after_start(Duration::from_micros(micros)))
     }
 
-    /// A job begins. Its message was published this long before.
-    pub(crate) fn job_waited(&self, now: Moment, wait: Duration) {
-        self.metrics.job_waited(wait);
-        self.recent.job_waited(now, wait);
+    /// A job begins. Its message was published this long before, if that is known.
+    pub(crate) fn job_began(&self, now: Moment, waited: Option<Duration>) {
+        if let Some(waited) = waited {
+            self.metrics.job_waited(waited);
+        }
+        self.recent.job_began(now, waited);
     }
 
     /// A job has ended after running this long.
@@ -68,7 +69,8 @@ impl PoolStats {
             JobOutcome::Stopped | JobOutcome::Deadline | JobOutcome::NotStarted
         );
         if is_its_own_end {
-            self.recent.job_ended(now, took);
+            self.recent
+                .job_ended(now, took, outcome == JobOutcome::Done);
         }
     }
 

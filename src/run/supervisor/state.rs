@@ -31,6 +31,8 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
     let intake = shared.intake();
+    let rates = inputs.and_then(|inputs| inputs.rates);
+    let rates = rates.unwrap_or_default().rounded();
     let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
@@ -77,11 +79,17 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.stats.jobs(),
-        rates: shared.stats.recent.rates(now),
+        rates,
+        oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
         replies: shared.stats.replies(),
     }
+}
+
+/// A duration in seconds, to the millisecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// Logs the state of a pool and its workers.

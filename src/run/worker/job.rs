@@ -1,11 +1,9 @@
 //! One job of a worker: a runner is borrowed, the job runs on it while the worker still reads its consumer, the message
 //! is settled, and the runner is returned. The result says whether the worker must leave, and why.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
@@ -60,6 +58,11 @@ impl Worker<'_> {
         let mut held = HeldDelivery::new(self.shared, self.settings(), delivery, at);
         let job = self.job_of(&held);
         held.job = Some(job.id().clone());
+        // A retry or a return says nothing of the queue's head: it was published long before.
+        if held.history.attempt == 1 && !held.history.was_taken {
+            let waited = held.message().published_at().and_then(waited_since);
+            self.shared.stats.recent.head(self.shared.now(), waited);
+        }
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         self.trace = span.in_scope(|| DeliveryTrace::received(self.shared.traces.clone(), &job));
         async {
@@ -107,6 +110,7 @@ impl Worker<'_> {
         job: &Job,
     ) -> Result<(), WorkerStopReason> {
         let shared = self.shared.clone();
+        let borrowing = Instant::now();
         // To bring a runner up may take as long as some jobs do. It is stopped as a job is stopped.
         let borrowed = tokio::select! {
             biased;
@@ -131,6 +135,10 @@ impl Worker<'_> {
                 return self.settle(held, verdict).await;
             }
         };
+        if let Some(opened) = self.opened_in.take() {
+            let took = opened + borrowing.elapsed();
+            shared.stats.recent.worker_ready(shared.now(), took);
+        }
         self.report_start(job, &runner);
         let begun = Instant::now();
         let (span, told) = self.trace.runs();
@@ -373,11 +381,8 @@ impl Worker<'_> {
     // Reports: metrics, events and the log.
 
     fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let waited = now.ok().and_then(|now| job.message().waited_at(now));
-        if let Some(waited) = waited {
-            self.shared.stats.job_waited(self.shared.now(), waited);
-        }
+        let waited = job.message().published_at().and_then(waited_since);
+        self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
             job_id: job.id().clone(),
@@ -449,4 +454,9 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
         redelivered: true,
         ..Message::clone(message)
     })
+}
+
+/// Time since a timestamp, if it is in the past.
+fn waited_since(published: Timestamp) -> Option<Duration> {
+    Duration::try_from(Timestamp::now().duration_since(published)).ok()
 }

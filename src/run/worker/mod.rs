@@ -47,6 +47,7 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
+    let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
@@ -100,6 +101,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
         renewals: JoinSet::new(),
         on_start,
         trace: DeliveryTrace::none(),
+        opened_in: Some(begun.elapsed()),
         stop: None,
     };
     let why = worker.serve().await;
@@ -130,6 +132,8 @@ struct Worker<'a> {
     on_start: OnStart,
     /// The spans of the delivery that it works on.
     trace: DeliveryTrace,
+    /// How long it took to open the consumer, until the first job has a runner. Together they are the start-up time.
+    opened_in: Option<Duration>,
     /// Ends the job that runs, with grace. A child of the state's, made when first needed.
     stop: Option<CancellationToken>,
 }

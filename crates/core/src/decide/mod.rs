@@ -9,6 +9,7 @@ mod budget;
 mod census;
 mod deadline;
 mod intake;
+mod measure;
 mod model;
 mod names;
 mod observe;
@@ -16,7 +17,6 @@ mod openings;
 mod orders;
 mod plan;
 mod policy;
-mod rates;
 mod reconcile;
 mod record;
 mod scaling_policy;
@@ -25,6 +25,7 @@ mod share;
 mod stabiliser;
 mod state;
 mod stuck;
+mod target_wait;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
@@ -32,6 +33,9 @@ pub use self::{
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    measure::{
+        Arrivals, FAST, Measured, Meter, SERVICE_CONSTANT, SLOW, Spread, Timings, WAIT_CONSTANT,
+    },
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
@@ -56,4 +60,5 @@ pub use self::{
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
+    target_wait::{TargetWait, Utilisation},
 };

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::text::duration;
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Moment, Observation,
-    Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
+    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured, Moment,
+    Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
     ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
+    measure::ArrivalMeter,
     observe::ProbeTrust,
     plan::plan,
-    rates::RateMeter,
     record::Calculation,
     schedule::ScheduleCache,
     stabiliser::{ChurnMeter, Movement, Stabiliser},
@@ -91,6 +91,7 @@ pub enum EventKind {
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
 ///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
+///     Timings,
 /// };
 ///
 /// let mut reconciler = Reconciler::new(Rules {
@@ -112,6 +113,7 @@ pub enum EventKind {
 ///     last_taken: None,
 ///     gone: 0,
 ///     oldest: None,
+///     timings: Timings::default(),
 ///     intake: Intake::Open,
 ///     group: None,
 ///     allowance: None,
@@ -133,7 +135,7 @@ pub struct Reconciler {
     believed: ProbeTrust,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
-    meter: RateMeter,
+    arrivals: ArrivalMeter,
     churn: ChurnMeter,
     calendar: ScheduleCache,
     /// The policy in force: the rules' or the one set by hand, with the bounds of the schedule.
@@ -157,7 +159,7 @@ impl Reconciler {
             reading: None,
             believed: ProbeTrust::Stale(String::from("no probe has come back yet")),
             last_work: None,
-            meter: RateMeter::default(),
+            arrivals: ArrivalMeter::default(),
             expected: 0,
             whole: None,
         }
@@ -301,7 +303,7 @@ impl Reconciler {
                     ready: *ready,
                 });
                 let there = ready.saturating_add(observation.held);
-                self.meter.see(observation.at, there, observation.gone);
+                self.arrivals.see(observation.at, there, observation.gone);
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
@@ -311,7 +313,7 @@ impl Reconciler {
                 self.reading = None;
                 self.last_work = None;
                 self.stabiliser.clear();
-                self.meter.clear();
+                self.arrivals.clear();
                 self.floor = self.floor.map(|_| 0);
             }
             ProbeTrust::Stale(_) => {}
@@ -347,10 +349,14 @@ impl Reconciler {
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
             intake: observation.intake,
-            rates: self.meter.rates(),
+            rates: self.arrivals.rates(),
             oldest: observation.oldest,
             group: observation.group.clone(),
             schedule,
+            measured: Measured {
+                arrivals: self.arrivals.arrivals(),
+                timings: observation.timings,
+            },
         }
     }
 
@@ -506,6 +512,7 @@ impl Reconciler {
             expected: self.expected,
             oldest: inputs.oldest,
             rates: inputs.rates,
+            measured: inputs.measured,
         };
         let Recommendation { workers, mut why } = match self.own_policy() {
             Some(own) => own.recommend(&situation),

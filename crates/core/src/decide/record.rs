@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Moment, Orders, PlanSummary, Rates, ScheduleState};
+use super::{Counts, Group, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState};
 
 /// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub struct Decision {
     pub plan: PlanSummary,
 }
 
-/// The inputs of a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The inputs of a decision. By default, those of an empty queue that was never read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Inputs {
     /// Messages ready in the queue, from the last trusted reading.
@@ -65,6 +65,9 @@ pub struct Inputs {
     /// What the pool's schedule says. `None` without a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleState>,
+    /// What the pool measured of its own traffic.
+    #[serde(default)]
+    pub measured: Measured,
 }
 
 /// One term of the calculation. It gave the first number, or changed it.

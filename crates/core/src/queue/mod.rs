@@ -7,7 +7,6 @@ mod origin;
 mod size;
 mod spec;
 mod trace_context;
-mod waited;
 
 pub use self::{
     error::{QueueError, QueueErrorKind, SettleError},

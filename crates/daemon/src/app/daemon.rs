@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     actions::Actions,
+    dead::DeadLetters,
     failures::{Events, Failures},
     guard,
     history::History,
@@ -259,6 +260,7 @@ impl Prepared {
             history,
             failures,
             actions: Actions::default(),
+            dead: DeadLetters::at(settings.broker.clone()),
         };
         let mut daemon = Daemon {
             supervisor,

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 use super::*;
-use crate::decide::{CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, WorkerId};
+use crate::decide::{
+    CensusWorker, Configured, Order, Phase, Probe, RunnerId, SetPolicy, Timings, WorkerId,
+};
 
 fn rules(policy: Policy) -> Rules {
     Rules {
@@ -65,6 +67,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         last_taken: None,
         gone: 0,
         oldest: None,
+        timings: Timings::default(),
         intake: Intake::Open,
         group: None,
         allowance: None,

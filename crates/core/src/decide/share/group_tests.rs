@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decide::{
     Census, CensusWorker, DrainAfter, Intake, Observation, Phase, Policy, Probe, Reconciler, Rules,
-    Scaling, Schedule, WorkerId,
+    Scaling, Schedule, Timings, WorkerId,
 };
 
 /// Milliseconds of virtual time between two steps.
@@ -230,6 +230,7 @@ impl World {
             last_taken: Some(now(step)),
             gone: self.finished,
             oldest: None,
+            timings: Timings::default(),
             intake: Intake::Open,
             group: Some(daemon.members.group(now(step), own)),
             allowance: None,
@@ -340,6 +341,7 @@ fn a_daemon_with_another_policy_stops_growth_of_all() {
         last_taken: None,
         gone: 0,
         oldest: None,
+        timings: Timings::default(),
         intake: Intake::Open,
         group: Some(group),
         allowance: None,
