@@ -19,6 +19,7 @@ mod own_queues;
 mod panics;
 mod pool;
 mod pool_orders;
+mod pool_state;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
@@ -29,6 +30,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+pub mod traces;
 mod until_signal;
 mod worker;
 mod worker_state;
@@ -48,6 +50,7 @@ pub use self::{
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    traces::TraceLink,
 };
 #[doc(hidden)]
 pub use tidegate_core::text::chain;

@@ -43,5 +43,6 @@ mod stalled_readers;
 mod steering;
 mod takeover;
 mod top;
+mod traces;
 mod warm_runner;
 mod watch;

@@ -202,6 +202,10 @@ fn choice(asked: v1::DeadChoice) -> Result<Choice, String> {
 }
 
 /// The dead letters of a pool, or the answer that they are not reachable.
+#[expect(
+    clippy::result_large_err,
+    reason = "the answer goes to the caller of the API at once"
+)]
 fn place(api: &Api, name: &PoolName) -> Result<DeadLetterPlace, Response> {
     let Ok(settings) = api.supervisor.settings(name) else {
         return Err(no_such_pool(name));
