@@ -99,7 +99,8 @@ impl Act {
         match choice {
             Choice::All => act.to_owned(),
             Choice::Ids(ids) => match &ids[..] {
-                [id] => format!("{act} {id}"),
+                // The log of actions keeps it: a request may have an id of any length.
+                [id] => format!("{act} {}", cut(id)),
                 ids => format!("{act}, {} ids", ids.len()),
             },
         }
