@@ -78,6 +78,22 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
 }
 
 #[test]
+fn the_simulator_needs_no_runtime_no_broker_and_no_command_line() {
+    let needs = needs("tidegate-sim", "");
+    for strangers in [
+        "tokio",
+        "lapin",
+        "tidegate",
+        "clap",
+        "plotters",
+        "getrandom",
+    ] {
+        assert!(!needs.contains(strangers), "{strangers}");
+    }
+    assert!(needs.contains("tidegate-core"), "{needs:?}");
+}
+
+#[test]
 fn a_program_with_handlers_alone_does_not_build_the_daemon() {
     let needs = needs("tidegate", "");
     for daemons in [

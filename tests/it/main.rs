@@ -38,6 +38,7 @@ mod replies;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod simulate;
 mod stalled_readers;
 mod steering;
 mod takeover;

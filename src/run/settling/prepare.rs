@@ -65,6 +65,10 @@ impl Prepared {
     }
 
     /// The delivery itself, if no queue accepts a copy of it before its job has run.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the delivery goes on to run: it is moved once either way"
+    )]
     pub(crate) fn or_runs(self) -> Result<Self, HeldDelivery> {
         match self.action {
             SettleAction::Run => Err(self.held),

@@ -24,12 +24,15 @@ mod management;
 mod policy;
 mod publish;
 mod runtime;
+mod simulate;
 mod status;
 mod steer;
 mod supervisor;
 mod table;
 mod takeover;
 mod top;
+mod traffic;
+mod tune;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -122,6 +125,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             init_logs(LogFormat::Human, Verbosity::Quiet)?;
             block_on(load::load(cli, args))??
         }
+        Command::Simulate(args) => simulate::simulate(cli, args)?,
+        Command::Tune(args) => tune::tune(cli, args)?,
         Command::Status(args) if args.watch => block_on(watch::watch(cli, args))??,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
