@@ -325,6 +325,13 @@ mod tests {
     }
 
     #[test]
+    fn the_log_of_actions_keeps_the_start_of_a_long_id() {
+        let choice = Choice::Ids(vec!["x".repeat(TEXT_SHOWN + 1)]);
+        let typed = Act::Purge.as_typed(&choice);
+        assert_eq!(typed, format!("dead purge {}", "x".repeat(TEXT_SHOWN)));
+    }
+
+    #[test]
     fn a_choice_is_of_ids_or_of_all_and_never_by_accident() {
         let asked = |ids: &[&str], all| v1::DeadChoice {
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
