@@ -3,7 +3,9 @@
 //! A wrong dependency fails here before it makes anyone's build slower.
 
 mod imports;
+mod security;
 mod source;
+mod supply;
 
 use std::{collections::BTreeSet, process::Command};
 

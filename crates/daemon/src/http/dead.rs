@@ -99,7 +99,8 @@ impl Act {
         match choice {
             Choice::All => act.to_owned(),
             Choice::Ids(ids) => match &ids[..] {
-                [id] => format!("{act} {id}"),
+                // The log of actions keeps it: a request may have an id of any length.
+                [id] => format!("{act} {}", cut(id)),
                 ids => format!("{act}, {} ids", ids.len()),
             },
         }
@@ -325,6 +326,13 @@ mod tests {
         let shifted = format!("x{body}");
         let text = start_of(shifted.as_bytes());
         assert_eq!(text, format!("x{}", "é".repeat(BODY_SHOWN / 2 - 1)));
+    }
+
+    #[test]
+    fn the_log_of_actions_keeps_the_start_of_a_long_id() {
+        let choice = Choice::Ids(vec!["x".repeat(TEXT_SHOWN + 1)]);
+        let typed = Act::Purge.as_typed(&choice);
+        assert_eq!(typed, format!("dead purge {}", "x".repeat(TEXT_SHOWN)));
     }
 
     #[test]
