@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Declare,
     escape::{Escaped, Quoted},
-    queue::SettleError,
+    queue::{Delivery, SettleError},
     run::{
         events::{Fate, JobFailure},
         metrics::Settlement,
@@ -65,22 +65,18 @@ impl Prepared {
     }
 
     /// The delivery itself, if no queue accepts a copy of it before its job has run.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the delivery goes on to run: it is moved once either way"
-    )]
-    pub(crate) fn or_runs(self) -> Result<Self, HeldDelivery> {
+    pub(crate) fn or_runs(self) -> Result<Self, Delivery> {
         match self.action {
-            SettleAction::Run => Err(self.held),
+            SettleAction::Run => Err(self.held.delivery),
             _ => Ok(self),
         }
     }
 
-    /// Settles the delivery, counts how, and returns it.
+    /// Settles the delivery, and counts how.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: after a drop it is unknown whether the broker got the settlement.
-    pub(crate) async fn settle(self, shared: &PoolShared) -> Settlement {
+    pub(crate) async fn settle(self, shared: &PoolShared) {
         let gives_back = self.gives_back();
         let HeldDelivery {
             delivery,
@@ -127,7 +123,6 @@ impl Prepared {
             }
         };
         shared.stats.settled(settlement);
-        settlement
     }
 }
 
