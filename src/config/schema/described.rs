@@ -1,8 +1,8 @@
-//! The keys and tables that the reading of a configuration asked for.
+//! The keys and tables that were read from a configuration.
 
 use std::borrow::Cow;
 
-/// A request for a key or table: a line of the reference page.
+/// A key or table that was read: a line of the reference page.
 #[derive(Debug, Clone)]
 pub(super) enum Described {
     Section {
