@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::decide::{
     Bounds, Census, CensusWorker, DrainAfter, Intake, Moment, Observation, Phase, Policy, Probe,
-    Reconciler, Rules, RunnerId, Scaling, WorkerId, plan,
+    Reconciler, Rules, RunnerId, Scaling, Timings, WorkerId, plan,
 };
 
 const WORKERS: u64 = 100_000;
@@ -47,6 +47,7 @@ fn benches(c: &mut Criterion) {
         drain_after: DrainAfter::default(),
         keep_warm: 0,
         preempt: false,
+        schedule: tidegate::decide::Schedule::default(),
     };
     c.bench_function("reconcile 100,000 workers", |b| {
         let mut reconciler = Reconciler::new(rules.clone());
@@ -66,7 +67,11 @@ fn benches(c: &mut Criterion) {
                 last_taken: None,
                 gone: 0,
                 oldest: None,
+                timings: Timings::default(),
                 intake: Intake::Open,
+                group: None,
+                allowance: None,
+                pressure: None,
             };
             reconciler.reconcile(black_box(&observation), &census)
         });

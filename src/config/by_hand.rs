@@ -205,16 +205,19 @@ pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
     keys.collect()
 }
 
-const ALL_KEYS: [&str; 9] = [
+const ALL_KEYS: [&str; 12] = [
     "policy.kind",
     "policy.jobs_per_worker",
     "policy.workers",
     "policy.steps",
+    "policy.target",
+    "policy.utilisation",
     "policy.min_active",
     "policy.max",
     "scaling.up_step",
     "scaling.down_window",
     "scaling.down_step",
+    "scaling.churn",
 ];
 
 fn name_of(key: &str) -> &str {
@@ -224,23 +227,33 @@ fn name_of(key: &str) -> &str {
 /// Each key with its value as TOML, in the order of the reference page.
 fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     let (kind, own) = match &policy.kind {
-        PolicyKind::Fixed { workers } => ("fixed", ("policy.workers", workers.to_string())),
+        PolicyKind::Fixed { workers } => ("fixed", vec![("policy.workers", workers.to_string())]),
         PolicyKind::Steps { steps } => {
             let steps: Vec<_> = steps
                 .iter()
                 .map(|step| format!("[{}, {}]", step.demand, step.workers))
                 .collect();
-            ("steps", ("policy.steps", format!("[{}]", steps.join(", "))))
+            (
+                "steps",
+                vec![("policy.steps", format!("[{}]", steps.join(", ")))],
+            )
         }
         PolicyKind::Backlog { jobs_per_worker } => (
             "backlog",
-            ("policy.jobs_per_worker", jobs_per_worker.to_string()),
+            vec![("policy.jobs_per_worker", jobs_per_worker.to_string())],
+        ),
+        PolicyKind::TargetWait(wait) => (
+            "target_wait",
+            vec![
+                ("policy.target", quoted(&short_duration(wait.target))),
+                ("policy.utilisation", wait.utilisation.share().to_string()),
+            ],
         ),
         other => unreachable!("a kind of policy without keys: {other:?}"),
     };
-    vec![
-        ("policy.kind", quoted(kind)),
-        own,
+    let mut values = vec![("policy.kind", quoted(kind))];
+    values.extend(own);
+    values.extend([
         ("policy.min_active", policy.min_active.to_string()),
         ("policy.max", policy.max.to_string()),
         ("scaling.up_step", scaling.up_step.to_string()),
@@ -249,7 +262,12 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
             quoted(&short_duration(scaling.down_window)),
         ),
         ("scaling.down_step", scaling.down_step.to_string()),
-    ]
+    ]);
+    let churn = scaling
+        .churn
+        .map(|churn| ("scaling.churn", churn.to_string()));
+    values.extend(churn);
+    values
 }
 
 /// The values of the pool's own settings: from the file or a variable, or set by a program to a value other than the

@@ -55,6 +55,11 @@ impl Loaded {
         lacks
     }
 
+    /// Whether the file or a variable has this key.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
     /// Where a key was given: `pools.thumbnails.runner.command`. The file if the key was not given.
     pub fn place(&self, key: &str) -> Place {
         self.places.get(key).unwrap_or(&self.origin).clone()

@@ -256,9 +256,16 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
         WholeNumber(1..=MAX_WORKERS),
         default.down_step,
     );
+    let churn = table.optional(
+        "churn",
+        "At most this many workers started and stopped within a minute, together. When absent, there is no limit.",
+        WholeNumber(1..=MAX_WORKERS),
+        "60",
+    );
     Scaling {
         up_step: up_step.value,
         down_window: down_window.value,
         down_step: down_step.value,
+        churn: churn.value,
     }
 }

@@ -191,6 +191,7 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        schedule: default.schedule,
         own_policy: None,
         policy_origins,
         retry,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::decide::PoolState;
 use crate::decide::{Orders, PoolName, QueueName};
+pub use crate::decide::{PoolState, Rates};
 
 /// A pool at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,15 +119,6 @@ pub struct JobTotals {
     pub requeued: u64,
     /// Not settled, because the channel was gone: the broker delivers them again.
     pub lost: u64,
-}
-
-/// Rates of a pool, a second.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
-    /// Messages that came: those that were taken, and those that are ready more than a minute before.
-    pub arrivals: f64,
-    /// Jobs that came to their own ends, whatever became of them.
-    pub done: f64,
 }
 
 /// Quantiles of durations, in seconds.

@@ -37,17 +37,33 @@ fn needs(package: &str, features: &str) -> BTreeSet<String> {
 fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
     let allowed = [
         "bytes",
+        // Cron expressions.
+        "croner",
         "humantime",
         "jiff",
         "jiff-core",
         "serde",
         "serde_core",
+        // Quantiles.
+        "sketches-ddsketch",
+        "strsim",
+        "strum",
         "thiserror",
         "unicode-properties",
         // Only at compile time.
+        "darling",
+        "darling_core",
+        "darling_macro",
+        "derive_builder",
+        "derive_builder_core",
+        "derive_builder_macro",
+        "fnv",
+        "heck",
+        "ident_case",
         "proc-macro2",
         "quote",
         "serde_derive",
+        "strum_macros",
         "syn",
         "thiserror-impl",
         "unicode-ident",

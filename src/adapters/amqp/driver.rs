@@ -24,6 +24,7 @@ use super::{
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
     follow::{follow_blocks, follow_links},
+    group::AmqpGroup,
     joint::JointChannels,
     kind::{self, QueueFacts},
     kinds::Kinds,
@@ -36,8 +37,8 @@ use crate::{
     config::BrokerSettings,
     decide::{QueueName, may_break_error_texts},
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, NoRoute, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueSpec,
+        Browser, Connectivity, ConsumeRequest, Consumer, GroupChannel, NoRoute, Outgoing,
+        QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueSpec,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct AmqpDriver {
     /// For requests about queues whose names may make the broker fail and end the connection. Opened with the first of
     /// them. Readings of other queues must not be lost with it.
     wary: Mutex<Option<Arc<ChannelPool>>>,
+    /// For the groups of daemons that share queues. Opened with the first of them.
+    group: Mutex<Option<Arc<Link>>>,
     /// Written by the task that follows the links, read by pools and by readiness.
     connectivity: watch::Receiver<Connectivity>,
     /// Whether any connection that publishes is blocked. During an alarm the broker blocks each connection at its own
@@ -115,6 +118,7 @@ impl AmqpDriver {
             answer: Mutex::default(),
             probe,
             wary: Mutex::default(),
+            group: Mutex::default(),
             connectivity,
             blocked,
             blocks: Mutex::new(blocks),
@@ -406,6 +410,12 @@ impl QueueDriver for AmqpDriver {
         Ok(())
     }
 
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        let open = || Link::open("group".to_owned(), self.address.clone(), &self.stop);
+        let link = lock(&self.group).get_or_insert_with(open).clone();
+        Ok(Box::new(AmqpGroup::join(&link, queue).await?))
+    }
+
     fn header_limit(&self) -> usize {
         match &*self.publish.link().subscribe().borrow() {
             LinkState::Up(live) => publish::header_limit(Some(live)),
@@ -425,6 +435,7 @@ impl QueueDriver for AmqpDriver {
         self.stop.cancel();
         let mut links = self.consume.links();
         links.extend([self.publish.link().clone(), self.probe.link().clone()]);
+        links.extend(lock(&self.group).clone());
         for place in [&self.answer, &self.wary] {
             links.extend(lock(place).iter().map(|pool| pool.link().clone()));
         }

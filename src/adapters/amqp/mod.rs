@@ -11,6 +11,7 @@
 //!              │                                                        per hundred (`joint`)
 //!              ├─ publish pool ─── Link "publish"                      confirmed, one publish in flight per channel
 //!              └─ probe pool ───── Link "probe"                        passive and active declares, deletes
+//!              └─ groups ───────── Link "group"                      beats of the daemons that share a queue, if any do
 //! ```
 //!
 //! The connections are separate because the broker blocks connections that publish (memory or disk alarm), and lapin
@@ -39,6 +40,7 @@ mod driver;
 mod error;
 mod facts;
 mod follow;
+mod group;
 mod joint;
 mod joint_consumer;
 mod kind;

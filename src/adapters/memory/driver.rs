@@ -1,6 +1,7 @@
 //! The traits of `queue`, implemented on the broker's state.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -9,24 +10,29 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, broadcast, watch},
     time::{self, Instant},
 };
 
 use super::{
     consumer::{MemoryBrowser, MemoryConsumer},
     core::BrokerState,
+    group::MemoryGroup,
 };
 use crate::{
     decide::QueueName,
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, Message, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueSpec, header_size, short_texts_fit,
+        Browser, Connectivity, ConsumeRequest, Consumer, GroupChannel, Message, Outgoing,
+        QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueSpec, header_size,
+        short_texts_fit,
     },
 };
 
 /// The limit of a RabbitMQ connection with the default frame size, in bytes.
 const HEADER_LIMIT: usize = 130_000;
+
+/// Messages that wait for one member of a group.
+const GROUP_MESSAGES: usize = 1_000;
 
 /// Time after which an unconfirmed publish fails.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,6 +61,8 @@ struct SharedBroker {
     blocked: watch::Sender<bool>,
     /// Wakes the clock that expires messages. Written by publishing tasks, read by the clock.
     changed: Notify,
+    /// The groups of daemons, by queue. Written and read by their members.
+    groups: Mutex<HashMap<QueueName, broadcast::Sender<Bytes>>>,
 }
 
 impl MemoryBroker {
@@ -68,6 +76,7 @@ impl MemoryBroker {
                 connectivity: watch::Sender::new(Connectivity::Connected),
                 blocked: watch::Sender::new(false),
                 changed: Notify::new(),
+                groups: Mutex::default(),
             }),
         }
     }
@@ -303,6 +312,24 @@ impl QueueDriver for MemoryBroker {
         // The sender is in `self`, so the wait cannot fail.
         let _ = held.wait_for(|held| !*held).await;
         Ok(())
+    }
+
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        drop(self.connected("join a group")?);
+        let mut groups = self
+            .shared
+            .groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let sender = groups
+            .entry(queue.clone())
+            .or_insert_with(|| broadcast::Sender::new(GROUP_MESSAGES));
+        Ok(Box::new(MemoryGroup {
+            messages: sender.subscribe(),
+            sender: sender.clone(),
+            connectivity: self.shared.connectivity.subscribe(),
+            blocked: self.shared.blocked.subscribe(),
+        }))
     }
 
     fn header_limit(&self) -> usize {

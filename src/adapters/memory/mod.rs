@@ -10,6 +10,7 @@
 mod consumer;
 mod core;
 mod driver;
+mod group;
 mod stored;
 
 pub use self::driver::MemoryBroker;

@@ -9,7 +9,7 @@ use crate::{
         ExecSettings, LogFormat, Origin, PoolSettings, ReplySettings, RetrySettings,
         RunnerSettings, reference,
     },
-    decide::{Policy, PolicyKind, Scaling},
+    decide::{Policy, PolicyKind, Scaling, Schedule},
     runners::{
         WarmSettings,
         container::{ContainerSettings, EngineAddress, Mount, Pull},
@@ -63,6 +63,7 @@ max = 8
 up_step = 1
 down_window = "0s"
 down_step = 2
+churn = 30
 
 [pools.zebra.runner]
 kind = "exec"
@@ -139,6 +140,7 @@ fn every_key_of_the_file_reaches_its_setting() {
         shutdown_grace: Duration::from_secs(90),
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
+        schedule: Schedule::default(),
         own_policy: None,
         policy_origins: [
             "policy.kind",
@@ -148,6 +150,7 @@ fn every_key_of_the_file_reaches_its_setting() {
             "scaling.up_step",
             "scaling.down_window",
             "scaling.down_step",
+            "scaling.churn",
         ]
         .map(|key| (key.to_owned(), Origin::File))
         .into(),
@@ -155,6 +158,7 @@ fn every_key_of_the_file_reaches_its_setting() {
             up_step: 1,
             down_window: Duration::ZERO,
             down_step: 2,
+            churn: Some(30),
         },
         retry: RetrySettings {
             max_attempts: 1,

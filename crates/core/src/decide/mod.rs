@@ -5,9 +5,11 @@
 //! `explain`, can replay a recorded trace, and is tested without a runtime.
 
 mod breaker;
+mod budget;
 mod census;
 mod deadline;
 mod intake;
+mod measure;
 mod model;
 mod names;
 mod observe;
@@ -15,19 +17,25 @@ mod openings;
 mod orders;
 mod plan;
 mod policy;
-mod rates;
 mod reconcile;
 mod record;
 mod scaling_policy;
+mod schedule;
+mod share;
 mod stabiliser;
 mod state;
 mod stuck;
+mod target_wait;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
+    budget::{Allowance, PoolNeed, allowance, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    measure::{
+        Arrivals, FAST, Measured, Meter, SERVICE_CONSTANT, SLOW, Spread, Timings, WAIT_CONSTANT,
+    },
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
     observe::{DrainAfter, Intake, Observation, Probe, Reading},
@@ -41,7 +49,16 @@ pub use self::{
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
+    schedule::{
+        Cron, CronParseError, NextOpening, OpenEntry, Schedule, ScheduleEntry, ScheduleState,
+        ScheduledBounds,
+    },
+    share::{
+        BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
+        Members, share_exchange, split,
+    },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
+    target_wait::{TargetWait, Utilisation},
 };

@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Allowance, Group, Moment, Timings};
 
 /// The facts at the start of a reconcile.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// When.
     pub at: Moment,
@@ -29,8 +29,16 @@ pub struct Observation {
     pub gone: u64,
     /// How long the oldest message has waited, if that is known.
     pub oldest: Option<Duration>,
+    /// How long jobs run and wait, and how long workers take to start.
+    pub timings: Timings,
     /// Whether the pool may take messages at all.
     pub intake: Intake,
+    /// The daemons that share the queue. `None` if this pool does not share it.
+    pub group: Option<Group>,
+    /// The part of the supervisor's workers that this pool may have. `None` if the supervisor sets no limit.
+    pub allowance: Option<Allowance>,
+    /// Why the host has no room for more workers. `None` if it has.
+    pub pressure: Option<String>,
 }
 
 /// The result of a probe.

@@ -1,10 +1,12 @@
 //! Policies: how many workers a demand needs, and why.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A pure function from demand to a number of workers, with its bounds.
+use super::{Inputs, Recommendation, TargetWait, Utilisation};
+
+/// A pure function from the queue's state to a number of workers, with its bounds.
 ///
 /// Demand is in jobs: messages ready in the queue plus deliveries that our live workers hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub enum PolicyKind {
         /// The steps, sorted by demand.
         steps: Vec<Step>,
     },
+    /// As many workers as keep the waiting time of messages under a target, from measured arrivals and run times.
+    TargetWait(TargetWait),
 }
 
 /// One step of [`PolicyKind::Steps`].
@@ -96,12 +100,31 @@ impl Policy {
         Self::new(PolicyKind::Steps { steps })
     }
 
+    /// As many workers as keep the 95th percentile of waiting under `target`.
+    ///
+    /// # Panics
+    /// If `target` is zero.
+    pub fn target_wait(target: Duration) -> Self {
+        assert!(!target.is_zero(), "target is above zero");
+        Self::new(PolicyKind::TargetWait(TargetWait::new(target)))
+    }
+
+    /// The same policy, with workers planned to be busy for this share of their time: 0.8 is 80 %. Only `target_wait`
+    /// has it. Values outside 0.1 to 1 are moved to the nearest bound.
+    #[must_use]
+    pub fn utilisation(mut self, share: f64) -> Self {
+        if let PolicyKind::TargetWait(wait) = &mut self.kind {
+            wait.utilisation = Utilisation::clamped(share);
+        }
+        self
+    }
+
     /// A policy of this kind with its default bounds: a floor of 1, and a ceiling that does not cut the kind's own
     /// numbers.
     pub fn new(kind: PolicyKind) -> Self {
         let max = match &kind {
             PolicyKind::Fixed { workers } => *workers,
-            PolicyKind::Backlog { .. } => DEFAULT_MAX,
+            PolicyKind::Backlog { .. } | PolicyKind::TargetWait(_) => DEFAULT_MAX,
             PolicyKind::Steps { steps } => steps.iter().map(|step| step.workers).max().unwrap_or(0),
         };
         Self {
@@ -128,37 +151,37 @@ impl Policy {
         self
     }
 
-    /// Workers that `demand` jobs need, before any bound.
-    pub fn workers_for(&self, demand: u64) -> u32 {
+    /// Workers for this queue, before any bound, and why. `expected` is the number until now.
+    pub fn recommendation(&self, inputs: &Inputs, expected: u32) -> Recommendation {
+        let demand = inputs.demand;
         match &self.kind {
-            PolicyKind::Fixed { workers } => *workers,
+            PolicyKind::Fixed { workers } => {
+                Recommendation::new(*workers, format!("fixed at {workers}"))
+            }
             PolicyKind::Backlog { jobs_per_worker } => {
                 let workers = demand.div_ceil(u64::from(jobs_per_worker.get()));
-                u32::try_from(workers).unwrap_or(u32::MAX)
+                Recommendation::new(
+                    u32::try_from(workers).unwrap_or(u32::MAX),
+                    format!("{demand} jobs of demand, one worker for each {jobs_per_worker}"),
+                )
             }
-            PolicyKind::Steps { steps } => steps
-                .iter()
-                .take_while(|step| step.demand <= demand)
-                .last()
-                .map_or(0, |step| step.workers),
+            PolicyKind::Steps { steps } => match steps.iter().rfind(|step| step.demand <= demand) {
+                Some(Step {
+                    demand: from,
+                    workers,
+                }) => Recommendation::new(
+                    *workers,
+                    format!("{demand} jobs of demand reach the step [{from}, {workers}]"),
+                ),
+                None => Recommendation::new(0, format!("{demand} jobs of demand reach no step")),
+            },
+            PolicyKind::TargetWait(wait) => wait.recommendation(inputs, expected),
         }
     }
 
-    /// The calculation of [`workers_for`](Self::workers_for), as text.
-    pub fn reason_for(&self, demand: u64) -> String {
-        match &self.kind {
-            PolicyKind::Fixed { workers } => format!("fixed at {workers}"),
-            PolicyKind::Backlog { jobs_per_worker } => {
-                format!("{demand} jobs of demand, one worker for each {jobs_per_worker}")
-            }
-            PolicyKind::Steps { steps } => match steps.iter().rfind(|step| step.demand <= demand) {
-                Some(step) => format!(
-                    "{demand} jobs of demand reach the step [{}, {}]",
-                    step.demand, step.workers
-                ),
-                None => format!("{demand} jobs of demand reach no step"),
-            },
-        }
+    /// Whether the policy asks for more than demand.
+    pub fn needs_measurements(&self) -> bool {
+        matches!(self.kind, PolicyKind::TargetWait(_))
     }
 }
 
@@ -177,6 +200,7 @@ impl fmt::Display for Policy {
                     write!(f, " [{demand}, {workers}]")?;
                 }
             }
+            PolicyKind::TargetWait(wait) => write!(f, "{wait}")?,
         }
         write!(f, ", {} to {} workers", self.min_active, self.max)
     }

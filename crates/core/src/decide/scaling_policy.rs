@@ -13,7 +13,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Moment, Policy};
+use super::{Inputs, Measured, Moment, Policy};
 
 /// Recommends how many workers a pool needs. Asked at each reconcile, if the queue is known and not empty.
 ///
@@ -44,6 +44,8 @@ pub struct Situation<'a> {
     pub oldest: Option<Duration>,
     /// Rates of the last minute, if the queue was watched long enough.
     pub rates: Option<Rates>,
+    /// Decayed averages and quantiles: arrivals, run times, start-up times and waiting times.
+    pub measured: Measured,
 }
 
 /// Messages per second, over the last minute or the part of it that was observed.
@@ -53,6 +55,18 @@ pub struct Rates {
     pub arrivals: f64,
     /// Jobs that left the queue: done, moved to a retry queue, or dead-lettered.
     pub done: f64,
+}
+
+impl Rates {
+    /// The same rates with three digits after the point, for people.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self {
+            arrivals: round(self.arrivals),
+            done: round(self.done),
+        }
+    }
 }
 
 /// A policy's answer.
@@ -74,8 +88,7 @@ impl Recommendation {
 
 impl ScalingPolicy for Policy {
     fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
-        let demand = situation.inputs.demand;
-        Recommendation::new(self.workers_for(demand), self.reason_for(demand))
+        self.recommendation(situation.inputs, situation.expected)
     }
 
     fn describe(&self) -> String {
@@ -185,7 +198,6 @@ impl From<OwnPolicy> for PolicyChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{Counts, Intake};
 
     struct Counting(u32);
 
@@ -203,20 +215,7 @@ mod tests {
 
     #[test]
     fn clones_share_one_memory_and_a_panic_leaves_the_pool_as_it_is() {
-        let inputs = Inputs {
-            ready: 0,
-            age: None,
-            stale: None,
-            held: 0,
-            holders: 0,
-            behind: 0,
-            demand: 0,
-            quiet: None,
-            census: Counts::default(),
-            intake: Intake::Open,
-            rates: None,
-            oldest: None,
-        };
+        let inputs = Inputs::default();
         let situation = Situation {
             now: Moment::ZERO,
             wall: None,
@@ -224,6 +223,7 @@ mod tests {
             expected: 7,
             oldest: None,
             rates: None,
+            measured: Measured::default(),
         };
         let policy = OwnPolicy::new(Counting(0)).max(9);
         let other = policy.clone();

@@ -21,7 +21,7 @@ use tidegate::{
         PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
-    decide::{By, ByHand, Order, Policy, PoolName, SetPolicy},
+    decide::{By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy},
 };
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
@@ -109,11 +109,13 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         Some(set) => set.policy.clone(),
         None => settings.policy.clone(),
     };
+    let decision = api.supervisor.explain(name);
+    let inputs = decision.map_or_else(Inputs::default, |decision| decision.inputs);
     let mut answer = v1::PolicyChange {
         applied: !is_trial,
         changes: changes(&before, &after),
-        before: outlook(&policy_of(set), status.demand),
-        after: outlook(&policy_of(new.as_ref()), status.demand),
+        before: outlook(&policy_of(set), &inputs, status.expected),
+        after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
         warnings: warnings.iter().map(words).collect(),
         not_stored: None,
         policy: view_of(&settings, new.as_ref(), None, after.clone()),
@@ -200,16 +202,16 @@ fn changes(before: &[PolicyKey], after: &[PolicyKey]) -> Vec<KeyChange> {
         .collect()
 }
 
-fn outlook(policy: &Policy, demand: u64) -> Outlook {
-    let wanted = policy.workers_for(demand).min(policy.max);
+fn outlook(policy: &Policy, inputs: &Inputs, expected: u32) -> Outlook {
+    let Recommendation { workers, why } = policy.recommendation(inputs, expected);
     Outlook {
         policy: policy.to_string(),
-        demand,
-        workers: match demand {
+        demand: inputs.demand,
+        workers: match inputs.demand {
             0 => 0,
-            _ => wanted.max(policy.min_active),
+            _ => workers.min(policy.max).max(policy.min_active),
         },
-        why: policy.reason_for(demand),
+        why,
     }
 }
 
