@@ -149,7 +149,7 @@ fn check_finds_where_the_daemon_could_not_start() {
     assert_eq!(code, Some(78), "{out}");
     assert!(
         out.contains(
-            "events_file: found \"/nowhere/events.jsonl\" (there is not a directory /nowhere)"
+            "events_file: found \"/nowhere/events.jsonl\" (there is no directory /nowhere)"
         ),
         "{out}"
     );

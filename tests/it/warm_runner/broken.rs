@@ -38,7 +38,7 @@ async fn one_that_says_something_else_first_has_not_started() {
         ),
         (
             "echo '{\"ready\":true,\"protocol\":2}'; sleep 1000",
-            "sh: speaks version 2 of the protocol, and not 1",
+            "sh: uses version 2 of the protocol instead of version 1",
         ),
         (
             "echo '{\"ready\":true}'; sleep 1000",
