@@ -31,8 +31,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What this machine lacks for these settings, besides the configuration's own problems. Leaves out keys whose
-    /// values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
+    /// The problems of this machine with these settings, besides the configuration's own problems. Leaves out keys
+    /// whose values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
     pub(super) fn lacks_beside(&self, problems: &[Problem]) -> Vec<Problem> {
         let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
         let is_meant = |lack: &Problem| {
@@ -40,8 +40,8 @@ impl Loaded {
                 return !is_wrong(&lack.key);
             };
             let beside = |key: &str| is_wrong(&format!("{pool}.runner.{key}"));
-            // The path of a program may be relative to the working directory. Whether a value is a path depends on the
-            // kind.
+            // A program's path may be relative to the working directory, and the kind decides whether a value is a
+            // path.
             let is_adrift = beside("kind") || (key == "command" && beside("working_dir"));
             self.places.contains_key(&lack.key) && !is_wrong(&lack.key) && !is_adrift
         };
@@ -68,7 +68,7 @@ impl Loaded {
 
 /// Reads a configuration from its text. Does no I/O of its own: `read_file` reads the files that keys name.
 ///
-/// `origin` is the name of the file in messages. In `environment`, only the variables that stand for keys are used.
+/// `origin` is the name of the file in messages. In `environment`, only the variables that set keys are used.
 ///
 /// # Errors
 /// All problems of the configuration.

@@ -13,7 +13,7 @@ pub mod children;
     allow(
         dead_code,
         unused_imports,
-        reason = "some of it is for containers alone"
+        reason = "some items are used only by containers"
     )
 )]
 pub mod instance;

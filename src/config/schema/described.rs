@@ -1,4 +1,4 @@
-//! The keys and tables that the reading of a configuration asked for.
+//! The keys and tables that were read from a configuration.
 
 use std::borrow::Cow;
 

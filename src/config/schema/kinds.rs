@@ -9,7 +9,7 @@ use tidegate_core::text::{parse_duration, short_duration};
 use super::described::Shape;
 use super::found::{Item, ValuePosition, may_hold_credentials};
 
-/// What a key accepts.
+/// The values that a key accepts.
 pub(crate) trait KeyKind {
     /// The type of the value after reading.
     type Value;
@@ -29,7 +29,7 @@ pub(crate) trait KeyKind {
         }
     }
 
-    /// The value; or `None`, after noting the problem at the spot.
+    /// The value, or `None` after reporting the problem at `spot`.
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value>;
 
     /// The value as TOML.
@@ -182,7 +182,7 @@ impl<T: Copy + PartialEq> KeyKind for Choice<T> {
     }
 }
 
-/// A length of time within bounds.
+/// A duration within bounds.
 #[derive(Debug)]
 pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
 
@@ -375,7 +375,7 @@ impl KeyKind for Texts {
         let items = match item.get_ref() {
             DeValue::Array(items) => items,
             DeValue::String(text) => {
-                // Guesses the words that the writer most likely meant. The quoting rules of a shell are not applied.
+                // Suggests an array of the words. The quoting rules of a shell are not applied.
                 let words: Vec<_> = text.split_whitespace().map(quoted).collect();
                 let fix = match may_hold_credentials(text) {
                     true => format!("write {}", self.wants),
@@ -410,7 +410,7 @@ impl KeyKind for Texts {
     }
 }
 
-/// A path. Not looked at here.
+/// A path. The file system is not read.
 #[derive(Debug)]
 pub(crate) struct FilePath;
 

@@ -16,7 +16,7 @@ use super::{
 pub(crate) struct Finished {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
-    /// Where each key that was given stands.
+    /// The place of each key that was given.
     pub(crate) places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
     pub(crate) secrets: Vec<(String, PathBuf)>,

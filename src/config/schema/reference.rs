@@ -1,4 +1,4 @@
-//! The reference page: every key that was asked for, as a file that explains it.
+//! The reference page: a file with every key and its explanation.
 
 use std::fmt::Write;
 

@@ -52,11 +52,11 @@ pub struct Home {
 pub enum NoCgroupHome {
     #[error("there is no cgroup v2 hierarchy")]
     NoHierarchy,
-    #[error("our cgroup {0} is outside of what is mounted here")]
+    #[error("our cgroup {0} is outside of the hierarchy that is mounted here")]
     OutOfSight(String),
     #[error("this process may not write to {}", .0.display())]
     NotWritable(PathBuf),
-    #[error("systemd has not handed {} to us", .0.display())]
+    #[error("systemd has not delegated {} to us", .0.display())]
     NotDelegated(PathBuf),
 }
 

@@ -34,7 +34,7 @@ const STYLES: Styles = Styles::styled()
     .literal(anstyle::AnsiColor::Cyan.on_default())
     .placeholder(anstyle::Style::new().dimmed());
 
-/// A worker pool that rises and falls with a RabbitMQ queue.
+/// A worker pool that grows and shrinks with a RabbitMQ queue.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
@@ -45,7 +45,7 @@ const STYLES: Styles = Styles::styled()
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  tidegate demo                           see a pool rise and fall
+  tidegate demo                           see a pool grow and shrink
   tidegate init --queue thumbnails -- python3 thumb.py
                                           write a first configuration
   tidegate check --broker                 is the configuration good, and the broker ready for it?
