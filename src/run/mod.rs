@@ -5,6 +5,7 @@
 //! with each worker. A worker runs one job at a time on a runner of the pool's fleet, and settles it. Nothing here knows the
 //! broker or the kind of runner.
 
+mod budget;
 mod clock;
 mod copy_queues;
 mod declaring;
@@ -12,11 +13,13 @@ mod delayed;
 mod events;
 mod fleet;
 mod gate;
+mod group;
 pub mod metrics;
 mod own_queues;
 mod panics;
 mod pool;
 mod pool_orders;
+mod pool_state;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
@@ -27,6 +30,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+pub mod traces;
 mod until_signal;
 mod worker;
 mod worker_state;
@@ -39,13 +43,14 @@ pub use self::{
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
-        ReplyTotals, RunnerStatus, WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, MemberStatus, PoolState, PoolStatus, Quantiles,
+        Rates, Readiness, ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    traces::TraceLink,
 };
 #[doc(hidden)]
 pub use tidegate_core::text::chain;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{Orders, PoolName, QueueName};
+use crate::decide::{Member, Orders, PoolName, QueueName};
 pub use crate::decide::{PoolState, Rates};
 
 /// A pool at one instant.
@@ -61,6 +61,9 @@ pub struct PoolStatus {
     /// How long the jobs of the last minutes ran, in seconds. Absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_s: Option<Quantiles>,
+    /// The daemons that share the queue, this one included. Empty if the queue is not shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
     /// What became of replies since the supervisor started.
     #[serde(default)]
     pub replies: ReplyTotals,
@@ -159,4 +162,15 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty()
     }
+}
+
+/// A daemon that shares the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The daemon and its workers, by its last beat.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Its part of the policy's number. `None` if the policy was not asked, because the queue is empty or unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u32>,
 }

@@ -14,8 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{EventSink, clock::Clock, panics};
+use super::{EventSink, TraceLink, clock::Clock, panics};
 use crate::{
+    config::SupervisorSettings,
     decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
     runner::BoxError,
 };
@@ -38,6 +39,10 @@ pub struct StartOptions {
     pub store: Option<Arc<dyn OrdersStore>>,
     /// The wall clock; the system's by default.
     pub clock: Clock,
+    /// Limits over all pools.
+    pub limits: SupervisorSettings,
+    /// Connects the spans of jobs with the traces of their messages.
+    pub traces: Option<Arc<dyn TraceLink>>,
 }
 
 /// Stores the operator's orders, so that they still hold after a restart.

@@ -5,6 +5,7 @@ mod connection;
 mod ending;
 mod jobs;
 mod outcome;
+mod pressure;
 mod state;
 mod steer;
 
@@ -18,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::warn;
 
 pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
@@ -26,16 +27,19 @@ pub use self::outcome::{
 use self::{
     check::check,
     connection::watch_connection,
+    pressure::watch_pressure,
     state::{log_state, status, unready},
 };
 use super::{
     AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
+    budget::WorkerBudget,
     pool::{Command, Pool, run_with_restarts},
     pool_orders::restored,
     shared::{Common, PoolShared},
     steering::{Stored, Storing},
 };
 use crate::{
+    config::SupervisorSettings,
     decide::{Decision, Orders, PoolName, QueueName, ReconcileResult},
     queue::{Connectivity, QueueDriver},
 };
@@ -57,6 +61,8 @@ struct Inner {
     common: Common,
     /// How far the orders are stored, if there is a store. Written by the task that stores them.
     stored: Option<watch::Receiver<Stored>>,
+    /// Written by this handle, read by the task that reads the host's pressure.
+    limits: watch::Sender<SupervisorSettings>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
     /// Every pool's task, and the tasks that watch the connection and store orders.
@@ -125,8 +131,11 @@ impl Supervisor {
             mut orders,
             store,
             clock,
+            limits,
+            traces,
         } = options;
         let order_changes = watch::Sender::new(0);
+        let pressure = watch::Sender::new(None);
         let storing = store.map(|store| Storing::new(store, order_changes.subscribe()));
         let supervisor = Self {
             inner: Arc::new(Inner {
@@ -137,9 +146,13 @@ impl Supervisor {
                     own_queues: Arc::default(),
                     redeliveries: Arc::default(),
                     clock,
+                    traces,
                     order_changes,
+                    budget: Arc::new(WorkerBudget::new(limits.max_workers)),
+                    pressure: pressure.subscribe(),
                 },
                 stored: storing.as_ref().map(Storing::stored),
+                limits: watch::Sender::new(limits),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
@@ -152,6 +165,13 @@ impl Supervisor {
         inner.tasks.spawn(async move {
             let _ = watching
                 .run_until_cancelled(watch_connection(connectivity))
+                .await;
+        });
+        let watching = inner.watching.clone();
+        let limits = inner.limits.subscribe();
+        inner.tasks.spawn(async move {
+            let _ = watching
+                .run_until_cancelled(watch_pressure(limits, pressure))
                 .await;
         });
         inner.common.own_queues.set(queues_of(&pools));
@@ -168,8 +188,10 @@ impl Supervisor {
             })
             .collect();
         inner.pools().current = launched;
-        for pool in orders.keys() {
-            info!(pool = %pool, "dropped the orders of a pool that is not there any more");
+        // A changed configuration, or another one on the same state directory.
+        for (pool, orders) in &orders {
+            let orders = orders.to_string().replace('\n', "; ");
+            warn!(pool = %pool, orders, "dropped the orders of a pool that this configuration does not have");
         }
         // Orders that an earlier run stored may no longer hold.
         inner
@@ -301,6 +323,12 @@ impl Supervisor {
             let _ = answer.await;
         }
         Ok(())
+    }
+
+    /// Changes the limits over all pools. They hold from the next reconcile on. No running job is stopped.
+    pub fn set_limits(&self, limits: SupervisorSettings) {
+        self.inner.common.budget.set_max(limits.max_workers);
+        self.inner.limits.send_replace(limits);
     }
 
     /// Logs the state of every pool and worker, at `info`.

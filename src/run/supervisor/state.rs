@@ -6,13 +6,13 @@ use std::time::Duration;
 use tracing::info;
 
 use super::super::{
-    DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
+    DepthStatus, IntakeStatus, MemberStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
     shared::{LastReconcile, PoolShared},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Link, Orders, StateScene, pool_state},
-    queue::Connectivity,
+    decide::{Decision, Group, Intake, Member, Orders, split},
+    run::pool_state::state,
 };
 
 /// A pool at this instant.
@@ -29,15 +29,12 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .as_ref()
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
+    let group = inputs.and_then(|inputs| inputs.group.as_ref());
+    let elsewhere = group.map_or(0, Group::held_by_others);
     let intake = shared.intake();
     let rates = inputs.and_then(|inputs| inputs.rates);
     let rates = rates.unwrap_or_default().rounded();
-    let scene = StateScene {
-        busy: counts.busy + counts.retiring,
-        is_bare: counts.live() + counts.draining + idle + busy == 0,
-        ..scene(shared, &last, intake)
-    };
-    let (state, cause) = pool_state(scene);
+    let (state, cause) = state(shared, &last, intake, &counts);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -45,9 +42,10 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
         state,
-        cause: match (cause, shared.declaring.cause()) {
-            (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
-            (cause, other) => cause.or(other),
+        cause: {
+            let causes = [cause, shared.declaring.cause(), group_cause(shared, &last)];
+            let causes: Vec<String> = causes.into_iter().flatten().collect();
+            (!causes.is_empty()).then(|| causes.join("; "))
         },
         depth: DepthStatus {
             ready,
@@ -58,7 +56,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         delayed: own.delayed,
         dead_waiting: own.dead,
-        demand: ready.saturating_add(held.held),
+        demand: ready.saturating_add(held.held).saturating_add(elsewhere),
         expected: last
             .decision
             .as_ref()
@@ -87,42 +85,38 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
+        members: last.decision.as_ref().map_or_else(Vec::new, members),
         replies: shared.stats.replies(),
     }
+}
+
+/// The daemons that share the queue, with their shares.
+fn members(decision: &Decision) -> Vec<MemberStatus> {
+    let Some(group) = &decision.inputs.group else {
+        return Vec::new();
+    };
+    let shares = decision.whole.map(|whole| split(whole, &group.members));
+    let with_share = |(at, member): (usize, &Member)| MemberStatus {
+        member: member.clone(),
+        share: shares.as_ref().map(|shares| shares[at]),
+    };
+    group.members.iter().enumerate().map(with_share).collect()
+}
+
+/// What is wrong with the group of daemons.
+fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
+    let differing = last.decision.as_ref().and_then(|decision| {
+        let other = decision.inputs.group.as_ref()?.differing.first()?;
+        Some(format!(
+            "{other} has another policy for this queue: no daemon grows until they are the same"
+        ))
+    });
+    differing.or_else(|| shared.group.cause())
 }
 
 /// A duration in seconds, to the millisecond.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-/// The facts that decide the state of a pool without workers and runners.
-fn scene(shared: &PoolShared, last: &LastReconcile, intake: Intake) -> StateScene {
-    let refusal = shared
-        .broker
-        .openings()
-        .refusal()
-        .map(|known| known.why.clone());
-    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
-    let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    StateScene {
-        intake,
-        link: match shared.broker.connectivity() {
-            Connectivity::Connected => Link::Up,
-            Connectivity::Connecting => Link::Coming,
-            Connectivity::Disconnected { error } => Link::Down(error),
-        },
-        rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy: 0,
-        is_bare: true,
-        pool_failure: shared.gate.pool_failure(),
-        fault: shared.gate.cause(),
-        stuck: last.stuck.clone(),
-        queue: shared.settings().queue.to_string(),
-        copies: shared.copies.cause(),
-        refusal: refusal.or_else(unread),
-        lesser: shared.fleet.panics().cause(),
-    }
 }
 
 /// Logs the state of a pool and its workers.

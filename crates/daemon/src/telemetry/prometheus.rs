@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::{logs, stderr};
 
+const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
 const BUILD_INFO: &str = "tidegate_build_info";
 
 /// Buckets for jobs and their waits: from a millisecond to an hour.
@@ -116,8 +117,19 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), JOB_SECONDS)
 }
 
-fn describe() {
+/// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
+#[cfg(feature = "otlp")]
+pub(super) fn otlp_request(outcome: &'static str) {
+    metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
+}
+
+/// Describes the metrics of the library and of the telemetry.
+pub(crate) fn describe() {
     tidegate::run::metrics::describe();
+    metrics::describe_counter!(
+        OTLP_REQUESTS,
+        "Requests with spans to the OpenTelemetry collector; each has up to 512 spans."
+    );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is its label.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
