@@ -72,11 +72,11 @@ impl Prepared {
         }
     }
 
-    /// Settles the delivery, and counts how.
+    /// Settles the delivery, counts how, and returns it.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: after a drop it is unknown whether the broker got the settlement.
-    pub(crate) async fn settle(self, shared: &PoolShared) {
+    pub(crate) async fn settle(self, shared: &PoolShared) -> Settlement {
         let gives_back = self.gives_back();
         let HeldDelivery {
             delivery,
@@ -123,6 +123,7 @@ impl Prepared {
             }
         };
         shared.stats.settled(settlement);
+        settlement
     }
 }
 
