@@ -21,8 +21,10 @@ pub(crate) mod policy;
 mod pools;
 pub(crate) mod problem;
 mod reply;
+mod schedule;
 pub(crate) mod schema;
 mod settings;
+mod supervisor;
 mod surroundings;
 mod url;
 
@@ -35,13 +37,14 @@ pub use self::{
     file::{Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
     otlp::{OtlpHeaders, OtlpSettings},
-    parse::{Loaded, parse, reference},
+    parse::{Loaded, described, parse, reference, variable_of},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
+    schema::{Described, Shape, Written},
     settings::{
         Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
         DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
-        Settings, TlsSettings,
+        Settings, SupervisorSettings, TlsSettings,
     },
     surroundings::Surroundings,
     url::BrokerUrl,

@@ -2,7 +2,7 @@
 
 use super::shared::{LastReconcile, PoolShared};
 use crate::{
-    decide::{Intake, Link, PoolState, StateScene, pool_state},
+    decide::{Counts, Intake, Link, PoolState, StateScene, pool_state},
     queue::Connectivity,
 };
 
@@ -10,16 +10,15 @@ use crate::{
 pub(crate) fn state_of(shared: &PoolShared) -> PoolState {
     let last = shared.last().clone();
     let counts = shared.census(shared.now()).0.counts();
-    let busy = counts.busy + counts.retiring;
-    state(shared, &last, shared.intake(), busy).0
+    state(shared, &last, shared.intake(), &counts).0
 }
 
-/// What a pool is about, and why where that needs saying.
+/// The state of a pool with these workers, and the cause if someone should look at it.
 pub(crate) fn state(
     shared: &PoolShared,
     last: &LastReconcile,
     intake: Intake,
-    busy: u32,
+    counts: &Counts,
 ) -> (PoolState, Option<String>) {
     let refusal = shared
         .broker
@@ -28,6 +27,7 @@ pub(crate) fn state(
         .map(|known| known.why.clone());
     let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());
+    let (idle, busy) = shared.fleet.counts();
     pool_state(StateScene {
         intake,
         link: match shared.broker.connectivity() {
@@ -36,7 +36,8 @@ pub(crate) fn state(
             Connectivity::Disconnected { error } => Link::Down(error),
         },
         rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy,
+        busy: counts.busy + counts.retiring,
+        is_bare: counts.places() + idle + busy == 0,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
         stuck: last.stuck.clone(),

@@ -1,4 +1,4 @@
-//! What a pool measures of its own jobs: how long they waited and ran, and how long workers took to start.
+//! Measurements of a pool's jobs: how long they waited and ran, and how long workers took to start.
 //!
 //! A lock around the core's [`Meter`]. Written by workers. Read by the pool at each reconcile, and for the status.
 
@@ -13,14 +13,14 @@ use crate::decide::{Meter, Moment, Spread, Timings};
 /// How long measurements count for the status.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// What a pool measures of its jobs.
+/// Measurements of a pool's jobs.
 #[derive(Debug, Default)]
 pub(crate) struct RecentStats {
     meter: Mutex<Meter>,
     oldest: Mutex<OldestMessage>,
 }
 
-/// What is known of the oldest message in the queue.
+/// What is known about the oldest message in the queue.
 #[derive(Debug, Default)]
 struct OldestMessage {
     /// The message that was last taken for the first time: when, and how long it had waited by then.
@@ -52,7 +52,7 @@ impl RecentStats {
         self.meter().ready(now, took);
     }
 
-    /// The measurements, while our workers hold so many deliveries.
+    /// The measurements, while the pool's workers hold this many deliveries.
     pub(crate) fn timings(&self, now: Moment, held: u64) -> Timings {
         self.meter().timings(now, held)
     }
@@ -130,7 +130,7 @@ mod tests {
         recent.job_began(at(1), Some(Duration::from_secs(7)));
         let waits = recent.waits(at(2)).unwrap();
         assert!((6.9..=7.1).contains(&waits.p95), "{waits:?}");
-        // What is long past says nothing of now.
+        // Old measurements are not counted.
         assert_eq!(recent.runs(at(400)), None);
     }
 

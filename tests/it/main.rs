@@ -27,6 +27,7 @@ mod frozen;
 mod http_auth;
 mod load;
 mod man;
+mod metrics_reference;
 mod odd_messages;
 mod openapi;
 mod operating;
@@ -37,6 +38,7 @@ mod replies;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod simulate;
 mod stalled_readers;
 mod steering;
 mod takeover;

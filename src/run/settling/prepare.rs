@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Declare,
     escape::{Escaped, Quoted},
-    queue::SettleError,
+    queue::{Delivery, SettleError},
     run::{
         events::{Fate, JobFailure},
         metrics::Settlement,
@@ -65,9 +65,9 @@ impl Prepared {
     }
 
     /// The delivery itself, if no queue accepts a copy of it before its job has run.
-    pub(crate) fn or_runs(self) -> Result<Self, HeldDelivery> {
+    pub(crate) fn or_runs(self) -> Result<Self, Delivery> {
         match self.action {
-            SettleAction::Run => Err(self.held),
+            SettleAction::Run => Err(self.held.delivery),
             _ => Ok(self),
         }
     }

@@ -1,18 +1,17 @@
-//! What a pool looks like from outside: its status, its state and the cause.
-//!
-//! Reads what the pool and its workers have written, and changes nothing.
+//! The status of a pool, with its state and the cause. Reads what the pool and its workers have written, and changes
+//! nothing.
 
 use std::time::Duration;
 
 use tracing::info;
 
 use super::super::{
-    DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
-    shared::PoolShared,
+    DepthStatus, IntakeStatus, MemberStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
+    shared::{LastReconcile, PoolShared},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Orders},
+    decide::{Decision, Group, Intake, Member, Orders, split},
     run::pool_state::state,
 };
 
@@ -30,10 +29,12 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .as_ref()
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
+    let group = inputs.and_then(|inputs| inputs.group.as_ref());
+    let elsewhere = group.map_or(0, Group::held_by_others);
     let intake = shared.intake();
     let rates = inputs.and_then(|inputs| inputs.rates);
     let rates = rates.unwrap_or_default().rounded();
-    let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
+    let (state, cause) = state(shared, &last, intake, &counts);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -41,9 +42,10 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
         state,
-        cause: match (cause, shared.declaring.cause()) {
-            (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
-            (cause, other) => cause.or(other),
+        cause: {
+            let causes = [cause, shared.declaring.cause(), group_cause(shared, &last)];
+            let causes: Vec<String> = causes.into_iter().flatten().collect();
+            (!causes.is_empty()).then(|| causes.join("; "))
         },
         depth: DepthStatus {
             ready,
@@ -54,7 +56,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         delayed: own.delayed,
         dead_waiting: own.dead,
-        demand: ready.saturating_add(held.held),
+        demand: ready.saturating_add(held.held).saturating_add(elsewhere),
         expected: last
             .decision
             .as_ref()
@@ -62,7 +64,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         intake: match intake {
             Intake::Draining | Intake::Emptying => IntakeStatus::Draining,
             Intake::Paused => IntakeStatus::Paused,
-            // A pool whose own task failed takes nothing, but the order holds.
+            // If the pool's own task failed, the pool takes nothing, but the order is still shown.
             _ => match orders.intake() {
                 Some(Intake::Paused) => IntakeStatus::Paused,
                 Some(_) => IntakeStatus::Draining,
@@ -83,8 +85,33 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
+        members: last.decision.as_ref().map_or_else(Vec::new, members),
         replies: shared.stats.replies(),
     }
+}
+
+/// The daemons that share the queue, with their shares.
+fn members(decision: &Decision) -> Vec<MemberStatus> {
+    let Some(group) = &decision.inputs.group else {
+        return Vec::new();
+    };
+    let shares = decision.whole.map(|whole| split(whole, &group.members));
+    let with_share = |(at, member): (usize, &Member)| MemberStatus {
+        member: member.clone(),
+        share: shares.as_ref().map(|shares| shares[at]),
+    };
+    group.members.iter().enumerate().map(with_share).collect()
+}
+
+/// What is wrong with the group of daemons.
+fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
+    let differing = last.decision.as_ref().and_then(|decision| {
+        let other = decision.inputs.group.as_ref()?.differing.first()?;
+        Some(format!(
+            "{other} has another policy for this queue: no daemon grows until they are the same"
+        ))
+    });
+    differing.or_else(|| shared.group.cause())
 }
 
 /// A duration in seconds, to the millisecond.
@@ -123,7 +150,7 @@ pub(super) fn log_state(shared: &PoolShared) {
     }
 }
 
-/// The policy in force, in words.
+/// The policy that applies, in words.
 fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     match (&orders.policy, &settings.own_policy) {
         (Some(set), Some(_)) if set.what.names_a_kind() => set.what.policy.to_string(),
@@ -133,7 +160,7 @@ fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     }
 }
 
-/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+/// Why a pool cannot work now, if it cannot. An operator's order is not a reason.
 pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
     let name = &pool.name;
     let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;

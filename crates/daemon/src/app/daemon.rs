@@ -223,6 +223,7 @@ impl Prepared {
             events: Some(sink),
             orders: orders.take_up(),
             store: Some(Arc::new(orders)),
+            limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
             ..StartOptions::default()
         };
@@ -281,7 +282,9 @@ impl Prepared {
         daemon.holding.release().await;
         match ending {
             Ending::Clean => info!("ended"),
-            Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+            Ending::GivenBack(messages) => {
+                warn!(messages, "ended; unfinished messages were given back")
+            }
         }
         Ok(ending)
     }
@@ -324,7 +327,7 @@ impl Daemon {
             let mut takeover = None;
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "received a signal");
+                    info!(signal = signal.as_str(), "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,

@@ -24,12 +24,15 @@ mod management;
 mod policy;
 mod publish;
 mod runtime;
+mod simulate;
 mod status;
 mod steer;
 mod supervisor;
 mod table;
 mod takeover;
 mod top;
+mod traffic;
+mod tune;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -47,6 +50,7 @@ use crate::{
     demo,
     guard::{self, Role},
     output::{self, Exit, Failure},
+    reference,
     telemetry::{
         logs::{self, LogsError, Verbosity},
         otlp::{self, Otlp},
@@ -125,6 +129,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             init_logs(LogFormat::Human, Verbosity::Quiet, None)?;
             block_on(load::load(cli, args))??
         }
+        Command::Simulate(args) => simulate::simulate(cli, args)?,
+        Command::Tune(args) => tune::tune(cli, args)?,
         Command::Status(args) if args.watch => block_on(watch::watch(cli, args))??,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
@@ -142,6 +148,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             let script = complete::script(*shell).context("make the completions");
             let script = script.map_err(|error| Failure::new(Exit::Unexpected, error))?;
             output::write(&script)?;
+            Exit::Ok
+        }
+        Command::Docs { directory } => {
+            let what = || format!("write the reference pages to {}", directory.display());
+            let written = reference::write(directory).with_context(what);
+            written.map_err(|error| Failure::new(Exit::Unexpected, error))?;
             Exit::Ok
         }
         Command::Man { directory } => man::man(directory)?,

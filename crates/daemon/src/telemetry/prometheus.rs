@@ -126,7 +126,8 @@ pub(super) fn otlp_request(outcome: &'static str) {
     metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
 }
 
-fn describe() {
+/// Describes the metrics of the library and of the telemetry.
+pub(crate) fn describe() {
     tidegate::run::metrics::describe();
     metrics::describe_counter!(
         OTLP_REQUESTS,
