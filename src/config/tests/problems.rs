@@ -148,8 +148,6 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
             "2:1: pools.thumbnails.policy.workers: found nothing, write workers = 5",
         ),
         (
-<<<<<<< ours
-=======
             "policy.kind = \"target_wait\"",
             "2:1: pools.thumbnails.policy.target: found nothing, write target = \"30s\"",
         ),
@@ -162,7 +160,6 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
             "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it means nothing to \"backlog\"",
         ),
         (
->>>>>>> theirs
             "policy.kind = \"steps\"",
             "2:1: pools.thumbnails.policy.steps: found nothing, write steps = [[1, 1], [100, 10]]",
         ),
