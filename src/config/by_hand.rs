@@ -283,7 +283,11 @@ fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
             .into_iter()
             .filter(|(key, _)| matches!(*key, "policy.kind" | "policy.jobs_per_worker")),
     );
-    for (_, own) in KINDS_KEYS.iter().filter(|(kind, _)| *kind != "backlog") {
+    for (_, own) in KINDS_KEYS {
+        // These two have a default of their own.
+        if ["jobs_per_worker", "utilisation"].contains(&own) {
+            continue;
+        }
         defaults.remove(format!("policy.{own}").as_str());
     }
     let values = values(&settings.policy, &settings.scaling).into_iter();

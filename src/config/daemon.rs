@@ -9,6 +9,7 @@ use super::{
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
     settings::{HttpSettings, LogFormat, LogSettings, Settings},
+    supervisor::{refuse_small_limit, supervisor},
 };
 use crate::runners::RunnerKind;
 
@@ -28,13 +29,19 @@ pub(super) fn settings(
         "\"/var/log/tidegate/events.jsonl\"",
     );
     let (broker, management) = broker(root, inputs);
+    let http = http(root, inputs);
+    let log = log(root);
+    let (supervisor, max_workers) = supervisor(root);
+    let pools = pools(root, inputs, kinds);
+    refuse_small_limit(root, &max_workers, &pools);
     Settings {
         broker,
         management,
-        http: http(root, inputs),
-        log: log(root),
+        http,
+        supervisor,
+        log,
         events_file: events_file.value,
-        pools: pools(root, inputs, kinds),
+        pools,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     daemon,
     inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
-    schema::{self, Finished},
+    schema::{self, Described, Finished},
     settings::Settings,
     surroundings::Surroundings,
 };
@@ -125,6 +125,11 @@ pub(crate) fn parse_with(
 
 /// A configuration file of all keys with their docs and defaults. It is a valid configuration itself.
 pub fn reference() -> String {
+    schema::page(&described())
+}
+
+/// Every table and key that there is, in the order of [`reference`]. The pool in it is named `thumbnails`.
+pub fn described() -> Vec<Described> {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let inputs = ConfigInputs {
@@ -132,7 +137,12 @@ pub fn reference() -> String {
         read_file: &nothing,
     };
     let (_, finished) = read(example, "", &[], &inputs, &KINDS);
-    finished.reference
+    finished.described
+}
+
+/// The variable of the environment that stands for a key: `TIDEGATE_BROKER__URL` for `broker.url`.
+pub fn variable_of(key: &str) -> String {
+    schema::variable_of(key)
 }
 
 fn read(

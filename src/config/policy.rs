@@ -7,13 +7,14 @@ use toml::de::DeValue;
 use super::schema::{
     Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber,
 };
-use crate::decide::{Policy, PolicyKind, Scaling, Step};
+use crate::decide::{Policy, PolicyKind, Scaling, Step, TargetWait, Utilisation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PolicyName {
     Fixed,
     Backlog,
     Steps,
+    TargetWait,
 }
 
 impl PolicyName {
@@ -22,15 +23,18 @@ impl PolicyName {
             Self::Fixed => "fixed",
             Self::Backlog => "backlog",
             Self::Steps => "steps",
+            Self::TargetWait => "target_wait",
         }
     }
 }
 
 /// Keys that belong to only one kind, with the kind.
-pub(super) const KINDS_KEYS: [(&str, &str); 3] = [
+pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
     ("backlog", "jobs_per_worker"),
     ("fixed", "workers"),
     ("steps", "steps"),
+    ("target_wait", "target"),
+    ("target_wait", "utilisation"),
 ];
 
 /// More workers than any machine or broker can serve. This limit catches typing mistakes.
@@ -47,11 +51,13 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         "kind",
         "`fixed`: `workers` workers, but not more than there are jobs. `backlog`: one worker for each \
         `jobs_per_worker` jobs of demand, rounded up. `steps`: the number of workers of the highest step that the \
-        demand reaches.",
+        demand reaches. `target_wait`: as many workers as keep the waiting time below `target`, calculated from \
+        measured arrivals and run times.",
         Choice(&[
             ("fixed", PolicyName::Fixed),
             ("backlog", PolicyName::Backlog),
             ("steps", PolicyName::Steps),
+            ("target_wait", PolicyName::TargetWait),
         ]),
         PolicyName::Backlog,
     );
@@ -74,9 +80,24 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         StepsKey,
         "[[1, 1], [100, 10]]",
     );
+    let target = table.optional(
+        "target",
+        "Of `target_wait`: 95 of 100 messages should wait no longer.",
+        Span::from(Duration::from_secs(1)),
+        "\"30s\"",
+    );
+    let utilisation = table.key(
+        "utilisation",
+        "Of `target_wait`: the share of their time that workers are planned to be busy with the messages that arrive. \
+         Less leaves more room for bursts, and costs more workers.",
+        UtilisationKey,
+        Utilisation::default(),
+    );
     refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, PolicyName::Backlog);
     refuse_of_other_kinds(&mut table, &named, &workers, PolicyName::Fixed);
     refuse_of_other_kinds(&mut table, &named, &steps, PolicyName::Steps);
+    refuse_of_other_kinds(&mut table, &named, &target, PolicyName::TargetWait);
+    refuse_of_other_kinds(&mut table, &named, &utilisation, PolicyName::TargetWait);
     for (kind, given, name, example) in [
         (PolicyName::Fixed, workers.given, "workers", "5"),
         (
@@ -85,6 +106,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
             "steps",
             "[[1, 1], [100, 10]]",
         ),
+        (PolicyName::TargetWait, target.given, "target", "\"30s\""),
     ] {
         if named.is_sound() && named.value == kind && given == KeyPresence::Absent {
             let key = format!("{}.{name}", table.path());
@@ -102,8 +124,16 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         PolicyName::Backlog => PolicyKind::Backlog {
             jobs_per_worker: NonZeroU32::new(jobs_per_worker.value).unwrap_or(NonZeroU32::MIN),
         },
+        PolicyName::TargetWait => {
+            let target = target.value.unwrap_or(Duration::from_secs(30));
+            PolicyKind::TargetWait(TargetWait::new(target).utilisation(utilisation.value))
+        }
     };
-    let is_sound = named.is_sound() && workers.is_sound() && steps.is_sound();
+    let is_sound = named.is_sound()
+        && workers.is_sound()
+        && steps.is_sound()
+        && target.is_sound()
+        && utilisation.is_sound();
     let policy = bounds(&mut table, Policy::new(kind), is_sound);
     let max = policy.value.max;
     if policy.is_sound()
@@ -124,8 +154,8 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
-        "Maximum number of workers of this pool. When absent, 50 for `backlog`, otherwise the number in `workers` or \
-        in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
+        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in \
+        `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
         WholeNumber(1..=MAX_WORKERS),
         "50",
     );
@@ -166,6 +196,36 @@ fn refuse_of_other_kinds<T>(
         let (is, other) = (named.value.as_str(), belongs_to.as_str());
         let fix = format!("remove it, or write kind = \"{other}\": it has no effect for \"{is}\"");
         table.refuse(key, fix);
+    }
+}
+
+/// A share of time as a number: 0.8.
+#[derive(Debug)]
+struct UtilisationKey;
+
+impl KeyKind for UtilisationKey {
+    type Value = Utilisation;
+    const IS_TEXT: bool = false;
+
+    fn wants(&self) -> String {
+        format!("a number from {} to 1", Utilisation::LEAST)
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Utilisation> {
+        let number: Option<f64> = match item.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        let share = number.and_then(Utilisation::new);
+        if share.is_none() {
+            spot.wrong(item, format!("write {}", self.wants()));
+        }
+        share
+    }
+
+    fn toml(&self, value: &Utilisation) -> String {
+        value.share().to_string()
     }
 }
 

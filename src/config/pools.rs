@@ -12,6 +12,7 @@ use super::{
     policy::{MAX_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
+    schedule::schedule,
     schema::{
         Choice, Flag, Item, Key, KeyKind, KeyPresence, OrWord, Span, Spelling, Table, Text,
         ValuePosition, WholeNumber,
@@ -136,6 +137,34 @@ fn pool(
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let policy_origins = origins(&table);
+    let schedule = schedule(&mut table, &policy);
+    let weight = table.key(
+        "weight",
+        "The pool's weight where pools share the workers of `[supervisor] max_workers`.",
+        WholeNumber(1..=1_000_000),
+        default.weight,
+    );
+    let share = table.key(
+        "share",
+        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
+         its number. They hear each other through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
+         and `keep_warm` must be the same.",
+        Flag,
+        default.share,
+    );
+    let local_max = table.optional(
+        "local_max",
+        "Most workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
+         `policy.max`.",
+        WholeNumber(1..=MAX_WORKERS),
+        "20",
+    );
+    if share.is_sound() && !share.value && local_max.is_given() {
+        table.refuse(
+            &local_max,
+            "remove it, or write share = true: without it policy.max is this daemon's own",
+        );
+    }
     let RunnerKeys {
         runner,
         job,
@@ -191,7 +220,10 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
-        schedule: default.schedule,
+        schedule,
+        weight: weight.value,
+        share: share.value,
+        local_max: local_max.value,
         own_policy: None,
         policy_origins,
         retry,

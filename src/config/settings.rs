@@ -21,6 +21,8 @@ pub struct Settings {
     pub management: Option<BrokerUrl>,
     /// Health, metrics, API, and the socket of the command line.
     pub http: HttpSettings,
+    /// Limits over all pools.
+    pub supervisor: SupervisorSettings,
     /// Logs.
     pub log: LogSettings,
     /// JSON-lines file of metric events.
@@ -107,6 +109,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// Limits over all pools.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SupervisorSettings {
+    /// Most workers of all pools together. `None` is no limit.
+    pub max_workers: Option<u32>,
+    /// Memory pressure in percent above which no pool grows.
+    pub max_memory_pressure: Option<u8>,
+    /// Processor pressure in percent above which no pool grows.
+    pub max_cpu_pressure: Option<u8>,
+}
+
 /// A pool: one queue, its policy, and how its jobs are settled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolSettings {
@@ -142,6 +155,12 @@ pub struct PoolSettings {
     pub schedule: Schedule,
     /// How fast the number of workers may change.
     pub scaling: Scaling,
+    /// Its weight among pools that share the supervisor's workers: 1 or more.
+    pub weight: u32,
+    /// Whether the policy is about the whole queue, and daemons that consume it take shares of it.
+    pub share: bool,
+    /// Most workers of this daemon, if the queue is shared. `None` is the policy's `max`.
+    pub local_max: Option<u32>,
     /// The sources of the keys of `policy` and `scaling` that were given. Empty for a pool that a program made.
     pub policy_origins: Origins,
     /// How failed jobs are handled.
@@ -170,6 +189,9 @@ impl PoolSettings {
             policy: Policy::default(),
             schedule: Schedule::default(),
             scaling: Scaling::default(),
+            weight: 1,
+            share: false,
+            local_max: None,
             own_policy: None,
             policy_origins: Origins::new(),
             retry: RetrySettings::default(),

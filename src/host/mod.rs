@@ -20,6 +20,7 @@ pub mod instance;
 pub mod launcher;
 pub(crate) mod limits;
 #[doc(hidden)]
+pub(crate) mod pressure;
 pub mod rights;
 #[doc(hidden)]
 pub mod users;

@@ -1,9 +1,11 @@
 //! Run: workers, pools and the supervisor. The tasks that do what [`decide`](crate::decide) has decided.
 //!
-//! A [`Supervisor`] starts one task per pool, a pool one task per worker. A pool hears of everything through one
-//! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
-//! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
+//! A [`Supervisor`] starts one task per pool, and a pool starts one task per worker. Everything that happens reaches a pool
+//! as one event. The pool decides synchronously, and gives orders through the [`WorkerState`](worker_state) that it shares
+//! with each worker. A worker runs one job at a time on a runner of the pool's fleet, and settles it. Nothing here knows the
+//! broker or the kind of runner.
 
+mod budget;
 mod clock;
 mod copy_queues;
 mod declaring;
@@ -11,6 +13,7 @@ mod delayed;
 mod events;
 mod fleet;
 mod gate;
+mod group;
 pub mod metrics;
 mod own_queues;
 mod panics;
@@ -38,8 +41,8 @@ pub use self::{
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
-        ReplyTotals, RunnerStatus, WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, MemberStatus, PoolState, PoolStatus, Quantiles,
+        Rates, Readiness, ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{

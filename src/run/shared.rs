@@ -25,9 +25,9 @@ pub(crate) use self::{
     stats::PoolStats,
 };
 use super::{
-    clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet, gate::Gate,
-    own_queues::OwnQueues, pool_orders::PoolOrders, redeliveries::RedeliveryTracker,
-    reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
+    gate::Gate, group::PoolGroup, own_queues::OwnQueues, pool_orders::PoolOrders,
+    redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
 };
 use crate::{
     config::PoolSettings,
@@ -50,6 +50,10 @@ pub(crate) struct Common {
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
+    /// Written by pools and by the supervisor's handle, read by pools.
+    pub(crate) budget: Arc<WorkerBudget>,
+    /// Why the host has no room for more workers. Written by the task that reads the host's pressure, read by pools.
+    pub(crate) pressure: watch::Receiver<Option<String>>,
 }
 
 /// What the tasks of one pool share.
@@ -78,6 +82,11 @@ pub(crate) struct PoolShared {
     /// Of all pools of the supervisor.
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
+    /// The daemons that share the queue. Written by the group's task, read by the pool.
+    pub(crate) group: PoolGroup,
+    /// Of all pools of the supervisor.
+    pub(crate) budget: Arc<WorkerBudget>,
+    pub(crate) pressure: watch::Receiver<Option<String>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
     last: Mutex<LastReconcile>,
     /// Ends every job at once. Cancelled by the supervisor, read by runners.
@@ -128,6 +137,9 @@ impl PoolShared {
             reply_warnings: ReplyWarnings::default(),
             redeliveries: common.redeliveries.clone(),
             declaring: Declaring::default(),
+            group: PoolGroup::default(),
+            budget: common.budget.clone(),
+            pressure: common.pressure.clone(),
             last: Mutex::default(),
             kill,
             stop: CancellationToken::new(),

@@ -7,6 +7,7 @@
 mod actions;
 pub mod app;
 pub mod cli;
+mod dead;
 pub mod demo;
 mod failures;
 mod guard;
@@ -14,6 +15,7 @@ mod history;
 pub mod http;
 mod load;
 pub mod output;
+mod reference;
 mod reloads;
 pub mod telemetry;
 mod top;

@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use tidegate_core::text::{parse_duration, short_duration};
 
+use super::described::Shape;
 use super::found::{Item, ValuePosition, may_hold_credentials};
 
 /// The values that a key accepts.
@@ -19,6 +20,14 @@ pub(crate) trait KeyKind {
 
     /// What to write, as text after "write" or "takes".
     fn wants(&self) -> String;
+
+    /// What it accepts, for a program.
+    fn shape(&self) -> Shape {
+        match Self::IS_TEXT {
+            true => Shape::Text,
+            false => Shape::Other,
+        }
+    }
 
     /// The value, or `None` after reporting the problem at `spot`.
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value>;
@@ -58,6 +67,13 @@ where
         format!("a whole number from {} to {}", self.0.start(), self.0.end())
     }
 
+    fn shape(&self) -> Shape {
+        Shape::Whole {
+            least: (*self.0.start()).into(),
+            most: (*self.0.end()).into(),
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let number = self.within(item);
         if number.is_none() {
@@ -81,6 +97,10 @@ impl KeyKind for Flag {
 
     fn wants(&self) -> String {
         "true or false".to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Flag
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<bool> {
@@ -141,6 +161,10 @@ impl<T: Copy + PartialEq> KeyKind for Choice<T> {
 
     fn wants(&self) -> String {
         one_of(self.0.iter().map(|(word, _)| *word))
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Words(self.0.iter().map(|(word, _)| (*word).to_owned()).collect())
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
@@ -279,6 +303,13 @@ impl<K: KeyKind> KeyKind for OrWord<K> {
         format!("{}, or {}", self.0.wants(), quoted(self.1))
     }
 
+    fn shape(&self) -> Shape {
+        match self.0.shape() {
+            Shape::Text => Shape::Text,
+            _ => Shape::Other,
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {
         match item.get_ref().as_str() {
             Some(text) if text == self.1 => Some(None),
@@ -307,6 +338,10 @@ impl<K: KeyKind> KeyKind for Secret<K> {
         self.0.wants()
     }
 
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<K::Value> {
         self.0.read(item, spot)
     }
@@ -330,6 +365,10 @@ impl KeyKind for Texts {
 
     fn wants(&self) -> String {
         self.wants.to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Texts
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<String>> {

@@ -19,6 +19,7 @@ mod table;
 mod unknown;
 mod variables;
 
+pub use self::described::{Described, Shape, Written};
 pub(crate) use self::{
     found::{Item, ValuePosition, shown_text},
     key::{Key, KeyPresence},
@@ -27,7 +28,8 @@ pub(crate) use self::{
         WholeNumber, one_of, quoted,
     },
     reading::{Finished, read},
+    reference::page,
     table::Table,
     unknown::nearest,
-    variables::Spelling,
+    variables::{Spelling, variable_of},
 };

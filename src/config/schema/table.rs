@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     super::problem::{Place, Problem},
-    described::{Described, Written},
+    described::{Described, Shape, Written},
     document::Document,
     found::{Item, ValuePosition, shown, type_name},
     key::{Key, KeyPresence},
@@ -169,6 +169,7 @@ impl<'d, 'v> Table<'d, 'v> {
             doc: doc.into(),
             wants: String::new(),
             value: Written::Example(example.1.to_owned()),
+            shape: Shape::Other,
         });
     }
 
@@ -264,6 +265,7 @@ impl<'d, 'v> Table<'d, 'v> {
             doc: doc.into(),
             wants: kind.wants(),
             value,
+            shape: kind.shape(),
         });
         self.look_up(name, kind, |segment| fold(segment) == name)
     }

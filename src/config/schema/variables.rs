@@ -46,7 +46,7 @@ pub(super) fn without_levels(environment: &[(String, String)]) -> Vec<&str> {
 }
 
 /// The variable that sets a key.
-pub(super) fn variable_of(key: &str) -> String {
+pub(crate) fn variable_of(key: &str) -> String {
     let levels: Vec<_> = key.split('.').map(fold).collect();
     let name = levels.join(BETWEEN_LEVELS).to_ascii_uppercase();
     match levels.len() {

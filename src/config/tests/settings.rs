@@ -43,6 +43,9 @@ declare = "quorum"
 prefetch = 2
 poll_interval = "1s"
 drain_after = "never"
+weight = 3
+share = true
+local_max = 7
 keep_warm = 1
 preempt = true
 shutdown_grace = "1m30s"
@@ -141,6 +144,9 @@ fn every_key_of_the_file_reaches_its_setting() {
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
         schedule: Schedule::default(),
+        weight: 3,
+        share: true,
+        local_max: Some(7),
         own_policy: None,
         policy_origins: [
             "policy.kind",

@@ -1,11 +1,9 @@
 //! One job of a worker: a runner is borrowed, the job runs on it while the worker still reads its consumer, the message
 //! is settled, and the runner is returned. The result says whether the worker must leave, and why.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
@@ -59,6 +57,11 @@ impl Worker<'_> {
         let mut held = HeldDelivery::new(self.shared, self.settings(), delivery, at);
         let job = self.job_of(&held);
         held.job = Some(job.id().clone());
+        // A retry or a return says nothing of the queue's head: it was published long before.
+        if held.history.attempt == 1 && !held.history.was_taken {
+            let waited = held.message().published_at().and_then(waited_since);
+            self.shared.stats.recent.head(self.shared.now(), waited);
+        }
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
             // A suspect keeps its turn until it is settled.
@@ -359,7 +362,7 @@ impl Worker<'_> {
     // Reports: metrics, events and the log.
 
     fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
-        let waited = job.message().properties.timestamp.and_then(waited_since);
+        let waited = job.message().published_at().and_then(waited_since);
         self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
@@ -438,10 +441,7 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
     })
 }
 
-/// Time since a timestamp in whole seconds, if it is in the past.
-fn waited_since(timestamp: u64) -> Option<Duration> {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .checked_sub(Duration::from_secs(timestamp))
+/// Time since a timestamp, if it is in the past.
+fn waited_since(published: Timestamp) -> Option<Duration> {
+    Duration::try_from(Timestamp::now().duration_since(published)).ok()
 }

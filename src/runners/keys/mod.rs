@@ -19,7 +19,7 @@ use super::{
 };
 use crate::config::{
     inputs::ConfigInputs,
-    schema::{Item, Key, KeyKind, Table, ValuePosition, one_of, quoted},
+    schema::{Item, Key, KeyKind, Shape, Table, ValuePosition, one_of, quoted},
 };
 
 /// Reads the `runner` table. `kinds` are the kinds that the file can name. The first is the default.
@@ -96,6 +96,15 @@ impl KeyKind for KindWord<'_> {
 
     fn wants(&self) -> String {
         one_of(self.0.iter().map(|kind| kind.facts.name))
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Words(
+            self.0
+                .iter()
+                .map(|kind| kind.facts.name.to_owned())
+                .collect(),
+        )
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {

@@ -286,6 +286,7 @@ impl Reconciler {
                 rule,
                 won,
                 expected,
+                whole: self.whole,
                 plan: plan.summary(),
             },
             wanted,
@@ -350,7 +351,9 @@ impl Reconciler {
             census,
             intake: observation.intake,
             rates: self.arrivals.rates(),
-            oldest: observation.oldest,
+            oldest: observation
+                .oldest
+                .or_else(|| self.arrivals.oldest(observation.at, ready)),
             group: observation.group.clone(),
             schedule,
             measured: Measured {

@@ -25,6 +25,10 @@ pub struct Decision {
     pub won: TermName,
     /// The result: how many workers there should be.
     pub expected: u32,
+    /// The number for the whole group, of which `expected` is a part. `None` if the policy was not asked, or the queue
+    /// is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<u32>,
     /// The steps that follow.
     pub plan: PlanSummary,
 }

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     actions::Actions,
+    dead::DeadLetters,
     failures::{Events, Failures},
     guard,
     history::History,
@@ -212,6 +213,7 @@ impl Prepared {
             events: Some(sink),
             orders: orders.take_up(),
             store: Some(Arc::new(orders)),
+            limits: settings.supervisor,
             ..StartOptions::default()
         };
         let supervisor =
@@ -248,6 +250,7 @@ impl Prepared {
             history,
             failures,
             actions: Actions::default(),
+            dead: DeadLetters::at(settings.broker.clone()),
         };
         let mut daemon = Daemon {
             supervisor,
@@ -267,7 +270,9 @@ impl Prepared {
         daemon.holding.release().await;
         match ending {
             Ending::Clean => info!("ended"),
-            Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+            Ending::GivenBack(messages) => {
+                warn!(messages, "ended; unfinished messages were given back")
+            }
         }
         Ok(ending)
     }
@@ -310,7 +315,7 @@ impl Daemon {
             let mut takeover = None;
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "received a signal");
+                    info!(signal = signal.as_str(), "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,

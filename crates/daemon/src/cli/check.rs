@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     output::{self, Exit, Failure},
+    reference,
     telemetry::logs,
 };
 use tidegate::{
@@ -45,6 +46,10 @@ struct Report {
 pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     if args.reference {
         output::write(config::reference().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
+    if args.schema {
+        output::write(reference::schema().as_bytes())?;
         return Ok(Exit::Ok);
     }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;

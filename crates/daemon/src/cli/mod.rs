@@ -47,6 +47,7 @@ use crate::{
     demo,
     guard::{self, Role},
     output::{self, Exit, Failure},
+    reference,
     telemetry::{
         logs::{self, LogsError, Verbosity},
         stderr,
@@ -138,6 +139,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             let script = complete::script(*shell).context("make the completions");
             let script = script.map_err(|error| Failure::new(Exit::Unexpected, error))?;
             output::write(&script)?;
+            Exit::Ok
+        }
+        Command::Docs { directory } => {
+            let what = || format!("write the reference pages to {}", directory.display());
+            let written = reference::write(directory).with_context(what);
+            written.map_err(|error| Failure::new(Exit::Unexpected, error))?;
             Exit::Ok
         }
         Command::Man { directory } => man::man(directory)?,

@@ -49,7 +49,7 @@ pub(crate) use self::{
     shape::{Shape, Until},
     watch::AskWorkers,
 };
-use crate::output::{Exit, Failure};
+use crate::output::{self, Exit, Failure};
 
 /// What is to be sent, and how.
 #[derive(Debug)]
@@ -194,6 +194,12 @@ pub(crate) async fn run(
     outlet.close().await;
     sent.map_err(LoadError::Send)?;
     drawn?;
+    if let Some(file) = &plan.plot {
+        let file = file.display().to_string();
+        output::tell(
+            format!("wrote the plot to {}\n", tidegate::escape::Escaped(&file)).as_bytes(),
+        );
+    }
     judge(&plan, &report, ended)?;
     Ok(Exit::Ok)
 }

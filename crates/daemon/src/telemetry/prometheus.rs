@@ -116,7 +116,8 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), JOB_SECONDS)
 }
 
-fn describe() {
+/// Describes the metrics of the library and of the telemetry.
+pub(crate) fn describe() {
     tidegate::run::metrics::describe();
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is its label.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -149,6 +149,28 @@ impl ArrivalMeter {
         })
     }
 
+    /// How long the oldest of the ready messages has waited, at least. Messages leave a queue in the order in which
+    /// they came, so the last `ready` of all that arrived are there. `None` if none is ready, or before the first
+    /// reading. No more than the last minute is known.
+    pub(in crate::decide) fn oldest(&self, now: Moment, ready: u64) -> Option<Duration> {
+        let last = self.seen.back()?;
+        let others = last
+            .there
+            .saturating_add(last.gone)
+            .checked_sub(ready)
+            .filter(|_| ready > 0)?;
+        let arrived = |seen: &&Seen| seen.there.saturating_add(seen.gone) > others;
+        // Readings in which it was not there yet come before those in which it was.
+        let first = self
+            .seen
+            .iter()
+            .rev()
+            .take_while(arrived)
+            .last()
+            .unwrap_or(last);
+        Some(now.since(first.at))
+    }
+
     /// The rates as of the last reading.
     pub(in crate::decide) fn rates(&self) -> Option<Rates> {
         let (first, last) = (self.seen.front()?, self.seen.back()?);
@@ -246,6 +268,25 @@ mod tests {
         let arrivals = meter.arrivals().expect("long enough");
         assert_eq!(arrivals.total, 4 * 600 + 20 * 300);
         assert_eq!(arrivals.watched, Duration::from_secs(900));
+    }
+
+    #[test]
+    fn the_oldest_message_came_when_all_before_it_had_come() {
+        let mut meter = ArrivalMeter::default();
+        assert_eq!(meter.oldest(at(0), 3), None);
+        // Two come each second, and one leaves, so the queue grows by one.
+        for second in 0..=40 {
+            meter.see(at(second), second, second);
+        }
+        assert_eq!(meter.oldest(at(40), 0), None);
+        // 80 came by now, and 40 of them are there: the first of them was the 41st.
+        assert_eq!(meter.oldest(at(41), 40), Some(Duration::from_secs(20)));
+        for second in 41..=300 {
+            meter.see(at(second), 40 + second, second);
+        }
+        // Older ones than a minute are said to be a minute old.
+        let oldest = meter.oldest(at(300), 340).expect("it is known");
+        assert!((60..=61).contains(&oldest.as_secs()), "{oldest:?}");
     }
 
     /// A delivery that is missing in one reading and back in the next is not a new arrival.

@@ -273,6 +273,14 @@ Examples:
         shell: Shell,
     },
 
+    /// Write the reference pages of the repository
+    #[command(hide = true)]
+    Docs {
+        /// Where they are written; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+
     /// Write the manual pages
     ///
     /// For packages: a page for each command, and one for the configuration file.
@@ -311,6 +319,10 @@ pub(super) struct CheckArgs {
     /// Print every key with its default instead, as a configuration file
     #[arg(long, conflicts_with = "broker")]
     pub(super) reference: bool,
+
+    /// Print the JSON schema of the file instead, for an editor
+    #[arg(long, conflicts_with_all = ["broker", "reference"])]
+    pub(super) schema: bool,
 }
 
 #[derive(Debug, Args)]
