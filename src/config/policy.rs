@@ -50,9 +50,9 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let named = table.key(
         "kind",
         "`fixed`: `workers` workers, but not more than there are jobs. `backlog`: one worker for each \
-         `jobs_per_worker` jobs of demand, rounded up. `steps`: the number of workers of the highest step that the \
-         demand reaches. `target_wait`: as many as keep the waiting time below `target`, from measured arrivals and run \
-         times.",
+        `jobs_per_worker` jobs of demand, rounded up. `steps`: the number of workers of the highest step that the \
+        demand reaches. `target_wait`: as many workers as keep the waiting time below `target`, calculated from \
+        measured arrivals and run times.",
         Choice(&[
             ("fixed", PolicyName::Fixed),
             ("backlog", PolicyName::Backlog),
@@ -156,8 +156,8 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
-        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in `workers` or \
-        in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
+        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in \
+        `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
         WholeNumber(1..=MAX_WORKERS),
         "50",
     );
