@@ -1,28 +1,20 @@
-//! The pool's place in the group of daemons that share its queue.
+//! Keeps a pool in the group of daemons that share its queue.
 //!
-//! [`PoolGroup`] holds what is known of the other members. The pool reads it at each reconcile. One task for each pool
-//! ([`attend`]) sends the pool's beats and hears the others'. It never waits for the pool, and the pool never waits for
-//! it.
+//! One task for each pool ([`attend`]) sends the pool's beats, hears the others', and writes what it heard into the pool's
+//! `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never waits for
+//! the task.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{
-    sync::Notify,
-    time::{self, Instant, MissedTickBehavior},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::shared::PoolShared;
 use crate::{
     config::PoolSettings,
     decide::{
-        BEAT, Beat, Group, Heard, Intake, MemberId, MemberNumbers, Members, Moment, Orders,
-        QueueName, Rules,
+        BEAT, Beat, Heard, Intake, MemberId, MemberNumbers, Members, Orders, QueueName, Rules,
     },
     queue::{GroupChannel, QueueError},
 };
@@ -34,59 +26,6 @@ const BEATS_APART: Duration = Duration::from_millis(100);
 const MAX_BEAT_BYTES: usize = 4096;
 /// Time for the last beat when the pool ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What is known of the group.
-#[derive(Debug, Default)]
-pub(crate) struct PoolGroup {
-    /// `None` while the pool does not share its queue. Written by the group's task and the pool, read by the pool.
-    members: Mutex<Option<Members>>,
-    /// Why the group cannot be joined. Written by the group's task, read for the status.
-    cause: Mutex<Option<String>>,
-    /// Wakes the pool. Written by the group's task.
-    heard: Notify,
-    /// Wakes the group's task. Written by the pool when its numbers or settings change.
-    told: Notify,
-    /// Ends the group's task with a last beat. Cancelled by the pool at its end.
-    ending: CancellationToken,
-}
-
-impl PoolGroup {
-    /// Completes when the group changed, so that the pool must reconcile. Cancel-safe.
-    pub(crate) async fn changed(&self) {
-        self.heard.notified().await;
-    }
-
-    /// The pool's numbers or settings changed: the others must know.
-    pub(crate) fn tell(&self) {
-        self.told.notify_one();
-    }
-
-    /// Ends the task in order.
-    pub(crate) fn end(&self) {
-        self.ending.cancel();
-    }
-
-    /// The group at `now`, or `None` if the pool does not share its queue.
-    pub(crate) fn group(&self, now: Moment, numbers: MemberNumbers) -> Option<Group> {
-        Some(self.members().as_ref()?.group(now, numbers))
-    }
-
-    /// Why the group cannot be heard, in one line.
-    pub(crate) fn cause(&self) -> Option<String> {
-        self.cause
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set_cause(&self, cause: Option<String>) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
-    }
-
-    fn members(&self) -> MutexGuard<'_, Option<Members>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The numbers that a pool tells the others.
 pub(crate) fn numbers(shared: &PoolShared) -> MemberNumbers {

@@ -3,6 +3,7 @@
 
 mod broker;
 mod copies;
+mod group;
 mod roster;
 mod stats;
 
@@ -21,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{
     broker::{ANSWER, Broker},
     copies::CopyState,
+    group::PoolGroup,
     roster::{HeldCounts, Roster},
     stats::PoolStats,
 };
 use super::{
     budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
-    gate::Gate, group::PoolGroup, own_queues::OwnQueues, pool_orders::PoolOrders,
-    redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
-    traces::TraceLink,
+    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, redeliveries::RedeliveryTracker,
+    reply_warnings::ReplyWarnings, running_jobs::RunningJobs, traces::TraceLink,
 };
 use crate::{
     config::PoolSettings,

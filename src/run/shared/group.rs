@@ -1,0 +1,61 @@
+//! What a pool knows of the daemons that share its queue.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::decide::{Group, MemberNumbers, Members, Moment};
+
+/// What is known of the group.
+#[derive(Debug, Default)]
+pub(crate) struct PoolGroup {
+    /// `None` while the pool does not share its queue. Written by the group's task and the pool, read by the pool.
+    members: Mutex<Option<Members>>,
+    /// Why the group cannot be joined. Written by the group's task, read for the status.
+    cause: Mutex<Option<String>>,
+    /// Wakes the pool. Written by the group's task.
+    pub(crate) heard: Notify,
+    /// Wakes the group's task. Written by the pool when its numbers or settings change.
+    pub(crate) told: Notify,
+    /// Ends the group's task with a last beat. Cancelled by the pool at its end.
+    pub(crate) ending: CancellationToken,
+}
+
+impl PoolGroup {
+    /// Completes when the group changed, so that the pool must reconcile. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        self.heard.notified().await;
+    }
+
+    /// The pool's numbers or settings changed: the others must know.
+    pub(crate) fn tell(&self) {
+        self.told.notify_one();
+    }
+
+    /// Ends the task in order.
+    pub(crate) fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// The group at `now`, or `None` if the pool does not share its queue.
+    pub(crate) fn group(&self, now: Moment, numbers: MemberNumbers) -> Option<Group> {
+        Some(self.members().as_ref()?.group(now, numbers))
+    }
+
+    /// Why the group cannot be heard, in one line.
+    pub(crate) fn cause(&self) -> Option<String> {
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Option<Members>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
