@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::{
     broker::broker,
     inputs::{ConfigInputs, read_text},
+    otlp::otlp,
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
@@ -31,6 +32,7 @@ pub(super) fn settings(
     let (broker, management) = broker(root, inputs);
     let http = http(root, inputs);
     let log = log(root);
+    let otlp = otlp(root, inputs);
     let (supervisor, max_workers) = supervisor(root);
     let pools = pools(root, inputs, kinds);
     refuse_small_limit(root, &max_workers, &pools);
@@ -40,6 +42,7 @@ pub(super) fn settings(
         http,
         supervisor,
         log,
+        otlp,
         events_file: events_file.value,
         pools,
     }

@@ -14,6 +14,7 @@ pub(crate) mod inputs;
 mod machine;
 mod management;
 mod origin;
+mod otlp;
 mod parse;
 mod places;
 pub(crate) mod policy;
@@ -35,6 +36,7 @@ pub use self::{
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
+    otlp::{OtlpHeaders, OtlpSettings},
     parse::{Loaded, described, parse, reference, variable_of},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{origin::Origins, url::BrokerUrl};
+use super::{origin::Origins, otlp::OtlpSettings, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
     decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling, Schedule},
@@ -25,6 +25,8 @@ pub struct Settings {
     pub supervisor: SupervisorSettings,
     /// Logs.
     pub log: LogSettings,
+    /// Where spans of jobs are sent.
+    pub otlp: Option<OtlpSettings>,
     /// JSON-lines file of metric events.
     pub events_file: Option<PathBuf>,
     /// The pools, in the order of the file.

@@ -196,9 +196,8 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
         // A beat on change waits for its turn, so that a busy pool does not send thousands.
         let turn = sent.map(|(at, _)| at + BEATS_APART);
         let is_due = async {
-            match turn {
-                Some(turn) => time::sleep_until(turn).await,
-                None => {}
+            if let Some(turn) = turn {
+                time::sleep_until(turn).await;
             }
         };
         tokio::select! {

@@ -22,6 +22,8 @@ const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const STATE: &str = "tidegate_pool_state";
+const STUCK_SECONDS: &str = "tidegate_pool_stuck_seconds";
 const STUCK: &str = "tidegate_pool_stuck";
 const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
@@ -88,6 +90,16 @@ pub fn describe() {
         STUCK,
         Unit::Count,
         "1 while there is work that the pool cannot get: its consumers are refused or get nothing, else 0."
+    );
+    describe_gauge!(
+        STUCK_SECONDS,
+        Unit::Seconds,
+        "Time since the pool cannot get at its work; 0 while it can."
+    );
+    describe_gauge!(
+        STATE,
+        Unit::Count,
+        "1 for the state that the pool is in, 0 for the others; as of its last look at the queue."
     );
     describe_counter!(
         BREAKER_OPENED,

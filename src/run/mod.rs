@@ -1,7 +1,7 @@
 //! Run: workers, pools and the supervisor. The tasks that do what [`decide`](crate::decide) has decided.
 //!
 //! A [`Supervisor`] starts one task per pool, and a pool starts one task per worker. Everything that happens reaches a pool
-//! as one event. The pool decides synchronously, and gives orders through the [`WorkerState`](worker_state) that it shares
+//! as one event. The pool decides synchronously, and gives orders through the `WorkerState` that it shares
 //! with each worker. A worker runs one job at a time on a runner of the pool's fleet, and settles it. Nothing here knows the
 //! broker or the kind of runner.
 
@@ -19,6 +19,7 @@ mod own_queues;
 mod panics;
 mod pool;
 mod pool_orders;
+mod pool_state;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
@@ -29,6 +30,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+pub mod traces;
 mod until_signal;
 mod worker;
 mod worker_state;
@@ -48,6 +50,7 @@ pub use self::{
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    traces::TraceLink,
 };
 #[doc(hidden)]
 pub use tidegate_core::text::chain;

@@ -28,6 +28,7 @@ use super::{
     budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
     gate::Gate, group::PoolGroup, own_queues::OwnQueues, pool_orders::PoolOrders,
     redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    traces::TraceLink,
 };
 use crate::{
     config::PoolSettings,
@@ -47,6 +48,7 @@ pub(crate) struct Common {
     /// Written and read by workers.
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
@@ -80,6 +82,7 @@ pub(crate) struct PoolShared {
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) reply_warnings: ReplyWarnings,
     /// Of all pools of the supervisor.
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
     /// The daemons that share the queue. Written by the group's task, read by the pool.
@@ -136,6 +139,7 @@ impl PoolShared {
             own_queues: common.own_queues.clone(),
             reply_warnings: ReplyWarnings::default(),
             redeliveries: common.redeliveries.clone(),
+            traces: common.traces.clone(),
             declaring: Declaring::default(),
             group: PoolGroup::default(),
             budget: common.budget.clone(),

@@ -132,6 +132,7 @@ impl Supervisor {
             store,
             clock,
             limits,
+            traces,
         } = options;
         let order_changes = watch::Sender::new(0);
         let pressure = watch::Sender::new(None);
@@ -145,6 +146,7 @@ impl Supervisor {
                     own_queues: Arc::default(),
                     redeliveries: Arc::default(),
                     clock,
+                    traces,
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
                     pressure: pressure.subscribe(),

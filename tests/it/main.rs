@@ -38,9 +38,11 @@ mod replies;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod simulate;
 mod stalled_readers;
 mod steering;
 mod takeover;
 mod top;
+mod traces;
 mod warm_runner;
 mod watch;

@@ -6,6 +6,7 @@
 
 mod actions;
 pub mod app;
+mod chart;
 pub mod cli;
 mod dead;
 pub mod demo;
@@ -13,6 +14,7 @@ mod failures;
 mod guard;
 mod history;
 pub mod http;
+mod lab;
 mod load;
 pub mod output;
 mod reference;

@@ -28,6 +28,12 @@ impl JobOutcome {
         Self::Deadline,
     ];
 
+    /// Whether a run with this outcome is an error to those who look at traces. One that asks for a later attempt, or
+    /// that we stopped, is not.
+    pub(crate) fn is_error(self) -> bool {
+        !matches!(self, Self::Done | Self::Retry | Self::Stopped)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",

@@ -20,6 +20,7 @@ use crate::{
         events::Event,
         group::numbers,
         metrics::ReconcileOutcome,
+        pool_state::state_of,
         shared::LastReconcile,
         worker_state::{WorkerState, WorkerStopReason},
     },
@@ -103,6 +104,7 @@ impl Pool {
             decision: Some(decision),
             stuck,
         };
+        shared.stats.metrics.state(state_of(&shared));
         result
     }
 

@@ -13,7 +13,7 @@ use tracing::{error, info};
 use super::{Pool, reading::ReadingState, reconciler};
 use crate::{
     decide::fault_pause,
-    run::{panics::Panicked, worker_state::WorkerStopReason},
+    run::{panics::Panicked, pool_state::state_of, worker_state::WorkerStopReason},
 };
 
 /// After a pool has worked this long, its next failure counts as the first.
@@ -57,7 +57,9 @@ impl Pool {
     async fn failed(&mut self, panicked: &Panicked, failures: u32) -> RestartDecision {
         let cause = format!("the pool's own task panicked: {panicked}");
         self.shared.gate.pool_failed(cause.clone());
-        self.shared.stats.metrics.pool_restarted();
+        let metrics = &self.shared.stats.metrics;
+        metrics.pool_restarted();
+        metrics.state(state_of(&self.shared));
         error!(
             pool = %self.shared.name,
             error = ?cause,

@@ -11,8 +11,8 @@ use super::super::{
 };
 use crate::{
     config::PoolSettings,
-    decide::{Decision, Group, Intake, Link, Member, Orders, StateScene, pool_state, split},
-    queue::Connectivity,
+    decide::{Decision, Group, Intake, Member, Orders, split},
+    run::pool_state::state,
 };
 
 /// A pool at this instant.
@@ -34,12 +34,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     let intake = shared.intake();
     let rates = inputs.and_then(|inputs| inputs.rates);
     let rates = rates.unwrap_or_default().rounded();
-    let scene = StateScene {
-        busy: counts.busy + counts.retiring,
-        is_bare: counts.live() + counts.draining + idle + busy == 0,
-        ..scene(shared, &last, intake)
-    };
-    let (state, cause) = pool_state(scene);
+    let (state, cause) = state(shared, &last, intake, &counts);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -122,35 +117,6 @@ fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
 /// A duration in seconds, to the millisecond.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-/// The facts that decide the state of a pool without workers and runners.
-fn scene(shared: &PoolShared, last: &LastReconcile, intake: Intake) -> StateScene {
-    let refusal = shared
-        .broker
-        .openings()
-        .refusal()
-        .map(|known| known.why.clone());
-    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
-    let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    StateScene {
-        intake,
-        link: match shared.broker.connectivity() {
-            Connectivity::Connected => Link::Up,
-            Connectivity::Connecting => Link::Coming,
-            Connectivity::Disconnected { error } => Link::Down(error),
-        },
-        rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy: 0,
-        is_bare: true,
-        pool_failure: shared.gate.pool_failure(),
-        fault: shared.gate.cause(),
-        stuck: last.stuck.clone(),
-        queue: shared.settings().queue.to_string(),
-        copies: shared.copies.cause(),
-        refusal: refusal.or_else(unread),
-        lesser: shared.fleet.panics().cause(),
-    }
 }
 
 /// Logs the state of a pool and its workers.

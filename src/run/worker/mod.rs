@@ -24,6 +24,7 @@ use self::intake::{ReceivedDelivery, WorkerIntake};
 use super::{
     settling::{HeldDelivery, HoldUntil, prepare, stay_blocked},
     shared::PoolShared,
+    traces::DeliveryTrace,
     worker_state::{AfterSettlement, WorkerState, WorkerStopReason},
 };
 use crate::{
@@ -98,6 +99,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
         },
         renewals: JoinSet::new(),
         on_start,
+        trace: DeliveryTrace::none(),
         opened_in: Some(begun.elapsed()),
         stop: None,
     };
@@ -128,6 +130,8 @@ struct Worker<'a> {
     /// runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
+    /// The spans of the delivery that it works on.
+    trace: DeliveryTrace,
     /// The time to open the consumer, until the first job has a runner. Both together are the start-up time.
     opened_in: Option<Duration>,
     /// Stops the job that runs, with grace. A child of the token in `state`, made when it is first needed.

@@ -172,14 +172,14 @@ async fn renewed(
                 prepared.settle(&shared).await;
                 None
             }
-            Err(held) => {
+            Err(delivery) => {
                 warn!(
                     pool = %shared.name,
                     "a message that came back is not taken as a copy: its job runs all the same"
                 );
                 Some(ReceivedDelivery {
-                    delivery: held.delivery,
-                    at: held.since,
+                    delivery,
+                    at,
                     waited: true,
                     is_copyable: false,
                 })

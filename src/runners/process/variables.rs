@@ -27,7 +27,7 @@ pub(in crate::runners) fn job_variables(
     let mut budget = Budget {
         left: BUDGET,
         truncated: false,
-        variables: Vec::with_capacity(18),
+        variables: Vec::with_capacity(20),
     };
     budget.add("TIDEGATE_POOL", without_nul(job.pool().as_str()));
     budget.add("TIDEGATE_QUEUE", without_nul(job.queue().as_str()));
@@ -48,6 +48,12 @@ pub(in crate::runners) fn job_variables(
     budget.number("TIDEGATE_TIMESTAMP", properties.timestamp);
     budget.text("TIDEGATE_CONTENT_TYPE", &properties.content_type);
     budget.text("TIDEGATE_CONTENT_ENCODING", &properties.content_encoding);
+    if let Some(context) = job.trace_context() {
+        budget.add("TRACEPARENT", context.traceparent().into());
+        if let Some(state) = context.tracestate() {
+            budget.add("TRACESTATE", state.into());
+        }
+    }
     // Last, because a sender can make the headers as large as they like.
     match headers {
         WithHeaders::Yes if job.headers().is_empty() => budget.add("TIDEGATE_HEADERS", "{}".into()),

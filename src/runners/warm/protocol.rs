@@ -72,6 +72,8 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         timestamp: Option<u64>,
         content_type: Option<&'a str>,
         content_encoding: Option<&'a str>,
+        traceparent: Option<&'a str>,
+        tracestate: Option<&'a str>,
         headers: Value,
         truncated: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,8 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         timestamp: properties.timestamp,
         content_type: properties.content_type.as_deref(),
         content_encoding: properties.content_encoding.as_deref(),
+        traceparent: job.traceparent(),
+        tracestate: job.tracestate(),
         headers: headers_to_json(job.headers()),
         truncated: lacks_headers(message) || !is_whole_in_json(job.headers()),
         body: text,
@@ -314,7 +318,7 @@ mod tests {
             "exchange": "orders", "routing_key": "key", "type": "thumbnail", "app_id": "shop",
             "message_id": "a\"b", "correlation_id": null, "reply_to": "answers", "priority": 7,
             "timestamp": 1_764_000_000, "content_type": "text/plain", "content_encoding": "gzip",
-            "headers": {"h": 1}, "truncated": false, "body": "of\ntwo lines",
+            "traceparent": null, "tracestate": null, "headers": {"h": 1}, "truncated": false, "body": "of\ntwo lines",
         });
         assert_eq!(value, expected);
     }

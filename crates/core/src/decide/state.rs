@@ -29,6 +29,19 @@ pub enum PoolState {
 }
 
 impl PoolState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Active,
+        Self::Idle,
+        Self::Paused,
+        Self::Draining,
+        Self::Waiting,
+        Self::Faulted,
+        Self::Blocked,
+        Self::Stuck,
+        Self::Disconnected,
+    ];
+
     /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -37,6 +37,7 @@ use crate::{
     reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
+        otlp::Otlp,
         prometheus::{Prometheus, PrometheusError},
     },
 };
@@ -49,7 +50,7 @@ use tidegate::{
         instance::{FinishingLock, finishing},
     },
     queue::QueueDriver,
-    run::{EventSink, StartOptions, Supervisor, chain},
+    run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
     runner::BoxError,
 };
 
@@ -66,6 +67,8 @@ pub struct Options {
     pub loaded: Loaded,
     /// Where the configuration comes from, to read it again.
     pub source: Source,
+    /// Takes spans of jobs.
+    pub otlp: Option<Otlp>,
 }
 
 /// The daemon could not be started.
@@ -123,6 +126,7 @@ pub struct Prepared {
     prometheus: Prometheus,
     events: Option<EventsFile>,
     events_writer: Option<EventsWriter>,
+    otlp: Option<Otlp>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -138,7 +142,11 @@ impl Prepared {
     /// # Errors
     /// Something that the daemon needs is not available.
     pub fn new(options: Options) -> Result<Self, AppError> {
-        let Options { loaded, source } = options;
+        let Options {
+            loaded,
+            source,
+            otlp,
+        } = options;
         // The first step, so that an early signal does not kill the process.
         let signals = Signals::listen().map_err(AppError::Signals)?;
         for warning in &loaded.warnings {
@@ -162,6 +170,7 @@ impl Prepared {
             prometheus,
             events,
             events_writer,
+            otlp,
         })
     }
 
@@ -184,6 +193,7 @@ impl Prepared {
             prometheus,
             events,
             events_writer,
+            otlp,
         } = self;
         let taken = Instance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
         let instance = match taken {
@@ -214,6 +224,7 @@ impl Prepared {
             orders: orders.take_up(),
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
+            traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
             ..StartOptions::default()
         };
         let supervisor =
@@ -262,6 +273,7 @@ impl Prepared {
         let ending = daemon.follow(signals, takeovers).await;
         upkeep.abort();
         close_events(events_writer).await;
+        finish_spans(otlp).await;
         if let Some(groups) = cgroup::groups()
             && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
         {
@@ -478,6 +490,7 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),
         ("log", old.log != new.log),
+        ("otlp", old.otlp != new.otlp),
         ("events_file", old.events_file != new.events_file),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);
@@ -491,6 +504,16 @@ async fn close_events(writer: Option<EventsWriter>) {
         .is_err()
     {
         warn!("could not write the last events");
+    }
+}
+
+async fn finish_spans(otlp: Option<Otlp>) {
+    let Some(otlp) = otlp else { return };
+    if tokio::task::spawn_blocking(move || otlp.finish())
+        .await
+        .is_err()
+    {
+        warn!("could not send the last spans");
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     output::{self, Exit, Failure},
     reference,
-    telemetry::logs,
+    telemetry::{logs, otlp},
 };
 use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
@@ -103,6 +103,8 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     report.problems.extend(bad_log_filter());
     report.ok = report.problems.is_empty();
     if let Some(loaded) = &loaded {
+        report.problems.extend(otlp::inspect(loaded));
+        report.ok &= report.problems.is_empty();
         report.pools = loaded.settings.pools.len();
         report.warnings = loaded.warnings.clone();
         report.warnings.extend(loaded.suspicions().into_vec());

@@ -99,7 +99,8 @@ impl Act {
         match choice {
             Choice::All => act.to_owned(),
             Choice::Ids(ids) => match &ids[..] {
-                [id] => format!("{act} {id}"),
+                // The log of actions keeps it: a request may have an id of any length.
+                [id] => format!("{act} {}", cut(id)),
                 ids => format!("{act}, {} ids", ids.len()),
             },
         }
@@ -202,6 +203,10 @@ fn choice(asked: v1::DeadChoice) -> Result<Choice, String> {
 }
 
 /// The dead letters of a pool, or the answer that they are not reachable.
+#[expect(
+    clippy::result_large_err,
+    reason = "the answer goes to the caller of the API at once"
+)]
 fn place(api: &Api, name: &PoolName) -> Result<DeadLetterPlace, Response> {
     let Ok(settings) = api.supervisor.settings(name) else {
         return Err(no_such_pool(name));
@@ -321,6 +326,13 @@ mod tests {
         let shifted = format!("x{body}");
         let text = start_of(shifted.as_bytes());
         assert_eq!(text, format!("x{}", "é".repeat(BODY_SHOWN / 2 - 1)));
+    }
+
+    #[test]
+    fn the_log_of_actions_keeps_the_start_of_a_long_id() {
+        let choice = Choice::Ids(vec!["x".repeat(TEXT_SHOWN + 1)]);
+        let typed = Act::Purge.as_typed(&choice);
+        assert_eq!(typed, format!("dead purge {}", "x".repeat(TEXT_SHOWN)));
     }
 
     #[test]

@@ -46,10 +46,14 @@ use self::{
     watch::Watch,
 };
 pub(crate) use self::{
+    report::thousands,
     shape::{Shape, Until},
     watch::AskWorkers,
 };
-use crate::output::{self, Exit, Failure};
+use crate::{
+    chart::ChartError,
+    output::{self, Exit, Failure},
+};
 
 /// What is to be sent, and how.
 #[derive(Debug)]
@@ -145,7 +149,7 @@ enum LoadError {
     Plot {
         file: PathBuf,
         #[source]
-        source: chart::ChartError,
+        source: ChartError,
     },
 }
 
@@ -215,9 +219,11 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
 fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
-    chart::draw(file, &title, samples, report).map_err(|source| LoadError::Plot {
-        file: file.to_owned(),
-        source,
+    crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
+        LoadError::Plot {
+            file: file.to_owned(),
+            source,
+        }
     })
 }
 

@@ -4,6 +4,7 @@ pub(super) mod dead;
 pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
+pub(super) mod simulate;
 mod socket;
 pub(super) mod status;
 pub(super) mod steer;
@@ -19,6 +20,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
+    simulate::{SimulateArgs, TuneArgs},
     status::StatusArgs,
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
@@ -145,6 +147,29 @@ Examples:
   tidegate load --queue thumbnails --duration 60s --rate 50 --shape sine --verify --plot tide.svg
   tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
     Load(LoadArgs),
+
+    /// Try policies on recorded or made-up traffic, in virtual time
+    ///
+    /// Runs the code that decides in the supervisor on a trace, and compares pools with each other and with models of other
+    /// autoscalers. All runs have the same arrivals and the same service times. Waits count until a job runs for the first
+    /// time; worker-seconds are the cost. The broker is not needed.
+    #[command(after_help = "\
+Examples:
+  tidegate simulate --trace monday.csv --service exp:2s tidegate.toml
+  tidegate simulate --trace monday.csv --service lognormal:2s,4s --against keda:10,horizon --plot monday.svg tidegate.toml
+  tidegate simulate --trace monday.csv --service times.csv --format json old.toml#thumbnails new.toml#thumbnails")]
+    Simulate(SimulateArgs),
+
+    /// Find the cheapest setting of a pool's policy that holds a waiting time
+    ///
+    /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on the
+    /// first part of a trace: the target is held if 95 of 100 jobs wait no longer. The best setting is checked on the rest
+    /// of the trace, and printed as TOML. `max` is never raised.
+    #[command(after_help = "\
+Examples:
+  tidegate tune --trace monday.csv --service exp:2s tidegate.toml
+  tidegate tune --trace monday.csv --service times.csv --target 10s --format json tidegate.toml#thumbnails | jq -r .toml")]
+    Tune(TuneArgs),
 
     /// Show the pools of a running supervisor
     ///
