@@ -128,7 +128,7 @@ pub fn reference() -> String {
     schema::page(&described())
 }
 
-/// Every table and key that there is, in the order of [`reference`]. The pool in it is named `thumbnails`.
+/// All tables and keys, in the order of [`reference()`](crate::config::reference). The pool in it is named `thumbnails`.
 pub fn described() -> Vec<Described> {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
