@@ -26,7 +26,8 @@ fn labels(line: &str) -> Vec<(&str, &str)> {
 }
 
 /// Metrics whose first line comes with their first event: their labels are not known before.
-const LATE: [&str; 4] = [
+const LATE: [&str; 5] = [
+    "tidegate_otlp_requests_total",
     "tidegate_runner_panics_total",
     "tidegate_runners_stopped_total",
     "tidegate_workers_stopped_total",

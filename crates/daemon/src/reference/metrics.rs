@@ -31,6 +31,14 @@ const KIND: (&str, &str) = ("kind", "the kinds of runner, and `handler`");
 fn labels(name: &str) -> Vec<(&'static str, &'static str)> {
     match name {
         "tidegate_workers" => vec![POOL, ("state", "`waiting`, `busy`, `retiring`, `draining`")],
+        "tidegate_pool_state" => vec![
+            POOL,
+            (
+                "state",
+                "`active`, `idle`, `paused`, `draining`, `waiting`, `faulted`, `blocked`, `stuck`, `disconnected`",
+            ),
+        ],
+        "tidegate_otlp_requests_total" => vec![("outcome", "`sent`, `failed`")],
         "tidegate_runners" => vec![POOL, KIND, ("state", "`idle`, `busy`")],
         "tidegate_workers_stopped_total" => vec![
             POOL,
