@@ -14,9 +14,9 @@ use crate::{
     },
     config::{
         Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
-        ReplySettings, RetrySettings, TlsSettings,
+        ReplySettings, RetrySettings, SupervisorSettings, TlsSettings,
     },
-    decide::{PolicyChoice, PoolName, QueueName, Scaling},
+    decide::{PolicyChoice, PoolName, QueueName, Scaling, Schedule},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
     run::{EventSink, PoolSpec, StartOptions, Supervisor, SupervisorError, TraceLink},
     runner::{BoxError, Job, Outcome, RunnerManager},
@@ -117,6 +117,25 @@ impl Pool {
     /// Workers, with their runners, that are kept on an empty queue; none by default.
     pub fn keep_warm(mut self, workers: u32) -> Self {
         self.settings.keep_warm = workers;
+        self
+    }
+
+    /// Bounds that change by the clock; none by default.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.settings.schedule = schedule;
+        self
+    }
+
+    /// Its weight where pools share the workers of [`Builder::max_workers`]; 1 by default.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.settings.weight = weight;
+        self
+    }
+
+    /// Whether the policy is about the whole queue, and the daemons that consume it with this setting take shares of its
+    /// number; no by default. They hear each other through the exchange `<queue>.share`.
+    pub fn share(mut self, share: bool) -> Self {
+        self.settings.share = share;
         self
     }
 
@@ -350,6 +369,7 @@ pub struct Builder {
     pools: Vec<Pool>,
     events: Option<Arc<dyn EventSink>>,
     traces: Option<Arc<dyn TraceLink>>,
+    limits: SupervisorSettings,
 }
 
 impl Supervisor {
@@ -426,6 +446,13 @@ impl Builder {
         self
     }
 
+    /// Most workers of all pools together; no limit by default. Each pool with work first gets its floor. The pools divide
+    /// the rest by weight and need.
+    pub fn max_workers(mut self, workers: u32) -> Self {
+        self.limits.max_workers = Some(workers);
+        self
+    }
+
     /// Connects the spans of jobs with the traces of their messages. For each job there are the `tracing` spans
     /// `receive`, `process` (around the handler) and `settle`, with the target [`TARGET`](crate::run::traces::TARGET).
     /// Only the program's subscriber knows their ids, so the link is the program's too. Without a link a job gets the
@@ -482,6 +509,7 @@ impl Builder {
         let options = StartOptions {
             events: self.events,
             traces: self.traces,
+            limits: self.limits,
             ..StartOptions::default()
         };
         Ok(Supervisor::start_with(driver, specs, options)?)

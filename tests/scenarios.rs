@@ -69,6 +69,8 @@ mod replies;
 mod results;
 #[path = "scenarios/retries.rs"]
 mod retries;
+#[path = "scenarios/sharing.rs"]
+mod sharing;
 #[path = "scenarios/stopped_by_hand.rs"]
 mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
