@@ -47,6 +47,7 @@ fn benches(c: &mut Criterion) {
         drain_after: DrainAfter::default(),
         keep_warm: 0,
         preempt: false,
+        schedule: tidegate::decide::Schedule::default(),
     };
     c.bench_function("reconcile 100,000 workers", |b| {
         let mut reconciler = Reconciler::new(rules.clone());
@@ -68,6 +69,9 @@ fn benches(c: &mut Criterion) {
                 oldest: None,
                 timings: Timings::default(),
                 intake: Intake::Open,
+                group: None,
+                allowance: None,
+                pressure: None,
             };
             reconciler.reconcile(black_box(&observation), &census)
         });

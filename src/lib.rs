@@ -632,6 +632,8 @@ pub mod runners;
 #[doc(hidden)]
 pub use tidegate_core::escape;
 #[doc(hidden)]
+pub use tidegate_core::text;
+#[doc(hidden)]
 pub use tidegate_core::trace;
 pub use tidegate_core::{decide, settle};
 

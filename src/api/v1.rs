@@ -339,6 +339,25 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
 }
 
+/// The body of a takeover: a supervisor asks the running one to hand over to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Takeover {
+    /// Device and inode of the lock file in the `state_dir` of the supervisor that asks. Both must have the same one.
+    pub lock: [u64; 2],
+    /// The supervisor that asks waits until then. A later answer would leave the pools without a supervisor.
+    pub before: jiff::Timestamp,
+}
+
+/// The supervisor hands over: it takes no more messages, and finishes its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// Its process id.
+    pub pid: u32,
+    /// Jobs that it still runs.
+    pub jobs: u32,
+}
+
 /// The body of stopping a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

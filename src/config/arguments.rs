@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Argument, Arguments, Binding, Declare,
     problem::Problem,
-    schema::{Given, Item, Key, Kind, Spelling, Table, ValuePosition, nearest, quoted},
+    schema::{Item, Key, KeyKind, KeyPresence, Spelling, Table, ValuePosition, nearest, quoted},
 };
 use crate::decide::Policy;
 
@@ -123,7 +123,7 @@ pub(super) fn warn_of_few_deliveries(
 
 /// The type of an argument's value.
 #[derive(Debug, Clone)]
-enum Takes {
+enum ArgumentType {
     Whole(RangeInclusive<i64>),
     Text,
     Word(&'static [&'static str]),
@@ -132,20 +132,20 @@ enum Takes {
 
 /// The types of queue that accept an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
+enum QueueTypes {
     Both,
     Only(Declare),
 }
 
 /// The arguments that RabbitMQ knows. It refuses other values in them.
-const KNOWN: [(&str, Takes, Of); 20] = {
-    use Of::{Both, Only};
-    use Takes::{Flag, Text, Whole, Word};
-    const CLASSIC: Of = Only(Declare::Classic);
-    const QUORUM: Of = Only(Declare::Quorum);
-    const MOST: i64 = 4_294_967_295;
+const KNOWN: [(&str, ArgumentType, QueueTypes); 20] = {
+    use ArgumentType::{Flag, Text, Whole, Word};
+    use QueueTypes::{Both, Only};
+    const CLASSIC: QueueTypes = Only(Declare::Classic);
+    const QUORUM: QueueTypes = Only(Declare::Quorum);
+    const MAX_U32: i64 = 4_294_967_295;
     [
-        ("x-consumer-timeout", Whole(1..=MOST), Both),
+        ("x-consumer-timeout", Whole(1..=MAX_U32), Both),
         ("x-dead-letter-exchange", Text, Both),
         ("x-dead-letter-routing-key", Text, Both),
         (
@@ -153,14 +153,14 @@ const KNOWN: [(&str, Takes, Of); 20] = {
             Word(&["at-most-once", "at-least-once"]),
             QUORUM,
         ),
-        ("x-delivery-limit", Whole(-1..=MOST), QUORUM),
-        ("x-expires", Whole(1..=MOST), Both),
+        ("x-delivery-limit", Whole(-1..=MAX_U32), QUORUM),
+        ("x-expires", Whole(1..=MAX_U32), Both),
         ("x-max-in-memory-bytes", Whole(0..=i64::MAX), QUORUM),
         ("x-max-in-memory-length", Whole(0..=i64::MAX), QUORUM),
         ("x-max-length", Whole(0..=i64::MAX), Both),
         ("x-max-length-bytes", Whole(0..=i64::MAX), Both),
         ("x-max-priority", Whole(0..=255), CLASSIC),
-        ("x-message-ttl", Whole(0..=MOST), Both),
+        ("x-message-ttl", Whole(0..=MAX_U32), Both),
         (
             "x-overflow",
             Word(&["drop-head", "reject-publish", "reject-publish-dlx"]),
@@ -170,13 +170,13 @@ const KNOWN: [(&str, Takes, Of); 20] = {
         ("x-queue-master-locator", Text, CLASSIC),
         ("x-queue-mode", Word(&["default", "lazy"]), CLASSIC),
         ("x-queue-version", Whole(1..=2), CLASSIC),
-        ("x-quorum-initial-group-size", Whole(1..=MOST), QUORUM),
-        ("x-quorum-target-group-size", Whole(1..=MOST), QUORUM),
+        ("x-quorum-initial-group-size", Whole(1..=MAX_U32), QUORUM),
+        ("x-quorum-target-group-size", Whole(1..=MAX_U32), QUORUM),
         ("x-single-active-consumer", Flag, Both),
     ]
 };
 
-impl Takes {
+impl ArgumentType {
     fn wants(&self) -> String {
         match self {
             Self::Whole(bounds) if *bounds.end() == i64::MAX => {
@@ -224,7 +224,7 @@ fn check(
         };
         return table.warn_of(argument, fix);
     };
-    if let Of::Only(kind) = of
+    if let QueueTypes::Only(kind) = of
         && declare.is_sound()
         && declare.value != Declare::No
         && declare.value != *kind
@@ -247,7 +247,11 @@ fn check(
 
 /// Checks arguments against each other, and against the pool's own behaviour.
 fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option<Argument>>>) {
-    let get = |name: &str| given.get(name).filter(|key| key.given == Given::Well);
+    let get = |name: &str| {
+        given
+            .get(name)
+            .filter(|key| key.given == KeyPresence::Valid)
+    };
     let is_dead_lettered = given.contains_key("x-dead-letter-exchange");
     for name in ["x-dead-letter-routing-key", "x-dead-letter-strategy"] {
         if let Some(key) = get(name)
@@ -306,7 +310,7 @@ struct AnyArgument;
 
 const ANY: &str = "a string, a whole number, true or false, or an array of these";
 
-impl Kind for AnyArgument {
+impl KeyKind for AnyArgument {
     type Value = Argument;
     const IS_TEXT: bool = false;
 
@@ -354,7 +358,7 @@ fn argument(value: &DeValue<'_>) -> Option<Argument> {
 #[derive(Debug)]
 struct Bindings;
 
-impl Kind for Bindings {
+impl KeyKind for Bindings {
     type Value = Vec<Binding>;
     const IS_TEXT: bool = false;
 

@@ -4,10 +4,13 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::{
-    inputs::{Inputs, read_text, takes_file},
+    inputs::{ConfigInputs, read_text, takes_file},
     management::management,
     problem::{Place, Problem},
-    schema::{FilePath, Given, Item, Key, Kind, Table, ValuePosition, nearest, quoted, shown_text},
+    schema::{
+        FilePath, Item, Key, KeyKind, KeyPresence, Table, ValuePosition, nearest, quoted,
+        shown_text,
+    },
     settings::{BrokerSettings, TlsSettings},
     url::BrokerUrl,
 };
@@ -19,7 +22,7 @@ const SHAPE: &str = "write amqp://USER:PASSWORD@HOST:5672/VHOST, with / @ : ? # 
 /// Reads the table.
 pub(super) fn broker(
     root: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
 ) -> (BrokerSettings, Option<BrokerUrl>) {
     let mut table = root.table("broker", "Where the broker is.");
     let url = table.optional(
@@ -50,7 +53,7 @@ fn chosen_url(
     table: &mut Table<'_, '_>,
     url: &Key<Option<BrokerUrl>>,
     url_file: &Key<Option<std::path::PathBuf>>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
 ) -> (BrokerUrl, bool) {
     let fallback = || (BrokerUrl::new(DEFAULT_URL), false);
     if takes_file(table, url, url_file) {
@@ -65,7 +68,7 @@ fn chosen_url(
         warn_of_url(table, value, &url.place, &url.path);
         return (value.clone(), true);
     }
-    if url.given == Given::Badly {
+    if url.given == KeyPresence::Invalid {
         return fallback();
     }
     match inputs.surroundings.amqp_url.as_deref() {
@@ -145,7 +148,11 @@ fn warn_of_url(table: &mut Table<'_, '_>, url: &BrokerUrl, place: &Place, key: &
     }
 }
 
-fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) -> TlsSettings {
+fn tls_settings(
+    table: &mut Table<'_, '_>,
+    is_plain: bool,
+    inputs: &ConfigInputs<'_>,
+) -> TlsSettings {
     let ca = table.optional(
         "ca",
         "PEM file of authorities to trust besides the system's.",
@@ -167,15 +174,15 @@ fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) 
     table.holds_secret(&key);
     for file in [&ca, &cert, &key] {
         read_text(table, file, inputs);
-        if is_plain && file.given == Given::Well {
+        if is_plain && file.given == KeyPresence::Valid {
             table.refuse(file, "remove it, or write amqps:// in broker.url");
         }
     }
     match (cert.given, key.given) {
-        (Given::Well, Given::Not) => {
+        (KeyPresence::Valid, KeyPresence::Absent) => {
             table.refuse(&cert, "write key with it: the certificate's private key")
         }
-        (Given::Not, Given::Well) => {
+        (KeyPresence::Absent, KeyPresence::Valid) => {
             table.refuse(&key, "write cert with it: the key's certificate")
         }
         _ => {}
@@ -191,7 +198,7 @@ fn tls_settings(table: &mut Table<'_, '_>, is_plain: bool, inputs: &Inputs<'_>) 
 #[derive(Debug)]
 struct AnyUrl;
 
-impl Kind for AnyUrl {
+impl KeyKind for AnyUrl {
     type Value = BrokerUrl;
     const IS_TEXT: bool = true;
     const IS_SECRET: bool = true;

@@ -11,11 +11,13 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::{Deserialize, Serialize};
 
 pub use self::change::PolicyChange;
+use tidegate_core::text::short_duration;
+
 use super::{
     origin::{Origin, Origins},
     policy::{KINDS_KEYS, policy, scaling},
     problem::{Place, Problem, Problems},
-    schema::{Table, duration_text, quoted, read},
+    schema::{Table, quoted, read},
     settings::PoolSettings,
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
@@ -203,7 +205,7 @@ pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
     keys.collect()
 }
 
-const ALL_KEYS: [&str; 11] = [
+const ALL_KEYS: [&str; 12] = [
     "policy.kind",
     "policy.jobs_per_worker",
     "policy.workers",
@@ -215,6 +217,7 @@ const ALL_KEYS: [&str; 11] = [
     "scaling.up_step",
     "scaling.down_window",
     "scaling.down_step",
+    "scaling.churn",
 ];
 
 fn name_of(key: &str) -> &str {
@@ -242,7 +245,7 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
         PolicyKind::TargetWait(wait) => (
             "target_wait",
             vec![
-                ("policy.target", quoted(&duration_text(wait.target))),
+                ("policy.target", quoted(&short_duration(wait.target))),
                 ("policy.utilisation", wait.utilisation.share().to_string()),
             ],
         ),
@@ -256,10 +259,14 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
         ("scaling.up_step", scaling.up_step.to_string()),
         (
             "scaling.down_window",
-            quoted(&duration_text(scaling.down_window)),
+            quoted(&short_duration(scaling.down_window)),
         ),
         ("scaling.down_step", scaling.down_step.to_string()),
     ]);
+    let churn = scaling
+        .churn
+        .map(|churn| ("scaling.churn", churn.to_string()));
+    values.extend(churn);
     values
 }
 

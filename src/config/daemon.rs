@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{
     broker::broker,
-    inputs::{Inputs, read_text},
+    inputs::{ConfigInputs, read_text},
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
@@ -18,7 +18,7 @@ const SOCKET_PATH_BYTES: usize = 107;
 /// Reads the whole configuration. Keys outside tables come first, because the reference page is a TOML file too.
 pub(super) fn settings(
     root: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> Settings {
     let events_file = root.optional(
@@ -38,7 +38,7 @@ pub(super) fn settings(
     }
 }
 
-fn http(root: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> HttpSettings {
+fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     let mut table = root.table(
         "http",
         "Health, metrics, API, and the command line's way in.",

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::schema::{Key, Table, duration_text as span};
+use tidegate_core::text::short_duration as span;
+
+use super::schema::{Key, Table};
 use crate::{
     decide::{DeliveryDeadlines, margin},
     runners::keys::JobKeys,

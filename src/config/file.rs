@@ -83,14 +83,15 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     }
 }
 
-/// The socket at which the command line finds the supervisor of a configuration, and all problems of the configuration.
-/// Works for an invalid configuration too, if the socket's key can be read.
+/// The socket that a configuration names for the command line, and all problems of the configuration. Without a name,
+/// the socket depends on the supervisor's environment: see [`Surroundings::sockets`]. Works for an invalid
+/// configuration too, if the socket's key can be read.
 pub fn socket_of(source: &Source) -> (Option<PathBuf>, Option<Problems>) {
     match load_all(source) {
         Ok((loaded, problems)) => {
-            let socket = Some(loaded.settings.http.socket);
+            let is_named = loaded.is_given("http.socket");
             (
-                socket,
+                is_named.then_some(loaded.settings.http.socket),
                 (!problems.is_empty()).then(|| Problems::new(problems)),
             )
         }

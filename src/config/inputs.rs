@@ -7,13 +7,13 @@ use std::{
 
 use super::{
     problem::{Place, Problem},
-    schema::{Given, Key, Table, shown_text},
+    schema::{Key, KeyPresence, Table, shown_text},
     surroundings::Surroundings,
     url::BrokerUrl,
 };
 
 /// The inputs of a configuration besides its text.
-pub(crate) struct Inputs<'i> {
+pub(crate) struct ConfigInputs<'i> {
     pub(crate) surroundings: &'i Surroundings,
     pub(crate) read_file: &'i dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Inputs<'i> {
 pub(crate) fn read_text(
     table: &mut Table<'_, '_>,
     key: &Key<Option<PathBuf>>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
 ) -> Option<String> {
     let path = key.value.as_deref()?;
     match (inputs.read_file)(path) {
@@ -50,13 +50,14 @@ pub(crate) fn takes_file(
     url_file: &Key<Option<PathBuf>>,
 ) -> bool {
     let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
-    let both = url.given != Given::Not && url_file.given != Given::Not;
+    let both = url.given != KeyPresence::Absent && url_file.given != KeyPresence::Absent;
     if both && is_variable(&url.place) == is_variable(&url_file.place) {
         let (_, other) = url.path.rsplit_once('.').unwrap_or(("", &url.path));
         table.refuse(url_file, format!("remove it, or remove {other}"));
     }
-    let takes_file = url_file.given != Given::Not
-        && (url.given == Given::Not || (is_variable(&url_file.place) && !is_variable(&url.place)));
+    let takes_file = url_file.given != KeyPresence::Absent
+        && (url.given == KeyPresence::Absent
+            || (is_variable(&url_file.place) && !is_variable(&url.place)));
     if takes_file {
         table.holds_secret(url_file);
     }

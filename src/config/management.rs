@@ -3,9 +3,9 @@
 use url::Url;
 
 use super::{
-    inputs::{Inputs, read_text, takes_file},
+    inputs::{ConfigInputs, read_text, takes_file},
     problem::Problem,
-    schema::{FilePath, Item, Kind, Table, ValuePosition, quoted},
+    schema::{FilePath, Item, KeyKind, Table, ValuePosition, quoted},
     url::BrokerUrl,
 };
 
@@ -13,7 +13,10 @@ const SHAPE: &str =
     "write http://HOST:15672, https://HOST:15671, or http://USER:PASSWORD@HOST:15672";
 
 /// Reads the key. `None` if there is no URL.
-pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Option<BrokerUrl> {
+pub(super) fn management(
+    broker: &mut Table<'_, '_>,
+    inputs: &ConfigInputs<'_>,
+) -> Option<BrokerUrl> {
     let url = broker.optional(
         "management_url",
         "The broker's management API, which `tidegate check --broker` asks what AMQP does not show: consumer timeouts, \
@@ -45,7 +48,7 @@ pub(super) fn management(broker: &mut Table<'_, '_>, inputs: &Inputs<'_>) -> Opt
 #[derive(Debug)]
 struct WebUrl;
 
-impl Kind for WebUrl {
+impl KeyKind for WebUrl {
     type Value = BrokerUrl;
     const IS_TEXT: bool = true;
     const IS_SECRET: bool = true;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     daemon,
-    inputs::Inputs,
+    inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Finished},
     settings::Settings,
@@ -53,6 +53,11 @@ impl Loaded {
         lacks.extend(self.inspect_places().into_vec());
         lacks.retain(|lack| problems.is_empty() || is_meant(lack));
         lacks
+    }
+
+    /// Whether the file or a variable has this key.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.places.contains_key(key)
     }
 
     /// Where a key was given: `pools.thumbnails.runner.command`. The file if the key was not given.
@@ -101,7 +106,7 @@ pub(crate) fn parse_with(
     surroundings: &Surroundings,
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> (Loaded, Vec<Problem>) {
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings,
         read_file,
     };
@@ -122,7 +127,7 @@ pub(crate) fn parse_with(
 pub fn reference() -> String {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         surroundings: &Surroundings::default(),
         read_file: &nothing,
     };
@@ -134,7 +139,7 @@ fn read(
     text: &str,
     origin: &str,
     environment: &[(String, String)],
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (Settings, Finished) {
     schema::read(text, origin, environment, |root| {

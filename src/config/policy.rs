@@ -4,7 +4,9 @@ use std::{num::NonZeroU32, time::Duration};
 
 use toml::de::DeValue;
 
-use super::schema::{Choice, Given, Item, Key, Kind, Span, Table, ValuePosition, Whole};
+use super::schema::{
+    Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber,
+};
 use crate::decide::{Policy, PolicyKind, Scaling, Step, TargetWait, Utilisation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
 ];
 
 /// More workers than any machine or broker has room for. This bound catches typing mistakes.
-pub(crate) const MOST_WORKERS: u32 = 1_000_000;
+pub(crate) const MAX_WORKERS: u32 = 1_000_000;
 
 /// Reads a pool's policy. Returns it as a key, because its ceiling bounds other keys.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
@@ -60,13 +62,13 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let jobs_per_worker = table.key(
         "jobs_per_worker",
         "Of `backlog`: jobs of demand that deserve one worker.",
-        Whole(1..=1_000_000_000),
+        WholeNumber(1..=1_000_000_000),
         10,
     );
     let workers = table.optional(
         "workers",
         "Of `fixed`: workers.",
-        Whole(1..=MOST_WORKERS),
+        WholeNumber(1..=MAX_WORKERS),
         "5",
     );
     let steps = table.optional(
@@ -103,7 +105,7 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         ),
         (PolicyName::TargetWait, target.given, "target", "\"30s\""),
     ] {
-        if named.is_sound() && named.value == kind && given == Given::Not {
+        if named.is_sound() && named.value == kind && given == KeyPresence::Absent {
             let key = format!("{}.{name}", table.path());
             table.missing(key, format!("write {name} = {example}"));
         }
@@ -149,13 +151,13 @@ fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Poli
         "max",
         "Most workers of this pool, whatever the demand. When absent, 50 for `backlog` and `target_wait`, and what `workers` or the \
          highest step says. One daemon's: several on one queue add up.",
-        Whole(1..=MOST_WORKERS),
+        WholeNumber(1..=MAX_WORKERS),
         "50",
     );
     let min_active = table.optional(
         "min_active",
         "Workers from the first work until the queue is empty, at least. When absent, 1.",
-        Whole(0..=MOST_WORKERS),
+        WholeNumber(0..=MAX_WORKERS),
         "1",
     );
     let ceiling = max.value.unwrap_or(policy.max);
@@ -168,7 +170,7 @@ fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Poli
         );
     }
     let given = match (is_known, max.given) {
-        (false, _) => Given::Badly,
+        (false, _) => KeyPresence::Invalid,
         (true, given) => given,
     };
     let policy = Policy {
@@ -185,7 +187,7 @@ fn refuse_of_other_kinds<T>(
     key: &Key<T>,
     belongs_to: PolicyName,
 ) {
-    if named.is_sound() && named.value != belongs_to && key.given != Given::Not {
+    if named.is_sound() && named.value != belongs_to && key.given != KeyPresence::Absent {
         let (is, other) = (named.value.as_str(), belongs_to.as_str());
         let fix = format!("remove it, or write kind = \"{other}\": it means nothing to \"{is}\"");
         table.refuse(key, fix);
@@ -196,7 +198,7 @@ fn refuse_of_other_kinds<T>(
 #[derive(Debug)]
 struct UtilisationKey;
 
-impl Kind for UtilisationKey {
+impl KeyKind for UtilisationKey {
     type Value = Utilisation;
     const IS_TEXT: bool = false;
 
@@ -226,7 +228,7 @@ impl Kind for UtilisationKey {
 #[derive(Debug)]
 struct StepsKey;
 
-impl Kind for StepsKey {
+impl KeyKind for StepsKey {
     type Value = Vec<Step>;
     const IS_TEXT: bool = false;
 
@@ -279,8 +281,8 @@ fn step(item: &Item<'_>) -> Option<Step> {
         return None;
     };
     Some(Step {
-        demand: Whole(0..=u64::from(u32::MAX)).within(demand)?,
-        workers: Whole(0..=MOST_WORKERS).within(workers)?,
+        demand: WholeNumber(0..=u64::from(u32::MAX)).within(demand)?,
+        workers: WholeNumber(0..=MAX_WORKERS).within(workers)?,
     })
 }
 
@@ -291,7 +293,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     let up_step = table.key(
         "up_step",
         "At most so many workers more per reconcile.",
-        Whole(1..=MOST_WORKERS),
+        WholeNumber(1..=MAX_WORKERS),
         default.up_step,
     );
     let down_window = table.key(
@@ -303,12 +305,19 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     let down_step = table.key(
         "down_step",
         "At most so many workers fewer per reconcile.",
-        Whole(1..=MOST_WORKERS),
+        WholeNumber(1..=MAX_WORKERS),
         default.down_step,
+    );
+    let churn = table.optional(
+        "churn",
+        "At most this many workers started and stopped within a minute, together. When absent, there is no limit.",
+        WholeNumber(1..=MAX_WORKERS),
+        "60",
     );
     Scaling {
         up_step: up_step.value,
         down_window: down_window.value,
         down_step: down_step.value,
+        churn: churn.value,
     }
 }

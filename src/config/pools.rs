@@ -8,20 +8,20 @@ use super::{
     arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
-    inputs::Inputs,
-    policy::{MOST_WORKERS, policy, scaling},
+    inputs::ConfigInputs,
+    policy::{MAX_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schema::{
-        Choice, Flag, Given, Item, Key, Kind, OrWord, Span, Spelling, Table, Text, ValuePosition,
-        Whole,
+        Choice, Flag, Item, Key, KeyKind, KeyPresence, OrWord, Span, Spelling, Table, Text,
+        ValuePosition, WholeNumber,
     },
     settings::{
         BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
     },
 };
 use crate::{
-    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room},
+    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
     runners::{
         RunnerKind,
         keys::{RunnerKeys, runner},
@@ -34,7 +34,7 @@ const POOL_NAME_BYTES: usize = 64;
 /// Reads all pools.
 pub(super) fn pools(
     root: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> Vec<PoolConfig> {
     let mut table = root.table(
@@ -61,7 +61,7 @@ pub(super) fn pools(
 fn pool(
     pools: &mut Table<'_, '_>,
     name: &str,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> (PoolConfig, Key<QueueName>) {
     let default = PoolSettings::new(name);
@@ -82,7 +82,7 @@ fn pool(
     let prefetch = table.key(
         "prefetch",
         "Deliveries that each worker may hold.",
-        Whole(1..=u16::MAX),
+        WholeNumber(1..=u16::MAX),
         default.prefetch,
     );
     let poll_interval = table.key(
@@ -93,7 +93,8 @@ fn pool(
     );
     let drain_after = table.key(
         "drain_after",
-        "How long the queue is empty before all workers drain. \"0s\" is at once.",
+        "How long the queue is empty before all workers drain. \"0s\" is at once. When absent with `target_wait`, a third \
+         of `target`, from 5 s to 1 minute.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
             DrainAfter::After(time) => Some(time),
@@ -103,7 +104,7 @@ fn pool(
     let keep_warm = table.key(
         "keep_warm",
         "Workers, with their runners, kept on an empty queue.",
-        Whole(0..=MOST_WORKERS),
+        WholeNumber(0..=MAX_WORKERS),
         default.keep_warm,
     );
     let preempt = table.key(
@@ -182,15 +183,20 @@ fn pool(
         bindings,
         prefetch: prefetch.value,
         poll_interval: poll_interval.value,
-        drain_after: drain_after
-            .value
-            .map_or(DrainAfter::Never, DrainAfter::After),
+        drain_after: match (drain_after.value, &policy.value.kind) {
+            (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
+                DrainAfter::After(wait.drain_after())
+            }
+            (Some(quiet), _) => DrainAfter::After(quiet),
+            (None, _) => DrainAfter::Never,
+        },
         keep_warm: keep_warm.value,
         preempt: preempt.value,
         shutdown_grace: shutdown_grace.value,
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
+        schedule: default.schedule,
         own_policy: None,
         policy_origins,
         retry,
@@ -206,7 +212,7 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let max_attempts = table.key(
         "max_attempts",
         "Attempts before a job is dead-lettered.",
-        Whole(1..=1_000_000),
+        WholeNumber(1..=1_000_000),
         default.max_attempts,
     );
     let at_least = Span::from(Duration::from_millis(1));
@@ -272,7 +278,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
     let min_jobs = table.key(
         "min_jobs",
         "Fewest jobs in the window that it may open at.",
-        Whole(1..=1_000_000_000),
+        WholeNumber(1..=1_000_000_000),
         default.min_jobs,
     );
     let pause = table.key(
@@ -293,7 +299,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
 #[derive(Debug)]
 struct Share;
 
-impl Kind for Share {
+impl KeyKind for Share {
     type Value = u8;
     const IS_TEXT: bool = false;
 
@@ -393,7 +399,10 @@ fn refuse_shared_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Que
 /// Warns of a pool that consumes queues of another pool. Its dead letters may be intended, its retry queues most likely
 /// not.
 fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
-    for (_, queue) in pools.iter().filter(|(_, queue)| queue.given == Given::Well) {
+    for (_, queue) in pools
+        .iter()
+        .filter(|(_, queue)| queue.given == KeyPresence::Valid)
+    {
         for (owner, _) in pools {
             let Some(suffix) = queue.value.as_str().strip_prefix(owner.pool.queue.as_str()) else {
                 continue;

@@ -4,7 +4,7 @@ pub use tidegate_core::settings::{Answers, ReplySettings};
 
 use super::{
     problem::Problem,
-    schema::{Flag, Given, Key, Size, Table, Texts},
+    schema::{Flag, Key, KeyPresence, Size, Table, Texts},
 };
 use crate::runners::RunnerSettings;
 
@@ -41,7 +41,7 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>
         Size,
         default.max,
     );
-    if max.is_sound() && max.value > LARGEST {
+    if max.is_sound() && max.value > MAX_REPLY {
         pool.refuse(&max, "write at most \"128MiB\": no broker takes more");
     }
     let settings = ReplySettings {
@@ -68,7 +68,7 @@ pub(super) fn warn_of_no_answers(
         Answers::Given => !runner.answers(),
         Answers::Never => true,
     };
-    if is_silent && allow.given == Given::Well && !settings.allow.is_empty() {
+    if is_silent && allow.given == KeyPresence::Valid && !settings.allow.is_empty() {
         pool.warn(Problem::new(
             allow.place.clone(),
             allow.path.clone(),
@@ -79,4 +79,4 @@ pub(super) fn warn_of_no_answers(
 }
 
 /// The largest message of RabbitMQ before version 4, by default.
-const LARGEST: u64 = 128 << 20;
+const MAX_REPLY: u64 = 128 << 20;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use super::{origin::Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
-    decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling},
+    decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling, Schedule},
     runners::RunnerSettings,
 };
 use tidegate_core::settings::ReplySettings;
@@ -138,6 +138,8 @@ pub struct PoolSettings {
     pub policy: Policy,
     /// The policy that is asked in place of it, within its bounds: a program's own.
     pub own_policy: Option<OwnPolicy>,
+    /// Bounds that change by the clock.
+    pub schedule: Schedule,
     /// How fast the number may move.
     pub scaling: Scaling,
     /// Which keys of `policy` and `scaling` were given, and where. Empty for a pool that a program made.
@@ -166,6 +168,7 @@ impl PoolSettings {
             shutdown_grace: Duration::from_secs(30),
             ack_deadline: Duration::from_secs(30 * 60),
             policy: Policy::default(),
+            schedule: Schedule::default(),
             scaling: Scaling::default(),
             own_policy: None,
             policy_origins: Origins::new(),
@@ -185,6 +188,7 @@ impl From<&PoolSettings> for Rules {
             drain_after: settings.drain_after,
             keep_warm: settings.keep_warm,
             preempt: settings.preempt,
+            schedule: settings.schedule.clone(),
         }
     }
 }

@@ -59,6 +59,25 @@ impl Surroundings {
         directory.join("tidegate.sock")
     }
 
+    /// Where a supervisor may listen whose configuration names no socket, ours first. Its environment may differ from
+    /// ours: systemd gives it a runtime directory, and `sudo` or cron take the session's away.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let uid = self.uid;
+        let others = [
+            "/run/tidegate".to_owned(),
+            format!("/run/user/{uid}/tidegate"),
+            format!("/tmp/tidegate-{uid}"),
+        ];
+        let mut sockets = vec![self.socket()];
+        for directory in others {
+            let socket = PathBuf::from(directory).join("tidegate.sock");
+            if !sockets.contains(&socket) {
+                sockets.push(socket);
+            }
+        }
+        sockets
+    }
+
     /// Lock and recordings, if the configuration names no directory.
     pub(super) fn state_dir(&self) -> PathBuf {
         match (&self.state_directory, &self.xdg_state_home, &self.home) {
@@ -78,5 +97,37 @@ impl fmt::Debug for Surroundings {
             .field("state_dir", &self.state_dir())
             .field("uid", &self.uid)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervisor_is_looked_for_where_ours_would_listen_and_then_where_others_do() {
+        let around = |runtime: Option<&str>, xdg: Option<&str>, uid| {
+            let around = Surroundings {
+                runtime_directory: runtime.map(PathBuf::from),
+                xdg_runtime_dir: xdg.map(PathBuf::from),
+                uid,
+                ..Surroundings::default()
+            };
+            let sockets = around.sockets().into_iter();
+            sockets
+                .map(|socket| socket.parent().unwrap().display().to_string())
+                .collect::<Vec<_>>()
+        };
+        let (system, tmp) = ("/run/tidegate", "/tmp/tidegate-7");
+        assert_eq!(
+            around(None, Some("/run/user/7"), 7),
+            ["/run/user/7/tidegate", system, tmp]
+        );
+        assert_eq!(around(None, None, 7), [tmp, system, "/run/user/7/tidegate"]);
+        assert_eq!(
+            around(None, None, 0),
+            [system, "/run/user/0/tidegate", "/tmp/tidegate-0"]
+        );
+        assert_eq!(around(Some("/a"), Some("/b"), 7)[..2], ["/a", system]);
     }
 }

@@ -7,11 +7,14 @@
 //! The lock belongs to an *open file description*. So the kernel frees it when the process dies, and it can be tested
 //! without taking it: a supervisor that starts at that moment does not find it taken.
 //!
+//! A supervisor that hands over to a successor gives the lock away while its last jobs run. From then on it holds a
+//! lock of its own, `finishing-<run>.lock` in the same directory, and is alive as long as it holds that one.
+//!
 //! The lock file names the holder and identifies the directory. A path alone is not enough: it may name another file on
 //! another machine, in another container, or after the directory was made again.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -21,13 +24,17 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
+    unistd::Pid,
 };
 use thiserror::Error;
 
 const LOCK_FILE: &str = "tidegate.lock";
 
+/// How the names of the locks begin that supervisors hold after they have handed over.
+const FINISHING: &str = "finishing-";
+
 /// Far more than a lock file contains.
-const MOST_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = 4096;
 
 /// The lock could not be taken.
 #[derive(Debug, Error)]
@@ -90,15 +97,7 @@ impl InstanceLock {
             path: path.clone(),
             source,
         };
-        // Not truncated: until we have the lock, the content belongs to another supervisor.
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let file = lock_file(&path).map_err(failed)?;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return Err(LockError::Held { path }),
@@ -114,13 +113,7 @@ impl InstanceLock {
             state,
             run: make_id(),
         };
-        let Instance { state, run, .. } = &instance;
-        // The process id is only for people.
-        let text = format!("{state} {run} {}\n", std::process::id());
-        // Written in one call, then truncated: a reader in between finds the old or the new content.
-        file.write_all_at(text.as_bytes(), 0)
-            .and_then(|()| file.set_len(text.len() as u64))
-            .map_err(failed)?;
+        instance.sign(&file).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         Ok(Self {
             file,
@@ -138,18 +131,108 @@ impl InstanceLock {
     pub fn instance(&self) -> &Instance {
         &self.instance
     }
+
+    /// Takes a second lock, for a supervisor that is about to give this one away to a successor. While it holds either
+    /// of the two it is alive in the eyes of others.
+    ///
+    /// # Errors
+    /// The second lock cannot be taken.
+    pub fn finishing(&self) -> Result<FinishingLock, LockError> {
+        let path = self.instance.finishing();
+        let taken = lock_file(&path).and_then(|file| {
+            fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file()))?;
+            self.instance.sign(&file)?;
+            Ok(file)
+        });
+        match taken {
+            Ok(file) => Ok(FinishingLock { file, path }),
+            Err(source) => {
+                let _ = fs::remove_file(&path);
+                Err(LockError::Lock { path, source })
+            }
+        }
+    }
 }
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child between fork and exec has the file open too.
-        let free = libc::flock {
-            l_type: libc::F_UNLCK as libc::c_short,
-            ..whole_file()
-        };
-        // If this fails, the kernel still frees the lock, only later.
-        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&free));
+        release(&self.file);
     }
+}
+
+/// Held by a supervisor that has handed over to a successor, until its last job is settled. Released on drop, and by
+/// the kernel when the process dies.
+#[derive(Debug)]
+pub struct FinishingLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Drop for FinishingLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        release(&self.file);
+    }
+}
+
+/// The id of the lock in this directory, see [`InstanceLock::id`].
+///
+/// # Errors
+/// The lock file is not there, or cannot be looked at.
+pub fn id_of_lock(state_dir: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(state_dir.join(LOCK_FILE))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The supervisors that have handed over in this directory, and still finish their jobs. Removes the files of dead ones.
+/// Only the holder of the directory's lock may call this.
+pub fn finishing(state_dir: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir(state_dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter_map(|path| finishing_at(&path)).collect()
+}
+
+fn finishing_at(path: &Path) -> Option<Pid> {
+    let name = path.file_name()?.to_str()?;
+    if !name.starts_with(FINISHING) {
+        return None;
+    }
+    let file = open_to_test(path).ok()?;
+    if is_held(&file)? {
+        return Holder::read(&file)?.pid;
+    }
+    let _ = fs::remove_file(path);
+    None
+}
+
+/// Opens a lock file, and makes it if it is missing. Not truncated: until we have the lock, the content belongs to
+/// another supervisor.
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Opens a lock file to see whether it is held. Neither follows a link nor blocks: the path may come from a label.
+fn open_to_test(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
+        .open(path)
+}
+
+fn release(file: &File) {
+    // Closing the file is not enough: a child between fork and exec has the file open too.
+    let free = libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        ..whole_file()
+    };
+    // If this fails, the kernel still frees the lock, only later.
+    let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&free));
 }
 
 /// Whether a supervisor is alive.
@@ -166,12 +249,7 @@ pub(crate) enum Life {
 impl Instance {
     /// Whether the supervisor is still alive. Takes no lock and changes nothing.
     pub(crate) fn life(&self) -> Life {
-        // Neither follows a link nor blocks: the path comes from a label.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
-            .open(&self.lock);
-        let Ok(file) = file else {
+        let Ok(file) = open_to_test(&self.lock) else {
             return Life::Unknown;
         };
         if !file.metadata().is_ok_and(|found| found.is_file()) {
@@ -182,13 +260,37 @@ impl Instance {
             return Life::Unknown;
         };
         match Holder::read(&file) {
-            Some(holder) if holder.state == self.state => match is_held && holder.run == self.run {
-                true => Life::Alive,
-                false => Life::Dead,
-            },
+            Some(holder) if holder.state == self.state => {
+                // Looked at second: it is held before the first is given away.
+                let is_alive = (is_held && holder.run == self.run) || self.is_finishing();
+                match is_alive {
+                    true => Life::Alive,
+                    false => Life::Dead,
+                }
+            }
             // The file of another directory at the same path.
             _ => Life::Unknown,
         }
+    }
+
+    /// Whether the supervisor has handed over and finishes its last jobs.
+    fn is_finishing(&self) -> bool {
+        open_to_test(&self.finishing()).is_ok_and(|file| is_held(&file) == Some(true))
+    }
+
+    /// The file of the lock that the supervisor holds after it has handed over.
+    fn finishing(&self) -> PathBuf {
+        let name = format!("{FINISHING}{}.lock", self.run);
+        self.lock.with_file_name(name)
+    }
+
+    /// Names this supervisor in the file of a lock that it holds.
+    fn sign(&self, file: &File) -> io::Result<()> {
+        let Self { state, run, .. } = self;
+        let text = format!("{state} {run} {}\n", std::process::id());
+        // Written in one call, then truncated: a reader in between finds the old or the new content.
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)
     }
 }
 
@@ -213,16 +315,21 @@ fn whole_file() -> libc::flock {
 struct Holder {
     state: String,
     run: String,
+    pid: Option<Pid>,
 }
 
 impl Holder {
     fn read(file: &File) -> Option<Self> {
         let mut text = String::new();
-        file.take(MOST_BYTES).read_to_string(&mut text).ok()?;
+        file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
         let mut words = text.split_whitespace();
         let holder = Self {
             state: words.next()?.to_owned(),
             run: words.next()?.to_owned(),
+            pid: words
+                .next()
+                .and_then(|pid| pid.parse().ok())
+                .map(Pid::from_raw),
         };
         let is_id = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         (is_id(&holder.state) && is_id(&holder.run)).then_some(holder)
@@ -250,8 +357,6 @@ pub fn make_directory(path: &Path) -> Result<(), LockError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -281,6 +386,43 @@ mod tests {
         assert_eq!(first.life(), Life::Dead);
         assert_eq!(lock.instance().life(), Life::Alive);
         assert_eq!(lock.instance().state, first.state);
+    }
+
+    #[test]
+    fn stays_alive_after_it_has_handed_over_until_its_last_job_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = InstanceLock::take(dir.path()).unwrap();
+        let first = lock.instance().clone();
+        let finishing_lock = lock.finishing().unwrap();
+        drop(lock);
+        assert_eq!(first.life(), Life::Alive);
+        let second = InstanceLock::take(dir.path()).unwrap();
+        assert_eq!(first.life(), Life::Alive);
+        assert_eq!(second.instance().life(), Life::Alive);
+        assert_eq!(finishing(dir.path()), [Pid::this()]);
+        // A successor may hand over in turn while the first is still at work.
+        let second_finishing = second.finishing().unwrap();
+        drop(second);
+        let _third = InstanceLock::take(dir.path()).unwrap();
+        assert_eq!(finishing(dir.path()).len(), 2);
+        drop((finishing_lock, second_finishing));
+        assert_eq!(first.life(), Life::Dead);
+        assert_eq!(finishing(dir.path()), []);
+    }
+
+    #[test]
+    fn forgets_a_supervisor_that_died_after_it_had_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = InstanceLock::take(dir.path()).unwrap();
+        let first = lock.instance().clone();
+        let file = first.finishing();
+        // As the kernel leaves it: the file is there, and nobody holds it.
+        fs::write(&file, format!("{} {} 1\n", first.state, first.run)).unwrap();
+        drop(lock);
+        assert_eq!(first.life(), Life::Dead);
+        let _next = InstanceLock::take(dir.path()).unwrap();
+        assert_eq!(finishing(dir.path()), []);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -74,12 +74,12 @@ pub enum CgroupUse {
 pub struct Cores(u32);
 
 impl Cores {
-    pub(crate) const LEAST: u32 = 10;
-    pub(crate) const MOST: u32 = 10_000_000;
+    pub(crate) const MIN: u32 = 10;
+    pub(crate) const MAX: u32 = 10_000_000;
 
     /// This many thousandths of a processor. The kernel accepts no less than 10.
     pub fn from_thousandths(thousandths: u32) -> Self {
-        Self(thousandths.max(Self::LEAST))
+        Self(thousandths.max(Self::MIN))
     }
 
     /// In thousandths of a processor.

@@ -5,6 +5,7 @@
 //! both. This module holds no adapter's types and does no I/O.
 
 mod delivery;
+mod group;
 
 use std::{
     fmt,
@@ -20,7 +21,10 @@ pub use tidegate_core::queue::{
     SettleError, UnreadValue, entry_size, header_size, short_texts_fit,
 };
 
-pub use self::delivery::{Delivery, Settle};
+pub use self::{
+    delivery::{Delivery, Settle},
+    group::GroupChannel,
+};
 use crate::decide::QueueName;
 
 /// The result of a probe.
@@ -141,6 +145,20 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// to wait and reports it. A driver that cannot know is never blocked.
     fn blocked(&self) -> watch::Receiver<bool> {
         watch::channel(false).1
+    }
+
+    /// Joins the daemons that share a queue.
+    ///
+    /// # Errors
+    /// [`AccessRefused`](QueueErrorKind::AccessRefused) if the user may not declare what the group needs, or
+    /// [`Disconnected`](QueueErrorKind::Disconnected). A driver without groups answers with
+    /// [`Other`](QueueErrorKind::Other).
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        let what = format!("join the group of the queue {queue}: this kind of broker has none");
+        Err(QueueError::new(QueueErrorKind::Other, what))
     }
 
     /// The link's state. Written by the driver, read by pools and by readiness.

@@ -55,13 +55,13 @@ impl OverdueRetries {
         queue: &QueueName,
         visible: u64,
     ) -> DelayedCount {
-        let sent = shared.outstanding.get();
+        let sent = shared.copies.outstanding.get();
         if sent <= visible {
             *self = Self::default();
             return DelayedCount::default();
         }
         let (census_before, now) = (shared.now(), Instant::now());
-        let ready = match shared.driver.probe(queue).await {
+        let ready = match shared.broker.driver.probe(queue).await {
             Ok(depth) => {
                 let (_, ours) = shared.census(census_before);
                 if depth.consumers > ours.consumers {
@@ -86,7 +86,7 @@ impl OverdueRetries {
         self.had_room = is_empty.then(|| self.had_room.unwrap_or(now));
         if self.had_room.is_some_and(|since| since.elapsed() > CYCLE) {
             // The broker has tried again since, so they are not there: someone took them out.
-            shared.outstanding.forget(overdue);
+            shared.copies.outstanding.forget(overdue);
             *self = Self::default();
             return DelayedCount::default();
         }
@@ -106,7 +106,7 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
     loop {
         time::sleep(INTERVAL).await;
         // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
-        for queue in shared.fed.take() {
+        for queue in shared.copies.received.take() {
             missing.remove(&queue);
             fed.insert(queue);
         }
@@ -142,11 +142,11 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
         let overdue = counter.count(&shared, &settings.queue, visible).await;
         let delayed = visible + overdue.now;
         {
-            let mut view = shared.view();
-            view.delayed = delayed;
-            view.overdue = overdue.stay;
+            let mut counts = shared.copies.counts();
+            counts.delayed = delayed;
+            counts.overdue = overdue.stay;
         }
-        shared.metrics.delayed(delayed);
+        shared.stats.metrics.delayed(delayed);
         let dead = dead_queue(&settings.queue);
         // Asking for one that is missing may cost more than its channel.
         if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
@@ -157,8 +157,8 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
                 QueueReading::Unknown => None,
             };
             if let Some(waiting) = waiting {
-                shared.view().dead = waiting;
-                shared.metrics.dead_letters(waiting);
+                shared.copies.counts().dead = waiting;
+                shared.stats.metrics.dead_letters(waiting);
             }
         }
     }
@@ -183,7 +183,7 @@ async fn count(
     if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {
         return QueueReading::Missing;
     }
-    match shared.driver.probe(queue).await {
+    match shared.broker.driver.probe(queue).await {
         Ok(depth) => {
             missing.remove(queue);
             QueueReading::Ready(depth.ready)

@@ -4,9 +4,7 @@
 //! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
 //! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
 
-mod book;
-mod cell;
-mod contain;
+mod clock;
 mod copy_queues;
 mod declaring;
 mod delayed;
@@ -15,11 +13,13 @@ mod fleet;
 mod gate;
 pub mod metrics;
 mod own_queues;
+mod panics;
 mod pool;
-mod recent;
+mod pool_orders;
+mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
-mod running;
+mod running_jobs;
 mod settling;
 mod shared;
 mod spec;
@@ -27,14 +27,15 @@ mod status;
 mod steering;
 mod supervisor;
 mod until_signal;
-mod wall;
 mod worker;
+mod worker_state;
 
 #[doc(hidden)]
 pub use self::declaring::spec as queue_spec;
 pub use self::{
+    clock::Clock,
     events::{Event, EventSink, Fate, JobFailure},
-    running::{RunningJob, StopThen, Stopping},
+    running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
         DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
@@ -44,7 +45,6 @@ pub use self::{
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
-    wall::Clock,
 };
 #[doc(hidden)]
 pub use tidegate_core::text::chain;

@@ -1,28 +1,22 @@
-//! Steering: how an operator's order reaches a pool, what it came to, and how all orders are kept.
+//! Steering: how an operator's order reaches a pool, its result, and how the orders of all pools are stored.
 //!
-//! The orders of a pool are written by its own task alone. [`decide::orders`](crate::decide::Orders) says what they mean
-//! and which of them holds over a reload. Where a store is given, one task writes every change to it.
+//! `pool_orders` applies orders. If a store is given, one task writes every change to it.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
     sync::{oneshot, watch},
     time,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{EventSink, contain, shared::PoolShared, wall::Clock};
+use super::{EventSink, clock::Clock, panics};
 use crate::{
-    config::PoolSettings,
-    decide::{
-        By, Changed, Configured, Expired, Order, OrderRefused, Orders, PoolName, ReconcileResult,
-        fault_pause,
-    },
+    decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
     runner::BoxError,
 };
 use tidegate_core::text::chain;
@@ -30,8 +24,6 @@ use tidegate_core::text::chain;
 /// The orders of every pool that has any.
 pub type AllOrders = BTreeMap<PoolName, Orders>;
 
-/// Longest time until a pool looks whether an order's time is up: the wall clock may have been set meanwhile.
-const LOOK_AT_THE_CLOCK: Duration = Duration::from_secs(30);
 /// Longest that a store may take.
 const STORING: Duration = Duration::from_secs(10);
 
@@ -87,119 +79,6 @@ pub(crate) struct Steering {
     pub(crate) order: Order,
     pub(crate) by: By,
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
-}
-
-impl PoolShared {
-    /// Takes an order in.
-    pub(crate) fn steer(&self, order: Order, by: By) -> Result<Changed, OrderRefused> {
-        if let Order::SetPolicy(set) = &order
-            && set.over != configured(&self.settings())
-        {
-            let why =
-                "the configuration has changed meanwhile: look at it and set the policy again";
-            return Err(OrderRefused::Policy(why));
-        }
-        let act = order.act();
-        let changed = self
-            .orders()
-            .apply(order.clone(), by.clone(), self.book.clock.now())?;
-        if changed == Changed::Yes {
-            info!(pool = %self.name, act, order = %Shown(&order), by = %by, "pool is steered by hand");
-            self.book.changed();
-        }
-        Ok(changed)
-    }
-
-    /// Lifts orders whose time is up. Returns whether there were any.
-    pub(crate) fn expire_orders(&self) -> bool {
-        let expired = self.orders().expire(self.book.clock.now());
-        for expired in &expired {
-            match expired {
-                Expired::Pause => {
-                    info!(pool = %self.name, "the pause is over: the pool takes messages again")
-                }
-                Expired::NoShrink => {
-                    info!(pool = %self.name, "the pool may shrink again: the order's time is up")
-                }
-            }
-        }
-        if !expired.is_empty() {
-            self.book.changed();
-        }
-        !expired.is_empty()
-    }
-
-    /// Lets the configuration win where it changed under a policy that was set by hand.
-    pub(crate) fn yield_orders(&self, settings: &PoolSettings) {
-        let dropped = self.orders().yield_to(&configured(settings));
-        if let Some(set) = dropped {
-            say_dropped(&self.name, &set.to_string());
-            self.book.changed();
-        }
-    }
-
-    /// When the pool should look at the clock for its orders' sake.
-    pub(crate) fn orders_due(&self) -> Option<Duration> {
-        let due = self.orders().due(self.book.clock.now())?;
-        Some(due.min(LOOK_AT_THE_CLOCK))
-    }
-}
-
-/// The orders of an earlier run, as far as they hold for a pool with these settings.
-pub(crate) fn taken_up(mut orders: Orders, settings: &PoolSettings, now: Timestamp) -> Orders {
-    let name = &settings.name;
-    if let Some(wrong) = orders.mend() {
-        warn!(pool = %name, error = wrong, "dropped a policy that was set by hand: it cannot be carried out");
-    }
-    if let Some(set) = orders.yield_to(&configured(settings)) {
-        say_dropped(name, &set.to_string());
-    }
-    let _ = orders.expire(now);
-    if !orders.is_empty() {
-        let orders = orders.to_string().replace('\n', "; ");
-        info!(pool = %name, orders, "orders of an earlier run hold");
-    }
-    orders
-}
-
-fn say_dropped(pool: &PoolName, set: &str) {
-    warn!(
-        pool = %pool,
-        set,
-        "dropped the policy that was set by hand: the pool's policy or scaling has changed in the configuration"
-    );
-}
-
-/// What the configuration says of a pool's policy and scaling.
-pub(crate) fn configured(settings: &PoolSettings) -> Configured {
-    Configured {
-        policy: settings.policy.clone(),
-        scaling: settings.scaling,
-    }
-}
-
-/// An order for the log.
-struct Shown<'o>(&'o Order);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Order::Pause { until: None } => f.write_str("pause"),
-            Order::Pause { until: Some(until) } => write!(f, "pause until {until:.0}"),
-            Order::Drain => f.write_str("drain"),
-            Order::Resume => f.write_str("resume"),
-            Order::Pin { workers } => write!(f, "pin to {workers} workers"),
-            Order::Unpin => f.write_str("let go of the pin"),
-            Order::ForbidShrinking { until: None } => f.write_str("forbid shrinking"),
-            Order::ForbidShrinking { until: Some(until) } => {
-                write!(f, "forbid shrinking until {until:.0}")
-            }
-            Order::AllowShrinking => f.write_str("allow shrinking"),
-            Order::SetPolicy(set) => write!(f, "policy: {}", set.policy),
-            Order::ResetPolicy => f.write_str("the configuration's policy"),
-            other => f.write_str(other.act()),
-        }
-    }
 }
 
 /// How far storing is.
@@ -280,7 +159,7 @@ impl Storing {
     }
 
     async fn try_to_store(&self, orders: &AllOrders) -> Result<(), String> {
-        let stored = contain::future(|| self.store.store(orders).boxed());
+        let stored = panics::catch_future(|| self.store.store(orders).boxed());
         match time::timeout(STORING, stored).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(chain(&*error)),

@@ -1,6 +1,8 @@
 //! The supervisor: all pools of a process on one broker, and the handle to them.
 
+mod check;
 mod connection;
+mod ending;
 mod jobs;
 mod outcome;
 mod state;
@@ -9,12 +11,11 @@ mod steer;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{self, Instant},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
@@ -23,18 +24,18 @@ pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
 };
 use self::{
+    check::check,
     connection::watch_connection,
-    state::{status, unready},
+    state::{log_state, status, unready},
 };
 use super::{
     AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
-    pool::{Command, Pool, keep},
-    shared::{ANSWER, Common, PoolShared},
-    spec::problem,
-    steering::{Stored, Storing, taken_up},
+    pool::{Command, Pool, run_with_restarts},
+    pool_orders::restored,
+    shared::{Common, PoolShared},
+    steering::{Stored, Storing},
 };
 use crate::{
-    config::PoolSettings,
     decide::{Decision, Orders, PoolName, QueueName, ReconcileResult},
     queue::{Connectivity, QueueDriver},
 };
@@ -196,7 +197,7 @@ impl Supervisor {
     /// The record of the pool's last decision; `None` for no such pool, or before the first.
     pub fn explain(&self, name: &PoolName) -> Option<Decision> {
         let handle = self.inner.find(name).ok()?;
-        handle.shared.view().decision.clone()
+        handle.shared.last().decision.clone()
     }
 
     /// Whether it is connected and every pool can work.
@@ -302,132 +303,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Drains every pool and ends the supervisor: no worker takes anything more, running jobs are finished and
-    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. Whatever the
-    /// broker does, all is over within the two and 4 seconds.
-    ///
-    /// # Errors
-    /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
-    /// in order. The supervisor has ended all the same.
-    ///
-    /// # Cancel-safety
-    /// A dropped future leaves the drain going on; calling again waits for it.
-    pub async fn drain(&self, grace: Duration) -> Result<DrainReport, DrainError> {
-        self.drain_each(|_| grace).await
-    }
-
-    /// Drains every pool, each within its own `shutdown_grace`, and ends the supervisor. Otherwise as
-    /// [`drain`](Self::drain).
-    pub async fn shutdown(&self) -> Result<DrainReport, DrainError> {
-        self.drain_each(|settings| settings.shutdown_grace).await
-    }
-
-    async fn drain_each(
-        &self,
-        grace: impl Fn(&PoolSettings) -> Duration,
-    ) -> Result<DrainReport, DrainError> {
-        let began = Instant::now();
-        let handles = self.inner.end();
-        let stopped_before = stopped(&handles);
-        let settled_before = settled(&handles);
-        for handle in &handles {
-            let grace = grace(&handle.shared.settings());
-            // A pool that has ended is as drained as can be.
-            let _ = handle.commands.send(Command::Drain(grace)).await;
-        }
-        let given_back = self
-            .until_ended(&handles)
-            .await
-            .saturating_sub(stopped_before);
-        let failed = handles.iter().find_map(|handle| {
-            let cause = handle.shared.gate.pool_failure()?;
-            Some((handle.shared.name.clone(), cause))
-        });
-        if let Some((pool, cause)) = failed {
-            return Err(DrainError::PoolFailed {
-                pool,
-                cause,
-                given_back,
-            });
-        }
-        match given_back {
-            0 => Ok(DrainReport {
-                finished: settled(&handles).saturating_sub(settled_before),
-                took: began.elapsed(),
-            }),
-            given_back if self.inner.at_once.is_cancelled() => {
-                Err(DrainError::CutShort { given_back })
-            }
-            given_back => Err(DrainError::DeadlinePassed { given_back }),
-        }
-    }
-
-    /// Stops every job at once, gives it back, and ends the supervisor. A drain that waits meanwhile ends too. A broker
-    /// that does not answer is given up within a second: what it was not told comes back by itself when it finds the
-    /// connection gone.
-    ///
-    /// # Cancel-safety
-    /// A dropped future leaves the stop going on; calling again waits for it.
-    pub async fn stop_now(&self) -> StopReport {
-        self.inner.at_once.cancel();
-        let handles = self.inner.end();
-        let stopped_before = stopped(&handles);
-        for handle in &handles {
-            handle.shared.kill.cancel();
-        }
-        let given_back = self
-            .until_ended(&handles)
-            .await
-            .saturating_sub(stopped_before);
-        StopReport { given_back }
-    }
-
-    /// Waits until every pool has ended, closes the broker's connections, and counts the jobs that were stopped.
-    async fn until_ended(&self, handles: &[Handle]) -> u64 {
-        let inner = &self.inner;
-        inner.watching.cancel();
-        inner.tasks.close();
-        inner.tasks.wait().await;
-        if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
-            // The driver goes on by itself.
-            let _ = time::timeout(ANSWER / 2, inner.common.driver.close()).await;
-        } else {
-            inner.common.driver.close().await;
-        }
-        stopped(handles)
-    }
-
     /// Logs the state of every pool and worker, at `info`.
     pub fn dump(&self) {
         let handles = self.inner.pools().all();
         for handle in &handles {
-            let status = status(&handle.shared);
-            info!(
-                pool = %status.name,
-                state = status.state.as_str(),
-                cause = status.cause,
-                ready = status.depth.ready,
-                stale = status.depth.stale,
-                demand = status.demand,
-                expected = status.expected,
-                live = status.workers.live,
-                draining = status.workers.draining,
-                idle_runners = status.runners.idle,
-                busy_runners = status.runners.busy,
-                "state of a pool"
-            );
-            let workers: Vec<_> = handle.shared.workers().values().cloned().collect();
-            for cell in workers {
-                let seen = cell.seen();
-                info!(
-                    pool = %status.name,
-                    worker.id = %cell.id,
-                    phase = ?seen.phase,
-                    held = seen.held,
-                    consuming = seen.consuming.is_some(),
-                    "state of a worker"
-                );
-            }
+            log_state(&handle.shared);
         }
     }
 }
@@ -436,14 +316,15 @@ impl Inner {
     /// Starts a pool's task.
     fn launch(&self, spec: PoolSpec, orders: Orders) -> Handle {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let orders = taken_up(orders, &spec.settings, self.common.clock.now());
+        let orders = restored(orders, &spec.settings, self.common.clock.now());
         let shared = Arc::new(PoolShared::new(
             &self.common,
             spec.settings,
             spec.runners,
             orders,
         ));
-        self.tasks.spawn(keep(Pool::new(shared.clone(), inbox)));
+        self.tasks
+            .spawn(run_with_restarts(Pool::new(shared.clone(), inbox)));
         Handle { shared, commands }
     }
 
@@ -452,7 +333,7 @@ impl Inner {
         let pools = self.pools();
         let all = pools.current.iter().map(|handle| {
             let shared = &handle.shared;
-            (shared.name.clone(), shared.orders().clone())
+            (shared.name.clone(), shared.orders.lock().clone())
         });
         all.filter(|(_, orders)| !orders.is_empty()).collect()
     }
@@ -530,47 +411,8 @@ impl fmt::Debug for Inner {
     }
 }
 
-fn check(pools: &[PoolSpec]) -> Result<(), SupervisorError> {
-    for (n, pool) in pools.iter().enumerate() {
-        if let Some(problem) = problem(&pool.settings) {
-            let pool = pool.settings.name.clone();
-            return Err(SupervisorError::Settings { pool, problem });
-        }
-        for other in &pools[..n] {
-            let (pool, other) = (&pool.settings, &other.settings);
-            if pool.name == other.name {
-                return Err(SupervisorError::SharedName(pool.name.clone()));
-            }
-            if pool.queue == other.queue {
-                return Err(SupervisorError::SharedQueue {
-                    first: other.name.clone(),
-                    second: pool.name.clone(),
-                    queue: pool.queue.clone(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
 fn queues_of(pools: &[PoolSpec]) -> impl Iterator<Item = QueueName> {
     pools.iter().map(|pool| pool.settings.queue.clone())
-}
-
-fn stopped(handles: &[Handle]) -> u64 {
-    handles
-        .iter()
-        .map(|handle| handle.shared.totals.stopped())
-        .sum()
-}
-
-/// Jobs that came to an end of their own, whatever that was.
-fn settled(handles: &[Handle]) -> u64 {
-    let settled = |handle: &Handle| {
-        let jobs = handle.shared.totals.snapshot();
-        jobs.done + jobs.retried + jobs.dead
-    };
-    handles.iter().map(settled).sum()
 }
 
 #[cfg(test)]

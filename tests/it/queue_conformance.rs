@@ -3,6 +3,7 @@
 mod bench;
 mod browsing;
 mod consuming;
+mod groups;
 mod publishing;
 mod queues;
 
@@ -66,6 +67,11 @@ conformance! {
         settling_after_the_consumer_closed_is_a_lost_settlement,
         a_consumer_that_is_closed_leaves_what_others_hold_and_gives_its_own_back,
         a_consumer_that_is_refused_leaves_what_others_hold,
+    ],
+    groups: [
+        a_message_reaches_every_member_and_its_sender_in_order,
+        groups_of_other_queues_hear_nothing_and_a_late_member_gets_no_old_message,
+        a_closed_driver_ends_its_place_in_the_group,
     ],
     publishing: [
         a_publish_to_no_queue_is_unroutable,

@@ -27,6 +27,7 @@ mod exec_limits;
 mod full_disk;
 mod ignored;
 mod limits;
+mod man_pages;
 mod orphans;
 mod runner_conformance;
 mod shims;
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
     full_disk::trials(&mut all);
     ignored::trials(&mut all);
     limits::trials(&mut all);
+    man_pages::trials(&mut all);
     orphans::trials(&mut all);
     orphans::in_cgroups::trials(&mut all);
     runner_conformance::trials(&mut all);

@@ -1,4 +1,8 @@
-//! Errors and texts from elsewhere, as one line.
+//! Errors, durations and foreign texts as a reader sees them: in one line and of limited length.
+
+use std::time::Duration;
+
+use crate::escape::Escaped;
 
 /// An error and its causes in one line. A cause that the error above it quotes at its end is not repeated.
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -13,6 +17,39 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The same for an error that holds text of another program: control characters are escaped.
+pub fn escaped_chain(error: &dyn std::error::Error) -> String {
+    Escaped(&chain(error)).to_string()
+}
+
+/// A duration in the units of the configuration file, such as `1h 30m`.
+pub fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// A duration in one word, such as `1h30m`.
+pub fn short_duration(duration: Duration) -> String {
+    self::duration(duration)
+        .replace("days", "d")
+        .replace("day", "d")
+        .replace(' ', "")
+}
+
+/// The duration that `text` means, such as `500ms` or `1h 30m`. `None` if the text is invalid or far too long. Each
+/// number needs a unit, also 0.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    // humantime panics if the sum of seconds and nanoseconds overflows. This limit on the length prevents that.
+    let is_sane = text.len() <= 40
+        && text
+            .split(|c: char| !c.is_ascii_digit())
+            .all(|digits| digits.len() <= 9);
+    // humantime accepts 0 without a unit.
+    match is_sane && text.trim() != "0" {
+        true => humantime::parse_duration(text).ok(),
+        false => None,
+    }
 }
 
 /// The start of a text, at most `limit` characters long.
@@ -30,6 +67,15 @@ pub fn first_bytes(text: &str, limit: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// The end of a text, at most `limit` bytes long.
+pub fn last_bytes(text: &str, limit: usize) -> &str {
+    let mut start = text.len().saturating_sub(limit);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 #[cfg(test)]
@@ -62,10 +108,34 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        for (text, short, seconds) in [
+            ("1h 30m", "1h30m", 5400),
+            ("2days", "2d", 172_800),
+            ("1day 1s", "1d1s", 86_401),
+            ("0s", "0s", 0),
+        ] {
+            let expected = Duration::from_secs(seconds);
+            assert_eq!(parse_duration(text), Some(expected), "{text}");
+            assert_eq!(parse_duration(short), Some(expected), "{short}");
+            assert_eq!(duration(expected), text);
+            assert_eq!(short_duration(expected), short);
+        }
+        // jiff accepts neither of these two.
+        assert_eq!(parse_duration("30m 1h"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("1s 1s"), Some(Duration::from_secs(2)));
+        for text in ["", "0", "5", "-5s", "5s ago", "PT5S", "5S", "9999999999s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_text_is_cut_between_two_characters() {
         assert_eq!(first_chars("äöü", 2), "äö");
         assert_eq!(first_chars("äö", 2), "äö");
         assert_eq!(first_bytes("äöü", 3), "ä");
         assert_eq!(first_bytes("äö", 9), "äö");
+        assert_eq!(last_bytes("äöü", 3), "ü");
+        assert_eq!(last_bytes("äö", 9), "äö");
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Most arrivals that one line may have. A count beyond it is a mistake, not a load.
-const MOST: f64 = 1e12;
+const MAX_COUNT: f64 = 1e12;
 
 /// Longest that a trace may last: a hundred years.
-const LONGEST: f64 = 100.0 * 366.0 * 86_400.0;
+const MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
 
 /// Arrivals over time, from the trace's first line on.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +88,7 @@ impl Trace {
         let (Some((first, _)), Some((end, _))) = (points.first(), points.last()) else {
             return Err(empty(last));
         };
-        if end - first > LONGEST {
+        if end - first > MAX_SECONDS {
             return Err(TraceError {
                 line: last,
                 what: "it is more than a hundred years after the first".to_owned(),
@@ -161,7 +161,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 fn count(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(count) if (0.0..=MOST).contains(&count) => Ok(count),
+        Ok(count) if (0.0..=MAX_COUNT).contains(&count) => Ok(count),
         _ => Err(format!("{text:?} is not a number of arrivals")),
     }
 }

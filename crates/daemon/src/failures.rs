@@ -14,6 +14,7 @@ use tidegate::{
     decide::PoolName,
     run::{Event, EventSink, Fate, JobFailure},
     runner::{Failure, FailureKind},
+    text::first_chars,
 };
 
 use crate::telemetry::events_file::EventsFile;
@@ -22,7 +23,7 @@ use crate::telemetry::events_file::EventsFile;
 const KEPT: usize = 50;
 
 /// Characters of an error and of a job's id that are kept.
-const LONGEST: usize = 1024;
+const MAX_CHARS: usize = 1024;
 
 /// The last failures of every pool.
 #[derive(Debug, Clone, Default)]
@@ -81,9 +82,7 @@ impl Recent {
 }
 
 fn cut(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
-        text.truncate(end);
-    }
+    text.truncate(first_chars(&text, MAX_CHARS).len());
     text
 }
 
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_between_two_characters() {
-        assert_eq!(cut("é".repeat(LONGEST + 1)), "é".repeat(LONGEST));
+        assert_eq!(cut("é".repeat(MAX_CHARS + 1)), "é".repeat(MAX_CHARS));
         assert_eq!(cut("short".to_owned()), "short");
     }
 }

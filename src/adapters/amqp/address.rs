@@ -80,7 +80,10 @@ impl Address {
     ///
     /// # Cancel-safety
     /// Cancel-safe: the socket is shut down, so lapin's thread for it ends.
-    pub(super) async fn connect(&self, role: &str) -> Result<(Connection, Plug), QueueError> {
+    pub(super) async fn connect(
+        &self,
+        role: &str,
+    ) -> Result<(Connection, SocketShutdown), QueueError> {
         const OPERATION: &str = "connect to the broker";
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("tidegate {role}").into())
@@ -93,9 +96,9 @@ impl Address {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => Some(tls::connector(&self.tls).await?),
         };
-        let plug = Plug::default();
-        let armed = plug.clone().pulled_on_drop();
-        let socket = plug.clone();
+        let shutdown = SocketShutdown::default();
+        let armed = shutdown.clone().shut_on_drop();
+        let socket = shutdown.clone();
         let attempt = Connection::connector(
             self.uri.clone(),
             runtime,
@@ -133,7 +136,7 @@ impl Address {
             Err(_) => return Err(QueueError::new(QueueErrorKind::Timeout, OPERATION)),
         };
         armed.disarm();
-        Ok((connection, plug))
+        Ok((connection, shutdown))
     }
 
     pub(super) fn uri(&self) -> &AMQPUri {
@@ -162,21 +165,21 @@ fn timed_out() -> io::Error {
 /// A second handle to a connection's socket. It shuts the socket down when a close through lapin cannot work: the peer
 /// never answers the handshake, or the connection is blocked, so that lapin does not even write `connection.close`.
 #[derive(Clone, Default)]
-pub(super) struct Plug(Arc<Mutex<Socket>>);
+pub(super) struct SocketShutdown(Arc<Mutex<SocketHandle>>);
 
 #[derive(Default)]
-struct Socket {
+struct SocketHandle {
     stream: Option<TcpStream>,
-    /// Pulled before there was a socket: the socket is shut down as soon as it exists.
-    pulled: bool,
+    /// `shut_down` was called. A socket that opens later is not used.
+    is_shut: bool,
 }
 
-impl Plug {
+impl SocketShutdown {
     fn insert(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
         use std::os::fd::AsFd;
         let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
         let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if socket.pulled {
+        if socket.is_shut {
             return Err(timed_out());
         }
         socket.stream = Some(stream);
@@ -184,38 +187,39 @@ impl Plug {
     }
 
     /// Shuts the socket down. Data that lapin has not yet written is lost.
-    pub(super) fn pull(&self) {
+    pub(super) fn shut_down(&self) {
         let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.pulled = true;
+        socket.is_shut = true;
         if let Some(stream) = socket.stream.take() {
             // Fails only if the socket is already shut down.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn pulled_on_drop(self) -> PulledOnDrop {
-        PulledOnDrop(Some(self))
+    /// Shuts the socket down when the guard is dropped.
+    pub(super) fn shut_on_drop(self) -> ShutOnDrop {
+        ShutOnDrop(Some(self))
     }
 }
 
-impl fmt::Debug for Plug {
+impl fmt::Debug for SocketShutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Plug")
+        f.write_str("SocketShutdown")
     }
 }
 
-struct PulledOnDrop(Option<Plug>);
+pub(super) struct ShutOnDrop(Option<SocketShutdown>);
 
-impl PulledOnDrop {
+impl ShutOnDrop {
     fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for PulledOnDrop {
+impl Drop for ShutOnDrop {
     fn drop(&mut self) {
-        if let Some(plug) = self.0.take() {
-            plug.pull();
+        if let Some(shutdown) = self.0.take() {
+            shutdown.shut_down();
         }
     }
 }

@@ -24,7 +24,7 @@ use lapin::{
 use tokio::time;
 
 use super::{
-    address::{Address, Plug},
+    address::{Address, SocketShutdown},
     convert::{message, short, to_lapin},
     error::{classify, rpc},
     pool::RPC_TIMEOUT,
@@ -87,7 +87,7 @@ pub struct DepthProbe {
 /// A connection, and the handle to shut it down.
 struct Wired {
     connection: Connection,
-    plug: Plug,
+    shutdown: SocketShutdown,
 }
 
 impl BulkPublisher {
@@ -282,8 +282,11 @@ impl DepthProbe {
 impl Wired {
     async fn connect(settings: &BrokerSettings, role: &str) -> Result<Self, QueueError> {
         let address = Arc::new(Address::new(settings)?);
-        let (connection, plug) = address.connect(role).await?;
-        Ok(Self { connection, plug })
+        let (connection, shutdown) = address.connect(role).await?;
+        Ok(Self {
+            connection,
+            shutdown,
+        })
     }
 
     fn is_up(&self) -> bool {
@@ -301,7 +304,7 @@ impl Wired {
 
 impl Drop for Wired {
     fn drop(&mut self) {
-        self.plug.pull();
+        self.shutdown.shut_down();
     }
 }
 

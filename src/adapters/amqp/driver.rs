@@ -8,7 +8,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
@@ -24,6 +23,8 @@ use super::{
     declare::{arguments, bind},
     error::{rpc, unreadable_is_failed},
     facts::{self, ServerFacts},
+    follow::{follow_blocks, follow_links},
+    group::AmqpGroup,
     joint::JointChannels,
     kind::{self, QueueFacts},
     kinds::Kinds,
@@ -36,8 +37,8 @@ use crate::{
     config::BrokerSettings,
     decide::{QueueName, may_break_error_texts},
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, NoRoute, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueSpec,
+        Browser, Connectivity, ConsumeRequest, Consumer, GroupChannel, NoRoute, Outgoing,
+        QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueSpec,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct AmqpDriver {
     /// For requests about queues whose names may make the broker fail and end the connection. Opened with the first of
     /// them. Readings of other queues must not be lost with it.
     wary: Mutex<Option<Arc<ChannelPool>>>,
+    /// For the groups of daemons that share queues. Opened with the first of them.
+    group: Mutex<Option<Arc<Link>>>,
     /// Written by the task that follows the links, read by pools and by readiness.
     connectivity: watch::Receiver<Connectivity>,
     /// Whether any connection that publishes is blocked. During an alarm the broker blocks each connection at its own
@@ -102,7 +105,7 @@ impl AmqpDriver {
             probe.link().clone(),
         ];
         let (sender, connectivity) = watch::channel(Connectivity::Connecting);
-        tokio::spawn(follow(links, sender));
+        tokio::spawn(follow_links(links, sender));
         let blocked = watch::Sender::new(false);
         let blocks = follow_blocks(vec![publish.link().blocked()], blocked.clone());
         Ok(Arc::new(Self {
@@ -115,6 +118,7 @@ impl AmqpDriver {
             answer: Mutex::default(),
             probe,
             wary: Mutex::default(),
+            group: Mutex::default(),
             connectivity,
             blocked,
             blocks: Mutex::new(blocks),
@@ -406,6 +410,12 @@ impl QueueDriver for AmqpDriver {
         Ok(())
     }
 
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        let open = || Link::open("group".to_owned(), self.address.clone(), &self.stop);
+        let link = lock(&self.group).get_or_insert_with(open).clone();
+        Ok(Box::new(AmqpGroup::join(&link, queue).await?))
+    }
+
     fn header_limit(&self) -> usize {
         match &*self.publish.link().subscribe().borrow() {
             LinkState::Up(live) => publish::header_limit(Some(live)),
@@ -425,6 +435,7 @@ impl QueueDriver for AmqpDriver {
         self.stop.cancel();
         let mut links = self.consume.links();
         links.extend([self.publish.link().clone(), self.probe.link().clone()]);
+        links.extend(lock(&self.group).clone());
         for place in [&self.answer, &self.wary] {
             links.extend(lock(place).iter().map(|pool| pool.link().clone()));
         }
@@ -446,74 +457,5 @@ impl fmt::Debug for AmqpDriver {
 impl Drop for AmqpDriver {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// Combines the states of the links that every operation needs. Ends with the driver, whose links live as long as it
-/// does.
-async fn follow(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>) {
-    let mut states = links.map(|link| link.subscribe());
-    loop {
-        let seen: Vec<LinkState> = states
-            .iter_mut()
-            .map(|state| state.borrow_and_update().clone())
-            .collect();
-        let now = connectivity_of(&seen);
-        connectivity.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
-        let [a, b, c] = &mut states;
-        let changed = tokio::select! {
-            changed = a.changed() => changed,
-            changed = b.changed() => changed,
-            changed = c.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reports whether any of these connections is blocked. Ends when it is dropped.
-fn follow_blocks(
-    mut links: Vec<watch::Receiver<bool>>,
-    blocked: watch::Sender<bool>,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            // All of them are read. A receiver that is not read would report its change again at once.
-            let looked = links.iter_mut().map(|link| *link.borrow_and_update());
-            let now = looked.fold(false, |any, blocked| any | blocked);
-            blocked.send_if_modified(|before| std::mem::replace(before, now) != now);
-            let changes = links.iter_mut().map(|link| link.changed().boxed());
-            // A link that is gone reports nothing more, but the others do.
-            if futures_util::future::select_all(changes).await.0.is_err() {
-                links.retain(|link| link.has_changed().is_ok());
-            }
-            if links.is_empty() {
-                return;
-            }
-        }
-    }))
-}
-
-fn connectivity_of(links: &[LinkState]) -> Connectivity {
-    let down = links.iter().find_map(|link| match link {
-        LinkState::Down(why) => Some(why),
-        _ => None,
-    });
-    match down {
-        Some(why) => Connectivity::Disconnected {
-            error: why.as_ref().to_owned(),
-        },
-        None if links
-            .iter()
-            .any(|link| matches!(link, LinkState::Connecting)) =>
-        {
-            Connectivity::Connecting
-        }
-        None => Connectivity::Connected,
     }
 }

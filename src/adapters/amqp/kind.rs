@@ -34,9 +34,9 @@ const IMPOSSIBLE: &str = "tidegate-look";
 const TYPE: &str = "x-queue-type";
 const LOCATOR: &str = "x-queue-leader-locator";
 /// More arguments than any queue has.
-const MOST_QUESTIONS: usize = 32;
+const MAX_QUERIES: usize = 32;
 /// An answer has 255 bytes at most, including the queue's name.
-const LONGEST_NAME: usize = 80;
+const MAX_NAME_LEN: usize = 80;
 
 /// A queue's type and arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,7 +106,7 @@ struct Difference {
 pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFacts, QueueError> {
     let operation = format!("ask what the queue {queue} is");
     let mut facts = QueueFacts::default();
-    if queue.as_str().len() > LONGEST_NAME {
+    if queue.as_str().len() > MAX_NAME_LEN {
         return Ok(facts);
     }
     let mut options = QueueDeclareOptions {
@@ -115,7 +115,7 @@ pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFa
     };
     let mut arguments = FieldTable::default();
     arguments.insert(TYPE.into(), AMQPValue::LongString(IMPOSSIBLE.into()));
-    for _ in 0..MOST_QUESTIONS {
+    for _ in 0..MAX_QUERIES {
         let name = short("name of a queue", queue.as_str())?;
         let lease = time::timeout(RPC_TIMEOUT, pool.lease(&operation)).await;
         let timed_out = |_| Err(QueueError::new(QueueErrorKind::Timeout, &operation));

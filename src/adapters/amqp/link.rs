@@ -16,12 +16,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::address::{Address, Plug};
-use crate::{
-    escape::Escaped,
-    queue::{QueueError, QueueErrorKind},
-};
-use tidegate_core::text;
+use super::address::{Address, SocketShutdown};
+use crate::queue::{QueueError, QueueErrorKind};
+use tidegate_core::text::escaped_chain;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
@@ -61,7 +58,7 @@ pub(super) enum LinkState {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) connection: Connection,
-    plug: Plug,
+    shutdown: SocketShutdown,
     /// Whether the broker accepts no publishes from it. Shared with the link.
     blocked: watch::Sender<bool>,
     /// Number of channels that were ever opened on it. Written when a channel is opened.
@@ -73,11 +70,11 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn new(connection: Connection, plug: Plug, blocked: watch::Sender<bool>) -> Self {
+    fn new(connection: Connection, shutdown: SocketShutdown, blocked: watch::Sender<bool>) -> Self {
         Self {
             blocked,
             connection,
-            plug,
+            shutdown,
             opened: AtomicUsize::new(0),
             worn: Notify::new(),
             is_irreplaceable: AtomicBool::new(false),
@@ -136,7 +133,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         // lapin closes a connection when its last handle is dropped, but writes nothing if it is blocked.
         if !self.is_up() || self.is_blocked() {
-            self.plug.pull();
+            self.shutdown.shut_down();
         }
     }
 }
@@ -229,7 +226,7 @@ async fn keep(link: Arc<Link>, address: Arc<Address>) {
     if let LinkState::Up(live) = last {
         let close = live.connection.close(200, "OK".into());
         if !matches!(time::timeout(CLOSE_TIMEOUT, close).await, Ok(Ok(()))) {
-            live.plug.pull();
+            live.shutdown.shut_down();
         }
     }
     link.set(LinkState::Down("closed".into()));
@@ -241,11 +238,11 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
     let mut worn: Option<Arc<Live>> = None;
     loop {
         let why = match address.connect(&link.role).await {
-            Ok((connection, plug)) => {
+            Ok((connection, shutdown)) => {
                 worn = None;
                 let events = connection.events_listener();
                 link.blocked.send_replace(connection.status().blocked());
-                let live = Arc::new(Live::new(connection, plug, link.blocked.clone()));
+                let live = Arc::new(Live::new(connection, shutdown, link.blocked.clone()));
                 let since = Instant::now();
                 tracing::debug!(link = link.role, "connected to the broker");
                 link.set(LinkState::Up(live.clone()));
@@ -264,11 +261,11 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
                     worn = Some(live);
                     continue;
                 };
-                live.plug.pull();
+                live.shutdown.shut_down();
                 link.blocked.send_replace(false);
                 why
             }
-            Err(error) => chain(&error),
+            Err(error) => escaped_chain(&error),
         };
         if let Some(live) = worn.as_ref().filter(|live| live.is_up()) {
             // Reusing numbers is better than no channel at all.
@@ -302,7 +299,7 @@ async fn until_lost(live: &Live, events: impl futures_util::Stream<Item = Event>
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Error(error)) => why = Some(chain(&error)),
+                Some(Event::Error(error)) => why = Some(escaped_chain(&error)),
                 Some(Event::ConnectionBlocked(_) | Event::ConnectionUnblocked) => {
                     note_block(live);
                 }
@@ -324,11 +321,6 @@ fn note_block(live: &Live) {
 
 fn lost() -> String {
     String::from("the connection was lost")
-}
-
-/// An error with its causes, in one line and escaped, because texts from a broker are untrusted.
-fn chain(error: &dyn std::error::Error) -> String {
-    Escaped(&text::chain(error)).to_string()
 }
 
 /// Number of channels that a connection with this `channel_max` can have. 0 means no limit.

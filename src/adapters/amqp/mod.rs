@@ -11,6 +11,7 @@
 //!              │                                                        per hundred (`joint`)
 //!              ├─ publish pool ─── Link "publish"                      confirmed, one publish in flight per channel
 //!              └─ probe pool ───── Link "probe"                        passive and active declares, deletes
+//!              └─ groups ───────── Link "group"                      beats of the daemons that share a queue, if any do
 //! ```
 //!
 //! The connections are separate because the broker blocks connections that publish (memory or disk alarm), and lapin
@@ -22,7 +23,7 @@
 //!
 //! Channels may be limited for a user or on a node. One channel above the limit ends its whole connection, with every
 //! job on it. So before the driver opens more channels than ever before, it tries them on a separate connection,
-//! "trial", and remembers a refusal (`quota`).
+//! "trial", and remembers a refusal (`quota`, `channel_counts`).
 //!
 //! Each link has one keeper task, the only task that connects. A thousand workers that ask at once make no connection
 //! attempt: they read the keeper's last state, and fail at once while the link is down. lapin's own recovery stays off:
@@ -31,12 +32,15 @@
 mod address;
 mod browser;
 pub mod bulk;
+mod channel_counts;
 mod consumer;
 mod convert;
 mod declare;
 mod driver;
 mod error;
 mod facts;
+mod follow;
+mod group;
 mod joint;
 mod joint_consumer;
 mod kind;

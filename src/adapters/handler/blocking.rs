@@ -26,7 +26,7 @@ use crate::{
 
 /// Limit on calls that continue after their jobs were abandoned. tokio has 512 blocking threads by default, and other
 /// code of the program needs some of them.
-const MOST_LEFT: usize = 64;
+const MAX_LEFT: usize = 64;
 
 /// Runs each job by calling a function that blocks its thread.
 ///
@@ -133,7 +133,7 @@ where
 
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         let left = self.left.count();
-        if left >= MOST_LEFT {
+        if left >= MAX_LEFT {
             return Err(StartError {
                 what: format!("{left} blocking calls go on after their jobs were given up"),
                 source: None,
@@ -360,7 +360,7 @@ mod tests {
     async fn no_call_starts_beside_too_many_that_were_given_up() {
         let manager = BlockingManager::new(|_| Ok(Outcome::Done));
         let thread = Arc::new(());
-        for _ in 0..MOST_LEFT {
+        for _ in 0..MAX_LEFT {
             assert!(runner(&manager).await.is_ok());
             manager.left.add(Arc::downgrade(&thread));
         }

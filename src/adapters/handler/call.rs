@@ -13,6 +13,8 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
+use tidegate_core::text::{chain, duration};
+
 use crate::runner::{
     BoxError, Failure, FailureKind, Job, JobControl, JobEnd, JobTimes, JsonError, Outcome,
 };
@@ -49,7 +51,7 @@ impl CallLimits {
 
 /// Why the handler was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum StopCause {
     Timeout,
     Stop,
 }
@@ -94,12 +96,12 @@ where
                 biased;
                 returned = poll_caught(call.as_mut()) => break Some(returned),
                 () = &mut killed => break None,
-                () = &mut stopped, if cause.is_none() => cause = Some(Cause::Stop),
+                () = &mut stopped, if cause.is_none() => cause = Some(StopCause::Stop),
                 () = &mut timer => {
                     if cause.is_some() {
                         break None;
                     }
-                    cause = Some(Cause::Timeout);
+                    cause = Some(StopCause::Timeout);
                 }
             }
             // Told to end by a stop or by the timeout.
@@ -114,12 +116,14 @@ where
     match (returned, dropped) {
         (Some(returned), Ok(())) => job_end(returned, cause, limits),
         (_, Err(panic)) => job_end(Returned::Panicked(panic), cause, limits),
-        (None, Ok(())) if cause == Some(Cause::Timeout) => JobEnd::Failed(timed_out(limits, None)),
+        (None, Ok(())) if cause == Some(StopCause::Timeout) => {
+            JobEnd::Failed(timed_out(limits, None))
+        }
         (None, Ok(())) => JobEnd::Stopped,
     }
 }
 
-fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobEnd {
+fn job_end(returned: Returned, cause: Option<StopCause>, limits: CallLimits) -> JobEnd {
     match (returned, cause) {
         // This also holds after the handler was told to end: only the handler knows the result of its work.
         (Returned::Outcome(Ok(outcome)), _) => match outcome {
@@ -136,16 +140,16 @@ fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobE
         },
         // A parse error depends only on the message, not on a stop or a timeout.
         (Returned::Outcome(Err(error)), _) if JsonError::is_within(&*error) => JobEnd::Rejected {
-            reason: chain(&error),
+            reason: chain(error.as_ref()),
             failure: None,
         },
-        (_, Some(Cause::Stop)) => JobEnd::Stopped,
-        (Returned::Outcome(Err(error)), Some(Cause::Timeout)) => {
-            JobEnd::Failed(timed_out(limits, Some(&chain(&error))))
+        (_, Some(StopCause::Stop)) => JobEnd::Stopped,
+        (Returned::Outcome(Err(error)), Some(StopCause::Timeout)) => {
+            JobEnd::Failed(timed_out(limits, Some(&chain(error.as_ref()))))
         }
         (Returned::Outcome(Err(error)), None) => JobEnd::Failed(Failure {
             kind: FailureKind::Error,
-            message: chain(&error),
+            message: chain(error.as_ref()),
             stderr_tail: None,
         }),
         (Returned::Panicked(panic), _) => JobEnd::Failed(Failure {
@@ -157,7 +161,7 @@ fn job_end(returned: Returned, cause: Option<Cause>, limits: CallLimits) -> JobE
 }
 
 fn timed_out(limits: CallLimits, then: Option<&str>) -> Failure {
-    let timeout = humantime::format_duration(limits.timeout.unwrap_or_default());
+    let timeout = duration(limits.timeout.unwrap_or_default());
     Failure {
         kind: FailureKind::Timeout,
         message: match then {
@@ -166,17 +170,6 @@ fn timed_out(limits: CallLimits, then: Option<&str>) -> Failure {
         },
         stderr_tail: None,
     }
-}
-
-/// An error with its causes, as one line.
-fn chain(error: &BoxError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Polls the handler's future until it ends or panics.

@@ -45,9 +45,9 @@ where
 struct Outer(#[source] std::fmt::Error);
 
 /// Panics when it is dropped.
-struct Bomb;
+struct PanicsOnDrop;
 
-impl Drop for Bomb {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         panic!("in a destructor");
     }
@@ -73,7 +73,7 @@ async fn a_panic_is_the_failure_of_its_job() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_it_is_dropped_is_caught_too() {
     let manager = HandlerManager::new(|_| async {
-        let _bomb = Bomb;
+        let _bomb = PanicsOnDrop;
         future::pending().await
     });
     let end = end_of(

@@ -1,21 +1,19 @@
 //! The broker's state and operations, all synchronous. The caller holds the lock; nothing here waits.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
 use tokio::{sync::mpsc, time::Instant};
 
+use super::stored::{DELIVERY_COUNT, StoredMessage, StoredQueue};
 use crate::{
     decide::QueueName,
     queue::{
-        HeaderValue, Message, NoRoute, Outgoing, QueueDepth, QueueError, QueueErrorKind, QueueKind,
-        QueueSpec,
+        HeaderValue, Message, NoRoute, Outgoing, QueueDepth, QueueError, QueueErrorKind, QueueSpec,
     },
 };
-
-const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// All queues and consumers.
 #[derive(Debug, Default)]
@@ -34,27 +32,6 @@ pub(super) struct BrokerState {
     pub(super) withholds: bool,
     /// The error for new consumers.
     pub(super) refuses: Option<QueueErrorKind>,
-}
-
-#[derive(Debug)]
-struct StoredQueue {
-    spec: QueueSpec,
-    /// How often a message may be returned; `None` is without limit.
-    delivery_limit: Option<u32>,
-    ready: VecDeque<StoredMessage>,
-    /// Consumers in the order of their next turn.
-    turns: VecDeque<u64>,
-}
-
-/// A message in a queue.
-#[derive(Debug, Clone)]
-struct StoredMessage {
-    message: Message,
-    /// Its position in the queue. A returned message takes the same position again.
-    place: u64,
-    /// Number of unfinished deliveries.
-    returned: i64,
-    expires: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -119,13 +96,8 @@ impl BrokerState {
             );
             return Err(QueueError::new(QueueErrorKind::Mismatch, what));
         }
-        let queue = StoredQueue {
-            spec,
-            delivery_limit: None,
-            ready: VecDeque::new(),
-            turns: VecDeque::new(),
-        };
-        self.queues.insert(queue.spec.name.clone(), queue);
+        self.queues
+            .insert(spec.name.clone(), StoredQueue::new(spec));
         Ok(())
     }
 
@@ -358,16 +330,13 @@ impl BrokerState {
             .min()
     }
 
-    /// Moves expired messages on. As in RabbitMQ, only the head of a queue can expire.
+    /// Moves expired messages to the dead-letter queues.
     pub(super) fn expire(&mut self, now: Instant) {
         loop {
-            let due = self.queues.iter_mut().find_map(|(name, queue)| {
-                let expires = queue.ready.front()?.expires?;
-                if expires > now {
-                    return None;
-                }
-                Some((name.clone(), queue.ready.pop_front()?))
-            });
+            let due = self
+                .queues
+                .iter_mut()
+                .find_map(|(name, queue)| Some((name.clone(), queue.take_expired(now)?)));
             let Some((queue, stored)) = due else { return };
             self.dead_letter(&queue, stored.message, now);
         }
@@ -391,21 +360,12 @@ impl BrokerState {
         let Some(found) = self.queues.get_mut(queue) else {
             return;
         };
-        let own = message
-            .properties
-            .expiration
-            .as_deref()
-            .and_then(|ms| ms.parse().ok())
-            .map(Duration::from_millis);
-        let ttl = match (own, found.spec.message_ttl) {
-            (Some(own), Some(queues)) => Some(own.min(queues)),
-            (own, queues) => own.or(queues),
-        };
+        let expires = found.expiry(&message, now);
         found.ready.push_back(StoredMessage {
             message,
             place,
             returned: 0,
-            expires: ttl.map(|ttl| now + ttl),
+            expires,
         });
         self.dispatch(queue, now);
     }
@@ -416,17 +376,11 @@ impl BrokerState {
         stored.returned += 1;
         stored.message.redelivered = true;
         if let Some(found) = self.queues.get_mut(queue) {
-            let limit = found
-                .delivery_limit
-                .filter(|_| found.spec.kind == QueueKind::Quorum);
-            if limit.is_some_and(|limit| stored.returned > i64::from(limit)) {
+            if found.is_over_limit(&stored) {
                 self.dead_letter(queue, stored.message, now);
-                return;
+            } else {
+                found.put_back(stored);
             }
-            let index = found
-                .ready
-                .partition_point(|other| other.place < stored.place);
-            found.ready.insert(index, stored);
         }
     }
 
@@ -445,7 +399,10 @@ impl BrokerState {
 
     /// Delivers ready messages to the consumers in turn, up to their prefetch.
     fn dispatch(&mut self, queue: &QueueName, now: Instant) {
-        self.expire_head(queue, now);
+        let found = self.queues.get(queue);
+        if found.is_some_and(|found| found.is_head_expired(now)) {
+            self.expire(now);
+        }
         if self.withholds {
             return;
         }
@@ -478,32 +435,6 @@ impl BrokerState {
                 let _ = sender.send(ConsumerMessage::Delivery(tag, Box::new(message)));
             }
         }
-    }
-
-    fn expire_head(&mut self, queue: &QueueName, now: Instant) {
-        let due = |queue: &StoredQueue| {
-            queue
-                .ready
-                .front()
-                .and_then(|stored| stored.expires)
-                .is_some_and(|at| at <= now)
-        };
-        if self.queues.get(queue).is_some_and(due) {
-            self.expire(now);
-        }
-    }
-}
-
-impl StoredMessage {
-    /// The message as a consumer sees it.
-    fn shown(&self, kind: QueueKind) -> Message {
-        let mut message = self.message.clone();
-        if kind == QueueKind::Quorum && self.returned > 0 {
-            message
-                .headers
-                .insert(DELIVERY_COUNT.to_owned(), HeaderValue::I64(self.returned));
-        }
-        message
     }
 }
 

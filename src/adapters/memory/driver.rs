@@ -1,31 +1,38 @@
 //! The traits of `queue`, implemented on the broker's state.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, broadcast, watch},
     time::{self, Instant},
 };
 
-use super::core::{BrokerState, ConsumerMessage, SettleKind};
+use super::{
+    consumer::{MemoryBrowser, MemoryConsumer},
+    core::BrokerState,
+    group::MemoryGroup,
+};
 use crate::{
     decide::QueueName,
     queue::{
-        Browser, Connectivity, ConsumeRequest, Consumer, Delivery, Message, Outgoing, QueueDepth,
-        QueueDriver, QueueError, QueueErrorKind, QueueSpec, Settle, SettleError, header_size,
+        Browser, Connectivity, ConsumeRequest, Consumer, GroupChannel, Message, Outgoing,
+        QueueDepth, QueueDriver, QueueError, QueueErrorKind, QueueSpec, header_size,
         short_texts_fit,
     },
 };
 
 /// The limit of a RabbitMQ connection with the default frame size, in bytes.
 const HEADER_LIMIT: usize = 130_000;
+
+/// Messages that wait for one member of a group.
+const GROUP_MESSAGES: usize = 1_000;
 
 /// Time after which an unconfirmed publish fails.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +61,8 @@ struct SharedBroker {
     blocked: watch::Sender<bool>,
     /// Wakes the clock that expires messages. Written by publishing tasks, read by the clock.
     changed: Notify,
+    /// The groups of daemons, by queue. Written and read by their members.
+    groups: Mutex<HashMap<QueueName, broadcast::Sender<Bytes>>>,
 }
 
 impl MemoryBroker {
@@ -67,6 +76,7 @@ impl MemoryBroker {
                 connectivity: watch::Sender::new(Connectivity::Connected),
                 blocked: watch::Sender::new(false),
                 changed: Notify::new(),
+                groups: Mutex::default(),
             }),
         }
     }
@@ -98,7 +108,7 @@ impl MemoryBroker {
     /// Puts a message into the queue that its routing key names. Panics like [`send`](Self::send).
     pub fn send_message(&self, message: Outgoing) {
         let sent = self.core().publish(message, Instant::now());
-        self.shared.changed.notify_one();
+        self.notify_clock();
         sent.expect("a test publishes to a queue that it has declared");
     }
 
@@ -199,14 +209,17 @@ impl MemoryBroker {
             .send_replace(Connectivity::Disconnected { error });
     }
 
-    fn core(&self) -> MutexGuard<'_, BrokerState> {
+    pub(super) fn core(&self) -> MutexGuard<'_, BrokerState> {
         self.shared
             .core
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connected(&self, operation: &str) -> Result<MutexGuard<'_, BrokerState>, QueueError> {
+    pub(super) fn connected(
+        &self,
+        operation: &str,
+    ) -> Result<MutexGuard<'_, BrokerState>, QueueError> {
         let core = self.core();
         if core.connected {
             Ok(core)
@@ -215,8 +228,13 @@ impl MemoryBroker {
         }
     }
 
+    /// Reports a change of the messages to the clocks.
+    pub(super) fn notify_clock(&self) {
+        self.shared.changed.notify_one();
+    }
+
     /// Expires messages while there is a consumer. Runs inside a consumer's own task.
-    async fn clock(&self) {
+    pub(super) async fn clock(&self) {
         loop {
             let next = self.core().next_expiry();
             let changed = self.shared.changed.notified();
@@ -274,25 +292,12 @@ impl QueueDriver for MemoryBroker {
             request.prefetch,
             Instant::now(),
         )?;
-        let clock = {
-            let broker = self.clone();
-            tokio::spawn(async move { broker.clock().await })
-        };
-        Ok(Box::new(MemoryConsumer {
-            broker: self.clone(),
-            id,
-            deliveries,
-            lost: false,
-            clock,
-        }))
+        Ok(Box::new(MemoryConsumer::new(self.clone(), id, deliveries)))
     }
 
     async fn browse(&self, queue: &QueueName) -> Result<Box<dyn Browser>, QueueError> {
         let id = self.connected("look through a queue")?.browse(queue);
-        Ok(Box::new(MemoryBrowser {
-            broker: self.clone(),
-            id,
-        }))
+        Ok(Box::new(MemoryBrowser::new(self.clone(), id)))
     }
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
@@ -307,6 +312,24 @@ impl QueueDriver for MemoryBroker {
         // The sender is in `self`, so the wait cannot fail.
         let _ = held.wait_for(|held| !*held).await;
         Ok(())
+    }
+
+    async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
+        drop(self.connected("join a group")?);
+        let mut groups = self
+            .shared
+            .groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let sender = groups
+            .entry(queue.clone())
+            .or_insert_with(|| broadcast::Sender::new(GROUP_MESSAGES));
+        Ok(Box::new(MemoryGroup {
+            messages: sender.subscribe(),
+            sender: sender.clone(),
+            connectivity: self.shared.connectivity.subscribe(),
+            blocked: self.shared.blocked.subscribe(),
+        }))
     }
 
     fn header_limit(&self) -> usize {
@@ -365,142 +388,7 @@ impl MemoryBroker {
         }
         core.publish(message, Instant::now())?;
         drop(core);
-        self.shared.changed.notify_one();
+        self.notify_clock();
         Ok(())
-    }
-}
-
-struct MemoryConsumer {
-    broker: MemoryBroker,
-    id: u64,
-    deliveries: mpsc::UnboundedReceiver<ConsumerMessage>,
-    lost: bool,
-    clock: tokio::task::JoinHandle<()>,
-}
-
-#[async_trait]
-impl Consumer for MemoryConsumer {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, QueueError>>> {
-        if self.lost {
-            return Poll::Ready(None);
-        }
-        self.deliveries.poll_recv(cx).map(|handed| {
-            Some(match handed? {
-                ConsumerMessage::Delivery(tag, message) => Ok(Delivery::new(
-                    *message,
-                    Box::new(MemorySettle {
-                        broker: self.broker.clone(),
-                        consumer: self.id,
-                        tag,
-                        holds: false,
-                    }),
-                )),
-                ConsumerMessage::Lost => {
-                    self.lost = true;
-                    Err(QueueError::new(QueueErrorKind::Disconnected, "consume"))
-                }
-            })
-        })
-    }
-
-    async fn cancel(&mut self) -> Result<(), QueueError> {
-        let result = self
-            .broker
-            .connected("cancel a consumer")
-            .map(|mut core| core.cancel(self.id));
-        // Buffered deliveries still arrive, then the stream ends.
-        self.deliveries.close();
-        result
-    }
-
-    async fn close(self: Box<Self>) {
-        // Dropped here.
-    }
-}
-
-impl Drop for MemoryConsumer {
-    fn drop(&mut self) {
-        self.clock.abort();
-        self.broker.core().close(self.id, Instant::now());
-        self.broker.shared.changed.notify_one();
-    }
-}
-
-struct MemoryBrowser {
-    broker: MemoryBroker,
-    id: u64,
-}
-
-#[async_trait]
-impl Browser for MemoryBrowser {
-    async fn next(&mut self) -> Result<Option<Delivery>, QueueError> {
-        let fetched = self.broker.core().fetch(self.id, Instant::now())?;
-        Ok(fetched.map(|(tag, message)| {
-            let settle = MemorySettle {
-                broker: self.broker.clone(),
-                consumer: self.id,
-                tag,
-                holds: true,
-            };
-            Delivery::new(message, Box::new(settle))
-        }))
-    }
-
-    async fn close(self: Box<Self>) -> Result<(), QueueError> {
-        // Dropped here.
-        self.broker.connected("look through a queue").map(drop)
-    }
-}
-
-impl Drop for MemoryBrowser {
-    fn drop(&mut self) {
-        self.broker.core().close(self.id, Instant::now());
-        self.broker.shared.changed.notify_one();
-    }
-}
-
-struct MemorySettle {
-    broker: MemoryBroker,
-    consumer: u64,
-    tag: u64,
-    /// Whether a delivery that is dropped unsettled stays out of its queue until its channel is closed.
-    holds: bool,
-}
-
-impl MemorySettle {
-    fn settle(&self, settling: SettleKind) -> Result<(), SettleError> {
-        let settled = self
-            .broker
-            .core()
-            .settle(self.consumer, self.tag, settling, Instant::now());
-        self.broker.shared.changed.notify_one();
-        if settled {
-            Ok(())
-        } else {
-            Err(SettleError { source: None })
-        }
-    }
-}
-
-#[async_trait]
-impl Settle for MemorySettle {
-    async fn ack(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(SettleKind::Ack)
-    }
-
-    async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(SettleKind::Requeue)
-    }
-
-    async fn reject(self: Box<Self>) -> Result<(), SettleError> {
-        self.settle(SettleKind::Reject)
-    }
-
-    fn abandon(self: Box<Self>) {
-        if self.holds {
-            return;
-        }
-        // If the channel is gone, the delivery has returned to its queue already.
-        let _ = self.settle(SettleKind::Requeue);
     }
 }

@@ -7,7 +7,10 @@
 //!
 //! Time is tokio's, so tests with a paused clock move messages through retry queues without waiting.
 
+mod consumer;
 mod core;
 mod driver;
+mod group;
+mod stored;
 
 pub use self::driver::MemoryBroker;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use tidegate_core::text::first_chars;
 use toml::{Spanned, de::DeValue};
 
 use super::super::{
@@ -89,8 +90,8 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
 }
 
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+    match first_chars(text, SHOWN_CHARS) {
+        start if start.len() < text.len() => format!("{start}..."),
+        whole => whole.to_owned(),
     }
 }

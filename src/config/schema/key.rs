@@ -11,28 +11,28 @@ pub(crate) struct Key<T> {
     pub(crate) path: String,
     /// The place where it was given; otherwise the place of its table.
     pub(crate) place: Place,
-    pub(crate) given: Given,
+    pub(crate) given: KeyPresence,
     pub(super) found: String,
 }
 
 /// Whether a key was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Given {
-    Well,
+pub(crate) enum KeyPresence {
+    Valid,
     /// A problem is already noted, so keys that depend on this value get no further problem.
-    Badly,
-    Not,
+    Invalid,
+    Absent,
 }
 
 impl<T> Key<T> {
     /// Whether the value can be trusted: a valid value, or the default.
     pub(crate) fn is_sound(&self) -> bool {
-        self.given != Given::Badly
+        self.given != KeyPresence::Invalid
     }
 
     /// Whether the key was given, with a valid or an invalid value.
     pub(crate) fn is_given(&self) -> bool {
-        self.given != Given::Not
+        self.given != KeyPresence::Absent
     }
 
     /// The key without its value.
@@ -47,7 +47,7 @@ impl<T> Key<T> {
     }
 
     /// Another value at the same place.
-    pub(crate) fn with<U>(self, value: U, given: Given) -> Key<U> {
+    pub(crate) fn with<U>(self, value: U, given: KeyPresence) -> Key<U> {
         Key {
             value,
             path: self.path,

@@ -4,10 +4,12 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use toml::de::DeValue;
 
+use tidegate_core::text::{parse_duration, short_duration};
+
 use super::found::{Item, ValuePosition, may_hold_credentials};
 
 /// What a key accepts.
-pub(crate) trait Kind {
+pub(crate) trait KeyKind {
     /// The type of the value after reading.
     type Value;
     /// Whether it is a string in TOML, so that the text of a variable is used unchanged.
@@ -27,9 +29,9 @@ pub(crate) trait Kind {
 
 /// A whole number within bounds.
 #[derive(Debug)]
-pub(crate) struct Whole<T>(pub(crate) RangeInclusive<T>);
+pub(crate) struct WholeNumber<T>(pub(crate) RangeInclusive<T>);
 
-impl<T> Whole<T>
+impl<T> WholeNumber<T>
 where
     T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
 {
@@ -45,7 +47,7 @@ where
     }
 }
 
-impl<T> Kind for Whole<T>
+impl<T> KeyKind for WholeNumber<T>
 where
     T: Copy + fmt::Display + TryFrom<i128> + Into<i128>,
 {
@@ -73,7 +75,7 @@ where
 #[derive(Debug)]
 pub(crate) struct Flag;
 
-impl Kind for Flag {
+impl KeyKind for Flag {
     type Value = bool;
     const IS_TEXT: bool = false;
 
@@ -102,7 +104,7 @@ pub(crate) struct Text<T> {
     pub(crate) show: fn(&T) -> String,
 }
 
-impl<T> Kind for Text<T> {
+impl<T> KeyKind for Text<T> {
     type Value = T;
     const IS_TEXT: bool = true;
 
@@ -133,7 +135,7 @@ impl<T> Kind for Text<T> {
 #[derive(Debug)]
 pub(crate) struct Choice<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
-impl<T: Copy + PartialEq> Kind for Choice<T> {
+impl<T: Copy + PartialEq> KeyKind for Choice<T> {
     type Value = T;
     const IS_TEXT: bool = true;
 
@@ -162,34 +164,23 @@ pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
 
 impl Span {
     /// No timer of ours or of the broker's works reliably for longer.
-    pub(crate) const LONGEST: Duration = Duration::from_secs(28 * 24 * 60 * 60);
+    pub(crate) const MAX: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
     /// At least this long.
     pub(crate) fn from(shortest: Duration) -> Self {
-        Self(shortest..=Self::LONGEST)
-    }
-
-    /// The duration that `text` means. `None` if it is invalid, or far too long.
-    fn parse(text: &str) -> Option<Duration> {
-        // humantime panics if the sum of seconds and nanoseconds overflows. This limit on the length prevents that.
-        let is_sane = text.len() <= 40
-            && text
-                .split(|c: char| !c.is_ascii_digit())
-                .all(|d| d.len() <= 9);
-        // A bare 0 has no unit either, but humantime accepts it.
-        match is_sane && text.trim() != "0" {
-            true => humantime::parse_duration(text).ok(),
-            false => None,
-        }
+        Self(shortest..=Self::MAX)
     }
 }
 
-impl Kind for Span {
+impl KeyKind for Span {
     type Value = Duration;
     const IS_TEXT: bool = true;
 
     fn wants(&self) -> String {
-        let (shortest, longest) = (duration_text(*self.0.start()), duration_text(*self.0.end()));
+        let (shortest, longest) = (
+            short_duration(*self.0.start()),
+            short_duration(*self.0.end()),
+        );
         format!(
             "a duration from {} to {}",
             quoted(&shortest),
@@ -208,7 +199,7 @@ impl Kind for Span {
         .filter(|text| {
             !text.is_empty() && text.len() < 10 && text.chars().all(|c| c.is_ascii_digit())
         });
-        let duration = value.as_str().and_then(Self::parse);
+        let duration = value.as_str().and_then(parse_duration);
         let fix = match (duration, bare_number) {
             (Some(duration), _) if self.0.contains(&duration) => return Some(duration),
             (None, Some(number)) => {
@@ -222,7 +213,7 @@ impl Kind for Span {
     }
 
     fn toml(&self, value: &Duration) -> String {
-        quoted(&duration_text(*value))
+        quoted(&short_duration(*value))
     }
 }
 
@@ -249,7 +240,7 @@ impl Size {
     }
 }
 
-impl Kind for Size {
+impl KeyKind for Size {
     type Value = u64;
     const IS_TEXT: bool = true;
 
@@ -280,7 +271,7 @@ impl Kind for Size {
 #[derive(Debug)]
 pub(crate) struct OrWord<K>(pub(crate) K, pub(crate) &'static str);
 
-impl<K: Kind> Kind for OrWord<K> {
+impl<K: KeyKind> KeyKind for OrWord<K> {
     type Value = Option<K::Value>;
     const IS_TEXT: bool = true;
 
@@ -307,7 +298,7 @@ impl<K: Kind> Kind for OrWord<K> {
 #[derive(Debug)]
 pub(crate) struct Secret<K>(pub(crate) K);
 
-impl<K: Kind> Kind for Secret<K> {
+impl<K: KeyKind> KeyKind for Secret<K> {
     type Value = K::Value;
     const IS_TEXT: bool = K::IS_TEXT;
     const IS_SECRET: bool = true;
@@ -333,7 +324,7 @@ pub(crate) struct Texts {
     pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
-impl Kind for Texts {
+impl KeyKind for Texts {
     type Value = Vec<String>;
     const IS_TEXT: bool = false;
 
@@ -384,7 +375,7 @@ impl Kind for Texts {
 #[derive(Debug)]
 pub(crate) struct FilePath;
 
-impl Kind for FilePath {
+impl KeyKind for FilePath {
     type Value = PathBuf;
     const IS_TEXT: bool = true;
 
@@ -430,13 +421,4 @@ pub(crate) fn one_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
 /// A string as TOML.
 pub(crate) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
-}
-
-/// A duration as the file has it: `1h30m`.
-pub(crate) fn duration_text(duration: Duration) -> String {
-    humantime::format_duration(duration)
-        .to_string()
-        .replace("days", "d")
-        .replace("day", "d")
-        .replace(' ', "")
 }

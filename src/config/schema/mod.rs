@@ -22,10 +22,10 @@ mod variables;
 
 pub(crate) use self::{
     found::{Item, ValuePosition, shown_text},
-    key::{Given, Key},
+    key::{Key, KeyPresence},
     kinds::{
-        ADDRESS, Choice, FilePath, Flag, Kind, OrWord, Secret, Size, Span, Text, Texts, Whole,
-        duration_text, one_of, quoted,
+        ADDRESS, Choice, FilePath, Flag, KeyKind, OrWord, Secret, Size, Span, Text, Texts,
+        WholeNumber, one_of, quoted,
     },
     reading::{Finished, read},
     table::Table,

@@ -9,8 +9,8 @@ use super::{
     described::{Described, Written},
     document::Document,
     found::{Item, ValuePosition, shown, type_name},
-    key::{Given, Key},
-    kinds::Kind,
+    key::{Key, KeyPresence},
+    kinds::KeyKind,
     variables::{Spelling, fold},
 };
 
@@ -47,7 +47,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A key with `default` when absent.
-    pub(crate) fn key<K: Kind>(
+    pub(crate) fn key<K: KeyKind>(
         &mut self,
         name: &'static str,
         doc: impl Into<Cow<'static, str>>,
@@ -60,7 +60,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// An optional key. `example` is for the reference page.
-    pub(crate) fn optional<K: Kind>(
+    pub(crate) fn optional<K: KeyKind>(
         &mut self,
         name: &'static str,
         doc: impl Into<Cow<'static, str>>,
@@ -72,7 +72,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A required key. If it is missing, the value is `stand_in`.
-    pub(crate) fn required<K: Kind>(
+    pub(crate) fn required<K: KeyKind>(
         &mut self,
         name: &'static str,
         doc: impl Into<Cow<'static, str>>,
@@ -82,7 +82,7 @@ impl<'d, 'v> Table<'d, 'v> {
     ) -> Key<K::Value> {
         let written = Written::Required(example.to_owned());
         let key = self.ask(name, doc, &kind, written);
-        if key.given == Given::Not {
+        if key.given == KeyPresence::Absent {
             self.missing(key.path.clone(), format!("write {name} = {example}"));
         }
         key.map(stand_in, |value| value)
@@ -149,7 +149,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A value whose key is the user's own: an entry of a map.
-    pub(crate) fn entry<K: Kind>(&mut self, name: &str, kind: &K) -> Key<Option<K::Value>> {
+    pub(crate) fn entry<K: KeyKind>(&mut self, name: &str, kind: &K) -> Key<Option<K::Value>> {
         self.look_up(name, kind, |segment| segment == name)
             .map(None, Some)
     }
@@ -251,7 +251,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.warnings.push(warning);
     }
 
-    fn ask<K: Kind>(
+    fn ask<K: KeyKind>(
         &mut self,
         name: &'static str,
         doc: impl Into<Cow<'static, str>>,
@@ -269,7 +269,7 @@ impl<'d, 'v> Table<'d, 'v> {
     }
 
     /// A variable wins over the file, because it is set closer to the start of the daemon.
-    fn look_up<K: Kind>(
+    fn look_up<K: KeyKind>(
         &mut self,
         name: &str,
         kind: &K,
@@ -285,7 +285,7 @@ impl<'d, 'v> Table<'d, 'v> {
                     value: None,
                     path,
                     place: self.scope.place.clone(),
-                    given: Given::Badly,
+                    given: KeyPresence::Invalid,
                     found: "nothing".to_owned(),
                 },
                 Some(item) => self.read_item(path, kind, item, None),
@@ -293,14 +293,14 @@ impl<'d, 'v> Table<'d, 'v> {
                     value: None,
                     path,
                     place: self.scope.place.clone(),
-                    given: Given::Not,
+                    given: KeyPresence::Absent,
                     found: "nothing".to_owned(),
                 },
             },
         }
     }
 
-    fn read_variable<K: Kind>(
+    fn read_variable<K: KeyKind>(
         &mut self,
         path: String,
         kind: &K,
@@ -322,7 +322,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.read_item(path, kind, &item, Some(place))
     }
 
-    fn read_item<K: Kind>(
+    fn read_item<K: KeyKind>(
         &mut self,
         path: String,
         kind: &K,
@@ -346,14 +346,14 @@ impl<'d, 'v> Table<'d, 'v> {
         );
         let place = place_of(item.span());
         let given = match problems.is_empty() {
-            true => Given::Well,
-            false => Given::Badly,
+            true => KeyPresence::Valid,
+            false => KeyPresence::Invalid,
         };
         self.document.problems.append(&mut problems);
         self.document.places.insert(path.clone(), place.clone());
         Key {
             // A value with a problem is not used, even if it could be interpreted.
-            value: value.filter(|_| given == Given::Well),
+            value: value.filter(|_| given == KeyPresence::Valid),
             path,
             place,
             given,

@@ -148,6 +148,18 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
             "2:1: pools.thumbnails.policy.workers: found nothing, write workers = 5",
         ),
         (
+            "policy.kind = \"target_wait\"",
+            "2:1: pools.thumbnails.policy.target: found nothing, write target = \"30s\"",
+        ),
+        (
+            "policy = { kind = \"target_wait\", target = \"30s\", utilisation = 1.5 }",
+            "2:66: pools.thumbnails.policy.utilisation: found 1.5, write a number from 0.1 to 1",
+        ),
+        (
+            "policy.utilisation = 0.5",
+            "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it means nothing to \"backlog\"",
+        ),
+        (
             "policy.kind = \"steps\"",
             "2:1: pools.thumbnails.policy.steps: found nothing, write steps = [[1, 1], [100, 10]]",
         ),

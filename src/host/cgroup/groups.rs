@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `<lock>` names the lock file of a state directory. The supervisor that holds this lock owns this cgroup. Processes
-//! that are already in it were left by an instance that is dead, because other instances have other lock files.
+//! that are already in it were left by an instance that is dead, because other instances have other lock files. The
+//! exception: a supervisor that has handed over keeps its leaves until its last jobs are over.
 //!
 //! Global, because the cgroup of a process is global.
 
@@ -36,7 +37,7 @@ const PREFIX: &str = "tidegate-";
 const CPU_PERIOD: u64 = 100_000;
 
 /// How long a killed cgroup may take to become empty.
-const PATIENCE: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to remove a cgroup.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -75,17 +76,22 @@ pub(crate) fn sweep() {
 
 /// Makes the cgroup of this instance, with the controllers that jobs have in `home`. Kills and removes what a dead
 /// instance left there. `lock` identifies the lock that this process holds. `movers` are moved to a cgroup of their
-/// own, out of the way. A second call does nothing.
+/// own, out of the way. `finishing` are supervisors that have handed over: their leaves are left alone. A second call
+/// does nothing.
 ///
 /// Blocks until the killed processes are dead.
-pub fn set_up(home: Home, lock: (u64, u64), movers: &[Pid]) -> Result<(), CgroupError> {
+pub fn set_up(
+    home: Home,
+    lock: (u64, u64),
+    movers: &[Pid],
+    finishing: &[Pid],
+) -> Result<(), CgroupError> {
     if GROUPS.get().is_some() {
         return Ok(());
     }
     let dir = home.dir.join(format!("{PREFIX}{:x}-{:x}", lock.0, lock.1));
     if dir.exists() {
-        end(&dir);
-        remove_patiently(&dir);
+        end_left_over(&dir, finishing);
     }
     match fs::create_dir(&dir) {
         // The kernel could not remove processes that do not die. Our own cgroups are made beside them.
@@ -138,7 +144,12 @@ impl Groups {
     pub(crate) fn leaf(&'static self, run: Run, limits: &Limits) -> Result<Leaf, CgroupError> {
         self.sweep();
         let dir = self.dir.join(run.id());
-        fs::create_dir(&dir).map_err(failed("make the cgroup", &dir))?;
+        let made = match fs::create_dir(&dir) {
+            // The guard of a predecessor that was killed removes the instance's cgroup where it is empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir),
+            made => made,
+        };
+        made.map_err(failed("make the cgroup", &dir))?;
         // If a later step fails, the drop removes the cgroup.
         let leaf = Leaf { groups: self, dir };
         if let Some(bytes) = limits.memory_max {
@@ -187,9 +198,16 @@ impl Groups {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the cgroup of the instance if no job is left. Blocks for a moment if jobs have just been killed.
+    /// Removes this supervisor's cgroups, and the instance's if no job is left. Blocks for a moment if jobs have just
+    /// been killed.
     pub fn leave(&self) {
-        remove_patiently(&self.dir);
+        for leaf in leaves(&self.dir) {
+            if leaf_above(&leaf, Pid::this()) == Some(&leaf) {
+                remove_patiently(&leaf);
+            }
+        }
+        // It stays where a predecessor, or a successor, has jobs in it.
+        let _ = fs::remove_dir(&self.dir);
     }
 }
 
@@ -255,6 +273,28 @@ fn leaf_above(dir: &Path, supervisor: Pid) -> Option<&Path> {
     })
 }
 
+/// Kills and removes what is in an instance's cgroup, except for the leaves of supervisors that still finish their jobs.
+fn end_left_over(dir: &Path, finishing: &[Pid]) {
+    let is_left_over = |leaf: &PathBuf| {
+        let is_of = |supervisor: &Pid| leaf_above(leaf, *supervisor) == Some(leaf);
+        !finishing.iter().any(is_of)
+    };
+    let left_over: Vec<_> = leaves(dir).into_iter().filter(is_left_over).collect();
+    for leaf in &left_over {
+        end(leaf);
+    }
+    for leaf in &left_over {
+        remove_patiently(leaf);
+    }
+}
+
+/// The cgroups in an instance's cgroup.
+fn leaves(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
 /// Kills all processes in a cgroup and below it (Linux 5.14 and later).
 pub fn end(dir: &Path) {
     let _ = write(dir, "cgroup.kill", "1");
@@ -280,7 +320,7 @@ pub fn remove_leaves(leaves: &BTreeSet<PathBuf>, supervisor: Pid) {
 
 /// Waits for a limited time until the cgroup is empty.
 fn remove_patiently(dir: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     while remove(dir).is_err() && Instant::now() < deadline {
         thread::sleep(PAUSE);
     }

@@ -21,7 +21,7 @@ use rustix::{
 
 use super::{
     MARK,
-    plan::{LaunchStepError, Plan, READY, Rlimit, VERSION},
+    plan::{LaunchPlan, LaunchStepError, READY, Rlimit, VERSION},
 };
 use crate::host::users::{self, Identity};
 
@@ -44,7 +44,7 @@ pub(super) fn launch() -> ! {
 }
 
 /// Takes the plan and the job's standard input from the socket that this process has as standard input.
-fn receive() -> io::Result<(Plan, UnixStream)> {
+fn receive() -> io::Result<(LaunchPlan, UnixStream)> {
     let mut chunk = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -74,7 +74,7 @@ fn receive() -> io::Result<(Plan, UnixStream)> {
 
 enum Never {}
 
-fn follow(plan: Plan, report: &mut UnixStream) -> Result<Never, LaunchStepError> {
+fn follow(plan: LaunchPlan, report: &mut UnixStream) -> Result<Never, LaunchStepError> {
     if plan.version != VERSION {
         return Err(LaunchStepError {
             what: format!(
@@ -144,7 +144,7 @@ struct TargetUser {
 }
 
 impl TargetUser {
-    fn look_up(plan: &Plan) -> Result<Option<Self>, LaunchStepError> {
+    fn look_up(plan: &LaunchPlan) -> Result<Option<Self>, LaunchStepError> {
         let (user, group) = (plan.user.as_deref(), plan.group.as_deref());
         if user.is_none() && group.is_none() {
             return Ok(None);

@@ -33,8 +33,8 @@ use std::{
 };
 
 pub(crate) use self::{
-    parent::{LAUNCH_PATIENCE, LaunchFailure, PreparedLaunch, heard, mark},
-    plan::Plan,
+    parent::{LAUNCH_TIMEOUT, LaunchFailure, PreparedLaunch, heard, mark},
+    plan::LaunchPlan,
 };
 
 /// Set only for a launcher.

@@ -14,12 +14,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tokio::io::AsyncReadExt;
 
 use super::{
-    plan::{LaunchStepError, Plan, READY},
+    plan::{LaunchPlan, LaunchStepError, READY},
     program,
 };
 
 /// Longest time for a launch. The launcher may have to wait for a database of users.
-pub(crate) const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LAUNCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Far larger than any report of a launcher.
 const REPORT_BYTES: u64 = 64 * 1024;
@@ -63,7 +63,7 @@ pub(crate) fn mark() -> (&'static str, &'static str) {
 
 impl PreparedLaunch {
     /// Prepares the sockets and pipes, so that the plan is already there when the launcher starts.
-    pub(crate) fn new(plan: &Plan) -> Result<Self, LaunchFailure> {
+    pub(crate) fn new(plan: &LaunchPlan) -> Result<Self, LaunchFailure> {
         let Some(program) = program() else {
             return Err(LaunchFailure::new(
                 "limits need a launcher: call tidegate::host::launcher::init() first thing in main",
@@ -75,7 +75,7 @@ impl PreparedLaunch {
         })
     }
 
-    fn prepare(program: &'static Path, plan: &Plan) -> io::Result<Self> {
+    fn prepare(program: &'static Path, plan: &LaunchPlan) -> io::Result<Self> {
         let (theirs, report) = UnixStream::pair()?;
         let (reader, pipe) = io::pipe()?;
         let text = serde_json::to_vec(plan)?;

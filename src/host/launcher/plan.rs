@@ -15,7 +15,7 @@ pub(super) const READY: u8 = b'!';
 
 /// What a launcher has to do, in this order. The job's arguments and environment are those of the launcher itself.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct LaunchPlan {
     pub(super) version: String,
     /// `cgroup.procs` of the cgroup to join.
     pub(super) cgroup: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub(super) struct LaunchStepError {
     pub(super) errno: Option<i32>,
 }
 
-impl Plan {
+impl LaunchPlan {
     pub(crate) fn new(
         limits: &Limits,
         cgroup: Option<PathBuf>,

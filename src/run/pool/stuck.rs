@@ -1,96 +1,78 @@
-//! Whether the pool gets at its work: what is said of consumers that do not open and of a queue that gives nothing.
+//! Whether the pool can get at its work: reports consumers that cannot be opened, and a queue that gives nothing.
 
 use tracing::{info, warn};
 
-use super::Pool;
-use crate::decide::{Counts, Depth, Intake, Observation, Phase, Probe, StuckInputs, StuckWatch};
+use crate::{
+    decide::{Depth, Phase, Probe, StuckInputs, StuckWatch},
+    run::shared::PoolShared,
+};
 
-/// What is watched, and what was said of it.
+/// What is watched, and what the log has been told of it.
 #[derive(Debug, Default)]
 pub(super) struct StuckReport {
     watch: StuckWatch,
-    /// Why consumers do not open, as it was said in the log.
-    refusal: Option<String>,
+    /// Whether the log says that consumers cannot be opened.
+    is_refused: bool,
     is_stuck: bool,
 }
 
-impl Pool {
-    /// How many of the workers that are planned may be started now, where consumers do not open.
-    pub(super) fn openings(&self, planned: u32) -> u32 {
-        let shared = &self.shared;
-        let opening = shared.workers().values().any(|cell| {
-            let seen = cell.seen();
-            seen.phase == Phase::Waiting && seen.consuming.is_none()
-        });
-        let mut openings = shared.openings();
-        if planned == 0 && !opening {
-            openings.satisfied();
-        }
-        openings.most(shared.now(), planned, opening)
-    }
-
-    /// Looks whether the pool is stuck, and says it once. `refused`: the queue may not be looked at.
-    pub(super) fn look_out(
+impl StuckReport {
+    /// Decides whether the pool is stuck. Returns the cause, and logs it once.
+    pub(super) fn check(
         &mut self,
-        observation: &Observation,
-        stale: Option<&str>,
-        refused: bool,
-        counts: &Counts,
-        expected: u32,
-    ) {
-        let shared = self.shared.clone();
-        let refusal = shared.openings().refusal().cloned();
-        let depth = match (&observation.probe, stale) {
-            (Probe::Held, _) => Depth::Held,
-            (Probe::Missing, _) => Depth::Missing,
-            (Probe::Failed { why }, _) => Depth::Unread {
-                why,
-                lasting: refused,
-            },
-            (Probe::Answered { .. }, Some(why)) => Depth::Unread {
-                why,
-                lasting: false,
-            },
-            (&Probe::Answered { ready, consumers }, None) => Depth::Read { ready, consumers },
-        };
-        let cause = self.troubles.watch.look(&StuckInputs {
-            at: observation.at,
-            open: observation.intake == Intake::Open && shared.is_connected(),
-            expected,
-            depth,
-            refusal: refusal.as_ref(),
-            consumers: observation.consumers,
-            busy: counts.busy + counts.retiring + counts.draining,
-            last_taken: observation.last_taken,
-        });
-        self.say_refusal(refusal.map(|refusal| refusal.why));
-        self.say_stuck(cause.as_deref());
-        shared.metrics.stuck(cause.is_some());
-        shared.view().stuck = cause;
-    }
-
-    fn say_refusal(&mut self, why: Option<String>) {
-        let said = &mut self.troubles.refusal;
-        // The broker's words may differ from try to try: what matters is that there is a trouble.
-        match (&why, said.is_some()) {
-            (Some(error), false) => warn!(
-                pool = %self.shared.name,
-                error,
+        shared: &PoolShared,
+        inputs: &StuckInputs<'_>,
+    ) -> Option<String> {
+        let cause = self.watch.look(inputs);
+        let name = &shared.name;
+        // The broker's words may differ from try to try. It matters only that there is a refusal.
+        match (inputs.refusal, self.is_refused) {
+            (Some(refusal), false) => warn!(
+                pool = %name,
+                error = refusal.why,
                 "a consumer could not be opened: trying one at a time, less and less often"
             ),
-            (None, true) => info!(pool = %self.shared.name, "consumers open again"),
+            (None, true) => info!(pool = %name, "consumers open again"),
             _ => {}
         }
-        *said = why;
-    }
-
-    fn say_stuck(&mut self, cause: Option<&str>) {
-        let name = &self.shared.name;
-        match (cause, self.troubles.is_stuck) {
+        self.is_refused = inputs.refusal.is_some();
+        match (&cause, self.is_stuck) {
             (Some(cause), false) => warn!(pool = %name, cause, "pool is stuck"),
             (None, true) => info!(pool = %name, "pool is no longer stuck"),
             _ => {}
         }
-        self.troubles.is_stuck = cause.is_some();
+        self.is_stuck = cause.is_some();
+        shared.stats.metrics.stuck(self.is_stuck);
+        cause
     }
+}
+
+/// The depth as the decision about a stuck pool needs it. `refused`: the broker does not let the pool read it.
+pub(super) fn depth_of<'p>(probe: &'p Probe, stale: Option<&'p str>, refused: bool) -> Depth<'p> {
+    match (probe, stale) {
+        (Probe::Held, _) => Depth::Held,
+        (Probe::Missing, _) => Depth::Missing,
+        (Probe::Failed { why }, _) => Depth::Unread {
+            why,
+            lasting: refused,
+        },
+        (Probe::Answered { .. }, Some(why)) => Depth::Unread {
+            why,
+            lasting: false,
+        },
+        (&Probe::Answered { ready, consumers }, None) => Depth::Read { ready, consumers },
+    }
+}
+
+/// How many of the planned workers may be started now. Fewer than planned if consumers cannot be opened.
+pub(super) fn allowed_openings(shared: &PoolShared, planned: u32) -> u32 {
+    let is_opening = shared.roster.workers().values().any(|worker| {
+        let worker = worker.snapshot();
+        worker.phase == Phase::Waiting && worker.consuming.is_none()
+    });
+    let mut openings = shared.broker.openings();
+    if planned == 0 && !is_opening {
+        openings.satisfied();
+    }
+    openings.most(shared.now(), planned, is_opening)
 }

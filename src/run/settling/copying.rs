@@ -60,12 +60,12 @@ pub(super) async fn copy_to(
     loop {
         let now = Instant::now();
         let mut longest = LONGEST_WAIT;
-        if let Some(queue) = shared.copy_queues.choose(&route.queues, now) {
+        if let Some(queue) = shared.copies.queues.choose(&route.queues, now) {
             copy.routing_key = queue.name.as_str().to_owned();
             let tried = try_queue(shared, route, queue, &copy, hold, &mut blocked).await;
             let (step, error) = match tried? {
                 Ok(()) => {
-                    if shared.copy_queues.took(&queue.name) {
+                    if shared.copies.queues.took(&queue.name) {
                         info!(pool = %shared.name, messaging.destination.name = %Quoted(queue.name.as_str()), "a queue takes copies again");
                     }
                     return Ok(queue.clone());
@@ -87,7 +87,7 @@ pub(super) async fn copy_to(
                     if error.kind == QueueErrorKind::Refused
                         && queue.kind == QueueKind::Quorum
                         && elected != Some(queue)
-                        && !shared.copy_queues.has_failed(&queue.name) =>
+                        && !shared.copies.queues.has_failed(&queue.name) =>
                 {
                     blocked = None;
                     elected = Some(queue);
@@ -112,9 +112,9 @@ pub(super) async fn copy_to(
         } else {
             blocked = None;
             let why = format!("{} copy", names(&route.queues));
-            let (_, since) = held.get_or_insert_with(|| (shared.copy_queues.hold(why), now));
+            let (_, since) = held.get_or_insert_with(|| (shared.copies.queues.hold(why), now));
             let max = shared.settings().policy.max;
-            let is_crowded = shared.copy_queues.held().saturating_mul(2) > max;
+            let is_crowded = shared.copies.queues.held().saturating_mul(2) > max;
             let crowded = is_crowded.then_some(HELD_WHEN_CROWDED);
             let limit = [patience, crowded].into_iter().flatten().min();
             if limit.is_some_and(|limit| since.elapsed() >= limit) {
@@ -145,13 +145,19 @@ async fn try_queue<'s>(
     blocked: &mut Option<BlockedGuard<'s>>,
 ) -> Result<Result<(), (CopyStep, QueueError)>, NotCopied> {
     let now = Instant::now();
-    if !(route.takes_any && shared.copy_queues.is_as_it_is(&queue.name, now)) {
-        let declared = shared.answered(shared.driver.declare(queue)).await;
+    if !(route.takes_any && shared.copies.queues.is_as_it_is(&queue.name, now)) {
+        let declared = shared
+            .broker
+            .answered(shared.broker.driver.declare(queue))
+            .await;
         match declared.ok_or(NotCopied::TimeUp)? {
             Ok(()) => {}
             Err(error) if route.takes_any && error.kind == QueueErrorKind::Mismatch => {
-                if shared.copy_queues.use_as_it_is(&queue.name, now) {
-                    let losses = shared.answered(shared.driver.losses(&queue.name)).await;
+                if shared.copies.queues.use_as_it_is(&queue.name, now) {
+                    let losses = shared
+                        .broker
+                        .answered(shared.broker.driver.losses(&queue.name))
+                        .await;
                     let losses = losses.ok_or(NotCopied::TimeUp)?.join("; it ");
                     let losses = (!losses.is_empty()).then(|| format!("it {losses}"));
                     let message = match losses {
@@ -182,9 +188,10 @@ async fn try_queue<'s>(
 /// A queue takes nothing. Said once for each time that it begins.
 fn note_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
     let why = chain(error);
-    shared.metrics.detoured();
+    shared.stats.metrics.copy_detoured();
     if shared
-        .copy_queues
+        .copies
+        .queues
         .took_nothing(&queue.name, error.kind, why.clone(), Instant::now())
     {
         warn!(

@@ -56,7 +56,7 @@ impl<'a> HoldUntil<'a> {
     /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
     pub(super) fn count_stopped(&self, shared: &PoolShared) {
         if self.stop.is_cancelled() || self.kill.is_cancelled() {
-            shared.totals.count_stopped();
+            shared.stats.job_stopped();
         }
     }
 }

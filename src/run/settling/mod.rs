@@ -4,12 +4,15 @@
 //! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
 //! is held; the pool's gate is closed only where nothing can be published at all (`copying`).
 
+mod copy_publish;
 mod copying;
+mod held;
 mod hold;
 mod prepare;
 mod publish;
 mod replies;
 
 pub(crate) use self::{
-    hold::HoldUntil, prepare::prepare, publish::stay_blocked, replies::output_use,
+    held::HeldDelivery, hold::HoldUntil, prepare::prepare, publish::stay_blocked,
+    replies::output_use,
 };

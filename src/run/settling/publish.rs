@@ -78,10 +78,12 @@ pub(super) async fn attempt<'s>(
     hold: &HoldUntil<'_>,
     blocked: &mut Option<BlockedGuard<'s>>,
 ) -> Result<Result<(), QueueError>, TimeUp> {
-    let mut is_blocked = shared.driver.blocked();
+    let mut is_blocked = shared.broker.driver.blocked();
     let mut is_told = true;
     // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
-    let published = shared.answered(shared.driver.publish(message));
+    let published = shared
+        .broker
+        .answered(shared.broker.driver.publish(message));
     let mut published = std::pin::pin!(published);
     // A driver may wait for longer than it should: no delivery does.
     let mut late = std::pin::pin!(async {
@@ -113,7 +115,7 @@ pub(super) async fn attempt<'s>(
 /// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
 /// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
 pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
-    let mut is_blocked = shared.driver.blocked();
+    let mut is_blocked = shared.broker.driver.blocked();
     if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
         return;
     }
@@ -167,7 +169,7 @@ pub(super) fn hold_alone<'s>(
                 error = %why,
                 "a copy is not taken: its message is held until ack_deadline, and others go on"
             );
-            *held = Some((shared.copy_queues.hold(why), Instant::now()));
+            *held = Some((shared.copies.queues.hold(why), Instant::now()));
         }
     }
 }

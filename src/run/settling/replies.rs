@@ -3,6 +3,7 @@
 use tracing::warn;
 
 use super::{
+    held::HeldDelivery,
     hold::{HoldUntil, TimeUp},
     publish::{Unpublished, cut, publish},
 };
@@ -22,33 +23,29 @@ pub(crate) fn output_use(
     settings: &PoolSettings,
     request: &Message,
 ) -> OutputUse {
-    answering(shared, settings, |answering| answering.output(request))
+    with_rules(shared, settings, |rules| rules.output(request))
 }
 
 /// The answer to a message that comes to this end.
-pub(super) fn decide(
-    shared: &PoolShared,
-    settings: &PoolSettings,
-    request: &Message,
-    verdict: &Verdict,
-) -> ReplyDecision {
+pub(super) fn decide(shared: &PoolShared, held: &HeldDelivery, verdict: &Verdict) -> ReplyDecision {
+    let request = held.message();
     // Most messages ask for nothing.
     if request.properties.reply_to.is_none() {
         return ReplyDecision::None;
     }
-    answering(shared, settings, |answering| {
-        answering.answer(request, verdict)
+    with_rules(shared, &held.settings, |rules| {
+        rules.answer(request, verdict)
     })
 }
 
-fn answering<T>(
+fn with_rules<T>(
     shared: &PoolShared,
     settings: &PoolSettings,
     decide: impl FnOnce(ReplyRules<'_>) -> T,
 ) -> T {
     decide(ReplyRules {
         settings: &settings.reply,
-        given: shared.fleet.answers(),
+        given: shared.fleet.replies(),
         own: &shared.own_queues.get(),
     })
 }
@@ -86,8 +83,7 @@ pub(super) async fn send(
             }
         },
     };
-    shared.metrics.replied(outcome);
-    shared.totals.count_reply(outcome);
+    shared.stats.replied(outcome);
     Ok(())
 }
 

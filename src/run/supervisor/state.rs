@@ -4,32 +4,43 @@
 
 use std::time::Duration;
 
+use tracing::info;
+
 use super::super::{
     DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
-    shared::{LastDecision, PoolShared},
+    shared::{LastReconcile, PoolShared},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Link, Orders, StateScene, pool_state},
+    decide::{Intake, Link, Orders, Rates, StateScene, pool_state},
     queue::Connectivity,
 };
+
+fn rounded(rates: Rates) -> Rates {
+    let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+    Rates {
+        arrivals: round(rates.arrivals),
+        done: round(rates.done),
+    }
+}
 
 /// A pool at this instant.
 pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     let now = shared.now();
-    let view = shared.view().clone();
+    let last = shared.last().clone();
+    let own = *shared.copies.counts();
     let (census, held) = shared.census(now);
     let counts = census.counts();
     let (idle, busy) = shared.fleet.counts();
-    let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
-    let since = view
+    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
+    let since = last
         .decision
         .as_ref()
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
     let intake = shared.intake();
-    let (state, cause) = state(shared, &view, intake, counts.busy + counts.retiring);
-    let orders = shared.orders().clone();
+    let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
+    let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
     PoolStatus {
@@ -47,10 +58,10 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
                 .map(|age| u64::try_from((age + since).as_millis()).unwrap_or(u64::MAX)),
             stale: inputs.is_none_or(|inputs| inputs.stale.is_some()),
         },
-        delayed: view.delayed,
-        dead_waiting: view.dead,
+        delayed: own.delayed,
+        dead_waiting: own.dead,
         demand: ready.saturating_add(held.held),
-        expected: view
+        expected: last
             .decision
             .as_ref()
             .map_or(0, |decision| decision.expected),
@@ -73,41 +84,76 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
             draining: counts.draining,
         },
         runners: RunnerStatus { idle, busy },
-        jobs: shared.totals.snapshot(),
-        rates: shared.rates(),
-        wait_s: shared.recent.waits(now),
-        service_s: shared.recent.runs(now),
-        replies: shared.totals.replies(),
+        jobs: shared.stats.jobs(),
+        rates: rounded(inputs.and_then(|inputs| inputs.rates).unwrap_or_default()),
+        wait_s: shared.stats.recent.waits(now),
+        service_s: shared.stats.recent.runs(now),
+        replies: shared.stats.replies(),
     }
 }
 
 /// What a pool is about, and why where that needs saying.
 fn state(
     shared: &PoolShared,
-    view: &LastDecision,
+    last: &LastReconcile,
     intake: Intake,
     busy: u32,
 ) -> (PoolState, Option<String>) {
-    let refusal = shared.openings().refusal().map(|known| known.why.clone());
-    let inputs = view.decision.as_ref().map(|decision| &decision.inputs);
+    let refusal = shared
+        .broker
+        .openings()
+        .refusal()
+        .map(|known| known.why.clone());
+    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
     let unread = || inputs.and_then(|inputs| inputs.stale.clone());
     pool_state(StateScene {
         intake,
-        link: match shared.connectivity() {
+        link: match shared.broker.connectivity() {
             Connectivity::Connected => Link::Up,
             Connectivity::Connecting => Link::Coming,
             Connectivity::Disconnected { error } => Link::Down(error),
         },
-        rule: view.decision.as_ref().map(|decision| decision.rule),
+        rule: last.decision.as_ref().map(|decision| decision.rule),
         busy,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
-        stuck: view.stuck.clone(),
+        stuck: last.stuck.clone(),
         queue: shared.settings().queue.to_string(),
-        copies: shared.copies_cause(),
+        copies: shared.copies.cause(),
         refusal: refusal.or_else(unread),
         lesser: shared.fleet.panics().cause(),
     })
+}
+
+/// Logs the state of a pool and its workers.
+pub(super) fn log_state(shared: &PoolShared) {
+    let status = status(shared);
+    info!(
+        pool = %status.name,
+        state = status.state.as_str(),
+        cause = status.cause,
+        ready = status.depth.ready,
+        stale = status.depth.stale,
+        demand = status.demand,
+        expected = status.expected,
+        live = status.workers.live,
+        draining = status.workers.draining,
+        idle_runners = status.runners.idle,
+        busy_runners = status.runners.busy,
+        "state of a pool"
+    );
+    let workers: Vec<_> = shared.roster.workers().values().cloned().collect();
+    for worker in workers {
+        let snapshot = worker.snapshot();
+        info!(
+            pool = %status.name,
+            worker.id = %worker.id,
+            phase = ?snapshot.phase,
+            held = snapshot.held,
+            consuming = snapshot.consuming.is_some(),
+            "state of a worker"
+        );
+    }
 }
 
 /// The policy in force, in words.

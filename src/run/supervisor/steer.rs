@@ -57,6 +57,15 @@ impl Supervisor {
         Ok(steered)
     }
 
+    /// Waits until every order so far is stored, or was tried to be stored. Returns at once where orders are not stored.
+    pub async fn orders_stored(&self) {
+        if let Some(stored) = self.inner.stored.clone() {
+            let changes = *self.inner.common.order_changes.borrow();
+            // Why it failed was logged.
+            let _ = until_stored(stored, changes).await;
+        }
+    }
+
     /// The orders of every pool that has any.
     pub fn orders(&self) -> AllOrders {
         self.inner.orders()

@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use crate::{
     adapters::{handler::HandlerManager, memory::MemoryBroker},
+    config::PoolSettings,
     decide::Policy,
     queue::QueueKind,
     run::PoolState,

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::{
     queue::{Consumer, Delivery, QueueErrorKind},
-    run::cell::WorkerStopReason,
+    run::worker_state::WorkerStopReason,
 };
 use tidegate_core::text::chain;
 

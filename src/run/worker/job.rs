@@ -1,5 +1,5 @@
-//! One job of a worker: a runner is borrowed for it, it is run while the intake is minded, its message is settled, and
-//! the runner goes back. It decides nothing about the worker's own end but says why the worker must go.
+//! One job of a worker: a runner is borrowed, the job runs on it while the worker still reads its consumer, the message
+//! is settled, and the runner is returned. The result says whether the worker must leave, and why.
 
 use std::{
     sync::Arc,
@@ -9,33 +9,37 @@ use std::{
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
-use super::{Worker, intake::ReceivedDelivery};
+use super::{
+    Worker,
+    intake::ReceivedDelivery,
+    job_end::{breaker_signal, lost_hint, outcome_of, runner_panicked},
+};
 use crate::{
-    config::PoolSettings,
-    decide::{BreakerSignal, DeliveryDeadlines, JobId},
+    decide::Phase,
     escape::Escaped,
-    queue::{Delivery, Message},
+    queue::Message,
     run::{
-        cell::WorkerStopReason,
-        contain::{PanicSite, Panicked},
         events::Event,
         fleet::BorrowedRunner,
         metrics::JobOutcome,
-        running::{self, Stopping},
-        settling::{HoldUntil, output_use, prepare, stay_blocked},
+        panics::PanicSite,
+        running_jobs::{self, Stopping},
+        settling::{HeldDelivery, HoldUntil, output_use, prepare, stay_blocked},
+        worker_state::WorkerStopReason,
     },
-    runner::{Failure, FailureKind, Job, JobControl, JobEnd, RunReport},
+    runner::{FailureKind, Job, JobControl, JobEnd, RunReport},
     settle::{History, Verdict, carried_job_id, give_back, past_deadline, verdict},
 };
 use tidegate_core::text::chain;
 
-/// How long a worker whose runner could not start keeps its message from workers that still wait.
+/// How long a worker whose runner could not start waits for the other workers of its pool to stop waiting, before it gives
+/// its message back.
 const QUIET_WAIT: Duration = Duration::from_secs(2);
 
-/// How a job came to be ended before its own time.
+/// How a job was stopped before its own end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum JobStop {
-    /// Not at all, or by the pool's or the supervisor's word.
+    /// The job was not cut short, or the pool or supervisor stopped it.
     No,
     /// Its delivery could be held no longer.
     AtDeadline,
@@ -44,304 +48,226 @@ enum JobStop {
 }
 
 impl Worker<'_> {
-    /// Runs the job of a delivery and settles it.
-    pub(super) async fn job(&mut self, arrived: ReceivedDelivery) -> Result<(), WorkerStopReason> {
+    /// Runs the job of a delivery and settles the delivery. An error is the reason why the worker must leave.
+    pub(super) async fn job(&mut self, received: ReceivedDelivery) -> Result<(), WorkerStopReason> {
         let ReceivedDelivery {
             delivery,
             at,
             waited,
             is_copyable,
-        } = arrived;
-        let settings = self.settings();
-        let history = History::of(delivery.message(), &settings.retry);
-        let times = self.shared.fleet.times();
-        let deadlines = DeliveryDeadlines::new(settings.ack_deadline, times.stop_grace);
-        let deadline = at + deadlines.settle;
-        let job = Job::new(
-            self.shared.name.clone(),
-            settings.queue.clone(),
-            as_taken(delivery.message(), history),
-            history.attempt,
-            || carried_job_id(delivery.message()).unwrap_or_else(|| self.shared.make_job_id()),
-        )
-        .max_attempts(settings.retry.max_attempts);
+        } = received;
+        let mut held = HeldDelivery::new(self.shared, self.settings(), delivery, at);
+        let job = self.job_of(&held);
+        held.job = Some(job.id().clone());
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
         async {
+            // A suspect keeps its turn until it is settled.
             let mut turn = None;
-            let unrun = if waited && !deadlines.is_worth_starting(at.elapsed(), times.timeout) {
+            let timeout = self.shared.fleet.times().timeout;
+            let unrun = if waited && !held.deadlines.is_worth_starting(at.elapsed(), timeout) {
                 debug!("job is given back: its delivery has waited too long behind others");
-                Some(give_back(history))
-            } else if history.unfinished() == 0 {
+                Some(give_back(held.history))
+            } else if held.history.unfinished() == 0 {
                 match self.shared.redeliveries.is_quiet() || self.until_quiet().await {
                     true => None,
-                    false => Some(give_back(history)),
+                    false => Some(give_back(held.history)),
                 }
             } else {
-                self.before_it_runs_again(&settings, job.id(), history, is_copyable, &mut turn)
+                self.before_it_runs_again(&mut held, is_copyable, &mut turn)
                     .await
             };
             match unrun {
-                Some(verdict) => {
-                    self.settle(
-                        &settings,
-                        Some(job.id()),
-                        delivery,
-                        history,
-                        verdict,
-                        deadline,
-                    )
-                    .await
-                }
-                None => {
-                    self.run_and_settle(&settings, delivery, history, &job, at, deadlines)
-                        .await
-                }
+                Some(verdict) => self.settle(held, verdict).await,
+                None => self.run_and_settle(held, &job).await,
             }
         }
         .instrument(span)
         .await
     }
 
+    fn job_of(&self, held: &HeldDelivery) -> Job {
+        let HeldDelivery {
+            settings, history, ..
+        } = held;
+        Job::new(
+            self.shared.name.clone(),
+            settings.queue.clone(),
+            as_taken(held.message(), *history),
+            history.attempt,
+            || carried_job_id(held.message()).unwrap_or_else(|| self.shared.make_job_id()),
+        )
+        .max_attempts(settings.retry.max_attempts)
+    }
+
     async fn run_and_settle(
         &mut self,
-        settings: &PoolSettings,
-        delivery: Delivery,
-        history: History,
+        mut held: HeldDelivery,
         job: &Job,
-        at: Instant,
-        deadlines: DeliveryDeadlines,
     ) -> Result<(), WorkerStopReason> {
-        let deadline = at + deadlines.settle;
         let shared = self.shared.clone();
-        let lending = Instant::now();
-        // Bringing a runner up may take as long as some jobs do, and ends as they do.
-        let lent = tokio::select! {
+        let borrowing = Instant::now();
+        // To bring a runner up may take as long as some jobs do. It is stopped as a job is stopped.
+        let borrowed = tokio::select! {
             biased;
-            () = self.cell.stop.cancelled() => None,
-            () = shared.kill.cancelled() => None,
-            lent = shared.fleet.lend(&shared.metrics) => Some(Ok(lent)),
-            () = time::sleep_until(at + deadlines.stop) => Some(Err(JobStop::AtDeadline)),
+            () = self.state.stop.cancelled() => Err(JobStop::No),
+            () = shared.kill.cancelled() => Err(JobStop::No),
+            borrowed = shared.fleet.borrow_runner() => Ok(borrowed),
+            () = time::sleep_until(held.stop_at()) => Err(JobStop::AtDeadline),
         };
-        let mut lent = match lent {
-            Some(Ok(Ok(lent))) => lent,
-            None | Some(Err(_)) => {
-                let cut = lent.map_or(JobStop::No, |_| JobStop::AtDeadline);
-                self.note_stopped(job, &cut, at, settings);
-                // It was never begun, so whatever kept it from that was not its own fault.
-                let verdict = give_back(history);
-                return self
-                    .settle(
-                        settings,
-                        Some(job.id()),
-                        delivery,
-                        history,
-                        verdict,
-                        deadline,
-                    )
-                    .await;
+        let mut runner = match borrowed {
+            Ok(Ok(runner)) => runner,
+            Ok(Err(error)) => {
+                let now = shared.now();
+                shared
+                    .stats
+                    .job_ended(now, JobOutcome::NotStarted, Duration::ZERO);
+                return self.not_started(held, &chain(&error)).await;
             }
-            Some(Ok(Err(error))) => {
-                self.shared
-                    .metrics
-                    .job_ended(JobOutcome::NotStarted, Duration::ZERO);
-                let cause = chain(&error);
-                self.give_up(settings, job, delivery, history, &cause, deadline)
-                    .await;
-                return Err(WorkerStopReason::Faulted);
+            Err(stop) => {
+                self.report_stopped(&held, &stop);
+                // The job never began, so no attempt is spent.
+                let verdict = give_back(held.history);
+                return self.settle(held, verdict).await;
             }
         };
         if let Some(opened) = self.opened_in.take() {
-            let took = opened + lending.elapsed();
-            self.shared.recent.ready(self.shared.now(), took);
+            let took = opened + borrowing.elapsed();
+            shared.stats.recent.worker_ready(shared.now(), took);
         }
-        self.note_start(job, &lent);
+        self.report_start(job, &runner);
         let begun = Instant::now();
-        let (report, cut) = self.run(settings, &mut lent, job, at, deadlines).await;
+        let (report, stop) = self.run(&mut held, &mut runner, job).await;
         let took = begun.elapsed();
-        let outcome = match (outcome_of(&report.end), &cut) {
-            (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
-            (outcome, _) => outcome,
-        };
-        self.shared.metrics.job_ended(outcome, took);
-        if !matches!(report.end, JobEnd::Stopped | JobEnd::NotStarted(_)) {
-            let is_success = matches!(report.end, JobEnd::Done { .. });
-            let now = self.shared.now();
-            self.shared.recent.ended(now, took, is_success);
-        }
-        debug!(
-            outcome = outcome.as_str(),
-            took_ms = took.as_millis() as u64,
-            "job ended"
-        );
-        if !report.reusable {
-            self.note_stop(job, outcome, &report.end, took);
-        }
+        self.report_end(job, &report, &stop, took);
 
-        if let JobEnd::NotStarted(error) = &report.end {
-            let cause = chain(error);
-            self.bring_back(lent, report.reusable, false);
-            self.give_up(settings, job, delivery, history, &cause, deadline)
-                .await;
-            return Err(WorkerStopReason::Faulted);
+        let RunReport { end, reusable } = report;
+        if let JobEnd::NotStarted(error) = &end {
+            self.return_runner(runner, reusable, false);
+            return self.not_started(held, &chain(error)).await;
         }
-        match &report.end {
-            JobEnd::WrapperFailed(failure) => {
-                let now = self.shared.now();
-                self.shared
-                    .gate
-                    .launch_failed(now, job.id(), &failure.message);
-            }
-            JobEnd::Stopped => {}
-            _ => self.shared.gate.launched(),
-        }
-        let takes_more = ending_of(&report.end).is_none_or(|ending| {
-            let now = || self.shared.now();
-            self.shared.gate.job_ended(now, took, ending)
-        });
-        if !takes_more {
-            // Before it settles, so that no further message comes with the settlement.
-            self.cell.go(WorkerStopReason::Faulted);
-        }
-        let reusable = report.reusable;
+        self.tell_gate(job, &end, took);
         let lost = matches!(
-            &report.end,
+            &end,
             JobEnd::Failed(failure) if failure.kind == FailureKind::RunnerLost
         );
-        let verdict = match report.end {
-            JobEnd::Stopped => {
-                self.note_stopped(job, &cut, at, settings);
-                match cut {
-                    JobStop::No => verdict(JobEnd::Stopped, history, &settings.retry),
-                    JobStop::AtDeadline => past_deadline(history, &settings.retry),
-                    JobStop::ByHand(stopping) => verdict(stopping.end(), history, &settings.retry),
+        let retry = &held.settings.retry;
+        let verdict = match (end, stop) {
+            (JobEnd::Stopped, stop) => {
+                self.report_stopped(&held, &stop);
+                match stop {
+                    JobStop::No => verdict(JobEnd::Stopped, held.history, retry),
+                    JobStop::AtDeadline => past_deadline(held.history, retry),
+                    JobStop::ByHand(stopping) => verdict(stopping.end(), held.history, retry),
                 }
             }
-            end => verdict(end, history, &settings.retry),
+            (end, _) => verdict(end, held.history, retry),
         };
-        let settled = self
-            .settle(
-                settings,
-                Some(job.id()),
-                delivery,
-                history,
-                verdict,
-                deadline,
-            )
-            .await;
-        self.bring_back(lent, reusable, lost);
+        let settled = self.settle(held, verdict).await;
+        self.return_runner(runner, reusable, lost);
         settled
     }
 
-    /// Counts a job that we stopped, or says that its delivery could be held no longer.
-    fn note_stopped(&self, job: &Job, cut: &JobStop, at: Instant, settings: &PoolSettings) {
-        match cut {
-            JobStop::No => return self.shared.totals.count_stopped(),
-            JobStop::ByHand(stopping) => {
-                info!(
-                    pool = %self.shared.name,
-                    job.id = %Escaped(job.id().as_str()),
-                    then = stopping.then.as_str(),
-                    by = stopping.by,
-                    "job was stopped by hand"
-                );
-                return;
+    /// Tells the gate what a job's end says about launches and failures.
+    fn tell_gate(&self, job: &Job, end: &JobEnd, took: Duration) {
+        let gate = &self.shared.gate;
+        match end {
+            JobEnd::WrapperFailed(failure) => {
+                gate.launch_failed(self.shared.now(), job.id(), &failure.message);
             }
-            JobStop::AtDeadline => {}
+            JobEnd::Stopped => {}
+            _ => gate.launched(),
         }
-        warn!(
-            pool = %self.shared.name,
-            job.id = %Escaped(job.id().as_str()),
-            held_ms = at.elapsed().as_millis() as u64,
-            ack_deadline_ms = settings.ack_deadline.as_millis() as u64,
-            "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
-        );
+        let takes_more = breaker_signal(end)
+            .is_none_or(|signal| gate.job_ended(|| self.shared.now(), took, signal));
+        if !takes_more {
+            // Before the settlement, so that the broker does not answer it with another message.
+            self.state.leave_because(WorkerStopReason::Faulted);
+        }
     }
 
-    /// Runs a job on a runner, and meanwhile takes in what the consumer is sent ahead, or that it was lost. Stops it
-    /// when its delivery can be held no longer.
+    /// Runs a job on a runner. Meanwhile it keeps what the consumer is sent ahead, and notices if the consumer is lost.
+    /// Stops the job when its delivery can be held no longer.
     async fn run(
         &mut self,
-        settings: &PoolSettings,
-        lent: &mut BorrowedRunner<'_>,
+        held: &mut HeldDelivery,
+        runner: &mut BorrowedRunner<'_>,
         job: &Job,
-        at: Instant,
-        deadlines: DeliveryDeadlines,
     ) -> (RunReport, JobStop) {
         let shared = self.shared.clone();
         let stop = self
             .stop
-            .get_or_insert_with(|| self.cell.stop.child_token())
+            .get_or_insert_with(|| self.state.stop.child_token())
             .clone();
         let control = JobControl {
             stop: stop.clone(),
-            kill: self.shared.kill.clone(),
+            kill: shared.kill.clone(),
             started: self.on_start.clone(),
-            output: output_use(self.shared, settings, job.message()),
+            output: output_use(&shared, &held.settings, job.message()),
         };
         let begun = Instant::now();
-        let timeout = self.shared.fleet.times().timeout;
-        let entry = shared.running.enter(running::Job {
+        let timeout = shared.fleet.times().timeout;
+        let entry = shared.running.enter(running_jobs::Job {
             id: job.id().clone(),
-            worker: self.cell.id,
-            runner: lent.id(),
+            worker: self.state.id,
+            runner: runner.id(),
             attempt: job.attempt(),
             since: begun,
             deadline: timeout
                 .and_then(|timeout| begun.checked_add(timeout))
-                .map_or(at + deadlines.stop, |end| end.min(at + deadlines.stop)),
+                .map_or(held.stop_at(), |end| end.min(held.stop_at())),
             stop: stop.clone(),
             stopping: None,
         });
-        let mut running = lent.run(job, control);
-        // Costs nothing until it is first polled, which is when a job has to be waited for.
-        let mut due = std::pin::pin!(time::sleep_until(at + deadlines.stop));
-        let (mut told, mut cut) = (false, JobStop::No);
+        let mut running = runner.run(job, control);
+        // Costs nothing until it is first polled, which is when the worker has to wait for the job.
+        let mut due = std::pin::pin!(time::sleep_until(held.stop_at()));
+        let (mut is_told, mut cut) = (false, JobStop::No);
         loop {
             tokio::select! {
                 biased;
                 report = &mut running => {
                     let report = report.unwrap_or_else(|panicked| {
-                        self.shared.fleet.panics().note(PanicSite::Run, &panicked);
+                        shared.fleet.panics().record(PanicSite::Run, &panicked);
                         runner_panicked(&panicked)
                     });
                     if let Some(stopping) = entry.leave() {
                         // The next job has a token of its own.
                         self.stop = None;
-                        if cut == JobStop::No && !self.cell.stop.is_cancelled() {
+                        if cut == JobStop::No && !self.state.stop.is_cancelled() {
                             cut = JobStop::ByHand(stopping);
                         }
                     }
                     return (report, cut);
                 }
                 () = &mut due => {
-                    // Not by the cell's own token, which stands for the pool's word and keeps no copy from being
-                    // tried again.
+                    // The job's own token is cancelled, not the worker's. The worker's token means that the pool ends
+                    // the job, and then a copy is not tried for long.
                     self.stop = None;
-                    if told {
-                        // A runner that does not end a job that it was told to: dropped, it must.
+                    if is_told {
+                        // The runner did not end a job that it was told to end. It must end the job when it is dropped.
                         let end = JobEnd::Stopped;
                         return (RunReport { end, reusable: false }, cut);
                     }
-                    told = true;
-                    if !self.cell.stop.is_cancelled() {
+                    is_told = true;
+                    if !self.state.stop.is_cancelled() {
                         cut = JobStop::AtDeadline;
                         stop.cancel();
                     }
-                    due.as_mut().reset(at + deadlines.abandon);
+                    due.as_mut().reset(held.abandon_at());
                 }
                 next = self.intake.next() => match next {
-                    Ok(arrived) => {
-                        self.keep(arrived);
-                        self.cell.hold(1 + self.held());
+                    Ok(received) => {
+                        self.keep(received);
+                        self.state.set_held(1 + self.buffered());
                     }
                     Err(why) => {
-                        self.cell.not_consuming();
+                        self.state.consumer_closed();
                         warn!(
-                            pool = %self.shared.name,
-                            worker.id = %self.cell.id,
+                            pool = %shared.name,
+                            worker.id = %self.state.id,
                             job.id = %Escaped(job.id().as_str()),
                             reason = why.as_str(),
-                            held_ms = at.elapsed().as_millis() as u64,
+                            held_ms = held.since.elapsed().as_millis() as u64,
                             hint = lost_hint(why),
                             "consumer lost under a running job: it runs on, but cannot be settled \
                              if its channel is gone"
@@ -354,19 +280,15 @@ impl Worker<'_> {
 
     /// Carries a verdict out.
     ///
-    /// The consumer of a worker that goes after this is cancelled first: a broker answers a settlement with the
-    /// next message, which would only have to be given back. So does one that gives a message back, lest it get
-    /// the same one again.
+    /// If the worker leaves after this, its consumer is cancelled first: a broker answers a settlement with the next
+    /// message, which would only have to be given back. The same holds for a worker that gives a message back, because
+    /// it could get the same message again.
     pub(super) async fn settle(
         &mut self,
-        settings: &PoolSettings,
-        job: Option<&JobId>,
-        delivery: Delivery,
-        history: History,
+        held: HeldDelivery,
         verdict: Verdict,
-        deadline: Instant,
     ) -> Result<(), WorkerStopReason> {
-        let hold = HoldUntil::new(deadline, &self.cell.stop, &self.shared.kill);
+        let hold = HoldUntil::new(held.settle_at(), &self.state.stop, &self.shared.kill);
         let goes_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
         let verdict = match verdict {
             Verdict::GiveBackCopy { .. } | Verdict::Park { .. } if self.intake.is_gone() => {
@@ -381,12 +303,12 @@ impl Worker<'_> {
         if goes_back {
             self.cancel().await;
         }
-        let prepared = prepare(self.shared, settings, job, delivery, history, verdict, hold).await;
+        let prepared = prepare(self.shared, held, verdict, hold).await;
         if wants_copy && prepared.is_requeued() {
             stay_blocked(self.shared);
         }
         let gives_back = prepared.gives_back();
-        if gives_back || self.cell.goes_after_this() {
+        if gives_back || self.state.leaves_after_this_job() {
             self.cancel().await;
         }
         prepared.settle(self.shared).await;
@@ -397,87 +319,77 @@ impl Worker<'_> {
         }
     }
 
-    /// Gives a message back that no runner could be started for.
+    /// Gives a message back because no runner could be started for it. The result is the reason why the worker leaves.
     ///
-    /// First the gate is closed and this consumer cancelled, then the others are given a moment to be gone too:
-    /// otherwise the message would go round among them, and a quorum queue drops it after twenty rounds.
-    async fn give_up(
+    /// First the gate is closed and the consumer cancelled. Then the worker waits a moment until no other worker of the
+    /// pool waits for a delivery: otherwise the message would go round among them, and a quorum queue drops it after
+    /// twenty rounds.
+    async fn not_started(
         &mut self,
-        settings: &PoolSettings,
-        job: &Job,
-        delivery: Delivery,
-        history: History,
+        held: HeldDelivery,
         cause: &str,
-        deadline: Instant,
-    ) {
+    ) -> Result<(), WorkerStopReason> {
         self.shared
             .gate
             .start_failed(self.shared.now(), cause.to_owned());
         self.cancel().await;
-        let quiet = time::timeout(QUIET_WAIT, self.shared.until_nobody_waits());
+        let quiet = time::timeout(QUIET_WAIT, self.shared.roster.until_none_waits());
         tokio::select! {
             _ = quiet => {}
-            () = self.cell.stop.cancelled() => {}
+            () = self.state.stop.cancelled() => {}
             () = self.shared.kill.cancelled() => {}
         }
-        let verdict = give_back(history);
-        // It goes in any case, and by its own reason.
-        let _ = self
-            .settle(
-                settings,
-                Some(job.id()),
-                delivery,
-                history,
-                verdict,
-                deadline,
-            )
-            .await;
+        let verdict = give_back(held.history);
+        // The worker leaves in any case, for the reason below.
+        let _ = self.settle(held, verdict).await;
+        Err(WorkerStopReason::Faulted)
     }
 
-    /// Returns a runner to the fleet, or ends it where the worker goes too.
-    fn bring_back(&mut self, lent: BorrowedRunner<'_>, reusable: bool, lost: bool) {
-        if !reusable {
-            if lost {
-                lent.crashed(&self.shared.metrics);
-            } else {
-                lent.finished();
-            }
-            return;
-        }
-        let stays = self.cell.seen().phase == crate::decide::Phase::Busy;
-        let over = if stays {
-            lent.bring_back()
-        } else {
-            lent.take_out().map(|idle| (idle, "retired"))
-        };
-        if let Some((idle, reason)) = over {
-            let fleet = &self.shared.fleet;
-            fleet.count_out(idle.kind(), &self.shared.metrics, reason);
-            // The next job need not wait for it.
-            fleet.end(idle);
+    /// Returns a runner to the fleet. It is ended if it is not reusable, or if this worker leaves.
+    fn return_runner(&self, runner: BorrowedRunner<'_>, reusable: bool, lost: bool) {
+        let stays = self.state.snapshot().phase == Phase::Busy;
+        match (reusable, lost) {
+            (false, true) => runner.crashed(),
+            (false, false) => runner.finished(),
+            (true, _) if stays => runner.give_back(),
+            (true, _) => runner.retire(),
         }
     }
 
-    fn note_start(&self, job: &Job, lent: &BorrowedRunner<'_>) {
+    // Reports: metrics, events and the log.
+
+    fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
         let waited = job.message().properties.timestamp.and_then(waited_since);
-        if let Some(waited) = waited {
-            self.shared.metrics.job_waited(waited);
-        }
-        self.shared.recent.began(self.shared.now(), waited);
+        self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
             job_id: job.id().clone(),
-            idle: lent.was_idle,
+            idle: runner.was_idle,
             queue_duration: waited,
         });
     }
 
-    fn note_stop(&self, job: &Job, outcome: JobOutcome, end: &JobEnd, took: Duration) {
+    fn report_end(&self, job: &Job, report: &RunReport, stop: &JobStop, took: Duration) {
+        let outcome = match (outcome_of(&report.end), stop) {
+            (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
+            (outcome, _) => outcome,
+        };
+        self.shared
+            .stats
+            .job_ended(self.shared.now(), outcome, took);
+        debug!(
+            outcome = outcome.as_str(),
+            took_ms = took.as_millis() as u64,
+            "job ended"
+        );
+        if report.reusable {
+            return;
+        }
         self.shared.fleet.emit(|pool| Event::RunnerStop {
             pool,
             job_id: Some(job.id().clone()),
             status: outcome.as_str(),
-            status_info: match end {
+            status_info: match &report.end {
                 JobEnd::Failed(failure) | JobEnd::WrapperFailed(failure) => {
                     Some(failure.message.clone())
                 }
@@ -488,9 +400,34 @@ impl Worker<'_> {
             job_duration: Some(took),
         });
     }
+
+    /// Counts a job that the pool or supervisor stopped. Logs a job that an operator or its deadline stopped.
+    fn report_stopped(&self, held: &HeldDelivery, stop: &JobStop) {
+        let pool = &self.shared.name;
+        let job = held.job.as_ref().map(|id| Escaped(id.as_str()));
+        let job = job.as_ref().map(tracing::field::display);
+        match stop {
+            JobStop::No => self.shared.stats.job_stopped(),
+            JobStop::ByHand(stopping) => info!(
+                pool = %pool,
+                job.id = job,
+                then = stopping.then.as_str(),
+                by = stopping.by,
+                "job was stopped by hand"
+            ),
+            JobStop::AtDeadline => warn!(
+                pool = %pool,
+                job.id = job,
+                held_ms = held.since.elapsed().as_millis() as u64,
+                ack_deadline_ms = held.settings.ack_deadline.as_millis() as u64,
+                "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
+            ),
+        }
+    }
 }
 
-/// The message as its job sees it: of a copy, too, a job is told that there may have been one before.
+/// The message as its job sees it. A copy of a message that was delivered before is marked as redelivered, although the
+/// broker delivers the copy for the first time.
 fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
     if message.redelivered || !history.was_taken {
         return message.clone();
@@ -501,87 +438,10 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
     })
 }
 
-/// What to look at where a consumer was lost under a job.
-fn lost_hint(why: WorkerStopReason) -> Option<&'static str> {
-    match why {
-        WorkerStopReason::HeldTooLong => Some(
-            "the broker's consumer timeout is shorter than ack_deadline: lower ack_deadline below it, or raise it \
-             (consumer_timeout in rabbitmq.conf, or the queue's x-consumer-timeout)",
-        ),
-        WorkerStopReason::Cancelled => Some(
-            "the queue was deleted, its node lost, or a delivery held longer than the broker's consumer timeout",
-        ),
-        _ => None,
-    }
-}
-
-fn outcome_of(end: &JobEnd) -> JobOutcome {
-    match end {
-        JobEnd::Done { .. } => JobOutcome::Done,
-        JobEnd::Retry { .. } => JobOutcome::Retry,
-        JobEnd::Rejected { .. } => JobOutcome::Rejected,
-        JobEnd::Failed(Failure {
-            kind: FailureKind::Timeout,
-            ..
-        }) => JobOutcome::Timeout,
-        JobEnd::Failed(_) => JobOutcome::Failed,
-        JobEnd::WrapperFailed(_) => JobOutcome::LaunchFailed,
-        JobEnd::NotStarted(_) => JobOutcome::NotStarted,
-        JobEnd::Stopped => JobOutcome::Stopped,
-    }
-}
-
-/// What a job's end is to the breaker. `None`: nothing, for it was our doing.
-fn ending_of(end: &JobEnd) -> Option<BreakerSignal<'_>> {
-    match end {
-        JobEnd::Done { .. } | JobEnd::Retry { .. } | JobEnd::Rejected { .. } => {
-            Some(BreakerSignal::Answered)
-        }
-        JobEnd::Failed(failure) => Some(BreakerSignal::Failed(&failure.message)),
-        JobEnd::WrapperFailed(failure) => Some(BreakerSignal::Unproven(&failure.message)),
-        JobEnd::NotStarted(_) | JobEnd::Stopped => None,
-    }
-}
-
-/// A runner that panics broke its promise; the job is taken to have failed.
-fn runner_panicked(panicked: &Panicked) -> RunReport {
-    RunReport {
-        end: JobEnd::Failed(Failure {
-            kind: FailureKind::RunnerLost,
-            message: format!("the runner panicked: {panicked}"),
-            stderr_tail: None,
-        }),
-        reusable: false,
-    }
-}
-
-/// Time since a timestamp in whole seconds, where it is in the past.
+/// Time since a timestamp in whole seconds, if it is in the past.
 fn waited_since(timestamp: u64) -> Option<Duration> {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()?
         .checked_sub(Duration::from_secs(timestamp))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_a_consumer_was_lost_under_a_job_the_log_says_what_to_look_at() {
-        let too_long = lost_hint(WorkerStopReason::HeldTooLong).expect("a hint");
-        for part in [
-            "consumer timeout",
-            "lower ack_deadline",
-            "x-consumer-timeout",
-        ] {
-            assert!(too_long.contains(part), "{too_long}");
-        }
-        let cancelled = lost_hint(WorkerStopReason::Cancelled).expect("a hint");
-        for part in ["queue was deleted", "node lost", "consumer timeout"] {
-            assert!(cancelled.contains(part), "{cancelled}");
-        }
-        // The loss of a connection says why itself.
-        assert_eq!(lost_hint(WorkerStopReason::Lost), None);
-    }
 }

@@ -7,9 +7,10 @@
 //! Here is its life and its waiting; the consumer with what it sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
 //! is done about messages with unfinished deliveries.
 
-mod comeback;
 mod intake;
 mod job;
+mod job_end;
+mod redelivered;
 
 use std::{collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
@@ -22,16 +23,16 @@ use tracing::debug;
 
 use self::intake::{ReceivedDelivery, WorkerIntake};
 use super::{
-    cell::{AfterSettlement, WorkerCell, WorkerStopReason},
-    settling::{HoldUntil, prepare, stay_blocked},
+    settling::{HeldDelivery, HoldUntil, prepare, stay_blocked},
     shared::PoolShared,
+    worker_state::{AfterSettlement, WorkerState, WorkerStopReason},
 };
 use crate::{
     config::{Declare, PoolSettings},
     decide::QueueName,
     queue::ConsumeRequest,
     runner::OnStart,
-    settle::{History, Verdict, give_back},
+    settle::{Verdict, give_back},
 };
 use tidegate_core::text::chain;
 
@@ -44,52 +45,52 @@ const OPENING: Duration = Duration::from_secs(2);
 const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and says why it ended.
-pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> WorkerStopReason {
+pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
     let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
         queue: settings.queue.clone(),
         prefetch: settings.prefetch,
-        tag: consumer_tag(&shared, &cell),
+        tag: consumer_tag(&shared, &state),
     };
-    if cell.leave.is_cancelled() {
-        return cell.go(WorkerStopReason::ScaledDown);
+    if state.leave.is_cancelled() {
+        return state.leave_because(WorkerStopReason::ScaledDown);
     }
     // A queue that counts deliveries may send what came back, which is made new before the next death. Until then it
     // counts, so its copy must not wait for a channel. A queue that we declare as a classic one counts nothing.
     if settings.declare != Declare::Classic {
         tokio::select! {
-            () = cell.leave.cancelled() => return cell.go(WorkerStopReason::ScaledDown),
+            () = state.leave.cancelled() => return state.leave_because(WorkerStopReason::ScaledDown),
             // What is wrong with it shows in the publish, and does not concern jobs that need no copy.
-            _ = time::timeout(PREPARING, shared.driver.prepare_to_publish()) => {}
+            _ = time::timeout(PREPARING, shared.broker.driver.prepare_to_publish()) => {}
         }
     }
-    let mut opening = pin!(shared.driver.consume(request));
+    let mut opening = pin!(shared.broker.driver.consume(request));
     let opened = tokio::select! {
         biased;
         opened = &mut opening => opened,
-        () = cell.leave.cancelled() => match time::timeout(OPENING, opening).await {
+        () = state.leave.cancelled() => match time::timeout(OPENING, opening).await {
             Ok(opened) => opened,
-            Err(_) => return cell.go(WorkerStopReason::ScaledDown),
+            Err(_) => return state.leave_because(WorkerStopReason::ScaledDown),
         },
     };
     let consumer = match opened {
         Ok(consumer) => consumer,
         Err(error) => {
             debug!(error = %chain(&error), "consumer not opened");
-            shared.open_failed(&error);
-            return cell.go(WorkerStopReason::NotOpened);
+            shared.broker.consumer_refused(shared.now(), &error);
+            return state.leave_because(WorkerStopReason::NotOpened);
         }
     };
-    cell.consuming(shared.now());
-    shared.opened();
+    state.consumer_opened(shared.now());
+    shared.broker.consumer_opened();
     let on_start = OnStart::new(Arc::new({
         let shared = shared.clone();
         move || shared.gate.started()
     }));
     let mut worker = Worker {
         shared: &shared,
-        cell: &cell,
+        state: &state,
         queue: settings.queue.clone(),
         intake: WorkerIntake {
             consumer,
@@ -107,29 +108,29 @@ pub(crate) async fn work(shared: Arc<PoolShared>, cell: Arc<WorkerCell>) -> Work
 }
 
 /// A consumer tag names its worker to people who look at the broker. It need be unique only within a channel.
-fn consumer_tag(shared: &PoolShared, cell: &WorkerCell) -> String {
+fn consumer_tag(shared: &PoolShared, state: &WorkerState) -> String {
     // A tag is a short string: 255 bytes.
     let host: String = shared.host.chars().take(64).collect();
     format!(
         "tidegate.{}.{}@{host}.{}",
         shared.name,
-        cell.id,
+        state.id,
         std::process::id()
     )
 }
 
 struct Worker<'a> {
     shared: &'a Arc<PoolShared>,
-    cell: &'a Arc<WorkerCell>,
+    state: &'a Arc<WorkerState>,
     /// The queue that it consumes: the pool's own may have changed since.
     queue: QueueName,
     intake: WorkerIntake,
     /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
-    /// How long it took to open the consumer, until the first job has a runner: together they are the start-up time.
+    /// How long it took to open the consumer. With the time until the first job has a runner, it is the start-up time.
     opened_in: Option<Duration>,
-    /// Ends the job that runs, with grace. A child of the cell's, made when first needed.
+    /// Ends the job that runs, with grace. A child of the state's, made when first needed.
     stop: Option<CancellationToken>,
 }
 
@@ -139,17 +140,17 @@ impl Worker<'_> {
         loop {
             let arrived = match self.wait().await {
                 Ok(arrived) => arrived,
-                Err(why) => return self.cell.go(why),
+                Err(why) => return self.state.leave_because(why),
             };
-            if !self.cell.take() {
+            if !self.state.begin_job() {
                 self.intake.ahead.push_front(arrived);
-                return self.cell.go(WorkerStopReason::ScaledDown);
+                return self.state.leave_because(WorkerStopReason::ScaledDown);
             }
-            self.shared.delivery_taken();
+            self.shared.stats.delivery_taken(self.shared.now());
             if let Err(why) = self.job(arrived).await {
-                return self.cell.go(why);
+                return self.state.leave_because(why);
             }
-            match self.cell.finish(self.held()) {
+            match self.state.finish_job(self.buffered()) {
                 AfterSettlement::Stay => {}
                 AfterSettlement::Go(why) => return why,
             }
@@ -184,7 +185,11 @@ impl Worker<'_> {
             }
         }
         // One that does not answer any more is closed without waiting, as it is dropped.
-        let _ = self.shared.answered(self.intake.consumer.close()).await;
+        let _ = self
+            .shared
+            .broker
+            .answered(self.intake.consumer.close())
+            .await;
     }
 
     /// Cancels the consumer and gives back what it was sent ahead. Returns what cannot go back as a copy: given back
@@ -199,24 +204,15 @@ impl Worker<'_> {
                 left.push(arrived);
                 continue;
             }
-            let delivery = arrived.delivery;
-            let history = History::of(delivery.message(), &settings.retry);
+            let held =
+                HeldDelivery::new(self.shared, settings.clone(), arrived.delivery, arrived.at);
             let verdict = match is_copied {
-                true => give_back(history),
+                true => give_back(held.history),
                 false => Verdict::GiveBack,
             };
-            let hold = HoldUntil::new(Instant::now(), &self.cell.stop, &self.shared.kill);
             let wants_copy = verdict != Verdict::GiveBack;
-            let prepared = prepare(
-                self.shared,
-                &settings,
-                None,
-                delivery,
-                history,
-                verdict,
-                hold,
-            )
-            .await;
+            let hold = HoldUntil::new(Instant::now(), &self.state.stop, &self.shared.kill);
+            let prepared = prepare(self.shared, held, verdict, hold).await;
             // Where one cannot be copied the next ones cannot either, and each attempt may take long.
             if wants_copy && prepared.is_requeued() {
                 is_copied = false;
@@ -242,11 +238,11 @@ impl Worker<'_> {
         if let Some(why) = self.intake.ended {
             return Err(why);
         }
-        self.shared.waiting_more();
+        self.shared.roster.begin_waiting();
         let next = loop {
             let next = tokio::select! {
                 biased;
-                () = self.cell.leave.cancelled() => break None,
+                () = self.state.leave.cancelled() => break None,
                 Some(renewed) = self.renewals.join_next() => match renewed {
                     Ok(Some(arrived)) => break Some(Ok(arrived)),
                     _ => continue,
@@ -271,26 +267,30 @@ impl Worker<'_> {
             }
             Some(Ok(arrived)) => Ok(arrived),
             Some(Err(why)) => {
-                self.cell.not_consuming();
+                self.state.consumer_closed();
                 Err(why)
             }
         };
-        self.shared.waiting_less();
+        self.shared.roster.end_waiting();
         result
     }
 
-    fn held(&self) -> u32 {
+    fn buffered(&self) -> u32 {
         u32::try_from(self.intake.ahead.len()).unwrap_or(u32::MAX)
     }
 
     /// Cancels the consumer, once.
     async fn cancel(&mut self) {
-        self.cell.not_consuming();
+        self.state.consumer_closed();
         if self.intake.ended.is_some() {
             return;
         }
         self.intake.ended = Some(WorkerStopReason::ScaledDown);
-        let cancelled = self.shared.answered(self.intake.consumer.cancel()).await;
+        let cancelled = self
+            .shared
+            .broker
+            .answered(self.intake.consumer.cancel())
+            .await;
         let Some(cancelled) = cancelled else {
             // What it was sent ahead goes back with its channel.
             return;

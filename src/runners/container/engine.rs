@@ -13,7 +13,7 @@ use crate::runner::StartError;
 const GREETING: Duration = Duration::from_secs(5);
 
 /// How long an engine may take for one thing. Starting a container is the longest, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// For what takes as long as a job, or as long as a registry likes.
 pub(super) const LONG: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -69,7 +69,7 @@ impl Finder {
 
     /// Looks for an engine anew the next time, where the error says that the present one is gone.
     pub(super) async fn note(&self, error: &EngineError) {
-        if error.kind == Kind::Unreachable {
+        if error.kind == EngineErrorKind::Unreachable {
             *self.found.lock().await = None;
         }
     }
@@ -118,7 +118,7 @@ fn places(
 
 /// Asks an engine for its version, and speaks the older of its and ours from then on.
 async fn connect(place: &EngineAddress) -> Result<Docker, EngineError> {
-    let seconds = PATIENCE.as_secs();
+    let seconds = ENGINE_TIMEOUT.as_secs();
     let docker = match place {
         EngineAddress::Unix(path) => {
             Docker::connect_with_unix(&path.to_string_lossy(), seconds, API_DEFAULT_VERSION)
@@ -137,13 +137,13 @@ async fn connect(place: &EngineAddress) -> Result<Docker, EngineError> {
 #[derive(Debug, Error)]
 #[error("{words}")]
 pub(super) struct EngineError {
-    pub(super) kind: Kind,
+    pub(super) kind: EngineErrorKind,
     words: String,
 }
 
 /// What kind of answer it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EngineErrorKind {
     /// What was asked for is not there.
     NotFound,
     /// It is busy with the same thing already.
@@ -155,7 +155,7 @@ pub(super) enum Kind {
 }
 
 impl EngineError {
-    pub(super) fn new(kind: Kind, words: impl Into<String>) -> Self {
+    pub(super) fn new(kind: EngineErrorKind, words: impl Into<String>) -> Self {
         Self {
             kind,
             words: words.into(),
@@ -179,9 +179,9 @@ impl From<Error> for EngineError {
                 message,
             } => {
                 let kind = match status_code {
-                    404 => Kind::NotFound,
-                    409 => Kind::Conflict,
-                    _ => Kind::Refused,
+                    404 => EngineErrorKind::NotFound,
+                    409 => EngineErrorKind::Conflict,
+                    _ => EngineErrorKind::Refused,
                 };
                 let words = match message.trim() {
                     "" => format!("the engine answered {status_code}"),
@@ -190,10 +190,14 @@ impl From<Error> for EngineError {
                 };
                 Self::new(kind, words)
             }
-            Error::DockerStreamError { error } => Self::new(Kind::Refused, error.trim()),
-            Error::RequestTimeoutError => Self::new(Kind::Unreachable, "no answer in time"),
-            Error::SocketNotFoundError(_) => Self::new(Kind::Unreachable, "no such socket"),
-            _ => Self::new(Kind::Unreachable, root(&error)),
+            Error::DockerStreamError { error } => Self::new(EngineErrorKind::Refused, error.trim()),
+            Error::RequestTimeoutError => {
+                Self::new(EngineErrorKind::Unreachable, "no answer in time")
+            }
+            Error::SocketNotFoundError(_) => {
+                Self::new(EngineErrorKind::Unreachable, "no such socket")
+            }
+            _ => Self::new(EngineErrorKind::Unreachable, root(&error)),
         }
     }
 }

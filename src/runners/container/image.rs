@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Pull,
-    engine::{EngineError, Kind, LONG},
+    engine::{EngineError, EngineErrorKind, LONG},
 };
 use crate::runner::StartError;
 
@@ -89,7 +89,7 @@ impl Image {
             .map_err(EngineError::from)
         {
             Ok(_) => Ok(true),
-            Err(error) if error.kind == Kind::NotFound => Ok(false),
+            Err(error) if error.kind == EngineErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into_start_error(format!("look for the image {}", self.name))),
         }
     }
@@ -107,7 +107,12 @@ impl Image {
             match timeout(STALLED, progress.next()).await {
                 Ok(Some(step)) => step.map(drop)?,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(EngineError::new(Kind::Refused, "the pull stands still")),
+                Err(_) => {
+                    return Err(EngineError::new(
+                        EngineErrorKind::Refused,
+                        "the pull stands still",
+                    ));
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::engine::{EngineError, Kind};
+use super::engine::{EngineError, EngineErrorKind};
 
 /// How often a removal is tried before it is left to the next cleanup.
 const TRIES: u32 = 3;
@@ -112,7 +112,12 @@ impl Container {
         let made = making.await;
         self.making = None;
         // The runtime goes down.
-        made.unwrap_or_else(|lost| Err(EngineError::new(Kind::Unreachable, lost.to_string())))
+        made.unwrap_or_else(|lost| {
+            Err(EngineError::new(
+                EngineErrorKind::Unreachable,
+                lost.to_string(),
+            ))
+        })
     }
 }
 
@@ -162,7 +167,14 @@ pub(super) async fn remove(docker: &Docker, name: &str) -> Result<bool, EngineEr
     let removed = docker.remove_container(name, Some(options)).await;
     match removed.map_err(EngineError::from) {
         Ok(()) => Ok(true),
-        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Conflict) => Ok(false),
+        Err(error)
+            if matches!(
+                error.kind,
+                EngineErrorKind::NotFound | EngineErrorKind::Conflict
+            ) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    engine::{EngineError, Kind, LONG},
+    engine::{EngineError, EngineErrorKind, LONG},
     making,
     ours::Container,
     shared::ContainerShared,
@@ -27,7 +27,8 @@ use super::{
 use crate::{
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, CourseAction, CourseEvent, Exit, FOREVER, JobLog, Output, Stdout, Stream, job_end,
+        Course, CourseAction, CourseEvent, Exit, FOREVER, JobLog, OutputReader, OutputStream,
+        Stdout, job_end,
     },
 };
 
@@ -83,7 +84,7 @@ async fn make(
     match container.made().await {
         Ok(warnings) => check_warnings(shared, &container, &warnings).await?,
         Err(error) => {
-            if error.kind == Kind::NotFound {
+            if error.kind == EngineErrorKind::NotFound {
                 shared.image.forget().await;
             }
             return Err(refusal(shared, "make", error).await);
@@ -166,7 +167,7 @@ async fn run_until_end(
         input,
     } = streams;
     let mut out = Stdout::new(control.output, job);
-    let mut err = Output::new(Stream::Stderr, JobLog(job));
+    let mut err = OutputReader::new(OutputStream::Stderr, JobLog(job));
     let mut course = Course::new(settings.stop_timeout);
     let mut ended = None;
     {
@@ -298,7 +299,9 @@ async fn exit(container: &Container) -> ContainerEnd {
             }
             Ok(look) if look.is_being_removed() => return ContainerEnd::removed(),
             Ok(_) => silent_since = None,
-            Err(error) if error.kind == Kind::NotFound => return ContainerEnd::removed(),
+            Err(error) if error.kind == EngineErrorKind::NotFound => {
+                return ContainerEnd::removed();
+            }
             // The engine was restarted, perhaps, and may have kept the container.
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);

@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Containers that are removed at the same time.
-const AT_ONCE: usize = 8;
+const MAX_PARALLEL_REMOVALS: usize = 8;
 
 /// Supervisors for which it was logged that their containers are left alone. Written and read by searches.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -152,7 +152,7 @@ pub(super) async fn remove(docker: &Docker, strays: Vec<Stray>, orphan: impl Fn(
         let removed = ours::remove(docker, &stray.name).await;
         (stray, removed)
     });
-    let mut removals = futures_util::stream::iter(removals).buffer_unordered(AT_ONCE);
+    let mut removals = futures_util::stream::iter(removals).buffer_unordered(MAX_PARALLEL_REMOVALS);
     let mut went_well = true;
     while let Some((Stray { name, is_orphan }, removed)) = removals.next().await {
         match removed {

@@ -13,8 +13,8 @@ use crate::{
     runner::{Job, JobControl, JobEnd, StartError},
     runners::process::{
         Course, CourseAction, CourseEvent, Environment, ExecSettings, FOREVER, JobLog, Launch,
-        Output, Pipes, Process, ProcessReuse, SpawnError, Stdout, Stream, WithHeaders, job_end,
-        job_variables,
+        OutputReader, OutputStream, Pipes, Process, ProcessReuse, SpawnError, Stdout, WithHeaders,
+        job_end, job_variables,
     },
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn run(
         stderr,
     } = pipes;
     let mut out = Stdout::new(control.output, job);
-    let mut err = Output::new(Stream::Stderr, JobLog(job));
+    let mut err = OutputReader::new(OutputStream::Stderr, JobLog(job));
     let mut course = Course::new(settings.kill_grace);
     {
         let mut feed = pin!(feed(stdin, job.body()));

@@ -1,6 +1,6 @@
 //! Warnings: words in a command that only a shell would understand, and variables in `env` that no job sees.
 
-use crate::config::schema::{Given, Key, Table, quoted};
+use crate::config::schema::{Key, KeyPresence, Table, quoted};
 
 /// Programs that read a command of their own.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
@@ -12,7 +12,7 @@ const OPERATORS: [&str; 14] = [
 
 /// Warns of words that only a shell would understand.
 pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
-    if command.given != Given::Well {
+    if command.given != KeyPresence::Valid {
         return;
     }
     let Some((word, what)) = shell_word(&command.value) else {

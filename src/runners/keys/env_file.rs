@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::config::{
-    inputs::{Inputs, why},
+    inputs::{ConfigInputs, why},
     problem::{Place, Problem},
     schema::{FilePath, Key, Table, shown_text},
 };
@@ -18,7 +18,7 @@ use crate::config::{
 /// Reads the file that the key names, which comes back too. A later line wins over an earlier one.
 pub(super) fn env_file(
     runner: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
 ) -> (Key<Option<PathBuf>>, BTreeMap<String, String>) {
     let key = runner.optional(
         "env_file",

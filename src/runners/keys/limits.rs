@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use crate::{
     config::schema::{
-        Choice, Item, Key, Kind, OrWord, Size, Span, Table, Text, ValuePosition, Whole,
+        Choice, Item, Key, KeyKind, OrWord, Size, Span, Table, Text, ValuePosition, WholeNumber,
     },
     host::limits::{CgroupUse, Cores, Limits, Rlimits},
     runners::facts::Known,
@@ -47,7 +47,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
             "nice",
             "Niceness of its processes: -20 is served first, 19 last. Lower than the daemon's own takes root.",
         ),
-        Whole(-20..=19),
+        WholeNumber(-20..=19),
         "10",
     );
     let memory_max = runner.optional(
@@ -75,7 +75,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
             "pids_max",
             "Processes and threads that a job may have at a time.",
         ),
-        Whole(1..=4_194_304),
+        WholeNumber(1..=4_194_304),
         "64",
     );
     let cgroup = runner.key(
@@ -138,7 +138,7 @@ fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
     let open_files = table.optional(
         "open_files",
         "Open files.",
-        Whole(LEAST_FILES..=MOST_FILES),
+        WholeNumber(MIN_FILES..=MAX_FILES),
         "1024",
     );
     let address_space = table.optional("address_space", "Address space.", Size, "\"4GiB\"");
@@ -167,10 +167,10 @@ fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
 }
 
 /// What it takes to find one's own libraries, with something to spare.
-const LEAST_FILES: u64 = 16;
+const MIN_FILES: u64 = 16;
 
 /// The kernel's own bound for `fs.nr_open`.
-const MOST_FILES: u64 = 2_147_483_584;
+const MAX_FILES: u64 = 2_147_483_584;
 
 /// Accounts' names differ between systems; these have no place in any.
 const NAME: Text<String> = Text {
@@ -188,7 +188,7 @@ struct CoresKind;
 
 const CORES: CoresKind = CoresKind;
 
-impl Kind for CoresKind {
+impl KeyKind for CoresKind {
     type Value = Cores;
     const IS_TEXT: bool = false;
 
@@ -202,7 +202,7 @@ impl Kind for CoresKind {
             DeValue::Float(number) => number.as_str().parse().ok(),
             _ => None,
         };
-        let bounds = f64::from(Cores::LEAST)..=f64::from(Cores::MOST);
+        let bounds = f64::from(Cores::MIN)..=f64::from(Cores::MAX);
         let thousandths = number.map(|number| (number * 1000.0).round());
         match thousandths.filter(|thousandths| bounds.contains(thousandths)) {
             #[expect(
@@ -228,7 +228,7 @@ impl Kind for CoresKind {
 #[derive(Debug)]
 struct Seconds;
 
-impl Kind for Seconds {
+impl KeyKind for Seconds {
     type Value = Duration;
     const IS_TEXT: bool = true;
 

@@ -18,14 +18,14 @@ use super::{
     kind::{Finish, Finished, RunnerKind, RunnerSettings},
 };
 use crate::config::{
-    inputs::Inputs,
-    schema::{Item, Key, Kind, Table, ValuePosition, one_of, quoted},
+    inputs::ConfigInputs,
+    schema::{Item, Key, KeyKind, Table, ValuePosition, one_of, quoted},
 };
 
 /// Reads what a pool's jobs run on. `kinds` are those that the file can name; the first is the default.
 pub(crate) fn runner(
     pool: &mut Table<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     kinds: &[&'static RunnerKind],
 ) -> RunnerKeys {
     let mut table = pool.table("runner", "What its jobs run on.");
@@ -90,7 +90,7 @@ fn own_keys(
 #[derive(Debug)]
 struct KindWord<'k>(&'k [&'static RunnerKind]);
 
-impl Kind for KindWord<'_> {
+impl KeyKind for KindWord<'_> {
     type Value = &'static RunnerKind;
     const IS_TEXT: bool = true;
 

@@ -4,7 +4,7 @@
 //! is refused with that kind's name.
 
 use crate::{
-    config::schema::{Given, Key, Kind, Table},
+    config::schema::{Key, KeyKind, KeyPresence, Table},
     runners::facts::Known,
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct OwnKeys<'k, 'd, 'v> {
 impl OwnKeys<'_, '_, '_> {
     /// A key of this kind. Optional, so that the reference page, whose runner may be another, can show it; what is needed
     /// is missed when the keys become settings. `doc` begins with the kind's name, and `example` is for the reference page.
-    pub(crate) fn optional<K: Kind>(
+    pub(crate) fn optional<K: KeyKind>(
         &mut self,
         name: &'static str,
         doc: &'static str,
@@ -69,7 +69,7 @@ impl OwnKeys<'_, '_, '_> {
         if let Some(asked) = self.all.asked.iter_mut().find(|asked| asked.name == name) {
             asked.kinds.push(self.kind);
             self.table.describe_further(name, doc);
-            return asked.key.clone().with(None, Given::Not);
+            return asked.key.clone().with(None, KeyPresence::Absent);
         }
         let key = self.table.optional(name, doc, kind, example);
         self.all.asked.push(Asked {

@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     config::{
-        inputs::Inputs,
+        inputs::ConfigInputs,
         problem::Problem,
-        schema::{FilePath, Given, Key, Secret, Span, Spelling, Table, Text, Texts},
+        schema::{FilePath, Key, KeyPresence, Secret, Span, Spelling, Table, Text, Texts},
     },
     runners::{
         facts::{CommandUse, Known},
@@ -67,7 +67,7 @@ pub(crate) struct JobKeys {
 pub(super) fn shared(
     table: &mut Table<'_, '_>,
     known: &Known<'_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     own: impl FnOnce(&mut Table<'_, '_>),
 ) -> SharedKeys {
     let default = ExecSettings::new([""]);
@@ -141,7 +141,7 @@ fn command(table: &mut Table<'_, '_>, known: &Known<'_>) -> Key<Vec<String>> {
         false => table.key("command", doc, PROGRAM, Vec::new()),
     };
     let names_no_program = command.value.first().is_none_or(String::is_empty);
-    if command.given == Given::Well && names_no_program {
+    if command.given == KeyPresence::Valid && names_no_program {
         table.refuse(&command, format!("write the program first: {COMMAND}"));
     }
     if is_program {

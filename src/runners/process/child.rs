@@ -42,14 +42,14 @@ pub(in crate::runners) struct Process {
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::runners) struct Ended {
+pub(in crate::runners) struct ChildExit {
     /// `None` if it does not die: it is then reaped in the background when it does.
     pub(in crate::runners) status: Option<ExitStatus>,
     /// The kernel has killed it because memory ran out, with all processes that it had started.
     pub(in crate::runners) out_of_memory: bool,
 }
 
-impl Ended {
+impl ChildExit {
     pub(in crate::runners) fn exit(self) -> Option<Exit> {
         match self.out_of_memory {
             true => Some(Exit::OutOfMemory),
@@ -161,12 +161,12 @@ impl Process {
     }
 
     /// Kills what is left of the group and of the cgroup, and reaps the child.
-    pub(in crate::runners) fn finish(mut self) -> Ended {
+    pub(in crate::runners) fn finish(mut self) -> ChildExit {
         self.signal(Signal::SIGKILL);
         let status = self.reap();
         let was_killed = status.and_then(|status| status.signal()) == Some(Signal::SIGKILL as i32);
         let leaf = self.leaf.as_ref().filter(|_| was_killed);
-        Ended {
+        ChildExit {
             status,
             out_of_memory: leaf.is_some_and(Leaf::ran_out_of_memory),
         }

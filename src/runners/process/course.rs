@@ -9,7 +9,7 @@ pub(in crate::runners) const LINGER: Duration = Duration::from_secs(1);
 
 /// How long to wait for a process to die of a KILL. A process that sleeps in the kernel, or that now belongs to another
 /// user, may never die, and must not hold its worker for ever.
-pub(in crate::runners) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::runners) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Course {
             | (Stage::Running | Stage::Asked, CourseEvent::KillAsked) => {
                 self.cause.get_or_insert(EndCause::Stop);
                 self.stage = Stage::Killed;
-                CourseAction::Signal(Signal::SIGKILL, KILL_PATIENCE)
+                CourseAction::Signal(Signal::SIGKILL, KILL_TIMEOUT)
             }
             (Stage::Killed, CourseEvent::TimeUp) => CourseAction::Finish,
             (Stage::Killed, CourseEvent::StopAsked | CourseEvent::KillAsked) => CourseAction::Wait,
@@ -148,7 +148,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(7);
     const TERM: CourseAction = CourseAction::Signal(Signal::SIGTERM, GRACE);
-    const KILL: CourseAction = CourseAction::Signal(Signal::SIGKILL, KILL_PATIENCE);
+    const KILL: CourseAction = CourseAction::Signal(Signal::SIGKILL, KILL_TIMEOUT);
     const LINGERS: CourseAction = CourseAction::SetTimer(LINGER);
 
     /// The steps that these events lead to, and the cause at the end.

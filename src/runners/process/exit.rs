@@ -4,6 +4,8 @@ use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration}
 
 use nix::sys::signal::Signal;
 
+use tidegate_core::text::duration;
+
 use super::course::EndCause;
 use crate::runner::{Failure, FailureKind, JobEnd};
 
@@ -49,10 +51,7 @@ pub(in crate::runners) fn job_end(
         // The timeout comes first: if a job counted as done after its timeout, the result would depend on chance.
         (Some(EndCause::Timeout), _) => JobEnd::Failed(Failure {
             kind: FailureKind::Timeout,
-            message: format!(
-                "ran longer than its timeout of {}",
-                humantime::format_duration(timeout)
-            ),
+            message: format!("ran longer than its timeout of {}", duration(timeout)),
             stderr_tail,
         }),
         (_, Some(Exit::Code(0))) => JobEnd::Done { reply: None },

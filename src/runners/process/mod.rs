@@ -21,12 +21,12 @@ mod variables;
 use std::time::Duration;
 
 pub(in crate::runners) use self::{
-    child::{Ended, Pipes, Process},
-    course::{Course, CourseAction, CourseEvent, EndCause, KILL_PATIENCE, LINGER},
+    child::{ChildExit, Pipes, Process},
+    course::{Course, CourseAction, CourseEvent, EndCause, KILL_TIMEOUT, LINGER},
     environment::Environment,
     exit::{Exit, job_end, signal_name},
     header_json::is_whole_in_json,
-    output::{JobLog, Log, Output, Stream},
+    output::{JobLog, Log, OutputReader, OutputStream},
     start::{Launch, ProcessReuse, SpawnError},
     stdout::Stdout,
     variables::{WithHeaders, job_variables},

@@ -4,6 +4,8 @@ use std::os::fd::AsFd;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use tidegate_core::text::last_bytes;
+
 use crate::{
     escape::{Escaped, escaped_len},
     runner::Job,
@@ -23,19 +25,19 @@ const LINE_COST: u64 = 256;
 const BUFFER: usize = 2 * LINE_CAP;
 
 /// Chunks of a line's size that the largest pipe can hold: 1 MiB, for whoever has no special rights.
-const MOST_CHUNKS: usize = 64;
+const MAX_CHUNKS: usize = 64;
 
 /// Bytes of standard error that a failure carries.
 const TAIL: usize = 2 * 1024;
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runners) enum Stream {
+pub(in crate::runners) enum OutputStream {
     Stdout,
     Stderr,
 }
 
-impl Stream {
+impl OutputStream {
     pub(in crate::runners) fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -45,8 +47,8 @@ impl Stream {
 }
 
 /// Reads one stream of a process, for the log.
-pub(in crate::runners) struct Output<L> {
-    stream: Stream,
+pub(in crate::runners) struct OutputReader<L> {
+    stream: OutputStream,
     log: L,
     /// The unfinished line. Never longer than [`LINE_CAP`] between two reads.
     buffer: Vec<u8>,
@@ -64,15 +66,15 @@ pub(in crate::runners) struct Output<L> {
 
 /// Where lines go.
 pub(in crate::runners) trait Log {
-    fn line(&mut self, stream: Stream, line: &[u8]);
-    fn dropped(&mut self, stream: Stream, bytes: u64);
+    fn line(&mut self, stream: OutputStream, line: &[u8]);
+    fn dropped(&mut self, stream: OutputStream, bytes: u64);
 }
 
 /// The supervisor's own log. At `info`, because what their job prints is what its owner looks for first.
 pub(in crate::runners) struct JobLog<'a>(pub(in crate::runners) &'a Job);
 
 impl Log for JobLog<'_> {
-    fn line(&mut self, stream: Stream, line: &[u8]) {
+    fn line(&mut self, stream: OutputStream, line: &[u8]) {
         tracing::info!(
             target: "tidegate::job",
             pool = %self.0.pool(),
@@ -83,7 +85,7 @@ impl Log for JobLog<'_> {
         );
     }
 
-    fn dropped(&mut self, stream: Stream, bytes: u64) {
+    fn dropped(&mut self, stream: OutputStream, bytes: u64) {
         tracing::info!(
             target: "tidegate::job",
             pool = %self.0.pool(),
@@ -95,8 +97,8 @@ impl Log for JobLog<'_> {
     }
 }
 
-impl<L: Log> Output<L> {
-    pub(in crate::runners) fn new(stream: Stream, log: L) -> Self {
+impl<L: Log> OutputReader<L> {
+    pub(in crate::runners) fn new(stream: OutputStream, log: L) -> Self {
         Self {
             stream,
             log,
@@ -136,7 +138,7 @@ impl<L: Log> Output<L> {
     /// happened is then in.
     pub(in crate::runners) fn drain_now(&mut self, stream: &impl AsFd) {
         // A flood has no end: what fits into the largest pipe is all that can have been written before.
-        for _ in 0..MOST_CHUNKS {
+        for _ in 0..MAX_CHUNKS {
             let pending = self.buffer.len();
             let room = rustix::buffer::spare_capacity(&mut self.buffer);
             // Not by way of the runtime, which may not have heard yet that there is something.
@@ -162,7 +164,7 @@ impl<L: Log> Output<L> {
     fn take(&mut self, pending: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.read += (buffer.len() - pending) as u64;
-        if self.stream == Stream::Stderr {
+        if self.stream == OutputStream::Stderr {
             keep_tail(&mut self.tail, &buffer[pending..]);
         }
         if self.closed {
@@ -255,11 +257,7 @@ fn tail_text(tail: &[u8]) -> Option<String> {
         bytes = &bytes[continuation.count()..];
     }
     let text = String::from_utf8_lossy(bytes);
-    let mut start = text.len().saturating_sub(TAIL);
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    Some(text[start..].trim_end().to_owned()).filter(|text| !text.is_empty())
+    Some(last_bytes(&text, TAIL).trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -273,18 +271,18 @@ mod tests {
     }
 
     impl Log for &mut Seen {
-        fn line(&mut self, _: Stream, line: &[u8]) {
+        fn line(&mut self, _: OutputStream, line: &[u8]) {
             self.lines.push(line.to_vec());
         }
 
-        fn dropped(&mut self, _: Stream, bytes: u64) {
+        fn dropped(&mut self, _: OutputStream, bytes: u64) {
             self.dropped.push(bytes);
         }
     }
 
     async fn seen(reader: impl AsyncRead + Unpin) -> (Seen, Option<String>) {
         let mut seen = Seen::default();
-        let mut output = Output::new(Stream::Stderr, &mut seen);
+        let mut output = OutputReader::new(OutputStream::Stderr, &mut seen);
         output.drain(reader).await;
         let tail = output.finish();
         (seen, tail)
@@ -323,7 +321,7 @@ mod tests {
         .concat();
         for size in [1, 1000, LINE_CAP, text.len()] {
             let mut seen = Seen::default();
-            let mut output = Output::new(Stream::Stderr, &mut seen);
+            let mut output = OutputReader::new(OutputStream::Stderr, &mut seen);
             for piece in text.chunks(size) {
                 output.feed(piece);
             }

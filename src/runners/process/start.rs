@@ -16,8 +16,10 @@ use tokio::{
     time::timeout,
 };
 
+use tidegate_core::text::duration;
+
 use super::{
-    ExecSettings, KILL_PATIENCE,
+    ExecSettings, KILL_TIMEOUT,
     child::{Pipes, Process},
     environment::Environment,
 };
@@ -25,7 +27,7 @@ use crate::{
     host::{
         cgroup::{self, Leaf},
         children::{self, Run},
-        launcher::{self, LAUNCH_PATIENCE, LaunchFailure, Plan, PreparedLaunch},
+        launcher::{self, LAUNCH_TIMEOUT, LaunchFailure, LaunchPlan, PreparedLaunch},
         limits::{CgroupUse, Limits},
     },
     runner::StartError,
@@ -122,7 +124,7 @@ impl<'a> Launch<'a> {
             }
             return Process::spawn(&mut command, run, None, None).map_err(SpawnError::System);
         }
-        let plan = Plan::new(
+        let plan = LaunchPlan::new(
             &self.settings.limits,
             leaf.as_ref().map(Leaf::procs),
             self.settings.working_dir.clone(),
@@ -134,7 +136,7 @@ impl<'a> Launch<'a> {
         command.env(name, value).stdin(launching.stdin);
         let spawned = self.spawn_launcher(command, run, launching.pipe.into(), leaf);
         let (process, pipes) = spawned?;
-        match timeout(LAUNCH_PATIENCE, launcher::heard(launching.report)).await {
+        match timeout(LAUNCH_TIMEOUT, launcher::heard(launching.report)).await {
             Ok(Ok(())) => Ok((process, pipes)),
             Ok(Err(failure)) => {
                 reap_launcher(process).await;
@@ -143,7 +145,7 @@ impl<'a> Launch<'a> {
             Err(_) => Err(SpawnError::Before {
                 what: format!(
                     "its launcher did not start it within {}",
-                    humantime::format_duration(LAUNCH_PATIENCE)
+                    duration(LAUNCH_TIMEOUT)
                 ),
                 source: None,
             }),
@@ -236,7 +238,7 @@ fn is_worth_it(limits: &Limits, stays: ProcessReuse) -> bool {
 
 /// Reaps a launcher that has failed, and is about to end.
 async fn reap_launcher(mut process: Process) {
-    let _ = timeout(KILL_PATIENCE, process.exited()).await;
+    let _ = timeout(KILL_TIMEOUT, process.exited()).await;
     process.finish();
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::io::{self, AsyncRead, AsyncReadExt};
 
-use super::output::{JobLog, Output, Stream};
+use super::output::{JobLog, OutputReader, OutputStream};
 use crate::runner::{Job, OutputUse, Reply};
 
 /// Bytes that are made room for at a time, as far as an answer may still grow.
@@ -10,7 +10,7 @@ const CHUNK: usize = 8 * 1024;
 
 /// Reads standard output to its end, whatever it is.
 pub(in crate::runners) enum Stdout<'a> {
-    Log(Output<JobLog<'a>>),
+    Log(OutputReader<JobLog<'a>>),
     Reply(CapturedOutput),
     Dropped,
 }
@@ -18,7 +18,7 @@ pub(in crate::runners) enum Stdout<'a> {
 impl<'a> Stdout<'a> {
     pub(in crate::runners) fn new(output: OutputUse, job: &'a Job) -> Self {
         match output {
-            OutputUse::Log => Self::Log(Output::new(Stream::Stdout, JobLog(job))),
+            OutputUse::Log => Self::Log(OutputReader::new(OutputStream::Stdout, JobLog(job))),
             OutputUse::Reply { limit } => Self::Reply(CapturedOutput::new(limit)),
             OutputUse::Dropped => Self::Dropped,
         }

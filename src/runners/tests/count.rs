@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    config::schema::{Key, Text, Whole},
+    config::schema::{Key, Text, WholeNumber},
     host::instance::Instance,
     runner::{CreateRunner, Job, JobControl, JobEnd, RunReport, Runner, RunnerManager, StartError},
     runners::{
@@ -32,7 +32,7 @@ fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
     let from: Key<Option<u32>> = own.optional(
         "from",
         "Of `count`: the number before the first job's.",
-        Whole(0..=1000),
+        WholeNumber(0..=1000),
         "41",
     );
     own.within_max(&from);

@@ -6,8 +6,8 @@ use super::{WarmManager, WarmSettings};
 use crate::{
     builder::Pool,
     config::{
-        policy::MOST_WORKERS,
-        schema::{Key, Size, Span, Whole},
+        policy::MAX_WORKERS,
+        schema::{Key, Size, Span, WholeNumber},
     },
     host::instance::Instance,
     runner::RunnerManager,
@@ -99,7 +99,7 @@ impl WarmKeys {
             "max_jobs",
             "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that those which \
              started together do not go together. When absent, no such limit; nor with the other limits.",
-            Whole(1..=1_000_000_000),
+            WholeNumber(1..=1_000_000_000),
             "1000",
         );
         let max_age = own.optional(
@@ -124,7 +124,7 @@ impl WarmKeys {
             "prestart",
             "Of `warm`: processes to bring up before a job asks for them, at most one for each worker that waits. \
              When absent, none.",
-            Whole(0..=MOST_WORKERS),
+            WholeNumber(0..=MAX_WORKERS),
             "2",
         );
         Self {

@@ -8,6 +8,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use tidegate_core::text::{duration, first_chars};
+
 use super::{
     WarmSettings,
     lines::{Lines, NoLine},
@@ -18,10 +20,13 @@ use crate::{
     escape::Quoted,
     runner::{CreateRunner, StartError},
     runners::process::{
-        Ended, Environment, Escaped, FOREVER, KILL_PATIENCE, LINGER, Launch, Log, Output, Pipes,
-        Process, ProcessReuse, Stream, signal_name,
+        ChildExit, Environment, Escaped, FOREVER, KILL_TIMEOUT, LINGER, Launch, Log, OutputReader,
+        OutputStream, Pipes, Process, ProcessReuse, signal_name,
     },
 };
+
+/// How much of an id an error text shows.
+const SHOWN_ID_CHARS: usize = 100;
 
 /// A warm process that has said that it is ready. **On drop** its whole group is killed.
 pub(super) struct Link {
@@ -29,7 +34,7 @@ pub(super) struct Link {
     pub(super) stdin: ChildStdin,
     pub(super) lines: Lines,
     pub(super) stderr: ChildStderr,
-    pub(super) log: Output<RunnerLog>,
+    pub(super) log: OutputReader<RunnerLog>,
 }
 
 /// How a process is ended.
@@ -97,7 +102,7 @@ impl Link {
             stdin,
             lines: Lines::new(stdout),
             stderr,
-            log: Output::new(Stream::Stderr, log),
+            log: OutputReader::new(OutputStream::Stderr, log),
         };
         let limit = settings.start_timeout.min(FOREVER);
         let trouble = match timeout(limit, link.until_ready()).await {
@@ -105,7 +110,7 @@ impl Link {
             Ok(Err(trouble)) => trouble,
             Err(_) => Some(format!(
                 "did not say that it is ready within {}",
-                humantime::format_duration(settings.start_timeout)
+                duration(settings.start_timeout)
             )),
         };
         let how = match trouble {
@@ -210,7 +215,7 @@ impl Link {
             if !by_itself {
                 process.signal(Signal::SIGKILL);
                 // Its status is not worth a longer wait.
-                let _ = timeout(KILL_PATIENCE, process.exited()).await;
+                let _ = timeout(KILL_TIMEOUT, process.exited()).await;
             }
             if reading {
                 let _ = timeout(LINGER, output).await;
@@ -218,7 +223,7 @@ impl Link {
             by_itself
         };
         let unread = stdin.and_then(|stdin| rustix::io::ioctl_fionread(&stdin).ok());
-        let Ended {
+        let ChildExit {
             status,
             out_of_memory,
         } = process.finish();
@@ -258,19 +263,19 @@ impl End {
 pub(super) fn unasked(line: &[u8]) -> String {
     match protocol::parse(line) {
         Ok(RunnerMessage::RunnerAnswer { id, .. }) => {
-            format!("answered {}, which it was not asked", Quoted(&cut(&id)))
+            format!("answered {}, which it was not asked", Quoted(cut(&id)))
         }
         Ok(RunnerMessage::Progress { id, .. }) => {
-            format!("spoke of {}, which it was not at", Quoted(&cut(&id)))
+            format!("spoke of {}, which it was not at", Quoted(cut(&id)))
         }
         Ok(RunnerMessage::Ready { .. }) => "said again that it is ready".to_owned(),
         Err(trouble) => trouble,
     }
 }
 
-/// An id for a person.
-pub(super) fn cut(id: &str) -> String {
-    id.chars().take(100).collect()
+/// The start of an id, as long as an error text shows it.
+pub(super) fn cut(id: &str) -> &str {
+    first_chars(id, SHOWN_ID_CHARS)
 }
 
 fn last_line(text: &str) -> Option<&str> {
@@ -281,7 +286,7 @@ fn last_line(text: &str) -> Option<&str> {
 }
 
 impl Log for RunnerLog {
-    fn line(&mut self, stream: Stream, line: &[u8]) {
+    fn line(&mut self, stream: OutputStream, line: &[u8]) {
         tracing::info!(
             target: "tidegate::job",
             pool = %self.pool,
@@ -293,7 +298,7 @@ impl Log for RunnerLog {
         );
     }
 
-    fn dropped(&mut self, stream: Stream, bytes: u64) {
+    fn dropped(&mut self, stream: OutputStream, bytes: u64) {
         tracing::info!(
             target: "tidegate::job",
             pool = %self.pool,

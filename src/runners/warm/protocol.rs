@@ -55,7 +55,7 @@ pub(super) enum RunnerAnswer {
 /// The job as a line, with its newline.
 pub(super) fn job_line(job: &Job) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct JobLine<'a> {
         id: &'a str,
         attempt: u32,
         pool: &'a str,
@@ -82,7 +82,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
     let message = job.message();
     let properties = job.properties();
     let text = std::str::from_utf8(job.body()).ok();
-    let line = Line {
+    let line = JobLine {
         id: job.id().as_str(),
         attempt: job.attempt(),
         pool: job.pool().as_str(),
@@ -140,13 +140,13 @@ impl Formatter for OneLine {
 pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     // Unknown keys belong to a later version, or to the runner itself.
     #[derive(Deserialize)]
-    struct Line<'a> {
+    struct AnswerLine<'a> {
         ready: Option<bool>,
         protocol: Option<u64>,
         id: Option<String>,
         outcome: Option<String>,
         delay: Option<f64>,
-        error: Option<Words>,
+        error: Option<PrintableText>,
         // Kept as text: a parsed tree would need many times its size, and large numbers would lose digits.
         #[serde(borrow)]
         reply: Option<&'a RawValue>,
@@ -160,7 +160,7 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
         return Err(stray(line));
     }
     let wrong = |what: &str| format!("wrote a line {what}: {}", shown(line));
-    let said: Line<'_> = match serde_json::from_slice(line) {
+    let said: AnswerLine<'_> = match serde_json::from_slice(line) {
         Ok(said) => said,
         Err(error) if error.is_data() => {
             return Err(wrong(&format!("with a wrong value ({error})")));
@@ -192,10 +192,10 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
             },
         },
         (Some("reject"), _) => RunnerAnswer::Reject {
-            error: said.error.map(|Words(error)| cut(error)),
+            error: said.error.map(|PrintableText(error)| cut(error)),
         },
         (Some("failed"), _) => RunnerAnswer::Failed {
-            error: said.error.map(|Words(error)| cut(error)),
+            error: said.error.map(|PrintableText(error)| cut(error)),
         },
         (Some(_), _) => {
             return Err(wrong(
@@ -209,20 +209,20 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
 
 /// Text for a person. An error may quote anything: bytes that are not UTF-8, half a pair of surrogates. That makes it no
 /// other outcome, so these are replaced.
-struct Words(String);
+struct PrintableText(String);
 
-impl<'de> Deserialize<'de> for Words {
+impl<'de> Deserialize<'de> for PrintableText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Lossy;
         impl Visitor<'_> for Lossy {
-            type Value = Words;
+            type Value = PrintableText;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Words, E> {
-                Ok(Words(String::from_utf8_lossy(bytes).into_owned()))
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<PrintableText, E> {
+                Ok(PrintableText(String::from_utf8_lossy(bytes).into_owned()))
             }
         }
         // As bytes, because as text they would be refused.

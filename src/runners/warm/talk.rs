@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use tidegate_core::text::duration;
+
 use super::{
     lines::NoLine,
     link::{End, Link, StopMode, cut, unasked},
@@ -142,7 +144,7 @@ pub(super) async fn talk(
                             continue;
                         }
                         Ok(RunnerMessage::RunnerAnswer { id, .. } | RunnerMessage::Progress { id, .. }) => {
-                            break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(&cut(&id))));
+                            break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(cut(&id))));
                         }
                         Ok(RunnerMessage::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
                         Err(trouble) => break ProcessEvent::Broke(trouble),
@@ -317,10 +319,7 @@ fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -
 fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
     JobEnd::Failed(Failure {
         kind: FailureKind::Timeout,
-        message: format!(
-            "ran longer than its timeout of {}",
-            humantime::format_duration(timeout)
-        ),
+        message: format!("ran longer than its timeout of {}", duration(timeout)),
         stderr_tail,
     })
 }

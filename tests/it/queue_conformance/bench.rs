@@ -150,7 +150,7 @@ impl Bench {
 }
 
 pub(super) struct Newcomer {
-    driver: Arc<dyn QueueDriver>,
+    pub(super) driver: Arc<dyn QueueDriver>,
     is_another_connection: bool,
 }
 

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
+use lapin::{
+    Connection, ConnectionProperties,
+    options::{ExchangeDeleteOptions, QueueDeleteOptions},
+};
 use tidegate::{
     config::{BrokerSettings, BrokerUrl, TlsSettings},
     decide::QueueName,
@@ -41,7 +44,7 @@ pub(crate) fn settings(url: &str) -> BrokerSettings {
     }
 }
 
-/// A unique queue name. The queue and `<name>.dead` are deleted when the guard is dropped.
+/// A unique queue name. The queue, `<name>.dead` and the exchange `<name>.share` are deleted when the guard is dropped.
 pub(crate) fn unique_queue(prefix: &str) -> TestQueue {
     TestQueue::at(&broker_url(), prefix)
 }
@@ -77,6 +80,7 @@ impl TestQueue {
 impl Drop for TestQueue {
     fn drop(&mut self) {
         let names = [self.name.clone(), format!("{}.dead", self.name)];
+        let exchange = format!("{}.share", self.name);
         let url = self.url.clone();
         // A drop cannot await, and the runtime of a failed test is gone. So a thread with its own runtime deletes the
         // queue.
@@ -93,6 +97,10 @@ impl Drop for TestQueue {
                     let options = QueueDeleteOptions::default();
                     channel.queue_delete(name.as_str().into(), options).await?;
                 }
+                let options = ExchangeDeleteOptions::default();
+                channel
+                    .exchange_delete(exchange.as_str().into(), options)
+                    .await?;
                 connection.close(200, "OK".into()).await
             };
             // A broker that a test has killed has no queues to delete.

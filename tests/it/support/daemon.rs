@@ -21,10 +21,17 @@ pub(crate) use nix::sys::signal::Signal;
 /// Longest wait of a test. Far more than any step needs, for busy machines.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The folder of a daemon.
+enum Folder {
+    Own(TempDir),
+    /// The folder of the daemon that it has taken over from.
+    Shared(PathBuf),
+}
+
 /// A running daemon. Killed on drop if it has not ended.
 pub(crate) struct Daemon {
     child: Child,
-    dir: TempDir,
+    dir: Folder,
     /// Lines of its standard error. Written by the thread that reads them.
     lines: mpsc::Receiver<String>,
     /// Everything that it has written to its outputs.
@@ -63,8 +70,32 @@ impl Daemon {
     /// Waits until this daemon has ended, and starts another in its folder.
     pub(crate) fn again(mut self, url: &str, head: &str, pools: &str) -> Self {
         poll(|| self.child.try_wait().unwrap()).unwrap_or_else(|| panic!("{}", self.said()));
-        let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
+        let dir = std::mem::replace(&mut self.dir, Folder::Shared(PathBuf::new()));
+        let Folder::Own(dir) = dir else {
+            panic!("the folder belongs to another daemon");
+        };
         let mut daemon = Self::spawn(dir, &[], url, head, pools);
+        daemon.wait_until_started();
+        daemon
+    }
+
+    /// Starts a daemon in the folder of this one that takes over from it, and waits until it has started.
+    pub(crate) fn take_over(&self) -> Self {
+        let mut child = tidegate(self.dir())
+            .args(["run", "--takeover", "--log-format", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (said, lines, readers) = listen(&mut child);
+        let mut daemon = Self {
+            child,
+            dir: Folder::Shared(self.dir().to_owned()),
+            lines,
+            said,
+            readers,
+            listen: String::new(),
+        };
         daemon.wait_until_started();
         daemon
     }
@@ -117,7 +148,7 @@ impl Daemon {
             .unwrap();
         let daemon = Self {
             child,
-            dir,
+            dir: Folder::Own(dir),
             lines: mpsc::channel().1,
             said: Arc::default(),
             readers: Vec::new(),
@@ -135,17 +166,10 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (sender, lines) = mpsc::channel();
-        let err = BufReader::new(child.stderr.take().unwrap());
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let readers = vec![
-            collect(err, said.clone(), Some(sender)),
-            collect(out, said.clone(), None),
-        ];
+        let (said, lines, readers) = listen(&mut child);
         Self {
             child,
-            dir,
+            dir: Folder::Own(dir),
             lines,
             said,
             readers,
@@ -159,7 +183,10 @@ impl Daemon {
     }
 
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        match &self.dir {
+            Folder::Own(dir) => dir.path(),
+            Folder::Shared(dir) => dir,
+        }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -299,15 +326,21 @@ impl Daemon {
 
     /// Waits for the daemon's end. Returns its exit code and all its output.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let (code, said) = self.wait_for_end();
+        // The socket is removed at every end, except after a kill. The guard reports a kill by its exit code.
+        let was_killed = code == Some(128 + signal::SIGKILL as i32);
+        assert!(was_killed || !self.socket().exists(), "{said}");
+        (code, said)
+    }
+
+    /// The same for a daemon whose socket belongs to its successor by now.
+    pub(crate) fn wait_for_end(&mut self) -> (Option<i32>, String) {
         let status = poll(|| self.child.try_wait().unwrap());
         let status: ExitStatus = status.unwrap_or_else(|| panic!("did not end:\n{}", self.said()));
         assert_eq!(status.signal(), None, "{}", self.said());
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        // The socket is removed at every end, except after a kill. The guard reports a kill by its exit code.
-        let was_killed = status.code() == Some(128 + signal::SIGKILL as i32);
-        assert!(was_killed || !self.socket().exists(), "{}", self.said());
         (status.code(), self.said())
     }
 
@@ -331,6 +364,12 @@ pub(crate) struct Answer {
     /// The status line and the headers, in lower case.
     pub(crate) head: String,
     pub(crate) body: String,
+}
+
+/// An address on which nobody listens.
+pub(crate) fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }
 
 /// Polls until there is a result or the deadline passes.
@@ -381,6 +420,25 @@ fn write_config(dir: &Path, url: &str, head: &str, pools: &str) {
         dir = dir.display(),
     );
     std::fs::write(dir.join("tidegate.toml"), text).unwrap();
+}
+
+type Heard = (
+    Arc<Mutex<String>>,
+    mpsc::Receiver<String>,
+    Vec<thread::JoinHandle<()>>,
+);
+
+/// Collects what a daemon says.
+fn listen(child: &mut Child) -> Heard {
+    let said = Arc::new(Mutex::new(String::new()));
+    let (sender, lines) = mpsc::channel();
+    let err = BufReader::new(child.stderr.take().unwrap());
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let readers = vec![
+        collect(err, said.clone(), Some(sender)),
+        collect(out, said.clone(), None),
+    ];
+    (said, lines, readers)
 }
 
 fn collect(

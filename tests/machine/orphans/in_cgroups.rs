@@ -12,6 +12,7 @@ trials! {
         a_chain_of_forks_in_a_cgroup_is_killed_at_once,
         hidden_processes_of_a_job_in_a_cgroup_end_with_it,
         the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours,
+        a_successor_spares_the_jobs_of_the_daemon_that_it_took_over_from,
         a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it,
         a_warm_process_has_a_cgroup_without_being_asked,
     ],
@@ -165,6 +166,35 @@ fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
     kill(Pid::from_raw(next.id().cast_signed()), Signal::SIGQUIT).unwrap();
     next.wait().unwrap();
     assert!(other.is_alive());
+}
+
+fn a_successor_spares_the_jobs_of_the_daemon_that_it_took_over_from() {
+    let hierarchy = hierarchy().expect("a hierarchy");
+    let queue = Queue::new();
+    let script = "echo $$ >> pids; until test -e go; do sleep 0.05; done";
+    let mut old = Daemon::start(
+        &broker_url(),
+        &limited(&queue, script, "cgroup = \"always\""),
+    );
+    queue.publish("of the old daemon");
+    let first = wait_for_pids(&old, "pids", 1).remove(0);
+    let new = old.take_over();
+    queue.publish("of the new daemon");
+    let second = wait_for_pids(&old, "pids", 2).remove(1);
+    assert!(first.is_alive());
+    let leaf = |pid| mount_of(&hierarchy).join(cgroup_of(pid));
+    let leaves = [leaf(first.pid), leaf(second.pid)];
+    // Beside each other, in the cgroup of their lock.
+    assert_eq!(leaves[0].parent(), leaves[1].parent());
+
+    fs::write(old.dir().join("go"), "").unwrap();
+    let (code, said) = old.wait_for_end();
+    assert_eq!(code, Some(0), "{said}");
+    new.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
+    assert_eq!(queue.take(), None);
+    new.signal(Signal::SIGTERM);
+    assert_eq!(new.end().0, Some(0));
+    assert!(!leaves[0].parent().unwrap().exists());
 }
 
 fn a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it() {

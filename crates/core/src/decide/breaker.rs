@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::text::first_chars;
+use crate::text::{duration, first_chars};
 
 /// Parts of the window. Jobs are forgotten one part at a time, so that memory does not depend on the number of jobs.
 const PARTS: usize = 16;
@@ -165,7 +165,7 @@ impl Breaker {
         if jobs < u64::from(self.rules.min_jobs) || failed * 100 < share * jobs {
             return;
         }
-        let window = humantime::format_duration(self.rules.window);
+        let window = duration(self.rules.window);
         self.open = Some(Open {
             at: now,
             cut_short: None,

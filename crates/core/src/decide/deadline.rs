@@ -9,7 +9,7 @@ use std::time::Duration;
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// A year: longer than any broker waits, and safe to add to any instant of a clock.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The deadlines of a delivery, counted from its arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl DeliveryDeadlines {
     /// The deadlines for a job that may take `stop_grace` to end. For any `stop_grace`, a job has half of the time.
     pub fn new(ack_deadline: Duration, stop_grace: Duration) -> Self {
         // A user of the library may write Duration::MAX.
-        let ack_deadline = ack_deadline.min(LONGEST);
+        let ack_deadline = ack_deadline.min(MAX_DEADLINE);
         let margin = margin(ack_deadline);
         Self {
             stop: ack_deadline

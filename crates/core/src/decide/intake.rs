@@ -12,7 +12,7 @@ use super::{Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, M
 /// First pause after a runner could not start.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Number of different messages in a row whose commands did not start, at which the pool is faulted.
 const LAUNCH_FAILURES: usize = 3;
 
@@ -20,7 +20,7 @@ const LAUNCH_FAILURES: usize = 3;
 pub fn fault_pause(failures: u32) -> Duration {
     FIRST_PAUSE
         .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
-        .min(LONGEST_PAUSE)
+        .min(MAX_PAUSE)
 }
 
 /// The causes that keep a pool from taking messages.

@@ -5,6 +5,7 @@
 //! `explain`, can replay a recorded trace, and is tested without a runtime.
 
 mod breaker;
+mod budget;
 mod census;
 mod deadline;
 mod intake;
@@ -19,6 +20,8 @@ mod policy;
 mod reconcile;
 mod record;
 mod scaling_policy;
+mod schedule;
+mod share;
 mod stabiliser;
 mod state;
 mod stuck;
@@ -26,6 +29,7 @@ mod target_wait;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
+    budget::{Allowance, PoolNeed, allowance, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},
@@ -45,6 +49,14 @@ pub use self::{
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
+    schedule::{
+        Cron, CronParseError, NextOpening, OpenEntry, Schedule, ScheduleEntry, ScheduleState,
+        ScheduledBounds,
+    },
+    share::{
+        BEAT, Beat, FORGET_AFTER, Group, Heard, MAX_MEMBERS, Member, MemberId, MemberNumbers,
+        Members, share_exchange, split,
+    },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},

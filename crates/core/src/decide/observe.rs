@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Timings};
+use super::{Allowance, Group, Moment, Timings};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,12 @@ pub struct Observation {
     pub timings: Timings,
     /// Whether the pool may take messages at all.
     pub intake: Intake,
+    /// The daemons that share the queue. `None` if this pool does not share it.
+    pub group: Option<Group>,
+    /// The part of the supervisor's workers that this pool may have. `None` if the supervisor sets no limit.
+    pub allowance: Option<Allowance>,
+    /// Why the host has no room for more workers. `None` if it has.
+    pub pressure: Option<String>,
 }
 
 /// The result of a probe.

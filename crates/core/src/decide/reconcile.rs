@@ -1,18 +1,21 @@
 //! Reconcile: from an observation and a census to a decision and a plan.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::duration;
+
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Inputs, Intake, Measured, Moment, Observation,
-    Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
-    ScalingPolicy as _, Situation, TermName,
+    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured, Moment,
+    Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
+    ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
     measure::ArrivalMeter,
     observe::ProbeTrust,
     plan::plan,
     record::Calculation,
-    stabiliser::{Movement, Stabiliser},
+    schedule::ScheduleCache,
+    stabiliser::{ChurnMeter, Movement, Stabiliser},
 };
 
 /// The settings that decide a pool's size. Replaced as a whole when the configuration changes.
@@ -30,6 +33,8 @@ pub struct Rules {
     pub keep_warm: u32,
     /// Whether scaling down may stop running jobs.
     pub preempt: bool,
+    /// Bounds that change by the clock.
+    pub schedule: Schedule,
 }
 
 /// The result of one reconcile.
@@ -38,6 +43,8 @@ pub struct Rules {
 pub struct Reconciliation {
     /// The reason.
     pub decision: Decision,
+    /// The number of workers before the supervisor's limit applied.
+    pub wanted: u32,
     /// The steps to take.
     pub plan: Plan,
 }
@@ -83,7 +90,8 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, DrainAfter, Timings,
+///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
+///     Timings,
 /// };
 ///
 /// let mut reconciler = Reconciler::new(Rules {
@@ -93,6 +101,7 @@ pub enum EventKind {
 ///     drain_after: DrainAfter::default(),
 ///     keep_warm: 0,
 ///     preempt: false,
+///     schedule: Schedule::default(),
 /// });
 /// let observation = Observation {
 ///     at: Moment::after_start(Duration::from_secs(1)),
@@ -106,6 +115,9 @@ pub enum EventKind {
 ///     oldest: None,
 ///     timings: Timings::default(),
 ///     intake: Intake::Open,
+///     group: None,
+///     allowance: None,
+///     pressure: None,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -124,13 +136,22 @@ pub struct Reconciler {
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
     arrivals: ArrivalMeter,
+    churn: ChurnMeter,
+    calendar: ScheduleCache,
+    /// The policy in force: the rules' or the one set by hand, with the bounds of the schedule.
+    in_force: Policy,
     expected: u32,
+    /// The last number for the whole group, while the pool shares its queue.
+    whole: Option<u32>,
 }
 
 impl Reconciler {
     /// A reconciler without observations. It expects no workers.
     pub fn new(rules: Rules) -> Self {
         Self {
+            in_force: rules.policy.clone(),
+            churn: ChurnMeter::default(),
+            calendar: ScheduleCache::default(),
             rules,
             orders: Orders::default(),
             floor: None,
@@ -140,6 +161,7 @@ impl Reconciler {
             last_work: None,
             arrivals: ArrivalMeter::default(),
             expected: 0,
+            whole: None,
         }
     }
 
@@ -151,6 +173,8 @@ impl Reconciler {
     /// Changes the rules. The history stays: recommendations of the old policy still count until they leave the window.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        self.calendar.clear();
+        self.refresh_policy(ScheduledBounds::default());
     }
 
     /// Sets the operator's orders.
@@ -160,12 +184,31 @@ impl Reconciler {
             .as_ref()
             .map(|_| self.floor.unwrap_or(self.expected));
         self.orders = orders;
+        self.refresh_policy(ScheduledBounds::default());
     }
 
-    /// The policy in force: the one set by hand, otherwise the one of the rules.
+    /// The policy in force: the one set by hand, otherwise the one of the rules. From the first reconcile on with the
+    /// bounds that the schedule set at the last one.
     pub fn policy(&self) -> &Policy {
-        let by_hand = self.orders.policy.as_ref();
-        by_hand.map_or(&self.rules.policy, |set| &set.what.policy)
+        &self.in_force
+    }
+
+    fn refresh_policy(&mut self, scheduled: ScheduledBounds) {
+        let by_hand = self.orders.policy.as_ref().map(|set| &set.what.policy);
+        self.in_force = scheduled.on(&self.rules.policy, by_hand);
+    }
+
+    /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.
+    fn look_at_the_calendar(&mut self, observation: &Observation) -> Option<ScheduleState> {
+        if self.rules.schedule.is_empty() {
+            return None;
+        }
+        let state = self
+            .calendar
+            .at(&self.rules.schedule, observation.wall?)
+            .clone();
+        self.refresh_policy(state.bounds);
+        Some(state)
     }
 
     /// The own policy that is asked in place of it. A policy set by hand is asked itself, unless the order set only its
@@ -204,10 +247,24 @@ impl Reconciler {
         let believed = observation.believed(&self.believed);
         self.take_in(observation, &believed);
 
-        let inputs = self.inputs(observation, &believed, counts);
-        let (rule, calculation) = self.expect(observation, &believed, &inputs);
+        let schedule = self.look_at_the_calendar(observation);
+        let inputs = self.inputs(observation, &believed, counts, schedule);
+        let (rule, mut calculation) = self.expect(observation, &believed, &inputs);
+        let wanted = calculation.workers();
+        if let Some(allowance) = &observation.allowance {
+            calculation.at_most(TermName::Budget, allowance.workers, || {
+                allowance.why.clone()
+            });
+        }
+        if observation.group.is_none() || !matches!(rule, Rule::Policy | Rule::Frozen) {
+            self.whole = None;
+        }
         let expected = calculation.workers();
         let (terms, won) = calculation.into_terms();
+        if matches!(rule, Rule::Policy | Rule::Empty) {
+            self.churn
+                .count(observation.at, expected.abs_diff(self.expected));
+        }
         self.expected = expected;
         self.raise_floor(rule, expected);
 
@@ -231,6 +288,7 @@ impl Reconciler {
                 expected,
                 plan: plan.summary(),
             },
+            wanted,
             plan,
         }
     }
@@ -264,8 +322,15 @@ impl Reconciler {
         self.believed = believed.clone();
     }
 
-    fn inputs(&self, observation: &Observation, believed: &ProbeTrust, census: Counts) -> Inputs {
+    fn inputs(
+        &self,
+        observation: &Observation,
+        believed: &ProbeTrust,
+        census: Counts,
+        schedule: Option<ScheduleState>,
+    ) -> Inputs {
         let ready = self.reading.map_or(0, |reading| reading.ready);
+        let elsewhere = observation.group.as_ref().map_or(0, Group::held_by_others);
         Inputs {
             ready,
             age: self.reading.map(|reading| observation.at.since(reading.at)),
@@ -278,7 +343,9 @@ impl Reconciler {
             behind: observation
                 .held
                 .saturating_sub(u64::from(observation.holders)),
-            demand: ready.saturating_add(observation.held),
+            demand: ready
+                .saturating_add(observation.held)
+                .saturating_add(elsewhere),
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,
             intake: observation.intake,
@@ -290,6 +357,8 @@ impl Reconciler {
                 arrivals: self.arrivals.arrivals(),
                 timings: observation.timings,
             },
+            group: observation.group.clone(),
+            schedule,
         }
     }
 
@@ -358,7 +427,16 @@ impl Reconciler {
             let busy = inputs.census.busy + inputs.census.retiring;
             let why = format!("{why}; {busy} busy");
             let mut empty = Calculation::new(TermName::Empty, busy, why);
-            empty.at_least(TermName::KeepWarm, self.rules.keep_warm, || {
+            let scheduled = inputs
+                .schedule
+                .as_ref()
+                .and_then(|state| state.bounds.keep_warm);
+            let kept = scheduled.unwrap_or(self.rules.keep_warm);
+            let kept = match &observation.group {
+                Some(group) => group.share_of(kept),
+                None => kept,
+            };
+            empty.at_least(TermName::KeepWarm, kept, || {
                 String::from("kept on an empty queue")
             });
             (Rule::Empty, empty)
@@ -372,9 +450,30 @@ impl Reconciler {
                 format!("set by hand not to shrink {order}")
             });
         }
+        if matches!(rule, Rule::Policy | Rule::Empty) {
+            self.limit_churn(observation.at, &mut calculation);
+        }
+        if let (Some(why), Rule::Policy) = (&observation.pressure, rule) {
+            // The floor stays possible, so that no pool with work stands still.
+            let most = self.expected.max(self.policy().min_active);
+            calculation.at_most(TermName::Pressure, most, || format!("no growth: {why}"));
+        }
         // A ceiling that was lowered applies at once, and limits every other term.
-        calculation.at_most(TermName::Max, self.policy().max, the_ceiling);
+        calculation.at_most(TermName::Max, self.policy().max, || {
+            ceiling(inputs.schedule.as_ref())
+        });
         (rule, calculation)
+    }
+
+    /// Keeps the changes of the last minute within the limit.
+    fn limit_churn(&mut self, now: Moment, calculation: &mut Calculation) {
+        let Some(churn) = self.scaling().churn else {
+            return;
+        };
+        let left = self.churn.left(now, churn);
+        let why = || format!("at most {churn} starts and stops a minute, {left} are left");
+        calculation.at_most(TermName::Churn, self.expected.saturating_add(left), why);
+        calculation.at_least(TermName::Churn, self.expected.saturating_sub(left), why);
     }
 
     /// Sets the floor of a pool that may not shrink. A closed intake and a trial do not lower the floor. A pin does,
@@ -397,9 +496,10 @@ impl Reconciler {
         }
         match inputs.quiet {
             None => Some(String::from("no message was ever seen")),
-            Some(quiet) if quiet >= drain_after => {
-                Some(format!("no message for {} or longer", human(drain_after)))
-            }
+            Some(quiet) if quiet >= drain_after => Some(format!(
+                "no message for {} or longer",
+                duration(drain_after)
+            )),
             Some(_) => None,
         }
     }
@@ -407,11 +507,18 @@ impl Reconciler {
     fn expect_by_policy(&mut self, observation: &Observation, inputs: &Inputs) -> Calculation {
         let now = observation.at;
         let policy = self.policy().clone();
+        let current = match &observation.group {
+            None => self.expected,
+            // The policy and the steps are about the whole group's number.
+            Some(group) => self
+                .whole
+                .unwrap_or_else(|| self.expected.saturating_add(group.workers_elsewhere())),
+        };
         let situation = Situation {
             now,
             wall: observation.wall,
             inputs,
-            expected: self.expected,
+            expected: current,
             oldest: inputs.oldest,
             rates: inputs.rates,
             measured: inputs.measured,
@@ -428,24 +535,28 @@ impl Reconciler {
         // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
         // never drains wants its workers to wait.
         if self.rules.drain_after != DrainAfter::Never {
-            let useful = u64::from(inputs.holders).saturating_add(inputs.ready);
+            let elsewhere = observation.group.as_ref().map_or(0, Group::busy_elsewhere);
+            let holders = inputs.holders.saturating_add(elsewhere);
+            let useful = u64::from(holders).saturating_add(inputs.ready);
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
             calculation.at_most(TermName::Useful, useful, || {
                 format!(
-                    "{} workers hold a delivery, {} messages are ready: more would only wait",
-                    inputs.holders, inputs.ready
+                    "{holders} workers hold a delivery, {} messages are ready: more would only wait",
+                    inputs.ready
                 )
             });
         }
         if self.last_work.is_some() {
             calculation.at_least(TermName::MinActive, policy.min_active, || {
-                String::from("the floor while there is work")
+                let by = by_schedule(inputs.schedule.as_ref(), |bounds| bounds.min_active);
+                format!("the floor while there is work{by}")
             });
         }
-        calculation.at_most(TermName::Max, policy.max, the_ceiling);
+        calculation.at_most(TermName::Max, policy.max, || {
+            ceiling(inputs.schedule.as_ref())
+        });
 
         let scaling = &self.scaling();
-        let current = self.expected;
         let recommended = calculation.workers();
         let Movement {
             up_to,
@@ -457,23 +568,63 @@ impl Reconciler {
             format!("at most {} more than {current} at a time", scaling.up_step)
         });
         calculation.at_least(TermName::Window, held_at, || {
-            let window = human(scaling.down_window);
+            let window = duration(scaling.down_window);
             format!("{highest} was recommended within the last {window}")
         });
         calculation.at_least(TermName::DownStep, down_to, || {
             let step = scaling.down_step;
             format!("at most {step} fewer than {current} at a time")
         });
+        if let Some(group) = &observation.group {
+            self.whole = Some(calculation.workers());
+            self.take_share(group, &mut calculation);
+        }
         calculation
+    }
+
+    /// Lowers the group's number to this daemon's part of it. Until the members agree, the daemon does not grow. It
+    /// never grows into what others still have: a member that gives workers up does so as their jobs end.
+    fn take_share(&self, group: &Group, calculation: &mut Calculation) {
+        let (whole, members) = (calculation.workers(), group.members.len());
+        calculation.at_most(TermName::Share, group.share_of(whole), || {
+            format!("this daemon's part of {whole} in a group of {members}")
+        });
+        if !group.settled {
+            calculation.at_most(TermName::ShareWait, self.expected, || {
+                String::from(match group.deaf {
+                    true => "the group cannot be heard: no growth until it can",
+                    false => "a member joined or left just now: no growth until all know it",
+                })
+            });
+        }
+        if let Some(first) = group.differing.first() {
+            calculation.at_most(TermName::ShareWait, self.expected, || {
+                format!(
+                    "{first} has another policy for this queue: no growth until they are the same"
+                )
+            });
+        }
+        let elsewhere = group.workers_elsewhere();
+        let room = whole.saturating_sub(elsewhere).max(self.expected);
+        calculation.at_most(TermName::ShareRoom, room, || {
+            format!("the other members have {elsewhere} of {whole} workers")
+        });
     }
 }
 
-fn the_ceiling() -> String {
-    String::from("the ceiling")
+fn ceiling(schedule: Option<&ScheduleState>) -> String {
+    format!("the ceiling{}", by_schedule(schedule, |bounds| bounds.max))
 }
 
-fn human(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+/// Names the entry of the schedule that gives a bound.
+fn by_schedule(
+    schedule: Option<&ScheduleState>,
+    bound: impl Fn(&ScheduledBounds) -> Option<u32>,
+) -> String {
+    let entry = schedule.and_then(|state| state.entry_for(bound));
+    entry.map_or_else(String::new, |entry| {
+        format!(", by the schedule {} until {}", entry.cron, entry.until)
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Intake, Measured, Moment, Orders, PlanSummary, Rates};
+use super::{Counts, Group, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState};
 
 /// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ pub struct Inputs {
     pub holders: u32,
     /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
-    /// Ready plus held.
+    /// Ready plus held. In a group, this includes what the other members hold.
     pub demand: u64,
     /// Time since a message was last seen or taken. `None` if there never was one.
     pub quiet: Option<Duration>,
@@ -62,6 +62,12 @@ pub struct Inputs {
     /// What the pool measured of its own traffic.
     #[serde(default)]
     pub measured: Measured,
+    /// The daemons that share the queue. `None` if the pool does not share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
+    /// What the pool's schedule says. `None` without a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleState>,
 }
 
 /// One term of the calculation. It gave the first number, or changed it.
@@ -111,6 +117,18 @@ pub enum TermName {
     DownStep,
     /// One worker, to test whether a fault is over.
     Trial,
+    /// This daemon's part of the group's workers.
+    Share,
+    /// No growth until the members of the group agree.
+    ShareWait,
+    /// No growth into what other members of the group still have.
+    ShareRoom,
+    /// The limit on starts and stops within a minute.
+    Churn,
+    /// The host has no room for more workers.
+    Pressure,
+    /// The pool's part of the supervisor's workers.
+    Budget,
 }
 
 impl TermName {
@@ -132,6 +150,12 @@ impl TermName {
             Self::Window => "window",
             Self::DownStep => "down_step",
             Self::Trial => "trial",
+            Self::Share => "share",
+            Self::ShareWait => "share_wait",
+            Self::ShareRoom => "share_room",
+            Self::Churn => "churn",
+            Self::Pressure => "pressure",
+            Self::Budget => "budget",
         }
     }
 }
@@ -254,7 +278,19 @@ impl fmt::Display for Decision {
                 "behind", self.inputs.behind
             )?;
         }
-        writeln!(f, "  {:<11}{demand:>7}  ready + held", "demand")?;
+        match &self.inputs.group {
+            None => writeln!(f, "  {:<11}{demand:>7}  ready + held", "demand")?,
+            Some(group) => {
+                let (elsewhere, n) = (group.held_by_others(), group.members.len() - 1);
+                writeln!(
+                    f,
+                    "  {:<11}{elsewhere:>7}  held by {n} other member{}",
+                    "elsewhere",
+                    if n == 1 { "" } else { "s" }
+                )?;
+                writeln!(f, "  {:<11}{demand:>7}  ready + held + elsewhere", "demand")?;
+            }
+        }
         if let Some(quiet) = self.inputs.quiet {
             writeln!(
                 f,
@@ -279,6 +315,25 @@ impl fmt::Display for Decision {
             writeln!(f, "set by hand")?;
             for line in self.by_hand.to_string().lines() {
                 writeln!(f, "  {line}")?;
+            }
+        }
+        if let Some(schedule) = &self.inputs.schedule {
+            writeln!(f)?;
+            writeln!(f, "schedule")?;
+            for open in &schedule.open {
+                writeln!(
+                    f,
+                    "  open       {} until {}: {}",
+                    open.cron, open.until, open.bounds
+                )?;
+            }
+            match &schedule.next {
+                Some(next) => writeln!(
+                    f,
+                    "  next       {} from {}: {}",
+                    next.cron, next.from, next.bounds
+                )?,
+                None => writeln!(f, "  next       none")?,
             }
         }
         writeln!(f)?;

@@ -15,6 +15,9 @@ pub struct Scaling {
     pub down_window: Duration,
     /// Most workers to stop per reconcile: 1 or more.
     pub down_step: u32,
+    /// Most workers to start and stop within a minute, together. `None` is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub churn: Option<u32>,
 }
 
 impl Default for Scaling {
@@ -23,6 +26,45 @@ impl Default for Scaling {
             up_step: 100,
             down_window: Duration::from_secs(10),
             down_step: 100,
+            churn: None,
+        }
+    }
+}
+
+/// Length of the window of [`Scaling::churn`].
+const CHURN_WINDOW: Duration = Duration::from_secs(60);
+/// Changes closer together than this are merged, so that the window has a limited number of them.
+const CHURN_APART: Duration = Duration::from_secs(1);
+
+/// Remembers how many workers were started and stopped within the last minute.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ChurnMeter {
+    changes: VecDeque<(Moment, u32)>,
+}
+
+impl ChurnMeter {
+    /// How many more workers may be started or stopped at `now`.
+    pub(super) fn left(&mut self, now: Moment, churn: u32) -> u32 {
+        while self
+            .changes
+            .front()
+            .is_some_and(|&(at, _)| now.since(at) >= CHURN_WINDOW)
+        {
+            self.changes.pop_front();
+        }
+        let spent = self.changes.iter().map(|&(_, workers)| workers);
+        churn.saturating_sub(spent.fold(0, u32::saturating_add))
+    }
+
+    /// Counts starts or stops.
+    pub(super) fn count(&mut self, now: Moment, workers: u32) {
+        match self.changes.back_mut() {
+            // Counted at the later time: the window may only get longer by this.
+            Some((at, sum)) if now.since(*at) < CHURN_APART => {
+                *sum = sum.saturating_add(workers);
+            }
+            _ if workers > 0 => self.changes.push_back((now, workers)),
+            _ => {}
         }
     }
 }
@@ -148,6 +190,7 @@ mod tests {
             up_step: 3,
             down_window: Duration::ZERO,
             down_step: 2,
+            churn: None,
         };
         let mut stabiliser = Stabiliser::default();
         let mut current = 0;
@@ -174,7 +217,7 @@ mod tests {
         fn remembering_peaks_equals_remembering_everything(
             recommendations in proptest::collection::vec((0u64..4, 0u32..20), 1..60),
         ) {
-            let scaling = Scaling { up_step: 7, down_window: Duration::from_secs(5), down_step: 4 };
+            let scaling = Scaling { up_step: 7, down_window: Duration::from_secs(5), down_step: 4, churn: None };
             let mut stabiliser = Stabiliser::default();
             let (mut now, mut current) = (0, 0);
             let mut history = Vec::new();

@@ -32,7 +32,7 @@ const BROKER_NAMED: &str = "amq.gen-";
 const ERROR_LIMIT: usize = 1024;
 
 /// How often a reply is tried if the error does not tell whether the next try will succeed.
-const MOST_TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 
 /// The settings that decide whether a pool replies.
 #[derive(Debug, Clone, Copy)]
@@ -289,7 +289,7 @@ pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
     use QueueErrorKind as K;
     match kind {
         K::Blocked | K::Disconnected => ReplyRetry::Hold,
-        K::Timeout | K::BrokerFailed | K::Other if tried_again < MOST_TRIES - 1 => {
+        K::Timeout | K::BrokerFailed | K::Other if tried_again < MAX_TRIES - 1 => {
             ReplyRetry::TryAgain
         }
         _ => ReplyRetry::GiveUp,

@@ -62,13 +62,13 @@ const ERROR_LIMIT: usize = 4096;
 /// How many names of dropped headers are listed at most.
 const DROPPED_LISTED: usize = 16;
 /// Longest displayed name, in bytes: a short string with four characters for each byte.
-const LONGEST_DROPPED: usize = 4 * 255;
+const MAX_DROPPED_LEN: usize = 4 * 255;
 
 /// How much longer the name of another queue of the same level may be.
 const DETOUR: &str = "................";
 
 /// The longest reason for dead-lettering that the broker writes.
-const LONGEST_REASON: &str = "delivery_limit";
+const LONGEST_DEATH_REASON: &str = "delivery_limit";
 
 /// Makes the copies of one pool's messages.
 #[derive(Debug, Clone)]
@@ -314,7 +314,7 @@ impl Copies {
         let death = |queue: &str| {
             let mut death = Headers::new();
             set(&mut death, "count", 1_i64);
-            set(&mut death, "reason", LONGEST_REASON);
+            set(&mut death, "reason", LONGEST_DEATH_REASON);
             set(&mut death, "queue", queue);
             set(&mut death, "time", HeaderValue::Timestamp(0));
             set(&mut death, "exchange", "");
@@ -340,7 +340,7 @@ impl Copies {
         {
             let value = match *name {
                 name if name.ends_with("-queue") => text(longest),
-                name if name.ends_with("-reason") => text(LONGEST_REASON),
+                name if name.ends_with("-reason") => text(LONGEST_DEATH_REASON),
                 name if name.ends_with("-exchange") => text(""),
                 _ => HeaderValue::I64(0),
             };
@@ -360,7 +360,7 @@ fn dropped(headers: &Headers) -> Vec<HeaderValue> {
     let Some(HeaderValue::List(names)) = headers.get(DROPPED) else {
         return Vec::new();
     };
-    let is_name = |name: &&HeaderValue| matches!(name, HeaderValue::Text(bytes) if bytes.len() <= LONGEST_DROPPED);
+    let is_name = |name: &&HeaderValue| matches!(name, HeaderValue::Text(bytes) if bytes.len() <= MAX_DROPPED_LEN);
     let names = names.iter().filter(is_name).take(DROPPED_LISTED);
     names.cloned().collect()
 }

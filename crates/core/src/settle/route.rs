@@ -11,9 +11,9 @@ use crate::{
 /// Numbers of the queues that replace a level's retry queue: `<queue>.retry.<ms>.2` and so on.
 const SPARES: std::ops::RangeInclusive<u32> = 2..=4;
 
-/// How long a queue is not used after its first error. Doubled each time, up to [`LONGEST_REST`].
+/// How long a queue is not used after its first error. Doubled each time, up to [`MAX_REST`].
 const FIRST_REST: Duration = Duration::from_secs(60);
-const LONGEST_REST: Duration = Duration::from_secs(600);
+const MAX_REST: Duration = Duration::from_secs(600);
 
 /// The queues that a copy may go to, in order of preference.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,10 +116,10 @@ pub fn rest(kind: QueueErrorKind, failures: u32) -> Duration {
     use QueueErrorKind as K;
     match kind {
         // Only a change by a person helps.
-        K::Mismatch | K::AccessRefused | K::BrokerFailed => LONGEST_REST,
+        K::Mismatch | K::AccessRefused | K::BrokerFailed => MAX_REST,
         _ => FIRST_REST
             .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
-            .min(LONGEST_REST),
+            .min(MAX_REST),
     }
 }
 

@@ -20,18 +20,23 @@ enum Want {
     All,
 }
 
-/// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others.
+/// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others, and
+/// `finishing` are the supervisors that it has taken over from.
 ///
 /// Blocks until the processes that a dead instance left are gone.
 ///
 /// # Errors
 /// Limits need something that is not available.
-pub(super) fn prepare(pools: &[PoolConfig], lock: (u64, u64)) -> Result<(), CgroupError> {
+pub(super) fn prepare(
+    pools: &[PoolConfig],
+    lock: (u64, u64),
+    finishing: &[Pid],
+) -> Result<(), CgroupError> {
     let wanted = pools.iter().map(want).max().unwrap_or(Want::Nothing);
     if wanted == Want::Nothing {
         return Ok(());
     }
-    match set_up(lock) {
+    match set_up(lock, finishing) {
         Ok(()) if wanted == Want::All => enable(pools),
         Ok(()) => Ok(()),
         Err(error) if wanted == Want::All => Err(error),
@@ -42,7 +47,7 @@ pub(super) fn prepare(pools: &[PoolConfig], lock: (u64, u64)) -> Result<(), Cgro
     }
 }
 
-fn set_up(lock: (u64, u64)) -> Result<(), CgroupError> {
+fn set_up(lock: (u64, u64), finishing: &[Pid]) -> Result<(), CgroupError> {
     if cgroup::groups().is_some() {
         return Ok(());
     }
@@ -56,7 +61,7 @@ fn set_up(lock: (u64, u64)) -> Result<(), CgroupError> {
     };
     let shown = home.dir.display().to_string();
     let movers: Vec<_> = [Pid::this()].into_iter().chain(guard::pid()).collect();
-    cgroup::set_up(home, lock, &movers)?;
+    cgroup::set_up(home, lock, &movers, finishing)?;
     info!(below = shown, "jobs may have cgroups of their own");
     Ok(())
 }

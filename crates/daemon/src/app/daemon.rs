@@ -7,18 +7,19 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::Instant,
 };
 use tracing::{info, warn};
 
 use super::{
     cgroups,
+    control::{DaemonControl, HandOverRequest},
+    instance::{self, Instance, Served},
     obstacles::{StartObstacles, with_all_causes},
     orders::OrdersFile,
     pools::Pools,
@@ -29,15 +30,9 @@ use super::{
 use crate::{
     actions::Actions,
     failures::{Events, Failures},
+    guard,
     history::History,
-    http::{
-        api::Api,
-        guard::{Guard, Token, Tokens},
-        live::Live,
-        routes,
-        server::Server,
-        socket::{self, InstanceError, SocketFile},
-    },
+    http::{api::Api, guard::Tokens, live::Live, socket::InstanceError},
     reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
@@ -45,23 +40,23 @@ use crate::{
     },
 };
 use tidegate::{
+    api::v1,
     builder::{LaunchError, broker_driver},
-    config::{HttpSettings, Loaded, PoolConfig, Settings, Source},
+    config::{Loaded, PoolConfig, Settings, Source},
     host::{
         cgroup,
-        instance::{Instance as Identity, InstanceLock, LockError},
+        instance::{FinishingLock, finishing},
     },
-    run::{EventSink, StartOptions, Supervisor},
+    queue::QueueDriver,
+    run::{EventSink, StartOptions, Supervisor, chain},
     runner::BoxError,
 };
 
 /// Events that may wait for the daemon. Far more than can occur at once.
 const EVENTS: usize = 16;
 
-/// How long a start waits for another supervisor on the same state directory or socket to end.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Time between two tries meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a supervisor that hands over waits until the last orders of operators are stored.
+const STORED: Duration = Duration::from_secs(2);
 
 /// What a daemon needs to start.
 #[derive(Debug)]
@@ -117,230 +112,164 @@ pub enum AppError {
     Signals(#[source] io::Error),
 }
 
-/// Runs the supervisor until it is told to end. Logs must be set up.
-///
-/// # Errors
-/// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
-pub async fn run(options: Options) -> Result<Ending, AppError> {
-    let Options { loaded, source } = options;
-    // The first step, so that an early signal does not kill the process.
-    let signals = Signals::listen().map_err(AppError::Signals)?;
-    for warning in &loaded.warnings {
-        warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
-    }
-    for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
-        warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
-    }
-    let settings = loaded.settings;
-    let instance = match Instance::take_patiently(&settings.http).await {
-        Ok(instance) => instance,
-        Err(error) => return Err(with_all_causes(error, &settings.http).await),
-    };
-    let lock = instance.lock.id();
-    prepare_cgroups(settings.pools.clone(), lock)
-        .await
-        .map_err(AppError::Cgroup)?;
-    let prometheus = Prometheus::install()?;
-    let upkeep = tokio::spawn(prometheus.clone().keep_up());
-    let events = settings.events_file.as_deref().map(EventsFile::open);
-    let (events, events_writer) = events.transpose()?.unzip();
-
-    let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
-    let driver = broker_driver(&settings.broker)?;
-    let failures = Failures::default();
-    let sink: Arc<dyn EventSink> = Arc::new(Events {
-        file: events.clone(),
-        failures: failures.clone(),
-    });
-    let orders = OrdersFile::new(&settings.http.state_dir);
-    let options = StartOptions {
-        events: Some(sink),
-        orders: orders.take_up(),
-        store: Some(Arc::new(orders)),
-        ..StartOptions::default()
-    };
-    let supervisor = Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
-
-    let reloads = Reloads::new();
-    let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
-    let history = History::default();
-    let feeds = [
-        tokio::spawn(feed),
-        tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
-    ];
-    let reloader = Reloader::new(reload::Inner {
-        supervisor: supervisor.clone(),
-        source,
-        lock,
-        started: settings.clone(),
-        pools: tokio::sync::Mutex::new(pools),
-        events,
-        reloads: reloads.clone(),
-    });
-    let api = Api {
-        supervisor: supervisor.clone(),
-        prometheus,
-        reloads,
-        control: Arc::new(reloader.clone()),
-        live,
-        history,
-        failures,
-        actions: Actions::default(),
-    };
-    let daemon = Daemon {
-        supervisor,
-        reloader,
-    };
-    let served = instance.serve(api, &settings);
-    notify(&[NotifyState::Ready]);
-
-    let ending = daemon.follow(signals).await;
-    upkeep.abort();
-    // Event streams have no other end.
-    for feed in feeds {
-        feed.abort();
-    }
-    close_events(events_writer).await;
-    if let Some(groups) = cgroup::groups()
-        && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
-    {
-        warn!(error = %panic, "could not remove the cgroups of jobs");
-    }
-    served.end().await;
-    match ending {
-        Ending::Clean => info!("ended"),
-        Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
-    }
-    Ok(ending)
+/// A daemon that is ready to start. It holds nothing yet that two supervisors could not hold.
+pub struct Prepared {
+    settings: Settings,
+    source: Source,
+    signals: Signals,
+    tokens: Tokens,
+    driver: Arc<dyn QueueDriver>,
+    prometheus: Prometheus,
+    events: Option<EventsFile>,
+    events_writer: Option<EventsWriter>,
 }
 
-/// What makes this process the only supervisor here. Taken before anything runs.
-struct Instance {
-    lock: InstanceLock,
-    tcp: Option<(TcpListener, Guard)>,
-    unix: UnixListener,
-    socket_file: SocketFile,
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
 }
 
-impl Instance {
-    /// Like [`take`](Self::take), but waits for a supervisor that is ending. A killed process keeps its files for a
-    /// moment, and so does a supervisor that is being replaced.
-    async fn take_patiently(http: &HttpSettings) -> Result<Self, AppError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut is_waiting = false;
-        loop {
-            let error = match Self::take(http).await {
-                Err(error) if Instant::now() < deadline => error,
-                taken => return taken,
-            };
-            match &error {
-                AppError::Instance(
-                    InstanceError::Running { .. } | InstanceError::Lock(LockError::Held { .. }),
-                ) => {}
-                // The port may be held by the supervisor that we wait for, or by any other program.
-                AppError::Listen { source, .. }
-                    if is_waiting && source.kind() == io::ErrorKind::AddrInUse => {}
-                _ => return Err(error),
-            }
-            if !is_waiting {
-                is_waiting = true;
-                info!(
-                    state_dir = %http.state_dir.display(),
-                    seconds = PATIENCE.as_secs(),
-                    "another supervisor is here: waiting for its end"
-                );
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+impl Prepared {
+    /// Makes everything ready that can fail, as far as it needs nothing of a supervisor that may still run. Logs must be
+    /// set up.
+    ///
+    /// # Errors
+    /// Something that the daemon needs is not available.
+    pub fn new(options: Options) -> Result<Self, AppError> {
+        let Options { loaded, source } = options;
+        // The first step, so that an early signal does not kill the process.
+        let signals = Signals::listen().map_err(AppError::Signals)?;
+        for warning in &loaded.warnings {
+            warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
         }
-    }
-
-    async fn take(http: &HttpSettings) -> Result<Self, AppError> {
-        let lock = InstanceLock::take(&http.state_dir).map_err(InstanceError::from)?;
-        let tokens = Tokens {
-            steer: http.token_file.as_deref().map(token).transpose()?.flatten(),
-            read: http
-                .read_token_file
-                .as_deref()
-                .map(token)
-                .transpose()?
-                .flatten(),
-        };
-        let tcp = match http.listen {
-            None => None,
-            Some(listen) => {
-                let failed = |source| AppError::Listen { listen, source };
-                let listener = TcpListener::bind(listen).await.map_err(failed)?;
-                let bound = listener.local_addr().map_err(failed)?;
-                Some((listener, Guard::new(bound, tokens)))
-            }
-        };
-        let (unix, socket_file) = socket::listen(&http.socket)?;
-        let unix = UnixListener::from_std(unix).map_err(|source| InstanceError::Listen {
-            path: http.socket.clone(),
-            source,
-        })?;
+        for problem in loaded.inspect_machine().iter().chain(&loaded.suspicions()) {
+            warn!(place = %problem.place, key = problem.key, found = problem.found, "{}", problem.fix);
+        }
+        let settings = loaded.settings;
+        let tokens = instance::tokens(&settings.http)?;
+        let driver = broker_driver(&settings.broker)?;
+        let prometheus = Prometheus::install()?;
+        let events = settings.events_file.as_deref().map(EventsFile::open);
+        let (events, events_writer) = events.transpose()?.unzip();
         Ok(Self {
-            lock,
-            tcp,
-            unix,
-            socket_file,
+            settings,
+            source,
+            signals,
+            tokens,
+            driver,
+            prometheus,
+            events,
+            events_writer,
         })
     }
 
-    fn identity(&self) -> Identity {
-        self.lock.instance().clone()
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
-    /// Serves the API, and logs the addresses in one line.
-    fn serve(self, api: Api, settings: &Settings) -> Served {
-        let server = Server::new();
-        let listen = self.tcp.as_ref().map(|(listener, _)| listener.local_addr());
-        let listen = match listen {
-            Some(Ok(address)) => address.to_string(),
-            _ => "off".to_owned(),
+    /// Runs the supervisor until it is told to end. `predecessor` is a supervisor that hands over to this one.
+    ///
+    /// # Errors
+    /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
+    pub async fn run(self, predecessor: Option<v1::HandedOver>) -> Result<Ending, AppError> {
+        let Self {
+            settings,
+            source,
+            signals,
+            tokens,
+            driver,
+            prometheus,
+            events,
+            events_writer,
+        } = self;
+        let taken = Instance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
+        let instance = match taken {
+            Ok(instance) => instance,
+            Err(error) => return Err(with_all_causes(error, &settings.http).await),
         };
-        if let Some((listener, guard)) = self.tcp {
-            server.serve(listener, routes::guarded(api.clone(), guard));
+        if let Some(v1::HandedOver { pid, jobs }) = predecessor {
+            info!(
+                predecessor = pid,
+                jobs, "took over; the predecessor finishes its jobs"
+            );
         }
-        server.serve(self.unix, routes::router(api));
-        info!(
-            version = env!("CARGO_PKG_VERSION"),
-            pools = settings.pools.len(),
-            broker = %settings.broker.url,
-            listen,
-            socket = %settings.http.socket.display(),
-            "started"
-        );
-        Served {
-            server,
-            socket_file: self.socket_file,
-            lock: self.lock,
+        let lock = instance.lock.id();
+        prepare_cgroups(&settings.pools, lock, &settings.http.state_dir)
+            .await
+            .map_err(AppError::Cgroup)?;
+        let upkeep = tokio::spawn(prometheus.clone().keep_up());
+
+        let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
+        let failures = Failures::default();
+        let sink: Arc<dyn EventSink> = Arc::new(Events {
+            file: events.clone(),
+            failures: failures.clone(),
+        });
+        let orders = OrdersFile::new(&settings.http.state_dir);
+        let options = StartOptions {
+            events: Some(sink),
+            orders: orders.take_up(),
+            store: Some(Arc::new(orders)),
+            ..StartOptions::default()
+        };
+        let supervisor =
+            Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
+
+        let reloads = Reloads::new();
+        let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+        let history = History::default();
+        let feeds = vec![
+            tokio::spawn(feed),
+            tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
+        ];
+        let reloader = Reloader::new(reload::Inner {
+            supervisor: supervisor.clone(),
+            source,
+            lock,
+            started: settings.clone(),
+            pools: tokio::sync::Mutex::new(pools),
+            events,
+            reloads: reloads.clone(),
+        });
+        let (handovers, takeovers) = mpsc::channel(1);
+        let control = DaemonControl {
+            reloader: reloader.clone(),
+            handovers,
+            lock,
+        };
+        let api = Api {
+            supervisor: supervisor.clone(),
+            prometheus,
+            reloads,
+            control: Arc::new(control),
+            live,
+            history,
+            failures,
+            actions: Actions::default(),
+        };
+        let mut daemon = Daemon {
+            supervisor,
+            reloader,
+            holding: Holding::Everything(instance.serve(api, &settings, feeds)),
+        };
+        notify_ready(predecessor.is_some());
+
+        let ending = daemon.follow(signals, takeovers).await;
+        upkeep.abort();
+        close_events(events_writer).await;
+        if let Some(groups) = cgroup::groups()
+            && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
+        {
+            warn!(error = %panic, "could not remove the cgroups of jobs");
         }
-    }
-}
-
-/// The token in a file.
-fn token(path: &Path) -> Result<Option<Token>, AppError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Token::new(&text))
-}
-
-/// An instance that serves its API.
-struct Served {
-    server: Server,
-    socket_file: SocketFile,
-    lock: InstanceLock,
-}
-
-impl Served {
-    /// The lock is released last. Before that, our socket would block the next instance.
-    async fn end(self) {
-        self.server.end().await;
-        drop(self.socket_file);
-        drop(self.lock);
+        daemon.holding.release().await;
+        match ending {
+            Ending::Clean => info!("ended"),
+            Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+        }
+        Ok(ending)
     }
 }
 
@@ -348,24 +277,78 @@ impl Served {
 struct Daemon {
     supervisor: Supervisor,
     reloader: Reloader,
+    holding: Holding,
+}
+
+/// What the daemon holds that no other may hold at the same time.
+enum Holding {
+    /// Lock, socket and address.
+    Everything(Served),
+    /// They were given to a successor. Tells others that this daemon is alive.
+    LastJobs(#[expect(dead_code, reason = "held until it is dropped")] FinishingLock),
+    /// Only while they are being given away.
+    Nothing,
+}
+
+impl Holding {
+    async fn release(self) {
+        if let Self::Everything(served) = self {
+            served.end().await;
+        }
+    }
 }
 
 impl Daemon {
-    async fn follow(&self, mut signals: Signals) -> Ending {
+    async fn follow(
+        &mut self,
+        mut signals: Signals,
+        mut takeovers: mpsc::Receiver<HandOverRequest>,
+    ) -> Ending {
         let mut state = DaemonState::new();
         let (events, mut inbox) = mpsc::channel(EVENTS);
         loop {
+            let mut takeover = None;
             let event = tokio::select! {
                 signal = signals.next() => {
                     info!(signal = ?signal, "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
+                Some(request) = takeovers.recv() => match self.may_hand_over(request) {
+                    Some(accepted) => {
+                        takeover = Some(accepted);
+                        DaemonEvent::Takeover
+                    }
+                    None => continue,
+                }
             };
             match state.handle(&event) {
+                // A takeover that is not accepted is answered by dropping it: this supervisor is ending.
                 DaemonDecision::Nothing => {}
+                DaemonDecision::HandOver => {
+                    let Some((answer, finishing)) = takeover else {
+                        continue;
+                    };
+                    let jobs = self.busy();
+                    let pid = std::process::id();
+                    // From here on the successor relies on it. One that is gone would leave the pools alone.
+                    if answer.send(Ok(v1::HandedOver { pid, jobs })).is_err() {
+                        warn!("not handing over: the successor is gone");
+                        state.not_handed_over();
+                        continue;
+                    }
+                    info!(
+                        jobs,
+                        "handing over to a successor; finishing the running jobs"
+                    );
+                    let supervisor = self.supervisor.clone();
+                    tell(&events, async move {
+                        DaemonEvent::Drained(supervisor.drain(Duration::MAX).await)
+                    });
+                    self.hand_over(finishing).await;
+                }
                 DaemonDecision::Drain => {
-                    notify(&[NotifyState::Stopping]);
+                    self.notify_stopping();
                     info!("draining");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
@@ -373,7 +356,7 @@ impl Daemon {
                     });
                 }
                 DaemonDecision::StopNow => {
-                    notify(&[NotifyState::Stopping]);
+                    self.notify_stopping();
                     warn!("stopping at once; running jobs are given back");
                     let supervisor = self.supervisor.clone();
                     tell(&events, async move {
@@ -393,14 +376,82 @@ impl Daemon {
             }
         }
     }
+
+    /// Takes the lock that a supervisor needs that hands over. Answers a request that cannot be accepted.
+    fn may_hand_over(&self, request: HandOverRequest) -> Option<Accepted> {
+        let HandOverRequest { before, answer } = request;
+        let refuse = |answer: oneshot::Sender<_>, why: String| {
+            warn!(why, "not handing over to a successor");
+            // Nobody may wait for it any more.
+            let _ = answer.send(Err(why));
+        };
+        if before < Timestamp::now() {
+            refuse(answer, "the successor does not wait any longer".to_owned());
+            return None;
+        }
+        let Holding::Everything(served) = &self.holding else {
+            refuse(
+                answer,
+                "the supervisor hands over to another one".to_owned(),
+            );
+            return None;
+        };
+        match served.finishing() {
+            Ok(finishing) => Some((answer, finishing)),
+            Err(error) => {
+                refuse(
+                    answer,
+                    format!("the supervisor failed to {}", chain(&error)),
+                );
+                None
+            }
+        }
+    }
+
+    /// Gives lock, socket and address away.
+    async fn hand_over(&mut self, finishing: FinishingLock) {
+        if let Holding::Everything(served) = std::mem::replace(&mut self.holding, Holding::Nothing)
+        {
+            // The successor reads the operators' orders when it has the lock.
+            let stored = tokio::time::timeout(STORED, self.supervisor.orders_stored());
+            let stored = async {
+                let _ = stored.await;
+            };
+            served.end_after(stored).await;
+        }
+        self.holding = Holding::LastJobs(finishing);
+        info!("handed over");
+    }
+
+    /// Jobs that run now.
+    fn busy(&self) -> u32 {
+        let pools = self.supervisor.pools();
+        pools.iter().map(|pool| pool.runners.busy).sum()
+    }
+
+    /// Tells systemd that the service stops. After a handover it does not: the successor is the service.
+    fn notify_stopping(&self) {
+        if matches!(self.holding, Holding::Everything(_)) {
+            notify(&[NotifyState::Stopping]);
+        }
+    }
 }
+
+/// A takeover that can be accepted: where its answer goes, and the lock that it needs.
+type Accepted = (
+    oneshot::Sender<Result<v1::HandedOver, String>>,
+    FinishingLock,
+);
 
 /// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
 pub(super) async fn prepare_cgroups(
-    pools: Vec<PoolConfig>,
+    pools: &[PoolConfig],
     lock: (u64, u64),
+    state_dir: &Path,
 ) -> Result<(), BoxError> {
-    let prepared = tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock));
+    let (pools, state_dir) = (pools.to_vec(), state_dir.to_owned());
+    let prepared =
+        tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock, &finishing(&state_dir)));
     Ok(prepared.await??)
 }
 
@@ -435,6 +486,16 @@ async fn close_events(writer: Option<EventsWriter>) {
         .is_err()
     {
         warn!("could not write the last events");
+    }
+}
+
+/// Tells systemd that the service has started. A successor also says which process the service is from now on: the
+/// predecessor's guard was it until now.
+fn notify_ready(is_successor: bool) {
+    let main = guard::pid().map_or_else(std::process::id, |guard| guard.as_raw().cast_unsigned());
+    match is_successor {
+        true => notify(&[NotifyState::MainPid(main), NotifyState::Ready]),
+        false => notify(&[NotifyState::Ready]),
     }
 }
 

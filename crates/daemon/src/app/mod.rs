@@ -9,7 +9,9 @@
 //! ```
 
 mod cgroups;
+mod control;
 mod daemon;
+mod instance;
 mod obstacles;
 mod orders;
 mod pools;
@@ -18,7 +20,7 @@ mod signals;
 mod state;
 
 pub use self::{
-    daemon::{AppError, Options, run},
+    daemon::{AppError, Options, Prepared},
     obstacles::StartObstacles,
     state::Ending,
 };

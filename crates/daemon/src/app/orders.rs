@@ -31,14 +31,14 @@ const NEXT: &str = "orders.json.next";
 const VERSION: u32 = 1;
 
 /// Largest file that is read: about 1,000 pools, each with every order.
-const MOST_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
 /// The stored orders could not be read.
 #[derive(Debug, Error)]
 enum UnreadableOrders {
     #[error("it cannot be read")]
     Read(#[source] io::Error),
-    #[error("it is larger than {MOST_BYTES} bytes")]
+    #[error("it is larger than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("it is of version {0}, and this program knows version {VERSION}")]
     Version(u64),
@@ -124,10 +124,10 @@ fn read(path: &Path) -> Result<AllOrders, UnreadableOrders> {
         file => file.map_err(UnreadableOrders::Read)?,
     };
     let mut bytes = Vec::new();
-    let mut file = file.take(MOST_BYTES + 1);
+    let mut file = file.take(MAX_BYTES + 1);
     file.read_to_end(&mut bytes)
         .map_err(UnreadableOrders::Read)?;
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(UnreadableOrders::TooLarge);
     }
     // The version is checked first, because the content of another version can have any form.
@@ -199,7 +199,7 @@ mod tests {
                 r#"{"version": 1, "pools": {"a": {"pin": 3}}}"#.to_owned(),
                 "does not hold the orders of pools",
             ),
-            (" ".repeat(MOST_BYTES as usize + 1), "larger than"),
+            (" ".repeat(MAX_BYTES as usize + 1), "larger than"),
         ] {
             fs::write(&path, &text).unwrap();
             let error = read(&path).unwrap_err();

@@ -1,6 +1,6 @@
 //! Reads the configuration again, after a signal or a request. Applies all of it, or refuses all of it.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
@@ -8,7 +8,7 @@ use super::{
     daemon::{needs_restart, prepare_cgroups},
     pools::{Changes, Pools},
 };
-use crate::{guard, http::control::Control, reloads::Reloads, telemetry::events_file::EventsFile};
+use crate::{guard, reloads::Reloads, telemetry::events_file::EventsFile};
 use tidegate::{
     api::v1,
     config::{self, Settings, Source},
@@ -82,7 +82,8 @@ impl Reloader {
         for key in &needs_restart {
             warn!(key, "changed, which takes effect at the next start");
         }
-        if let Err(error) = prepare_cgroups(loaded.settings.pools.clone(), inner.lock).await {
+        let state_dir = &inner.started.http.state_dir;
+        if let Err(error) = prepare_cgroups(&loaded.settings.pools, inner.lock, state_dir).await {
             let error = chain(&*error);
             error!(error, "refused the configuration; the old one stays");
             return Err(inner.refused(&file, vec![format!("failed to {error}")]));
@@ -131,20 +132,5 @@ impl Inner {
             error: format!("the configuration {file} was refused, and the old one stays: {count}"),
             problems: why,
         }
-    }
-}
-
-impl Control for Reloader {
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>> {
-        // A separate task, so that the reload continues if the caller goes away.
-        let reload = tokio::spawn(self.clone().reload());
-        Box::pin(async move {
-            reload.await.unwrap_or_else(|panic| {
-                Err(v1::Refusal {
-                    error: format!("failed to read the configuration: {panic}"),
-                    ..v1::Refusal::default()
-                })
-            })
-        })
     }
 }

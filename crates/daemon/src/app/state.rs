@@ -9,6 +9,8 @@ use super::signals::Signal;
 pub(super) enum DaemonEvent {
     /// The process received a signal.
     Signal(Signal),
+    /// A successor asks to take over.
+    Takeover,
     /// A reload has ended: the configuration was applied or refused.
     Reloaded,
     /// The drain has ended.
@@ -21,6 +23,8 @@ pub(super) enum DaemonEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// A successor has taken over. The running jobs have no deadline but their own.
+    Finishing,
     Draining,
     Stopping,
 }
@@ -31,6 +35,8 @@ enum Phase {
 pub(super) enum DaemonDecision {
     /// Nothing.
     Nothing,
+    /// Give everything that a successor needs away, and finish the running jobs.
+    HandOver,
     /// Drain every pool within its grace.
     Drain,
     /// Stop every job and give it back.
@@ -75,6 +81,13 @@ impl DaemonState {
     pub(super) fn handle(&mut self, event: &DaemonEvent) -> DaemonDecision {
         match event {
             DaemonEvent::Signal(signal) => self.signal(*signal),
+            DaemonEvent::Takeover => match self.phase {
+                Phase::Running => {
+                    self.phase = Phase::Finishing;
+                    DaemonDecision::HandOver
+                }
+                Phase::Finishing | Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
+            },
             DaemonEvent::Reloaded => {
                 self.is_reloading = false;
                 match std::mem::take(&mut self.wants_reload) {
@@ -87,6 +100,13 @@ impl DaemonState {
             DaemonEvent::Drained(Ok(_)) => ended(0),
             DaemonEvent::Drained(Err(error)) => ended(error.given_back()),
             DaemonEvent::Stopped(report) => ended(report.given_back),
+        }
+    }
+
+    /// The successor went away before it heard the answer.
+    pub(super) fn not_handed_over(&mut self) {
+        if self.phase == Phase::Finishing {
+            self.phase = Phase::Running;
         }
     }
 
@@ -109,7 +129,7 @@ impl DaemonState {
 
     fn drain(&mut self) -> DaemonDecision {
         match self.phase {
-            Phase::Running => {
+            Phase::Running | Phase::Finishing => {
                 self.phase = Phase::Draining;
                 DaemonDecision::Drain
             }
@@ -119,7 +139,7 @@ impl DaemonState {
 
     fn stop(&mut self) -> DaemonDecision {
         match self.phase {
-            Phase::Running | Phase::Draining => {
+            Phase::Running | Phase::Finishing | Phase::Draining => {
                 self.phase = Phase::Stopping;
                 DaemonDecision::StopNow
             }
@@ -138,7 +158,7 @@ impl DaemonState {
                 DaemonDecision::Reload
             }
             // While pools are ending, they get no new settings, and no new pools are started.
-            Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
+            Phase::Finishing | Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
         }
     }
 }
@@ -173,7 +193,8 @@ mod tests {
 
     #[test]
     fn answers_every_event_by_how_far_it_is() {
-        use DaemonDecision::{Drain, Dump, End, Nothing, Reload, StopNow};
+        use DaemonDecision::{Drain, Dump, End, HandOver, Nothing, Reload, StopNow};
+        use DaemonEvent::Takeover;
         type Case = (&'static str, Vec<(DaemonEvent, DaemonDecision)>);
         let cases: Vec<Case> = vec![
             (
@@ -233,6 +254,28 @@ mod tests {
                     (TERM, Drain),
                     (DaemonEvent::Reloaded, Nothing),
                     (HUP, Nothing),
+                ],
+            ),
+            (
+                "hands over once, and ends after its last job",
+                vec![
+                    (Takeover, HandOver),
+                    (Takeover, Nothing),
+                    (HUP, Nothing),
+                    (drained(0), End(Ending::Clean)),
+                ],
+            ),
+            (
+                "hands nothing over on its way out",
+                vec![(TERM, Drain), (Takeover, Nothing)],
+            ),
+            (
+                "still follows the signals after it has handed over",
+                vec![
+                    (Takeover, HandOver),
+                    (TERM, Drain),
+                    (QUIT, StopNow),
+                    (stopped(1), End(Ending::GivenBack(1))),
                 ],
             ),
             (

@@ -18,10 +18,9 @@ use tidegate::{
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
-    escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
-    run::chain,
     settle::dead_queue,
+    text::{duration, escaped_chain},
 };
 
 /// Longest time for the connection and the login.
@@ -147,7 +146,7 @@ async fn managed(
                         what: format!(
                             "what the management API says of the queue {} cannot be read: failed to {}",
                             pool.queue,
-                            causes(&error)
+                            escaped_chain(&error)
                         ),
                     });
                     continue;
@@ -197,17 +196,12 @@ async fn managed(
                 pool: None,
                 what: format!(
                     "failed to ask the management API at {management}: failed to {}",
-                    causes(&error)
+                    escaped_chain(&error)
                 ),
             });
             (Visibility::Amqp, Vec::new())
         }
     }
-}
-
-/// An error with its causes, in one line without secrets.
-fn causes(error: &dyn std::error::Error) -> String {
-    Escaped(&chain(error)).to_string()
 }
 
 async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
@@ -274,7 +268,7 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         ),
         _ => (
             Severity::Error,
-            format!("failed to look at queue {queue}: {}", causes(error)),
+            format!("failed to look at queue {queue}: {}", escaped_chain(error)),
         ),
     }
 }
@@ -282,7 +276,7 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
 /// The facts that AMQP does not show, so that the user does not take silence for success.
 fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
     let longest = pools.iter().map(|pool| pool.ack_deadline).max();
-    let longest = humantime::format_duration(longest.unwrap_or_default());
+    let longest = duration(longest.unwrap_or_default());
     let mut unseen = vec![format!(
         "the node's consumer timeout (30m as it comes, and closes the channel under a running job): must be at least \
          the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"

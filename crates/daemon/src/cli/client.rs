@@ -1,11 +1,6 @@
 //! The client side of the API: one request over the supervisor's Unix socket.
 
-use std::{
-    error::Error,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, body::Bytes, header};
@@ -15,15 +10,11 @@ use thiserror::Error;
 use tokio::time;
 
 use super::{
-    args::{Cli, SocketArgs},
     exchange::{client, exchange},
+    supervisor::Supervisor,
 };
-use crate::output::{self, Exit, Failure};
-use tidegate::{
-    api::v1,
-    config::{self, Surroundings},
-    runner::BoxError,
-};
+use crate::output::{Exit, Failure};
+use tidegate::{api::v1, runner::BoxError};
 
 /// A supervisor answers from memory. If it takes longer, it has a problem.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,9 +25,9 @@ const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// A request that failed.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
-    #[error("reach the supervisor at {}", socket.display())]
+    #[error("reach the supervisor at {}", any_of(tried))]
     Connect {
-        socket: PathBuf,
+        tried: Vec<PathBuf>,
         #[source]
         source: io::Error,
     },
@@ -59,16 +50,24 @@ pub(super) enum ClientError {
 
 /// Sends a GET request for `path`. `operation` is read after "failed to", in the error for a refusal.
 pub(super) async fn get<T: DeserializeOwned>(
-    socket: &Path,
+    supervisor: &Supervisor,
     path: &str,
     operation: &'static str,
 ) -> Result<T, ClientError> {
-    ask(socket, Method::GET, path, Bytes::new(), TIMEOUT, operation).await
+    ask(
+        supervisor,
+        Method::GET,
+        path,
+        Bytes::new(),
+        TIMEOUT,
+        operation,
+    )
+    .await
 }
 
 /// Sends a request for an action at `path`, and waits up to `patience`. `operation` as for [`get`].
 pub(super) async fn act<T: DeserializeOwned>(
-    socket: &Path,
+    supervisor: &Supervisor,
     method: Method,
     path: &str,
     body: &impl Serialize,
@@ -76,18 +75,18 @@ pub(super) async fn act<T: DeserializeOwned>(
     operation: &'static str,
 ) -> Result<T, ClientError> {
     let body = serde_json::to_vec(body).map_err(ClientError::Question)?;
-    ask(socket, method, path, body.into(), patience, operation).await
+    ask(supervisor, method, path, body.into(), patience, operation).await
 }
 
 async fn ask<T: DeserializeOwned>(
-    socket: &Path,
+    supervisor: &Supervisor,
     method: Method,
     path: &str,
     body: Bytes,
     patience: Duration,
     operation: &'static str,
 ) -> Result<T, ClientError> {
-    let uri: hyper::Uri = hyperlocal::Uri::new(socket, path).into();
+    let uri: hyper::Uri = hyperlocal::Uri::new(supervisor.socket(), path).into();
     let mut request = Request::builder()
         .method(method)
         .uri(uri)
@@ -105,7 +104,7 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|_| ClientError::Timeout(patience))?
         .map_err(|error| match not_connected(&*error) {
             Some(source) => ClientError::Connect {
-                socket: socket.to_owned(),
+                tried: supervisor.tried().to_vec(),
                 source,
             },
             None => ClientError::Talk(error),
@@ -124,6 +123,19 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(ClientError::Answer)
 }
 
+/// Paths as words: `a, b or c`.
+fn any_of(paths: &[PathBuf]) -> String {
+    let words: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        None => String::new(),
+    }
+}
+
 /// The system error of a failed connection.
 fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
     let error = error.downcast_ref::<hyper_util::client::legacy::Error>()?;
@@ -133,38 +145,6 @@ fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(source.kind(), source.to_string()),
     })
-}
-
-/// The socket to use: the one on the command line, otherwise the configured one, otherwise the default.
-pub(super) fn socket(cli: &Cli, args: &SocketArgs) -> Result<PathBuf, Failure> {
-    if let Some(socket) = &args.socket {
-        return Ok(socket.clone());
-    }
-    let Ok(source) = config::find(cli.config.as_deref()) else {
-        return Ok(Surroundings::of_process().socket());
-    };
-    // If the file is invalid, a supervisor may still run with its old configuration.
-    let (named, problems) = config::socket_of(&source);
-    let default = Surroundings::of_process().socket();
-    let Some(problems) = problems else {
-        return Ok(named.unwrap_or(default));
-    };
-    let answers = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
-    let socket = match named {
-        Some(named) if answers(&named) || !answers(&default) => named,
-        _ => default,
-    };
-    let count = match problems.len() {
-        1 => "has 1 problem".to_owned(),
-        count => format!("has {count} problems"),
-    };
-    let warning = format!(
-        "the configuration {} {count}, which `tidegate check` shows; asking the supervisor at {}",
-        source.file().display(),
-        socket.display()
-    );
-    output::warn(&warning);
-    Ok(socket)
 }
 
 impl From<ClientError> for Failure {

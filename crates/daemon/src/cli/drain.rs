@@ -1,6 +1,6 @@
 //! `tidegate drain`: pools stop taking messages, and the command waits until they are empty.
 
-use std::{fmt::Write, io::IsTerminal, path::Path, time::Duration};
+use std::{fmt::Write, io::IsTerminal, time::Duration};
 
 use hyper::Method;
 use tokio::time::{self, Instant};
@@ -10,6 +10,7 @@ use super::{
     client,
     jobs::stop_each,
     steer::{PATIENCE, line, names, path},
+    supervisor::{self, Supervisor},
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{
@@ -25,31 +26,30 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const ENDING: Duration = Duration::from_secs(600);
 
 pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &args.pools.socket)?;
-    let names = names(&socket, &args.pools).await?;
+    let supervisor = supervisor::find(cli, &args.pools.socket)?;
+    let names = names(&supervisor, &args.pools).await?;
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
     for name in &names {
         let body = v1::Nothing {};
         let path = path(name, "drain");
         let operation = "drain the pool";
         let steered: Steered =
-            client::act(&socket, Method::POST, &path, &body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, &body, PATIENCE, operation).await?;
         if cli.format == Format::Human {
             output::write(line(&steered, "drains").as_bytes())?;
         }
     }
-    let mut given_back = false;
-    let left = match watch(&socket, &names, deadline).await? {
+    let mut given_back = 0;
+    let left = match watch(&supervisor, &names, deadline).await? {
         left if left.is_empty() || !args.give_back => left,
         left => {
             for name in &left {
-                let stopped = stop_each(&socket, name, StopThen::Requeue).await?;
-                given_back |= stopped > 0;
+                given_back += stop_each(&supervisor, name, StopThen::Requeue).await?;
             }
-            watch(&socket, &names, Some(Instant::now() + ENDING)).await?
+            watch(&supervisor, &names, Some(Instant::now() + ENDING)).await?
         }
     };
-    let pools = pools(&socket, &names).await?;
+    let pools = pools(&supervisor, &names).await?;
     match cli.format {
         Format::Json => output::json(&pools)?,
         Format::Human if left.is_empty() => {
@@ -61,23 +61,32 @@ pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> 
         }
         Format::Human => {}
     }
-    if left.is_empty() && !given_back {
-        return Ok(Exit::Ok);
+    if left.is_empty() {
+        // As the operator asked, so it is not an error. The exit code says that not every job has ended by itself.
+        return Ok(match given_back {
+            0 => Exit::Ok,
+            jobs => {
+                output::tell(of_given_back(jobs).as_bytes());
+                Exit::GivenBack
+            }
+        });
     }
     let statuses = pools.iter().map(|pool| &pool.status);
     let busy: u32 = statuses.map(|status| status.runners.busy).sum();
-    let what = match given_back {
-        true => "drain before the deadline: running jobs were stopped and given back".to_owned(),
-        false => format!("drain before the deadline: {}", jobs(busy)),
-    };
-    let failure = Failure::new(Exit::GivenBack, anyhow::anyhow!(what));
-    Err(match given_back {
-        true => failure,
-        false => failure.hint(
-            "the pools take no messages until `tidegate resume`; `tidegate jobs` shows what still runs, and \
-             --give-back stops it",
-        ),
-    })
+    let what = format!("drain before the deadline: {}", jobs(busy));
+    Err(Failure::new(Exit::GivenBack, anyhow::anyhow!(what)).hint(
+        "the pools take no messages until `tidegate resume`; `tidegate jobs` shows what still runs, and \
+         --give-back stops it",
+    ))
+}
+
+fn of_given_back(jobs: usize) -> String {
+    match jobs {
+        1 => "drained at the deadline: 1 running job was stopped and given back\n".to_owned(),
+        jobs => {
+            format!("drained at the deadline: {jobs} running jobs were stopped and given back\n")
+        }
+    }
 }
 
 fn jobs(running: u32) -> String {
@@ -90,14 +99,14 @@ fn jobs(running: u32) -> String {
 
 /// Waits until the pools are empty, and shows the progress. Returns the pools that are not empty at the deadline.
 async fn watch(
-    socket: &Path,
+    supervisor: &Supervisor,
     names: &[String],
     deadline: Option<Instant>,
 ) -> Result<Vec<String>, Failure> {
     let is_terminal = std::io::stderr().is_terminal();
     let mut shown = String::new();
     loop {
-        let pools = pools(socket, names).await?;
+        let pools = pools(supervisor, names).await?;
         // Another user may have resumed the pool in the meantime.
         if let Some(open) = pools
             .iter()
@@ -157,8 +166,8 @@ fn progress(left: &[&PoolStatus]) -> String {
 }
 
 /// The current state of these pools.
-async fn pools(socket: &Path, names: &[String]) -> Result<Vec<v1::Pool>, Failure> {
-    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+async fn pools(supervisor: &Supervisor, names: &[String]) -> Result<Vec<v1::Pool>, Failure> {
+    let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let is_meant = |pool: &v1::Pool| names.iter().any(|name| name == pool.status.name.as_str());
     Ok(pools.into_iter().filter(is_meant).collect())
 }

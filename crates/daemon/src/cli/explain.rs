@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     args::{Cli, ExplainArgs, Format},
-    client,
+    client, supervisor,
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{api::v1::Explanation, escape::Escaped};
@@ -15,10 +15,10 @@ use tidegate::{api::v1::Explanation, escape::Escaped};
 const HEAD: Style = Style::new().bold();
 
 pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &args.socket)?;
+    let supervisor = supervisor::find(cli, &args.socket)?;
     let name = utf8_percent_encode(&args.pool, NON_ALPHANUMERIC);
     let path = format!("/api/v1/pools/{name}/explain");
-    let answer: Explanation = client::get(&socket, &path, "explain the pool").await?;
+    let answer: Explanation = client::get(&supervisor, &path, "explain the pool").await?;
     match cli.format {
         Format::Json => output::json(&answer)?,
         Format::Human => output::write(text(&answer).as_bytes())?,

@@ -1,7 +1,5 @@
 //! `tidegate jobs`: lists the running jobs, and stops one of them.
 
-use std::path::Path;
-
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,6 +11,7 @@ use super::{
     },
     client,
     steer::{PATIENCE, no_such_pool, path},
+    supervisor::{self, Supervisor},
     table::{Cell, Layout, cell},
 };
 use crate::output::{self, Exit, Failure};
@@ -27,8 +26,8 @@ pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
     if let Some(JobsCommand::Stop(args)) = &args.command {
         return stop(cli, args).await;
     }
-    let socket = client::socket(cli, &args.socket)?;
-    let jobs = running(&socket, args.pool.as_deref()).await?;
+    let supervisor = supervisor::find(cli, &args.socket)?;
+    let jobs = running(&supervisor, args.pool.as_deref()).await?;
     match cli.format {
         Format::Json => output::json(&jobs)?,
         Format::Human => output::write(table(&jobs, Timestamp::now()).as_bytes())?,
@@ -37,9 +36,9 @@ pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
 }
 
 async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &args.socket)?;
+    let supervisor = supervisor::find(cli, &args.socket)?;
     let then = StopThen::from(args.then);
-    let jobs = running(&socket, args.pool.as_deref()).await?;
+    let jobs = running(&supervisor, args.pool.as_deref()).await?;
     let mut pools: Vec<&PoolName> = Vec::new();
     for job in jobs.iter().filter(|job| job.job.id.as_str() == args.id) {
         if !pools.contains(&&job.pool) {
@@ -53,7 +52,7 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
     }
     let mut stopped = 0;
     for pool in pools {
-        stopped += stop_one(&socket, pool.as_str(), &args.id, then)
+        stopped += stop_one(&supervisor, pool.as_str(), &args.id, then)
             .await?
             .stopped;
     }
@@ -77,7 +76,7 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
 }
 
 async fn stop_one(
-    socket: &Path,
+    supervisor: &Supervisor,
     pool: &str,
     id: &str,
     then: StopThen,
@@ -85,15 +84,27 @@ async fn stop_one(
     let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
     let path = path(pool, &format!("jobs/{id}/stop"));
     let body = StopJob { then };
-    client::act(socket, Method::POST, &path, &body, PATIENCE, "stop the job").await
+    client::act(
+        supervisor,
+        Method::POST,
+        &path,
+        &body,
+        PATIENCE,
+        "stop the job",
+    )
+    .await
 }
 
 /// Stops every running job of a pool, and returns their number.
-pub(super) async fn stop_each(socket: &Path, pool: &str, then: StopThen) -> Result<usize, Failure> {
+pub(super) async fn stop_each(
+    supervisor: &Supervisor,
+    pool: &str,
+    then: StopThen,
+) -> Result<usize, Failure> {
     let mut stopped = 0;
-    for job in running(socket, Some(pool)).await? {
+    for job in running(supervisor, Some(pool)).await? {
         // A job that has ended in the meantime is no longer found.
-        if let Ok(jobs) = stop_one(socket, pool, job.job.id.as_str(), then).await {
+        if let Ok(jobs) = stop_one(supervisor, pool, job.job.id.as_str(), then).await {
             stopped += jobs.stopped;
         }
     }
@@ -101,8 +112,8 @@ pub(super) async fn stop_each(socket: &Path, pool: &str, then: StopThen) -> Resu
 }
 
 /// The running jobs of one pool or of all pools.
-async fn running(socket: &Path, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
-    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+async fn running(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
+    let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let names = pools.into_iter().map(|pool| pool.status.name);
     let meant: Vec<PoolName> = names
         .filter(|name| pool.is_none_or(|pool| pool == name.as_str()))
@@ -113,7 +124,7 @@ async fn running(socket: &Path, pool: Option<&str>) -> Result<Vec<Job>, Failure>
     let mut all = Vec::new();
     for pool in meant {
         let path = path(pool.as_str(), "jobs");
-        let jobs: Vec<RunningJob> = client::get(socket, &path, "read the jobs").await?;
+        let jobs: Vec<RunningJob> = client::get(supervisor, &path, "read the jobs").await?;
         all.extend(jobs.into_iter().map(|job| Job {
             pool: pool.clone(),
             job,

@@ -9,7 +9,7 @@ use super::{
         Cli, Format,
         load::{BrokerArgs, LoadArgs},
     },
-    client, loading,
+    client, loading, supervisor,
 };
 use crate::{
     load::{self, AskWorkers, Plan, Shape, Until},
@@ -107,12 +107,12 @@ fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
         live: u32,
         draining: u32,
     }
-    let socket = Arc::new(client::socket(cli, &args.socket)?);
+    let supervisor = Arc::new(supervisor::find(cli, &args.socket)?);
     let queue: Arc<str> = args.queue.as_str().into();
     Ok(Box::new(move || {
-        let (socket, queue) = (socket.clone(), queue.clone());
+        let (supervisor, queue) = (supervisor.clone(), queue.clone());
         Box::pin(async move {
-            let pools: Vec<Pool> = client::get(&socket, "/api/v1/pools", "read the pools")
+            let pools: Vec<Pool> = client::get(&supervisor, "/api/v1/pools", "read the pools")
                 .await
                 .ok()?;
             let ours = pools.iter().filter(|pool| *pool.queue == *queue);

@@ -7,28 +7,35 @@ mod args;
 mod broker;
 mod check;
 mod client;
+mod complete;
 mod dead;
 mod declared;
 mod drain;
 mod exchange;
 mod explain;
 mod finding;
+mod hints;
 mod init;
 mod jobs;
 mod load;
 mod loading;
+mod man;
 mod management;
 mod policy;
 mod publish;
 mod runtime;
 mod status;
 mod steer;
+mod supervisor;
 mod table;
+mod takeover;
 mod top;
+mod watch;
 
 use std::{io, process::ExitCode};
 
-use clap::{CommandFactory, Parser};
+use anyhow::Context;
+use clap::Parser;
 
 use self::{
     args::{Cli, Command, RunArgs},
@@ -36,7 +43,7 @@ use self::{
     runtime::block_on,
 };
 use crate::{
-    app::{self, Ending},
+    app::{self, Ending, Prepared},
     demo,
     guard::{self, Role},
     output::{self, Exit, Failure},
@@ -50,6 +57,7 @@ use tidegate::{config::LogFormat, host::launcher};
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
     launcher::init();
+    complete::answer_shell();
     let code = match Cli::try_parse() {
         Ok(cli) => done(&cli),
         // Help and version too: they are errors to clap, and end well.
@@ -62,7 +70,7 @@ pub fn main() -> ExitCode {
             if std::env::args_os().any(|word| word == "run") {
                 never_wait();
             }
-            output::tell(error.render().ansi().to_string().as_bytes());
+            output::tell(hints::of(&error).as_bytes());
             Exit::Usage.into()
         }
     };
@@ -113,6 +121,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             init_logs(LogFormat::Human, Verbosity::Quiet)?;
             block_on(load::load(cli, args))??
         }
+        Command::Status(args) if args.watch => block_on(watch::watch(cli, args))??,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
@@ -126,11 +135,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Reload(args) => block_on(steer::reload(cli, args))??,
         Command::Dead(args) => block_on(dead::dead(cli, args))??,
         Command::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut text);
-            output::write(&text)?;
+            let script = complete::script(*shell).context("make the completions");
+            let script = script.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+            output::write(&script)?;
             Exit::Ok
         }
+        Command::Man { directory } => man::man(directory)?,
     };
     Ok(exit.into())
 }
@@ -146,7 +156,15 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
         .map_or(loaded.settings.log.format, Into::into);
     init_logs(format, Verbosity::Normal)?;
     let options = app::Options { loaded, source };
-    match block_on(app::run(options))?? {
+    let run = async {
+        let prepared = Prepared::new(options)?;
+        let predecessor = match args.takeover {
+            true => Some(takeover::ask(&prepared.settings().http).await?),
+            false => None,
+        };
+        Ok::<_, Failure>(prepared.run(predecessor).await?)
+    };
+    match block_on(run)?? {
         Ending::Clean => Ok(Exit::Ok),
         Ending::GivenBack(_) => Ok(Exit::GivenBack),
     }

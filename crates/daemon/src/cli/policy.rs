@@ -14,6 +14,7 @@ use super::{
     },
     client::{self, ClientError},
     steer::{PATIENCE, path},
+    supervisor::{self, Supervisor},
     table::DIM,
 };
 use crate::output::{self, Exit, Failure};
@@ -31,9 +32,9 @@ const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
 pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure> {
     match &args.command {
         PolicyCommand::Show(args) => {
-            let socket = client::socket(cli, &args.socket)?;
+            let supervisor = supervisor::find(cli, &args.socket)?;
             let path = path(&args.pool, "policy");
-            let view: PolicyView = client::get(&socket, &path, "show the policy").await?;
+            let view: PolicyView = client::get(&supervisor, &path, "show the policy").await?;
             match cli.format {
                 Format::Json => output::json(&view)?,
                 Format::Human => output::write(toml_of(&view).as_bytes())?,
@@ -41,19 +42,19 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
             Ok(Exit::Ok)
         }
         PolicyCommand::Set(args) => {
-            let socket = client::socket(cli, &args.socket)?;
+            let supervisor = supervisor::find(cli, &args.socket)?;
             let body = body(args)?;
             let method = match args.file {
                 Some(_) => Method::PUT,
                 None => Method::PATCH,
             };
             let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &socket, method, &path, &body).await
+            change(cli, &supervisor, method, &path, &body).await
         }
         PolicyCommand::Reset(args) => {
-            let socket = client::socket(cli, &args.socket)?;
+            let supervisor = supervisor::find(cli, &args.socket)?;
             let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &socket, Method::DELETE, &path, &Map::new()).await
+            change(cli, &supervisor, Method::DELETE, &path, &Map::new()).await
         }
     }
 }
@@ -67,14 +68,14 @@ fn below(is_trial: bool) -> String {
 
 async fn change(
     cli: &Cli,
-    socket: &Path,
+    supervisor: &Supervisor,
     method: Method,
     path: &str,
     body: &Map<String, Value>,
 ) -> Result<Exit, Failure> {
     let operation = "set the policy";
     let change: Result<PolicyChange, _> =
-        client::act(socket, method, path, body, PATIENCE, operation).await;
+        client::act(supervisor, method, path, body, PATIENCE, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {

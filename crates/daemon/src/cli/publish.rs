@@ -24,7 +24,7 @@ use tidegate::{
 };
 
 /// Largest message that any broker takes.
-const LARGEST: u64 = 128 << 20;
+const MAX_BODY: u64 = 128 << 20;
 
 /// Messages in flight.
 const WINDOW: usize = 1000;
@@ -108,16 +108,16 @@ fn body(file: &Path) -> Result<Vec<u8>, Failure> {
         }
         io::stdin()
             .lock()
-            .take(LARGEST + 1)
+            .take(MAX_BODY + 1)
             .read_to_end(&mut body)
             .context("read the message from standard input")
     } else {
         std::fs::File::open(file)
-            .and_then(|open| open.take(LARGEST + 1).read_to_end(&mut body))
+            .and_then(|open| open.take(MAX_BODY + 1).read_to_end(&mut body))
             .with_context(|| format!("read the message from {}", file.display()))
     };
     read.map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    if body.len() as u64 > LARGEST {
+    if body.len() as u64 > MAX_BODY {
         let error = anyhow::anyhow!("read the message: it is longer than 128 MiB");
         return Err(Failure::new(Exit::Unexpected, error).hint("no broker takes one that long"));
     }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 
 use super::{
-    args::{Cli, Format, SocketArgs},
-    client,
+    args::{Cli, Format, status::StatusArgs},
+    client::{self, ClientError},
+    supervisor::{self, Supervisor},
     table::{Cell, DIM, Layout, cell},
 };
 use crate::output::{self, Exit};
@@ -18,22 +19,30 @@ use tidegate::{
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
-pub(super) async fn status(cli: &Cli, args: &SocketArgs) -> Result<Exit, output::Failure> {
-    let socket = client::socket(cli, args)?;
-    let pools: Vec<v1::Pool> = client::get(&socket, "/api/v1/pools", "read the pools").await?;
+pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::Failure> {
+    let supervisor = supervisor::find(cli, &args.socket)?;
+    let pools = read(&supervisor).await?;
     match cli.format {
         Format::Json => output::json(&pools)?,
-        Format::Human => {
-            let refused = pools.iter().find_map(|pool| pool.reload_refused.clone());
-            let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
-            let mut text = table(&pools);
-            if let Some(refused) = refused {
-                text.push_str(&of_refusal(&refused));
-            }
-            output::write(text.as_bytes())?;
-        }
+        Format::Human => output::write(text(pools).as_bytes())?,
     }
     Ok(Exit::Ok)
+}
+
+/// Asks the supervisor for its pools.
+pub(super) async fn read(supervisor: &Supervisor) -> Result<Vec<v1::Pool>, ClientError> {
+    client::get(supervisor, "/api/v1/pools", "read the pools").await
+}
+
+/// The pools for a person.
+pub(super) fn text(pools: Vec<v1::Pool>) -> String {
+    let refused = pools.iter().find_map(|pool| pool.reload_refused.clone());
+    let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
+    let mut text = table(&pools);
+    if let Some(refused) = refused {
+        text.push_str(&of_refusal(&refused));
+    }
+    text
 }
 
 /// A configuration that was refused, in two lines.
@@ -99,7 +108,7 @@ fn row(pool: &PoolStatus) -> Vec<Cell> {
     }
     let mut expected = number(pool.expected.into());
     if pool.pinned.is_some() {
-        expected.text.push('!');
+        expected.text.push('*');
     }
     vec![
         cell(Escaped(pool.name.as_str())),

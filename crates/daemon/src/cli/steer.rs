@@ -12,6 +12,7 @@ use super::{
         steer::{FlushArgs, PauseArgs, PoolsArgs, ReloadArgs, ResumeArgs, ScaleArgs},
     },
     client::{self, ClientError},
+    supervisor::{self, Supervisor},
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{
@@ -58,14 +59,14 @@ pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> 
 }
 
 pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &args.socket)?;
+    let supervisor = supervisor::find(cli, &args.socket)?;
     let path = path(&args.pool, "scale");
     let body = v1::Scale {
         workers: args.workers,
     };
     let operation = "scale the pool";
     let steered: Steered =
-        client::act(&socket, Method::PUT, &path, &body, PATIENCE, operation).await?;
+        client::act(&supervisor, Method::PUT, &path, &body, PATIENCE, operation).await?;
     match cli.format {
         Format::Json => output::json(&steered)?,
         Format::Human => {
@@ -88,11 +89,11 @@ pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> 
 }
 
 pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &args.socket)?;
+    let supervisor = supervisor::find(cli, &args.socket)?;
     let (path, operation) = ("/api/v1/reload", "reload the configuration");
     let body = v1::Nothing {};
     let reloaded: Result<Reloaded, _> = client::act(
-        &socket,
+        &supervisor,
         Method::POST,
         path,
         &body,
@@ -160,13 +161,13 @@ async fn each(
     body: &impl Serialize,
     done: impl Fn(&Steered) -> String,
 ) -> Result<Exit, Failure> {
-    let socket = client::socket(cli, &pools.socket)?;
+    let supervisor = supervisor::find(cli, &pools.socket)?;
     let mut all = Vec::new();
-    for name in names(&socket, pools).await? {
+    for name in names(&supervisor, pools).await? {
         let path = path(&name, act);
         let operation = operation(act);
         let steered: Steered =
-            client::act(&socket, Method::POST, &path, body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, body, PATIENCE, operation).await?;
         if cli.format == Format::Human {
             output::write(line(&steered, &done(&steered)).as_bytes())?;
         }
@@ -180,10 +181,10 @@ async fn each(
 
 /// The names of the pools. If the supervisor does not know one of them, no order is given at all.
 pub(super) async fn names(
-    socket: &std::path::Path,
+    supervisor: &Supervisor,
     args: &PoolsArgs,
 ) -> Result<Vec<String>, Failure> {
-    let pools: Vec<v1::Pool> = client::get(socket, "/api/v1/pools", "read the pools").await?;
+    let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let known = pools.into_iter().map(|pool| pool.status.name.to_string());
     let known: Vec<String> = known.collect();
     if args.all {

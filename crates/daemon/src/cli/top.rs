@@ -1,6 +1,6 @@
 //! `tidegate top`: the screen of `crate::top` over the supervisor's socket.
 
-use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     args::{Cli, SocketArgs},
     client::{self, ClientError},
+    supervisor::{self, Supervisor},
 };
 use crate::{
     output::{Exit, Failure},
@@ -21,7 +22,7 @@ use tidegate::{api::v1, escape::Escaped, run::RunningJob};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn top(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
-    let source = Socket(Arc::new(client::socket(cli, args)?));
+    let source = Socket(Arc::new(supervisor::find(cli, args)?));
     let shown = top::run(source, has_color()).await;
     shown.map_err(|error| {
         let error = anyhow::Error::from(error).context("use the terminal");
@@ -37,7 +38,7 @@ fn has_color() -> bool {
 }
 
 #[derive(Clone)]
-struct Socket(Arc<PathBuf>);
+struct Socket(Arc<Supervisor>);
 
 impl Source for Socket {
     async fn pools(&self) -> Result<Vec<v1::Pool>, String> {

@@ -124,6 +124,7 @@ fn pool(broker: &DemoBroker, ledger: &JobFile) -> Pool {
             up_step: 4,
             down_window: Duration::from_secs(1),
             down_step: 4,
+            ..Scaling::default()
         })
         .poll_interval(Duration::from_millis(200))
         .drain_after(Duration::from_secs(1))

@@ -11,6 +11,16 @@ pub trait Control: Send + Sync + 'static {
     /// # Cancel-safety
     /// Cancel-safe: a reload that has begun continues.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>>;
+
+    /// Hands over to a successor: no pool takes messages any more, the lock and the addresses are given away, and this
+    /// process ends after its last job. The error says why not.
+    ///
+    /// # Cancel-safety
+    /// A dropped future does not hand over, unless the handover has begun.
+    fn hand_over(
+        &self,
+        takeover: v1::Takeover,
+    ) -> Pin<Box<dyn Future<Output = Result<v1::HandedOver, String>> + Send>>;
 }
 
 impl std::fmt::Debug for dyn Control {

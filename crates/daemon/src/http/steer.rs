@@ -11,6 +11,7 @@ use axum::{
     routing::{get, post, put},
 };
 use jiff::Timestamp;
+use nix::unistd::Uid;
 
 use super::{
     answers::{count, error, failed, no_such_pool, refusal},
@@ -27,9 +28,10 @@ use tidegate::{
 };
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
-pub(super) fn table() -> [Route; 8] {
+pub(super) fn table() -> [Route; 9] {
     [
         ("/api/v1/reload", &["post"], post(reload)),
+        ("/api/v1/takeover", &["post"], post(takeover)),
         ("/api/v1/pools/{pool}/pause", &["post"], post(pause)),
         ("/api/v1/pools/{pool}/resume", &["post"], post(resume)),
         ("/api/v1/pools/{pool}/drain", &["post"], post(drain)),
@@ -51,7 +53,7 @@ pub(super) fn table() -> [Route; 8] {
 pub(super) fn act_of(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next()?;
     let acts = [
-        "pause", "resume", "drain", "flush", "scale", "policy", "reload", "stop",
+        "pause", "resume", "drain", "flush", "scale", "policy", "reload", "takeover", "stop",
     ];
     let act = acts.into_iter().find(|act| *act == last)?;
     Some(if act == "stop" { "stop_job" } else { act })
@@ -179,6 +181,31 @@ async fn reload(
             count("reload", "refused");
             api.actions.add(None, "reload", &by, "refused");
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
+        }
+    }
+}
+
+async fn takeover(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    body: Body<v1::Takeover>,
+) -> Response {
+    // Root could ask, but a successor of another user would run the jobs as that user.
+    let own = Uid::effective().as_raw();
+    if caller != Caller::User(own) {
+        count("takeover", "denied");
+        let what =
+            "only a process of the supervisor's own user may take over, over the Unix socket";
+        return error(StatusCode::FORBIDDEN, what);
+    }
+    match api.control.hand_over(body.0).await {
+        Ok(handed_over) => {
+            count("takeover", "changed");
+            Json(handed_over).into_response()
+        }
+        Err(why) => {
+            count("takeover", "refused");
+            error(StatusCode::CONFLICT, &why)
         }
     }
 }

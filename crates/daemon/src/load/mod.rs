@@ -32,6 +32,7 @@ use tidegate::{
     config::{BrokerSettings, BrokerUrl},
     decide::QueueName,
     queue::QueueError,
+    text::duration,
 };
 
 use self::{
@@ -103,7 +104,7 @@ impl Plan {
     fn title(&self) -> String {
         let what = match self.until {
             Until::Count(count) => format!("{} messages", report::thousands(count)),
-            Until::Time(time) => format!("{} of messages", humantime::format_duration(time)),
+            Until::Time(time) => format!("{} of messages", duration(time)),
             Until::End => "a trace of messages".to_owned(),
         };
         let shape = match &self.shape {

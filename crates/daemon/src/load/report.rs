@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// Longest time that is told apart from longer ones: a day.
-const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+const MAX_US: u64 = 24 * 3600 * 1_000_000;
 
 /// Times, to three digits.
 #[derive(Debug)]
@@ -14,11 +14,11 @@ pub(super) struct Times(Histogram<u64>);
 
 impl Times {
     pub(super) fn new() -> Self {
-        Self(Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are in order"))
+        Self(Histogram::new_with_bounds(1, MAX_US, 3).expect("the bounds are in order"))
     }
 
     pub(super) fn record(&mut self, time: Duration) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(LONGEST_US);
+        let us = u64::try_from(time.as_micros()).unwrap_or(MAX_US);
         self.0.saturating_record(us);
     }
 

@@ -1,14 +1,14 @@
 //! Samples: what a load looked like over time.
 //!
-//! Pure. However long a load is, there are never more than [`MOST`]: two neighbours then become one.
+//! Pure. However long a load is, there are never more than [`MAX_SAMPLES`]: two neighbours then become one.
 
 use std::time::Duration;
 
 /// Most samples that are kept. More than a plot has room for.
-const MOST: usize = 1200;
+const MAX_SAMPLES: usize = 1200;
 
 /// Shortest time between two samples.
-const SHORTEST: Duration = Duration::from_millis(250);
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A span of time in a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -61,7 +61,7 @@ impl Samples {
     pub(super) fn new() -> Self {
         Self {
             samples: Vec::new(),
-            every: SHORTEST,
+            every: MIN_INTERVAL,
         }
     }
 
@@ -72,7 +72,7 @@ impl Samples {
 
     pub(super) fn push(&mut self, sample: Sample) {
         self.samples.push(sample);
-        if self.samples.len() >= MOST {
+        if self.samples.len() >= MAX_SAMPLES {
             let pairs = self.samples.chunks(2);
             let merged = pairs.map(|pair| match pair {
                 [one, next] => one.merged(*next),
@@ -105,8 +105,8 @@ mod tests {
             });
         }
         let all = samples.all();
-        assert!(all.len() < MOST, "{}", all.len());
-        assert!(samples.every() > SHORTEST);
+        assert!(all.len() < MAX_SAMPLES, "{}", all.len());
+        assert!(samples.every() > MIN_INTERVAL);
         assert_eq!(all.iter().map(|sample| sample.sent).sum::<u64>(), 30_000);
         let length: f64 = all.iter().map(|sample| sample.length).sum();
         assert!((length - 10_000.0).abs() < 1e-6, "{length}");

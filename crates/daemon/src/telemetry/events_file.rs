@@ -50,7 +50,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Longest time that the start waits for the file to open, and the end for the last lines to be written.
-const PATIENCE: Duration = Duration::from_secs(1);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a writer that waits for a FIFO's reader checks whether it must open the file again, in milliseconds.
 const TICK: u8 = 100;
@@ -131,7 +131,7 @@ impl EventsFile {
                 output.run(&opening, &receiver);
             })
             .map_err(failed)?;
-        match opened.recv_timeout(PATIENCE) {
+        match opened.recv_timeout(OPEN_TIMEOUT) {
             Ok(opened) => opened.map_err(failed)?,
             Err(_) => warn!(
                 path = %path.display(),
@@ -166,7 +166,7 @@ impl EventSink for EventsFile {
 impl EventsWriter {
     /// Writes the remaining events and ends the writer. Blocks for at most one second.
     pub fn close(self) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + OPEN_TIMEOUT;
         // If the channel is full, the writer is late.
         while self.messages.try_send(WriterMessage::Close).is_err() && Instant::now() < until {
             thread::sleep(Duration::from_millis(10));

@@ -31,7 +31,7 @@ const HINT: &str = " ? keys  Enter detail  p pause  r resume  d drain  s scale  
 /// Widest sparkline in the list.
 const SPARK: u16 = 20;
 /// Narrowest that tells anything.
-const LEAST_SPARK: u16 = 6;
+const MIN_SPARK: u16 = 6;
 
 /// Eight heights of a column.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -100,7 +100,7 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &State) {
             .saturating_sub(columns.iter().sum::<u16>() + gaps)
     };
     let trend = room(&columns).min(SPARK);
-    if trend >= LEAST_SPARK {
+    if trend >= MIN_SPARK {
         columns.push(trend);
         let totals = [9, 7, 6];
         if room(&columns) >= totals.iter().sum::<u16>() + 2 {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tidegate_core::text::first_bytes;
+
 use super::{
     FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN, HEAD,
     grammar::{Cursor, LAPIN_REQUIREMENTS, ValueKind, is_container, is_plain},
@@ -179,12 +181,9 @@ impl IncomingFrames {
             match field {
                 Argument::Short(text) => {
                     let shown = RawTexts::default().show(text);
-                    let mut end = shown.len().min(usize::from(u8::MAX));
-                    while !shown.is_char_boundary(end) {
-                        end -= 1;
-                    }
-                    repaired.push(end as u8);
-                    repaired.extend_from_slice(&shown.as_bytes()[..end]);
+                    let shown = first_bytes(&shown, usize::from(u8::MAX));
+                    repaired.push(shown.len() as u8);
+                    repaired.extend_from_slice(shown.as_bytes());
                     names.push(text);
                 }
                 // Only a greeting has a table, and nothing of it is needed.

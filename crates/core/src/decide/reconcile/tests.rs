@@ -1,7 +1,10 @@
 mod blame;
+mod bounds;
 mod by_hand;
 
 use proptest::prelude::*;
+
+use std::time::Duration;
 
 use super::*;
 use crate::decide::{
@@ -16,6 +19,7 @@ fn rules(policy: Policy) -> Rules {
         drain_after: DrainAfter::default(),
         keep_warm: 0,
         preempt: false,
+        schedule: Schedule::default(),
     }
 }
 
@@ -65,6 +69,9 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         oldest: None,
         timings: Timings::default(),
         intake: Intake::Open,
+        group: None,
+        allowance: None,
+        pressure: None,
     }
 }
 
@@ -362,7 +369,7 @@ proptest! {
         preempt: bool,
     ) {
         let rules = Rules {
-            scaling: Scaling { up_step: u32::MAX, down_window: Duration::from_secs(3), down_step: u32::MAX },
+            scaling: Scaling { up_step: u32::MAX, down_window: Duration::from_secs(3), down_step: u32::MAX, churn: None },
             preempt,
             ..rules(policy)
         };

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use tidegate::text::parse_duration;
+
 use super::socket::SocketArgs;
 use crate::load::Shape;
 use tidegate::trace::Trace;
@@ -100,10 +102,10 @@ fn shape(text: &str) -> Result<Shape, String> {
 /// A load is a process of its own and takes a few weeks at most.
 fn time(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(366 * 86_400);
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() && time <= longest => Ok(time),
-        Ok(_) => Err("write a time above 0, and of a year at most".to_owned()),
-        Err(_) => Err("write a time such as 500ms, 90s or 10m".to_owned()),
+    match parse_duration(text) {
+        Some(time) if !time.is_zero() && time <= longest => Ok(time),
+        Some(_) => Err("write a time above 0, and of a year at most".to_owned()),
+        None => Err("write a time such as 500ms, 90s or 10m".to_owned()),
     }
 }
 
@@ -116,7 +118,7 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn size(text: &str) -> Result<usize, String> {
     /// The largest message that any broker takes.
-    const LARGEST: usize = 128 << 20;
+    const MAX_BODY: usize = 128 << 20;
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text[digits.len()..].trim() {
         "" | "B" => Some(1),
@@ -129,7 +131,7 @@ fn size(text: &str) -> Result<usize, String> {
         .zip(factor)
         .and_then(|(n, factor)| n.checked_mul(factor));
     bytes
-        .filter(|bytes| *bytes <= LARGEST)
+        .filter(|bytes| *bytes <= MAX_BODY)
         .ok_or_else(|| "write a number of bytes, or a size such as 4KiB; at most 128MiB".to_owned())
 }
 

@@ -5,6 +5,7 @@ pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
 mod socket;
+pub(super) mod status;
 pub(super) mod steer;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
+    status::StatusArgs,
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
     },
@@ -82,6 +84,7 @@ Examples:
   tidegate run
   tidegate run --config /etc/tidegate/tidegate.toml --log-format json
   TIDEGATE_BROKER__URL=amqp://me:secret@rabbit/%2f tidegate run
+  tidegate run --takeover                 replace a running one, which finishes its jobs
   TIDEGATE_LOG=debug tidegate run         a line for every job")]
     Run(RunArgs),
 
@@ -144,11 +147,14 @@ Examples:
     Load(LoadArgs),
 
     /// Show the pools of a running supervisor
+    ///
+    /// `~` behind READY: the reading is out of date. `*` behind EXPECTED: an operator has pinned the number.
     #[command(after_help = "\
 Examples:
   tidegate status
+  tidegate status --watch
   tidegate status --format json | jq '.[] | {name, state, ready: .depth.ready}'")]
-    Status(SocketArgs),
+    Status(StatusArgs),
 
     /// Watch the pools of a running supervisor, live
     ///
@@ -266,6 +272,16 @@ Examples:
         #[arg(value_enum)]
         shell: Shell,
     },
+
+    /// Write the manual pages
+    ///
+    /// For packages: a page for each command, and one for the configuration file.
+    #[command(hide = true)]
+    Man {
+        /// Where they are written; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -277,6 +293,13 @@ pub(super) struct RunArgs {
     /// Run without the guard that ends every job should the supervisor be killed
     #[arg(long)]
     pub(super) no_guard: bool,
+
+    /// Take over from the supervisor that runs with this configuration: it finishes its jobs and takes no more
+    ///
+    /// Both must run as the same user, with the same state_dir. No job is stopped by it. Ends with 69, and changes
+    /// nothing, where none runs or it does not answer.
+    #[arg(long)]
+    pub(super) takeover: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ use tidegate::{
 };
 
 /// Letters in progress at a time. Equal to the number of channels that a driver has for publishing.
-const AT_ONCE: usize = 32;
+const MAX_LETTERS_IN_FLIGHT: usize = 32;
 
 /// How long to wait for a letter that was sent while the broker blocks publishers.
 const ALARM_PATIENCE: Duration = Duration::from_secs(10);
@@ -132,7 +132,7 @@ impl DeadLetterQueue {
         let mut tally = Walked::default();
         let mut is_over = false;
         while !(is_over && under_way.is_empty()) {
-            let moved = match is_over || under_way.len() >= AT_ONCE {
+            let moved = match is_over || under_way.len() >= MAX_LETTERS_IN_FLIGHT {
                 true => under_way.join_next().await,
                 false => under_way.try_join_next(),
             };

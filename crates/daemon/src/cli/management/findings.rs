@@ -10,6 +10,7 @@ use tidegate::{
     adapters::amqp::QueueFacts,
     config::{CONSUMERS_PER_CHANNEL, DeadLetter, PoolSettings, lowest_delivery_limit},
     decide::QueueName,
+    text::short_duration,
 };
 
 /// A queue, in the form of the API.
@@ -119,7 +120,7 @@ pub(in crate::cli) fn of_queue(
 
     if let Some(Limit { value, by }) = details.limit("consumer-timeout") {
         let timeout = Duration::from_millis(value);
-        let (shown, deadline) = (text(timeout), text(pool.ack_deadline));
+        let (shown, deadline) = (short_duration(timeout), short_duration(pool.ack_deadline));
         if timeout < pool.ack_deadline {
             say(
                 Severity::Error,
@@ -151,7 +152,7 @@ pub(in crate::cli) fn of_queue(
             format!(
                 "queue {queue} expires by {by}: it goes, with its messages, after {} without a consumer, which a \
                  drained, paused or faulted pool is",
-                text(Duration::from_millis(value))
+                short_duration(Duration::from_millis(value))
             ),
         );
     }
@@ -270,12 +271,6 @@ pub(in crate::cli) fn of_permissions(permissions: &Permissions) -> (Severity, St
              queues, their .retry and .dead queues, and amq.default"
         ),
     )
-}
-
-fn text(time: Duration) -> String {
-    humantime::format_duration(time)
-        .to_string()
-        .replace(' ', "")
 }
 
 #[cfg(test)]

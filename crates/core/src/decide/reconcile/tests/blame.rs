@@ -1,5 +1,7 @@
 //! Which term decided a number.
 
+use std::time::Duration;
+
 use super::*;
 
 /// The expected number, and the term that decided it, after these steps of (second, ready, busy).
@@ -24,6 +26,7 @@ fn the_term_that_last_changed_the_number_is_blamed() {
             up_step,
             down_window: Duration::from_secs(window),
             down_step,
+            churn: None,
         },
         ..rules(Policy::backlog(1).max(50))
     };
@@ -128,6 +131,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
                 up_step,
                 down_window: Duration::from_secs(window),
                 down_step,
+                churn: None,
             },
             keep_warm,
             drain_after: match drain_after {

@@ -1,5 +1,7 @@
 //! Orders of the operator, as the record shows them.
 
+use std::time::Duration;
+
 use super::*;
 
 fn set(policy: Policy, over: &Rules) -> Order {

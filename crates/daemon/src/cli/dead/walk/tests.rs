@@ -201,7 +201,7 @@ async fn a_letter_that_cannot_be_published_stays_alone() {
 #[tokio::test]
 async fn a_letter_that_dies_again_is_not_sent_round() {
     // More letters than the limit in progress, so that some are dead-lettered again while others still wait.
-    let letters = 10 * AT_ONCE as u64;
+    let letters = 10 * MAX_LETTERS_IN_FLIGHT as u64;
     let broker = broker();
     for _ in 0..letters {
         broker.send("q.dead", "x");

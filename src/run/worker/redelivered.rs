@@ -17,13 +17,13 @@ use tracing::{Instrument as _, debug_span, warn};
 use super::{Worker, intake::ReceivedDelivery};
 use crate::{
     config::PoolSettings,
-    decide::{DeliveryDeadlines, JobId},
+    decide::JobId,
     escape::Escaped,
     run::{
-        cell::{WorkerCell, WorkerStopReason},
         redeliveries::{QUIET, RenewalGuard},
-        settling::{HoldUntil, prepare, stay_blocked},
+        settling::{HeldDelivery, HoldUntil, prepare, stay_blocked},
         shared::PoolShared,
+        worker_state::{WorkerState, WorkerStopReason},
     },
     settle::{History, Verdict, carried_job_id, give_back, park, renew},
 };
@@ -40,17 +40,16 @@ impl Worker<'_> {
             return Some(arrived);
         }
         let under_way = self.shared.redeliveries.begin();
-        self.shared.delivery_taken();
+        self.shared.stats.delivery_taken(self.shared.now());
         // Those that are done are forgotten, so that the set does not grow with the number of messages.
         while let Some(done) = self.renewals.try_join_next() {
             self.intake.ahead.extend(done.ok().flatten());
         }
         let renewal = renewed(
             self.shared.clone(),
-            self.cell.clone(),
+            self.state.clone(),
             settings,
             arrived,
-            history,
             under_way,
         );
         self.renewals.spawn(renewal.in_current_span());
@@ -75,25 +74,25 @@ impl Worker<'_> {
     /// One that cannot be copied runs wherever it can: to put it aside would be one more count.
     pub(super) async fn before_it_runs_again(
         &mut self,
-        settings: &PoolSettings,
-        job: &JobId,
-        history: History,
+        held: &mut HeldDelivery,
         is_copyable: bool,
         turn: &mut Option<OwnedSemaphorePermit>,
     ) -> Option<Verdict> {
+        let (history, retry) = (held.history, &held.settings.retry);
         let mut until = self.shared.redeliveries.may_run_at(Instant::now());
         if history.is_suspect() {
             *turn = self.shared.redeliveries.turn();
             if turn.is_none() && is_copyable {
-                return Some(park(history, &settings.retry));
+                return Some(park(history, retry));
             }
+            let job = held.job.as_ref().map(|id| Escaped(id.as_str()));
             warn!(
                 pool = %self.shared.name,
-                job.id = %Escaped(job.as_str()),
+                job.id = job.as_ref().map(tracing::field::display),
                 unfinished = history.unfinished(),
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
-            self.cell.go(WorkerStopReason::Alone);
+            self.state.leave_because(WorkerStopReason::Alone);
             let left = self.hold_nothing().await;
             self.intake.ahead.extend(left);
             // Other suspects that are held now are put aside by then.
@@ -112,16 +111,16 @@ impl Worker<'_> {
             let wait = pin!(time::sleep_until(until));
             tokio::select! {
                 biased;
-                () = self.cell.leave.cancelled() => return false,
-                () = self.cell.stop.cancelled() => return false,
+                () = self.state.leave.cancelled() => return false,
+                () = self.state.stop.cancelled() => return false,
                 () = self.shared.kill.cancelled() => return false,
                 next = self.intake.next() => match next {
                     Ok(arrived) => {
                         self.keep(arrived);
-                        self.cell.hold(1 + self.held());
+                        self.state.set_held(1 + self.buffered());
                     }
                     Err(_) => {
-                        self.cell.not_consuming();
+                        self.state.consumer_closed();
                         return false;
                     }
                 },
@@ -140,37 +139,28 @@ impl Worker<'_> {
 /// Makes a message new that came back, or ends it. Returns one that no copy can be made of: it is to run as it is.
 async fn renewed(
     shared: Arc<PoolShared>,
-    cell: Arc<WorkerCell>,
+    state: Arc<WorkerState>,
     settings: Arc<PoolSettings>,
     arrived: ReceivedDelivery,
-    history: History,
     under_way: RenewalGuard,
 ) -> Option<ReceivedDelivery> {
     let ReceivedDelivery { delivery, at, .. } = arrived;
-    let deadlines = DeliveryDeadlines::new(settings.ack_deadline, shared.fleet.times().stop_grace);
-    let hold = HoldUntil::new(at + deadlines.settle, &cell.stop, &shared.kill);
-    let message = delivery.message();
+    let mut held = HeldDelivery::new(&shared, settings, delivery, at);
+    let hold = HoldUntil::new(held.settle_at(), &state.stop, &shared.kill);
+    let message = held.message();
     let own = message.properties.message_id.as_deref();
     let own = own.filter(|id| !id.is_empty()).map(JobId::from);
-    let job = own.or_else(|| carried_job_id(message));
+    held.job = own.or_else(|| carried_job_id(message));
     let span = debug_span!(
         "renewal",
-        job.id = job
+        job.id = held
+            .job
             .as_ref()
             .map(|id| tracing::field::display(Escaped(id.as_str())))
     );
-    let verdict = renew(history, &settings.retry);
+    let verdict = renew(held.history, &held.settings.retry);
     async {
-        let prepared = prepare(
-            &shared,
-            &settings,
-            job.as_ref(),
-            delivery,
-            history,
-            verdict,
-            hold,
-        )
-        .await;
+        let prepared = prepare(&shared, held, verdict, hold).await;
         let unsettled = match prepared.or_runs() {
             Ok(prepared) => {
                 if prepared.is_requeued() {
@@ -179,14 +169,14 @@ async fn renewed(
                 prepared.settle(&shared).await;
                 None
             }
-            Err(delivery) => {
+            Err(held) => {
                 warn!(
                     pool = %shared.name,
                     "a message that came back is not taken as a copy: its job runs all the same"
                 );
                 Some(ReceivedDelivery {
-                    delivery,
-                    at,
+                    delivery: held.delivery,
+                    at: held.since,
                     waited: true,
                     is_copyable: false,
                 })

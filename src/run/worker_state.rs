@@ -68,9 +68,9 @@ impl WorkerStopReason {
 
 /// What a worker and its pool share.
 #[derive(Debug)]
-pub(crate) struct WorkerCell {
+pub(crate) struct WorkerState {
     pub(crate) id: WorkerId,
-    state: Mutex<CellState>,
+    state: Mutex<StateFields>,
     /// Wakes a waiting worker that was ordered to leave. Cancelled by the pool, read by the worker.
     pub(crate) leave: CancellationToken,
     /// Ends the worker's job with grace. Cancelled by the pool, read by the worker and its runner.
@@ -78,7 +78,7 @@ pub(crate) struct WorkerCell {
 }
 
 #[derive(Debug)]
-struct CellState {
+struct StateFields {
     /// Deliveries that it holds, the one that runs and those that were sent ahead. Written by the worker.
     held: u32,
     /// Whether one of them runs. Written by the worker.
@@ -107,11 +107,11 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) consuming: Option<Moment>,
 }
 
-impl WorkerCell {
+impl WorkerState {
     pub(crate) fn new(id: WorkerId, stop: CancellationToken) -> Self {
         Self {
             id,
-            state: Mutex::new(CellState {
+            state: Mutex::new(StateFields {
                 held: 0,
                 busy: false,
                 consuming: None,
@@ -126,19 +126,19 @@ impl WorkerCell {
     // The worker's side.
 
     /// The consumer is confirmed.
-    pub(crate) fn consuming(&self, now: Moment) {
-        self.state().consuming = Some(now);
+    pub(crate) fn consumer_opened(&self, now: Moment) {
+        self.lock().consuming = Some(now);
     }
 
     /// The consumer is no more; a job may still run.
-    pub(crate) fn not_consuming(&self) {
-        self.state().consuming = None;
+    pub(crate) fn consumer_closed(&self) {
+        self.lock().consuming = None;
     }
 
     /// Asks to start on a delivery. `false`: the worker was told to go, and must give it back.
     #[must_use = "a worker that was told to go must not start a job"]
-    pub(crate) fn take(&self) -> bool {
-        let mut state = self.state();
+    pub(crate) fn begin_job(&self) -> bool {
+        let mut state = self.lock();
         if state.going.is_some() {
             return false;
         }
@@ -148,14 +148,14 @@ impl WorkerCell {
     }
 
     /// How many deliveries it holds now.
-    pub(crate) fn hold(&self, held: u32) {
-        self.state().held = held;
+    pub(crate) fn set_held(&self, held: u32) {
+        self.lock().held = held;
     }
 
     /// A delivery is about to be settled: does the worker go after it? Then its consumer must be cancelled first,
     /// because a broker answers an acknowledgement with the next message.
-    pub(crate) fn goes_after_this(&self) -> bool {
-        let mut state = self.state();
+    pub(crate) fn leaves_after_this_job(&self) -> bool {
+        let mut state = self.lock();
         if state.retire {
             state.going.get_or_insert(WorkerStopReason::Retired);
         }
@@ -163,8 +163,8 @@ impl WorkerCell {
     }
 
     /// A delivery is settled and `held` are left; what next?
-    pub(crate) fn finish(&self, held: u32) -> AfterSettlement {
-        let mut state = self.state();
+    pub(crate) fn finish_job(&self, held: u32) -> AfterSettlement {
+        let mut state = self.lock();
         state.held = held;
         if state.retire && state.going.is_none() {
             state.going = Some(WorkerStopReason::Retired);
@@ -178,14 +178,14 @@ impl WorkerCell {
     }
 
     /// The worker itself makes up its mind to go. An order that came before gives the reason.
-    pub(crate) fn go(&self, why: WorkerStopReason) -> WorkerStopReason {
-        *self.state().going.get_or_insert(why)
+    pub(crate) fn leave_because(&self, why: WorkerStopReason) -> WorkerStopReason {
+        *self.lock().going.get_or_insert(why)
     }
 
     // The pool's side.
 
-    pub(crate) fn seen(&self) -> WorkerSnapshot {
-        let state = self.state();
+    pub(crate) fn snapshot(&self) -> WorkerSnapshot {
+        let state = self.lock();
         let phase = match (state.going, state.busy) {
             (Some(_), _) => Phase::Draining,
             (None, true) if state.retire => Phase::Retiring,
@@ -200,28 +200,28 @@ impl WorkerCell {
     }
 
     /// Marks it to go after its job.
-    pub(crate) fn retire(&self) {
-        self.state().retire = true;
+    pub(crate) fn mark_retiring(&self) {
+        self.lock().retire = true;
     }
 
     /// Takes the mark back. A worker that went by it already stays gone: the next reconcile sees that.
-    pub(crate) fn lift(&self) {
-        self.state().retire = false;
+    pub(crate) fn unmark_retiring(&self) {
+        self.lock().retire = false;
     }
 
     /// Orders it to go: at once when it waits, after its job when it has one.
-    pub(crate) fn order(&self, why: WorkerStopReason) {
-        self.state().going.get_or_insert(why);
+    pub(crate) fn order_to_leave(&self, why: WorkerStopReason) {
+        self.lock().going.get_or_insert(why);
         self.leave.cancel();
     }
 
     /// Orders it to go, and its job to be stopped and given back.
     pub(crate) fn preempt(&self) {
-        self.order(WorkerStopReason::Preempted);
+        self.order_to_leave(WorkerStopReason::Preempted);
         self.stop.cancel();
     }
 
-    fn state(&self) -> MutexGuard<'_, CellState> {
+    fn lock(&self) -> MutexGuard<'_, StateFields> {
         // No code of ours panics while it holds the lock, and the state is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -231,59 +231,59 @@ impl WorkerCell {
 mod tests {
     use super::*;
 
-    fn cell() -> WorkerCell {
-        WorkerCell::new(WorkerId(1), CancellationToken::new())
+    fn worker() -> WorkerState {
+        WorkerState::new(WorkerId(1), CancellationToken::new())
     }
 
     #[test]
     fn a_worker_that_was_told_to_go_takes_no_job() {
-        let cell = cell();
-        cell.order(WorkerStopReason::ScaledDown);
-        assert!(!cell.take());
-        assert!(cell.leave.is_cancelled() && !cell.stop.is_cancelled());
+        let worker = worker();
+        worker.order_to_leave(WorkerStopReason::ScaledDown);
+        assert!(!worker.begin_job());
+        assert!(worker.leave.is_cancelled() && !worker.stop.is_cancelled());
     }
 
     #[test]
     fn a_mark_that_is_lifted_in_time_keeps_the_worker() {
-        let cell = cell();
-        assert!(cell.take());
-        cell.retire();
-        assert_eq!(cell.seen().phase, Phase::Retiring);
-        cell.lift();
-        assert_eq!(cell.finish(0), AfterSettlement::Stay);
-        assert_eq!(cell.seen().phase, Phase::Waiting);
+        let worker = worker();
+        assert!(worker.begin_job());
+        worker.mark_retiring();
+        assert_eq!(worker.snapshot().phase, Phase::Retiring);
+        worker.unmark_retiring();
+        assert_eq!(worker.finish_job(0), AfterSettlement::Stay);
+        assert_eq!(worker.snapshot().phase, Phase::Waiting);
     }
 
     #[test]
     fn a_mark_that_is_lifted_too_late_does_not_bring_the_worker_back() {
-        let cell = cell();
-        assert!(cell.take());
-        cell.retire();
+        let worker = worker();
+        assert!(worker.begin_job());
+        worker.mark_retiring();
         assert_eq!(
-            cell.finish(0),
+            worker.finish_job(0),
             AfterSettlement::Go(WorkerStopReason::Retired)
         );
-        cell.lift();
-        assert_eq!(cell.seen().phase, Phase::Draining);
+        worker.unmark_retiring();
+        assert_eq!(worker.snapshot().phase, Phase::Draining);
     }
 
     #[test]
     fn a_busy_worker_that_is_ordered_to_go_finishes_first_and_is_draining_meanwhile() {
-        let cell = cell();
-        assert!(cell.take());
-        cell.order(WorkerStopReason::Drained);
-        assert_eq!(cell.seen().phase, Phase::Draining);
+        let worker = worker();
+        assert!(worker.begin_job());
+        worker.order_to_leave(WorkerStopReason::Drained);
+        assert_eq!(worker.snapshot().phase, Phase::Draining);
         assert_eq!(
-            cell.finish(0),
+            worker.finish_job(0),
             AfterSettlement::Go(WorkerStopReason::Drained)
         );
     }
 
     #[test]
     fn only_preemption_stops_a_job() {
-        let cell = cell();
-        assert!(cell.take());
-        cell.preempt();
-        assert!(cell.stop.is_cancelled());
+        let worker = worker();
+        assert!(worker.begin_job());
+        worker.preempt();
+        assert!(worker.stop.is_cancelled());
     }
 }

@@ -94,7 +94,7 @@ impl Stopping {
 
 /// The jobs of a pool that run now.
 #[derive(Debug, Default)]
-pub(crate) struct Running {
+pub(crate) struct RunningJobs {
     state: Mutex<State>,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct Job {
     pub(crate) stopping: Option<Stopping>,
 }
 
-impl Running {
+impl RunningJobs {
     /// A job begins. It is in the list until the entry is dropped.
     pub(crate) fn enter(&self, job: Job) -> Entry<'_> {
         let mut state = self.state();
@@ -174,7 +174,7 @@ impl Running {
 /// A job's place in the list. It leaves on drop.
 #[derive(Debug)]
 pub(crate) struct Entry<'r> {
-    running: &'r Running,
+    running: &'r RunningJobs,
     key: Option<u64>,
 }
 

@@ -10,10 +10,10 @@ use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
 use tracing::{error, info};
 
-use super::{Pool, reconciler};
+use super::{Pool, reading::ReadingState, reconciler};
 use crate::{
     decide::fault_pause,
-    run::{cell::WorkerStopReason, contain::Panicked},
+    run::{panics::Panicked, worker_state::WorkerStopReason},
 };
 
 /// As long as a pool must have worked for its next failure to be a first one.
@@ -22,7 +22,7 @@ const WELL: Duration = Duration::from_secs(60);
 const LAST_TRIES: u32 = 3;
 
 /// Runs a pool to its end, and starts it again whenever it fails.
-pub(crate) async fn keep(mut pool: Pool) {
+pub(crate) async fn run_with_restarts(mut pool: Pool) {
     let mut failures = 0;
     loop {
         let begun = Instant::now();
@@ -57,7 +57,7 @@ impl Pool {
     async fn failed(&mut self, panicked: &Panicked, failures: u32) -> RestartDecision {
         let cause = format!("the pool's own task panicked: {panicked}");
         self.shared.gate.pool_failed(cause.clone());
-        self.shared.metrics.pool_restarted();
+        self.shared.stats.metrics.pool_restarted();
         error!(
             pool = %self.shared.name,
             error = ?cause,
@@ -71,16 +71,18 @@ impl Pool {
         }
         if ends {
             // The panic may have come before anyone was told.
-            self.order_all();
-            if self.due().is_none() {
+            self.shared
+                .roster
+                .order_all_to_leave(WorkerStopReason::Drained);
+            if self.ending.next().is_none() {
                 let grace = self.shared.settings().shutdown_grace;
-                self.deadline = Instant::now().checked_add(grace);
+                self.ending.deadline = Instant::now().checked_add(grace);
             }
         } else {
             // As with any fault: they finish what they have, and messages stay in the queue.
-            for cell in self.shared.workers().values() {
-                cell.order(WorkerStopReason::Faulted);
-            }
+            self.shared
+                .roster
+                .order_all_to_leave(WorkerStopReason::Faulted);
             self.pause(failures).await;
         }
         RestartDecision::Yes
@@ -89,12 +91,9 @@ impl Pool {
     /// Forgets all that a panic may have left half done. What the operator wants stays.
     fn start_over(&mut self) {
         self.reconciler = reconciler(&self.shared);
-        self.look = None;
-        // Whoever asked hears that there is no answer.
-        self.answers.clear();
-        self.late.clear();
-        self.absent = None;
-        self.killed = false;
+        // The callers that wait get no answer, and see that.
+        self.reading = ReadingState::default();
+        self.ending.killed = false;
     }
 
     /// Waits with backoff. A command, or the end of everything, ends the wait.
@@ -105,7 +104,7 @@ impl Pool {
             tokio::select! {
                 biased;
                 () = shared.kill.cancelled() => return,
-                Some(ended) = self.workers.join_next_with_id() => self.worker_ended(ended),
+                Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
                     // None: every handle is gone, which the pool itself finds out.
                     self.early = command;
@@ -119,17 +118,17 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if self.ended {
+        if self.ending.is_over {
             return;
         }
         // Its workers' tasks go with it, and with them their jobs.
-        let cells: Vec<_> = self.shared.workers().values().cloned().collect();
-        let held = cells.iter().map(|cell| cell.seen().held).sum();
-        for _ in cells.iter().filter(|cell| cell.seen().held > 0) {
-            self.shared.totals.count_stopped();
+        let workers: Vec<_> = self.shared.roster.workers().values().cloned().collect();
+        let held = workers.iter().map(|worker| worker.snapshot().held).sum();
+        for _ in workers.iter().filter(|worker| worker.snapshot().held > 0) {
+            self.shared.stats.job_stopped();
         }
-        self.count_given_back(held);
-        self.shared.workers().clear();
+        self.shared.stats.given_back(held);
+        self.shared.roster.workers().clear();
         let cause = self.shared.gate.cause();
         let cause = cause.unwrap_or_else(|| String::from("the pool's task was dropped"));
         self.shared.gate.pool_failed(cause);

@@ -15,21 +15,21 @@ const FRESH: Duration = Duration::from_secs(300);
 
 /// What a pool measures of its jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<Meter>);
+pub(crate) struct RecentStats(Mutex<Meter>);
 
-impl Recent {
+impl RecentStats {
     /// A job began. `waited` is the time since its message was published, if the message says when.
-    pub(crate) fn began(&self, now: Moment, waited: Option<Duration>) {
+    pub(crate) fn job_began(&self, now: Moment, waited: Option<Duration>) {
         self.meter().taken(now, waited);
     }
 
     /// A job came to its own end after this run time.
-    pub(crate) fn ended(&self, now: Moment, took: Duration, is_success: bool) {
+    pub(crate) fn job_ended(&self, now: Moment, took: Duration, is_success: bool) {
         self.meter().finished(now, took, is_success);
     }
 
     /// A worker could run its first job this long after its start.
-    pub(crate) fn ready(&self, now: Moment, took: Duration) {
+    pub(crate) fn worker_ready(&self, now: Moment, took: Duration) {
         self.meter().ready(now, took);
     }
 
@@ -73,15 +73,15 @@ mod tests {
 
     #[test]
     fn half_of_the_jobs_took_no_longer_than_the_median() {
-        let recent = Recent::default();
+        let recent = RecentStats::default();
         assert_eq!(recent.runs(at(0)), None);
         for ms in 1..=100 {
-            recent.ended(at(1), Duration::from_millis(ms), true);
+            recent.job_ended(at(1), Duration::from_millis(ms), true);
         }
         let runs = recent.runs(at(2)).unwrap();
         assert!((0.049..=0.051).contains(&runs.p50), "{runs:?}");
         assert!((0.094..=0.096).contains(&runs.p95), "{runs:?}");
-        recent.began(at(1), Some(Duration::from_secs(7)));
+        recent.job_began(at(1), Some(Duration::from_secs(7)));
         let waits = recent.waits(at(2)).unwrap();
         assert!((6.9..=7.1).contains(&waits.p95), "{waits:?}");
         // What is long past says nothing of now.

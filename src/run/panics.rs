@@ -44,13 +44,13 @@ impl fmt::Display for Panicked {
 }
 
 /// Calls code that is not ours. What it was called on is not to be relied on after a panic.
-pub(crate) fn call<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| Panicked::new(&*panic))
 }
 
 /// Calls asynchronous code that is not ours.
-pub(crate) fn future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Contained<'a, T> {
-    match call(code) {
+pub(crate) fn catch_future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Contained<'a, T> {
+    match catch(code) {
         Ok(future) => Contained(ContainedState::Runs(Some(future))),
         Err(panicked) => Contained(ContainedState::Panicked(Some(panicked))),
     }
@@ -74,12 +74,12 @@ impl<T> Future for Contained<'_, T> {
             ContainedState::Panicked(panicked) => Poll::Ready(Err(panicked.take().expect(DONE))),
             ContainedState::Runs(future) => {
                 let running = future.as_mut().expect(DONE);
-                let polled = match call(|| running.as_mut().poll(cx)) {
+                let polled = match catch(|| running.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(output)) => Ok(output),
                     Err(panicked) => Err(panicked),
                 };
-                let ended = call(|| drop(future.take()));
+                let ended = catch(|| drop(future.take()));
                 Poll::Ready(polled.and_then(|output| ended.map(|()| output)))
             }
         }
@@ -90,7 +90,7 @@ impl<T> Drop for Contained<'_, T> {
     fn drop(&mut self) {
         if let ContainedState::Runs(future) = &mut self.0 {
             // It was not waited for, so nobody is there to be told.
-            let _ = call(|| drop(future.take()));
+            let _ = catch(|| drop(future.take()));
         }
     }
 }
@@ -106,13 +106,13 @@ impl ContainedRunner {
     /// Whether it is still good for a job.
     pub(crate) fn is_alive(&mut self) -> Result<bool, Panicked> {
         let runner = self.get();
-        call(|| runner.is_alive())
+        catch(|| runner.is_alive())
     }
 
     /// Why it should be replaced.
     pub(crate) fn retires(&mut self) -> Result<Option<Retirement>, Panicked> {
         let runner = self.get();
-        call(|| runner.retires())
+        catch(|| runner.retires())
     }
 
     pub(crate) fn get(&mut self) -> &mut dyn Runner {
@@ -127,7 +127,7 @@ impl ContainedRunner {
 impl Drop for ContainedRunner {
     fn drop(&mut self) {
         // It was of no more use anyway.
-        let _ = call(|| drop(self.0.take()));
+        let _ = catch(|| drop(self.0.take()));
     }
 }
 
@@ -184,7 +184,7 @@ impl Panics {
     }
 
     /// Counts a panic, and says so in the log unless the last one there was the same.
-    pub(crate) fn note(&self, place: PanicSite, panicked: &Panicked) {
+    pub(crate) fn record(&self, place: PanicSite, panicked: &Panicked) {
         metrics::runner_panicked(&self.pool, place.as_str());
         let before = self.last().insert(place, panicked.clone());
         if before.as_ref() != Some(panicked) {
@@ -198,9 +198,14 @@ impl Panics {
     }
 
     /// The answer of code that was called at a place; `default` where it panicked.
-    pub(crate) fn noted<T>(&self, place: PanicSite, answer: Result<T, Panicked>, default: T) -> T {
+    pub(crate) fn value_or<T>(
+        &self,
+        place: PanicSite,
+        answer: Result<T, Panicked>,
+        default: T,
+    ) -> T {
         answer.unwrap_or_else(|panicked| {
-            self.note(place, &panicked);
+            self.record(place, &panicked);
             default
         })
     }
@@ -240,15 +245,15 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_answer_wherever_it_comes_from() {
         let said = |text: &str| Err::<(), _>(Panicked(text.to_owned()));
-        assert_eq!(call(|| panic!("called")), said("called"));
+        assert_eq!(catch(|| panic!("called")), said("called"));
         let (one, two) = (1, 2);
-        assert_eq!(call(|| panic!("{one} and {two}")), said("1 and 2"));
-        let unnamed = call(|| std::panic::panic_any(7));
+        assert_eq!(catch(|| panic!("{one} and {two}")), said("1 and 2"));
+        let unnamed = catch(|| std::panic::panic_any(7));
         assert_eq!(unnamed, said("a panic without a message"));
 
-        assert_eq!(future(|| panic!("made")).await, said("made"));
+        assert_eq!(catch_future(|| panic!("made")).await, said("made"));
         assert_eq!(
-            future(|| async { panic!("polled") }.boxed()).await,
+            catch_future(|| async { panic!("polled") }.boxed()).await,
             said("polled")
         );
         let ends_badly = |guard: PanicsOnDrop| {
@@ -258,14 +263,17 @@ mod tests {
             })
             .boxed()
         };
-        assert_eq!(future(|| ends_badly(PanicsOnDrop)).await, said("dropped"));
-        assert_eq!(future(|| async { 7 }.boxed()).await, Ok(7));
+        assert_eq!(
+            catch_future(|| ends_badly(PanicsOnDrop)).await,
+            said("dropped")
+        );
+        assert_eq!(catch_future(|| async { 7 }.boxed()).await, Ok(7));
     }
 
     #[test]
     fn what_panics_as_it_is_dropped_is_contained() {
         let never = PanicsOnDrop;
-        let future = future(|| {
+        let future = catch_future(|| {
             async move {
                 let _never = never;
                 std::future::pending::<()>().await;

@@ -1,0 +1,374 @@
+//! Schedules: bounds of a policy that change by the clock.
+//!
+//! An entry opens at the times of a cron expression in a time zone, and stays open for a duration. While it is open, it
+//! sets some of the pool's bounds. If several entries are open, the one that stands later in the configuration wins, for
+//! each bound separately. A bound that the operator set by hand wins over all of them.
+//!
+//! A changed bound is scaling like any other: a job that runs when its window ends is not stopped.
+//!
+//! When the clocks change, the cron expression follows Vixie cron: an opening at a fixed time that does not exist moves
+//! to the first time that does, and an opening at a time that exists twice happens once.
+
+use std::{cmp::Ordering, fmt, str::FromStr, time::Duration};
+
+use croner::{
+    errors::CronError,
+    parser::{CronParser, Seconds, Year},
+    time::{CivilDate, CivilDateTime, CivilTime, CronDateTime, Resolution, Weekday},
+};
+use jiff::{
+    SignedDuration, Timestamp, ZonedDateTime,
+    civil::DateTime,
+    tz::{AmbiguousOffset, TimeZone},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Policy;
+
+/// A cron expression with five fields: minute, hour, day of the month, month, day of the week.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cron {
+    text: String,
+    parsed: croner::Cron,
+}
+
+/// A text is not a cron expression.
+#[derive(Debug, Error)]
+#[error("{text:?} is not a cron expression with five fields")]
+pub struct CronParseError {
+    text: String,
+    source: CronError,
+}
+
+impl FromStr for Cron {
+    type Err = CronParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parser = CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build();
+        let text = text.trim().to_owned();
+        match parser.parse(&text) {
+            Ok(parsed) => Ok(Self { text, parsed }),
+            Err(source) => Err(CronParseError { text, source }),
+        }
+    }
+}
+
+impl fmt::Display for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+/// One entry of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleEntry {
+    /// When it opens.
+    pub cron: Cron,
+    /// The time zone of `cron`.
+    pub zone: TimeZone,
+    /// How long it stays open. Absolute time: an hour is an hour, also when the clocks change.
+    pub lasts: Duration,
+    /// What it changes.
+    pub bounds: ScheduledBounds,
+}
+
+/// Bounds that a schedule sets. `None` leaves the pool's own bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledBounds {
+    /// Fewest workers while there is work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_active: Option<u32>,
+    /// Most workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Workers kept on an empty queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_warm: Option<u32>,
+}
+
+/// The entries of a pool, in the order of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedule {
+    entries: Vec<ScheduleEntry>,
+}
+
+/// What a schedule says at one instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ScheduleState {
+    /// The bounds in force.
+    pub bounds: ScheduledBounds,
+    /// The open entries, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<OpenEntry>,
+    /// The next opening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextOpening>,
+}
+
+/// An entry that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenEntry {
+    /// Its cron expression.
+    pub cron: String,
+    /// When it closes, in its own time zone.
+    pub until: String,
+    /// The same instant.
+    pub until_at: Timestamp,
+    /// What it changes.
+    #[serde(flatten)]
+    pub bounds: ScheduledBounds,
+}
+
+/// The next entry that opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextOpening {
+    /// Its cron expression.
+    pub cron: String,
+    /// When it opens, in its own time zone.
+    pub from: String,
+    /// The same instant.
+    pub at: Timestamp,
+    /// What it changes.
+    #[serde(flatten)]
+    pub bounds: ScheduledBounds,
+}
+
+impl ScheduledBounds {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These bounds, where `later` does not set other ones.
+    #[must_use]
+    fn then(self, later: Self) -> Self {
+        Self {
+            min_active: later.min_active.or(self.min_active),
+            max: later.max.or(self.max),
+            keep_warm: later.keep_warm.or(self.keep_warm),
+        }
+    }
+
+    /// A policy with these bounds. A bound in which `by_hand` differs from `configured` was set by the operator, and
+    /// stays. A floor above the ceiling is lowered to it.
+    pub(super) fn on(&self, configured: &Policy, by_hand: Option<&Policy>) -> Policy {
+        let mut policy = by_hand.unwrap_or(configured).clone();
+        if let Some(max) = self.max.filter(|_| policy.max == configured.max) {
+            policy.max = max;
+        }
+        if let Some(floor) = self
+            .min_active
+            .filter(|_| policy.min_active == configured.min_active)
+        {
+            policy.min_active = floor;
+        }
+        policy.min_active = policy.min_active.min(policy.max);
+        policy
+    }
+}
+
+impl fmt::Display for ScheduledBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bounds = [
+            ("min_active", self.min_active),
+            ("max", self.max),
+            ("keep_warm", self.keep_warm),
+        ];
+        let mut comma = "";
+        for (name, bound) in bounds {
+            if let Some(bound) = bound {
+                write!(f, "{comma}{name} {bound}")?;
+                comma = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Schedule {
+    /// A schedule of these entries.
+    pub fn new(entries: Vec<ScheduleEntry>) -> Self {
+        Self { entries }
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries.
+    pub fn entries(&self) -> &[ScheduleEntry] {
+        &self.entries
+    }
+
+    /// What the schedule says at `wall`.
+    pub fn at(&self, wall: Timestamp) -> ScheduleState {
+        let mut state = ScheduleState::default();
+        for entry in &self.entries {
+            let now = Instant(wall.to_zoned_datetime(entry.zone.clone()));
+            if let Ok(Instant(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
+                && let Some(until) = entry.closes(&opened)
+                && wall < until.timestamp()
+            {
+                state.bounds = state.bounds.then(entry.bounds);
+                state.open.push(OpenEntry {
+                    cron: entry.cron.text.clone(),
+                    until: clock(&until, wall),
+                    until_at: until.timestamp(),
+                    bounds: entry.bounds,
+                });
+            }
+            if let Ok(Instant(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
+                && state
+                    .next
+                    .as_ref()
+                    .is_none_or(|next| opens.timestamp() < next.at)
+            {
+                state.next = Some(NextOpening {
+                    cron: entry.cron.text.clone(),
+                    from: clock(&opens, wall),
+                    at: opens.timestamp(),
+                    bounds: entry.bounds,
+                });
+            }
+        }
+        state
+    }
+}
+
+impl ScheduleEntry {
+    fn closes(&self, opened: &ZonedDateTime) -> Option<ZonedDateTime> {
+        let lasts = SignedDuration::try_from(self.lasts).ok()?;
+        opened.checked_add(lasts).ok()
+    }
+}
+
+impl ScheduleState {
+    /// When the state changes next, if it does.
+    fn changes(&self) -> Option<Timestamp> {
+        let closes = self.open.iter().map(|entry| entry.until_at);
+        closes.chain(self.next.as_ref().map(|next| next.at)).min()
+    }
+
+    /// The open entry that gives a bound.
+    pub(super) fn entry_for(
+        &self,
+        bound: impl Fn(&ScheduledBounds) -> Option<u32>,
+    ) -> Option<&OpenEntry> {
+        self.open
+            .iter()
+            .rev()
+            .find(|entry| bound(&entry.bounds).is_some())
+    }
+}
+
+/// The state of a schedule, computed once for as long as it holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ScheduleCache {
+    /// From and until when the state holds.
+    holds: Option<(Timestamp, Option<Timestamp>)>,
+    state: ScheduleState,
+}
+
+impl ScheduleCache {
+    /// The state at `wall`. Computed anew if the last one does not hold then, also if the clock was set back.
+    pub(super) fn at(&mut self, schedule: &Schedule, wall: Timestamp) -> &ScheduleState {
+        let is_known = self
+            .holds
+            .is_some_and(|(from, until)| from <= wall && until.is_none_or(|until| wall < until));
+        if !is_known {
+            self.state = schedule.at(wall);
+            self.holds = Some((wall, self.state.changes()));
+        }
+        &self.state
+    }
+
+    /// Forgets the state, because the schedule is another one.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A time in its own zone: the time of day, and the date if it is not today.
+fn clock(time: &ZonedDateTime, wall: Timestamp) -> String {
+    let today = wall.to_zoned_datetime(time.time_zone().clone()).date();
+    let zone = time.strftime("%Z");
+    match time.date() == today {
+        true => format!("{} {zone}", time.strftime("%H:%M")),
+        false => format!("{} {zone}", time.strftime("%Y-%m-%d %H:%M")),
+    }
+}
+
+/// A time for croner, which has no support of its own for this version of jiff.
+#[derive(Debug, Clone)]
+struct Instant(ZonedDateTime);
+
+impl CronDateTime for Instant {
+    fn to_civil(&self) -> CivilDateTime {
+        let part = |number: i8| u32::from(number.unsigned_abs());
+        let time = self.0.datetime();
+        CivilDateTime::new(
+            CivilDate::from_parts_unchecked(
+                i32::from(time.year()),
+                part(time.month()),
+                part(time.day()),
+            ),
+            CivilTime::from_parts_unchecked(
+                part(time.hour()),
+                part(time.minute()),
+                part(time.second()),
+            ),
+        )
+    }
+
+    fn civil_weekday(&self) -> Weekday {
+        Weekday::from_days_from_sunday(u32::from(
+            self.0.weekday().to_sunday_zero_offset().unsigned_abs(),
+        ))
+    }
+
+    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
+        let part = |number: u32| i8::try_from(number).map_err(|_| CronError::InvalidDate);
+        let time = DateTime::new(
+            i16::try_from(civil.year()).map_err(|_| CronError::InvalidDate)?,
+            part(civil.month())?,
+            part(civil.day())?,
+            part(civil.hour())?,
+            part(civil.minute())?,
+            part(civil.second())?,
+            0,
+        )
+        .map_err(|_| CronError::InvalidDate)?;
+        let ambiguous = self.0.time_zone().to_ambiguous_zoned_datetime(time);
+        let invalid = |_| CronError::InvalidTime;
+        Ok(match ambiguous.offset() {
+            AmbiguousOffset::Unambiguous { .. } => {
+                Resolution::Single(Self(ambiguous.unambiguous().map_err(invalid)?))
+            }
+            AmbiguousOffset::Fold { .. } => Resolution::Ambiguous(
+                Self(ambiguous.clone().earlier().map_err(invalid)?),
+                Self(ambiguous.later().map_err(invalid)?),
+            ),
+            AmbiguousOffset::Gap { .. } => Resolution::Gap,
+        })
+    }
+
+    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
+        self.0
+            .checked_add(SignedDuration::from_secs(seconds))
+            .ok()
+            .map(Self)
+    }
+
+    fn cmp_instant(&self, other: &Self) -> Ordering {
+        self.0.timestamp().cmp(&other.0.timestamp())
+    }
+}
+
+#[cfg(test)]
+mod tests;

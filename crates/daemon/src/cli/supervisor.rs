@@ -1,0 +1,162 @@
+//! Which supervisor a command asks: the one on the command line, else the configuration's, else the first that answers
+//! at the places where a supervisor listens.
+
+use std::{
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::{Path, PathBuf},
+};
+
+use super::args::{Cli, SocketArgs};
+use crate::output::{self, Failure};
+use tidegate::config::{self, Problems, Source, Surroundings};
+
+/// The configuration of a system's own supervisor. It has no socket of its own in most cases, because systemd gives the
+/// supervisor a directory.
+const SYSTEM: &str = "/etc/tidegate/tidegate.toml";
+
+/// A supervisor, as a command reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Supervisor {
+    /// Never empty.
+    tried: Vec<PathBuf>,
+    chosen: usize,
+}
+
+impl Supervisor {
+    /// The supervisor at one socket.
+    pub(super) fn at(socket: PathBuf) -> Self {
+        Self {
+            tried: vec![socket],
+            chosen: 0,
+        }
+    }
+
+    /// The first of these that answers; if none does, the first.
+    fn among(sockets: Vec<PathBuf>, answers: impl Fn(&Path) -> bool) -> Self {
+        let chosen = sockets.iter().position(|socket| answers(socket));
+        Self {
+            chosen: chosen.unwrap_or(0),
+            tried: sockets,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.tried[self.chosen]
+    }
+
+    /// All sockets that were tried, for a message.
+    pub(super) fn tried(&self) -> &[PathBuf] {
+        &self.tried
+    }
+
+    fn is_first(&self) -> bool {
+        self.chosen == 0
+    }
+}
+
+/// Finds the supervisor. Says on standard error where it may not be the one that is meant.
+pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<Supervisor, Failure> {
+    let (found, warning) = look_for(cli.config.as_deref(), args.socket.as_deref());
+    if let Some(warning) = warning {
+        output::warn(&warning);
+    }
+    Ok(found)
+}
+
+/// The same, with a warning in place of printing it.
+pub(super) fn look_for(
+    config: Option<&Path>,
+    socket: Option<&Path>,
+) -> (Supervisor, Option<String>) {
+    if let Some(socket) = socket {
+        return (Supervisor::at(socket.to_owned()), None);
+    }
+    let sockets = Surroundings::of_process().sockets();
+    let Ok(source) = config::find(config) else {
+        return (Supervisor::among(sockets, answers), None);
+    };
+    // If the file is invalid, a supervisor may still run with its old configuration.
+    match config::socket_of(&source) {
+        (Some(named), None) => (Supervisor::at(named), None),
+        (None, None) => {
+            let found = Supervisor::among(sockets, answers);
+            let warning = other_than_meant(&found, &source);
+            (found, warning)
+        }
+        (named, Some(problems)) => {
+            let sockets = named.into_iter().chain(sockets).collect();
+            let found = Supervisor::among(sockets, answers);
+            let warning = in_spite_of(&problems, &found, &source);
+            (found, Some(warning))
+        }
+    }
+}
+
+/// A configuration that a user has named belongs to one supervisor, and another one answers.
+fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
+    let is_meant = found.is_first() || source.file() == Path::new(SYSTEM);
+    (!is_meant).then(|| {
+        format!(
+            "no supervisor answers at {}; asking the one at {}",
+            found.tried[0].display(),
+            found.socket().display()
+        )
+    })
+}
+
+fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> String {
+    let count = match problems.len() {
+        1 => "has 1 problem".to_owned(),
+        count => format!("has {count} problems"),
+    };
+    format!(
+        "the configuration {} {count}, which `tidegate check` shows; asking the supervisor at {}",
+        source.file().display(),
+        found.socket().display()
+    )
+}
+
+/// Whether a supervisor listens there. Everybody can make a directory in /tmp, so one of another user is left alone.
+fn answers(socket: &Path) -> bool {
+    let directory = socket.parent();
+    let is_in_tmp =
+        directory.is_some_and(|directory| directory.parent() == Some(Path::new("/tmp")));
+    let is_ours = || {
+        let owner = directory.and_then(|directory| directory.symlink_metadata().ok());
+        owner.is_some_and(|found| found.uid() == nix::unistd::Uid::effective().as_raw())
+    };
+    (!is_in_tmp || is_ours()) && UnixStream::connect(socket).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn takes_the_first_supervisor_that_answers_and_remembers_what_was_tried() {
+        let known = paths(&["/a", "/b", "/c"]);
+        let found = Supervisor::among(known.clone(), |path| path != Path::new("/a"));
+        assert_eq!(found.socket(), Path::new("/b"));
+        let none = Supervisor::among(known.clone(), |_| false);
+        assert_eq!((none.socket(), none.tried()), (Path::new("/a"), &known[..]));
+    }
+
+    #[test]
+    fn says_so_where_the_configuration_s_own_supervisor_does_not_answer() {
+        let known = paths(&["/a", "/b"]);
+        let mine = Source::from(PathBuf::from("tidegate.toml"));
+        let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));
+        let warning = other_than_meant(&found, &mine).unwrap();
+        assert_eq!(warning, "no supervisor answers at /a; asking the one at /b");
+        assert_eq!(
+            other_than_meant(&found, &Source::from(PathBuf::from(SYSTEM))),
+            None
+        );
+        let first = Supervisor::among(known, |_| true);
+        assert_eq!(other_than_meant(&first, &mine), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! `tidegate run --takeover`: asks the running supervisor to hand over.
+
+use std::{io, time::Duration};
+
+use hyper::Method;
+use jiff::Timestamp;
+
+use super::{
+    client::{self, ClientError},
+    supervisor::Supervisor,
+};
+use crate::output::{Exit, Failure};
+use tidegate::{
+    api::v1::{HandedOver, Takeover},
+    config::HttpSettings,
+    host::instance::id_of_lock,
+};
+
+/// How long the running supervisor may take to answer. It answers before it ends anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks the supervisor at the configured socket to hand over. When it has said yes, it gives everything away within
+/// about a second.
+pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
+    let lock = match id_of_lock(&http.state_dir) {
+        Ok((device, inode)) => [device, inode],
+        Err(source) => {
+            let what = format!(
+                "take over: no supervisor has run with the state_dir {}",
+                http.state_dir.display()
+            );
+            return Err(nobody(anyhow::Error::new(source).context(what)));
+        }
+    };
+    let body = Takeover {
+        lock,
+        before: Timestamp::now() + PATIENCE,
+    };
+    let path = "/api/v1/takeover";
+    let operation = "take over";
+    let supervisor = Supervisor::at(http.socket.clone());
+    client::act(&supervisor, Method::POST, path, &body, PATIENCE, operation)
+        .await
+        .map_err(failure)
+}
+
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Connect { tried, source } => {
+            let hint = match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "another user's supervisor runs there; only its own user can take over"
+                }
+                _ => "none runs with this configuration: start without --takeover",
+            };
+            // The configuration names one socket, so only that one was tried.
+            let socket = tried.first().map(|socket| socket.display().to_string());
+            let socket = socket.unwrap_or_default();
+            let what = format!("take over from the supervisor at {socket}");
+            let error = anyhow::Error::new(source).context(what);
+            Failure::new(Exit::Unavailable, error).hint(hint)
+        }
+        ClientError::Timeout(_) => Failure::new(Exit::Unavailable, error)
+            .hint("it does not hand over after this time; it still has its pools"),
+        ClientError::Refused { status, .. } if status == hyper::StatusCode::NOT_FOUND => {
+            Failure::new(Exit::Unexpected, error)
+                .hint("the running version cannot hand over: stop it, and start this one")
+        }
+        error => Failure::from(error),
+    }
+}
+
+fn nobody(error: anyhow::Error) -> Failure {
+    Failure::new(Exit::Unavailable, error)
+        .hint("none runs with this configuration: start without --takeover")
+}

@@ -1,0 +1,43 @@
+//! Where runners come from: a manager, and what was asked of it once.
+
+use std::sync::Arc;
+
+use crate::{
+    run::{
+        metrics::{RunnerCounters, RunnerMetrics},
+        panics::{self, PanicSite, Panics},
+    },
+    runner::{JobTimes, RunnerManager},
+};
+
+/// A runner manager, with its answers and with the counters of its kind.
+pub(super) struct RunnerSource {
+    pub(super) manager: Arc<dyn RunnerManager>,
+    pub(super) kind: &'static str,
+    pub(super) times: JobTimes,
+    /// Whether runners of this kind reply without being told to.
+    pub(super) replies: bool,
+    pub(super) counters: RunnerCounters,
+    pub(super) panics: Arc<Panics>,
+}
+
+impl RunnerSource {
+    pub(super) fn new(
+        manager: Arc<dyn RunnerManager>,
+        metrics: &RunnerMetrics,
+        panics: Arc<Panics>,
+    ) -> Self {
+        let kind = panics::catch(|| manager.kind());
+        let kind = panics.value_or(PanicSite::Describe, kind, "unknown");
+        let times = panics::catch(|| manager.times());
+        let replies = panics::catch(|| manager.answers());
+        Self {
+            counters: metrics.counters(kind),
+            times: panics.value_or(PanicSite::Describe, times, JobTimes::default()),
+            replies: panics.value_or(PanicSite::Describe, replies, false),
+            manager,
+            kind,
+            panics,
+        }
+    }
+}

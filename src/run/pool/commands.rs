@@ -1,0 +1,127 @@
+//! Carrying out commands: an order of the operator, a flush, a changed configuration, a drain.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{
+    Pool,
+    events::PoolAction,
+    reconcile::count_stops,
+    request::{Answer, ResultRequest},
+};
+use crate::{
+    decide::{ReconcileResult, Reconciler, Rules},
+    run::{
+        FlushMode, PoolSpec, fleet::IdleRunner, steering::Steering, worker_state::WorkerStopReason,
+    },
+};
+
+impl Pool {
+    /// Applies an order. An order that closes intake is carried out on the last reading: an emergency stop does not wait
+    /// for a broker that may not answer. Any other order is carried out with a fresh reading.
+    pub(super) fn steer(&mut self, steering: Steering) -> PoolAction {
+        let Steering { order, by, answer } = steering;
+        let closes = order.closes_intake();
+        let reason = order.act();
+        let settings = self.shared.settings();
+        let changed = match self.shared.orders.apply(order, by, &settings) {
+            Ok(changed) => changed,
+            Err(refused) => {
+                // The caller may have stopped waiting.
+                let _ = answer.send(Err(refused));
+                return PoolAction::Nothing;
+            }
+        };
+        self.follow_orders();
+        let request = ResultRequest {
+            answer: Answer::Steered(changed, answer),
+            reason,
+            before: ReconcileResult::default(),
+            joins: true,
+        };
+        match closes {
+            true => PoolAction::AnswerNow(request),
+            false => PoolAction::Answer(request),
+        }
+    }
+
+    /// Gives the reconciler the orders as they are now.
+    pub(super) fn follow_orders(&mut self) {
+        let orders = self.shared.orders.lock().clone();
+        self.reconciler.set_orders(orders);
+    }
+
+    /// Deletes runners, as far as `mode` says. Busy runners are told to stop, and the pool does not wait for them.
+    pub(super) fn flush(&mut self, mode: FlushMode) -> ReconcileResult {
+        let mut result = ReconcileResult::default();
+        count_stops(&mut result, self.flush_idle("flushed"));
+        if mode == FlushMode::All {
+            for worker in self.shared.roster.workers().values() {
+                if worker.snapshot().held > 0 {
+                    worker.preempt();
+                }
+            }
+        }
+        result
+    }
+
+    /// Deletes every idle runner, and returns how many there were.
+    pub(super) fn flush_idle(&mut self, reason: &'static str) -> u32 {
+        let idle = self.shared.fleet.remove_all(reason);
+        let flushed = u32::try_from(idle.len()).unwrap_or(u32::MAX);
+        self.end_runners(idle);
+        flushed
+    }
+
+    /// Ends runners in the background.
+    pub(super) fn end_runners(&mut self, runners: Vec<IdleRunner>) {
+        if !runners.is_empty() {
+            self.chores.spawn(IdleRunner::delete_all(runners));
+        }
+    }
+
+    pub(super) fn update(&mut self, spec: PoolSpec) {
+        let old = self.shared.settings();
+        let rules = Rules::from(&spec.settings);
+        self.reconciler.set_rules(rules.clone());
+        if old.queue != spec.settings.queue {
+            // A reading of the old queue says nothing about the new one, also one that has begun already.
+            self.reconciler = Reconciler::new(rules);
+            self.reading.restart();
+        }
+        self.shared.orders.yield_to(&spec.settings);
+        self.follow_orders();
+        let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
+        self.shared.gate.set_breaker(spec.settings.retry.breaker);
+        self.shared.set_settings(spec.settings);
+        if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
+            let old = self.shared.fleet.set_manager(spec.runners);
+            self.prestarts.abort_all();
+            // The change may have repaired what could not start or failed.
+            self.shared.gate.try_now(self.shared.now());
+            self.end_runners(old);
+        }
+        if moved {
+            // A consumer cannot change its queue or prefetch: its worker finishes, and another replaces it.
+            self.shared
+                .roster
+                .order_all_to_leave(WorkerStopReason::Drained);
+        }
+    }
+
+    pub(super) fn drain(&mut self, grace: Duration) {
+        info!(pool = %self.shared.name, grace_ms = grace.as_millis() as u64, "pool drains");
+        self.shared.gate.set_draining();
+        self.shared
+            .roster
+            .order_all_to_leave(WorkerStopReason::Drained);
+        // A grace that is too long for the clock means no deadline.
+        let deadline = Instant::now().checked_add(grace);
+        self.ending.deadline = match (self.ending.deadline, deadline) {
+            (Some(old), Some(new)) => Some(old.min(new)),
+            (old, new) => old.or(new),
+        };
+    }
+}

@@ -1,0 +1,70 @@
+//! What a pool is asked, what happens to it, and what it does then.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    task::{self, JoinError},
+};
+
+use super::{reading::PoolReading, request::ResultRequest};
+use crate::{
+    decide::ReconcileResult,
+    run::{FlushMode, PoolSpec, steering::Steering, worker_state::WorkerStopReason},
+};
+
+/// What a pool is asked to do. Sent by the supervisor's handle.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Reconcile now, and answer with the result.
+    Reconcile(oneshot::Sender<ReconcileResult>),
+    /// Apply an order of the operator, reconcile, and answer with the result of both.
+    Steer(Box<Steering>),
+    /// Delete runners now, and reconcile.
+    Flush(FlushMode, oneshot::Sender<ReconcileResult>),
+    /// Apply a changed configuration, and answer when it holds.
+    Update(Box<PoolSpec>, oneshot::Sender<()>),
+    /// Take no more messages, finish what is held, and end. Stop what still runs after this long.
+    Drain(Duration),
+    /// Fail as a bug of tidegate would make it fail.
+    #[cfg(test)]
+    Panic(&'static str),
+}
+
+/// What happened.
+pub(super) enum PoolEvent {
+    /// Time to read the queue's depth.
+    Tick,
+    /// The reading that a reconcile needs has come back.
+    ReadingDone(Box<PoolReading>),
+    /// A worker's task ended.
+    WorkerEnded(Result<(task::Id, WorkerStopReason), JoinError>),
+    /// A background task ended: nothing depends on it.
+    ChoreEnded,
+    /// The gate was closed or opened.
+    GateChanged,
+    /// The supervisor wants something.
+    Command(Command),
+    /// The drain's deadline has passed.
+    DeadlinePassed,
+    /// The time for the jobs' ends and their settlements has passed too.
+    Overdue,
+    /// The supervisor stops everything now.
+    Killed,
+}
+
+/// What the pool does about it.
+#[must_use = "a decision that is not carried out leaves the pool behind"]
+pub(super) enum PoolAction {
+    Nothing,
+    /// Read the outside world, and reconcile with the result.
+    Read,
+    /// Reconcile on the last reading.
+    Reconcile(&'static str),
+    /// Read, reconcile with the result, and answer a request.
+    Answer(ResultRequest),
+    /// Reconcile on the last reading, and answer a request.
+    AnswerNow(ResultRequest),
+    /// The pool is done.
+    End,
+}

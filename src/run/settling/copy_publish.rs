@@ -1,0 +1,131 @@
+//! Publishing the copy that a verdict wants: to its retry queue, to the dead letters, or back to its own queue. If the
+//! right queue accepts no copy, the next best place is chosen here.
+
+use std::time::Duration;
+
+use super::{
+    copying::{NotCopied, copy_to},
+    hold::{HoldUntil, TimeUp},
+    publish::{LONGEST_WAIT, Unpublished, publish},
+};
+use crate::{
+    decide::QueueName,
+    queue::{Outgoing, QueueError, QueueErrorKind},
+    run::shared::PoolShared,
+    settle::{CopyStep, ErrorScope, ReplyRetry, Route, scope},
+};
+
+/// A copy to be published before its original is acknowledged.
+pub(super) enum CopyPublish {
+    /// To a retry queue of this level, for this long.
+    Retry {
+        copy: Outgoing,
+        level: Duration,
+        delay: Duration,
+    },
+    /// To the dead letters; or back, where they take nothing.
+    Dead { copy: Outgoing, back: Box<Outgoing> },
+    /// To its own queue; or beside it, where it is full, until there is room.
+    Back {
+        copy: Outgoing,
+        beside: Box<Outgoing>,
+        level: Duration,
+        /// Whether its job is still to run, and runs without a copy where none is taken.
+        may_run: bool,
+    },
+}
+
+/// Where a copy went.
+pub(super) enum CopyOutcome {
+    /// Where it was to go, or to the same effect.
+    AsDecided,
+    /// Back to its queue instead: what was decided will be decided again.
+    Back,
+    /// Nowhere, and it would not help to wait: its job runs as it is.
+    Not,
+}
+
+/// Publishes a copy, or what comes closest.
+pub(super) async fn publish_copy(
+    shared: &PoolShared,
+    queue: &QueueName,
+    copy: CopyPublish,
+    hold: &HoldUntil<'_>,
+) -> Result<CopyOutcome, TimeUp> {
+    let straight_back = async |copy: Outgoing| {
+        let published = publish(shared, copy, hold, |_| ReplyRetry::Hold).await;
+        published.map_err(|_| TimeUp)
+    };
+    match copy {
+        CopyPublish::Retry { copy, level, delay } => {
+            let route = Route::retry(queue, level);
+            match copy_to(shared, &route, copy, hold, Some(delay)).await {
+                Ok(taken) => {
+                    shared.copies.received.add(&taken.name);
+                }
+                Err(NotCopied::TimeUp) => return Err(TimeUp),
+                // It has waited here instead, and goes where the retry queue would have sent it.
+                Err(NotCopied::NoQueue(copy)) => {
+                    let mut copy = *copy;
+                    copy.routing_key = queue.as_str().to_owned();
+                    copy.properties.expiration = None;
+                    straight_back(copy).await?;
+                }
+            }
+            Ok(CopyOutcome::AsDecided)
+        }
+        CopyPublish::Dead { copy, back } => {
+            match copy_to(shared, &Route::dead_letter(queue), copy, hold, None).await {
+                Ok(taken) => {
+                    shared.copies.received.add(&taken.name);
+                    Ok(CopyOutcome::AsDecided)
+                }
+                Err(NotCopied::TimeUp) => Err(TimeUp),
+                Err(NotCopied::NoQueue(_)) => {
+                    straight_back(*back).await?;
+                    Ok(CopyOutcome::Back)
+                }
+            }
+        }
+        CopyPublish::Back {
+            copy,
+            beside,
+            level,
+            may_run,
+        } => {
+            let is_its_own =
+                |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
+            let after = |error: &QueueError| match error.kind {
+                // Its own queue is gone, or full.
+                QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
+                // Held, it would come back with one more count, and never run.
+                _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,
+                _ => ReplyRetry::Hold,
+            };
+            let route = Route::retry(queue, level);
+            loop {
+                match publish(shared, copy.clone(), hold, after).await {
+                    Ok(()) => return Ok(CopyOutcome::AsDecided),
+                    // Its acknowledgement makes room.
+                    Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {}
+                    Err(Unpublished::GivenUp(error)) if may_run && is_its_own(&error) => {
+                        return Ok(CopyOutcome::Not);
+                    }
+                    Err(_) => return Err(TimeUp),
+                }
+                // Its own queue is asked again now and then: there may be room by then.
+                let patience = Some(LONGEST_WAIT);
+                match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
+                    Ok(taken) => {
+                        shared.copies.received.add(&taken.name);
+                        return Ok(CopyOutcome::AsDecided);
+                    }
+                    Err(NotCopied::TimeUp) => return Err(TimeUp),
+                    Err(NotCopied::NoQueue(_)) if may_run => return Ok(CopyOutcome::Not),
+                    // Given back without a copy, it would be counted: it is held for as long as it can be.
+                    Err(NotCopied::NoQueue(_)) => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The end of a supervisor: a drain, or a stop at once.
+
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+use super::{DrainError, DrainReport, Handle, StopReport, Supervisor};
+use crate::{
+    config::PoolSettings,
+    run::{pool::Command, shared::ANSWER},
+};
+
+impl Supervisor {
+    /// Drains every pool and ends the supervisor: no worker takes anything more, running jobs are finished and
+    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. Whatever the
+    /// broker does, all is over within the two and 4 seconds.
+    ///
+    /// # Errors
+    /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
+    /// in order. The supervisor has ended all the same.
+    ///
+    /// # Cancel-safety
+    /// A dropped future leaves the drain going on; calling again waits for it.
+    pub async fn drain(&self, grace: Duration) -> Result<DrainReport, DrainError> {
+        self.drain_each(|_| grace).await
+    }
+
+    /// Drains every pool, each within its own `shutdown_grace`, and ends the supervisor. Otherwise as
+    /// [`drain`](Self::drain).
+    pub async fn shutdown(&self) -> Result<DrainReport, DrainError> {
+        self.drain_each(|settings| settings.shutdown_grace).await
+    }
+
+    async fn drain_each(
+        &self,
+        grace: impl Fn(&PoolSettings) -> Duration,
+    ) -> Result<DrainReport, DrainError> {
+        let began = Instant::now();
+        let handles = self.inner.end();
+        let stopped_before = stopped(&handles);
+        let settled_before = settled(&handles);
+        for handle in &handles {
+            let grace = grace(&handle.shared.settings());
+            // A pool that has ended is as drained as can be.
+            let _ = handle.commands.send(Command::Drain(grace)).await;
+        }
+        let given_back = self
+            .until_ended(&handles)
+            .await
+            .saturating_sub(stopped_before);
+        let failed = handles.iter().find_map(|handle| {
+            let cause = handle.shared.gate.pool_failure()?;
+            Some((handle.shared.name.clone(), cause))
+        });
+        if let Some((pool, cause)) = failed {
+            return Err(DrainError::PoolFailed {
+                pool,
+                cause,
+                given_back,
+            });
+        }
+        match given_back {
+            0 => Ok(DrainReport {
+                finished: settled(&handles).saturating_sub(settled_before),
+                took: began.elapsed(),
+            }),
+            given_back if self.inner.at_once.is_cancelled() => {
+                Err(DrainError::CutShort { given_back })
+            }
+            given_back => Err(DrainError::DeadlinePassed { given_back }),
+        }
+    }
+
+    /// Stops every job at once, gives it back, and ends the supervisor. A drain that waits meanwhile ends too. A broker
+    /// that does not answer is given up within a second: what it was not told comes back by itself when it finds the
+    /// connection gone.
+    ///
+    /// # Cancel-safety
+    /// A dropped future leaves the stop going on; calling again waits for it.
+    pub async fn stop_now(&self) -> StopReport {
+        self.inner.at_once.cancel();
+        let handles = self.inner.end();
+        let stopped_before = stopped(&handles);
+        for handle in &handles {
+            handle.shared.kill.cancel();
+        }
+        let given_back = self
+            .until_ended(&handles)
+            .await
+            .saturating_sub(stopped_before);
+        StopReport { given_back }
+    }
+
+    /// Waits until every pool has ended, closes the broker's connections, and counts the jobs that were stopped.
+    async fn until_ended(&self, handles: &[Handle]) -> u64 {
+        let inner = &self.inner;
+        inner.watching.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
+            // The driver goes on by itself.
+            let _ = time::timeout(ANSWER / 2, inner.common.driver.close()).await;
+        } else {
+            inner.common.driver.close().await;
+        }
+        stopped(handles)
+    }
+}
+
+fn stopped(handles: &[Handle]) -> u64 {
+    handles
+        .iter()
+        .map(|handle| handle.shared.stats.stopped())
+        .sum()
+}
+
+/// Jobs that came to an end of their own, whatever that was.
+fn settled(handles: &[Handle]) -> u64 {
+    let settled = |handle: &Handle| {
+        let jobs = handle.shared.stats.jobs();
+        jobs.done + jobs.retried + jobs.dead
+    };
+    handles.iter().map(settled).sum()
+}
