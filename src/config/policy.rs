@@ -83,12 +83,12 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         Span::from(Duration::from_secs(1)),
         "\"30s\"",
     );
-    let utilisation = table.key(
+    let utilisation = table.optional(
         "utilisation",
         "Of `target_wait`: the share of their time that workers are planned to be busy with the messages that arrive. \
-         Less leaves more room for bursts, and costs more workers.",
+         Less leaves more room for bursts, and costs more workers. When absent, 0.8.",
         UtilisationKey,
-        Utilisation::default(),
+        "0.8",
     );
     refuse_of_other_kinds(&mut table, &named, &jobs_per_worker, PolicyName::Backlog);
     refuse_of_other_kinds(&mut table, &named, &workers, PolicyName::Fixed);
@@ -123,7 +123,9 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
         },
         PolicyName::TargetWait => {
             let target = target.value.unwrap_or(Duration::from_secs(30));
-            PolicyKind::TargetWait(TargetWait::new(target).utilisation(utilisation.value))
+            PolicyKind::TargetWait(
+                TargetWait::new(target).utilisation(utilisation.value.unwrap_or_default()),
+            )
         }
     };
     let is_sound = named.is_sound()

@@ -153,7 +153,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy = { kind = \"target_wait\", target = \"30s\", utilisation = 1.5 }",
-            "2:66: pools.thumbnails.policy.utilisation: found 1.5, write a number from 0.1 to 1",
+            "2:64: pools.thumbnails.policy.utilisation: found 1.5, write a number from 0.1 to 1",
         ),
         (
             "policy.utilisation = 0.5",
