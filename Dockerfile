@@ -12,9 +12,10 @@ WORKDIR /build
 # The dependencies are a layer of their own: they seldom change, and building them takes most of the time.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/core/Cargo.toml crates/core/
+COPY crates/sim/Cargo.toml crates/sim/
 COPY crates/daemon/Cargo.toml crates/daemon/
-RUN mkdir src crates/core/src crates/daemon/src \
- && touch src/lib.rs crates/core/src/lib.rs crates/daemon/src/lib.rs \
+RUN mkdir src crates/core/src crates/sim/src crates/daemon/src \
+ && touch src/lib.rs crates/core/src/lib.rs crates/sim/src/lib.rs crates/daemon/src/lib.rs \
  && echo 'fn main() {}' >crates/daemon/src/main.rs \
  && cargo build --release --locked --bin tidegate \
  && rm -r src crates/*/src

@@ -18,7 +18,7 @@ use crate::{
     },
     decide::{PolicyChoice, PoolName, QueueName, Scaling},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
-    run::{EventSink, PoolSpec, Supervisor, SupervisorError},
+    run::{EventSink, PoolSpec, StartOptions, Supervisor, SupervisorError, TraceLink},
     runner::{BoxError, Job, Outcome, RunnerManager},
 };
 
@@ -349,6 +349,7 @@ pub struct Builder {
     driver: Option<Arc<dyn QueueDriver>>,
     pools: Vec<Pool>,
     events: Option<Arc<dyn EventSink>>,
+    traces: Option<Arc<dyn TraceLink>>,
 }
 
 impl Supervisor {
@@ -425,6 +426,38 @@ impl Builder {
         self
     }
 
+    /// Connects the spans of jobs with the traces of their messages. For each job there are the `tracing` spans
+    /// `receive`, `process` (around the handler) and `settle`, with the target [`TARGET`](crate::run::traces::TARGET).
+    /// Only the program's subscriber knows their ids, so the link is the program's too. Without a link a job gets the
+    /// `traceparent` of its message unchanged.
+    ///
+    /// With `tracing-opentelemetry` it is:
+    ///
+    /// ```ignore
+    /// use opentelemetry::{Context, trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState}};
+    /// use tidegate::queue::TraceContext;
+    /// use tracing_opentelemetry::OpenTelemetrySpanExt;
+    ///
+    /// Supervisor::builder().traces(|span: &tracing::Span, parent: Option<&TraceContext>| {
+    ///     let context = parent.and_then(|parent| Some(SpanContext::new(
+    ///         TraceId::from_hex(parent.trace_id()).ok()?,
+    ///         SpanId::from_hex(parent.span_id()).ok()?,
+    ///         if parent.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() },
+    ///         true,
+    ///         TraceState::default(),
+    ///     )));
+    ///     let root = Context::new();
+    ///     span.set_parent(context.map_or(root.clone(), |context| root.with_remote_span_context(context))).ok()?;
+    ///     let own = span.context().span().span_context().clone();
+    ///     let text = format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags());
+    ///     TraceContext::new(&text, None)
+    /// })
+    /// ```
+    pub fn traces(mut self, link: impl TraceLink) -> Self {
+        self.traces = Some(Arc::new(link));
+        self
+    }
+
     /// Starts the supervisor. An unreachable broker is not an error: the pools wait for it.
     ///
     /// # Errors
@@ -446,7 +479,12 @@ impl Builder {
             }
             (None, None) => return Err(LaunchError::NoBroker),
         };
-        Ok(Supervisor::start(driver, specs, self.events)?)
+        let options = StartOptions {
+            events: self.events,
+            traces: self.traces,
+            ..StartOptions::default()
+        };
+        Ok(Supervisor::start_with(driver, specs, options)?)
     }
 }
 

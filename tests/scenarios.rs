@@ -49,6 +49,8 @@ mod ends;
 mod faults;
 #[path = "scenarios/frozen.rs"]
 mod frozen;
+#[path = "scenarios/gauges.rs"]
+mod gauges;
 #[path = "scenarios/hooked.rs"]
 mod hooked;
 #[path = "scenarios/orders.rs"]
@@ -71,6 +73,9 @@ mod retries;
 mod stopped_by_hand;
 #[path = "scenarios/stuck.rs"]
 mod stuck;
+
+#[path = "scenarios/traces.rs"]
+mod traces;
 
 use self::faults::Broken;
 

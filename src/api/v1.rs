@@ -375,6 +375,67 @@ pub struct StoppedJobs {
     pub then: StopThen,
 }
 
+/// The oldest dead letters of a pool, and the number of all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetters {
+    /// The queue that they are in.
+    pub queue: String,
+    /// The number of all letters.
+    pub count: u64,
+    /// The oldest of them.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// A dead letter. Anyone may have written the message: all of its text is foreign text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its id. Without one it can be retried and purged only with all others.
+    pub id: Option<String>,
+    /// When it was dead-lettered.
+    pub at: Option<Timestamp>,
+    /// Attempts spent.
+    pub attempts: Option<u64>,
+    /// Why it is dead, in one word.
+    pub reason: Option<String>,
+    /// Who gave the reason: `tidegate` or `broker`.
+    pub by: Option<String>,
+    /// The last failure, in one line.
+    pub error: Option<String>,
+    /// The size of its body in bytes.
+    pub size: u64,
+    /// The first bytes of its body as text. Bytes that are not text, and characters that cannot be seen, are escaped.
+    pub body: String,
+}
+
+/// The body of a retry and of a purge of dead letters: ids, or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadChoice {
+    /// The ids of the letters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// All letters that are there at the start.
+    pub all: bool,
+}
+
+/// The result of a retry or a purge of dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadWork {
+    /// The queue of the dead letters.
+    pub queue: String,
+    /// Letters that were there at the start.
+    pub letters: u64,
+    /// Letters that were put back or deleted.
+    pub done: u64,
+    /// Letters of `done` that may be in both queues.
+    pub twice: u64,
+    /// Ids that no letter has.
+    pub missing: Vec<String>,
+    /// Why some of the chosen letters stay. Absent if none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+}
+
 /// A running job, with its pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {

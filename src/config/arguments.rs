@@ -11,15 +11,16 @@ use super::{
 };
 use crate::decide::Policy;
 
-/// Workers of a quorum queue that share a channel. The broker may count one death, or one lost connection, as one return for
-/// each channel that the queue is consumed on.
+/// Number of workers of a quorum queue that share a channel. If the daemon dies or a connection is lost, the broker may
+/// count one return of a message for each channel that consumes the queue.
 ///
-/// Measured with jobs of no length at 1 to 1,000 workers: a shared channel is faster than one for each, at up to half the
-/// processor time. But where most jobs are long, each settlement on a channel of 500 costs the broker half as much again.
+/// Measured with empty jobs at 1 to 1,000 workers: a shared channel is faster than a channel for each worker, and takes
+/// down to half the processor time. But if most jobs are long, each settlement on a channel of 500 workers costs the
+/// broker 50 % more.
 pub const CONSUMERS_PER_CHANNEL: usize = 100;
 
-/// The lowest delivery limit with which a death of a daemon, or a lost connection, loses no message of a pool of that many
-/// workers.
+/// The lowest delivery limit with which no message of a pool with this number of workers is lost when the daemon dies
+/// or a connection is lost.
 pub fn lowest_delivery_limit(max: u32) -> i64 {
     let channels = (max as usize).div_ceil(CONSUMERS_PER_CHANNEL).max(1);
     i64::try_from(channels).unwrap_or(i64::MAX)
@@ -28,11 +29,11 @@ pub fn lowest_delivery_limit(max: u32) -> i64 {
 /// The longest exchange name and routing key in AMQP, in bytes.
 const SHORT_TEXT: usize = 255;
 
-/// Reads both. `arguments` comes back with its keys, for others ask for what it has.
+/// Reads both tables. Also returns the keys of `arguments`, because other checks need them.
 pub(super) fn declaration(pool: &mut Table<'_, '_>, declare: &Key<Declare>) -> Declaration {
     let bindings = pool.optional(
         "bindings",
-        "Bindings to make when the queue is declared, also as [[pools.NAME.bindings]]. The exchanges must be there.",
+        "Bindings to create when the queue is declared, also as [[pools.NAME.bindings]]. The exchanges must exist.",
         Bindings,
         "[{ exchange = \"orders\", routing_key = \"thumbnail.*\" }]",
     );
@@ -54,7 +55,7 @@ pub(super) fn declaration(pool: &mut Table<'_, '_>, declare: &Key<Declare>) -> D
 pub(super) struct Declaration {
     pub(super) arguments: Arguments,
     pub(super) bindings: Vec<Binding>,
-    /// As it was written, for others ask for it.
+    /// The keys as they were written, for other checks.
     pub(super) delivery_limit: Option<Key<Option<Argument>>>,
 }
 
@@ -64,11 +65,11 @@ fn arguments(
 ) -> (Arguments, Option<Key<Option<Argument>>>) {
     let mut table = pool.table(
         "arguments",
-        "Arguments to declare the queue with, by the broker's own names. Other programs that declare it must give the same; \
-         without this table there are none but the queue's type. Times are in milliseconds.",
+        "Arguments of the queue's declaration, by the broker's own names. Other programs that declare the queue must \
+        give the same arguments. Without this table the queue's type is the only argument. Times are in milliseconds.",
     );
     table.describe_entries(
-        "Any that the broker knows: x-delivery-limit, x-dead-letter-exchange, x-max-length, x-max-priority, \
+        "Any argument that the broker knows: x-delivery-limit, x-dead-letter-exchange, x-max-length, x-max-priority, \
          x-message-ttl, x-overflow and so on.",
         ("x-message-ttl", "86400000"),
     );
@@ -97,7 +98,7 @@ fn arguments(
     (arguments, given.remove("x-delivery-limit"))
 }
 
-/// Warns of a limit that one death, or one lost connection, may use up.
+/// Warns of a limit that one death of the daemon, or one lost connection, may use up.
 pub(super) fn warn_of_few_deliveries(
     table: &mut Table<'_, '_>,
     delivery_limit: Option<&Key<Option<Argument>>>,
@@ -114,8 +115,8 @@ pub(super) fn warn_of_few_deliveries(
         table.warn_of(
             key,
             format!(
-                "write {lowest} or more: the broker may count one death, or one lost connection, as a return for each \
-                 {CONSUMERS_PER_CHANNEL} workers, and gives up what is returned more often"
+                "write {lowest} or more: one death of the daemon, or one lost connection, may count as one return for \
+                each {CONSUMERS_PER_CHANNEL} workers, and the broker removes a message that is returned more often"
             ),
         );
     }
@@ -204,7 +205,7 @@ impl ArgumentType {
     }
 }
 
-/// Refuses what the broker would refuse.
+/// Refuses arguments that the broker would refuse.
 fn check(
     table: &mut Table<'_, '_>,
     declare: &Key<Declare>,
@@ -213,14 +214,14 @@ fn check(
     value: &Argument,
 ) {
     if name == "x-queue-type" {
-        return table.refuse(argument, "remove it: declare says the type");
+        return table.refuse(argument, "remove it: declare sets the type");
     }
     let known = KNOWN.iter().find(|(known, _, _)| *known == name);
     let Some((_, takes, of)) = known else {
         let names = KNOWN.iter().map(|(known, _, _)| (*known, *known));
         let fix = match nearest(name, names) {
-            Some(meant) => format!("did you mean {meant}? RabbitMQ itself knows no {name}"),
-            None => format!("make sure that it is meant: RabbitMQ itself knows no {name}"),
+            Some(meant) => format!("did you mean {meant}? RabbitMQ does not know {name}"),
+            None => format!("check that this is intended: RabbitMQ does not know {name}"),
         };
         return table.warn_of(argument, fix);
     };
@@ -236,7 +237,7 @@ fn check(
         return table.refuse(
             argument,
             format!(
-                "remove it, or write declare = \"{kind}\": the broker refuses it of other queues"
+                "remove it, or write declare = \"{kind}\": the broker refuses it for other queues"
             ),
         );
     }
@@ -265,27 +266,27 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
     let drops = [
         (
             "x-message-ttl",
-            "write x-dead-letter-exchange with it: without one, the broker drops what waits longer",
+            "write x-dead-letter-exchange with it: without it, the broker drops messages that wait longer",
             is_dead_lettered,
         ),
         (
             "x-max-length",
-            "write x-overflow = \"reject-publish\" with it: without that, the broker drops what is beyond",
+            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (
             "x-max-length-bytes",
-            "write x-overflow = \"reject-publish\" with it: without that, the broker drops what is beyond",
+            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (
             "x-expires",
-            "remove it: the broker deletes the queue when the pool has drained, and what comes later has no queue",
+            "remove it: the broker deletes the queue when the pool has drained, and later messages have no queue",
             false,
         ),
         (
             "x-single-active-consumer",
-            "make sure that it is meant: one worker at a time is given anything",
+            "check that this is intended: only one worker at a time gets messages",
             false,
         ),
     ];
@@ -367,8 +368,7 @@ impl KeyKind for Bindings {
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<Binding>> {
-        const EXAMPLE: &str =
-            "write [{ exchange = \"orders\", routing_key = \"thumbnail.*\" }], or tables of that";
+        const EXAMPLE: &str = "write [{ exchange = \"orders\", routing_key = \"thumbnail.*\" }], or a table for each binding";
         let DeValue::Array(items) = item.get_ref() else {
             spot.wrong(item, EXAMPLE);
             return None;
@@ -408,7 +408,8 @@ fn binding(item: &Item<'_>, table: &DeTable<'_>, spot: &mut ValuePosition<'_>) -
             ("exchange", _) => wrong(
                 value,
                 format!(
-                    "write the name of an exchange, at most {SHORT_TEXT} bytes; the default exchange has every queue"
+                    "write the name of an exchange, at most {SHORT_TEXT} bytes; the default exchange is bound to every \
+                    queue"
                 ),
             ),
             ("routing_key", DeValue::String(text)) if text.len() <= SHORT_TEXT => {

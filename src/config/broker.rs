@@ -1,4 +1,4 @@
-//! The `[broker]` table: where the broker is, and which certificates to trust.
+//! The `[broker]` table: the address of the broker, and the certificates to trust.
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
@@ -24,16 +24,16 @@ pub(super) fn broker(
     root: &mut Table<'_, '_>,
     inputs: &ConfigInputs<'_>,
 ) -> (BrokerSettings, Option<BrokerUrl>) {
-    let mut table = root.table("broker", "Where the broker is.");
+    let mut table = root.table("broker", "The broker's address and certificates.");
     let url = table.optional(
         "url",
-        "The broker, `amqps://` for TLS. AMQP_URL when absent, and without that a broker on this machine.",
+        "URL of the broker, with `amqps://` for TLS. When absent, $AMQP_URL, otherwise a broker on this machine.",
         AnyUrl,
         &quoted(DEFAULT_URL),
     );
     let url_file = table.optional(
         "url_file",
-        "A file with the URL, for a password that should not be in this one. Instead of `url`.",
+        "A file with the URL, so that the password is not in this file. Used instead of `url`.",
         FilePath,
         "\"/run/secrets/amqp-url\"",
     );
@@ -47,7 +47,7 @@ pub(super) fn broker(
     (BrokerSettings { url, tls }, management)
 }
 
-/// The URL that is used, and whether it is valid. A variable wins over the file, even if one of them has the URL and
+/// The URL that is used, and whether it is valid. A variable overrides the file, even if one of them has the URL and
 /// the other has the path of a file with the URL.
 fn chosen_url(
     table: &mut Table<'_, '_>,
@@ -114,7 +114,7 @@ const MECHANISMS: [&str; 5] = [
     "rabbit-cr-demo",
 ];
 
-/// Largest frame size that is agreed to, in bytes. The client takes memory for 64 frames on each connection.
+/// Largest frame size that is accepted, in bytes. The client uses memory for 64 frames on each connection.
 pub(crate) const FRAME_MAX: u32 = 1 << 20;
 
 /// Smallest and largest frame size, in bytes, if the broker does not choose it. Each connection has a buffer of that
@@ -161,7 +161,7 @@ fn tls_settings(
     );
     let cert = table.optional(
         "cert",
-        "PEM file of our certificate, for a broker that asks for one.",
+        "PEM file of our certificate, for a broker that requires one.",
         FilePath,
         "\"/etc/tidegate/client.pem\"",
     );
@@ -180,10 +180,10 @@ fn tls_settings(
     }
     match (cert.given, key.given) {
         (KeyPresence::Valid, KeyPresence::Absent) => {
-            table.refuse(&cert, "write key with it: the certificate's private key")
+            table.refuse(&cert, "write key too: the certificate's private key")
         }
         (KeyPresence::Absent, KeyPresence::Valid) => {
-            table.refuse(&key, "write cert with it: the key's certificate")
+            table.refuse(&key, "write cert too: the key's certificate")
         }
         _ => {}
     }
@@ -230,7 +230,7 @@ impl KeyKind for AnyUrl {
 /// Checks that an AMQP client understands this text as its writer meant it.
 ///
 /// # Errors
-/// What to write instead. Never contains any part of `text`.
+/// The text says what to write instead. It never contains any part of `text`.
 fn check(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|_| SHAPE)?;
     if !matches!(url.scheme(), "amqp" | "amqps") {
@@ -239,7 +239,7 @@ fn check(text: &str) -> Result<(), String> {
     if !BrokerUrl::new(text).is_readable() {
         return Err(SHAPE.to_owned());
     }
-    // The client takes an IPv6 host as no host, and silently connects to this machine.
+    // The client ignores an IPv6 host, and silently connects to this machine.
     if let Some(Host::Ipv6(_)) = url.host() {
         return Err("write the host's name or its IPv4 address".to_owned());
     }

@@ -57,7 +57,7 @@ pub fn policy_keys(settings: &PoolSettings, by_hand: Option<&SetPolicy>) -> Vec<
         .into_iter()
         .collect();
     let given = given(settings);
-    // A program's own policy has no kind; what is left of it are its bounds.
+    // A program's own policy has no kind. Only its bounds have keys.
     let is_own = settings.own_policy.is_some() && by_hand.is_none_or(|set| !set.names_a_kind());
     let is_shown = |key: &str| {
         let bounds = ["policy.min_active", "policy.max"];
@@ -145,8 +145,8 @@ pub fn change_policy(
     base.extend(keys.clone());
     let kind = base.get("policy.kind").cloned();
     for (key, value) in &base {
-        // Keys of another kind are removed with that kind. But if the change itself has them, they are a mistake, and
-        // stay for the check to find.
+        // Keys of another kind are removed with that kind. But if the change itself contains them, they are a mistake.
+        // They stay, so that the check finds them.
         let is_foreign = KINDS_KEYS.iter().any(|(owner, own)| {
             key.strip_prefix("policy.") == Some(own)
                 && kind.as_deref() != Some(quoted(owner).as_str())
@@ -270,8 +270,8 @@ fn values(policy: &Policy, scaling: &Scaling) -> Vec<(&'static str, String)> {
     values
 }
 
-/// The values of the pool's own settings: those of the file or a variable, and those that a program set to something
-/// other than the default.
+/// The values of the pool's own settings: from the file or a variable, or set by a program to a value other than the
+/// default.
 fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
     let default_policy = Policy::new(settings.policy.kind.clone());
     let mut defaults: BTreeMap<_, _> = values(&default_policy, &Scaling::default())
@@ -303,7 +303,7 @@ fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
         .collect()
 }
 
-/// A text that is made of lines from elsewhere.
+/// A text whose lines come from several sources.
 #[derive(Debug, Default)]
 struct Lines {
     text: String,

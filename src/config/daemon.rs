@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::{
     broker::broker,
     inputs::{ConfigInputs, read_text},
+    otlp::otlp,
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
     settings::{HttpSettings, LogFormat, LogSettings, Settings},
+    supervisor::{refuse_small_limit, supervisor},
 };
 use crate::runners::RunnerKind;
 
-/// Longest path of a Unix socket (`sun_path` without its closing zero), in bytes.
+/// Longest path of a Unix socket (`sun_path` without the final NUL), in bytes.
 const SOCKET_PATH_BYTES: usize = 107;
 
 /// Reads the whole configuration. Keys outside tables come first, because the reference page is a TOML file too.
@@ -23,25 +25,33 @@ pub(super) fn settings(
 ) -> Settings {
     let events_file = root.optional(
         "events_file",
-        "File that metric events are appended to, one JSON object a line.",
+        "File to which metric events are appended, one JSON object per line.",
         FilePath,
         "\"/var/log/tidegate/events.jsonl\"",
     );
     let (broker, management) = broker(root, inputs);
+    let http = http(root, inputs);
+    let log = log(root);
+    let otlp = otlp(root, inputs);
+    let (supervisor, max_workers) = supervisor(root);
+    let pools = pools(root, inputs, kinds);
+    refuse_small_limit(root, &max_workers, &pools);
     Settings {
         broker,
         management,
-        http: http(root, inputs),
-        log: log(root),
+        http,
+        supervisor,
+        log,
+        otlp,
         events_file: events_file.value,
-        pools: pools(root, inputs, kinds),
+        pools,
     }
 }
 
 fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     let mut table = root.table(
         "http",
-        "Health, metrics, API, and the command line's way in.",
+        "Health, metrics, API, and the socket of the command line.",
     );
     let listen = table.key(
         "listen",
@@ -51,14 +61,14 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     );
     let token_file = table.optional(
         "token_file",
-        "File with the token that browsers and remote callers show to steer.",
+        "File with the token that browsers and remote callers need to steer.",
         FilePath,
         "\"/etc/tidegate/token\"",
     );
     let read_token_file = table.optional(
         "read_token_file",
-        "File with a second token, for reading alone: what browsers and remote callers show where `listen` is reached \
-         from other machines.",
+        "File with a second token that only allows reading. Browsers and remote callers need it if `listen` can be \
+        reached from other machines.",
         FilePath,
         "\"/etc/tidegate/read-token\"",
     );
@@ -73,7 +83,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     if token.is_some() && token == read_token {
         table.refuse(
             &read_token_file,
-            "write another token into that file: who has this one may steer",
+            "write another token into that file: this token also allows steering",
         );
     }
     let is_reached = listen
@@ -82,21 +92,22 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     if is_reached && !token_file.is_given() && !read_token_file.is_given() {
         table.refuse(
             &listen,
-            "name a file with a token in http.token_file, or with one for reading alone in http.read_token_file: \
-             other machines reach this address; or write an address of this machine alone, such as 127.0.0.1:8672",
+            "name a file with a token in http.token_file, or with a read-only token in http.read_token_file, because \
+            other machines can reach this address; or write an address that only this machine can reach, such as \
+            127.0.0.1:8672",
         );
     }
     let socket = table.optional(
         "socket",
-        "Unix socket of the command line. When absent, `tidegate.sock` in $RUNTIME_DIRECTORY, else in \
-         $XDG_RUNTIME_DIR/tidegate.",
+        "Unix socket of the command line. When absent, `tidegate.sock` in $RUNTIME_DIRECTORY, otherwise in \
+        $XDG_RUNTIME_DIR/tidegate.",
         FilePath,
         "\"/run/tidegate/tidegate.sock\"",
     );
     let state_dir = table.optional(
         "state_dir",
-        "Directory of the instance lock and of recordings. When absent, $STATE_DIRECTORY, else \
-         $XDG_STATE_HOME/tidegate.",
+        "Directory of the instance lock and of recordings. When absent, $STATE_DIRECTORY, otherwise \
+        $XDG_STATE_HOME/tidegate.",
         FilePath,
         "\"/var/lib/tidegate\"",
     );
@@ -122,7 +133,7 @@ fn log(root: &mut Table<'_, '_>) -> LogSettings {
     let mut table = root.table("log", "Logs, on standard error.");
     let format = table.key(
         "format",
-        "How a line looks: for people, or one JSON object.",
+        "Format of a line: text for people, or one JSON object.",
         Choice(&[("human", LogFormat::Human), ("json", LogFormat::Json)]),
         LogFormat::default(),
     );

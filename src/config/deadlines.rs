@@ -28,7 +28,7 @@ pub(super) fn refuse_outliving_jobs(
     }
     let (_, name) = grace.path.rsplit_once('.').unwrap_or(("", &grace.path));
     let rest = format!(
-        "{name} and {} to settle must fit into ack_deadline too",
+        "ack_deadline must also cover {name} and {} to settle",
         span(margin)
     );
     let or_raise = "or raise ack_deadline and the broker's consumer timeout";
@@ -52,8 +52,8 @@ pub(super) fn refuse_outliving_jobs(
     }
 }
 
-/// Prefetched deliveries get older while they wait. A delivery that has too little time left is given back. That is no
-/// loss, but most likely not intended.
+/// Prefetched deliveries age while they wait. A delivery with too little time left returns to the queue. No message is
+/// lost, but this is most likely not intended.
 pub(super) fn warn_of_long_waits(
     table: &mut Table<'_, '_>,
     job: &JobKeys,
@@ -73,8 +73,8 @@ pub(super) fn warn_of_long_waits(
     table.warn_of(
         prefetch,
         format!(
-            "write at most {most}, or lower runner.timeout: behind jobs that take their whole timeout of {}, the last \
-             of them comes too near to ack_deadline and is given back",
+            "write at most {most}, or lower runner.timeout: after jobs that take their whole timeout of {}, the last \
+            prefetched delivery is too close to ack_deadline and returns to the queue",
             span(timeout)
         ),
     );

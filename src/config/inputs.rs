@@ -19,8 +19,7 @@ pub(crate) struct ConfigInputs<'i> {
 }
 
 /// The text of the file that a key names. `None` if the key names no file, or if the file cannot be read, which is
-/// noted as a problem. Bytes that are not UTF-8 become replacement characters, because a certificate may contain any
-/// bytes.
+/// reported. Bytes that are not UTF-8 become replacement characters, because a certificate may contain any bytes.
 pub(crate) fn read_text(
     table: &mut Table<'_, '_>,
     key: &Key<Option<PathBuf>>,
@@ -64,7 +63,7 @@ pub(crate) fn takes_file(
     takes_file
 }
 
-/// Why a file could not be read.
+/// The reason why a file could not be read.
 pub(crate) fn why(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),

@@ -1,4 +1,4 @@
-//! `broker.management_url`: where the broker's management API is.
+//! `broker.management_url`: the address of the broker's management API.
 
 use url::Url;
 
@@ -19,15 +19,15 @@ pub(super) fn management(
 ) -> Option<BrokerUrl> {
     let url = broker.optional(
         "management_url",
-        "The broker's management API, which `tidegate check --broker` asks what AMQP does not show: consumer timeouts, \
-         types, arguments and policies of queues, permissions. With the user and password of `url`, unless it has its \
-         own; by https:// it trusts `tls.ca` too. Nothing else uses it.",
+        "URL of the broker's management API. Only `tidegate check --broker` uses it, to read facts that AMQP does not \
+        show: consumer timeouts, types, arguments and policies of queues, permissions. The user and password of `url` \
+        are used, unless this URL has its own. With https://, `tls.ca` is trusted too.",
         WebUrl,
         &quoted("http://localhost:15672"),
     );
     let url_file = broker.optional(
         "management_url_file",
-        "A file with that URL. Instead of `management_url`.",
+        "A file with that URL. Used instead of `management_url`.",
         FilePath,
         "\"/run/secrets/management-url\"",
     );

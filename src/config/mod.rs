@@ -14,14 +14,17 @@ pub(crate) mod inputs;
 mod machine;
 mod management;
 mod origin;
+mod otlp;
 mod parse;
 mod places;
 pub(crate) mod policy;
 mod pools;
 pub(crate) mod problem;
 mod reply;
+mod schedule;
 pub(crate) mod schema;
 mod settings;
+mod supervisor;
 mod surroundings;
 mod url;
 
@@ -33,13 +36,15 @@ pub use self::{
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
-    parse::{Loaded, parse, reference},
+    otlp::{OtlpHeaders, OtlpSettings},
+    parse::{Loaded, described, parse, reference, variable_of},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
+    schema::{Described, Shape, Written},
     settings::{
         Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
         DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
-        Settings, TlsSettings,
+        Settings, SupervisorSettings, TlsSettings,
     },
     surroundings::Surroundings,
     url::BrokerUrl,

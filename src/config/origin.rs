@@ -1,15 +1,15 @@
-//! Where the keys of a pool's policy come from.
+//! The sources of the keys of a pool's policy.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a key's value comes from.
+/// The source of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Origin {
-    /// It was not given.
+    /// The default: the key was not given.
     Default,
     /// The configuration file.
     File,
@@ -17,12 +17,12 @@ pub enum Origin {
     Environment,
     /// The program that uses the library.
     Program,
-    /// Someone set it by hand.
+    /// An operator set it by hand.
     ByHand,
 }
 
 impl Origin {
-    /// A word for it.
+    /// The name of the source.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -34,5 +34,6 @@ impl Origin {
     }
 }
 
-/// Where the keys of `policy` and `scaling` were given, as `policy.max`. Of a pool that a program made, none.
+/// The sources of the keys of `policy` and `scaling` that were given, by names such as `policy.max`. Empty for a pool
+/// that a program made.
 pub type Origins = BTreeMap<String, Origin>;

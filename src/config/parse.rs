@@ -10,7 +10,7 @@ use super::{
     daemon,
     inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
-    schema::{self, Finished},
+    schema::{self, Described, Finished},
     settings::Settings,
     surroundings::Surroundings,
 };
@@ -31,8 +31,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What this machine lacks for these settings, besides the configuration's own problems. Leaves out keys whose
-    /// values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
+    /// The problems of this machine with these settings, besides the configuration's own problems. Leaves out keys
+    /// whose values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
     pub(super) fn lacks_beside(&self, problems: &[Problem]) -> Vec<Problem> {
         let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
         let is_meant = |lack: &Problem| {
@@ -40,8 +40,8 @@ impl Loaded {
                 return !is_wrong(&lack.key);
             };
             let beside = |key: &str| is_wrong(&format!("{pool}.runner.{key}"));
-            // The path of a program may be relative to the working directory. Whether a value is a path depends on the
-            // kind.
+            // A program's path may be relative to the working directory, and the kind decides whether a value is a
+            // path.
             let is_adrift = beside("kind") || (key == "command" && beside("working_dir"));
             self.places.contains_key(&lack.key) && !is_wrong(&lack.key) && !is_adrift
         };
@@ -68,7 +68,7 @@ impl Loaded {
 
 /// Reads a configuration from its text. Does no I/O of its own: `read_file` reads the files that keys name.
 ///
-/// `origin` is the name of the file in messages. In `environment`, only the variables that stand for keys are used.
+/// `origin` is the name of the file in messages. In `environment`, only the variables that set keys are used.
 ///
 /// # Errors
 /// All problems of the configuration.
@@ -125,6 +125,11 @@ pub(crate) fn parse_with(
 
 /// A configuration file of all keys with their docs and defaults. It is a valid configuration itself.
 pub fn reference() -> String {
+    schema::page(&described())
+}
+
+/// Every table and key that there is, in the order of [`reference`]. The pool in it is named `thumbnails`.
+pub fn described() -> Vec<Described> {
     let example = "[pools.thumbnails.runner]\ncommand = [\"python3\", \"thumb.py\"]\n";
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let inputs = ConfigInputs {
@@ -132,7 +137,12 @@ pub fn reference() -> String {
         read_file: &nothing,
     };
     let (_, finished) = read(example, "", &[], &inputs, &KINDS);
-    finished.reference
+    finished.described
+}
+
+/// The variable of the environment that stands for a key: `TIDEGATE_BROKER__URL` for `broker.url`.
+pub fn variable_of(key: &str) -> String {
+    schema::variable_of(key)
 }
 
 fn read(

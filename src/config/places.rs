@@ -1,4 +1,4 @@
-//! The files and addresses that the daemon itself writes to and listens on, and who may read its secrets.
+//! Checks the files and addresses that the daemon itself uses, and who may read its secrets.
 
 use std::{
     fs, io,
@@ -24,12 +24,12 @@ pub(super) fn unusable(settings: &Settings, place_of: &dyn Fn(&str) -> Place) ->
     if let Some(path) = &settings.events_file
         && let Err(what) = can_append(path)
     {
-        let fix = "write a file in a directory that is there and can be written to";
+        let fix = "write a file in a directory that exists and can be written to";
         refuse("events_file", shown(path, &what), fix);
     }
     let http = &settings.http;
     if let Err(what) = can_be_directory(&http.state_dir) {
-        let fix = "write a directory that can be made and written to";
+        let fix = "write a directory that can be created and written to";
         refuse("http.state_dir", shown(&http.state_dir, &what), fix);
     }
     let directory = match http.socket.parent() {
@@ -37,7 +37,7 @@ pub(super) fn unusable(settings: &Settings, place_of: &dyn Fn(&str) -> Place) ->
         _ => Path::new("."),
     };
     if let Err(what) = can_be_directory(directory) {
-        let fix = "write a socket in a directory that can be made and written to";
+        let fix = "write a socket in a directory that can be created and written to";
         refuse("http.socket", shown(directory, &what), fix);
     }
     if let Some(listen) = http.listen
@@ -61,7 +61,7 @@ fn can_append(path: &Path) -> Result<(), String> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Err("a directory".to_owned()),
         Ok(found) if found.file_type().is_socket() => Err("a socket".to_owned()),
-        Ok(_) => may(path, AccessFlags::W_OK, "a file that may not be written"),
+        Ok(_) => may(path, AccessFlags::W_OK, "a file that cannot be written"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -69,7 +69,7 @@ fn can_append(path: &Path) -> Result<(), String> {
             };
             match fs::metadata(directory) {
                 Ok(found) if found.is_dir() => may_make_in(directory),
-                Ok(_) => Err(format!("{} is no directory", directory.display())),
+                Ok(_) => Err(format!("{} is not a directory", directory.display())),
                 Err(_) => Err(format!("there is no directory {}", directory.display())),
             }
         }
@@ -88,7 +88,7 @@ fn can_be_directory(path: &Path) -> Result<(), String> {
     });
     match there {
         Some((there, found)) if !found.is_dir() => {
-            Err(format!("{} is no directory", there.display()))
+            Err(format!("{} is not a directory", there.display()))
         }
         Some((there, _)) => may_make_in(there),
         None => Err("no such directory".to_owned()),
@@ -100,7 +100,7 @@ fn may_make_in(directory: &Path) -> Result<(), String> {
     may(
         directory,
         flags,
-        &format!("{} may not be written to", directory.display()),
+        &format!("{} cannot be written to", directory.display()),
     )
 }
 
@@ -138,7 +138,7 @@ pub(super) fn exposed(
         let is_open = found.is_file() && mode & 0o004 != 0;
         is_open.then(|| {
             let found = format!("{:?}, of mode {mode:04o}", path.to_string_lossy());
-            let fix = "take it from others: chmod o= does, with the daemon's own user or group as its owner";
+            let fix = "remove the rights of other users with chmod o=; the daemon's user or group must own the file";
             Problem::new(place_of(key), key.clone(), found, fix)
         })
     });

@@ -28,7 +28,7 @@ impl PolicyName {
     }
 }
 
-/// Keys that belong to one kind alone, with the kind.
+/// Keys that belong to only one kind, with the kind.
 pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
     ("backlog", "jobs_per_worker"),
     ("fixed", "workers"),
@@ -37,20 +37,22 @@ pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
     ("target_wait", "utilisation"),
 ];
 
-/// More workers than any machine or broker has room for. This bound catches typing mistakes.
+/// More workers than any machine or broker can serve. This limit catches typing mistakes.
 pub(crate) const MAX_WORKERS: u32 = 1_000_000;
 
-/// Reads a pool's policy. Returns it as a key, because its ceiling bounds other keys.
+/// Reads a pool's policy. Returns it as a key, because its maximum limits other keys.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     let mut table = pool.table(
         "policy",
-        "How many workers a demand deserves. Demand is the jobs ready in the queue and those that our workers hold.",
+        "How many workers run for which demand. The demand is the number of jobs that are ready in the queue or held \
+        by our workers.",
     );
     let named = table.key(
         "kind",
-        "`fixed`: `workers`, where there is a message for each. `backlog`: one worker for each `jobs_per_worker` jobs of \
-         demand, rounded up. `steps`: a staircase. `target_wait`: as many as keep waiting under `target`, from measured \
-         arrivals and run times.",
+        "`fixed`: `workers` workers, but not more than there are jobs. `backlog`: one worker for each \
+        `jobs_per_worker` jobs of demand, rounded up. `steps`: the number of workers of the highest step that the \
+        demand reaches. `target_wait`: as many workers as keep the waiting time below `target`, calculated from \
+        measured arrivals and run times.",
         Choice(&[
             ("fixed", PolicyName::Fixed),
             ("backlog", PolicyName::Backlog),
@@ -61,19 +63,20 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     );
     let jobs_per_worker = table.key(
         "jobs_per_worker",
-        "Of `backlog`: jobs of demand that deserve one worker.",
+        "Of `backlog`: jobs of demand for each worker.",
         WholeNumber(1..=1_000_000_000),
         10,
     );
     let workers = table.optional(
         "workers",
-        "Of `fixed`: workers.",
+        "Of `fixed`: the number of workers.",
         WholeNumber(1..=MAX_WORKERS),
         "5",
     );
     let steps = table.optional(
         "steps",
-        "Of `steps`: from this demand on, so many workers. Below the first, none.",
+        "Of `steps`: pairs of a demand and the number of workers from this demand on. Below the first demand there are \
+        no workers.",
         StepsKey,
         "[[1, 1], [100, 10]]",
     );
@@ -141,7 +144,9 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
     {
         table.warn_of(
             &workers,
-            format!("write at most max, which is {max}, or raise max: there are never more"),
+            format!(
+                "write at most max, which is {max}, or raise max: there are never more workers"
+            ),
         );
     }
     policy
@@ -151,14 +156,14 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
-        "Most workers of this pool, whatever the demand. When absent, 50 for `backlog` and `target_wait`, and what `workers` or the \
-         highest step says. One daemon's: several on one queue add up.",
+        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in \
+        `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
         WholeNumber(1..=MAX_WORKERS),
         "50",
     );
     let min_active = table.optional(
         "min_active",
-        "Workers from the first work until the queue is empty, at least. When absent, 1.",
+        "Minimum number of workers while there is work. When absent, 1.",
         WholeNumber(0..=MAX_WORKERS),
         "1",
     );
@@ -191,7 +196,7 @@ fn refuse_of_other_kinds<T>(
 ) {
     if named.is_sound() && named.value != belongs_to && key.given != KeyPresence::Absent {
         let (is, other) = (named.value.as_str(), belongs_to.as_str());
-        let fix = format!("remove it, or write kind = \"{other}\": it means nothing to \"{is}\"");
+        let fix = format!("remove it, or write kind = \"{other}\": it has no effect for \"{is}\"");
         table.refuse(key, fix);
     }
 }
@@ -253,7 +258,10 @@ impl KeyKind for StepsKey {
             };
             if let Some(last) = steps.last().filter(|last| last.demand >= step.demand) {
                 let found = format!("[{}, {}]", step.demand, step.workers);
-                let fix = format!("write a demand above {}, the step's before", last.demand);
+                let fix = format!(
+                    "write a demand above {}, the demand of the step before",
+                    last.demand
+                );
                 spot.wrong_shown_as(item, found, fix);
             }
             steps.push(step);
@@ -288,13 +296,13 @@ fn step(item: &Item<'_>) -> Option<Step> {
     })
 }
 
-/// Reads how fast a pool may move.
+/// Reads how fast a pool may change.
 pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     let default = Scaling::default();
-    let mut table = pool.table("scaling", "How fast the number of workers may move.");
+    let mut table = pool.table("scaling", "How fast the number of workers may change.");
     let up_step = table.key(
         "up_step",
-        "At most so many workers more per reconcile.",
+        "Maximum number of workers that one reconcile adds.",
         WholeNumber(1..=MAX_WORKERS),
         default.up_step,
     );
@@ -306,7 +314,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     );
     let down_step = table.key(
         "down_step",
-        "At most so many workers fewer per reconcile.",
+        "Maximum number of workers that one reconcile removes.",
         WholeNumber(1..=MAX_WORKERS),
         default.down_step,
     );

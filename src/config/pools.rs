@@ -12,6 +12,7 @@ use super::{
     policy::{MAX_WORKERS, policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
+    schedule::schedule,
     schema::{
         Choice, Flag, Item, Key, KeyKind, KeyPresence, OrWord, Span, Spelling, Table, Text,
         ValuePosition, WholeNumber,
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-/// A pool's name is a metric label and a word of the command line.
+/// A pool's name is used as a metric label and as an argument on the command line.
 const POOL_NAME_BYTES: usize = 64;
 
 /// Reads all pools.
@@ -65,13 +66,13 @@ fn pool(
     kinds: &[&'static RunnerKind],
 ) -> (PoolConfig, Key<QueueName>) {
     let default = PoolSettings::new(name);
-    let mut table = pools.table(name, "A pool. Its name is yours to choose.");
+    let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
     let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
     let declare = table.key(
         "declare",
-        "Whether to declare the queue, always durable. With `no` someone else does, and until then the pool waits. One \
-         that is there in another way stays as it is, which is said.",
+        "Whether to declare the queue. It is always durable. With `no`, another program declares it, and the pool \
+        waits until it exists. If the queue exists with another declaration, it is used unchanged, with a warning.",
         Choice(&[
             ("no", Declare::No),
             ("classic", Declare::Classic),
@@ -93,8 +94,8 @@ fn pool(
     );
     let drain_after = table.key(
         "drain_after",
-        "How long the queue is empty before all workers drain. \"0s\" is at once. When absent with `target_wait`, a third \
-         of `target`, from 5 s to 1 minute.",
+        "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
+         `target_wait`, a third of `target`, from 5s to 1m.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
             DrainAfter::After(time) => Some(time),
@@ -103,13 +104,13 @@ fn pool(
     );
     let keep_warm = table.key(
         "keep_warm",
-        "Workers, with their runners, kept on an empty queue.",
+        "Workers, with their runners, that are kept while the queue is empty.",
         WholeNumber(0..=MAX_WORKERS),
         default.keep_warm,
     );
     let preempt = table.key(
         "preempt",
-        "Whether scaling down may stop running jobs. They are given back.",
+        "Whether scaling down may stop running jobs. Stopped jobs return to the queue.",
         Flag,
         default.preempt,
     );
@@ -121,10 +122,10 @@ fn pool(
     );
     let ack_deadline = table.key(
         "ack_deadline",
-        "Longest that a delivery is held unsettled. At most the broker's own consumer timeout, 30 minutes as it \
-         comes: past that the broker cuts the channel, and runs the job again elsewhere. A job that would still run \
-         is stopped before, spends no attempt, and is given back; one that is stopped so 21 times is \
-         dead-lettered.",
+        "Longest time that a delivery is held unsettled. At most the broker's own consumer timeout, which is 30 \
+        minutes by default. After that timeout the broker would close the channel and deliver the message again. A job \
+        that still runs shortly before the deadline is stopped and returns to the queue without using up an attempt. \
+        After 21 such stops its message is dead-lettered.",
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
@@ -137,6 +138,34 @@ fn pool(
     let policy = policy(&mut table);
     let scaling = scaling(&mut table);
     let policy_origins = origins(&table);
+    let schedule = schedule(&mut table, &policy);
+    let weight = table.key(
+        "weight",
+        "The pool's weight where pools share the workers of `[supervisor] max_workers`.",
+        WholeNumber(1..=1_000_000),
+        default.weight,
+    );
+    let share = table.key(
+        "share",
+        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
+         its number. They hear each other through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
+         and `keep_warm` must be the same.",
+        Flag,
+        default.share,
+    );
+    let local_max = table.optional(
+        "local_max",
+        "Most workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
+         `policy.max`.",
+        WholeNumber(1..=MAX_WORKERS),
+        "20",
+    );
+    if share.is_sound() && !share.value && local_max.is_given() {
+        table.refuse(
+            &local_max,
+            "remove it, or write share = true: without it policy.max is this daemon's own",
+        );
+    }
     let RunnerKeys {
         runner,
         job,
@@ -196,7 +225,10 @@ fn pool(
         ack_deadline: ack_deadline.value,
         policy: policy.value,
         scaling,
-        schedule: default.schedule,
+        schedule,
+        weight: weight.value,
+        share: share.value,
+        local_max: local_max.value,
         own_policy: None,
         policy_origins,
         retry,
@@ -208,7 +240,7 @@ fn pool(
 /// Reads how failed jobs are handled. Also returns `dead_letter` as a key, because it needs a feature of the queue.
 fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let default = RetrySettings::default();
-    let mut table = pool.table("retry", "What becomes of jobs that fail.");
+    let mut table = pool.table("retry", "How failed jobs are handled.");
     let max_attempts = table.key(
         "max_attempts",
         "Attempts before a job is dead-lettered.",
@@ -218,7 +250,7 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     let at_least = Span::from(Duration::from_millis(1));
     let backoff = table.key(
         "backoff",
-        "Time before the second attempt. Doubled for each further one, with jitter.",
+        "Time before the second attempt. Doubled for each further attempt, with jitter.",
         at_least,
         default.backoff,
     );
@@ -231,8 +263,8 @@ fn retry(pool: &mut Table<'_, '_>) -> (RetrySettings, Key<DeadLetter>) {
     );
     let dead_letter = table.key(
         "dead_letter",
-        "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: rejected, and lost where \
-         the queue has no dead-letter exchange: see `arguments`.",
+        "Where dead letters go. `queue`: as a confirmed copy to `<queue>.dead`. `broker`: they are rejected, and lost \
+        if the queue has no dead-letter exchange: see `arguments`.",
         Choice(&[("queue", DeadLetter::Queue), ("broker", DeadLetter::Broker)]),
         default.dead_letter,
     );
@@ -257,33 +289,34 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
     let default = BreakerRules::default();
     let mut table = retry.optional_table(
         "breaker",
-        "When too many jobs fail, take no more for a while: messages stay ready in the queue instead of using up \
-         their attempts, jobs that run are finished, and after `pause` one job at a time is tried until one does not \
-         fail. A job that answers later or never (exit 75 or 65) has not failed, in the window as in a trial. Without \
-         this table there is no breaker; with it, empty or not, there is.",
+        "The breaker: when too many jobs fail, the pool takes no new jobs for a time. Messages stay ready in the queue \
+        and use up no attempts. Running jobs are finished. After `pause`, one job at a time is tried until a job does \
+        not fail. A job that asks for a retry or refuses its message (exit 75 or 65) has not failed, in the window and \
+        in a trial. Without this table there is no breaker. An empty table turns it on.",
     );
     let failures = table.key(
         "failures",
-        "Share of failed jobs in the window from which it opens. A failure is what spends an attempt without the job \
-         having asked for it: an exit code, a signal, a timeout, no memory, a runner that was lost.",
+        "Share of failed jobs in the window at which the breaker opens. A failure is an end that uses up an attempt \
+        and that the job did not ask for: an exit code, a signal, a timeout, no memory, a lost runner.",
         Share,
         default.failure_percent,
     );
     let window = table.key(
         "window",
-        "How far back it looks.",
+        "The time over which jobs are counted.",
         Span::from(Duration::from_millis(100)),
         default.window,
     );
     let min_jobs = table.key(
         "min_jobs",
-        "Fewest jobs in the window that it may open at.",
+        "With fewer jobs in the window, the breaker does not open.",
         WholeNumber(1..=1_000_000_000),
         default.min_jobs,
     );
     let pause = table.key(
         "pause",
-        "How long it is open before the first trial. Doubled with each trial that fails, up to eight times as long.",
+        "How long the breaker is open before the first trial. Doubled after each failed trial, up to eight times this \
+        value.",
         Span::from(Duration::from_millis(1)),
         default.pause,
     );
@@ -360,7 +393,7 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
     }
 }
 
-/// The names of the retry queues must fit too. The name of the last level is the longest.
+/// The names of the retry queues must also fit. The name of the last level is the longest.
 fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &RetrySettings) {
     let suffix = format!(".retry.{}", retry.backoff_max.as_millis());
     let room = name_room(queue.value.as_str(), &suffix);
@@ -368,8 +401,8 @@ fn refuse_long_name(table: &mut Table<'_, '_>, queue: &Key<QueueName>, retry: &R
         let why = match queue.value.as_str().is_ascii() {
             true => format!("<queue>{suffix} must fit in {NAME_BYTES}"),
             false => format!(
-                "RabbitMQ 4.0 fails at errors about <queue>{suffix} with more than {NAME_BYTES_BEYOND_ASCII} where not \
-                 all are ASCII, and closes the connection"
+                "RabbitMQ 4.0 fails to write errors about <queue>{suffix} if it has more than \
+                {NAME_BYTES_BEYOND_ASCII} bytes and is not all ASCII, and closes the connection"
             ),
         };
         table.refuse(queue, format!("write at most {room} bytes: {why}"));
@@ -388,16 +421,16 @@ fn refuse_shared_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Que
             queue.place.clone(),
             queue.path.clone(),
             format!(
-                "{:?}, the queue of pool {other} too ({place})",
+                "{:?}, which is also the queue of pool {other} ({place})",
                 queue.value.as_str()
             ),
-            format!("give {name} a queue of its own, or make one pool of {other} and {name}"),
+            format!("give {name} its own queue, or make one pool of {other} and {name}"),
         ));
     }
 }
 
-/// Warns of a pool that consumes queues of another pool. Its dead letters may be intended, its retry queues most likely
-/// not.
+/// Warns of a pool that consumes a queue of another pool. A dead-letter queue may be intended. A retry queue most
+/// likely is not.
 fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<QueueName>)]) {
     for (_, queue) in pools
         .iter()
@@ -409,7 +442,7 @@ fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Q
             };
             let owner = &owner.pool.name;
             let (what, fix) = match suffix {
-                ".dead" => ("dead letters", "make sure that it is meant"),
+                ".dead" => ("dead letters", "check that this is intended"),
                 _ if suffix.starts_with(".retry.") => ("retries in waiting", "write another queue"),
                 _ => continue,
             };
@@ -417,7 +450,7 @@ fn warn_of_derived_queues(table: &mut Table<'_, '_>, pools: &[(PoolConfig, Key<Q
                 queue.place.clone(),
                 queue.path.clone(),
                 format!(
-                    "{:?}, where pool {owner} keeps its {what}",
+                    "{:?}, in which pool {owner} keeps its {what}",
                     queue.value.as_str()
                 ),
                 fix,

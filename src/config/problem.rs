@@ -13,14 +13,14 @@ use thiserror::Error;
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Place {
-    /// The whole file: something is missing in it.
+    /// The whole file, for a problem such as a missing table.
     File {
-        /// The file, as it was named.
+        /// The file, as the user named it.
         file: String,
     },
     /// A position in the file.
     Line {
-        /// The file, as it was named.
+        /// The file, as the user named it.
         file: String,
         /// Line: 1 is the first.
         line: usize,
@@ -66,7 +66,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at a key, with what is there and what to write instead.
+    /// A problem at a key, with the text that was found and what to write instead.
     pub fn new(
         place: Place,
         key: impl Into<String>,
@@ -126,6 +126,12 @@ impl Problems {
     }
 }
 
+impl FromIterator<Problem> for Problems {
+    fn from_iter<I: IntoIterator<Item = Problem>>(problems: I) -> Self {
+        Self::new(problems.into_iter().collect())
+    }
+}
+
 impl<'a> IntoIterator for &'a Problems {
     type Item = &'a Problem;
     type IntoIter = std::slice::Iter<'a, Problem>;
@@ -147,12 +153,12 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Notes a problem with a key of a table: the key, what was found, what to write instead.
+/// Reports a problem with a key of a table: the key, what was found, what to write instead.
 pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 
 /// No configuration file was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("find a configuration file: none of {} is there", list(.tried))]
+#[error("find a configuration file: none of {} exists", list(.tried))]
 #[non_exhaustive]
 pub struct NotFound {
     /// The paths that were tried, in order.

@@ -14,16 +14,16 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>
     let default = ReplySettings::default();
     let reply = pool.optional(
         "reply",
-        "Whether messages with a `reply_to` are answered. `true`: each at its end, with the job's standard output where \
-         the runner is `exec` or `container`, which is not logged then; `false`: none. When absent, what a runner of `warm` gives as a \
-         reply is sent, and its final failures are; of the other two, nothing.",
+        "Whether messages with a `reply_to` are answered. `true`: each message is answered when its job has ended. For \
+        `exec` and `container` the answer is the job's standard output, which is not logged then. `false`: no answers. \
+        When absent, `warm` sends its runners' replies and final failures, and the other two kinds send nothing.",
         Flag,
         "true",
     );
     let allow = pool.key(
         "reply_allow",
-        "Queues that answers may go to, `*` standing for any text, such as \"amq.gen-*\". Callers by direct reply-to \
-         are answered without being named here; the pools' own queues never are.",
+        "Queues that answers may go to. `*` matches any text, such as \"amq.gen-*\". Callers by direct reply-to need \
+        no entry here. The pools' own queues never get answers.",
         Texts {
             wants: "an array of queues' names",
             check: |pattern| match pattern.len() {
@@ -36,13 +36,13 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>
     );
     let max = pool.key(
         "reply_max",
-        "Longest answer. In place of a longer one goes a failure that says so. At most what the broker takes: 16MiB on \
-         RabbitMQ 4.",
+        "Longest answer. Instead of a longer answer, a failure with this reason is sent. At most the broker's own \
+        limit: 16MiB on RabbitMQ 4.",
         Size,
         default.max,
     );
     if max.is_sound() && max.value > MAX_REPLY {
-        pool.refuse(&max, "write at most \"128MiB\": no broker takes more");
+        pool.refuse(&max, "write at most \"128MiB\": no broker accepts more");
     }
     let settings = ReplySettings {
         answers: match reply.value {
@@ -73,7 +73,7 @@ pub(super) fn warn_of_no_answers(
             allow.place.clone(),
             allow.path.clone(),
             format!("{:?}", settings.allow),
-            "write reply = true too: without it this pool answers nobody",
+            "write reply = true too: without it this pool sends no answers",
         ));
     }
 }

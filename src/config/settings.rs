@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{origin::Origins, url::BrokerUrl};
+use super::{origin::Origins, otlp::OtlpSettings, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::{
     decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling, Schedule},
@@ -19,10 +19,14 @@ pub struct Settings {
     pub broker: BrokerSettings,
     /// Its management API, for the check of a configuration against the broker.
     pub management: Option<BrokerUrl>,
-    /// Health, metrics, API, and the command line's way in.
+    /// Health, metrics, API, and the socket of the command line.
     pub http: HttpSettings,
+    /// Limits over all pools.
+    pub supervisor: SupervisorSettings,
     /// Logs.
     pub log: LogSettings,
+    /// Where spans of jobs are sent.
+    pub otlp: Option<OtlpSettings>,
     /// JSON-lines file of metric events.
     pub events_file: Option<PathBuf>,
     /// The pools, in the order of the file.
@@ -34,11 +38,11 @@ pub struct Settings {
 pub struct PoolConfig {
     /// The pool.
     pub pool: PoolSettings,
-    /// What its jobs run on.
+    /// The runner of its jobs.
     pub runner: RunnerSettings,
 }
 
-/// How to reach the broker.
+/// The address of the broker, and its certificates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
     /// `amqp://` or `amqps://`.
@@ -66,7 +70,7 @@ impl TlsSettings {
         self
     }
 
-    /// Shows this certificate to a broker that asks for one: PEM files of the certificate and its private key.
+    /// Uses this certificate for a broker that requires one: PEM files of the certificate and its private key.
     #[must_use]
     pub fn identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.cert = Some(cert.into());
@@ -78,15 +82,15 @@ impl TlsSettings {
 /// The addresses and sockets of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// TCP address; `None` for none.
+    /// TCP address. With `None` there is none.
     pub listen: Option<std::net::SocketAddr>,
     /// Unix socket of the command line.
     pub socket: PathBuf,
     /// Instance lock and recordings.
     pub state_dir: PathBuf,
-    /// File with the token that browsers and remote callers show to steer.
+    /// File with the token that browsers and remote callers need to steer.
     pub token_file: Option<PathBuf>,
-    /// File with the token that they show to read, off loopback.
+    /// File with the token that they need to read from other machines.
     pub read_token_file: Option<PathBuf>,
 }
 
@@ -97,14 +101,25 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
+}
+
+/// Limits over all pools.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SupervisorSettings {
+    /// Most workers of all pools together. `None` is no limit.
+    pub max_workers: Option<u32>,
+    /// Memory pressure in percent above which no pool grows.
+    pub max_memory_pressure: Option<u8>,
+    /// Processor pressure in percent above which no pool grows.
+    pub max_cpu_pressure: Option<u8>,
 }
 
 /// A pool: one queue, its policy, and how its jobs are settled.
@@ -116,35 +131,41 @@ pub struct PoolSettings {
     pub queue: QueueName,
     /// Whether to declare the queue.
     pub declare: Declare,
-    /// What it is declared with, besides its type.
+    /// The arguments of its declaration, besides its type.
     pub arguments: Arguments,
-    /// What it is bound to when it is declared.
+    /// The bindings that are created when it is declared.
     pub bindings: Vec<Binding>,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
     /// Time between two readings of the queue's depth.
     pub poll_interval: Duration,
-    /// How long a queue is empty before all workers drain.
+    /// How long a queue must be empty before all workers drain.
     pub drain_after: DrainAfter,
-    /// Workers, with their runners, kept on an empty queue.
+    /// Workers, with their runners, that are kept while the queue is empty.
     pub keep_warm: u32,
     /// Whether scaling down may stop running jobs.
     pub preempt: bool,
     /// How long a drain waits for running jobs.
     pub shutdown_grace: Duration,
-    /// Longest that a delivery is held unsettled. Below the broker's own consumer timeout.
+    /// Longest time that a delivery is held unsettled. Below the broker's own consumer timeout.
     pub ack_deadline: Duration,
-    /// How many workers a demand deserves.
+    /// How many workers run for which demand.
     pub policy: Policy,
-    /// The policy that is asked in place of it, within its bounds: a program's own.
+    /// The program's own policy, which is used instead of `policy`, within the bounds of `policy`.
     pub own_policy: Option<OwnPolicy>,
     /// Bounds that change by the clock.
     pub schedule: Schedule,
-    /// How fast the number may move.
+    /// How fast the number of workers may change.
     pub scaling: Scaling,
-    /// Which keys of `policy` and `scaling` were given, and where. Empty for a pool that a program made.
+    /// Its weight among pools that share the supervisor's workers: 1 or more.
+    pub weight: u32,
+    /// Whether the policy is about the whole queue, and daemons that consume it take shares of it.
+    pub share: bool,
+    /// Most workers of this daemon, if the queue is shared. `None` is the policy's `max`.
+    pub local_max: Option<u32>,
+    /// The sources of the keys of `policy` and `scaling` that were given. Empty for a pool that a program made.
     pub policy_origins: Origins,
-    /// What becomes of jobs that fail.
+    /// How failed jobs are handled.
     pub retry: RetrySettings,
     /// Which messages are answered, and where.
     pub reply: ReplySettings,
@@ -170,6 +191,9 @@ impl PoolSettings {
             policy: Policy::default(),
             schedule: Schedule::default(),
             scaling: Scaling::default(),
+            weight: 1,
+            share: false,
+            local_max: None,
             own_policy: None,
             policy_origins: Origins::new(),
             retry: RetrySettings::default(),
@@ -178,7 +202,7 @@ impl PoolSettings {
     }
 }
 
-/// What decides the size of a pool with these settings.
+/// The part of these settings that decides the size of the pool.
 impl From<&PoolSettings> for Rules {
     fn from(settings: &PoolSettings) -> Self {
         Self {
@@ -217,7 +241,7 @@ pub enum Argument {
     Whole(i64),
     /// Text.
     Text(String),
-    /// Several.
+    /// Several values.
     List(Vec<Argument>),
 }
 

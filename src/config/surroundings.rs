@@ -22,7 +22,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of this process.
+    /// The values of this process.
     pub fn of_process() -> Self {
         // A relative path here is a mistake, and is ignored (XDG base directory specification).
         let path = |name| {

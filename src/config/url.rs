@@ -1,13 +1,13 @@
-//! URLs that may hold a password, and that never show it.
+//! URLs that may hold a password, but never show it.
 
 use std::fmt;
 
-/// A URL that may hold a password. Shows itself without one, in Debug and Display alike.
+/// A URL that may hold a password. Debug and Display leave the password out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerUrl(String);
 
 impl BrokerUrl {
-    /// Takes the text without a check. The configuration checks it, and a connection refuses an invalid one.
+    /// Accepts any text without a check. The configuration checks it, and a connection refuses an invalid one.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
@@ -17,7 +17,8 @@ impl BrokerUrl {
         &self.0
     }
 
-    /// Whether the text can be shown without its password, because its parts are where its writer meant them.
+    /// Whether the password can be left out when the text is shown, because the parser found the parts that the writer
+    /// meant.
     pub(super) fn is_readable(&self) -> bool {
         url::Url::parse(&self.0).is_ok_and(|url| is_split_as_meant(&url))
     }

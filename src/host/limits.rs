@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 pub struct Limits {
     /// User, by name or id. The process gets the groups of a login of this user.
     pub user: Option<String>,
-    /// Group, by name or id, in place of the user's own.
+    /// Group, by name or id, instead of the user's own.
     pub group: Option<String>,
     /// Niceness: -20 is the highest priority, 19 the lowest.
     pub nice: Option<i32>,
@@ -22,7 +22,7 @@ pub struct Limits {
     pub cpu_max: Option<Cores>,
     /// Processes and threads that a job may have at the same time.
     pub pids_max: Option<u32>,
-    /// Whether each process is put into a cgroup of its own.
+    /// Whether each process is put into its own cgroup.
     pub cgroup: CgroupUse,
 }
 
@@ -57,7 +57,7 @@ impl Limits {
     }
 }
 
-/// Whether processes are put into cgroups of their own.
+/// Whether processes are put into their own cgroups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CgroupUse {
     /// If a writable cgroup exists and the cost is small: for warm processes, and for jobs that have limits.

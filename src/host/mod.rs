@@ -13,13 +13,14 @@ pub mod children;
     allow(
         dead_code,
         unused_imports,
-        reason = "some of it is for containers alone"
+        reason = "some items are used only by containers"
     )
 )]
 pub mod instance;
 pub mod launcher;
 pub(crate) mod limits;
 #[doc(hidden)]
+pub(crate) mod pressure;
 pub mod rights;
 #[doc(hidden)]
 pub mod users;

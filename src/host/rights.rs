@@ -38,7 +38,7 @@ pub fn can_be(uid: Uid, gid: Gid) -> bool {
     maps("uid_map", uid.as_raw()) && maps("gid_map", gid.as_raw()) && map("setgroups") != "deny"
 }
 
-/// A file that describes our user namespace. Empty if the kernel has no user namespaces.
+/// The content of a file that describes our user namespace. Empty if the kernel has no user namespaces.
 fn map(file: &str) -> String {
     let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
     text.trim().to_owned()

@@ -22,7 +22,7 @@ pub struct Identity {
     pub account: Option<Account>,
 }
 
-/// What a login knows of a user.
+/// The facts about a user that a login needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub name: String,

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 pub use tidegate_core::queue::{
     HeaderValue, Headers, Message, NoRoute, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin,
     Outgoing, Properties, QueueBinding, QueueError, QueueErrorKind, QueueKind, QueueSpec, RawTexts,
-    SettleError, UnreadValue, entry_size, header_size, short_texts_fit,
+    SettleError, TRACEPARENT, TRACESTATE, TraceContext, UnreadValue, entry_size, header_size,
+    short_texts_fit,
 };
 
 pub use self::{

@@ -1,4 +1,4 @@
-//! Wall time: the system's, or what a test or a simulation has in its place.
+//! Wall time: that of the system, or that of a test or simulation.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// A clock of one's own, for tests and simulations.
+    /// A clock with your own function, for tests and simulations.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -1,7 +1,7 @@
-//! Detours: which queues of ours take no copies at present, and what is held for that.
+//! Which of the pool's own queues accept no copies at present, and how many deliveries are held because of that.
 //!
-//! Written by workers, read by them and for the pool's state. It closes no intake: jobs that succeed
-//! need no copy.
+//! Written by workers, read by them and for the pool's state. This never closes intake, because jobs that succeed need no
+//! copy.
 
 use std::{
     collections::BTreeMap,
@@ -16,21 +16,21 @@ use crate::{
     settle::{rest, what_is_wrong},
 };
 
-/// What is known of a pool's own queues.
+/// What is known about a pool's own queues.
 #[derive(Debug, Default)]
 pub(crate) struct CopyQueues(Mutex<CopyQueuesState>);
 
 #[derive(Debug, Default)]
 struct CopyQueuesState {
     resting: BTreeMap<QueueName, Resting>,
-    /// Queues of another make that are used as they are, and until when that need not be found out again.
+    /// Queues that were declared with other arguments and are used as they are. Until this time that is not checked again.
     as_they_are: BTreeMap<QueueName, Instant>,
     /// Deliveries that are held because no queue accepts their copy.
     held: u32,
     held_for: String,
 }
 
-/// A queue that took nothing.
+/// A queue that accepted nothing.
 #[derive(Debug)]
 struct Resting {
     kind: QueueErrorKind,
@@ -44,7 +44,7 @@ struct Resting {
 pub(crate) struct HeldGuard<'a>(&'a CopyQueues);
 
 impl CopyQueues {
-    /// The first of these queues that is not known to take nothing.
+    /// The first of these queues that may accept a copy.
     pub(crate) fn choose<'q>(
         &self,
         queues: &'q [QueueSpec],
@@ -57,12 +57,12 @@ impl CopyQueues {
         })
     }
 
-    /// Whether a queue took nothing when it was last tried.
+    /// Whether a queue accepted nothing when it was last tried.
     pub(crate) fn has_failed(&self, queue: &QueueName) -> bool {
         self.state().resting.contains_key(queue)
     }
 
-    /// A queue took nothing. Whether that is news.
+    /// A queue accepted nothing. Returns whether that is new.
     pub(crate) fn took_nothing(
         &self,
         queue: &QueueName,
@@ -72,7 +72,7 @@ impl CopyQueues {
     ) -> bool {
         let mut state = self.state();
         let before = state.resting.get(queue);
-        // Another worker of the same burst has said so.
+        // Another worker has reported the same a moment ago.
         if before.is_some_and(|resting| now < resting.until) {
             return false;
         }
@@ -88,13 +88,13 @@ impl CopyQueues {
         is_news
     }
 
-    /// A queue took a copy. Whether that is news.
+    /// A queue accepted a copy. Returns whether it had accepted nothing before.
     pub(crate) fn took(&self, queue: &QueueName) -> bool {
         let mut state = self.state();
         !state.resting.is_empty() && state.resting.remove(queue).is_some()
     }
 
-    /// Whether a queue is known to be of another make, and used as it is.
+    /// Whether a queue is known to have other arguments, and is used as it is.
     pub(crate) fn is_as_it_is(&self, queue: &QueueName, now: Instant) -> bool {
         let state = self.state();
         state
@@ -103,14 +103,14 @@ impl CopyQueues {
             .is_some_and(|until| now < *until)
     }
 
-    /// A queue is of another make, and used as it is. Whether that is news.
+    /// A queue has other arguments, and is used as it is. Returns whether that is new.
     pub(crate) fn use_as_it_is(&self, queue: &QueueName, now: Instant) -> bool {
         let until = now + rest(QueueErrorKind::Mismatch, 1);
         let before = self.state().as_they_are.insert(queue.clone(), until);
         before.is_none()
     }
 
-    /// A delivery is held, for as long as the guard lives.
+    /// A delivery is held while the guard lives.
     pub(crate) fn hold(&self, why: String) -> HeldGuard<'_> {
         let mut state = self.state();
         state.held += 1;

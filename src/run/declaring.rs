@@ -1,7 +1,7 @@
-//! Declares a pool's queue as its settings say, and remembers where that fails.
+//! Declares a pool's queue as its settings say, and remembers a failure.
 //!
-//! A queue that is there in another way stays as it is, and the pool works on it: jobs must not wait for a person to
-//! settle which of two declarations is right. But it is said, in the pool's cause and in the log.
+//! If the queue exists with other arguments, it stays as it is and the pool works on it: jobs must not wait until a person
+//! decides which declaration is right. The pool's cause and the log show the difference.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -25,7 +25,7 @@ use tidegate_core::text::chain;
 /// Time until a declaration that failed is tried again. Each try is an error in the broker's log.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// What became of declaring a pool's queue. Written by the pool's look, read for its status.
+/// The last failure to declare a pool's queue. Written by the pool's reading, read for its status.
 #[derive(Debug, Default)]
 pub(crate) struct Declaring(Mutex<Option<Failed>>);
 
@@ -37,10 +37,10 @@ struct Failed {
 }
 
 impl Declaring {
-    /// Sees to it that the queue is there as the settings say. Costs nothing while the driver knows that it is.
+    /// Declares the queue as the settings say. Costs nothing while the driver knows that the queue is so.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the next one does it again.
+    /// Cancel-safe: the next call does it again.
     pub(crate) async fn keep(&self, driver: &dyn QueueDriver, settings: &PoolSettings) {
         let Some(spec) = spec(settings) else {
             *self.failed() = None;
@@ -53,10 +53,10 @@ impl Declaring {
             return;
         }
         let declared = declare(driver, settings).await;
-        self.note(&settings.name, spec, declared);
+        self.record(&settings.name, spec, declared);
     }
 
-    fn note(&self, pool: &PoolName, spec: QueueSpec, declared: Result<(), QueueError>) {
+    fn record(&self, pool: &PoolName, spec: QueueSpec, declared: Result<(), QueueError>) {
         let mut failed = self.failed();
         match declared {
             Ok(()) => {
@@ -64,7 +64,7 @@ impl Declaring {
                     info!(pool = %pool, queue = %spec.name, "the queue is declared as configured now");
                 }
             }
-            // The connection's trouble, which is said elsewhere.
+            // A problem of the connection, which is reported elsewhere.
             Err(error)
                 if matches!(
                     error.kind,
@@ -89,7 +89,7 @@ impl Declaring {
         }
     }
 
-    /// Why the queue is not as the settings say, where it is not.
+    /// Why the queue is not as the settings say, if it is not.
     pub(crate) fn cause(&self) -> Option<String> {
         self.failed().as_ref().map(|failed| failed.cause.clone())
     }
@@ -112,7 +112,7 @@ fn cause(error: &QueueError) -> String {
     format!("{}{advice}", chain(error))
 }
 
-/// How a pool's queue is to be declared; `None` where the pool does not declare it.
+/// How a pool's queue is declared; `None` if the pool does not declare it.
 pub fn spec(settings: &PoolSettings) -> Option<QueueSpec> {
     let kind = match settings.declare {
         Declare::No => return None,
@@ -131,7 +131,7 @@ pub fn spec(settings: &PoolSettings) -> Option<QueueSpec> {
     })
 }
 
-/// Declares the queue, and the queue of its dead letters where its arguments send them to that.
+/// Declares the queue, and also the dead-letter queue if the arguments send dead letters there.
 pub(crate) async fn declare(
     driver: &dyn QueueDriver,
     settings: &PoolSettings,

@@ -1,7 +1,8 @@
-//! Counts the messages that wait in a pool's retry queues and its dead letters, for its state. Nothing is decided by it.
+//! Counts the messages in a pool's retry queues and in its dead letters, for the status. No decision depends on it.
 //!
-//! The broker counts only what is ready in them. What it could not send back, because the pool's queue is full or gone, it
-//! keeps aside and tries again every 3 minutes; that is counted here by what was sent and has not come back.
+//! The broker counts only messages that are ready in them. A retry that it could not send back, because the pool's queue is
+//! full or gone, it keeps aside and tries again every 3 minutes. Such retries are counted here: they were sent and have not
+//! come back.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,34 +22,34 @@ use crate::{
 
 /// Time between two counts.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Time until a queue that was missing is looked for again, lest another daemon has made it. Asking for one costs
-/// the probe's channel, and is an error in the broker's log.
+/// Time until a queue that was missing is read again, because another daemon may have declared it. To read a missing queue
+/// costs the probe's channel, and is an error in the broker's log.
 const MISSING_FOR: Duration = Duration::from_secs(3600);
 
-/// Time in which the broker tries again to send back what it could not: 3 minutes, and some.
+/// Within this time the broker has tried again to send back retries that it could not: 3 minutes, and some more.
 const CYCLE: Duration = Duration::from_secs(240);
 
-/// What a count found.
+/// The result of a count.
 #[derive(Debug, Clone, Copy, Default)]
 struct DelayedCount {
-    /// Retries whose time is over, those on their way among them.
+    /// Retries whose time is over, also those that are about to arrive.
     now: u64,
-    /// Those that were so at the last count too.
+    /// Of these, those that were counted the last time too.
     stay: u64,
 }
 
-/// Retries whose time is over and which have not come back, as far as that can be told.
+/// Retries whose time is over and that have not come back, as far as that can be known.
 #[derive(Debug, Default)]
 struct OverdueRetries {
-    /// What the last count found.
+    /// The result of the last count.
     before: u64,
-    /// Since when the queue has had room, and was empty.
+    /// Since when the queue has been empty, so that it had room.
     had_room: Option<Instant>,
 }
 
 impl OverdueRetries {
-    /// Counts them, at a time when `visible` retries wait in their queues. A lower bound: what is ready in the pool's queue or
-    /// held by its workers may be among those sent.
+    /// Counts them while `visible` retries wait in their queues. The result is a lower bound: messages that are ready in the
+    /// pool's queue or held by its workers may be retries too.
     async fn count(
         &mut self,
         shared: &PoolShared,
@@ -65,7 +66,7 @@ impl OverdueRetries {
             Ok(depth) => {
                 let (_, ours) = shared.census(census_before);
                 if depth.consumers > ours.consumers {
-                    // They may have come back to someone else.
+                    // They may have come back to another consumer.
                     *self = Self::default();
                     return DelayedCount::default();
                 }
@@ -85,7 +86,7 @@ impl OverdueRetries {
         let is_empty = ready == 0 && ours.consumers > 0;
         self.had_room = is_empty.then(|| self.had_room.unwrap_or(now));
         if self.had_room.is_some_and(|since| since.elapsed() > CYCLE) {
-            // The broker has tried again since, so they are not there: someone took them out.
+            // The broker has tried again since, so they no longer exist: someone removed them.
             shared.copies.outstanding.forget(overdue);
             *self = Self::default();
             return DelayedCount::default();
@@ -97,43 +98,44 @@ impl OverdueRetries {
     }
 }
 
-/// Counts until it is dropped. Writes the pool's view.
+/// Counts until it is dropped. Writes the counts of `copies`.
 pub(crate) async fn watch(shared: Arc<PoolShared>) {
-    // A queue that is not in here is looked at: each at the start, for what an earlier run left.
+    // Every queue that is not in this map is read. At the start that is each one, because an earlier run may have left messages.
     let mut missing: HashMap<QueueName, Instant> = HashMap::new();
-    let mut fed: HashSet<QueueName> = HashSet::new();
+    let mut received: HashSet<QueueName> = HashSet::new();
     let mut counter = OverdueRetries::default();
     loop {
         time::sleep(INTERVAL).await;
-        // Before looking: what is fed during the look is found missing by it, perhaps, and there in the next round.
+        // Before the reading: a queue that gets its first message during the reading may be found missing now, and is read in
+        // the next round.
         for queue in shared.copies.received.take() {
             missing.remove(&queue);
-            fed.insert(queue);
+            received.insert(queue);
         }
         let settings = shared.settings();
         let mut visible = 0;
         for level in Levels::new(&settings.retry).iter() {
             let own = retry_queue(&settings.queue, level);
-            // What an earlier run left in a spare is looked for where that run left the queues before it.
+            // An earlier run used a spare only if it also used the queues before it.
             let mut may_be_there = true;
             for queue in std::iter::once(own.clone()).chain(spares(&own)) {
                 let since = missing.get(&queue);
                 let is_missing = since.is_some_and(|since| since.elapsed() < MISSING_FOR);
-                // Asking for one that is missing may cost more than its channel.
+                // To read a queue that is missing may cost more than the channel.
                 let is_wary = may_break_error_texts(queue.as_str());
-                if is_missing || !(fed.contains(&queue) || may_be_there && !is_wary) {
+                if is_missing || !(received.contains(&queue) || may_be_there && !is_wary) {
                     may_be_there = false;
                     continue;
                 }
                 match count(&shared, &queue, &mut missing).await {
                     QueueReading::Ready(ready) => {
                         visible += ready;
-                        // One that we have made has a spare only where we have fed that too.
-                        may_be_there &= !fed.contains(&queue);
+                        // A queue that this process declared has a spare only if this process also used the spare.
+                        may_be_there &= !received.contains(&queue);
                     }
                     QueueReading::Missing => {
                         may_be_there = false;
-                        fed.remove(&queue);
+                        received.remove(&queue);
                     }
                     QueueReading::Unknown => {}
                 }
@@ -148,8 +150,8 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
         }
         shared.stats.metrics.delayed(delayed);
         let dead = dead_queue(&settings.queue);
-        // Asking for one that is missing may cost more than its channel.
-        if fed.contains(&dead) || !may_break_error_texts(dead.as_str()) {
+        // To read a queue that is missing may cost more than the channel.
+        if received.contains(&dead) || !may_break_error_texts(dead.as_str()) {
             let counted = count(&shared, &dead, &mut missing).await;
             let waiting = match counted {
                 QueueReading::Ready(ready) => Some(ready),
@@ -164,13 +166,13 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
     }
 }
 
-/// What a look at a queue of ours saw.
+/// The reading of an own queue.
 enum QueueReading {
     /// Messages that wait there.
     Ready(u64),
-    /// It is not there, or was not when it was last looked for.
+    /// The queue does not exist, or did not when it was last read.
     Missing,
-    /// It cannot be counted now. The next round does it.
+    /// The queue cannot be read now. The next round reads it.
     Unknown,
 }
 
@@ -188,7 +190,7 @@ async fn count(
             missing.remove(queue);
             QueueReading::Ready(depth.ready)
         }
-        // One that we may not see is no better than none: asking costs the same.
+        // A queue without the permission to read it is treated as missing: to try again costs the same.
         Err(error)
             if matches!(
                 error.kind,

@@ -1,4 +1,4 @@
-//! Metric events: one object for each thing that happened to a runner, and one for each reconcile.
+//! Metric events: one object for each start and end of a runner, for each job, and for each reconcile.
 
 use std::{fmt, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     runner::Failure,
 };
 
-/// Something that happened, as the JSON-lines file has it.
+/// An event, as the JSON-lines file has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub enum Event {
         /// How long the runner had been idle.
         #[serde(serialize_with = "seconds")]
         idle: Duration,
-        /// How long the message had been in the queue, where its timestamp tells.
+        /// How long the message had been in the queue, if it has a timestamp.
         #[serde(
             skip_serializing_if = "Option::is_none",
             serialize_with = "some_seconds"
@@ -43,7 +43,7 @@ pub enum Event {
         pool: PoolName,
         #[serde(skip_serializing_if = "Option::is_none")]
         job_id: Option<JobId>,
-        /// A word of a bounded set.
+        /// One of a fixed set of words.
         status: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         status_info: Option<String>,
@@ -53,7 +53,7 @@ pub enum Event {
         )]
         job_duration: Option<Duration>,
     },
-    /// A reconcile came to its end.
+    /// A reconcile has ended.
     Reconciliation {
         pool: PoolName,
         crashed_runners: u32,
@@ -77,20 +77,20 @@ impl Event {
     }
 }
 
-/// A job that failed, or a message that is dead-lettered without a further run. For people who look at a pool: the file
-/// of events has none of it.
+/// A job that failed, or a message that is dead-lettered without another run. For people who look at a pool: the events
+/// file does not have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobFailure {
     /// The pool.
     pub pool: PoolName,
-    /// The job's id, where its message has come so far as to have one.
+    /// The job's id, if it had one already.
     pub job_id: Option<JobId>,
     /// The attempt that failed: 1 is the first.
     pub attempt: u32,
-    /// One line for a person. Text from the job in it is not escaped yet.
+    /// One line for people. Text from the job is not escaped yet.
     pub error: String,
-    /// What the runner saw, where one ran.
+    /// What the runner reported, if one ran.
     pub failure: Option<Failure>,
     /// What becomes of the message.
     pub fate: Fate,
@@ -105,7 +105,7 @@ pub enum Fate {
     Dead(&'static str),
 }
 
-/// Takes events. Called from workers and pools, so it must not block: one that writes hands over to a task.
+/// Takes events. Workers and pools call it, so it must not block: a sink that writes passes events to a task.
 pub trait EventSink: Send + Sync + fmt::Debug + 'static {
     /// Takes one event.
     fn emit(&self, event: Event);

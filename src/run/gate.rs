@@ -1,8 +1,8 @@
-//! The gate: a pool's [`IntakeState`] under a lock, and who is woken when it changes.
+//! The gate: a pool's [`IntakeState`] under a lock. Each change wakes the pool.
 //!
 //! Written by workers (a runner that cannot start, a copy that cannot be published, jobs that fail) and by the pool (its
-//! end); read by both. What it means is decided in the core; whoever closes or opens the gate also wakes the pool, which
-//! then stops or starts workers. What the operator orders is handed in.
+//! end); read by both. The core decides what a state means. A caller that closes or opens the gate also wakes the pool,
+//! which then stops or starts workers. The operator's order is an argument.
 
 use std::{
     sync::{
@@ -20,16 +20,16 @@ use crate::decide::{BreakerRules, BreakerSignal, FaultKind, Intake, IntakeState,
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<IntakeState>,
-    /// Whether a fault is being waited out or launches have failed: lets each job's start and end skip the lock.
+    /// Whether there is a fault, or launches have failed. If not, the start and end of a job need no lock.
     troubled: AtomicBool,
-    /// Whether there is a breaker: without one, a job's end costs it nothing. Written by the pool.
+    /// Whether there is a breaker. If not, the end of a job needs no lock. Written by the pool.
     breaks: AtomicBool,
     /// Wakes the pool. Written on each change of the gate, read by the pool alone.
     changed: Notify,
 }
 
 impl Gate {
-    /// Whether messages may be taken at `now`. `ordered`: what the operator makes of it.
+    /// Whether messages may be taken at `now`. `ordered`: the operator's order.
     pub(crate) fn intake(&self, now: Moment, ordered: Option<Intake>) -> Intake {
         self.state().intake(now, ordered)
     }
@@ -39,23 +39,23 @@ impl Gate {
         self.state().cause().map(str::to_owned)
     }
 
-    /// When the pool should look again by itself: the end of a fault's or the breaker's pause.
-    pub(crate) fn look_again(&self, now: Moment) -> Option<Duration> {
+    /// When the pool should reconcile again: at the end of the pause of a fault or of the breaker.
+    pub(crate) fn next_look(&self, now: Moment) -> Option<Duration> {
         self.state().look_again(now)
     }
 
-    /// Ends the pauses of a fault and of the breaker: what went wrong may have been mended.
+    /// Ends the pauses of a fault and of the breaker, because the cause may have been repaired.
     pub(crate) fn try_now(&self, now: Moment) {
         self.state().try_now(now);
         self.changed.notify_one();
     }
 
-    /// Waits until the gate has changed. Cancel-safe: a change that nobody waited for is kept.
+    /// Waits until the gate has changed. Cancel-safe: a change between two calls is kept for the second.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The pool's own task failed. Nobody is woken: the pool is not there to hear it.
+    /// The pool's own task failed. Wakes nobody, because that task is the one that would be woken.
     pub(crate) fn pool_failed(&self, cause: String) {
         self.state().set_pool_failed(Some(cause));
     }
@@ -82,7 +82,7 @@ impl Gate {
         self.clear(FaultKind::Start);
     }
 
-    /// The command behind a wrapper did not start. One message's trouble, until different messages meet it.
+    /// The command behind a wrapper did not start. It counts as a problem of one message until it happens to different ones.
     pub(crate) fn launch_failed(&self, now: Moment, job: &JobId, cause: &str) {
         let enough = {
             let mut state = self.state();
@@ -99,7 +99,7 @@ impl Gate {
         self.clear(FaultKind::Launch);
     }
 
-    /// Has a breaker by these rules, or none. One that is open stays so unless it goes.
+    /// Sets the rules of the breaker, or removes it. An open breaker stays open unless it is removed.
     pub(crate) fn set_breaker(&self, rules: Option<BreakerRules>) {
         let mut state = self.state();
         state.set_breaker(rules);
@@ -143,7 +143,7 @@ impl Gate {
         self.changed.notify_one();
     }
 
-    /// Closes the gate for as long as the guard lives: a copy or an answer cannot be published.
+    /// Closes the gate while the guard lives, because a copy or a reply cannot be published.
     pub(crate) fn block(&self, cause: String) -> BlockedGuard<'_> {
         self.state().block(cause);
         self.changed.notify_one();
@@ -180,7 +180,7 @@ impl Gate {
     }
 }
 
-/// Keeps a gate closed. **On drop** it opens, unless others still hold it.
+/// Keeps a gate closed. **On drop** the gate opens, unless another guard holds it.
 #[derive(Debug)]
 #[must_use = "the gate opens when the guard is dropped"]
 pub(crate) struct BlockedGuard<'a> {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closes_or_opens_the_gate_wakes_the_pool_once() {
+    fn closing_or_opening_the_gate_wakes_the_pool_once() {
         let gate = Gate::default();
         let cause = || String::from("no such program");
         gate.start_failed(at(0), cause());
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_breaker_a_job_s_end_asks_nobody_for_the_time() {
+    fn without_a_breaker_the_end_of_a_job_does_not_read_the_clock() {
         let gate = Gate::default();
         let unasked = || unreachable!("nobody asks for the time");
         assert!(gate.job_ended(

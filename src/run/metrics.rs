@@ -22,6 +22,8 @@ const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
+const STATE: &str = "tidegate_pool_state";
+const STUCK_SECONDS: &str = "tidegate_pool_stuck_seconds";
 const STUCK: &str = "tidegate_pool_stuck";
 const BREAKER_OPENED: &str = "tidegate_breaker_opened_total";
 const WORKERS: &str = "tidegate_workers";
@@ -47,8 +49,8 @@ const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
 const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
 const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
-/// What a gauge says whose pool, or kind of runner, is gone. The `metrics` facade has no way to take a gauge back, so
-/// recorders are told that there is no number, and the daemon's own leaves it out.
+/// The value of a gauge whose pool or kind of runner is gone. The `metrics` facade cannot remove a gauge, so recorders get
+/// this value, and the daemon's recorder leaves the gauge out.
 pub const GONE: f64 = f64::NAN;
 
 /// Describes every metric to the installed recorder.
@@ -58,7 +60,11 @@ pub fn describe() {
         Unit::Count,
         "Messages ready in the queue, as last read."
     );
-    describe_gauge!(DEPTH_AGE, Unit::Seconds, "Age of that reading.");
+    describe_gauge!(
+        DEPTH_AGE,
+        Unit::Seconds,
+        "Age of the last reading of the depth."
+    );
     describe_gauge!(
         DELAYED,
         Unit::Count,
@@ -78,17 +84,27 @@ pub fn describe() {
     describe_gauge!(
         BREAKER_OPEN,
         Unit::Count,
-        "1 while too many jobs fail and intake is closed for it, trials included, else 0."
+        "1 while intake is closed because too many jobs fail, also during trials, else 0."
     );
     describe_gauge!(
         STUCK,
         Unit::Count,
-        "1 while there is work that the pool cannot get at: its consumers are refused or given nothing, else 0."
+        "1 while there is work that the pool cannot get: its consumers are refused or get nothing, else 0."
+    );
+    describe_gauge!(
+        STUCK_SECONDS,
+        Unit::Seconds,
+        "Time since the pool cannot get at its work; 0 while it can."
+    );
+    describe_gauge!(
+        STATE,
+        Unit::Count,
+        "1 for the state that the pool is in, 0 for the others; as of its last look at the queue."
     );
     describe_counter!(
         BREAKER_OPENED,
         Unit::Count,
-        "Times that the breaker opened; trials that failed are not among them."
+        "How often the breaker opened; failed trials are not counted."
     );
     describe_gauge!(
         WORKERS,
@@ -120,9 +136,9 @@ pub fn describe() {
     describe_counter!(
         POOL_RESTARTS,
         Unit::Count,
-        "Times that a pool's task failed by a fault of ours and was started again."
+        "How often a pool's task failed because of a bug in tidegate and was started again."
     );
-    describe_counter!(RECONCILES, Unit::Count, "Reconciles, by what they came to.");
+    describe_counter!(RECONCILES, Unit::Count, "Reconciles, by outcome.");
     describe_histogram!(
         RECONCILE_DURATION,
         Unit::Seconds,
@@ -133,7 +149,7 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from a message's own timestamp (whole seconds) to its job's start; only where it has one."
+        "Time from when a message was published to its job's start; only where its header timestamp_in_ms or its property timestamp says when."
     );
     describe_counter!(
         SETTLEMENTS,
@@ -143,12 +159,12 @@ pub fn describe() {
     describe_counter!(
         REPLIES,
         Unit::Count,
-        "Answers to messages with a reply_to: 'done', 'failed' and 'too_large' were sent, 'refused' and 'undeliverable' were not."
+        "Replies to messages with a reply_to: 'done', 'failed' and 'too_large' were sent, 'refused' and 'undeliverable' were not."
     );
     describe_counter!(
         DETOURS,
         Unit::Count,
-        "Copies that a queue of ours did not take, so that they went another way or were held."
+        "Copies that one of the pool's own queues did not accept, so that they went another way or were held."
     );
     describe_counter!(
         STEERING,
@@ -182,18 +198,18 @@ pub fn describe() {
     );
 }
 
-/// Counts an order of an operator: `act` is a word of a fixed few, `outcome` is `changed`, `unchanged` or `refused`.
+/// Counts an order of an operator. `act` is one of a fixed few words, `outcome` is `changed`, `unchanged` or `refused`.
 pub fn steered(act: &'static str, outcome: &'static str) {
     counter!(STEERING, "act" => act, "outcome" => outcome).increment(1);
 }
 
-/// Sets the log's own counts.
+/// Sets the counts of log lines that were not written.
 pub fn log_lines(dropped: u64, left_out: u64) {
     counter!(LOG_LINES_DROPPED).absolute(dropped);
     counter!(LOG_LINES_LEFT_OUT).absolute(left_out);
 }
 
-/// The count of events that were dropped. Made once the recorder is there.
+/// The counter of events that were dropped. Call it after the recorder is installed.
 pub fn events_dropped() -> Counter {
     counter!(EVENTS_DROPPED)
 }

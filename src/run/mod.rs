@@ -1,9 +1,11 @@
 //! Run: workers, pools and the supervisor. The tasks that do what [`decide`](crate::decide) has decided.
 //!
-//! A [`Supervisor`] starts one task per pool, a pool one task per worker. A pool hears of everything through one
-//! event, decides synchronously, and gives orders through each worker's cell; a worker runs one job at a time on a
-//! runner of the pool's fleet and settles it. Nothing here knows which broker or which kind of runner it has.
+//! A [`Supervisor`] starts one task per pool, and a pool starts one task per worker. Everything that happens reaches a pool
+//! as one event. The pool decides synchronously, and gives orders through the `WorkerState` that it shares
+//! with each worker. A worker runs one job at a time on a runner of the pool's fleet, and settles it. Nothing here knows the
+//! broker or the kind of runner.
 
+mod budget;
 mod clock;
 mod copy_queues;
 mod declaring;
@@ -11,11 +13,13 @@ mod delayed;
 mod events;
 mod fleet;
 mod gate;
+mod group;
 pub mod metrics;
 mod own_queues;
 mod panics;
 mod pool;
 mod pool_orders;
+mod pool_state;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
@@ -26,6 +30,7 @@ mod spec;
 mod status;
 mod steering;
 mod supervisor;
+pub mod traces;
 mod until_signal;
 mod worker;
 mod worker_state;
@@ -38,13 +43,14 @@ pub use self::{
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{
-        DepthStatus, IntakeStatus, JobTotals, PoolState, PoolStatus, Quantiles, Rates, Readiness,
-        ReplyTotals, RunnerStatus, WorkerStatus,
+        DepthStatus, IntakeStatus, JobTotals, MemberStatus, PoolState, PoolStatus, Quantiles,
+        Rates, Readiness, ReplyTotals, RunnerStatus, WorkerStatus,
     },
     steering::{AllOrders, OrdersStore, StartOptions, Steered},
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },
+    traces::TraceLink,
 };
 #[doc(hidden)]
 pub use tidegate_core::text::chain;

@@ -1,4 +1,4 @@
-//! The queues that belong to the pools, and what was sent to them. Owns the accounts, and does no I/O.
+//! The queues that belong to the pools, and counts of what was sent to them. Does no I/O.
 
 use std::{
     collections::HashSet,
@@ -11,8 +11,8 @@ use std::{
 
 use crate::decide::QueueName;
 
-/// The queues of all pools of a supervisor, which no answer goes to. Written by the supervisor before a pool is
-/// started or changed, read by workers.
+/// The queues of all pools of a supervisor. No reply goes to them. Written by the supervisor before a pool is started or
+/// changed, read by workers.
 #[derive(Debug, Default)]
 pub(crate) struct OwnQueues(RwLock<Arc<[QueueName]>>);
 
@@ -30,16 +30,16 @@ impl OwnQueues {
     }
 }
 
-/// Queues of ours that got a message since they were last asked for: they are there. Written by workers, read by the
-/// count.
+/// Own queues that got a message since the last call of `take`, so they exist. Written by workers, read by the task that
+/// counts.
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedQueues(Mutex<HashSet<QueueName>>);
 
 impl ReceivedQueues {
     pub(crate) fn add(&self, queue: &QueueName) {
-        let mut fed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !fed.contains(queue) {
-            fed.insert(queue.clone());
+        let mut received = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !received.contains(queue) {
+            received.insert(queue.clone());
         }
     }
 
@@ -48,10 +48,10 @@ impl ReceivedQueues {
     }
 }
 
-/// Retries that were sent and have not come back, by our own account: of this run, and of those that came back to us.
+/// Retries that this process sent and that have not come back to it.
 ///
-/// The broker does not count a message that it cannot send back: its time is over, and its queue shows it no more. Written
-/// by workers, read by the count.
+/// The broker does not count a retry that it cannot send back: its time is over, so its queue no longer shows it. Written by
+/// workers, read by the task that counts.
 #[derive(Debug, Default)]
 pub(crate) struct OutstandingRetries(AtomicU64);
 

@@ -1,8 +1,7 @@
-//! Containing panics of code that is not ours: runner managers, runners, event sinks and queue drivers.
+//! Catching panics of code of users: runner managers, runners, event sinks and queue drivers.
 //!
-//! Whatever calls such code on a worker's or a pool's task does it through here, so that its panic is an answer
-//! ([`Panicked`]) and not the end of the task. A panic while it is dropped is contained too. What a panic means is the
-//! caller's to say.
+//! A worker or a pool calls such code through this module. A panic is then a result ([`Panicked`]) and does not end the
+//! task. A panic in a destructor is caught too. The caller decides what a panic means.
 
 use std::{
     any::Any,
@@ -23,7 +22,7 @@ use crate::{
     runner::{Retirement, Runner},
 };
 
-/// Code that is not ours has panicked. Shows what it said.
+/// Code of a user has panicked. Displays the panic message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Panicked(String);
 
@@ -43,12 +42,12 @@ impl fmt::Display for Panicked {
     }
 }
 
-/// Calls code that is not ours. What it was called on is not to be relied on after a panic.
+/// Calls code of a user. After a panic, the object that it was called on must not be used any more.
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| Panicked::new(&*panic))
 }
 
-/// Calls asynchronous code that is not ours.
+/// Calls asynchronous code of a user.
 pub(crate) fn catch_future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Contained<'a, T> {
     match catch(code) {
         Ok(future) => Contained(ContainedState::Runs(Some(future))),
@@ -56,7 +55,7 @@ pub(crate) fn catch_future<'a, T>(code: impl FnOnce() -> BoxFuture<'a, T>) -> Co
     }
 }
 
-/// A future of code that is not ours. Cancel-safe as far as that is.
+/// A future of a user's code. It is as cancel-safe as that code.
 #[must_use = "futures do nothing unless they are polled"]
 pub(crate) struct Contained<'a, T>(ContainedState<'a, T>);
 
@@ -89,13 +88,13 @@ impl<T> Future for Contained<'_, T> {
 impl<T> Drop for Contained<'_, T> {
     fn drop(&mut self) {
         if let ContainedState::Runs(future) = &mut self.0 {
-            // It was not waited for, so nobody is there to be told.
+            // The caller no longer waits, so nobody needs the result.
             let _ = catch(|| drop(future.take()));
         }
     }
 }
 
-/// A runner, which may be of a kind that is not ours.
+/// A runner, whose code may be a user's.
 pub(crate) struct ContainedRunner(Option<Box<dyn Runner>>);
 
 impl ContainedRunner {
@@ -126,12 +125,12 @@ impl ContainedRunner {
 
 impl Drop for ContainedRunner {
     fn drop(&mut self) {
-        // It was of no more use anyway.
+        // The runner was no longer needed.
         let _ = catch(|| drop(self.0.take()));
     }
 }
 
-/// Where code that is not ours was called: a metric label.
+/// Where code of a user was called: a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PanicSite {
     /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
@@ -171,7 +170,7 @@ impl PanicSite {
 #[derive(Debug)]
 pub(crate) struct Panics {
     pool: PoolName,
-    /// The last one at each place, until it goes well there.
+    /// The last panic at each place, until a call succeeds there.
     last: Mutex<BTreeMap<PanicSite, Panicked>>,
 }
 
@@ -183,7 +182,7 @@ impl Panics {
         }
     }
 
-    /// Counts a panic, and says so in the log unless the last one there was the same.
+    /// Counts a panic, and logs it unless the last one at this place was the same.
     pub(crate) fn record(&self, place: PanicSite, panicked: &Panicked) {
         metrics::runner_panicked(&self.pool, place.as_str());
         let before = self.last().insert(place, panicked.clone());
@@ -197,7 +196,7 @@ impl Panics {
         }
     }
 
-    /// The answer of code that was called at a place; `default` where it panicked.
+    /// The result of code that was called at a place, or `default` if it panicked.
     pub(crate) fn value_or<T>(
         &self,
         place: PanicSite,
@@ -210,12 +209,12 @@ impl Panics {
         })
     }
 
-    /// It went well there.
+    /// A call at this place succeeded.
     pub(crate) fn clear(&self, place: PanicSite) {
         self.last().remove(&place);
     }
 
-    /// What a reconcile does without since its cleanup panics.
+    /// What is missing in a reconcile because its cleanup panics.
     pub(crate) fn cause(&self) -> Option<String> {
         let panicked = self.last().get(&PanicSite::Cleanup).cloned()?;
         Some(format!(

@@ -1,7 +1,7 @@
-//! What is left of a death: messages that were held when a daemon, a connection or a channel died, and come back.
+//! Redelivered messages: they were held when a daemon, a connection or a channel ended, and the broker delivers them again.
 //!
-//! One of them may have been the cause. All are made new before any of them runs again, and those that came back too
-//! often, the suspects, run one at a time. One for all pools of a supervisor, because they die together.
+//! One of them may have caused that end. Each is replaced by a new copy before any of them runs again. Messages that came
+//! back too often, the suspects, run one at a time. All pools of a supervisor share one tracker, because they end together.
 
 use std::{
     sync::{
@@ -16,20 +16,21 @@ use tokio::{
     time::Instant,
 };
 
-/// How long nothing may have come back before a message runs that had: whatever is still under way is made new by
-/// then, and does not count once more if that message takes everything with it.
+/// A redelivered message runs only after no other message has come back for this long. By then, every redelivered message
+/// has been replaced by a copy. If the job then ends the daemon, those messages are not counted once more.
 pub(crate) const QUIET: Duration = Duration::from_millis(250);
-/// How long a message waits for that at most.
+/// Longest time that a message waits for that.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What the pools of a supervisor know of messages that came back.
+/// What the pools of a supervisor know about messages that came back.
 #[derive(Debug)]
 pub(crate) struct RedeliveryTracker {
-    /// When a message last came back or was made new. Written by workers, read by them before they run one that had.
+    /// When a message last came back, or was replaced by a copy. Written by workers, and read by them before they run a
+    /// redelivered message.
     last: Mutex<Option<Instant>>,
-    /// Messages that are being made new. Written by who makes them new, read as `last` is.
-    under_way: AtomicUsize,
-    /// Whether anything has come back since all was quiet: lets each job's start skip the lock.
+    /// Messages that are being replaced by a copy. Written and read by workers.
+    renewing: AtomicUsize,
+    /// Whether a message has come back recently. If not, the start of a job needs no lock.
     is_disturbed: AtomicBool,
     /// Held by the worker that runs a suspect.
     turn: Arc<Semaphore>,
@@ -39,7 +40,7 @@ impl Default for RedeliveryTracker {
     fn default() -> Self {
         Self {
             last: Mutex::default(),
-            under_way: AtomicUsize::new(0),
+            renewing: AtomicUsize::new(0),
             is_disturbed: AtomicBool::new(false),
             turn: Arc::new(Semaphore::new(1)),
         }
@@ -47,26 +48,26 @@ impl Default for RedeliveryTracker {
 }
 
 impl RedeliveryTracker {
-    /// A message came back. It is under way until the guard is dropped: then it is made new, or has its end.
+    /// A message came back. The guard is dropped when the message is replaced by a copy, or ended.
     pub(crate) fn begin(self: &Arc<Self>) -> RenewalGuard {
-        self.under_way.fetch_add(1, Ordering::Release);
-        self.note();
+        self.renewing.fetch_add(1, Ordering::Release);
+        self.record();
         RenewalGuard(self.clone())
     }
 
-    fn note(&self) {
+    fn record(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.is_disturbed.store(true, Ordering::Release);
     }
 
-    /// Whether nothing has come back of late, so that a message which never did may run at once.
+    /// Whether no message has come back recently. A message that was never redelivered may then run at once.
     pub(crate) fn is_quiet(&self) -> bool {
         if !self.is_disturbed.load(Ordering::Acquire) {
             return true;
         }
         let now = Instant::now();
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_quiet = self.under_way.load(Ordering::Acquire) == 0
+        let is_quiet = self.renewing.load(Ordering::Acquire) == 0
             && last.is_none_or(|last| last + QUIET <= now);
         if is_quiet {
             self.is_disturbed.store(false, Ordering::Release);
@@ -74,33 +75,33 @@ impl RedeliveryTracker {
         is_quiet
     }
 
-    /// When a message that is taken now may run, one that had come back or another; later still if others come back
-    /// until then.
+    /// When a message that is taken now may run. It may be redelivered or not. The time moves if others come back until
+    /// then.
     pub(crate) fn may_run_at(&self, taken: Instant) -> Instant {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = match self.under_way.load(Ordering::Acquire) {
+        let last = match self.renewing.load(Ordering::Acquire) {
             0 => last,
             _ => Some(Instant::now()),
         };
         last.map_or(taken, |last| (last + QUIET).min(taken + LONGEST))
     }
 
-    /// The right to run a suspect, unless another one runs.
+    /// The right to run a suspect; `None` if another suspect runs.
     pub(crate) fn turn(&self) -> Option<OwnedSemaphorePermit> {
         self.turn.clone().try_acquire_owned().ok()
     }
 }
 
-/// A message that came back and is being made new. On drop that is over.
+/// A message that came back and is being replaced by a copy. **On drop** that is over.
 #[derive(Debug)]
-#[must_use = "it is over when the guard is dropped"]
+#[must_use = "the renewal is over when the guard is dropped"]
 pub(crate) struct RenewalGuard(Arc<RedeliveryTracker>);
 
 impl Drop for RenewalGuard {
     fn drop(&mut self) {
-        // Noted first: nobody finds it over and quiet.
-        self.0.note();
-        self.0.under_way.fetch_sub(1, Ordering::Release);
+        // Recorded first, so that no reader finds the renewal over before its time is recorded.
+        self.0.record();
+        self.0.renewing.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::settle::ReplyRefusal;
 
-/// Time between two lines of the log about answers that one cause keeps from being sent.
-const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(60);
+/// Time between two log lines about replies that were not sent for the same cause.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
-/// What was said of answers that were not sent, or not as they were. Written and read by workers.
+/// When each warning was last logged. Written and read by workers.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyWarnings {
     pub(super) refused: [Mutex<ReplyWarning>; ReplyRefusal::ALL.len()],
@@ -21,7 +21,7 @@ pub(crate) struct ReplyWarnings {
     pub(super) undeliverable: Mutex<ReplyWarning>,
 }
 
-/// Lines about one cause that were left out since the last, if any were.
+/// Log lines about one cause that were left out since the last one, if any.
 pub(super) type Suppressed = Option<NonZeroU64>;
 
 /// One cause.
@@ -32,11 +32,11 @@ pub(super) struct ReplyWarning {
 }
 
 impl ReplyWarning {
-    /// Whether to say it now; and then, how often it was not said.
+    /// Whether to log it now. If so, also how often it was left out.
     fn is_due(&mut self, now: Instant) -> Option<Suppressed> {
         let is_due = self
             .last
-            .is_none_or(|last| now.duration_since(last) >= BETWEEN_COMPLAINTS);
+            .is_none_or(|last| now.duration_since(last) >= BETWEEN_WARNINGS);
         if !is_due {
             self.suppressed += 1;
             return None;
@@ -58,13 +58,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_cause_is_said_once_a_minute_with_how_often_it_was_not_said() {
+    async fn a_cause_is_logged_once_a_minute_with_how_often_it_was_left_out() {
         let reply_warning = Mutex::new(ReplyWarning::default());
         assert_eq!(is_due(&reply_warning), Some(None));
         for _ in 0..3 {
             assert_eq!(is_due(&reply_warning), None);
         }
-        tokio::time::advance(BETWEEN_COMPLAINTS).await;
+        tokio::time::advance(BETWEEN_WARNINGS).await;
         assert_eq!(is_due(&reply_warning), Some(NonZeroU64::new(3)));
         assert_eq!(is_due(&reply_warning), None);
     }

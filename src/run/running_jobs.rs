@@ -1,7 +1,7 @@
-//! The jobs that run now, for `jobs` and the API, and the way to end one of them by hand.
+//! The jobs that run now, for `jobs` and the API, and how an operator stops one of them.
 //!
-//! Written by workers, each for the one job that it runs; read for the status. A job is told to stop through its entry,
-//! under the lock that its worker takes the entry out by: a word that comes too late finds no entry.
+//! Written by workers, each for the one job that it runs; read for the status. A job is told to stop through its entry. The
+//! worker removes the entry under the same lock, so an order that comes too late finds no entry.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ pub enum StopThen {
 }
 
 impl StopThen {
-    /// The word of the API.
+    /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",
@@ -56,10 +56,10 @@ pub struct RunningJob {
     pub attempt: u32,
     /// Since when it runs.
     pub since: Timestamp,
-    /// When it is stopped, whatever it does: its runner's timeout, or the time that its delivery may be held.
+    /// When it is stopped at the latest: at its runner's timeout, or when its delivery can be held no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// What becomes of its message, where someone has told it to stop.
+    /// What becomes of its message, if someone has told it to stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping: Option<Stopping>,
 }
@@ -74,7 +74,7 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// What becomes of a job that was stopped by it: the end that the chosen settlement follows from.
+    /// The end of a job that was stopped so. The chosen settlement follows from it.
     pub(crate) fn end(self) -> JobEnd {
         let reason = format!("stopped by hand, by {}", self.by);
         match self.then {
@@ -104,7 +104,7 @@ struct State {
     jobs: BTreeMap<u64, Job>,
 }
 
-/// What a worker tells of the job that it runs.
+/// A job, as its worker describes it.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) id: JobId,
@@ -145,7 +145,7 @@ impl RunningJobs {
             since: clock
                 .checked_sub(now.saturating_duration_since(job.since))
                 .unwrap_or(clock),
-            // Beyond what a calendar has, there is none.
+            // A time that the calendar cannot show is left out.
             deadline: clock
                 .checked_add(job.deadline.saturating_duration_since(now))
                 .ok(),
@@ -154,7 +154,7 @@ impl RunningJobs {
         .collect()
     }
 
-    /// Tells the jobs of this id to stop, and says how many there are. One that was told before stays as it is.
+    /// Tells the jobs with this id to stop, and returns how many there are. A job that was told before keeps its first order.
     pub(crate) fn stop(&self, id: &JobId, stopping: &Stopping) -> usize {
         let mut state = self.state();
         let jobs = state.jobs.values_mut().filter(|job| job.id == *id);
@@ -179,7 +179,7 @@ pub(crate) struct Entry<'r> {
 }
 
 impl Entry<'_> {
-    /// The job has ended: whether someone had told it to.
+    /// The job has ended. Returns the order to stop, if there was one.
     pub(crate) fn leave(mut self) -> Option<Stopping> {
         self.take()
     }

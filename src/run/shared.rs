@@ -25,9 +25,10 @@ pub(crate) use self::{
     stats::PoolStats,
 };
 use super::{
-    clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet, gate::Gate,
-    own_queues::OwnQueues, pool_orders::PoolOrders, redeliveries::RedeliveryTracker,
-    reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
+    gate::Gate, group::PoolGroup, own_queues::OwnQueues, pool_orders::PoolOrders,
+    redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    traces::TraceLink,
 };
 use crate::{
     config::PoolSettings,
@@ -47,9 +48,14 @@ pub(crate) struct Common {
     /// Written and read by workers.
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
+    /// Written by pools and by the supervisor's handle, read by pools.
+    pub(crate) budget: Arc<WorkerBudget>,
+    /// Why the host has no room for more workers. Written by the task that reads the host's pressure, read by pools.
+    pub(crate) pressure: watch::Receiver<Option<String>>,
 }
 
 /// What the tasks of one pool share.
@@ -76,8 +82,14 @@ pub(crate) struct PoolShared {
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) reply_warnings: ReplyWarnings,
     /// Of all pools of the supervisor.
+    pub(crate) traces: Option<Arc<dyn TraceLink>>,
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
+    /// The daemons that share the queue. Written by the group's task, read by the pool.
+    pub(crate) group: PoolGroup,
+    /// Of all pools of the supervisor.
+    pub(crate) budget: Arc<WorkerBudget>,
+    pub(crate) pressure: watch::Receiver<Option<String>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
     last: Mutex<LastReconcile>,
     /// Ends every job at once. Cancelled by the supervisor, read by runners.
@@ -127,7 +139,11 @@ impl PoolShared {
             own_queues: common.own_queues.clone(),
             reply_warnings: ReplyWarnings::default(),
             redeliveries: common.redeliveries.clone(),
+            traces: common.traces.clone(),
             declaring: Declaring::default(),
+            group: PoolGroup::default(),
+            budget: common.budget.clone(),
+            pressure: common.pressure.clone(),
             last: Mutex::default(),
             kill,
             stop: CancellationToken::new(),

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{config::PoolSettings, runner::RunnerManager};
 
-/// A pool to run: its settings, and what its jobs run on.
+/// A pool to run: its settings, and the manager of its runners.
 ///
-/// Checked whenever a supervisor takes it: at its start, and at each reconfiguration.
+/// A supervisor checks it at its start and at each reconfiguration.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
     /// Settings.
@@ -15,7 +15,7 @@ pub struct PoolSpec {
     pub runners: Arc<dyn RunnerManager>,
 }
 
-/// What no pool can work with, as a sentence about the setting. The first problem, if there is one.
+/// The first setting that no pool can work with, as a sentence; `None` if all are valid.
 pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
     let PoolSettings {
         policy,
@@ -81,7 +81,7 @@ mod tests {
     use crate::decide::BreakerRules;
 
     #[test]
-    fn says_which_setting_no_pool_can_work_with() {
+    fn names_the_setting_that_no_pool_can_work_with() {
         let of = |change: fn(&mut PoolSettings)| {
             let mut settings = PoolSettings::new("jobs");
             change(&mut settings);

@@ -1,8 +1,8 @@
-//! Snapshots: what a running supervisor shows of itself. Plain data, as the command line and the API print it.
+//! Snapshots: what a running supervisor shows. Plain data, as the command line and the API print it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{Orders, PoolName, QueueName};
+use crate::decide::{Member, Orders, PoolName, QueueName};
 pub use crate::decide::{PoolState, Rates};
 
 /// A pool at one instant.
@@ -13,9 +13,9 @@ pub struct PoolStatus {
     pub name: PoolName,
     /// Its queue.
     pub queue: QueueName,
-    /// What it is about.
+    /// Its state.
     pub state: PoolState,
-    /// Why it is in a state that someone should look at: the cause in one line.
+    /// Why the state needs attention, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// The queue's depth.
@@ -29,16 +29,16 @@ pub struct PoolStatus {
     pub demand: u64,
     /// How many workers there should be.
     pub expected: u32,
-    /// Whether it takes messages, by the operator's will and the supervisor's. Faults are not in here: see `state`.
+    /// Whether it takes messages, as the operator or the supervisor ordered. Faults are not shown here, but in `state`.
     #[serde(default)]
     pub intake: IntakeStatus,
-    /// The number that the pool is pinned to, where it is.
+    /// The number of workers that the pool is pinned to, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
     /// The policy in force, in words.
     #[serde(default)]
     pub policy: String,
-    /// What was set by hand, by whom, since when and until when.
+    /// The operator's orders: by whom, since when and until when.
     #[serde(default, skip_serializing_if = "Orders::is_empty")]
     pub orders: Orders,
     /// Workers.
@@ -47,31 +47,38 @@ pub struct PoolStatus {
     pub runners: RunnerStatus,
     /// What became of jobs since the supervisor started.
     pub jobs: JobTotals,
-    /// How fast messages come and jobs end, over the last minute.
+    /// How fast messages arrive and jobs end, over the last minute.
     #[serde(default)]
     pub rates: Rates,
-    /// How long the jobs of the last minutes waited in the queue, in seconds; absent where their messages do not say
-    /// when they were published.
+    /// How long the oldest message that is ready has waited at most, in seconds. Absent if none is ready, or if messages do
+    /// not say when they were published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<f64>,
+    /// How long the jobs of the last minutes waited in the queue, in seconds. Absent if their messages do not say when they
+    /// were published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_s: Option<Quantiles>,
-    /// How long the jobs of the last minutes ran, in seconds; absent where none did.
+    /// How long the jobs of the last minutes ran, in seconds. Absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_s: Option<Quantiles>,
-    /// What became of answers since then.
+    /// The daemons that share the queue, this one included. Empty if the queue is not shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
+    /// What became of replies since the supervisor started.
     #[serde(default)]
     pub replies: ReplyTotals,
 }
 
-/// Whether a pool takes messages, as far as someone has a say in it.
+/// Whether a pool takes messages, as ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IntakeStatus {
-    /// It does.
+    /// It takes messages.
     #[default]
     Open,
-    /// Someone paused it.
+    /// An operator paused it.
     Paused,
-    /// Someone drained it, or it is on its way out.
+    /// An operator drained it, or it is ending.
     Draining,
 }
 
@@ -82,18 +89,18 @@ pub struct DepthStatus {
     pub ready: u64,
     /// Age of the reading in milliseconds; `None` before the first.
     pub age_ms: Option<u64>,
-    /// Whether the newest probe gave nothing that can be believed.
+    /// Whether the last probe gave no valid answer.
     pub stale: bool,
 }
 
 /// Workers of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Live workers that no runner stands ready for.
+    /// Live workers without an idle runner.
     pub bare: u32,
     /// All live workers.
     pub live: u32,
-    /// Workers that were told to go.
+    /// Workers that were told to leave.
     pub draining: u32,
 }
 
@@ -111,11 +118,11 @@ pub struct RunnerStatus {
 pub struct JobTotals {
     /// Done and acknowledged.
     pub done: u64,
-    /// Put off to a retry queue.
+    /// Put in a retry queue.
     pub retried: u64,
     /// Dead-lettered.
     pub dead: u64,
-    /// Given back to the queue.
+    /// Messages that were given back to the queue. Some of their jobs never began.
     pub requeued: u64,
     /// Not settled, because the channel was gone: the broker delivers them again.
     pub lost: u64,
@@ -124,35 +131,46 @@ pub struct JobTotals {
 /// Quantiles of durations, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
-    /// Half of them were no longer.
+    /// Half of the durations are not longer.
     pub p50: f64,
-    /// All but one in twenty were no longer.
+    /// 95 % of the durations are not longer.
     pub p95: f64,
 }
 
-/// What became of a pool's answers to messages with a `reply_to`.
+/// What became of a pool's replies to messages with a `reply_to`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTotals {
-    /// Sent, of jobs that are done.
+    /// Sent, for jobs that are done.
     pub done: u64,
-    /// Sent, saying that the job has failed for good, or that its answer is too long.
+    /// Sent, for jobs that have failed for good, or whose reply is too long.
     pub failed: u64,
-    /// Not sent where the message wants it.
+    /// Not sent: the requested address is not allowed.
     pub refused: u64,
-    /// Not delivered: no such queue, or the broker refuses it.
+    /// Not delivered: there is no such queue, or the broker refuses it.
     pub undeliverable: u64,
 }
 
-/// Whether a supervisor is of use, for `/readyz`.
+/// Whether a supervisor can work, for `/readyz`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// What keeps it from being ready; empty when it is.
+    /// Why it is not ready; empty if it is.
     pub reasons: Vec<String>,
 }
 
 impl Readiness {
-    /// Connected, and every pool either consumes or could.
+    /// Whether it is connected and every pool can work.
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty()
     }
+}
+
+/// A daemon that shares the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The daemon and its workers, by its last beat.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Its part of the policy's number. `None` if the policy was not asked, because the queue is empty or unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u32>,
 }

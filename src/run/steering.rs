@@ -14,8 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{EventSink, clock::Clock, panics};
+use super::{EventSink, TraceLink, clock::Clock, panics};
 use crate::{
+    config::SupervisorSettings,
     decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
     runner::BoxError,
 };
@@ -24,27 +25,31 @@ use tidegate_core::text::chain;
 /// The orders of every pool that has any.
 pub type AllOrders = BTreeMap<PoolName, Orders>;
 
-/// Longest that a store may take.
+/// Longest time that a store may take.
 const STORING: Duration = Duration::from_secs(10);
 
-/// What a supervisor is started with, besides its driver and its pools.
+/// Options for the start of a supervisor.
 #[derive(Debug, Clone, Default)]
 pub struct StartOptions {
-    /// Hears of every metric event.
+    /// Receives every metric event.
     pub events: Option<Arc<dyn EventSink>>,
-    /// Orders of an earlier run. Those of pools that are not there are dropped.
+    /// Orders of an earlier run. Orders of pools that do not exist are dropped.
     pub orders: AllOrders,
-    /// Where orders are kept. Without one they end with the supervisor.
+    /// Stores orders. Without a store they end with the supervisor.
     pub store: Option<Arc<dyn OrdersStore>>,
     /// The wall clock; the system's by default.
     pub clock: Clock,
+    /// Limits over all pools.
+    pub limits: SupervisorSettings,
+    /// Connects the spans of jobs with the traces of their messages.
+    pub traces: Option<Arc<dyn TraceLink>>,
 }
 
-/// Keeps the operator's orders, so that a restart takes them up again.
+/// Stores the operator's orders, so that they still hold after a restart.
 #[async_trait]
 pub trait OrdersStore: Send + Sync + 'static {
-    /// Stores the orders of all pools in place of those that were stored before. Called by one task, with the newest
-    /// orders, and called again where it fails.
+    /// Stores the orders of all pools, and replaces those that were stored before. One task calls this with the newest orders,
+    /// and calls it again if it fails.
     async fn store(&self, orders: &AllOrders) -> Result<(), BoxError>;
 }
 
@@ -54,21 +59,20 @@ impl fmt::Debug for dyn OrdersStore {
     }
 }
 
-/// What an order came to.
+/// The result of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Steered {
-    /// Whether the order changed anything. It does not where the pool was under it already.
+    /// Whether the order changed anything. `false` if it held already.
     pub changed: bool,
     /// The pool's orders from now on.
     pub orders: Orders,
     /// How many workers there should be, as of the reconcile that followed.
     pub expected: u32,
-    /// What that reconcile came to.
+    /// The result of that reconcile.
     #[serde(flatten)]
     pub result: ReconcileResult,
-    /// Why the orders could not be stored, where they could not. They are in force all the same, and storing them is
-    /// tried again.
+    /// Why the orders could not be stored, if they could not. They hold nevertheless, and storing them is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
 }
@@ -81,16 +85,16 @@ pub(crate) struct Steering {
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
 }
 
-/// How far storing is.
+/// How far the orders are stored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stored {
-    /// The changes of orders up to which it was tried.
+    /// The number of changes up to which storing was tried.
     changes: u64,
     /// Why that failed.
     error: Option<String>,
 }
 
-/// Has every change of orders stored.
+/// Stores every change of orders.
 pub(crate) struct Storing {
     store: Arc<dyn OrdersStore>,
     /// Counts changes. Written by pools and by the supervisor's handle.
@@ -112,8 +116,8 @@ impl Storing {
         self.stored.subscribe()
     }
 
-    /// Stores what `all` gives at each change, until `ending`: then what is not stored yet is stored for the last time.
-    /// `all` gives nothing once the supervisor is gone.
+    /// Stores the orders that `all` returns at each change, until `ending`. Then it stores what is not stored yet, and ends.
+    /// `all` returns `None` when the supervisor is gone.
     pub(crate) async fn run(
         mut self,
         all: impl Fn() -> Option<AllOrders>,
@@ -133,7 +137,7 @@ impl Storing {
                 () = ending.cancelled() => true,
                 () = again => false,
             };
-            // Read before the orders are: they may be newer than this number, never older.
+            // Read before the orders, so that the orders may be newer than this number, but never older.
             let changes = *self.changes.borrow_and_update();
             if changes > self.stored.borrow().changes || failures > 0 {
                 let Some(orders) = all() else { return };
@@ -169,7 +173,7 @@ impl Storing {
     }
 }
 
-/// Waits until the orders as of `changes` were tried to be stored. Returns why they were not.
+/// Waits until storing was tried for the orders as of `changes`. Returns why it failed, if it did.
 pub(crate) async fn until_stored(
     mut stored: watch::Receiver<Stored>,
     changes: u64,

@@ -5,6 +5,7 @@ mod connection;
 mod ending;
 mod jobs;
 mod outcome;
+mod pressure;
 mod state;
 mod steer;
 
@@ -18,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::warn;
 
 pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
@@ -26,27 +27,30 @@ pub use self::outcome::{
 use self::{
     check::check,
     connection::watch_connection,
+    pressure::watch_pressure,
     state::{log_state, status, unready},
 };
 use super::{
     AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
+    budget::WorkerBudget,
     pool::{Command, Pool, run_with_restarts},
     pool_orders::restored,
     shared::{Common, PoolShared},
     steering::{Stored, Storing},
 };
 use crate::{
+    config::SupervisorSettings,
     decide::{Decision, Orders, PoolName, QueueName, ReconcileResult},
     queue::{Connectivity, QueueDriver},
 };
 
-/// Commands that may wait for a pool. Each is taken within a few microseconds, so a full channel is a pool that
+/// Commands that may wait for a pool. A pool takes each within a few microseconds, so a full channel means that the pool
 /// has ended.
 const COMMANDS: usize = 64;
 
 /// Handle to a running supervisor. Cheap to clone; all clones are the same supervisor.
 ///
-/// **On drop** of the last clone every pool stops at once, and what ran is given back, as far as the runtime still
+/// **On drop** of the last clone every pool stops at once. Messages of running jobs are given back while the runtime still
 /// runs. Call [`drain`](Self::drain) to end in order.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -55,11 +59,13 @@ pub struct Supervisor {
 
 struct Inner {
     common: Common,
-    /// How far storing the orders is, where they are stored. Written by the task that stores them.
+    /// How far the orders are stored, if there is a store. Written by the task that stores them.
     stored: Option<watch::Receiver<Stored>>,
+    /// Written by this handle, read by the task that reads the host's pressure.
+    limits: watch::Sender<SupervisorSettings>,
     /// Written by this handle on start, reconfiguration and end.
     pools: Mutex<Pools>,
-    /// Every pool's task, and the one that watches the connection.
+    /// Every pool's task, and the tasks that watch the connection and store orders.
     tasks: TaskTracker,
     /// Stops the tasks that watch the connection and store orders.
     watching: CancellationToken,
@@ -67,7 +73,7 @@ struct Inner {
     at_once: CancellationToken,
 }
 
-/// The pools, and whether there may be others.
+/// The pools, and whether others may be added.
 #[derive(Default)]
 struct Pools {
     /// In the order of the configuration.
@@ -75,7 +81,7 @@ struct Pools {
     /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle is gone
     /// stops at once.
     leaving: Vec<Handle>,
-    /// The supervisor ends: no pool may be added any more, for nobody would drain it.
+    /// The supervisor ends: no pool may be added any more, because nothing would drain it.
     ending: bool,
 }
 
@@ -94,7 +100,7 @@ struct Handle {
 }
 
 impl Supervisor {
-    /// Starts the pools on a driver. Returns at once: a broker that is not there yet is waited for.
+    /// Starts the pools on a driver. Returns at once. If the broker is not reachable yet, the pools wait for it.
     ///
     /// # Errors
     /// The settings of a pool are not valid, or two pools have one name or one queue. Nothing runs then.
@@ -113,7 +119,7 @@ impl Supervisor {
         Self::start_with(driver, pools, options)
     }
 
-    /// The same with orders of an earlier run, a store for them, and a clock.
+    /// The same as [`start`](Self::start), with orders of an earlier run, a store for them, and a clock.
     pub fn start_with(
         driver: Arc<dyn QueueDriver>,
         pools: Vec<PoolSpec>,
@@ -125,8 +131,11 @@ impl Supervisor {
             mut orders,
             store,
             clock,
+            limits,
+            traces,
         } = options;
         let order_changes = watch::Sender::new(0);
+        let pressure = watch::Sender::new(None);
         let storing = store.map(|store| Storing::new(store, order_changes.subscribe()));
         let supervisor = Self {
             inner: Arc::new(Inner {
@@ -137,9 +146,13 @@ impl Supervisor {
                     own_queues: Arc::default(),
                     redeliveries: Arc::default(),
                     clock,
+                    traces,
                     order_changes,
+                    budget: Arc::new(WorkerBudget::new(limits.max_workers)),
+                    pressure: pressure.subscribe(),
                 },
                 stored: storing.as_ref().map(Storing::stored),
+                limits: watch::Sender::new(limits),
                 pools: Mutex::default(),
                 tasks: TaskTracker::new(),
                 watching: CancellationToken::new(),
@@ -152,6 +165,13 @@ impl Supervisor {
         inner.tasks.spawn(async move {
             let _ = watching
                 .run_until_cancelled(watch_connection(connectivity))
+                .await;
+        });
+        let watching = inner.watching.clone();
+        let limits = inner.limits.subscribe();
+        inner.tasks.spawn(async move {
+            let _ = watching
+                .run_until_cancelled(watch_pressure(limits, pressure))
                 .await;
         });
         inner.common.own_queues.set(queues_of(&pools));
@@ -168,10 +188,12 @@ impl Supervisor {
             })
             .collect();
         inner.pools().current = launched;
-        for pool in orders.keys() {
-            info!(pool = %pool, "dropped the orders of a pool that is not there any more");
+        // A changed configuration, or another one on the same state directory.
+        for (pool, orders) in &orders {
+            let orders = orders.to_string().replace('\n', "; ");
+            warn!(pool = %pool, orders, "dropped the orders of a pool that this configuration does not have");
         }
-        // What an earlier run stored may hold no more.
+        // Orders that an earlier run stored may no longer hold.
         inner
             .common
             .order_changes
@@ -194,7 +216,7 @@ impl Supervisor {
         Some(status(&handle.shared))
     }
 
-    /// The record of the pool's last decision; `None` for no such pool, or before the first.
+    /// The pool's last decision; `None` if there is no such pool, or before its first decision.
     pub fn explain(&self, name: &PoolName) -> Option<Decision> {
         let handle = self.inner.find(name).ok()?;
         handle.shared.last().decision.clone()
@@ -219,24 +241,24 @@ impl Supervisor {
         Readiness { reasons }
     }
 
-    /// Whether it is connected and every pool can work. [`readiness`](Self::readiness) says why not.
+    /// Whether it is connected and every pool can work. [`readiness`](Self::readiness) has the reasons if not.
     pub fn is_ready(&self) -> bool {
         self.readiness().is_ready()
     }
 
-    /// Reconciles a pool now, and says what it came to. Level-triggered: when nothing has changed, it does nothing.
+    /// Reconciles a pool now, and returns the result. Level-triggered: if nothing has changed, it does nothing.
     ///
     /// # Errors
     /// No such pool, or it has ended.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the reconcile takes place all the same.
+    /// Cancel-safe: the reconcile takes place also if this future is dropped.
     pub async fn reconcile(&self, name: &PoolName) -> Result<ReconcileResult, SupervisorError> {
         self.inner.ask(name, Command::Reconcile).await
     }
 
-    /// Takes a new set of pools over: added ones start, removed ones drain within their `shutdown_grace`, changed
-    /// ones change in place. No running job is stopped by a change. Each job that starts after the call returned runs
+    /// Replaces the set of pools: added pools start, removed pools drain within their `shutdown_grace`, changed pools change
+    /// in place. No running job is stopped by a change. Each job that starts after the call returned runs
     /// on the new settings.
     ///
     /// # Errors
@@ -244,8 +266,8 @@ impl Supervisor {
     /// has changed then.
     ///
     /// # Caveats
-    /// A pool that is removed drains within its `shutdown_grace`. Until then another on the same queue works beside
-    /// it.
+    /// A pool that is removed drains within its `shutdown_grace`. Until then, another pool on the same queue works
+    /// beside it.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: pools that have not been told yet keep their old settings. Call it again.
@@ -254,12 +276,12 @@ impl Supervisor {
         let mut commands = Vec::new();
         let mut answers = Vec::new();
         {
-            // Without an await: a caller meanwhile sees either the old pools or the new ones.
+            // Without an await, so that other callers see either the old pools or the new ones.
             let mut state = self.inner.pools();
             if state.ending {
                 return Err(SupervisorError::Ending);
             }
-            // Those that are on their way out, too: their workers are still at work.
+            // The queues of pools that are ending too, because their workers still work.
             let theirs = state.all();
             let theirs = theirs
                 .iter()
@@ -284,7 +306,7 @@ impl Supervisor {
                         .push(self.inner.launch(pool, Orders::default())),
                 }
             }
-            // Those of the pools that go are gone with them.
+            // The orders of removed pools are gone.
             (self.inner.common.order_changes).send_modify(|changes| *changes += 1);
             for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;
@@ -293,14 +315,20 @@ impl Supervisor {
             }
         }
         for (handle, command) in commands {
-            // A pool that has ended does not mind.
+            // A pool that has ended needs no command.
             let _ = handle.commands.send(command).await;
         }
         for answer in answers {
-            // Nor here: its jobs are over.
+            // A pool that has ended gives no answer.
             let _ = answer.await;
         }
         Ok(())
+    }
+
+    /// Changes the limits over all pools. They hold from the next reconcile on. No running job is stopped.
+    pub fn set_limits(&self, limits: SupervisorSettings) {
+        self.inner.common.budget.set_max(limits.max_workers);
+        self.inner.limits.send_replace(limits);
     }
 
     /// Logs the state of every pool and worker, at `info`.
@@ -338,7 +366,7 @@ impl Inner {
         all.filter(|(_, orders)| !orders.is_empty()).collect()
     }
 
-    /// Lets no pool in any more, and gives those that there are.
+    /// Forbids further pools, and returns those that there are.
     fn end(&self) -> Vec<Handle> {
         let mut pools = self.pools();
         pools.ending = true;
@@ -389,7 +417,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Pools hear of it by their command channels, too; this also ends jobs of one that was removed before.
+        // Pools also notice their closed command channels. This ends the jobs of pools that were removed before, too.
         self.watching.cancel();
         for handle in self.pools().all() {
             handle.shared.kill.cancel();

@@ -1,6 +1,6 @@
 //! A supervisor that works until it is told to end, and then drains.
 //!
-//! Listens to the signals of the process. It decides nothing about a drain but when that begins and is cut short.
+//! Listens to the signals of the process. It decides only when a drain begins and when it is cut short.
 
 use std::{
     future::poll_fn,
@@ -16,12 +16,12 @@ use super::{DrainError, DrainReport, RunError, Supervisor};
 
 /// A signal that asks the process to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum EndSignal {
     Terminate,
     Interrupt,
 }
 
-impl Asked {
+impl EndSignal {
     fn as_str(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",
@@ -55,15 +55,15 @@ impl Supervisor {
     /// The signals cannot be listened to, or jobs were given back: see [`RunError`].
     ///
     /// # Caveats
-    /// Signals count from the call on; before it, they end the process. Afterwards they no longer do: tokio keeps its
-    /// handlers for the life of the process.
+    /// Before the call, these signals end the process. From the call on they no longer do: tokio keeps its handlers for the
+    /// life of the process.
     ///
     /// # Cancel-safety
     /// Cancel-safe until a signal comes: the supervisor works on. A future that is dropped later leaves the drain going
     /// on, and the second SIGINT does nothing.
     pub async fn run_until_signal(&self) -> Result<DrainReport, RunError> {
         let mut signals = Signals::listen().map_err(RunError::Signals)?;
-        Ok(self.obey(|cx| signals.poll_next(cx)).await?)
+        Ok(self.drain_on_signal(|cx| signals.poll_next(cx)).await?)
     }
 
     /// Works until `end` is ready, and then drains as [`shutdown`](Self::shutdown) does: for programs that already know
@@ -83,9 +83,9 @@ impl Supervisor {
         self.shutdown().await
     }
 
-    async fn obey(
+    async fn drain_on_signal(
         &self,
-        mut poll_signal: impl FnMut(&mut Context<'_>) -> Poll<Asked>,
+        mut poll_signal: impl FnMut(&mut Context<'_>) -> Poll<EndSignal>,
     ) -> Result<DrainReport, DrainError> {
         let mut signal = poll_fn(&mut poll_signal).await;
         let running: u32 = self.pools().iter().map(|pool| pool.runners.busy).sum();
@@ -96,8 +96,8 @@ impl Supervisor {
         let mut interrupts = 0;
         let mut drain = pin!(self.shutdown());
         loop {
-            // After a TERM, too: one INT does not ask to lose work.
-            interrupts += u32::from(signal == Asked::Interrupt);
+            // One INT after a TERM does not stop jobs either.
+            interrupts += u32::from(signal == EndSignal::Interrupt);
             if interrupts == 2 {
                 info!("interrupted again: stopping every job at once");
                 self.stop_now().await;
@@ -124,11 +124,11 @@ impl Signals {
         })
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<EndSignal> {
         if self.interrupt.poll_recv(cx).is_ready() {
-            return Poll::Ready(Asked::Interrupt);
+            return Poll::Ready(EndSignal::Interrupt);
         }
-        self.terminate.poll_recv(cx).map(|_| Asked::Terminate)
+        self.terminate.poll_recv(cx).map(|_| EndSignal::Terminate)
     }
 }
 
@@ -178,10 +178,10 @@ mod tests {
         (supervisor, broker)
     }
 
-    /// What a supervisor that gets these signals comes to, and how long after the first.
+    /// How a supervisor that gets these signals ends, and how long after the first.
     async fn end_of(
         supervisor: &Supervisor,
-        signals: &[Asked],
+        signals: &[EndSignal],
     ) -> (Result<DrainReport, DrainError>, Duration) {
         let (send, mut inbox) = mpsc::channel(8);
         for signal in signals {
@@ -189,7 +189,7 @@ mod tests {
         }
         let began = Instant::now();
         let ended = supervisor
-            .obey(|cx| match inbox.poll_recv(cx) {
+            .drain_on_signal(|cx| match inbox.poll_recv(cx) {
                 Poll::Ready(Some(signal)) => Poll::Ready(signal),
                 _ => Poll::Pending,
             })
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_signal_of_either_kind_drains() {
-        use Asked::{Interrupt, Terminate};
+        use EndSignal::{Interrupt, Terminate};
         for signals in [
             &[Terminate][..],
             &[Interrupt],
@@ -218,7 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_interrupt_stops_what_runs_and_gives_it_back() {
-        use Asked::{Interrupt, Terminate};
+        use EndSignal::{Interrupt, Terminate};
         for signals in [
             &[Interrupt, Interrupt][..],
             &[Interrupt, Terminate, Interrupt],
@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_job_that_outlives_the_grace_is_given_back() {
         let (supervisor, broker) = at_work(GRACE * 2).await;
-        let (ended, _) = end_of(&supervisor, &[Asked::Terminate]).await;
+        let (ended, _) = end_of(&supervisor, &[EndSignal::Terminate]).await;
         assert_eq!(ended.expect_err("a job was running").given_back(), 1);
         assert_eq!(broker.ready("jobs"), Some(1));
     }

@@ -1,15 +1,16 @@
-//! A worker's cell: the state that a worker and its pool share.
+//! The state that a worker and its pool share.
 //!
-//! The worker moves itself between waiting and busy; the pool marks and orders. Both act under one lock, so a
-//! worker never takes a job after it was told to go, and a mark is never lifted from a worker that has gone.
+//! The worker itself changes between waiting and busy. The pool marks it and gives it orders. Both do this under one lock.
+//! So a worker never begins a job after it was told to leave, and the pool never removes a mark from a worker that has
+//! left because of it.
 //!
 //! ```text
-//!            consuming              take
-//! starting ───────────► waiting ◄───────────► busy        each settles what it took (finish)
-//!     │                    │      finish        │
-//!     │ order to leave     │ order to leave     │ retire: leaves at finish, unless lifted before
-//!     ▼                    ▼                    ▼ order to leave: leaves at finish
-//!   going ◄────────────────┴────────────────────┘
+//!        consumer_opened        begin_job
+//! starting ───────────► waiting ◄───────────► busy        finish_job: the delivery is settled
+//!     │                    │     finish_job     │
+//!     │ order_to_leave     │ order_to_leave     │ mark_retiring: leaves at finish_job, unless unmarked before
+//!     ▼                    ▼                    ▼ order_to_leave: leaves at finish_job
+//!  leaving ◄───────────────┴────────────────────┘
 //! ```
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,32 +19,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Moment, Phase, WorkerId};
 
-/// Why a worker goes or has gone: a metric label.
+/// Why a worker leaves or has left: a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum WorkerStopReason {
-    /// There were more than expected.
+    /// There were more workers than expected.
     ScaledDown,
-    /// The same, and it was busy: it finished its job first.
+    /// There were more workers than expected, and this one was busy: it finished its job first.
     Retired,
     /// Its job was stopped to scale down.
     Preempted,
-    /// The pool is on its way out, or its queue changed.
+    /// The pool ends, or its queue changed.
     Drained,
     /// A runner could not be started.
     Faulted,
-    /// It had to give its message back, and so stopped consuming.
+    /// It gave its message back, so it had to stop consuming.
     GaveBack,
-    /// It ran a message that may be what kills its takers, and held nothing else meanwhile.
+    /// It ran a message that may have caused crashes, and held no other message meanwhile.
     Alone,
     /// Its channel or connection was lost.
     Lost,
-    /// The broker cut its channel, for a delivery was held longer than the broker allows.
+    /// The broker closed its channel, because a delivery was held longer than the broker allows.
     HeldTooLong,
-    /// The broker ended its consumer: the queue is gone, or a node.
+    /// The broker cancelled its consumer: the queue was deleted, or a node is gone.
     Cancelled,
     /// Its consumer could not be opened.
     NotOpened,
-    /// A bug of ours.
+    /// A bug of tidegate.
     Panicked,
 }
 
@@ -79,21 +80,21 @@ pub(crate) struct WorkerState {
 
 #[derive(Debug)]
 struct StateFields {
-    /// Deliveries that it holds, the one that runs and those that were sent ahead. Written by the worker.
+    /// Deliveries that it holds: the one whose job runs, and those that wait behind it. Written by the worker.
     held: u32,
-    /// Whether one of them runs. Written by the worker.
+    /// Whether the job of one of them runs. Written by the worker.
     busy: bool,
-    /// Since when its consumer is confirmed. Written by the worker.
+    /// When the broker confirmed its consumer. Written by the worker.
     consuming: Option<Moment>,
-    /// Written by the pool, and by the worker when it makes up its mind.
+    /// Why it leaves. Written by the pool, and by a worker that decides to leave by itself.
     going: Option<WorkerStopReason>,
     /// Written by the pool.
     retire: bool,
 }
 
-/// What a worker does after it has settled.
+/// What a worker does after it has settled a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a worker that should go must go"]
+#[must_use = "a worker that should leave must leave"]
 pub(crate) enum AfterSettlement {
     Stay,
     Go(WorkerStopReason),
@@ -125,18 +126,18 @@ impl WorkerState {
 
     // The worker's side.
 
-    /// The consumer is confirmed.
+    /// The broker has confirmed the consumer.
     pub(crate) fn consumer_opened(&self, now: Moment) {
         self.lock().consuming = Some(now);
     }
 
-    /// The consumer is no more; a job may still run.
+    /// The consumer is closed. A job may still run.
     pub(crate) fn consumer_closed(&self) {
         self.lock().consuming = None;
     }
 
-    /// Asks to start on a delivery. `false`: the worker was told to go, and must give it back.
-    #[must_use = "a worker that was told to go must not start a job"]
+    /// Begins the job of a delivery. `false`: the worker was told to leave, and must give the delivery back.
+    #[must_use = "a worker that was told to leave must not start a job"]
     pub(crate) fn begin_job(&self) -> bool {
         let mut state = self.lock();
         if state.going.is_some() {
@@ -147,12 +148,12 @@ impl WorkerState {
         true
     }
 
-    /// How many deliveries it holds now.
+    /// Sets how many deliveries it holds now.
     pub(crate) fn set_held(&self, held: u32) {
         self.lock().held = held;
     }
 
-    /// A delivery is about to be settled: does the worker go after it? Then its consumer must be cancelled first,
+    /// Whether the worker leaves after the delivery that it settles next. If so, its consumer must be cancelled first,
     /// because a broker answers an acknowledgement with the next message.
     pub(crate) fn leaves_after_this_job(&self) -> bool {
         let mut state = self.lock();
@@ -162,14 +163,14 @@ impl WorkerState {
         state.going.is_some()
     }
 
-    /// A delivery is settled and `held` are left; what next?
+    /// A delivery is settled, and `held` deliveries are left. Returns what the worker does next.
     pub(crate) fn finish_job(&self, held: u32) -> AfterSettlement {
         let mut state = self.lock();
         state.held = held;
         if state.retire && state.going.is_none() {
             state.going = Some(WorkerStopReason::Retired);
         }
-        // A worker that goes stays busy in the pool's eyes no longer than it holds anything.
+        // A worker that leaves counts as busy only as long as it holds a delivery.
         state.busy = held > 0;
         match state.going {
             Some(why) => AfterSettlement::Go(why),
@@ -177,7 +178,7 @@ impl WorkerState {
         }
     }
 
-    /// The worker itself makes up its mind to go. An order that came before gives the reason.
+    /// The worker decides to leave. If it was ordered to leave before, the reason of the order stays. Returns the reason.
     pub(crate) fn leave_because(&self, why: WorkerStopReason) -> WorkerStopReason {
         *self.lock().going.get_or_insert(why)
     }
@@ -199,23 +200,23 @@ impl WorkerState {
         }
     }
 
-    /// Marks it to go after its job.
+    /// Marks it to leave after its job.
     pub(crate) fn mark_retiring(&self) {
         self.lock().retire = true;
     }
 
-    /// Takes the mark back. A worker that went by it already stays gone: the next reconcile sees that.
+    /// Removes the mark. A worker that has already left because of it does not come back; the next reconcile sees that.
     pub(crate) fn unmark_retiring(&self) {
         self.lock().retire = false;
     }
 
-    /// Orders it to go: at once when it waits, after its job when it has one.
+    /// Orders it to leave: at once if it waits, after its job if it has one.
     pub(crate) fn order_to_leave(&self, why: WorkerStopReason) {
         self.lock().going.get_or_insert(why);
         self.leave.cancel();
     }
 
-    /// Orders it to go, and its job to be stopped and given back.
+    /// Orders it to leave, and stops its job. The message is given back.
     pub(crate) fn preempt(&self) {
         self.order_to_leave(WorkerStopReason::Preempted);
         self.stop.cancel();
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_was_told_to_go_takes_no_job() {
+    fn a_worker_that_was_told_to_leave_begins_no_job() {
         let worker = worker();
         worker.order_to_leave(WorkerStopReason::ScaledDown);
         assert!(!worker.begin_job());
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_lifted_in_time_keeps_the_worker() {
+    fn a_mark_that_is_removed_in_time_keeps_the_worker() {
         let worker = worker();
         assert!(worker.begin_job());
         worker.mark_retiring();
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_lifted_too_late_does_not_bring_the_worker_back() {
+    fn a_mark_that_is_removed_too_late_does_not_bring_the_worker_back() {
         let worker = worker();
         assert!(worker.begin_job());
         worker.mark_retiring();
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_worker_that_is_ordered_to_go_finishes_first_and_is_draining_meanwhile() {
+    fn a_busy_worker_that_is_ordered_to_leave_finishes_first_and_is_draining_meanwhile() {
         let worker = worker();
         assert!(worker.begin_job());
         worker.order_to_leave(WorkerStopReason::Drained);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decide::{JobId, PoolName, QueueName},
-    queue::{Headers, Message, Properties},
+    queue::{Headers, Message, Properties, TraceContext},
 };
 
 /// A job. Cheap to clone: the clones share the message.
@@ -21,6 +21,7 @@ pub struct Job {
     /// The number of attempts that the pool allows.
     max_attempts: u32,
     message: Arc<Message>,
+    trace: Option<Arc<TraceContext>>,
     cancelled: CancellationToken,
 }
 
@@ -73,6 +74,7 @@ impl Job {
             queue,
             attempt,
             max_attempts: u32::MAX,
+            trace: message.trace_context().map(Arc::new),
             message,
             cancelled: CancellationToken::new(),
         }
@@ -89,6 +91,13 @@ impl Job {
     #[must_use]
     pub fn cancelled_by(mut self, token: CancellationToken) -> Self {
         self.cancelled = token;
+        self
+    }
+
+    /// The same job, as a part of another span than its message says.
+    #[must_use]
+    pub fn with_trace_context(mut self, context: TraceContext) -> Self {
+        self.trace = Some(Arc::new(context));
         self
     }
 
@@ -127,6 +136,24 @@ impl Job {
     /// The routing key that the message was first published with, also on a later attempt.
     pub fn routing_key(&self) -> Cow<'_, str> {
         self.message.origin().routing_key
+    }
+
+    /// The job's place in a distributed trace, for the requests that it sends: `traceparent` and `tracestate` in the
+    /// W3C format. It is the context of the span `process`, if the program records that span (see
+    /// [`TraceLink`](crate::run::TraceLink)), and otherwise the one of the message. `None` if the message has none, or
+    /// an invalid one.
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace.as_deref()
+    }
+
+    /// The `traceparent` of [`trace_context`](Self::trace_context).
+    pub fn traceparent(&self) -> Option<&str> {
+        self.trace_context().map(TraceContext::traceparent)
+    }
+
+    /// The `tracestate` of [`trace_context`](Self::trace_context).
+    pub fn tracestate(&self) -> Option<&str> {
+        self.trace_context()?.tracestate()
     }
 
     /// The message's properties: type, priority, timestamp and the like.

@@ -28,25 +28,25 @@ pub(crate) const SHARED_KEYS: [&str; 15] = [
 pub(crate) struct Facts {
     /// The word in the file and on metrics.
     pub(crate) name: &'static str,
-    /// What it is, after its name and a colon.
+    /// Its description, which texts show after its name and a colon.
     pub(crate) doc: &'static str,
     /// The keys of [`SHARED_KEYS`] that it takes.
     pub(crate) takes: &'static [&'static str],
-    /// What its `command` is, where it takes one.
+    /// The meaning of its `command`, if it takes one.
     pub(crate) command: CommandUse,
-    /// The key for the time between TERM and KILL: the shared `kill_grace`, or one of its own. `None` where a job of this
-    /// kind has no such time.
+    /// The key for the time between TERM and KILL: the shared `kill_grace`, or an own key. `None` if a job of this kind
+    /// has no such time.
     pub(crate) grace_key: Option<&'static str>,
-    /// What shared keys mean for this kind besides their docs, each with the key. Sentences.
+    /// Additions to the docs of shared keys for this kind: each is a key and a sentence.
     pub(crate) notes: &'static [(&'static str, &'static str)],
 }
 
-/// What `command` is to a kind.
+/// The meaning of `command` for a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CommandUse {
-    /// A program and its arguments. Must be there, and no shell reads it.
+    /// A program and its arguments. Required, and no shell reads it.
     Program,
-    /// Arguments for a program that something else names.
+    /// Arguments for a program that another setting names.
     Arguments,
 }
 
@@ -56,17 +56,17 @@ impl Facts {
     }
 }
 
-/// The kinds that there are, and the one that a pool has.
+/// All kinds, and the kind of a pool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known<'k> {
-    /// All, in the order in which texts name them.
+    /// All kinds, in the order in which texts name them.
     pub(crate) all: &'k [&'static Facts],
-    /// The pool's own. `None` where its `kind` is wrong, so that no more can be said.
+    /// The pool's own kind. `None` if its `kind` is invalid.
     pub(crate) chosen: Option<&'static Facts>,
 }
 
 impl Known<'_> {
-    /// The doc of a shared key, with what kinds add to it.
+    /// The doc of a shared key, with the additions of the kinds.
     pub(crate) fn doc(&self, key: &str, doc: &'static str) -> Cow<'static, str> {
         let mut whole = Cow::Borrowed(doc);
         for facts in self.all {
@@ -84,8 +84,8 @@ impl Known<'_> {
         whole
     }
 
-    /// Refuses a shared key where the pool's kind does not take it: a limit that would not hold is worse than none.
-    /// `shared` is its name in [`SHARED_KEYS`], or that of its table.
+    /// Refuses a shared key that the pool's kind does not take. Otherwise the user would expect a limit that does not
+    /// exist. `shared` is the key's name in [`SHARED_KEYS`], or the name of its table.
     pub(crate) fn refuse_shared<T>(&self, table: &mut Table<'_, '_>, shared: &str, key: &Key<T>) {
         let takers = self.all.iter().filter(|facts| facts.takes(shared));
         let takers: Vec<_> = takers.map(|facts| facts.name).collect();
@@ -96,7 +96,7 @@ impl Known<'_> {
         }
     }
 
-    /// What to write instead of a key that only `takers` take; `None` where the pool's kind is among them.
+    /// What to write instead of a key that only `takers` take. `None` if the pool's kind is one of them.
     pub(crate) fn refusal(&self, key: &str, takers: &[&str]) -> Option<String> {
         let chosen = self.chosen?;
         if takers.contains(&chosen.name) {
@@ -108,12 +108,12 @@ impl Known<'_> {
         let is_grace = |facts: &&&Facts| facts.grace_key == Some(key);
         Some(match chosen.grace_key {
             Some(own) if key == "kill_grace" => {
-                format!("write {own}, which is what {this} has")
+                format!("write {own}: {this} has this key instead")
             }
             Some(own) if self.all.iter().any(|facts| is_grace(&facts)) => {
-                format!("write {own}, which is what other kinds than {those} have")
+                format!("write {own}: kinds other than {those} have this key instead")
             }
-            _ => format!("remove it, or write kind = {those}: it means nothing to {this}"),
+            _ => format!("remove it, or write kind = {those}: it has no effect for {this}"),
         })
     }
 }

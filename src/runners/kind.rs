@@ -1,4 +1,4 @@
-//! A kind of runner, as the registry has it, and the settings of any kind.
+//! A kind of runner as an entry of the registry, and the settings of any kind.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -18,17 +18,17 @@ use crate::{
 /// A kind of runner that the configuration file can name: one entry of the registry.
 #[derive(Debug)]
 pub(crate) struct RunnerKind {
-    /// What it says of itself and of the keys that kinds share.
+    /// Its name, its description and the shared keys that it takes.
     pub(crate) facts: Facts,
-    /// Asks for the kind's own keys. Called for every pool, independent of the pool's kind.
+    /// Registers the kind's own keys. Called for every pool, independent of the pool's kind.
     pub(crate) keys: fn(&mut OwnKeys<'_, '_, '_>) -> Finish,
 }
 
-/// Makes settings of a kind's own keys and the shared ones, and notes what is wrong with them in the light of each other.
-/// Called only for pools of this kind.
+/// Makes settings of the kind's own keys and the shared keys, and reports keys that contradict each other. Called only
+/// for pools of this kind.
 pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Finished>;
 
-/// What a kind makes of a `runner` table.
+/// The result of reading a `runner` table.
 pub(crate) struct Finished {
     pub(crate) runner: RunnerSettings,
     /// The keys of a job's time; `None` if this kind has no time limit.
@@ -40,7 +40,7 @@ pub(crate) trait KindSettings: Comparable + fmt::Debug + Send + Sync {
     /// The kind's name.
     fn kind(&self) -> &'static str;
 
-    /// How its processes are started, where they are processes of this machine.
+    /// How its processes are started, if they are processes of this machine.
     fn process(&self) -> Option<&ExecSettings> {
         None
     }
@@ -55,36 +55,36 @@ pub(crate) trait KindSettings: Comparable + fmt::Debug + Send + Sync {
         false
     }
 
-    /// Notes what this machine lacks for these settings. Reads the file system, and never runs anything.
+    /// Reports what this machine lacks for these settings. Reads the file system, and never runs a program.
     fn inspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             program::inspect(process, refuse);
         }
     }
 
-    /// Notes settings that are possible on this machine, but most likely a mistake.
+    /// Reports settings that are possible on this machine, but most likely a mistake.
     fn suspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(process) = self.process() {
             scripts::suspect(process, refuse);
         }
     }
 
-    /// An external dependency of its jobs, which can be asked whether it is available.
+    /// An external dependency of its jobs whose availability can be checked.
     fn dependency(&self) -> Option<Dependency> {
         None
     }
 
-    /// The manager that runs jobs by these settings. `owner` is whose its runners are.
+    /// The manager that runs jobs with these settings. `owner` owns its runners.
     fn manager(&self, owner: &Instance) -> Arc<dyn RunnerManager>;
 }
 
-/// Something outside this process that jobs depend on, such as an engine.
+/// A service outside this process that jobs depend on, such as a container engine.
 pub struct Dependency {
-    /// The key of the `runner` table that says where it is.
+    /// The key of the `runner` table that holds its address.
     pub key: &'static str,
-    /// Which one it is. Two pools with the same kind and name depend on the same thing.
+    /// Its name. Two pools with the same kind and name depend on the same service.
     pub name: String,
-    /// Asks whether it is available. The error has the problem and the fix.
+    /// Checks whether it is available. The error has the problem and the fix.
     pub ask: BoxFuture<'static, Result<(), (String, &'static str)>>,
 }
 
@@ -97,7 +97,7 @@ impl fmt::Debug for Dependency {
     }
 }
 
-/// Equality of values whose types are not known.
+/// Equality of values of unknown types.
 pub(crate) trait Comparable: Any {
     fn equals(&self, other: &dyn Any) -> bool;
 }
@@ -108,7 +108,7 @@ impl<T: PartialEq + 'static> Comparable for T {
     }
 }
 
-/// What a pool's jobs run on, as the configuration file names it: a kind, and its settings.
+/// The content of a pool's `runner` table: a kind, and its settings.
 #[derive(Clone)]
 pub struct RunnerSettings(Arc<dyn KindSettings>);
 
@@ -122,28 +122,28 @@ impl RunnerSettings {
         self.0.kind()
     }
 
-    /// The settings themselves, where they are of this type.
+    /// The settings themselves, if they are of this type.
     pub fn get<T: 'static>(&self) -> Option<&T> {
         let settings: &dyn Any = &*self.0;
         settings.downcast_ref()
     }
 
-    /// How its processes are started, where they are processes of this machine.
+    /// How its processes are started, if they are processes of this machine.
     pub fn process(&self) -> Option<&ExecSettings> {
         self.0.process()
     }
 
-    /// Whether its processes stay for job after job.
+    /// Whether its processes serve one job after another.
     pub fn stays(&self) -> bool {
         self.0.stays()
     }
 
-    /// What its jobs depend on outside this machine's files, where that can be asked.
+    /// The external dependency of its jobs, if it has one that can be checked.
     pub fn dependency(&self) -> Option<Dependency> {
         self.0.dependency()
     }
 
-    /// The manager that runs jobs by these settings. `owner` is whose the runners are, for what outlives this process.
+    /// The manager that runs jobs with these settings. `owner` owns its runners, also those that outlive this process.
     pub fn manager(&self, owner: &Instance) -> Arc<dyn RunnerManager> {
         self.0.manager(owner)
     }

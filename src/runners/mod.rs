@@ -15,7 +15,7 @@ mod kind;
     allow(
         dead_code,
         unused_imports,
-        reason = "some of it is for containers alone"
+        reason = "some items are used only by containers"
     )
 )]
 pub mod process;

@@ -11,7 +11,7 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 // Longer than a queue that rises and drains takes on a machine that is busy compiling.
 const timeout = 180_000;
 
-const queues = { tide: unique("tide"), fails: unique("fails"), long: unique("long") };
+const queues = { tide: unique("tide"), fails: unique("fails"), long: unique("long"), buried: unique("buried") };
 const pool = (name, queue, command, more = "") => `
 [pools.${name}]
 queue = "${queue}"
@@ -29,6 +29,7 @@ ${more}`;
 
 const POOLS = pool("tide", queues.tide, ["/bin/sleep", "0.3"])
   + pool("fails", queues.fails, ["/bin/sh", "-c", "echo 'Traceback: <b>no picture</b>' >&2; exit 3"], '[pools.fails.retry]\nmax_attempts = 2\nbackoff = "1s"\nbackoff_max = "1s"\n')
+  + pool("buried", queues.buried, ["/bin/sh", "-c", "exit 65"])
   + pool("long", queues.long, ["/bin/sleep", "600"]);
 
 const noQueue = (name) => `[pools.${name}]\nqueue = "${unique("none")}-${name}"\n[pools.${name}.runner]\ncommand = ["/bin/true"]\n`;
@@ -65,6 +66,8 @@ test("a tide is seen to rise and to drain", { timeout }, async () => {
   }, 120);
   const done = page.locator("#outcomes tr").first();
   await until("all jobs are counted", async () => (await done.textContent()).endsWith("9090"));
+  const tiles = await page.locator("#tiles dt").allTextContents();
+  for (const name of ["Wait", "Run time"]) assert.ok(tiles.includes(name), `${name}: ${tiles}`);
   for (const line of ["line-demand", "line-expected", "fill-live", "fill-done"]) {
     assert.match(await page.locator(`#plot .${line}`).getAttribute("d"), /[HhV]/, line);
   }
@@ -97,7 +100,49 @@ test("a failure is told with its reason and the end of its standard error, as te
   await rows.last().locator("summary").click();
   assert.match(await rows.last().locator("pre").innerText(), /Traceback: <b>no picture<\/b>/);
   await until("the dead letter is counted", async () => (await page.locator("#dead-text").textContent()).startsWith("1 dead letter"));
-  assert.match(await page.locator("#dead-commands").textContent(), /tidegate dead retry fails/);
+  await close(page);
+});
+
+test("dead letters are looked at, retried and purged after a question, and the result is counted", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "buried" });
+  await live(page);
+  const bodies = ["<script>alert(1)</script>", "two\nlines", "plain"];
+  await publish(queues.buried, bodies.map((body, n) => ({ id: `letter-${n}`, body })));
+  const waits = async (text) => (await page.locator("#dead-text").textContent()).startsWith(text);
+  await until("three are dead", () => waits("3 dead letters wait"));
+  assert.match(await page.locator("#summary").textContent(), /\d+ dead letters?$/);
+  // Looking needs the token too: it shows bodies.
+  await page.getByRole("button", { name: "Look" }).click();
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  const rows = page.locator("#dead-body tr.letter");
+  await until("three are shown", async () => (await rows.count()) === 3);
+  const shown = await page.locator("#dead-body tbody tr").allTextContents();
+  for (const part of ["<script>alert(1)</script>", "two\\nlines", "letter-0", "rejected"]) assert.ok(shown.join().includes(part), `${part}: ${shown}`);
+  // Nothing is done without a choice, and nothing after a no.
+  await page.getByRole("button", { name: "Purge chosen" }).click({ force: true });
+  assert.ok(await page.locator("#confirm-dialog").isHidden());
+  await page.getByLabel("Choose letter-1").check();
+  await page.getByRole("button", { name: "Purge chosen" }).click();
+  await page.getByRole("heading", { name: "Purge 1 dead letter of buried?" }).waitFor();
+  assert.equal(await page.locator("#confirm-list").textContent(), "letter-1");
+  await page.getByRole("button", { name: "No", exact: true }).click();
+  assert.equal(await rows.count(), 3);
+  await page.getByRole("button", { name: "Purge chosen" }).click();
+  await page.getByRole("button", { name: "Yes" }).click();
+  await page.getByText("buried: 1 of 3 dead letters deleted.").waitFor();
+  await until("two are shown", async () => (await rows.count()) === 2);
+  await page.locator("#actions").getByText("dead purge letter-1").waitFor();
+  // The job rejects them again, so they come back.
+  await page.getByRole("button", { name: "Retry all" }).click();
+  await page.getByRole("button", { name: "Yes" }).click();
+  await page.getByText("buried: 2 of 2 dead letters put back.").waitFor();
+  await page.locator("#actions").getByText("2 of 2 put back").waitFor();
+  await until("they are dead again", () => waits("2 dead letters wait"));
+  await page.getByRole("button", { name: "Purge all" }).click();
+  await page.getByRole("button", { name: "Yes" }).click();
+  await page.getByText("buried: 2 of 2 dead letters deleted.").waitFor();
+  await until("none is left", () => waits("No dead letter waits."));
   await close(page);
 });
 

@@ -90,7 +90,7 @@ export async function startDaemon(options) {
 export async function publish(queue, messages, broker = URL_OF_BROKER) {
   const connection = await amqp.connect(broker);
   const channel = await connection.createConfirmChannel();
-  for (const { body = "x", id } of messages) channel.sendToQueue(queue, Buffer.from(body), { persistent: true, messageId: id });
+  for (const { body = "x", id } of messages) channel.sendToQueue(queue, Buffer.from(body), { persistent: true, messageId: id, headers: { timestamp_in_ms: Date.now() } });
   await channel.waitForConfirms();
   await connection.close();
 }

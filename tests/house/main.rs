@@ -3,7 +3,9 @@
 //! A wrong dependency fails here before it makes anyone's build slower.
 
 mod imports;
+mod security;
 mod source;
+mod supply;
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -37,18 +39,33 @@ fn needs(package: &str, features: &str) -> BTreeSet<String> {
 fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
     let allowed = [
         "bytes",
+        // Cron expressions.
+        "croner",
         "humantime",
         "jiff",
         "jiff-core",
         "serde",
         "serde_core",
+        // Quantiles.
         "sketches-ddsketch",
+        "strsim",
+        "strum",
         "thiserror",
         "unicode-properties",
         // Only at compile time.
+        "darling",
+        "darling_core",
+        "darling_macro",
+        "derive_builder",
+        "derive_builder_core",
+        "derive_builder_macro",
+        "fnv",
+        "heck",
+        "ident_case",
         "proc-macro2",
         "quote",
         "serde_derive",
+        "strum_macros",
         "syn",
         "thiserror-impl",
         "unicode-ident",
@@ -58,6 +75,22 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         .filter(|name| !allowed.contains(&name.as_str()))
         .collect();
     assert!(strangers.is_empty(), "{strangers:?}");
+}
+
+#[test]
+fn the_simulator_needs_no_runtime_no_broker_and_no_command_line() {
+    let needs = needs("tidegate-sim", "");
+    for strangers in [
+        "tokio",
+        "lapin",
+        "tidegate",
+        "clap",
+        "plotters",
+        "getrandom",
+    ] {
+        assert!(!needs.contains(strangers), "{strangers}");
+    }
+    assert!(needs.contains("tidegate-core"), "{needs:?}");
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn ends_with_78_where_there_is_no_configuration() {
             ran.err
                 .starts_with("error: failed to find a configuration file")
         );
-        assert!(ran.err.contains("\nhint: "), "{}", ran.err);
+        assert!(ran.err.contains("\nhint: `tidegate init "), "{}", ran.err);
         let ran = run(&[command, "--config", "nowhere.toml"]);
         assert_eq!(ran.code, Some(78), "{command}");
     }

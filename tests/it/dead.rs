@@ -1,5 +1,7 @@
 //! `tidegate dead` on a real broker, compared with a plain client.
 
+mod over_http;
+
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use lapin::{

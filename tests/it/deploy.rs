@@ -1,4 +1,5 @@
-//! What `deploy/` has for Prometheus and Grafana, held against the metrics that the code declares.
+//! What `deploy/` has for Prometheus and Grafana, held against the metrics that the code declares, and what the image is
+//! built from.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -63,6 +64,22 @@ fn every_alert_is_about_metrics_that_there_are() {
     for file in ["alerts.yml", "alerts_test.yml"] {
         let text = read(&format!("deploy/prometheus/{file}"));
         assert_eq!(unknown(&text), Vec::<String>::new(), "{file}");
+    }
+}
+
+/// The image builds the dependencies first, from the manifests alone. One that is missing there ends the build.
+#[test]
+fn the_image_is_built_with_the_manifest_of_every_crate() {
+    let image = read("Dockerfile");
+    let manifest = read("Cargo.toml");
+    let members = manifest
+        .lines()
+        .find(|line| line.starts_with("members = ["));
+    let crates: Vec<_> = members.unwrap().split('"').skip(1).step_by(2).collect();
+    assert!(crates.len() > 1, "{crates:?}");
+    for name in crates {
+        let copy = format!("COPY {name}/Cargo.toml {name}/\n");
+        assert!(image.contains(&copy), "{copy}");
     }
 }
 

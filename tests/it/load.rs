@@ -210,6 +210,8 @@ fn every_message_of_a_verified_load_is_answered_by_its_pool() {
     let [confirmed, done] =
         ["confirm_ms", "done_ms"].map(|key| report[key]["p50"].as_f64().unwrap());
     assert!(done > confirmed, "{report}");
+    let wrote = format!("wrote the plot to {}\n", plot.display());
+    assert!(ran.err.contains(&wrote), "{}", ran.err);
     let svg = std::fs::read_to_string(plot).unwrap();
     assert!(svg.contains("80 answered") && svg.contains("done, p95"));
     // The daemon's socket was found, and its workers seen.
@@ -406,7 +408,7 @@ fn a_first_configuration_is_good_and_replaces_none() {
 
     let again = run(&init);
     assert_eq!(again.code, Some(1));
-    assert!(again.err.contains("stays as it is"), "{}", again.err);
+    assert!(again.err.contains("was not changed"), "{}", again.err);
     let now = std::fs::read(dir.path().join("tidegate.toml")).unwrap();
     assert_eq!(now, written);
 
@@ -475,5 +477,32 @@ fn carry(mut from: TcpStream, mut to: TcpStream) -> io::Result<()> {
             0 => return to.shutdown(Shutdown::Write),
             read => to.write_all(&buffer[..read])?,
         }
+    }
+}
+
+/// `run`, `load` and `publish` take the same broker.
+#[test]
+fn the_broker_of_the_configuration_comes_before_the_one_of_the_environment() {
+    let dir = TempDir::new().unwrap();
+    let text =
+        "broker.url = \"amqp://a:b@127.0.0.1:1/%2f\"\n[pools.p.runner]\ncommand = [\"true\"]\n";
+    std::fs::write(dir.path().join("tidegate.toml"), text).unwrap();
+    for command in [
+        &["publish", "q", "tidegate.toml"][..],
+        &["load", "--queue", "q", "--count", "1"],
+    ] {
+        let mut ran = at(dir.path(), "amqp://a:b@127.0.0.1:2/%2f");
+        ran.args(command);
+        let ran = ended(ran);
+        assert_eq!(ran.code, Some(69), "{}", ran.err);
+        assert!(ran.err.contains("127.0.0.1:1/"), "{}", ran.err);
+
+        // A file that names no broker leaves it to the variable.
+        let bare = "[pools.p.runner]\ncommand = [\"true\"]\n";
+        std::fs::write(dir.path().join("bare.toml"), bare).unwrap();
+        let mut ran = at(dir.path(), "amqp://a:b@127.0.0.1:2/%2f");
+        ran.args(["--config", "bare.toml"]).args(command);
+        let ran = ended(ran);
+        assert!(ran.err.contains("127.0.0.1:2/"), "{}", ran.err);
     }
 }

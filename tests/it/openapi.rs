@@ -123,6 +123,20 @@ fn every_answer_has_the_form_that_is_described() {
         ("post", format!("{pool}/drain"), "", 200),
         ("post", format!("{pool}/resume"), "", 200),
         ("delete", format!("{pool}/policy"), "", 200),
+        ("get", format!("{pool}/dead"), "", 200),
+        (
+            "post",
+            format!("{pool}/dead/retry"),
+            r#"{"ids": ["none"]}"#,
+            200,
+        ),
+        (
+            "post",
+            format!("{pool}/dead/purge"),
+            r#"{"all": true}"#,
+            200,
+        ),
+        ("post", format!("{pool}/dead/purge"), "{}", 400),
         ("post", "/api/v1/reload".to_owned(), "", 200),
     ];
     for (method, path, body, status) in requests {

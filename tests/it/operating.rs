@@ -179,7 +179,7 @@ fn check_warns_of_a_script_that_is_not_there_and_ends_well() {
     let (code, out) = check("[pools.p.runner]\ncommand = [\"sh\", \"thumb.sh\"]\n");
     assert_eq!(code, Some(0), "{out}");
     assert!(
-        out.contains("warning: tidegate.toml:2:11: pools.p.runner.command: found \"thumb.sh\", which is not there"),
+        out.contains("warning: tidegate.toml:2:11: pools.p.runner.command: found \"thumb.sh\", which does not exist"),
         "{out}"
     );
 }

@@ -43,6 +43,14 @@ fn a_daemon_takes_orders_up_and_drops_those_that_hold_no_more() {
     let mut daemon = Daemon::start_soon(ordered(&orders), NOWHERE, &pools.concat());
     daemon.wait_until_started();
     daemon.heard("dropped", |line| line["message"] == "dropped the policy that was set by hand: the pool's policy or scaling has changed in the configuration");
+    let dropped = daemon.heard("gone", |line| {
+        line["pool"] == "gone" && line["level"] == "WARN"
+    });
+    let names = dropped["orders"].as_str().unwrap();
+    assert!(
+        names.starts_with("paused by root over the socket"),
+        "{dropped}"
+    );
     let paused = daemon.pool("p");
     assert_eq!(
         (&paused["state"], &paused["intake"]),

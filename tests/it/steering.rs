@@ -154,6 +154,9 @@ fn a_drain_that_gives_back_stops_what_still_runs() {
     daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 1);
     let (code, _, err) = daemon.run(&["drain", "jobs", "--timeout", "500ms", "--give-back"]);
     assert_eq!(code, Some(75), "{err}");
+    // As it was asked for: the exit code tells it from a drain in which every job has ended by itself.
+    let last = "drained at the deadline: 1 running job was stopped and given back\n";
+    assert!(err.ends_with(last) && !err.contains("error:"), "{err}");
     let pool = daemon.wait_for_pool("jobs", |pool| pool["depth"]["ready"] == 1);
     assert_eq!(pool["jobs"]["requeued"], 1, "{pool:#}");
 }

@@ -201,10 +201,7 @@ async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
         ..Limits::default()
     })
     .await;
-    assert_eq!(
-        what,
-        "sh: its limits take a cgroup, and there is none to be had"
-    );
+    assert_eq!(what, "sh: its limits need a cgroup, and none is available");
 }
 
 async fn a_missing_program_gives_the_same_error_with_and_without_a_launcher() {

@@ -76,7 +76,7 @@ fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
     let said = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(78), "{said}");
     assert!(
-        said.contains("runner.user: found \"daemon\", whom the user namespace"),
+        said.contains("runner.user: found \"daemon\", which does not exist in tidegate"),
         "{said}"
     );
     assert!(

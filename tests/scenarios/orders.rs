@@ -255,6 +255,14 @@ async fn a_pool_that_is_drained_becomes_empty_and_stays_so_until_it_is_resumed()
         pool.workers.live + pool.runners.busy == 0
     })
     .await;
+    let empty = until(&supervisor, "nothing left", |pool| {
+        pool.state != PoolState::Draining
+    })
+    .await;
+    assert_eq!(
+        (empty.state, empty.intake, empty.runners.idle),
+        (PoolState::Paused, IntakeStatus::Draining, 0)
+    );
     throughout(&supervisor, Duration::from_secs(60), "empty", |pool| {
         pool.workers.live == 0 && pool.jobs.done == 2
     })

@@ -17,6 +17,7 @@ const MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
 /// Arrivals over time, from the trace's first line on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
+    begin: Option<Timestamp>,
     spans: Vec<Span>,
 }
 
@@ -68,6 +69,7 @@ impl Trace {
             None => return Err(empty(1)),
         };
         let mut points: Vec<(f64, f64)> = Vec::new();
+        let mut begin = None;
         let mut last = 1;
         for (line, row) in lines {
             if row.trim().is_empty() {
@@ -83,6 +85,12 @@ impl Trace {
                     "its time is before that of the line above".to_owned(),
                 ));
             }
+            if points.is_empty() {
+                begin = row
+                    .split(',')
+                    .next()
+                    .and_then(|time| time.trim().parse().ok());
+            }
             points.push((time, arrivals));
         }
         let (Some((first, _)), Some((end, _))) = (points.first(), points.last()) else {
@@ -95,8 +103,14 @@ impl Trace {
             });
         }
         Ok(Self {
+            begin,
             spans: spans(form, &points),
         })
+    }
+
+    /// When it begins, if its first time is of RFC 3339.
+    pub fn begin(&self) -> Option<Timestamp> {
+        self.begin
     }
 
     /// Its spans, in their order.
@@ -107,6 +121,34 @@ impl Trace {
     /// All that arrives.
     pub fn arrivals(&self) -> f64 {
         self.spans.iter().map(|span| span.arrivals).sum()
+    }
+
+    /// Its two parts, before and after this time from its beginning. A span in which the time falls is divided, and so are its
+    /// arrivals.
+    #[must_use]
+    pub fn split(&self, at: Duration) -> (Self, Self) {
+        let mut parts = (Vec::new(), Vec::new());
+        let mut left = at;
+        for span in &self.spans {
+            if span.length <= left {
+                parts.0.push(*span);
+                left -= span.length;
+                continue;
+            }
+            let share = left.as_secs_f64() / span.length.as_secs_f64();
+            let part = |length: Duration, share: f64| Span {
+                length,
+                arrivals: span.arrivals * share,
+            };
+            if left > Duration::ZERO {
+                parts.0.push(part(left, share));
+            }
+            parts.1.push(part(span.length - left, 1.0 - share));
+            left = Duration::ZERO;
+        }
+        let later = self.begin.and_then(|begin| begin.checked_add(at).ok());
+        let part = |begin, spans| Self { begin, spans };
+        (part(self.begin, parts.0), part(later, parts.1))
     }
 
     /// How long it lasts.
@@ -224,6 +266,20 @@ mod tests {
             "Time, Arrivals\r\n2026-11-26T10:00:00Z,3\r\n2026-11-26T11:01:00+01:00,4\r\n\r\n";
         let trace = Trace::parse(text).expect("a trace");
         assert_eq!(trace.spans(), of(&[(60.0, 3.0), (60.0, 4.0)]));
+        assert_eq!(trace.begin(), "2026-11-26T10:00:00Z".parse().ok());
+        let seconds = Trace::parse("time\n3\n").expect("a trace");
+        assert_eq!(seconds.begin(), None);
+    }
+
+    #[test]
+    fn a_split_divides_the_span_that_it_falls_in() {
+        let trace = Trace::parse("time,arrivals\n0,5\n10,8\n14,1\n").expect("a trace");
+        let (before, after) = trace.split(Duration::from_secs(13));
+        assert_eq!(before.spans(), of(&[(10.0, 5.0), (3.0, 6.0)]));
+        assert_eq!(after.spans(), of(&[(1.0, 2.0), (4.0, 1.0)]));
+        let (all, nothing) = trace.split(Duration::from_secs(100));
+        assert_eq!(all, trace);
+        assert_eq!(nothing.spans(), []);
     }
 
     #[test]

@@ -6,14 +6,18 @@
 
 mod actions;
 pub mod app;
+mod chart;
 pub mod cli;
+mod dead;
 pub mod demo;
 mod failures;
 mod guard;
 mod history;
 pub mod http;
+mod lab;
 mod load;
 pub mod output;
+mod reference;
 mod reloads;
 pub mod telemetry;
 mod top;

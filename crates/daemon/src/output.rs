@@ -125,7 +125,9 @@ fn after_failed_to(error: &dyn std::error::Error) -> String {
 /// The failure that a configuration is needed and does not exist.
 pub(super) fn no_configuration(error: NotFound) -> Failure {
     Failure::new(Exit::BadConfiguration, error)
-        .hint("write ./tidegate.toml, or name a file with --config or in $TIDEGATE_CONFIG")
+        .hint(
+            "`tidegate init --queue QUEUE -- COMMAND` writes ./tidegate.toml; --config or $TIDEGATE_CONFIG names another file",
+        )
 }
 
 /// An invalid configuration whose problems were already printed.

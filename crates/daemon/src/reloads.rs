@@ -14,6 +14,24 @@ const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
 const TAKEN_AT: &str = "tidegate_config_reload_success_timestamp_seconds";
 
+/// Describes the metrics of reloads.
+pub(crate) fn describe() {
+    describe_counter!(
+        RELOADS,
+        Unit::Count,
+        "Configurations that were read again, by outcome."
+    );
+    describe_gauge!(
+        SUCCESS,
+        "Whether the newest configuration was taken over: 0 where it was refused and an older one runs."
+    );
+    describe_gauge!(
+        TAKEN_AT,
+        Unit::Seconds,
+        "When a configuration was last taken over, at the start or later, in seconds since the epoch."
+    );
+}
+
 /// Limit on the stored reasons of a refusal. The log has all of them.
 const REASONS: usize = 10;
 
@@ -24,20 +42,7 @@ pub struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
 impl Reloads {
     /// No reload so far. The configuration of the start counts as applied.
     pub fn new() -> Self {
-        describe_counter!(
-            RELOADS,
-            Unit::Count,
-            "Configurations that were read again, by outcome."
-        );
-        describe_gauge!(
-            SUCCESS,
-            "Whether the newest configuration was taken over: 0 where it was refused and an older one runs."
-        );
-        describe_gauge!(
-            TAKEN_AT,
-            Unit::Seconds,
-            "When a configuration was last taken over, at the start or later, in seconds since the epoch."
-        );
+        describe();
         for outcome in ["taken", "refused"] {
             counter!(RELOADS, "outcome" => outcome).absolute(0);
         }

@@ -8,25 +8,25 @@ use super::super::{
     schema::quoted,
 };
 
-/// What to change of a pool's `policy` and `scaling`.
+/// A change of a pool's `policy` and `scaling`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyChange {
     /// Keys and their values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
     Arguments(Vec<String>),
-    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A table that is there replaces what there
-    /// was: a key that it does not have is at its default.
+    /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A given table replaces the whole old
+    /// table: a key that it does not have gets its default.
     Toml {
         /// The text.
         text: String,
-        /// What messages call it.
+        /// The name of the text in messages.
         origin: String,
     },
-    /// The same keys as JSON. Keys that it does not have stay as they are.
+    /// The same keys as JSON. Other keys stay unchanged.
     Json(Value),
 }
 
 impl PolicyChange {
-    /// The keys that it changes.
+    /// The keys that the change has.
     pub(super) fn read(&self) -> Result<Change, Vec<Problem>> {
         let mut problems = Vec::new();
         let change = match self {
@@ -41,11 +41,11 @@ impl PolicyChange {
     }
 }
 
-/// Keys that are changed.
+/// The keys of a change.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     pub(super) entries: Vec<Entry>,
-    /// Tables that are replaced whole.
+    /// Tables that are replaced as a whole.
     whole: Vec<&'static str>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     pub(super) place: Place,
 }
 
-/// A key as someone writes it, with its table.
+/// The full name of a key. A key without a table belongs to `policy`.
 fn full(key: &str) -> String {
     match key.split_once('.') {
         Some(("policy" | "scaling", _)) => key.to_owned(),
@@ -114,7 +114,7 @@ fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
             refuse("a second value", "remove one of them");
             continue;
         }
-        // A shell takes quotes away, so a text needs none.
+        // A shell removes quotes, so a text needs no quotes.
         let value = match text.contains('\n') || DeValue::parse(text).is_err() {
             true => quoted(text),
             false => text.to_owned(),
@@ -139,12 +139,12 @@ fn of_toml(text: &str, origin: &str, problems: &mut Vec<Problem>) -> Change {
         Ok(root) => root,
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
-            // The parser's words alone: what it shows of the text could hold a credential.
+            // Only the parser's own message: the text that it shows could contain a credential.
             problems.push(Problem::new(
                 place_of(at),
                 "",
                 error.message(),
-                "write it as TOML has it",
+                "write valid TOML",
             ));
             return change;
         }
@@ -232,7 +232,7 @@ fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
                 key,
                 value,
             }),
-            Some(_) => refuse("", "a key with characters that no key has", "remove it"),
+            Some(_) => refuse("", "a key with invalid characters", "remove it"),
             None => refuse(
                 &key,
                 "null or an object",

@@ -16,7 +16,7 @@ use super::{
     variables::Variable,
 };
 
-/// A file's text and the variables beside it, read together.
+/// A file's text and the environment variables, read together.
 pub(crate) struct Document<'v> {
     file: String,
     root: &'v Spanned<DeTable<'v>>,
@@ -27,18 +27,18 @@ pub(crate) struct Document<'v> {
     line_starts: Vec<usize>,
     text: &'v str,
     pub(super) variables: Vec<Variable<'v>>,
-    /// Which of `variables` some key has taken.
+    /// Which of `variables` were read for a key.
     pub(super) used: Vec<bool>,
     pub(super) problems: Vec<Problem>,
     /// Problems that say "this is missing". They are not reliable if the text of the file is broken.
     missing: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) described: Vec<Described>,
-    /// Full keys that were asked for.
+    /// Full keys that were read.
     pub(super) asked: BTreeSet<String>,
     /// Tables that were opened.
     pub(super) opened: BTreeSet<String>,
-    /// Tables whose other keys get no problem, because a more useful problem is already noted.
+    /// Tables whose unknown keys are not reported, because a more useful problem is reported already.
     pub(super) ignored: BTreeSet<String>,
     /// Full keys that do not belong in the file, and what to do instead.
     pub(super) elsewhere: BTreeMap<String, &'static str>,
@@ -111,7 +111,7 @@ impl<'v> Document<'v> {
         }
     }
 
-    /// Notes a required key that is missing.
+    /// Reports a required key that is missing.
     pub(super) fn is_missing(&mut self, problem: Problem) {
         self.missing.push(problem);
     }
@@ -144,7 +144,7 @@ impl<'v> Document<'v> {
             let (found, fix) = match error.message().split_once(", expected ") {
                 Some((found, "nothing")) => (found, "remove it".to_owned()),
                 Some((found, expected)) => (found, format!("write {expected}")),
-                None => (error.message(), "write it as TOML has it".to_owned()),
+                None => (error.message(), "write valid TOML".to_owned()),
             };
             problems.push(Problem::new(place, "", found, fix));
         }
@@ -156,7 +156,7 @@ impl<'v> Document<'v> {
         if syntax.is_empty() {
             self.problems.append(&mut self.missing);
         } else if self.is_foreign {
-            // The values were not meant as what they were read as.
+            // The text is another language, so problems with its values mean nothing.
             self.problems = syntax;
         } else {
             let broken = &self.broken_lines;
@@ -177,7 +177,7 @@ fn given_twice(place: Place, twice: DuplicateKey) -> Problem {
     let (found, fix) = match twice.is_table {
         true => (
             format!("a second [{}]{first}", twice.key),
-            "write all of its keys below one of them",
+            "write all of its keys below one of the two",
         ),
         false => (format!("a second value{first}"), "remove one of them"),
     };

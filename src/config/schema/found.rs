@@ -1,4 +1,4 @@
-//! A value as it was found, and how it is shown to its writer.
+//! A value with its position, and how messages show it.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::escape::{Escaped, Quoted};
 /// A value with its position.
 pub(crate) type Item<'v> = Spanned<DeValue<'v>>;
 
-/// Longest piece of a value that a message repeats.
+/// How many characters of a value a message repeats.
 const SHOWN_CHARS: usize = 60;
 
-/// The position of a value, for the kind that reads it: receives the problems of the value.
+/// The position of a value. The code that reads the value reports problems here.
 pub(crate) struct ValuePosition<'s> {
     pub(super) key: &'s str,
     pub(super) place_of: &'s dyn Fn(Range<usize>) -> Place,
@@ -27,7 +27,7 @@ pub(crate) struct ValuePosition<'s> {
 }
 
 impl ValuePosition<'_> {
-    /// Notes that `item` is wrong.
+    /// Reports that `item` is invalid.
     pub(crate) fn wrong(&mut self, item: &Item<'_>, fix: impl Into<String>) {
         let found = if self.secret {
             type_name(item.get_ref()).to_owned()
@@ -37,7 +37,7 @@ impl ValuePosition<'_> {
         self.wrong_shown_as(item, found, fix);
     }
 
-    /// The same, if the value's own text must not be shown.
+    /// Reports that `item` is invalid, without showing the text of the value.
     pub(crate) fn wrong_shown_as(
         &mut self,
         item: &Item<'_>,
@@ -53,7 +53,7 @@ impl ValuePosition<'_> {
     }
 }
 
-/// A value as a message shows it: cut to one short line, control characters escaped.
+/// A value as a message shows it: cut to one short line, with control characters escaped.
 pub(crate) fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => shown_text(text),
@@ -64,7 +64,7 @@ pub(crate) fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The same for a text. Any key may contain a URL with credentials by mistake, so its password is left out.
+/// A text as a message shows it. Any key may contain a URL with credentials by mistake, so its password is left out.
 pub(crate) fn shown_text(text: &str) -> String {
     match may_hold_credentials(text) {
         true => Escaped(&cut(&BrokerUrl::new(text).to_string())).to_string(),

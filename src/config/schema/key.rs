@@ -9,7 +9,7 @@ pub(crate) struct Key<T> {
     pub(crate) value: T,
     /// The key with all its tables.
     pub(crate) path: String,
-    /// The place where it was given; otherwise the place of its table.
+    /// The place where the key was given. If it was not given, the place of its table.
     pub(crate) place: Place,
     pub(crate) given: KeyPresence,
     pub(super) found: String,
@@ -19,7 +19,7 @@ pub(crate) struct Key<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyPresence {
     Valid,
-    /// A problem is already noted, so keys that depend on this value get no further problem.
+    /// A problem is already reported, so keys that depend on this value get no further problem.
     Invalid,
     Absent,
 }

@@ -6,9 +6,10 @@ use toml::de::DeValue;
 
 use tidegate_core::text::{parse_duration, short_duration};
 
+use super::described::Shape;
 use super::found::{Item, ValuePosition, may_hold_credentials};
 
-/// What a key accepts.
+/// The values that a key accepts.
 pub(crate) trait KeyKind {
     /// The type of the value after reading.
     type Value;
@@ -20,7 +21,15 @@ pub(crate) trait KeyKind {
     /// What to write, as text after "write" or "takes".
     fn wants(&self) -> String;
 
-    /// The value; or `None`, after noting the problem at the spot.
+    /// What it accepts, for a program.
+    fn shape(&self) -> Shape {
+        match Self::IS_TEXT {
+            true => Shape::Text,
+            false => Shape::Other,
+        }
+    }
+
+    /// The value, or `None` after reporting the problem at `spot`.
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value>;
 
     /// The value as TOML.
@@ -58,6 +67,13 @@ where
         format!("a whole number from {} to {}", self.0.start(), self.0.end())
     }
 
+    fn shape(&self) -> Shape {
+        Shape::Whole {
+            least: (*self.0.start()).into(),
+            most: (*self.0.end()).into(),
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let number = self.within(item);
         if number.is_none() {
@@ -81,6 +97,10 @@ impl KeyKind for Flag {
 
     fn wants(&self) -> String {
         "true or false".to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Flag
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<bool> {
@@ -143,6 +163,10 @@ impl<T: Copy + PartialEq> KeyKind for Choice<T> {
         one_of(self.0.iter().map(|(word, _)| *word))
     }
 
+    fn shape(&self) -> Shape {
+        Shape::Words(self.0.iter().map(|(word, _)| (*word).to_owned()).collect())
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<T> {
         let text = item.get_ref().as_str();
         let chosen = self.0.iter().find(|(word, _)| Some(*word) == text);
@@ -158,7 +182,7 @@ impl<T: Copy + PartialEq> KeyKind for Choice<T> {
     }
 }
 
-/// A length of time within bounds.
+/// A duration within bounds.
 #[derive(Debug)]
 pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
 
@@ -279,6 +303,13 @@ impl<K: KeyKind> KeyKind for OrWord<K> {
         format!("{}, or {}", self.0.wants(), quoted(self.1))
     }
 
+    fn shape(&self) -> Shape {
+        match self.0.shape() {
+            Shape::Text => Shape::Text,
+            _ => Shape::Other,
+        }
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {
         match item.get_ref().as_str() {
             Some(text) if text == self.1 => Some(None),
@@ -307,6 +338,10 @@ impl<K: KeyKind> KeyKind for Secret<K> {
         self.0.wants()
     }
 
+    fn shape(&self) -> Shape {
+        self.0.shape()
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<K::Value> {
         self.0.read(item, spot)
     }
@@ -332,11 +367,15 @@ impl KeyKind for Texts {
         self.wants.to_owned()
     }
 
+    fn shape(&self) -> Shape {
+        Shape::Texts
+    }
+
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<String>> {
         let items = match item.get_ref() {
             DeValue::Array(items) => items,
             DeValue::String(text) => {
-                // Guesses the words that the writer most likely meant. The quoting rules of a shell are not applied.
+                // Suggests an array of the words. The quoting rules of a shell are not applied.
                 let words: Vec<_> = text.split_whitespace().map(quoted).collect();
                 let fix = match may_hold_credentials(text) {
                     true => format!("write {}", self.wants),
@@ -371,7 +410,7 @@ impl KeyKind for Texts {
     }
 }
 
-/// A path. Not looked at here.
+/// A path. The file system is not read.
 #[derive(Debug)]
 pub(crate) struct FilePath;
 

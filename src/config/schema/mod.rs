@@ -1,12 +1,11 @@
-//! The schema: asking for a key also declares it.
+//! The schema: code that reads a key also declares it.
 //!
 //! The rest of this module reads a configuration through [`Table::key`] and its siblings. Each call has all facts about
 //! a key: its name, its doc, its kind of value, and its default. The [`Document`](document::Document) records these
 //! calls, so unknown keys, the nearest known name, and the reference page all come from the same lines of code that
-//! read the values. Reading never stops: a bad value is noted, and its default is used in its place, so that reading
-//! can continue.
+//! read the values. Reading never stops: an invalid value is reported, and its default is used instead.
 //!
-//! Nothing here knows a key of tidegate, and nothing here does I/O.
+//! This module knows no key of tidegate, and does no I/O.
 
 mod described;
 mod document;
@@ -20,6 +19,7 @@ mod table;
 mod unknown;
 mod variables;
 
+pub use self::described::{Described, Shape, Written};
 pub(crate) use self::{
     found::{Item, ValuePosition, shown_text},
     key::{Key, KeyPresence},
@@ -28,7 +28,8 @@ pub(crate) use self::{
         WholeNumber, one_of, quoted,
     },
     reading::{Finished, read},
+    reference::page,
     table::Table,
     unknown::nearest,
-    variables::Spelling,
+    variables::{Spelling, variable_of},
 };

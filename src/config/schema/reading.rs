@@ -6,8 +6,8 @@ use toml::de::DeTable;
 
 use super::{
     super::problem::{Place, Problem},
+    described::Described,
     document::Document,
-    reference,
     table::Table,
     unknown, variables,
 };
@@ -16,11 +16,12 @@ use super::{
 pub(crate) struct Finished {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
-    /// Where each key that was given stands.
+    /// The place of each key that was given.
     pub(crate) places: BTreeMap<String, Place>,
     /// Files that hold secrets, with the keys that name them.
     pub(crate) secrets: Vec<(String, PathBuf)>,
-    pub(crate) reference: String,
+    /// All tables and keys that were asked for.
+    pub(crate) described: Vec<Described>,
 }
 
 /// Reads a document with `read`, and returns its result.
@@ -39,7 +40,7 @@ pub(crate) fn read<T>(
     unknown::report_ignored(&mut document, &variables::without_levels(environment));
     document.judge(syntax);
     let finished = Finished {
-        reference: reference::page(&document.described),
+        described: document.described,
         problems: document.problems,
         warnings: document.warnings,
         places: document.places,

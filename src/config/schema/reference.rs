@@ -1,4 +1,4 @@
-//! The reference page: every key that was asked for, as a file that explains it.
+//! The reference page: a file with every key and its explanation.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ const WIDTH: usize = 96;
 
 /// A TOML file of all keys with their docs. Keys without a default are commented out, and so are whole tables whose
 /// presence has a meaning.
-pub(super) fn page(described: &[Described]) -> String {
+pub(crate) fn page(described: &[Described]) -> String {
     let mut page = String::new();
     keys_of(&mut page, described, "", false);
     for entry in described {
@@ -36,6 +36,7 @@ fn keys_of(page: &mut String, described: &[Described], path: &str, optional: boo
             doc,
             wants,
             value,
+            ..
         } = entry
         else {
             continue;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Another language that a text looks to be in.
+/// Another language that a text seems to be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForeignSyntax {
     Json,
@@ -43,7 +43,7 @@ fn line_length(text: &str, at: usize) -> usize {
     rest.find('\n').map_or(rest.len(), |end| end + 1)
 }
 
-/// `key:`, with or without a value behind a space.
+/// `key:`, with or without a space and a value after it.
 fn is_yaml_key(line: &str) -> bool {
     let Some((key, rest)) = line.split_once(':') else {
         return false;
@@ -53,13 +53,13 @@ fn is_yaml_key(line: &str) -> bool {
     !key.is_empty() && key.chars().all(is_word) && (rest.is_empty() || rest.starts_with(' '))
 }
 
-/// A key or a table that is given a second time.
+/// A key or table that appears a second time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DuplicateKey {
     /// The key with all its tables.
     pub(super) key: String,
     pub(super) is_table: bool,
-    /// Line of the first, where it is found: 1 is the first of the file.
+    /// The line of the first occurrence, if it was found. Lines start at 1.
     pub(super) first: Option<usize>,
 }
 

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     super::problem::{Place, Problem},
-    described::{Described, Written},
+    described::{Described, Shape, Written},
     document::Document,
     found::{Item, ValuePosition, shown, type_name},
     key::{Key, KeyPresence},
@@ -14,7 +14,7 @@ use super::{
     variables::{Spelling, fold},
 };
 
-/// What belongs to one table: its part of the file, and the variables that lead into it.
+/// The content of one table: its part of the file, and the variables that set keys in it.
 pub(super) struct TableScope<'v> {
     pub(super) path: String,
     pub(super) place: Place,
@@ -25,7 +25,7 @@ pub(super) struct TableScope<'v> {
     pub(super) depth: usize,
 }
 
-/// A table to ask for keys.
+/// A table from which keys are read.
 pub(crate) struct Table<'d, 'v> {
     document: &'d mut Document<'v>,
     scope: TableScope<'v>,
@@ -36,7 +36,7 @@ impl<'d, 'v> Table<'d, 'v> {
         Self { document, scope }
     }
 
-    /// Where the table stands.
+    /// The place of the table.
     pub(crate) fn place(&self) -> &Place {
         &self.scope.place
     }
@@ -93,7 +93,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.inner(name, doc, false)
     }
 
-    /// The same for a table whose presence has a meaning: see [`is_given`](Self::is_given).
+    /// A table within this one whose presence has a meaning: see [`is_given`](Self::is_given).
     pub(crate) fn optional_table(&mut self, name: &str, doc: &'static str) -> Table<'_, 'v> {
         self.inner(name, doc, true)
     }
@@ -114,8 +114,8 @@ impl<'d, 'v> Table<'d, 'v> {
         Table::new(self.document, scope)
     }
 
-    /// The names that this table's file part has, in the order of the file, and then those that only variables
-    /// have. For tables whose keys are the user's own.
+    /// The names in this table's part of the file, in the order of the file, and then the names that only variables
+    /// have. For tables whose keys the user chooses.
     pub(crate) fn names(&mut self, spelling: Spelling) -> Vec<String> {
         let mut in_file: Vec<_> = self.scope.file.into_iter().flatten().collect();
         in_file.sort_by_key(|(name, _)| name.span().start);
@@ -148,20 +148,20 @@ impl<'d, 'v> Table<'d, 'v> {
         names
     }
 
-    /// A value whose key is the user's own: an entry of a map.
+    /// A value whose key the user chooses: an entry of a map.
     pub(crate) fn entry<K: KeyKind>(&mut self, name: &str, kind: &K) -> Key<Option<K::Value>> {
         self.look_up(name, kind, |segment| segment == name)
             .map(None, Some)
     }
 
-    /// Where a key of this table or of one within it was given; `None` where it was not, or was not asked for yet.
+    /// The place of a key of this table or of a table within it. `None` if the key was not given, or was not read yet.
     pub(in crate::config) fn given_at(&self, key: &str) -> Option<&Place> {
         self.document
             .places
             .get(&format!("{}.{key}", self.scope.path))
     }
 
-    /// Describes this table as a whole for the reference page: a table whose keys are the user's own.
+    /// Describes a table whose keys the user chooses, for the reference page.
     pub(crate) fn describe_entries(&mut self, doc: &'static str, example: (&'static str, &str)) {
         self.document.described.push(Described::Key {
             table: self.scope.path.clone(),
@@ -169,10 +169,11 @@ impl<'d, 'v> Table<'d, 'v> {
             doc: doc.into(),
             wants: String::new(),
             value: Written::Example(example.1.to_owned()),
+            shape: Shape::Other,
         });
     }
 
-    /// Adds to the doc of a key that was asked for already.
+    /// Adds text to the doc of a key that was read already.
     pub(crate) fn describe_further(&mut self, key: &str, more: &str) {
         let described = self
             .document
@@ -191,11 +192,11 @@ impl<'d, 'v> Table<'d, 'v> {
         }
     }
 
-    /// Notes that a required key of this table is missing.
+    /// Reports that a required key of this table is missing.
     pub(crate) fn missing(&mut self, key: impl Into<String>, fix: impl Into<String>) {
         let place = self.scope.place.clone();
         let fix = match place {
-            // Most likely a slip in the variable's name, which made a table that nobody meant.
+            // Most likely a typing mistake in the variable's name created this table.
             Place::Variable { .. } => format!("{}, or name a table that the file has", fix.into()),
             _ => fix.into(),
         };
@@ -203,7 +204,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.is_missing(problem);
     }
 
-    /// Notes that a valid key conflicts with other keys.
+    /// Reports that a valid key conflicts with other keys.
     pub(crate) fn refuse<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.problem(Problem::new(
             key.place.clone(),
@@ -213,7 +214,7 @@ impl<'d, 'v> Table<'d, 'v> {
         ));
     }
 
-    /// Notes a warning: a valid key is most likely a mistake, given other keys.
+    /// Reports a warning: a key is valid, but together with other keys most likely a mistake.
     pub(crate) fn warn_of<T>(&mut self, key: &Key<T>, fix: impl Into<String>) {
         self.warn(Problem::new(
             key.place.clone(),
@@ -223,30 +224,30 @@ impl<'d, 'v> Table<'d, 'v> {
         ));
     }
 
-    /// Notes that the file which a key names holds a secret.
+    /// Records that the file which a key names holds a secret.
     pub(crate) fn holds_secret(&mut self, key: &Key<Option<PathBuf>>) {
         if let Some(path) = &key.value {
             self.document.secrets.push((key.path.clone(), path.clone()));
         }
     }
 
-    /// Notes what to do instead of a key that a user may expect here.
+    /// Registers what to do instead of a key that a user may expect here.
     pub(crate) fn elsewhere(&mut self, name: &str, fix: &'static str) {
         let path = join(&self.scope.path, name);
         self.document.elsewhere.insert(path, fix);
     }
 
-    /// Reports no unknown keys of this table, because a more useful problem is already noted.
+    /// Does not report unknown keys of this table, because a more useful problem is already reported.
     pub(crate) fn ignore_the_rest(&mut self) {
         self.document.ignored.insert(self.scope.path.clone());
     }
 
-    /// Notes a problem.
+    /// Reports a problem.
     pub(crate) fn problem(&mut self, problem: Problem) {
         self.document.problems.push(problem);
     }
 
-    /// Notes a warning.
+    /// Reports a warning.
     pub(crate) fn warn(&mut self, warning: Problem) {
         self.document.warnings.push(warning);
     }
@@ -264,11 +265,12 @@ impl<'d, 'v> Table<'d, 'v> {
             doc: doc.into(),
             wants: kind.wants(),
             value,
+            shape: kind.shape(),
         });
         self.look_up(name, kind, |segment| fold(segment) == name)
     }
 
-    /// A variable wins over the file, because it is set closer to the start of the daemon.
+    /// A variable overrides the file, because it is set closer to the start of the daemon.
     fn look_up<K: KeyKind>(
         &mut self,
         name: &str,
@@ -312,7 +314,7 @@ impl<'d, 'v> Table<'d, 'v> {
         };
         let text = variable.text;
         // A string needs no quotes in a variable. All other values are written as in the file. A text that is not TOML
-        // stays a string, and the kind refuses it with its own message.
+        // is read as a string, and the kind of value refuses it with its own message.
         let as_toml = match K::IS_TEXT {
             true => None,
             false => DeValue::parse(text).ok(),
@@ -352,7 +354,7 @@ impl<'d, 'v> Table<'d, 'v> {
         self.document.problems.append(&mut problems);
         self.document.places.insert(path.clone(), place.clone());
         Key {
-            // A value with a problem is not used, even if it could be interpreted.
+            // A value with a problem is not used, even if it could be read.
             value: value.filter(|_| given == KeyPresence::Valid),
             path,
             place,
@@ -364,8 +366,8 @@ impl<'d, 'v> Table<'d, 'v> {
         }
     }
 
-    /// The last variable that stands for exactly this key. All of them are used up: `..__URL` and `..__url` are
-    /// two spellings of one key.
+    /// The last variable that sets exactly this key. All such variables are marked as used, because `..__URL` and
+    /// `..__url` are two spellings of one key.
     fn take_variable(&mut self, is_name: impl Fn(&str) -> bool) -> Option<usize> {
         let depth = self.scope.depth;
         let mut taken = None;
@@ -399,7 +401,7 @@ impl<'d, 'v> Table<'d, 'v> {
             match item.get_ref() {
                 DeValue::Table(table) => file = Some(table),
                 _ if has_parse_error(item) => {}
-                // An array of tables, most likely, from a header with one bracket too many.
+                // Most likely an array of tables, from a header with one bracket too many.
                 other => {
                     let fix = format!("write a table: [{path}]");
                     let place = self.document.place_of(item.span());
@@ -449,12 +451,12 @@ impl fmt::Debug for Table<'_, '_> {
     }
 }
 
-/// Whether the parser put this in place of a value that it could not read. That problem is already noted.
+/// Whether the parser inserted this instead of a value that it could not read. That problem is already reported.
 fn has_parse_error(item: &Item<'_>) -> bool {
     item.span() == (0..0)
 }
 
-/// A key below a table, quoted where TOML wants it quoted.
+/// A key below a table, in quotes if TOML needs them.
 pub(super) fn join(table: &str, name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let name = match !name.is_empty() && name.chars().all(is_bare) {

@@ -1,4 +1,4 @@
-//! Keys and variables that nothing asked for. Most are typing mistakes.
+//! Keys and variables that are not part of the configuration. Most are typing mistakes.
 
 use toml::de::{DeTable, DeValue};
 
@@ -16,7 +16,7 @@ const ALIKE_NEXT_DOOR: f64 = 0.88;
 /// The same for a variable that may not be meant for tidegate.
 const ALIKE_VARIABLE: f64 = 0.95;
 
-/// Notes each key and variable that no reader asked for.
+/// Reports each key and variable that was not read.
 pub(super) fn report(document: &mut Document<'_>) {
     let mut problems = Vec::new();
     in_table(document, document.root(), "", &mut problems);
@@ -34,7 +34,7 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
             DeValue::Table(inner) if document.opened.contains(&full) => {
                 in_table(document, inner, &full, problems);
             }
-            // A value in place of a table already has a problem of its own.
+            // A value instead of a table is reported already.
             _ if document.opened.contains(&full) || document.ignored.contains(path) => {}
             _ => {
                 let fix = match document.elsewhere.get(&full) {
@@ -51,9 +51,8 @@ fn in_table(document: &Document<'_>, table: &DeTable<'_>, path: &str, problems: 
     }
 }
 
-/// The known key that was most likely meant: first the most similar one of this table; then, for a key below the wrong
-/// header, the key with exactly this name in a table around, within or beside this one; then the most similar one
-/// there.
+/// The known key that was most likely meant. First the most similar key of this table. Then, for a key below the wrong
+/// header, the key with exactly this name in an adjacent table. Then the most similar key of an adjacent table.
 fn meant<'d>(document: &'d Document<'_>, table: &str, name: &str) -> Option<&'d str> {
     let known = || {
         document
@@ -196,7 +195,7 @@ fn similarity(name: &str, candidate: &str) -> f64 {
     }
 }
 
-/// Whether a path is that of this table or of something in it.
+/// Whether a path is this table's path or a path within it.
 fn is_within(path: &str, table: &str) -> bool {
     let below = path.strip_prefix(table);
     table.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

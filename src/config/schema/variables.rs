@@ -1,9 +1,9 @@
-//! Environment variables that stand for keys: `TIDEGATE_BROKER__URL`.
+//! Environment variables that set keys: `TIDEGATE_BROKER__URL`.
 
 const PREFIX: &str = "TIDEGATE_";
 const BETWEEN_LEVELS: &str = "__";
 
-/// A variable that stands for a key.
+/// A variable that sets a key.
 #[derive(Debug)]
 pub(super) struct Variable<'v> {
     pub(super) name: String,
@@ -12,8 +12,8 @@ pub(super) struct Variable<'v> {
     pub(super) text: &'v str,
 }
 
-/// The variables that stand for keys. Variables without two underscores are not checked: jobs have `TIDEGATE_*`
-/// variables of their own, and a supervisor may run as a job. A key outside all tables is `TIDEGATE__EVENTS_FILE`.
+/// The variables that set keys. Variables without two underscores are not checked: jobs have their own `TIDEGATE_*`
+/// variables, and a supervisor may run as a job. A key outside all tables is `TIDEGATE__EVENTS_FILE`.
 pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
     environment
         .iter()
@@ -33,8 +33,8 @@ pub(super) fn variables(environment: &[(String, String)]) -> Vec<Variable<'_>> {
         .collect()
 }
 
-/// Variables with our prefix that stand for no key, because they have no level. Most are the variables of a job, but
-/// some may be mistakes.
+/// Variables with our prefix that set no key, because they have no level. Most are the variables of a job, but some may
+/// be mistakes.
 pub(super) fn without_levels(environment: &[(String, String)]) -> Vec<&str> {
     let names = environment.iter().map(|(name, _)| name.as_str());
     names
@@ -45,8 +45,8 @@ pub(super) fn without_levels(environment: &[(String, String)]) -> Vec<&str> {
         .collect()
 }
 
-/// The variable that stands for a key.
-pub(super) fn variable_of(key: &str) -> String {
+/// The variable that sets a key.
+pub(crate) fn variable_of(key: &str) -> String {
     let levels: Vec<_> = key.split('.').map(fold).collect();
     let name = levels.join(BETWEEN_LEVELS).to_ascii_uppercase();
     match levels.len() {
@@ -55,7 +55,7 @@ pub(super) fn variable_of(key: &str) -> String {
     }
 }
 
-/// What follows the prefix, in the spelling of [`fold`].
+/// The name without the prefix, in the spelling of [`fold`].
 pub(super) fn below_prefix(name: &str) -> String {
     fold(name.strip_prefix(PREFIX).unwrap_or(name))
 }
@@ -65,12 +65,12 @@ pub(super) fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
 
-/// How a name that is the user's own is spelled in a variable.
+/// How a name that the user chose is spelled in a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spelling {
-    /// In any case, and `_` for `-`.
+    /// In upper or lower case, and with `_` for `-`.
     Folded,
-    /// As it is.
+    /// Unchanged.
     Exact,
 }
 

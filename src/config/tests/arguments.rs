@@ -61,12 +61,12 @@ fn arguments_that_the_broker_would_refuse_are_refused() {
         (
             "quorum",
             "x-max-priority = 10",
-            "remove it, or write declare = \"classic\": the broker refuses it of other queues",
+            "remove it, or write declare = \"classic\": the broker refuses it for other queues",
         ),
         (
             "classic",
             "x-delivery-limit = 5",
-            "remove it, or write declare = \"quorum\": the broker refuses it of other queues",
+            "remove it, or write declare = \"quorum\": the broker refuses it for other queues",
         ),
         (
             "classic",
@@ -86,7 +86,7 @@ fn arguments_that_the_broker_would_refuse_are_refused() {
         (
             "classic",
             "x-queue-type = \"classic\"",
-            "remove it: declare says the type",
+            "remove it: declare sets the type",
         ),
         (
             "classic",
@@ -162,11 +162,11 @@ fn arguments_by_which_messages_are_lost_are_warned_of() {
         ("x-expires = 60000", Some("remove it: the broker deletes")),
         (
             "x-single-active-consumer = true",
-            Some("make sure that it is meant"),
+            Some("check that this is intended"),
         ),
         ("x-single-active-consumer = false", None),
         ("x-max-priorty = 10", Some("did you mean x-max-priority?")),
-        ("acme = true", Some("make sure that it is meant")),
+        ("acme = true", Some("check that this is intended")),
     ] {
         let warnings = warnings(&format!(
             "declare = \"classic\"\narguments = {{ {arguments} }}"

@@ -84,7 +84,7 @@ fn a_limit_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "memory_max = \"1MiB\"\ncgroup = \"never\"",
-            "found \"1MiB\", remove it, or cgroup = \"never\": it is a cgroup that keeps it",
+            "found \"1MiB\", remove it, or cgroup = \"never\": this limit needs a cgroup",
         ),
     ];
     for (keys, expected) in table {
@@ -113,11 +113,11 @@ fn a_bad_file_of_variables_is_named_with_its_lines_and_none_of_its_text() {
     let text = "A=1\nexport B=hunter2\n\n  hunter2\nC='hunter2'\n";
     let lines = runner("env_file = \"/env\"").file("/env", text).lines();
     let expected = [
-        "/env:2:1: pools.a.runner.env_file: found something before = that is no variable's name, write NAME=value, \
+        "/env:2:1: pools.a.runner.env_file: found something before = that is not a variable's name, write NAME=value, \
          with letters, digits and _ in the name, and no `export`",
         "/env:4:3: pools.a.runner.env_file: found a line without =, write NAME=value, in one line",
-        "/env:5:3: pools.a.runner.env_file: found a value in quotes, write it without quotes, or into `env`: for \
-         some readers they would be a part of it",
+        "/env:5:3: pools.a.runner.env_file: found a value in quotes, write it without quotes, or into `env`: some \
+        readers make the quotes a part of the value",
     ];
     assert_eq!(lines, expected);
     assert_eq!(

@@ -157,7 +157,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy.utilisation = 0.5",
-            "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it means nothing to \"backlog\"",
+            "2:22: pools.thumbnails.policy.utilisation: found 0.5, remove it, or write kind = \"target_wait\": it has no effect for \"backlog\"",
         ),
         (
             "policy.kind = \"steps\"",
@@ -165,7 +165,7 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
         ),
         (
             "policy.workers = 4",
-            "2:18: pools.thumbnails.policy.workers: found 4, remove it, or write kind = \"fixed\": it means nothing to \"backlog\"",
+            "2:18: pools.thumbnails.policy.workers: found 4, remove it, or write kind = \"fixed\": it has no effect for \"backlog\"",
         ),
         (
             "scaling.up_step = 0",
@@ -221,39 +221,39 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\nimage = \"b\"",
-            "3:9: pools.a.runner.image: found \"b\", remove it, or write kind = \"container\": it means nothing to \"exec\"",
+            "3:9: pools.a.runner.image: found \"b\", remove it, or write kind = \"container\": it has no effect for \"exec\"",
         ),
         (
             "command = [\"a\"]\nstop_timeout = \"1s\"",
-            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace, which is what other kinds than \"container\" have",
+            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" have this key instead",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nkill_grace = \"1s\"",
-            "4:14: pools.a.runner.kill_grace: found \"1s\", write stop_timeout, which is what \"container\" has",
+            "4:14: pools.a.runner.kill_grace: found \"1s\", write stop_timeout: \"container\" has this key instead",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nmax_jobs = 1",
-            "4:12: pools.a.runner.max_jobs: found 1, remove it, or write kind = \"warm\": it means nothing to \"container\"",
+            "4:12: pools.a.runner.max_jobs: found 1, remove it, or write kind = \"warm\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nworking_dir = \"work\"",
-            "4:15: pools.a.runner.working_dir: found \"work\", write an absolute path: it is one in the container",
+            "4:15: pools.a.runner.working_dir: found \"work\", write an absolute path in the container",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nmemory_max = \"1MiB\"",
-            "4:14: pools.a.runner.memory_max: found \"1MiB\", write at least \"6MiB\": engines take no less",
+            "4:14: pools.a.runner.memory_max: found \"1MiB\", write at least \"6MiB\": engines accept no less",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\ngroup = \"media\"",
-            "4:9: pools.a.runner.group: found \"media\", write user beside it: for a group alone engines take root, whatever user the image has",
+            "4:9: pools.a.runner.group: found \"media\", write user too: with a group alone, engines use root and not the image's user",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nnice = 3",
-            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"container\"",
+            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nrlimits.core = \"none\"",
-            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"container\"",
+            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\npull = \"often\"",
@@ -261,7 +261,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nengine = \"ssh://b\"",
-            "4:10: pools.a.runner.engine: found \"ssh://b\", write \"unix:///path/to/socket\" or \"tcp://host:port\": no other way to an engine is built in",
+            "4:10: pools.a.runner.engine: found \"ssh://b\", write \"unix:///path/to/socket\" or \"tcp://host:port\": no other protocol is built in",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nmounts = [\"images:/x\", \"./a:/b\"]",
@@ -269,7 +269,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\nmax_jobs = 3",
-            "3:12: pools.a.runner.max_jobs: found 3, remove it, or write kind = \"warm\": it means nothing to \"exec\"",
+            "3:12: pools.a.runner.max_jobs: found 3, remove it, or write kind = \"warm\": it has no effect for \"exec\"",
         ),
         (
             "kind = \"warm\"\ncommand = [\"a\"]\nmax_jobs = 0",
@@ -317,11 +317,11 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\ntimeout = \"31m\"",
-            "3:11: pools.a.runner.timeout: found \"31m\", write at most 29m40s, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+            "3:11: pools.a.runner.timeout: found \"31m\", write at most 29m40s, or raise ack_deadline and the broker's consumer timeout: ack_deadline must also cover kill_grace and 10s to settle",
         ),
         (
             "command = [\"a\"]\ntimeout = \"29m\"\nkill_grace = \"1m\"",
-            "3:11: pools.a.runner.timeout: found \"29m\", write at most 28m50s, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+            "3:11: pools.a.runner.timeout: found \"29m\", write at most 28m50s, or raise ack_deadline and the broker's consumer timeout: ack_deadline must also cover kill_grace and 10s to settle",
         ),
         (
             "command = [\"a\"]\nkill_grace = \"25m\"",
@@ -329,7 +329,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\ntimeout = \"1h\"\nkill_grace = \"1h\"",
-            "3:11: pools.a.runner.timeout: found \"1h\", write less, or raise ack_deadline and the broker's consumer timeout: kill_grace and 10s to settle must fit into ack_deadline too",
+            "3:11: pools.a.runner.timeout: found \"1h\", write less, or raise ack_deadline and the broker's consumer timeout: ack_deadline must also cover kill_grace and 10s to settle",
         ),
         (
             "kind = \"warm\"\ncommand = [\"a\"]\nprestart = 51",
@@ -395,8 +395,9 @@ fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
         (
             6,
             vec![
-                "tidegate.toml:2:12: pools.a.prefetch: found 6, write at most 5, or lower runner.timeout: behind jobs \
-                 that take their whole timeout of 5m, the last of them comes too near to ack_deadline and is given back",
+                "tidegate.toml:2:12: pools.a.prefetch: found 6, write at most 5, or lower runner.timeout: after jobs \
+                that take their whole timeout of 5m, the last prefetched delivery is too close to ack_deadline and \
+                returns to the queue",
             ],
         ),
     ] {
@@ -443,8 +444,8 @@ fn two_pools_on_one_queue_are_both_named_with_their_lines() {
     assert_eq!(
         given(text).lines(),
         [
-            "tidegate.toml:3:17: pools.b.queue: found \"jobs\", the queue of pool a too (tidegate.toml:1:17), \
-          give b a queue of its own, or make one pool of a and b"
+            "tidegate.toml:3:17: pools.b.queue: found \"jobs\", which is also the queue of pool a \
+            (tidegate.toml:1:17), give b its own queue, or make one pool of a and b"
         ]
     );
 }
@@ -469,7 +470,7 @@ fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
     assert_eq!(lines.len(), 1);
     assert!(
         lines[0].contains(
-            "write at most 206 bytes: RabbitMQ 4.0 fails at errors about <queue>.retry.300000"
+            "write at most 206 bytes: RabbitMQ 4.0 fails to write errors about <queue>.retry.300000"
         ),
         "{}",
         lines[0]
@@ -498,8 +499,10 @@ fn a_pool_on_anothers_derived_queue_is_a_warning() {
     assert_eq!(
         warnings,
         [
-            "tidegate.toml:2:17: pools.b.queue: found \"a.dead\", where pool a keeps its dead letters, make sure that it is meant",
-            "tidegate.toml:4:17: pools.c.queue: found \"a.retry.1000\", where pool a keeps its retries in waiting, write another queue",
+            "tidegate.toml:2:17: pools.b.queue: found \"a.dead\", in which pool a keeps its dead letters, check that \
+            this is intended",
+            "tidegate.toml:4:17: pools.c.queue: found \"a.retry.1000\", in which pool a keeps its retries in waiting, \
+            write another queue",
         ]
     );
 }
@@ -555,14 +558,14 @@ fn certificates_go_with_tls_and_in_pairs() {
     assert_eq!(
         lines("broker = { url = \"amqps://h\", tls.cert = \"cert\" }"),
         [
-            "tidegate.toml:1:42: broker.tls.cert: found \"cert\", write key with it: the certificate's private key"
+            "tidegate.toml:1:42: broker.tls.cert: found \"cert\", write key too: the certificate's private key"
         ]
     );
     assert_eq!(
         lines("broker = { url = \"amqps://h\", tls.key = \"key\" }"),
         [
             "tidegate.toml:1:41: broker.tls.key: found \"key\" (no such file), write the path of a file that can be read",
-            "tidegate.toml:1:41: broker.tls.key: found \"key\", write cert with it: the key's certificate",
+            "tidegate.toml:1:41: broker.tls.key: found \"key\", write cert too: the key's certificate",
         ]
     );
 }
@@ -628,7 +631,7 @@ fn queues_for_answers_that_never_come_are_worth_a_word() {
             .map(|warning| warning.fix)
             .collect::<Vec<_>>()
     };
-    let fix = "write reply = true too: without it this pool answers nobody";
+    let fix = "write reply = true too: without it this pool sends no answers";
     let warm = "runner = { kind = \"warm\", command = [\"true\"] }";
     let exec = "runner = { command = [\"true\"] }";
     assert_eq!(warnings(exec), [fix]);

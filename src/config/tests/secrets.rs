@@ -162,8 +162,8 @@ fn a_url_that_names_the_empty_vhost_is_a_warning() {
 #[test]
 fn an_address_that_others_reach_wants_a_token() {
     let reached = "tidegate.toml:1:15: http.listen: found \"0.0.0.0:8672\", name a file with a token in \
-                   http.token_file, or with one for reading alone in http.read_token_file: other machines reach this \
-                   address; or write an address of this machine alone, such as 127.0.0.1:8672";
+                   http.token_file, or with a read-only token in http.read_token_file, because other machines can reach \
+                   this address; or write an address that only this machine can reach, such as 127.0.0.1:8672";
     let text = |key: &str| format!("http.listen = \"0.0.0.0:8672\"\n{key}\n{POOL}");
     assert_eq!(given(&text("")).lines(), [reached]);
     for key in ["token_file", "read_token_file"] {
@@ -186,8 +186,8 @@ fn the_token_for_reading_is_not_the_one_that_steers() {
     assert_eq!(
         lines,
         [
-            "tidegate.toml:2:24: http.read_token_file: found \"/b\", write another token into that file: who has this one \
-             may steer"
+            "tidegate.toml:2:24: http.read_token_file: found \"/b\", write another token into that file: this token \
+            also allows steering"
         ]
     );
 }

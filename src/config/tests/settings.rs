@@ -43,6 +43,9 @@ declare = "quorum"
 prefetch = 2
 poll_interval = "1s"
 drain_after = "never"
+weight = 3
+share = true
+local_max = 7
 keep_warm = 1
 preempt = true
 shutdown_grace = "1m30s"
@@ -141,6 +144,9 @@ fn every_key_of_the_file_reaches_its_setting() {
         ack_deadline: Duration::from_secs(3600),
         policy: Policy::steps([(1, 2), (100, 10)]).max(8).min_active(2),
         schedule: Schedule::default(),
+        weight: 3,
+        share: true,
+        local_max: Some(7),
         own_policy: None,
         policy_origins: [
             "policy.kind",
@@ -422,6 +428,7 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
                 .iter()
                 .any(|word| problem.to_string().contains(word))
                 || problem.fix.starts_with("write cert")
+                || problem.fix.starts_with("write endpoint")
                 || problem.fix.starts_with("write key")
                 || problem.fix.starts_with("write kill_grace");
             assert!(is_expected, "{example}: {problem}");
@@ -575,4 +582,37 @@ fn the_example_of_answers_answers() {
     let reply = &loaded.settings.pools[0].pool.reply;
     assert_eq!(reply.answers, Answers::Always);
     assert!(reply.allows("amq.gen-x"));
+}
+
+#[test]
+fn spans_go_to_a_collector_where_the_file_names_one() {
+    let with = |text: &str| given(&format!("{text}\n{POOL}"));
+    assert_eq!(given(POOL).loaded().settings.otlp, None);
+    let settings = with("[otlp]\nendpoint = \"https://collector:4318\"").loaded();
+    let otlp = settings.settings.otlp.unwrap();
+    assert_eq!(otlp.endpoint.as_str(), "https://collector:4318/");
+    assert_eq!((otlp.service_name.as_str(), otlp.sample), ("tidegate", 1.0));
+    let otlp = with("[otlp]\nendpoint = \"http://c\"\nheaders_file = \"h\"\nsample = 0.25")
+        .file("h", "Authorization: Bearer s3cret")
+        .loaded();
+    let otlp = otlp.settings.otlp.unwrap();
+    assert_eq!(otlp.sample, 0.25);
+    assert_eq!(otlp.headers.0[0].1, "Bearer s3cret");
+    assert!(!format!("{otlp:?}").contains("s3cret"));
+    // A table that does nothing is a mistake.
+    let lines = with("[otlp]\nsample = 0.5").lines();
+    assert!(lines[0].contains("otlp: found no endpoint"), "{lines:?}");
+    for (endpoint, part) in [
+        ("localhost:4318", "http:// or https://"),
+        ("grpc://localhost:4317", "http:// or https://"),
+        (
+            "http://user:s3cret@localhost:4318",
+            "without user and password",
+        ),
+        ("http://localhost:4318/?key=s3cret", "begins with ?"),
+    ] {
+        let lines = with(&format!("otlp.endpoint = \"{endpoint}\"")).lines();
+        assert!(lines[0].contains(part), "{lines:?}");
+        assert!(!lines.concat().contains("s3cret"), "{lines:?}");
+    }
 }

@@ -100,7 +100,7 @@ fn what_is_given_twice_is_named_with_the_line_of_the_first() {
         (
             "[pools.a.runner]\ncommand = [\"a\"]\n[pools.a.runner]\ntimeout = \"1s\"\n",
             "tidegate.toml:3:10: pools.a.runner: found a second [pools.a.runner], the first is in line 1, write all of \
-             its keys below one of them",
+            its keys below one of the two",
         ),
         (
             "[pools.a.runner]\ncommand = [\"a\"]\ntimeout = \"1s\"\ntimeout = \"2s\"\n",
@@ -217,8 +217,8 @@ fn more_workers_than_max_are_told_of() {
     assert_eq!(
         policy("max = 5"),
         [
-            "tidegate.toml:3:11: pools.a.policy.workers: found 20, write at most max, which is 5, or raise max: there are \
-             never more"
+            "tidegate.toml:3:11: pools.a.policy.workers: found 20, write at most max, which is 5, or raise max: there \
+            are never more workers"
         ]
     );
 }
@@ -232,11 +232,11 @@ fn what_only_a_shell_would_read_is_told_of() {
         ),
         (
             "[\"~/bin/thumb\"]",
-            Some("write what \"~/bin/thumb\" stands for"),
+            Some("write the value of \"~/bin/thumb\""),
         ),
         (
             "[\"thumb\", \"$HOME\"]",
-            Some("write what \"$HOME\" stands for"),
+            Some("write the value of \"$HOME\""),
         ),
         ("[\"sh\", \"-c\", \"a | b > $C\"]", None),
     ] {
@@ -257,8 +257,8 @@ fn a_variable_of_the_jobs_own_is_told_of_without_its_value() {
     assert_eq!(
         warnings(text),
         [
-            "tidegate.toml:3:27: pools.a.runner.env.TIDEGATE_JOB_ID: found a value, write another name: what begins with \
-             TIDEGATE_ is for what each job is told, and wins over this"
+            "tidegate.toml:3:27: pools.a.runner.env.TIDEGATE_JOB_ID: found a value, write another name: tidegate sets \
+            the variables that begin with TIDEGATE_ and overrides this one"
         ]
     );
 }

@@ -74,10 +74,10 @@ pub(crate) fn sweep() {
     }
 }
 
-/// Makes the cgroup of this instance, with the controllers that jobs have in `home`. Kills and removes what a dead
-/// instance left there. `lock` identifies the lock that this process holds. `movers` are moved to a cgroup of their
-/// own, out of the way. `finishing` are supervisors that have handed over: their leaves are left alone. A second call
-/// does nothing.
+/// Creates the cgroup of this instance, with the controllers that `home` offers to jobs. Kills and removes the
+/// processes and cgroups that a dead instance left there. `lock` identifies the lock that this process holds. `movers`
+/// are moved to a separate cgroup. `finishing` are supervisors that have handed over: their leaves are left alone. A
+/// second call does nothing.
 ///
 /// Blocks until the killed processes are dead.
 pub fn set_up(
@@ -94,7 +94,7 @@ pub fn set_up(
         end_left_over(&dir, finishing);
     }
     match fs::create_dir(&dir) {
-        // The kernel could not remove processes that do not die. Our own cgroups are made beside them.
+        // The kernel could not remove processes that do not die. Our own cgroups are created next to them.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.map_err(failed("make the cgroup", &dir))?,
     }
@@ -140,7 +140,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Makes a cgroup for one run, with its limits.
+    /// Creates a cgroup for one run, with its limits.
     pub(crate) fn leaf(&'static self, run: Run, limits: &Limits) -> Result<Leaf, CgroupError> {
         self.sweep();
         let dir = self.dir.join(run.id());

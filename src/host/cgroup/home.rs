@@ -18,6 +18,9 @@ use thiserror::Error;
 /// that has processes cannot give controllers to the cgroups below it.
 pub const SUPERVISOR: &str = "tidegate-supervisor";
 
+/// Where systemd puts what `ExecReload=` starts, below the cgroup of a delegated unit. A successor is started there.
+const CONTROL: &str = ".control";
+
 /// A controller: limits one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Controller {
@@ -49,11 +52,11 @@ pub struct Home {
 pub enum NoCgroupHome {
     #[error("there is no cgroup v2 hierarchy")]
     NoHierarchy,
-    #[error("our cgroup {0} is outside of what is mounted here")]
+    #[error("our cgroup {0} is outside of the hierarchy that is mounted here")]
     OutOfSight(String),
     #[error("this process may not write to {}", .0.display())]
     NotWritable(PathBuf),
-    #[error("systemd has not handed {} to us", .0.display())]
+    #[error("systemd has not delegated {} to us", .0.display())]
     NotDelegated(PathBuf),
 }
 
@@ -62,7 +65,9 @@ impl Home {
     pub fn find() -> Result<Self, NoCgroupHome> {
         let dir = dir_of("self")?;
         let dir = match dir.file_name() {
-            Some(name) if name == SUPERVISOR => dir.parent().unwrap_or(&dir).to_owned(),
+            Some(name) if name == SUPERVISOR || name == CONTROL => {
+                dir.parent().unwrap_or(&dir).to_owned()
+            }
             _ => dir,
         };
         // The kernel has this file in every cgroup except the root. The root of a cgroup namespace has it too.

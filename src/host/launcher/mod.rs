@@ -11,7 +11,7 @@
 //! returns can be taken for a message of the launcher. A variable, which is not passed to the job, marks the process as
 //! a launcher: the launcher is not a command that a user could type.
 //!
-//! # In a program of your own
+//! # In your own program
 //! Your own program is run again, so it must know how to be a launcher. Call [`init`] first thing in `main`:
 //!
 //! ```no_run

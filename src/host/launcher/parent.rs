@@ -108,7 +108,7 @@ impl PreparedLaunch {
 /// Not cancel-safe. It can be called once.
 pub(crate) async fn heard(report: UnixStream) -> Result<(), LaunchFailure> {
     let lost = |source| LaunchFailure::Launcher {
-        what: "its launcher was not heard".to_owned(),
+        what: "its launcher's report could not be read".to_owned(),
         source: Some(source),
     };
     let mut said = Vec::new();
@@ -127,11 +127,11 @@ fn parse_report(said: &[u8]) -> Result<(), LaunchFailure> {
     if rest.is_empty() {
         return match is_ready {
             true => Ok(()),
-            false => Err(LaunchFailure::new("its launcher ended without a word")),
+            false => Err(LaunchFailure::new("its launcher ended without a report")),
         };
     }
     let Ok(LaunchStepError { what, errno }) = serde_json::from_slice(rest) else {
-        return Err(LaunchFailure::new("its launcher was not understood"));
+        return Err(LaunchFailure::new("its launcher's report is invalid"));
     };
     let source = errno.map(io::Error::from_raw_os_error);
     Err(match (is_ready, source) {
@@ -155,10 +155,10 @@ mod tests {
         };
         let table: [(&[u8], &str); 5] = [
             (b"!", "started"),
-            (b"", "its launcher ended without a word: None"),
+            (b"", "its launcher ended without a report: None"),
             (b"!{\"what\":\"\",\"errno\":2}", "program: Some(2)"),
             (b"{\"what\":\"no\",\"errno\":1}", "no: Some(1)"),
-            (b"garbage", "its launcher was not understood: None"),
+            (b"garbage", "its launcher's report is invalid: None"),
         ];
         for (text, expected) in table {
             assert_eq!(said(text), expected);

@@ -1,6 +1,6 @@
 //! The labels of outcomes. Each is one of a fixed few.
 
-/// How a run of a job came out.
+/// The outcome of a run of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobOutcome {
     Done,
@@ -11,7 +11,7 @@ pub(crate) enum JobOutcome {
     LaunchFailed,
     NotStarted,
     Stopped,
-    /// Stopped too, because its delivery could be held no longer.
+    /// Stopped, because its delivery could be held no longer.
     Deadline,
 }
 
@@ -27,6 +27,12 @@ impl JobOutcome {
         Self::Stopped,
         Self::Deadline,
     ];
+
+    /// Whether a run with this outcome is an error to those who look at traces. One that asks for a later attempt, or
+    /// that we stopped, is not.
+    pub(crate) fn is_error(self) -> bool {
+        !matches!(self, Self::Done | Self::Retry | Self::Stopped)
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -52,12 +58,12 @@ pub(crate) enum Settlement {
     Reject,
     Requeue,
     RequeueCopy,
-    /// Made new before its job was begun, because its queue counts deliveries.
+    /// Replaced by a copy before its job began, because its queue counts deliveries.
     Renewed,
     /// Put aside until no other message runs alone.
     Parked,
     Lost,
-    /// The same, after the copy was confirmed: both will run, or lie in wait.
+    /// Lost after the copy was confirmed: there are two of the message now.
     LostCopy,
 }
 
@@ -91,16 +97,16 @@ impl Settlement {
     }
 }
 
-/// What became of an answer.
+/// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyOutcome {
-    /// The answer was sent.
+    /// The reply was sent.
     Done,
-    /// It was said that the job has failed for good.
+    /// A reply was sent that says that the job has failed for good.
     Failed,
-    /// The same, of an answer that is longer than it may be.
+    /// A reply was sent that says that the real reply is too long.
     TooLarge,
-    /// It was not sent where the message wants it.
+    /// It was not sent, because the requested address is not allowed.
     Refused,
     /// The broker cannot deliver it.
     Undeliverable,
@@ -126,7 +132,7 @@ impl ReplyOutcome {
     }
 }
 
-/// How a reconcile came out.
+/// The outcome of a reconcile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReconcileOutcome {
     Changed,

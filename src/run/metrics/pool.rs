@@ -7,10 +7,11 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{
     BREAKER_OPEN, BREAKER_OPENED, CONNECTED, DEAD_LETTERS, DELAYED, DEMAND, DEPTH, DEPTH_AGE,
     DETOURS, EXPECTED, GONE, JOB_DURATION, JOB_WAIT, JOBS, POOL_RESTARTS, RECONCILE_DURATION,
-    RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STUCK, WORKERS, WORKERS_STARTED, WORKERS_STOPPED,
+    RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STATE, STUCK, STUCK_SECONDS, WORKERS,
+    WORKERS_STARTED, WORKERS_STOPPED,
     labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
 };
-use crate::decide::{Counts, PoolName};
+use crate::decide::{Counts, PoolName, PoolState};
 
 /// A pool's handles. Written by the pool and its workers.
 pub(crate) struct PoolMetrics {
@@ -23,6 +24,8 @@ pub(crate) struct PoolMetrics {
     expected: Gauge,
     breaker_open: Gauge,
     stuck: Gauge,
+    stuck_seconds: Gauge,
+    states: [Gauge; PoolState::ALL.len()],
     breaker_opened: Counter,
     /// Waiting, busy, retiring, draining.
     workers: [Gauge; 4],
@@ -51,6 +54,9 @@ impl PoolMetrics {
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
             stuck: gauge!(STUCK, "pool" => p()),
+            stuck_seconds: gauge!(STUCK_SECONDS, "pool" => p()),
+            states: PoolState::ALL
+                .map(|state| gauge!(STATE, "pool" => p(), "state" => state.as_str())),
             breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
             workers: ["waiting", "busy", "retiring", "draining"]
                 .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
@@ -89,8 +95,17 @@ impl PoolMetrics {
         self.breaker_open.set(if is_open { 1.0 } else { 0.0 });
     }
 
-    pub(crate) fn stuck(&self, is_stuck: bool) {
-        self.stuck.set(if is_stuck { 1.0 } else { 0.0 });
+    /// For how long the pool has been stuck; `None` if it is not.
+    pub(crate) fn stuck(&self, lasted: Option<Duration>) {
+        self.stuck.set(if lasted.is_some() { 1.0 } else { 0.0 });
+        self.stuck_seconds
+            .set(lasted.unwrap_or_default().as_secs_f64());
+    }
+
+    pub(crate) fn state(&self, state: PoolState) {
+        for (gauge, known) in self.states.iter().zip(PoolState::ALL) {
+            gauge.set(if known == state { 1.0 } else { 0.0 });
+        }
     }
 
     pub(crate) fn breaker_opened(&self) {
@@ -131,8 +146,10 @@ impl PoolMetrics {
             &self.expected,
             &self.breaker_open,
             &self.stuck,
+            &self.stuck_seconds,
         ];
-        for gauge in gauges.into_iter().chain(&self.workers) {
+        let gauges = gauges.into_iter().chain(&self.workers);
+        for gauge in gauges.chain(&self.states) {
             gauge.set(GONE);
         }
     }

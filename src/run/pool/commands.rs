@@ -96,6 +96,7 @@ impl Pool {
         let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.gate.set_breaker(spec.settings.retry.breaker);
         self.shared.set_settings(spec.settings);
+        self.shared.group.tell();
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
             let old = self.shared.fleet.set_manager(spec.runners);
             self.prestarts.abort_all();

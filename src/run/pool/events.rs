@@ -43,6 +43,10 @@ pub(super) enum PoolEvent {
     ChoreEnded,
     /// The gate was closed or opened.
     GateChanged,
+    /// The daemons that share the queue changed.
+    GroupChanged,
+    /// The pool may have another number of the supervisor's workers.
+    BudgetChanged,
     /// The supervisor wants something.
     Command(Command),
     /// The drain's deadline has passed.

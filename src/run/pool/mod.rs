@@ -18,7 +18,7 @@ mod workers;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{self, Instant, MissedTickBehavior},
 };
@@ -57,6 +57,10 @@ pub(crate) struct Pool {
     ending: Ending,
     /// Counts the messages in the pool's own queues.
     counting: Option<AbortOnDropHandle<()>>,
+    /// Keeps the pool in the group of daemons that share its queue.
+    group: AbortOnDropHandle<()>,
+    /// Sees changes of what the pool may have of the supervisor's workers.
+    budget: watch::Receiver<u64>,
 }
 
 /// How far the pool is on its way to its end.
@@ -86,7 +90,10 @@ impl Pool {
     /// A pool that is ready to run. Needs a runtime.
     pub(crate) fn new(shared: Arc<PoolShared>, commands: mpsc::Receiver<Command>) -> Self {
         let counting = tokio::spawn(super::delayed::watch(shared.clone()));
+        let group = tokio::spawn(super::group::attend(shared.clone()));
         Self {
+            group: AbortOnDropHandle::new(group),
+            budget: shared.budget.subscribe(),
             reconciler: reconciler(&shared),
             commands,
             early: None,
@@ -172,9 +179,10 @@ impl Pool {
             prestarts,
             reading,
             ending,
+            budget,
             ..
         } = self;
-        let pause = shared.gate.look_again(shared.now());
+        let pause = shared.gate.next_look(shared.now());
         let pause = pause.into_iter().chain(shared.orders.next_check()).min();
         let pause = async {
             match pause {
@@ -202,6 +210,9 @@ impl Pool {
                 None => PoolEvent::Killed,
             },
             () = shared.gate.changed() => PoolEvent::GateChanged,
+            () = shared.group.changed() => PoolEvent::GroupChanged,
+            // The sender is in `shared`, so this cannot fail.
+            Ok(()) = budget.changed() => PoolEvent::BudgetChanged,
             reading = reading.next() => PoolEvent::ReadingDone(Box::new(reading)),
             Some(_) = chores.join_next() => PoolEvent::ChoreEnded,
             Some(_) = prestarts.join_next() => PoolEvent::ChoreEnded,
@@ -238,6 +249,8 @@ impl Pool {
             }
             PoolEvent::ChoreEnded => PoolAction::Nothing,
             PoolEvent::GateChanged => PoolAction::Reconcile("gate"),
+            PoolEvent::GroupChanged => PoolAction::Reconcile("group"),
+            PoolEvent::BudgetChanged => PoolAction::Reconcile("budget"),
             PoolEvent::Command(command) => self.command(command),
             PoolEvent::DeadlinePassed => {
                 warn!(pool = %self.shared.name, "drain deadline passed: running jobs are stopped and given back");
@@ -327,6 +340,10 @@ impl Pool {
         while self.chores.join_next().await.is_some() {}
         self.shared.fleet.ended().await;
         self.counting = None;
+        self.shared.group.end();
+        // It ends within a second, and fails only if it panics.
+        let _ = (&mut self.group).await;
+        self.shared.budget.remove(&self.shared.name);
         self.shared.stats.metrics.forget();
         self.shared.fleet.forget_gauges();
         // The pool ended in order, so earlier failures of its task do not count.

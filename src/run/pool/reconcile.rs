@@ -13,12 +13,14 @@ use super::{
 };
 use crate::{
     decide::{
-        Counts, Decision, EventKind, Intake, Observation, Plan, PlanSummary, Probe,
+        Counts, Decision, EventKind, Intake, Observation, Plan, PlanSummary, PoolNeed, Probe,
         ReconcileResult, Reconciliation, Rule, StuckInputs, WorkerId,
     },
     run::{
         events::Event,
+        group::numbers,
         metrics::ReconcileOutcome,
+        pool_state::state_of,
         shared::LastReconcile,
         worker_state::{WorkerState, WorkerStopReason},
     },
@@ -60,18 +62,21 @@ impl Pool {
             holders: held.holders,
             last_taken: shared.stats.last_taken(),
             gone: shared.stats.gone(),
-            oldest: None,
+            oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake,
-            group: None,
-            allowance: None,
-            pressure: None,
+            group: shared.group.group(now, numbers(&shared)),
+            allowance: shared.budget.allowance(&shared.name),
+            pressure: shared.pressure.borrow().clone(),
         };
         let Reconciliation {
-            mut decision, plan, ..
+            mut decision,
+            wanted,
+            plan,
         } = self.reconciler.reconcile(&observation, &census);
 
         let counts = census.counts();
+        self.report_need(&decision, wanted, &counts);
         let stale = decision.inputs.stale.as_deref();
         let refusal = shared.broker.openings().refusal().cloned();
         self.reported.fault(&shared, intake);
@@ -99,7 +104,26 @@ impl Pool {
             decision: Some(decision),
             stuck,
         };
+        shared.stats.metrics.state(state_of(&shared));
         result
+    }
+
+    /// Tells the supervisor's budget what this pool needs, and the group's task that the numbers may have changed.
+    fn report_need(&self, decision: &Decision, wanted: u32, counts: &Counts) {
+        let shared = &self.shared;
+        shared.group.tell();
+        let has_work = decision.inputs.demand > 0;
+        let need = PoolNeed {
+            weight: shared.settings().weight,
+            wanted,
+            floor: if has_work {
+                self.reconciler.policy().min_active
+            } else {
+                0
+            },
+            taken: counts.places().max(decision.expected),
+        };
+        shared.budget.report(&shared.name, need);
     }
 
     /// Reports an applied plan: the event, the metrics, and the log if the pool changes.
@@ -147,6 +171,9 @@ impl Pool {
                 plan = %decision.plan,
                 "pool changes shape"
             );
+        }
+        if inputs.stale.is_none() {
+            shared.stats.recent.ready_read(shared.now(), inputs.ready);
         }
     }
 

@@ -1,8 +1,8 @@
-//! Keeping a pool's task: what becomes of a pool whose own code panics.
+//! Restarting a pool's task when tidegate's own code panics in it.
 //!
-//! The panic is contained around [`Pool::run`], so that the workers' tasks, which the pool owns, outlive it: running
-//! jobs go on to their ends and are settled. Meanwhile the pool is faulted, and is started again with backoff. A pool
-//! that cannot even end in order is given up: then its jobs are cut off, given back and counted.
+//! The panic is caught around [`Pool::run`]. The pool owns the workers' tasks, so they survive: running jobs come to their
+//! ends and are settled. Meanwhile the pool is faulted, and is started again with backoff. A pool that fails repeatedly while
+//! it ends is dropped: its jobs are cut off, given back and counted.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -13,13 +13,13 @@ use tracing::{error, info};
 use super::{Pool, reading::ReadingState, reconciler};
 use crate::{
     decide::fault_pause,
-    run::{panics::Panicked, worker_state::WorkerStopReason},
+    run::{panics::Panicked, pool_state::state_of, worker_state::WorkerStopReason},
 };
 
-/// As long as a pool must have worked for its next failure to be a first one.
-const WELL: Duration = Duration::from_secs(60);
-/// How often a pool that is on its way out is started again to end in order.
-const LAST_TRIES: u32 = 3;
+/// After a pool has worked this long, its next failure counts as the first.
+const STABLE: Duration = Duration::from_secs(60);
+/// How often a pool that is ending is started again, so that it ends in order.
+const MAX_ENDING_RESTARTS: u32 = 3;
 
 /// Runs a pool to its end, and starts it again whenever it fails.
 pub(crate) async fn run_with_restarts(mut pool: Pool) {
@@ -30,12 +30,12 @@ pub(crate) async fn run_with_restarts(mut pool: Pool) {
             return;
         };
         failures = match begun.elapsed() {
-            worked if worked >= WELL => 1,
+            worked if worked >= STABLE => 1,
             _ => failures + 1,
         };
         let again = contained(pool.failed(&panicked, failures)).await;
         if matches!(again, Ok(RestartDecision::No) | Err(_)) {
-            // On drop it gives back what is left and says that it failed.
+            // Its destructor gives back what is left, and reports the failure.
             return;
         }
     }
@@ -53,11 +53,13 @@ async fn contained<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
 }
 
 impl Pool {
-    /// It has panicked. Waits until it may be run again.
+    /// The pool has panicked. Waits until it may be run again.
     async fn failed(&mut self, panicked: &Panicked, failures: u32) -> RestartDecision {
         let cause = format!("the pool's own task panicked: {panicked}");
         self.shared.gate.pool_failed(cause.clone());
-        self.shared.stats.metrics.pool_restarted();
+        let metrics = &self.shared.stats.metrics;
+        metrics.pool_restarted();
+        metrics.state(state_of(&self.shared));
         error!(
             pool = %self.shared.name,
             error = ?cause,
@@ -66,11 +68,11 @@ impl Pool {
         );
         self.start_over();
         let ends = self.shared.gate.is_draining() || self.shared.kill.is_cancelled();
-        if ends && failures > LAST_TRIES {
+        if ends && failures > MAX_ENDING_RESTARTS {
             return RestartDecision::No;
         }
         if ends {
-            // The panic may have come before anyone was told.
+            // The panic may have come before the workers were told.
             self.shared
                 .roster
                 .order_all_to_leave(WorkerStopReason::Drained);
@@ -79,7 +81,7 @@ impl Pool {
                 self.ending.deadline = Instant::now().checked_add(grace);
             }
         } else {
-            // As with any fault: they finish what they have, and messages stay in the queue.
+            // As with any fault, workers finish what they have, and messages stay in the queue.
             self.shared
                 .roster
                 .order_all_to_leave(WorkerStopReason::Faulted);
@@ -88,7 +90,7 @@ impl Pool {
         RestartDecision::Yes
     }
 
-    /// Forgets all that a panic may have left half done. What the operator wants stays.
+    /// Drops all state that a panic may have left half done. The operator's orders stay.
     fn start_over(&mut self) {
         self.reconciler = reconciler(&self.shared);
         // The callers that wait get no answer, and see that.
@@ -106,7 +108,7 @@ impl Pool {
                 () = shared.kill.cancelled() => return,
                 Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
-                    // None: every handle is gone, which the pool itself finds out.
+                    // `None`: every handle is gone. The pool itself will see that.
                     self.early = command;
                     return;
                 }
@@ -121,7 +123,7 @@ impl Drop for Pool {
         if self.ending.is_over {
             return;
         }
-        // Its workers' tasks go with it, and with them their jobs.
+        // The workers' tasks are dropped with the pool, and their jobs with them.
         let workers: Vec<_> = self.shared.roster.workers().values().cloned().collect();
         let held = workers.iter().map(|worker| worker.snapshot().held).sum();
         for _ in workers.iter().filter(|worker| worker.snapshot().held > 0) {

@@ -42,7 +42,9 @@ impl StuckReport {
             _ => {}
         }
         self.is_stuck = cause.is_some();
-        shared.stats.metrics.stuck(self.is_stuck);
+        let since = self.watch.since().filter(|_| self.is_stuck);
+        let lasted = since.map(|since| inputs.at.since(since));
+        shared.stats.metrics.stuck(lasted);
         cause
     }
 }

@@ -23,29 +23,29 @@ pub(super) enum CopyPublish {
         level: Duration,
         delay: Duration,
     },
-    /// To the dead letters; or back, where they take nothing.
+    /// To the dead letters; or back to its queue, if they accept nothing.
     Dead { copy: Outgoing, back: Box<Outgoing> },
-    /// To its own queue; or beside it, where it is full, until there is room.
+    /// To its own queue; or to a retry queue, if its own is full, until there is room.
     Back {
         copy: Outgoing,
         beside: Box<Outgoing>,
         level: Duration,
-        /// Whether its job is still to run, and runs without a copy where none is taken.
+        /// Whether its job has not run yet, and runs without a copy if no queue accepts one.
         may_run: bool,
     },
 }
 
 /// Where a copy went.
 pub(super) enum CopyOutcome {
-    /// Where it was to go, or to the same effect.
+    /// Where it should go, or to a place with the same effect.
     AsDecided,
-    /// Back to its queue instead: what was decided will be decided again.
+    /// Back to its queue instead: the job runs again.
     Back,
-    /// Nowhere, and it would not help to wait: its job runs as it is.
+    /// Nowhere, and waiting would not help: its job runs without a copy.
     Not,
 }
 
-/// Publishes a copy, or what comes closest.
+/// Publishes a copy, to the best place that accepts it.
 pub(super) async fn publish_copy(
     shared: &PoolShared,
     queue: &QueueName,
@@ -64,7 +64,7 @@ pub(super) async fn publish_copy(
                     shared.copies.received.add(&taken.name);
                 }
                 Err(NotCopied::TimeUp) => return Err(TimeUp),
-                // It has waited here instead, and goes where the retry queue would have sent it.
+                // The delivery was held for the delay instead. Now the copy goes where the retry queue would have sent it.
                 Err(NotCopied::NoQueue(copy)) => {
                     let mut copy = *copy;
                     copy.routing_key = queue.as_str().to_owned();
@@ -96,9 +96,9 @@ pub(super) async fn publish_copy(
             let is_its_own =
                 |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
             let after = |error: &QueueError| match error.kind {
-                // Its own queue is gone, or full.
+                // The queue is gone or full.
                 QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
-                // Held, it would come back with one more count, and never run.
+                // If it were held, it would come back with one more count and never run.
                 _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,
                 _ => ReplyRetry::Hold,
             };
@@ -106,14 +106,14 @@ pub(super) async fn publish_copy(
             loop {
                 match publish(shared, copy.clone(), hold, after).await {
                     Ok(()) => return Ok(CopyOutcome::AsDecided),
-                    // Its acknowledgement makes room.
+                    // The queue is full. The acknowledgement of the original makes room.
                     Err(Unpublished::GivenUp(error)) if error.kind == QueueErrorKind::Refused => {}
                     Err(Unpublished::GivenUp(error)) if may_run && is_its_own(&error) => {
                         return Ok(CopyOutcome::Not);
                     }
                     Err(_) => return Err(TimeUp),
                 }
-                // Its own queue is asked again now and then: there may be room by then.
+                // The own queue is tried again from time to time, because there may be room.
                 let patience = Some(LONGEST_WAIT);
                 match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
                     Ok(taken) => {
@@ -122,7 +122,7 @@ pub(super) async fn publish_copy(
                     }
                     Err(NotCopied::TimeUp) => return Err(TimeUp),
                     Err(NotCopied::NoQueue(_)) if may_run => return Ok(CopyOutcome::Not),
-                    // Given back without a copy, it would be counted: it is held for as long as it can be.
+                    // Without a copy the broker would count it, so it is held for as long as possible.
                     Err(NotCopied::NoQueue(_)) => {}
                 }
             }

@@ -1,8 +1,8 @@
-//! Copying: a copy published to whichever of its queues takes it.
+//! Copying: publishing a copy to the first of its queues that accepts it.
 //!
-//! Where nothing can be published at all, the delivery is held and the pool's intake is closed, as for an answer. Where
-//! only this queue takes nothing, another of the same use is taken; where only this message is not taken, or no queue
-//! is left, the delivery is held alone and the pool goes on.
+//! If nothing can be published at all, the delivery is held and the pool's intake is closed. If only this queue accepts
+//! nothing, a spare queue is used. If only this message is not accepted, or no queue is left, this delivery is held and the
+//! pool goes on.
 
 use std::time::Duration;
 
@@ -22,15 +22,16 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// How long a delivery is held for want of a queue while many are: a pool whose workers all hold one runs no job.
+/// How long a delivery is held because no queue accepts its copy, if many deliveries are held. If every worker held one, the
+/// pool would run no job.
 const HELD_WHEN_CROWDED: Duration = Duration::from_secs(60);
-/// Longest wait before a message that is not taken is tried again.
+/// Longest wait before a message that was not accepted is tried again.
 const LONGEST_WAIT_ALONE: Duration = Duration::from_secs(60);
-/// Times that a queue may be gone between its declare and a publish before it counts as one that takes nothing.
+/// How often a queue may be gone between its declare and a publish before it counts as a queue that accepts nothing.
 const GONE: u32 = 3;
 
-/// Time until a queue that refused a copy is tried once more, before another one stands in for it: a quorum queue that
-/// was declared a moment ago elects its leader within less, and may refuse what comes before.
+/// Time until a queue that refused a copy is tried once more, before a spare is used. A quorum queue that was just declared
+/// elects its leader within this time, and may refuse messages before.
 const ELECTION: Duration = Duration::from_millis(500);
 
 /// Why a copy was not published.
@@ -38,12 +39,12 @@ const ELECTION: Duration = Duration::from_millis(500);
 pub(super) enum NotCopied {
     /// The delivery could be held no longer.
     TimeUp,
-    /// No queue of the route takes it, for as long as it was to be held for that.
+    /// No queue of the route accepted it in the time that it could be held for that.
     NoQueue(Box<Outgoing>),
 }
 
-/// Publishes a copy to the first queue of its route that takes it, and says which. A delivery for which there is none
-/// is held for `patience`, or less where many are.
+/// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If there is none, the delivery
+/// is held for `patience`, or shorter if many are held.
 pub(super) async fn copy_to(
     shared: &PoolShared,
     route: &Route,
@@ -77,7 +78,7 @@ pub(super) async fn copy_to(
                     held = None;
                     close_intake(shared, &mut blocked, &copy, &error);
                 }
-                // Deleted since it was declared, most likely: the driver knows now.
+                // Most likely the queue was deleted since it was declared. The driver knows now.
                 ErrorScope::Queue if error.kind == QueueErrorKind::Unroutable && gone < GONE => {
                     blocked = None;
                     gone += 1;
@@ -99,8 +100,8 @@ pub(super) async fn copy_to(
                 ErrorScope::Queue => {
                     blocked = None;
                     gone = 0;
-                    note_queue(shared, queue, &error);
-                    // The next one is there already, or is not.
+                    report_queue(shared, queue, &error);
+                    // The next queue is tried without a pause.
                     continue;
                 }
                 ErrorScope::Message => {
@@ -120,7 +121,7 @@ pub(super) async fn copy_to(
             if limit.is_some_and(|limit| since.elapsed() >= limit) {
                 return Err(NotCopied::NoQueue(Box::new(copy)));
             }
-            // It ends when it should, however long the pause between two tries.
+            // The pause must not go beyond the limit.
             longest = limit.map_or(longest, |limit| {
                 longest.min(limit.saturating_sub(since.elapsed()))
             });
@@ -135,7 +136,7 @@ pub(super) async fn copy_to(
     }
 }
 
-/// One try of one queue.
+/// Tries one queue once.
 async fn try_queue<'s>(
     shared: &'s PoolShared,
     route: &Route,
@@ -185,8 +186,8 @@ async fn try_queue<'s>(
     Ok(tried.map_err(|error| (CopyStep::Publish, error)))
 }
 
-/// A queue takes nothing. Said once for each time that it begins.
-fn note_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
+/// A queue accepts nothing. Logged once each time that this begins.
+fn report_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
     let why = chain(error);
     shared.stats.metrics.copy_detoured();
     if shared

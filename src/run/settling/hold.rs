@@ -7,24 +7,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run::shared::PoolShared;
 
-/// How long a copy is still tried once everything is to end: a broker that is well confirms it by then, and what goes
-/// back without a copy is counted by the queue.
+/// How long a copy is still tried after an order to end. A healthy broker confirms a copy within this time. A message that
+/// goes back without a copy is counted by its queue.
 const FINAL_COPY_TIME: Duration = Duration::from_secs(1);
 
-/// Until when a delivery may be held for a copy.
+/// Until when a delivery may be held for a copy or a reply.
 pub(crate) struct HoldUntil<'a> {
-    /// When it must be given back at the latest: later, the broker would cut the channel.
+    /// When it must be given back at the latest. Later, the broker would close the channel.
     deadline: Instant,
-    /// The worker's order to stop what it does.
+    /// The order to stop the worker's job.
     stop: &'a CancellationToken,
-    /// The supervisor's.
+    /// The supervisor's order to stop everything.
     kill: &'a CancellationToken,
     /// When the first order to stop or to end was seen.
     ordered: OnceLock<Instant>,
 }
 
 impl<'a> HoldUntil<'a> {
-    /// Until `deadline`, or a moment after an order.
+    /// Until `deadline`, or until shortly after an order.
     pub(crate) fn new(
         deadline: Instant,
         stop: &'a CancellationToken,
@@ -38,7 +38,7 @@ impl<'a> HoldUntil<'a> {
         }
     }
 
-    /// Completes when the delivery is to be given back: at its deadline, or a moment after an order.
+    /// Completes when the delivery must be given back: at its deadline, or shortly after an order.
     pub(super) async fn over(&self) {
         let ordered = async {
             tokio::select! {
@@ -53,7 +53,7 @@ impl<'a> HoldUntil<'a> {
         }
     }
 
-    /// Counts a job that came to its end, and will all the same run again, where that is because we stop.
+    /// Counts a job that has ended but will run again, if the reason is an order to stop.
     pub(super) fn count_stopped(&self, shared: &PoolShared) {
         if self.stop.is_cancelled() || self.kill.is_cancelled() {
             shared.stats.job_stopped();
@@ -61,7 +61,7 @@ impl<'a> HoldUntil<'a> {
     }
 }
 
-/// The rest of the moment that began when this was first asked.
+/// Waits until the final time is over. It begins with the first call.
 async fn final_copy_time(since: &OnceLock<Instant>) {
     time::sleep_until(*since.get_or_init(Instant::now) + FINAL_COPY_TIME).await;
 }

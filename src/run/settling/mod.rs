@@ -1,8 +1,8 @@
-//! Settling: a verdict carried out at the broker.
+//! Settling: carrying out a verdict at the broker.
 //!
-//! Each copy is confirmed before its original is acknowledged, so a crash in between repeats a message and never
-//! loses one; so is an answer, after the copy that it may tell of. While one of them cannot be published, the delivery
-//! is held; the pool's gate is closed only where nothing can be published at all (`copying`).
+//! The broker confirms each copy before the original is acknowledged. So a crash in between repeats a message, and never
+//! loses one. A reply is published after the copy, and confirmed too. While one of them cannot be published, the delivery is
+//! held. The pool's gate is closed only if nothing can be published at all (`copying`).
 
 mod copy_publish;
 mod copying;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Declare,
     escape::{Escaped, Quoted},
-    queue::SettleError,
+    queue::{Delivery, SettleError},
     run::{
         events::{Fate, JobFailure},
         metrics::Settlement,
@@ -65,18 +65,18 @@ impl Prepared {
     }
 
     /// The delivery itself, if no queue accepts a copy of it before its job has run.
-    pub(crate) fn or_runs(self) -> Result<Self, HeldDelivery> {
+    pub(crate) fn or_runs(self) -> Result<Self, Delivery> {
         match self.action {
-            SettleAction::Run => Err(self.held),
+            SettleAction::Run => Err(self.held.delivery),
             _ => Ok(self),
         }
     }
 
-    /// Settles the delivery, and counts how.
+    /// Settles the delivery, counts how, and returns it.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: after a drop it is unknown whether the broker got the settlement.
-    pub(crate) async fn settle(self, shared: &PoolShared) {
+    pub(crate) async fn settle(self, shared: &PoolShared) -> Settlement {
         let gives_back = self.gives_back();
         let HeldDelivery {
             delivery,
@@ -123,6 +123,7 @@ impl Prepared {
             }
         };
         shared.stats.settled(settlement);
+        settlement
     }
 }
 

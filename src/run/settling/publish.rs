@@ -19,20 +19,20 @@ use tidegate_core::text::{chain, first_chars};
 const LOG_CHARS: usize = 1024;
 /// First wait before a copy that could not be published is tried again.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// How long one try may go on after the delivery should be given back. Longer than a confirm takes, where it comes.
+/// How long one try may go on after the delivery should be given back. Longer than any confirm that comes at all.
 const LATEST: Duration = Duration::from_secs(40);
-/// Longest such wait.
+/// Longest wait before it is tried again.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Why something was not published.
 pub(super) enum Unpublished {
     /// The delivery could be held no longer.
     TimeUp,
-    /// Its error was taken for a last one.
+    /// The error was final.
     GivenUp(QueueError),
 }
 
-/// Publishes until it is confirmed, until the delivery can be held no longer, or until an error is the last by the
-/// word of `after`.
+/// Publishes again and again, until the broker confirms, until the delivery can be held no longer, or until `after` says
+/// that an error is final.
 pub(super) async fn publish(
     shared: &PoolShared,
     message: Outgoing,
@@ -70,8 +70,8 @@ pub(super) async fn publish(
     }
 }
 
-/// One try. While the broker blocks publishers, its confirm is waited for with intake closed: published again, the
-/// message would be there twice.
+/// One try. While the broker blocks publishers, this waits for the confirm with intake closed. A second publish would put
+/// the message there twice.
 pub(super) async fn attempt<'s>(
     shared: &'s PoolShared,
     message: Outgoing,
@@ -80,12 +80,13 @@ pub(super) async fn attempt<'s>(
 ) -> Result<Result<(), QueueError>, TimeUp> {
     let mut is_blocked = shared.broker.driver.blocked();
     let mut is_told = true;
-    // It may be out already when the broker falls silent: then the message runs twice, which is better than to wait.
+    // If the broker stops answering, the copy may have been published: then the message runs twice. That is better than
+    // waiting without an end.
     let published = shared
         .broker
         .answered(shared.broker.driver.publish(message));
     let mut published = std::pin::pin!(published);
-    // A driver may wait for longer than it should: no delivery does.
+    // A driver may wait longer than it should. A delivery may not.
     let mut late = std::pin::pin!(async {
         hold.over().await;
         time::sleep(LATEST).await;
@@ -110,10 +111,10 @@ pub(super) async fn attempt<'s>(
     }
 }
 
-/// Keeps intake closed until the broker takes publishes again, where it takes none now.
+/// Keeps intake closed while the broker blocks publishers. Does nothing if it does not block them now.
 ///
-/// For a delivery that was held for a copy as long as it could be, and goes back as it is. Its queue may count that. If
-/// the pool took it again at once, an alarm of some hours would be as many counts as a queue allows.
+/// For a delivery that was held as long as possible and goes back without a copy. Its queue may count that. If the pool took
+/// it again at once, an alarm of some hours would use up all counts that the queue allows.
 pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
     let mut is_blocked = shared.broker.driver.blocked();
     if !*is_blocked.borrow() || shared.kill.is_cancelled() || shared.stop.is_cancelled() {
@@ -132,7 +133,7 @@ pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
     });
 }
 
-/// Nothing can be published: intake is closed for as long as the guard lives. Said once.
+/// Nothing can be published: intake is closed while the guard lives. Logged once.
 pub(super) fn close_intake<'s>(
     shared: &'s PoolShared,
     blocked: &mut Option<BlockedGuard<'s>>,
@@ -154,7 +155,7 @@ pub(super) fn close_intake<'s>(
     }
 }
 
-/// This message is not taken: its delivery is held, and the pool goes on. Said once.
+/// This message is not accepted: its delivery is held, and the pool goes on. Logged once.
 pub(super) fn hold_alone<'s>(
     shared: &'s PoolShared,
     held: &mut Option<(HeldGuard<'s>, Instant)>,
@@ -174,7 +175,7 @@ pub(super) fn hold_alone<'s>(
     }
 }
 
-/// Others' text, no longer than a log line should be.
+/// Text from a message, cut for a log line.
 pub(super) fn cut(text: &str) -> &str {
     first_chars(text, LOG_CHARS)
 }

@@ -1,4 +1,4 @@
-//! Replies: an answer that was decided, sent before its delivery is settled; and an account of those that are not.
+//! Replies: sending the reply before its delivery is settled, and reporting replies that cannot be sent.
 
 use tracing::warn;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// What the standard output of this message's job is.
+/// How the standard output of this message's job is used.
 pub(crate) fn output_use(
     shared: &PoolShared,
     settings: &PoolSettings,
@@ -26,10 +26,10 @@ pub(crate) fn output_use(
     with_rules(shared, settings, |rules| rules.output(request))
 }
 
-/// The answer to a message that comes to this end.
+/// The reply to a message with this verdict.
 pub(super) fn decide(shared: &PoolShared, held: &HeldDelivery, verdict: &Verdict) -> ReplyDecision {
     let request = held.message();
-    // Most messages ask for nothing.
+    // Most messages ask for no reply.
     if request.properties.reply_to.is_none() {
         return ReplyDecision::None;
     }
@@ -50,10 +50,11 @@ fn with_rules<T>(
     })
 }
 
-/// Sends an answer, confirmed. One that cannot be delivered is counted, and no reason to keep its message.
+/// Sends a reply, and waits for the confirm. A reply that cannot be delivered is counted, and its message is settled
+/// nevertheless.
 ///
 /// # Errors
-/// The delivery can be held no longer, and its sender has no answer.
+/// The delivery can be held no longer, and the reply was not sent.
 pub(super) async fn send(
     shared: &PoolShared,
     request: &Message,
@@ -101,7 +102,7 @@ async fn publish_answer(
     .await
 }
 
-/// Where a message wants its answer, no longer than a log line should be.
+/// Where a message wants its reply, cut for a log line.
 fn reply_to(request: &Message) -> &str {
     cut(request.properties.reply_to.as_deref().unwrap_or_default())
 }

@@ -53,7 +53,7 @@ impl PoolStats {
         Some(Moment::after_start(Duration::from_micros(micros)))
     }
 
-    /// A job begins. Its message was published this long before, if the message says when.
+    /// A job begins. Its message was published this long before, if that is known.
     pub(crate) fn job_began(&self, now: Moment, waited: Option<Duration>) {
         if let Some(waited) = waited {
             self.metrics.job_waited(waited);

@@ -12,15 +12,15 @@ use crate::{
 
 impl Supervisor {
     /// Drains every pool and ends the supervisor: no worker takes anything more, running jobs are finished and
-    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. Whatever the
-    /// broker does, all is over within the two and 4 seconds.
+    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. All is over within both
+    /// graces and 4 seconds, also if the broker does not answer.
     ///
     /// # Errors
     /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
-    /// in order. The supervisor has ended all the same.
+    /// in order. The supervisor has ended in any case.
     ///
     /// # Cancel-safety
-    /// A dropped future leaves the drain going on; calling again waits for it.
+    /// The drain goes on if this future is dropped. Call again to wait for it.
     pub async fn drain(&self, grace: Duration) -> Result<DrainReport, DrainError> {
         self.drain_each(|_| grace).await
     }
@@ -41,7 +41,7 @@ impl Supervisor {
         let settled_before = settled(&handles);
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
-            // A pool that has ended is as drained as can be.
+            // A pool that has ended is drained already.
             let _ = handle.commands.send(Command::Drain(grace)).await;
         }
         let given_back = self
@@ -71,12 +71,12 @@ impl Supervisor {
         }
     }
 
-    /// Stops every job at once, gives it back, and ends the supervisor. A drain that waits meanwhile ends too. A broker
-    /// that does not answer is given up within a second: what it was not told comes back by itself when it finds the
-    /// connection gone.
+    /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If the
+    /// broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices that the
+    /// connection is gone.
     ///
     /// # Cancel-safety
-    /// A dropped future leaves the stop going on; calling again waits for it.
+    /// The stop goes on if this future is dropped. Call again to wait for it.
     pub async fn stop_now(&self) -> StopReport {
         self.inner.at_once.cancel();
         let handles = self.inner.end();
@@ -98,7 +98,7 @@ impl Supervisor {
         inner.tasks.close();
         inner.tasks.wait().await;
         if inner.at_once.is_cancelled() || handles.iter().any(|h| h.shared.kill.is_cancelled()) {
-            // The driver goes on by itself.
+            // The driver closes its connections in the background.
             let _ = time::timeout(ANSWER / 2, inner.common.driver.close()).await;
         } else {
             inner.common.driver.close().await;
@@ -114,7 +114,7 @@ fn stopped(handles: &[Handle]) -> u64 {
         .sum()
 }
 
-/// Jobs that came to an end of their own, whatever that was.
+/// Jobs that came to their own end.
 fn settled(handles: &[Handle]) -> u64 {
     let settled = |handle: &Handle| {
         let jobs = handle.shared.stats.jobs();

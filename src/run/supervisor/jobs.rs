@@ -1,4 +1,4 @@
-//! The jobs that run now: looked at, and stopped one by one.
+//! The jobs that run now: listing them, and stopping one of them.
 
 use super::{Supervisor, SupervisorError};
 use crate::{
@@ -7,17 +7,18 @@ use crate::{
 };
 
 impl Supervisor {
-    /// The jobs of a pool that run now, the oldest first; `None` where there is no such pool. Jobs that wait for a runner,
-    /// or whose end is being settled, are not among them.
+    /// The jobs of a pool that run now, the oldest first; `None` if there is no such pool. Jobs that wait for a runner, or
+    /// that are being settled, are not in the list.
     pub fn jobs(&self, name: &PoolName) -> Option<Vec<RunningJob>> {
         let handle = self.inner.find(name).ok()?;
         Some(handle.shared.running.list())
     }
 
-    /// Stops the jobs of a pool that have this id, each with its runner's grace, and says how many there are. Their messages
-    /// are settled as `stopping` says, unless a job comes to its own end within the grace: that one is settled by its end.
+    /// Stops the jobs of a pool that have this id, each with its runner's grace, and returns how many there are. Their
+    /// messages are settled as `stopping` says. A job that comes to its own end within the grace is settled by that end.
     ///
-    /// Returns at once: the end of a job is not waited for. A job that was told before stays as it was told.
+    /// Returns at once, and does not wait for the ends of the jobs. A job that was told to stop before keeps its first
+    /// order.
     ///
     /// # Errors
     /// No such pool.

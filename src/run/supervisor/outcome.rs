@@ -1,4 +1,4 @@
-//! What is asked of a supervisor, and what came of it.
+//! Results and errors of a supervisor.
 
 use std::{io, time::Duration};
 
@@ -10,63 +10,69 @@ use crate::decide::{OrderRefused, PoolName, QueueName};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FlushMode {
-    /// Those that wait for a job.
+    /// Runners that wait for a job.
     #[default]
     Idle,
-    /// Those that have one, too: their jobs are stopped and given back, without an attempt spent.
+    /// Runners with a job too: their jobs are stopped and given back, and no attempt is spent.
     All,
 }
 
-/// A drain came to a clean end: every job was finished and settled.
+/// A drain ended cleanly: every job was finished and settled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Jobs that were settled meanwhile: done, put off or dead-lettered.
+    /// Jobs that were settled meanwhile: done, retried later or dead-lettered.
     pub finished: u64,
     /// How long it took.
     pub took: Duration,
 }
 
-/// What an end at once came to.
+/// The result of a stop at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopReport {
-    /// Running jobs that were stopped and given back to their queues.
+    /// Jobs that were stopped, or not begun, and whose messages were given back to their queues.
     pub given_back: u64,
 }
 
-/// A drain did not come to a clean end. The supervisor has ended all the same.
+/// A drain did not end cleanly. The supervisor has ended nevertheless.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DrainError {
     /// The deadline passed; jobs that still ran were stopped and given back.
-    #[error(
-        "the deadline of the drain passed: {given_back} running jobs were stopped and given back"
-    )]
+    #[error("the deadline of the drain passed: {}", unfinished(*given_back))]
     DeadlinePassed {
         /// How many.
         given_back: u64,
     },
-    /// It was overtaken by [`stop_now`](super::Supervisor::stop_now).
-    #[error("the drain was cut short: {given_back} running jobs were stopped and given back")]
+    /// It was cut short by [`stop_now`](super::Supervisor::stop_now).
+    #[error("the drain was cut short: {}", unfinished(*given_back))]
     CutShort {
         /// How many.
         given_back: u64,
     },
-    /// A pool failed by a fault of tidegate's own, and could not be ended in order. What it still ran was cut off and
-    /// given back.
+    /// A pool failed because of a bug in tidegate, and could not end in order. Its running jobs were cut off and given
+    /// back.
     #[error("the pool {pool} could not be drained in order: {cause}")]
     PoolFailed {
         /// The pool, the first if there are several.
         pool: PoolName,
-        /// What its fault was.
+        /// The cause of the failure.
         cause: String,
-        /// Running jobs that were stopped and given back since the drain began, in all pools.
+        /// Messages that were given back unfinished since the drain began, in all pools.
         given_back: u64,
     },
 }
 
+/// Says how many messages went back. Some of their jobs may not have begun.
+fn unfinished(messages: u64) -> String {
+    match messages {
+        1 => String::from("1 message was given back unfinished"),
+        messages => format!("{messages} messages were given back unfinished"),
+    }
+}
+
 impl DrainError {
-    /// Running jobs that were stopped and given back since the drain began.
+    /// Messages that were given back unfinished since the drain began.
     pub fn given_back(&self) -> u64 {
         match self {
             Self::DeadlinePassed { given_back }
@@ -76,19 +82,19 @@ impl DrainError {
     }
 }
 
-/// A supervisor that runs until a signal comes did not come to a clean end.
+/// A supervisor that runs until a signal did not end cleanly.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The signals cannot be listened to. The supervisor works on, and has not begun to drain.
+    /// The process cannot listen to signals. The supervisor still works, and has not begun to drain.
     #[error("signals cannot be listened to")]
     Signals(#[source] io::Error),
-    /// The drain did not come to a clean end.
+    /// The drain did not end cleanly.
     #[error(transparent)]
     Drain(#[from] DrainError),
 }
 
-/// A supervisor could not do what it was asked.
+/// A supervisor could not carry out a call.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SupervisorError {
@@ -100,7 +106,7 @@ pub enum SupervisorError {
         /// Which setting is wrong, and what it must be.
         problem: &'static str,
     },
-    /// Two pools on one queue would each plan for the whole of it.
+    /// Two pools on one queue: each would plan for the whole queue.
     #[error("the pools {first} and {second} cannot work on one queue, {queue}")]
     SharedQueue {
         /// A pool.
@@ -110,7 +116,7 @@ pub enum SupervisorError {
         /// Their queue.
         queue: QueueName,
     },
-    /// Two pools of one name.
+    /// Two pools with one name.
     #[error("two pools are named {0}")]
     SharedName(PoolName),
     /// No such pool.
@@ -130,7 +136,7 @@ pub enum SupervisorError {
     /// The pool has ended, or is ending.
     #[error("the pool {0} has ended")]
     Ended(PoolName),
-    /// The pool failed by a fault of tidegate's own while it was at it. It is started again.
+    /// The pool failed meanwhile because of a bug in tidegate. It is started again.
     #[error("the pool {0} has failed, and is started again")]
     Failed(PoolName),
 }

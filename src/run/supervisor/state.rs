@@ -1,28 +1,19 @@
-//! What a pool looks like from outside: its status, its state and the cause.
-//!
-//! Reads what the pool and its workers have written, and changes nothing.
+//! The status of a pool, with its state and the cause. Reads what the pool and its workers have written, and changes
+//! nothing.
 
 use std::time::Duration;
 
 use tracing::info;
 
 use super::super::{
-    DepthStatus, IntakeStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
+    DepthStatus, IntakeStatus, MemberStatus, PoolState, PoolStatus, RunnerStatus, WorkerStatus,
     shared::{LastReconcile, PoolShared},
 };
 use crate::{
     config::PoolSettings,
-    decide::{Intake, Link, Orders, Rates, StateScene, pool_state},
-    queue::Connectivity,
+    decide::{Decision, Group, Intake, Member, Orders, split},
+    run::pool_state::state,
 };
-
-fn rounded(rates: Rates) -> Rates {
-    let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
-    Rates {
-        arrivals: round(rates.arrivals),
-        done: round(rates.done),
-    }
-}
 
 /// A pool at this instant.
 pub(super) fn status(shared: &PoolShared) -> PoolStatus {
@@ -38,8 +29,12 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         .as_ref()
         .map_or(Duration::ZERO, |decision| now.since(decision.at));
     let ready = inputs.map_or(0, |inputs| inputs.ready);
+    let group = inputs.and_then(|inputs| inputs.group.as_ref());
+    let elsewhere = group.map_or(0, Group::held_by_others);
     let intake = shared.intake();
-    let (state, cause) = state(shared, &last, intake, counts.busy + counts.retiring);
+    let rates = inputs.and_then(|inputs| inputs.rates);
+    let rates = rates.unwrap_or_default().rounded();
+    let (state, cause) = state(shared, &last, intake, &counts);
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
@@ -47,9 +42,10 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
         state,
-        cause: match (cause, shared.declaring.cause()) {
-            (Some(cause), Some(other)) => Some(format!("{cause}; {other}")),
-            (cause, other) => cause.or(other),
+        cause: {
+            let causes = [cause, shared.declaring.cause(), group_cause(shared, &last)];
+            let causes: Vec<String> = causes.into_iter().flatten().collect();
+            (!causes.is_empty()).then(|| causes.join("; "))
         },
         depth: DepthStatus {
             ready,
@@ -60,7 +56,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         delayed: own.delayed,
         dead_waiting: own.dead,
-        demand: ready.saturating_add(held.held),
+        demand: ready.saturating_add(held.held).saturating_add(elsewhere),
         expected: last
             .decision
             .as_ref()
@@ -68,7 +64,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         intake: match intake {
             Intake::Draining | Intake::Emptying => IntakeStatus::Draining,
             Intake::Paused => IntakeStatus::Paused,
-            // A pool whose own task failed takes nothing, but the order holds.
+            // If the pool's own task failed, the pool takes nothing, but the order is still shown.
             _ => match orders.intake() {
                 Some(Intake::Paused) => IntakeStatus::Paused,
                 Some(_) => IntakeStatus::Draining,
@@ -85,44 +81,42 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         runners: RunnerStatus { idle, busy },
         jobs: shared.stats.jobs(),
-        rates: rounded(inputs.and_then(|inputs| inputs.rates).unwrap_or_default()),
+        rates,
+        oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
+        members: last.decision.as_ref().map_or_else(Vec::new, members),
         replies: shared.stats.replies(),
     }
 }
 
-/// What a pool is about, and why where that needs saying.
-fn state(
-    shared: &PoolShared,
-    last: &LastReconcile,
-    intake: Intake,
-    busy: u32,
-) -> (PoolState, Option<String>) {
-    let refusal = shared
-        .broker
-        .openings()
-        .refusal()
-        .map(|known| known.why.clone());
-    let inputs = last.decision.as_ref().map(|decision| &decision.inputs);
-    let unread = || inputs.and_then(|inputs| inputs.stale.clone());
-    pool_state(StateScene {
-        intake,
-        link: match shared.broker.connectivity() {
-            Connectivity::Connected => Link::Up,
-            Connectivity::Connecting => Link::Coming,
-            Connectivity::Disconnected { error } => Link::Down(error),
-        },
-        rule: last.decision.as_ref().map(|decision| decision.rule),
-        busy,
-        pool_failure: shared.gate.pool_failure(),
-        fault: shared.gate.cause(),
-        stuck: last.stuck.clone(),
-        queue: shared.settings().queue.to_string(),
-        copies: shared.copies.cause(),
-        refusal: refusal.or_else(unread),
-        lesser: shared.fleet.panics().cause(),
-    })
+/// The daemons that share the queue, with their shares.
+fn members(decision: &Decision) -> Vec<MemberStatus> {
+    let Some(group) = &decision.inputs.group else {
+        return Vec::new();
+    };
+    let shares = decision.whole.map(|whole| split(whole, &group.members));
+    let with_share = |(at, member): (usize, &Member)| MemberStatus {
+        member: member.clone(),
+        share: shares.as_ref().map(|shares| shares[at]),
+    };
+    group.members.iter().enumerate().map(with_share).collect()
+}
+
+/// What is wrong with the group of daemons.
+fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
+    let differing = last.decision.as_ref().and_then(|decision| {
+        let other = decision.inputs.group.as_ref()?.differing.first()?;
+        Some(format!(
+            "{other} has another policy for this queue: no daemon grows until they are the same"
+        ))
+    });
+    differing.or_else(|| shared.group.cause())
+}
+
+/// A duration in seconds, to the millisecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// Logs the state of a pool and its workers.
@@ -156,7 +150,7 @@ pub(super) fn log_state(shared: &PoolShared) {
     }
 }
 
-/// The policy in force, in words.
+/// The policy that applies, in words.
 fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     match (&orders.policy, &settings.own_policy) {
         (Some(set), Some(_)) if set.what.names_a_kind() => set.what.policy.to_string(),
@@ -166,7 +160,7 @@ fn policy(settings: &PoolSettings, orders: &Orders) -> String {
     }
 }
 
-/// Why a pool is of no use now, where it is not. What an operator ordered is as it should be.
+/// Why a pool cannot work now, if it cannot. An operator's order is not a reason.
 pub(super) fn unready(pool: &PoolStatus, ending: bool) -> Option<String> {
     let name = &pool.name;
     let drained_by_hand = pool.orders.intake() == Some(Intake::Emptying) && !ending;

@@ -1,4 +1,4 @@
-//! What an operator, or the program, does with one pool: orders, and flushes.
+//! Orders for one pool by an operator or by the program, and flushes.
 
 use std::sync::Arc;
 
@@ -14,17 +14,18 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and says what that came to. An
-    /// order that closes intake takes effect at once, any other with a fresh reading of the queue.
+    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and returns the result. An order that
+    /// closes intake takes effect at once, any other order with a fresh reading of the queue.
     ///
-    /// Orders hold over [`reconfigure`](Self::reconfigure), and, where [`StartOptions::store`](crate::run::StartOptions::store) keeps them, over a restart.
-    /// Which of them yield to the configuration is said at [`Orders`](crate::decide::Orders).
+    /// Orders still hold after [`reconfigure`](Self::reconfigure), and after a restart if
+    /// [`StartOptions::store`](crate::run::StartOptions::store) stores them. [`Orders`](crate::decide::Orders) describes which
+    /// of them yield to the configuration.
     ///
     /// # Errors
     /// No such pool, it has ended, or it cannot carry the order out.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the order holds, and the reconcile takes place all the same.
+    /// Cancel-safe: the order holds and the reconcile takes place, also if this future is dropped.
     pub async fn steer(
         &self,
         name: &PoolName,
@@ -71,12 +72,12 @@ impl Supervisor {
         self.inner.orders()
     }
 
-    /// A pool's settings as they are configured: what was set by hand is not in them.
+    /// A pool's settings as they are configured, without what was set by hand.
     pub fn settings(&self, name: &PoolName) -> Result<Arc<PoolSettings>, SupervisorError> {
         Ok(self.inner.find(name)?.shared.settings())
     }
 
-    /// Stops intake: messages stay in the queue, running jobs go on to their ends. Errors as for [`steer`](Self::steer).
+    /// Stops intake: messages stay in the queue, and running jobs come to their ends. Errors as for [`steer`](Self::steer).
     pub async fn pause(&self, name: &PoolName) -> Result<Steered, SupervisorError> {
         self.steer(name, Order::Pause { until: None }, By::program())
             .await
@@ -87,15 +88,15 @@ impl Supervisor {
         self.steer(name, Order::Resume, By::program()).await
     }
 
-    /// Pins a pool to a number of workers, clamped to its `max`, or lets go of it, and reconciles it whole: cleanup
-    /// and a fresh reading of the depth come first, as in every reconcile. Says what that came to. One whose cleanup has
-    /// begun already will do.
+    /// Pins a pool to a number of workers, at most its `max`, or removes the pin. Then it reconciles the pool completely, with
+    /// cleanup and a fresh reading of the depth, and returns the result. A reconcile whose cleanup has begun already is good
+    /// enough.
     ///
     /// # Errors
     /// No such pool, or it has ended.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the pin holds, and the reconcile takes place all the same.
+    /// Cancel-safe: the pin holds and the reconcile takes place, also if this future is dropped.
     ///
     /// ```
     /// # use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
@@ -122,18 +123,18 @@ impl Supervisor {
         Ok(self.steer(name, order, By::program()).await?.result)
     }
 
-    /// Deletes runners of a pool now, and reconciles it. Says what both came to together: deleted runners are its
-    /// `metric_stats` of the kind [`RunnerStop`](crate::decide::EventKind::RunnerStop).
+    /// Deletes runners of a pool now, and reconciles it. Returns the result of both: deleted runners are in its
+    /// `metric_stats` as [`RunnerStop`](crate::decide::EventKind::RunnerStop).
     ///
-    /// By [`FlushMode::All`] running jobs are told to stop too, and are given back. Their ends are not waited for; each
-    /// is an event of its own. The pool then works on as it should: [`pause`](Self::pause) it first if it is to stay
-    /// without runners.
+    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. This does not wait for their ends; each
+    /// is an event of its own. The pool then goes on working. [`pause`](Self::pause) it first if it should stay without
+    /// runners.
     ///
     /// # Errors
     /// No such pool, or it has ended.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the flush and the reconcile take place all the same.
+    /// Cancel-safe: the flush and the reconcile take place, also if this future is dropped.
     pub async fn flush(
         &self,
         name: &PoolName,

@@ -1,4 +1,4 @@
-//! The worker's intake: its consumer, what that was sent ahead of need, and why no more will come.
+//! The worker's intake: its consumer, the deliveries that wait for the worker, and why no more will come.
 
 use std::{collections::VecDeque, future::poll_fn};
 
@@ -11,26 +11,26 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// A consumer, and what it was sent ahead of need.
+/// A consumer, and the deliveries that wait for the worker.
 pub(super) struct WorkerIntake {
     pub(super) consumer: Box<dyn Consumer>,
     pub(super) ahead: VecDeque<ReceivedDelivery>,
-    /// Why no more will come.
+    /// Why no more deliveries will come.
     pub(super) ended: Option<WorkerStopReason>,
 }
 
-/// A delivery and when it came: from then on the broker counts.
+/// A delivery, and when it came: the broker's consumer timeout counts from then.
 pub(super) struct ReceivedDelivery {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
-    /// Whether others were before it.
+    /// Whether it waited behind others.
     pub(super) waited: bool,
-    /// Whether a copy of it can be made, as far as is known.
+    /// Whether it can be copied, as far as is known.
     pub(super) is_copyable: bool,
 }
 
 impl ReceivedDelivery {
-    /// One that comes now.
+    /// A delivery that comes now.
     pub(super) fn now(delivery: Delivery) -> Self {
         Self {
             delivery,
@@ -42,7 +42,7 @@ impl ReceivedDelivery {
 }
 
 impl WorkerIntake {
-    /// Whether its channel is gone: then the broker hands out anew what is not settled, and a copy would be a second one.
+    /// Whether its channel is gone. The broker then redelivers what is not settled, so a copy would make two of a message.
     pub(super) fn is_gone(&self) -> bool {
         matches!(
             self.ended,
@@ -50,7 +50,7 @@ impl WorkerIntake {
         )
     }
 
-    /// The next thing that the consumer says. Pending for ever once it has ended. Cancel-safe.
+    /// The next delivery, or why the consumer has ended. Pending for ever after that. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<ReceivedDelivery, WorkerStopReason> {
         if self.ended.is_some() {
             return std::future::pending().await;
@@ -66,7 +66,7 @@ impl WorkerIntake {
                 self.ended = Some(why);
                 Err(why)
             }
-            // Nobody here has cancelled it.
+            // The worker has not cancelled it, so the broker has.
             None => {
                 self.ended = Some(WorkerStopReason::Cancelled);
                 Err(WorkerStopReason::Cancelled)

@@ -1,11 +1,9 @@
 //! One job of a worker: a runner is borrowed, the job runs on it while the worker still reads its consumer, the message
 //! is settled, and the runner is returned. The result says whether the worker must leave, and why.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug, debug_span, info, warn};
 
@@ -21,10 +19,11 @@ use crate::{
     run::{
         events::Event,
         fleet::BorrowedRunner,
-        metrics::JobOutcome,
+        metrics::{JobOutcome, Settlement},
         panics::PanicSite,
         running_jobs::{self, Stopping},
         settling::{HeldDelivery, HoldUntil, output_use, prepare, stay_blocked},
+        traces::{self, DeliveryTrace},
         worker_state::WorkerStopReason,
     },
     runner::{FailureKind, Job, JobControl, JobEnd, RunReport},
@@ -59,7 +58,13 @@ impl Worker<'_> {
         let mut held = HeldDelivery::new(self.shared, self.settings(), delivery, at);
         let job = self.job_of(&held);
         held.job = Some(job.id().clone());
+        // A retry or a return says nothing of the queue's head: it was published long before.
+        if held.history.attempt == 1 && !held.history.was_taken {
+            let waited = held.message().published_at().and_then(waited_since);
+            self.shared.stats.recent.head(self.shared.now(), waited);
+        }
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
+        self.trace = span.in_scope(|| DeliveryTrace::received(self.shared.traces.clone(), &job));
         async {
             // A suspect keeps its turn until it is settled.
             let mut turn = None;
@@ -136,9 +141,18 @@ impl Worker<'_> {
         }
         self.report_start(job, &runner);
         let begun = Instant::now();
-        let (report, stop) = self.run(&mut held, &mut runner, job).await;
+        let (span, told) = self.trace.runs();
+        let (report, stop) = self
+            .run(&mut held, &mut runner, told.as_ref().unwrap_or(job))
+            .instrument(span)
+            .await;
         let took = begun.elapsed();
-        self.report_end(job, &report, &stop, took);
+        let outcome = match (outcome_of(&report.end), &stop) {
+            (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
+            (outcome, _) => outcome,
+        };
+        self.trace.ran(outcome);
+        self.report_end(job, &report, outcome, took);
 
         let RunReport { end, reusable } = report;
         if let JobEnd::NotStarted(error) = &end {
@@ -288,6 +302,19 @@ impl Worker<'_> {
         held: HeldDelivery,
         verdict: Verdict,
     ) -> Result<(), WorkerStopReason> {
+        let span = self.trace.settles();
+        let settling = self.settle_held(held, verdict).instrument(span.clone());
+        let (settlement, gives_back) = settling.await;
+        traces::settled(&span, settlement);
+        if gives_back {
+            Err(WorkerStopReason::GaveBack)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Carries a verdict out. Returns how the delivery was settled, and whether its message was given back.
+    async fn settle_held(&mut self, held: HeldDelivery, verdict: Verdict) -> (Settlement, bool) {
         let hold = HoldUntil::new(held.settle_at(), &self.state.stop, &self.shared.kill);
         let goes_back = matches!(verdict, Verdict::GiveBack | Verdict::GiveBackCopy { .. });
         let verdict = match verdict {
@@ -311,12 +338,7 @@ impl Worker<'_> {
         if gives_back || self.state.leaves_after_this_job() {
             self.cancel().await;
         }
-        prepared.settle(self.shared).await;
-        if gives_back {
-            Err(WorkerStopReason::GaveBack)
-        } else {
-            Ok(())
-        }
+        (prepared.settle(self.shared).await, gives_back)
     }
 
     /// Gives a message back because no runner could be started for it. The result is the reason why the worker leaves.
@@ -359,7 +381,7 @@ impl Worker<'_> {
     // Reports: metrics, events and the log.
 
     fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
-        let waited = job.message().properties.timestamp.and_then(waited_since);
+        let waited = job.message().published_at().and_then(waited_since);
         self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
@@ -369,11 +391,7 @@ impl Worker<'_> {
         });
     }
 
-    fn report_end(&self, job: &Job, report: &RunReport, stop: &JobStop, took: Duration) {
-        let outcome = match (outcome_of(&report.end), stop) {
-            (JobOutcome::Stopped, JobStop::AtDeadline) => JobOutcome::Deadline,
-            (outcome, _) => outcome,
-        };
+    fn report_end(&self, job: &Job, report: &RunReport, outcome: JobOutcome, took: Duration) {
         self.shared
             .stats
             .job_ended(self.shared.now(), outcome, took);
@@ -438,10 +456,7 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
     })
 }
 
-/// Time since a timestamp in whole seconds, if it is in the past.
-fn waited_since(timestamp: u64) -> Option<Duration> {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()?
-        .checked_sub(Duration::from_secs(timestamp))
+/// Time since a timestamp, if it is in the past.
+fn waited_since(published: Timestamp) -> Option<Duration> {
+    Duration::try_from(Timestamp::now().duration_since(published)).ok()
 }

@@ -1,11 +1,10 @@
 //! The worker: a task that owns one consumer and runs one job at a time.
 //!
-//! Order of its end, whatever ends it: the consumer is cancelled and the broker's confirmation awaited, what had
-//! been sent ahead is given back, the channel is closed. A running job comes before all of that: it is finished
-//! and settled first, unless it was ordered to stop.
+//! A worker always ends in this order: a running job is finished and settled, unless it was ordered to stop; the consumer is
+//! cancelled, and the broker confirms that; deliveries that wait are given back; the channel is closed.
 //!
-//! Here is its life and its waiting; the consumer with what it sends is in `intake`, one job and its settlement in `job`, and in `comeback` what
-//! is done about messages with unfinished deliveries.
+//! This file holds the worker's loop and its end. `intake` holds the consumer and what it delivers, `job` one job and its
+//! settlement, `redelivered` the treatment of messages with unfinished deliveries.
 
 mod intake;
 mod job;
@@ -25,6 +24,7 @@ use self::intake::{ReceivedDelivery, WorkerIntake};
 use super::{
     settling::{HeldDelivery, HoldUntil, prepare, stay_blocked},
     shared::PoolShared,
+    traces::DeliveryTrace,
     worker_state::{AfterSettlement, WorkerState, WorkerStopReason},
 };
 use crate::{
@@ -36,15 +36,15 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// How long a worker that is told to go while it opens its consumer waits for that. Closed half way, what the broker has
-/// sent by then would count as unfinished deliveries.
+/// A worker that is told to leave while it opens its consumer waits this long for the consumer. If it closed the channel
+/// earlier, deliveries that the broker has sent by then would count as unfinished.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// How long a worker waits, before it opens its consumer, until copies can be published. Without one it takes jobs all
-/// the same.
+/// How long a worker waits until copies can be published, before it opens its consumer. After that it takes jobs even if
+/// copies cannot be published.
 const PREPARING: Duration = Duration::from_secs(2);
 
-/// Runs a worker to its end, and says why it ended.
+/// Runs a worker to its end, and returns why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
     let begun = Instant::now();
     let settings = shared.settings();
@@ -56,12 +56,12 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
     if state.leave.is_cancelled() {
         return state.leave_because(WorkerStopReason::ScaledDown);
     }
-    // A queue that counts deliveries may send what came back, which is made new before the next death. Until then it
-    // counts, so its copy must not wait for a channel. A queue that we declare as a classic one counts nothing.
+    // A queue that counts deliveries may send redelivered messages. They are renewed by a copy, and the copy must not wait
+    // for a channel, because until then each further crash counts. A queue that the pool declares as classic counts nothing.
     if settings.declare != Declare::Classic {
         tokio::select! {
             () = state.leave.cancelled() => return state.leave_because(WorkerStopReason::ScaledDown),
-            // What is wrong with it shows in the publish, and does not concern jobs that need no copy.
+            // An error shows again in the publish. It does not concern jobs that need no copy.
             _ = time::timeout(PREPARING, shared.broker.driver.prepare_to_publish()) => {}
         }
     }
@@ -99,6 +99,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
         },
         renewals: JoinSet::new(),
         on_start,
+        trace: DeliveryTrace::none(),
         opened_in: Some(begun.elapsed()),
         stop: None,
     };
@@ -107,7 +108,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
     why
 }
 
-/// A consumer tag names its worker to people who look at the broker. It need be unique only within a channel.
+/// The consumer tag shows people who look at the broker which worker it is. It must be unique only within a channel.
 fn consumer_tag(shared: &PoolShared, state: &WorkerState) -> String {
     // A tag is a short string: 255 bytes.
     let host: String = shared.host.chars().take(64).collect();
@@ -122,20 +123,23 @@ fn consumer_tag(shared: &PoolShared, state: &WorkerState) -> String {
 struct Worker<'a> {
     shared: &'a Arc<PoolShared>,
     state: &'a Arc<WorkerState>,
-    /// The queue that it consumes: the pool's own may have changed since.
+    /// The queue that it consumes. The pool's queue may have changed since the worker started.
     queue: QueueName,
     intake: WorkerIntake,
-    /// Deliveries that are made new, whatever the worker does meanwhile. One that cannot be comes back, and runs.
+    /// Deliveries that are being renewed while the worker works. A delivery that cannot be copied comes back from here, and
+    /// runs.
     renewals: JoinSet<Option<ReceivedDelivery>>,
     on_start: OnStart,
-    /// How long it took to open the consumer. With the time until the first job has a runner, it is the start-up time.
+    /// The spans of the delivery that it works on.
+    trace: DeliveryTrace,
+    /// The time to open the consumer, until the first job has a runner. Both together are the start-up time.
     opened_in: Option<Duration>,
-    /// Ends the job that runs, with grace. A child of the state's, made when first needed.
+    /// Stops the job that runs, with grace. A child of the token in `state`, made when it is first needed.
     stop: Option<CancellationToken>,
 }
 
 impl Worker<'_> {
-    /// Takes deliveries and works on them, until something ends it.
+    /// Takes deliveries and works on them, until something ends the worker.
     async fn serve(&mut self) -> WorkerStopReason {
         loop {
             let arrived = match self.wait().await {
@@ -169,22 +173,22 @@ impl Worker<'_> {
         })
     }
 
-    /// Ends the worker: consumer cancelled, what was sent ahead given back, channel closed.
+    /// Ends the worker: cancels the consumer, gives back the deliveries that wait, closes the channel.
     async fn leave(mut self) {
         loop {
-            let left = self.hold_nothing().await;
+            let left = self.give_back_waiting().await;
             if left.is_empty() {
                 break;
             }
             for arrived in left {
-                // On a channel that is gone it has been given back already.
+                // If the channel is gone, the broker has given it back already.
                 if !self.intake.is_gone() {
-                    // It goes in any case, and has its reason.
+                    // The worker leaves in any case, and has its reason.
                     let _ = self.job(arrived).await;
                 }
             }
         }
-        // One that does not answer any more is closed without waiting, as it is dropped.
+        // If the broker does not answer any more, the drop closes the consumer without waiting.
         let _ = self
             .shared
             .broker
@@ -192,9 +196,9 @@ impl Worker<'_> {
             .await;
     }
 
-    /// Cancels the consumer and gives back what it was sent ahead. Returns what cannot go back as a copy: given back
-    /// without one, it would be counted.
-    async fn hold_nothing(&mut self) -> Vec<ReceivedDelivery> {
+    /// Cancels the consumer and gives back the deliveries that wait. Returns those that cannot go back as a copy: without a
+    /// copy, the broker would count the delivery.
+    async fn give_back_waiting(&mut self) -> Vec<ReceivedDelivery> {
         self.cancel().await;
         let mut left = Vec::new();
         let settings = self.settings();
@@ -213,7 +217,7 @@ impl Worker<'_> {
             let wants_copy = verdict != Verdict::GiveBack;
             let hold = HoldUntil::new(Instant::now(), &self.state.stop, &self.shared.kill);
             let prepared = prepare(self.shared, held, verdict, hold).await;
-            // Where one cannot be copied the next ones cannot either, and each attempt may take long.
+            // If one cannot be copied, the next ones cannot either, and each attempt may take long.
             if wants_copy && prepared.is_requeued() {
                 is_copied = false;
                 stay_blocked(self.shared);
@@ -260,7 +264,7 @@ impl Worker<'_> {
             }
         };
         let result = match next {
-            // Still counted as waiting until the broker has confirmed that nothing more will come.
+            // The worker counts as waiting until the broker has confirmed that nothing more will come.
             None => {
                 self.cancel().await;
                 Err(WorkerStopReason::ScaledDown)
@@ -292,16 +296,16 @@ impl Worker<'_> {
             .answered(self.intake.consumer.cancel())
             .await;
         let Some(cancelled) = cancelled else {
-            // What it was sent ahead goes back with its channel.
+            // The deliveries that wait go back when the channel is closed.
             return;
         };
         if let Err(error) = cancelled {
-            // The broker gives back by itself what was sent ahead on a channel that is gone.
+            // The channel is gone, so the broker gives back the deliveries that wait.
             debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
             self.intake.ended = Some(WorkerStopReason::Lost);
             return;
         }
-        // What was sent before the broker heard of it.
+        // Deliveries that the broker sent before it got the cancel.
         while let Some(Ok(delivery)) = poll_fn(|cx| self.intake.consumer.poll_next(cx)).await {
             self.keep(ReceivedDelivery::now(delivery));
         }

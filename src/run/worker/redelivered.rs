@@ -1,10 +1,10 @@
-//! Messages that come back: they were held when a daemon, a connection or a channel died, and one of them may be why.
+//! Redelivered messages: they were held when a daemon, a connection or a channel ended, and one of them may be the cause.
 //!
-//! A queue that counts deliveries gives a message up after as few as two such deaths, and does not tell. So one that
-//! comes back is made new at once, before anything else and beside whatever the worker does. When the copy comes, it
-//! waits until everything else that came back is made new too. One that no copy can be made of runs as it is: an
-//! acknowledgement is all that its success needs. After [`SUSPECT`](crate::settle::SUSPECT) deaths it is a
-//! suspect, and runs only while no worker holds another suspect.
+//! A queue that counts deliveries may drop a message after two such ends, and does not report it. So a redelivered message
+//! is renewed at once: a new copy of it is published and the original acknowledged. This happens in a task of its own,
+//! while the worker works. When the copy arrives, it waits until all other redelivered messages are renewed too. A message
+//! that cannot be copied runs as it is, because its success needs only an acknowledgement. After
+//! [`SUSPECT`](crate::settle::SUSPECT) ends a message is a suspect. It runs only while no worker holds another suspect.
 
 use std::{pin::pin, sync::Arc};
 
@@ -29,8 +29,11 @@ use crate::{
 };
 
 impl Worker<'_> {
-    /// Looks at what the consumer was sent. Returns what may run; the rest is made new.
-    pub(super) fn sift(&mut self, arrived: ReceivedDelivery) -> Option<ReceivedDelivery> {
+    /// Starts the renewal of a redelivered message. Returns any other message: it may run.
+    pub(super) fn renew_or_return(
+        &mut self,
+        arrived: ReceivedDelivery,
+    ) -> Option<ReceivedDelivery> {
         if !arrived.delivery.message().redelivered {
             return Some(arrived);
         }
@@ -39,9 +42,9 @@ impl Worker<'_> {
         if !history.came_back() {
             return Some(arrived);
         }
-        let under_way = self.shared.redeliveries.begin();
+        let renewing = self.shared.redeliveries.begin();
         self.shared.stats.delivery_taken(self.shared.now());
-        // Those that are done are forgotten, so that the set does not grow with the number of messages.
+        // Finished renewals are removed, so that the set does not grow with the number of messages.
         while let Some(done) = self.renewals.try_join_next() {
             self.intake.ahead.extend(done.ok().flatten());
         }
@@ -50,28 +53,28 @@ impl Worker<'_> {
             self.state.clone(),
             settings,
             arrived,
-            under_way,
+            renewing,
         );
         self.renewals.spawn(renewal.in_current_span());
         None
     }
 
-    /// Keeps what the consumer was sent ahead of need.
+    /// Keeps a delivery until the worker is free, or starts its renewal.
     pub(super) fn keep(&mut self, arrived: ReceivedDelivery) {
-        if let Some(arrived) = self.sift(arrived) {
+        if let Some(arrived) = self.renew_or_return(arrived) {
             self.intake.ahead.push_back(arrived);
         }
     }
 
-    /// Waits until what came back is made new, for a message that did not: its job may be the one that kills, and would
-    /// take them with it. `false` where something ends the wait before.
+    /// Waits until all redelivered messages are renewed, before a job of another message runs: that job may be the one that
+    /// ends the daemon, and then they would be counted again. `false` if something ends the wait before.
     pub(super) async fn until_quiet(&mut self) -> bool {
         let until = self.shared.redeliveries.may_run_at(Instant::now());
         self.wait_until(until).await
     }
 
-    /// What comes before a message runs that was delivered and not finished. Returns what becomes of it where it does not run now.
-    /// One that cannot be copied runs wherever it can: to put it aside would be one more count.
+    /// What must happen before a message runs that was delivered before and not finished. Returns its verdict if it does not
+    /// run now. A message that cannot be copied runs if at all possible: to put it aside would count as one more delivery.
     pub(super) async fn before_it_runs_again(
         &mut self,
         held: &mut HeldDelivery,
@@ -93,9 +96,9 @@ impl Worker<'_> {
                 "job runs alone: its message was held at so many deaths that it may be their cause"
             );
             self.state.leave_because(WorkerStopReason::Alone);
-            let left = self.hold_nothing().await;
+            let left = self.give_back_waiting().await;
             self.intake.ahead.extend(left);
-            // Other suspects that are held now are put aside by then.
+            // By then, the other suspects that are held now are put aside.
             until = until.max(Instant::now() + QUIET);
         }
         match self.wait_until(until).await {
@@ -104,7 +107,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits, and minds the intake meanwhile. `false` where something ends the wait before.
+    /// Waits, and reads the consumer meanwhile. `false` if something ends the wait before.
     async fn wait_until(&mut self, mut until: Instant) -> bool {
         let taken = Instant::now();
         loop {
@@ -136,13 +139,13 @@ impl Worker<'_> {
     }
 }
 
-/// Makes a message new that came back, or ends it. Returns one that no copy can be made of: it is to run as it is.
+/// Renews a redelivered message, or ends it. Returns a message that cannot be copied: it runs as it is.
 async fn renewed(
     shared: Arc<PoolShared>,
     state: Arc<WorkerState>,
     settings: Arc<PoolSettings>,
     arrived: ReceivedDelivery,
-    under_way: RenewalGuard,
+    renewing: RenewalGuard,
 ) -> Option<ReceivedDelivery> {
     let ReceivedDelivery { delivery, at, .. } = arrived;
     let mut held = HeldDelivery::new(&shared, settings, delivery, at);
@@ -169,20 +172,20 @@ async fn renewed(
                 prepared.settle(&shared).await;
                 None
             }
-            Err(held) => {
+            Err(delivery) => {
                 warn!(
                     pool = %shared.name,
                     "a message that came back is not taken as a copy: its job runs all the same"
                 );
                 Some(ReceivedDelivery {
-                    delivery: held.delivery,
-                    at: held.since,
+                    delivery,
+                    at,
                     waited: true,
                     is_copyable: false,
                 })
             }
         };
-        drop(under_way);
+        drop(renewing);
         unsettled
     }
     .instrument(span)

@@ -1,10 +1,11 @@
-//! What stands for the manager where the engine's client is not built in.
+//! Replaces the manager if the engine's client is not built in.
 
 use async_trait::async_trait;
 
 use crate::runner::{CreateRunner, Runner, RunnerManager, StartError};
 
-/// Starts nothing, and says why. The configuration is read all the same, so that it can be checked anywhere.
+/// Starts nothing, and reports the missing feature. The configuration is still read, so that it can be checked on any
+/// machine.
 #[derive(Debug)]
 pub(super) struct NotBuiltIn;
 

@@ -1,4 +1,4 @@
-//! Finding a container engine, and its errors in words.
+//! Finds a container engine, and turns its errors into text.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -9,26 +9,26 @@ use tokio::{sync::Mutex, time::timeout};
 use super::EngineAddress;
 use crate::runner::StartError;
 
-/// How long an engine may take to say that it is there.
+/// How long an engine may take for the first answer.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// How long an engine may take for one thing. Starting a container is the longest, on a busy machine.
+/// How long an engine may take for one request. On a busy machine, the start of a container takes the longest.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For what takes as long as a job, or as long as a registry likes.
+/// For requests that take as long as a job or a pull.
 pub(super) const LONG: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Knows where an engine may be, and keeps the one that answered.
+/// Knows the addresses of possible engines, and keeps the engine that answered.
 #[derive(Debug)]
 pub(super) struct Finder {
-    /// In this order; or why there are none.
+    /// The addresses in the order in which they are tried, or the error if there are none.
     places: Result<Vec<EngineAddress>, String>,
-    /// Whoever needs the engine first looks for it, and the others wait.
+    /// The first task that needs the engine searches it. The others wait for the result.
     found: Mutex<Option<Docker>>,
 }
 
 impl Finder {
-    /// Reads the environment, once, where `engine` names no place.
+    /// Reads the environment once if `engine` gives no address.
     pub(super) fn new(engine: Option<&EngineAddress>) -> Self {
         Self {
             places: places(engine, |name| std::env::var(name).ok()),
@@ -36,10 +36,10 @@ impl Finder {
         }
     }
 
-    /// An engine that has answered, now or before.
+    /// The engine that has answered.
     ///
     /// # Errors
-    /// None answers; with what was tried.
+    /// No engine answers. The error names the addresses that were tried.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -63,11 +63,11 @@ impl Finder {
         }
         Err(refuse(format!(
             "no container engine answers at {}",
-            tried.join(", nor at ")
+            tried.join(", or at ")
         )))
     }
 
-    /// Looks for an engine anew the next time, where the error says that the present one is gone.
+    /// If the error means that the engine is gone, the next caller searches for an engine again.
     pub(super) async fn note(&self, error: &EngineError) {
         if error.kind == EngineErrorKind::Unreachable {
             *self.found.lock().await = None;
@@ -75,15 +75,15 @@ impl Finder {
     }
 }
 
-/// Whether an engine answers where a pool's would be looked for.
+/// Checks whether an engine answers at the addresses for a pool.
 ///
 /// # Errors
-/// None does; with what was tried.
+/// No engine answers. The error names the addresses that were tried.
 pub async fn find_engine(engine: Option<&EngineAddress>) -> Result<(), StartError> {
     Finder::new(engine).engine().await.map(drop)
 }
 
-/// Where an engine may be. What is named is the only place: another engine would not be the one that was meant.
+/// The addresses of possible engines. If the pool gives an address, no other engine is tried.
 fn places(
     named: Option<&EngineAddress>,
     env: impl Fn(&str) -> Option<String>,
@@ -116,7 +116,7 @@ fn places(
     Ok(sockets.map(EngineAddress::Unix).collect())
 }
 
-/// Asks an engine for its version, and speaks the older of its and ours from then on.
+/// Reads the engine's version of the API. From then on the older one of its version and ours is used.
 async fn connect(place: &EngineAddress) -> Result<Docker, EngineError> {
     let seconds = ENGINE_TIMEOUT.as_secs();
     let docker = match place {
@@ -133,7 +133,7 @@ async fn connect(place: &EngineAddress) -> Result<Docker, EngineError> {
     }
 }
 
-/// What an engine said, or that it said nothing.
+/// The error of a request to an engine.
 #[derive(Debug, Error)]
 #[error("{words}")]
 pub(super) struct EngineError {
@@ -141,14 +141,14 @@ pub(super) struct EngineError {
     words: String,
 }
 
-/// What kind of answer it was.
+/// The kind of an engine's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EngineErrorKind {
-    /// What was asked for is not there.
+    /// The object of the request does not exist.
     NotFound,
-    /// It is busy with the same thing already.
+    /// The engine is already doing the same thing.
     Conflict,
-    /// It will not, for another reason.
+    /// The engine refused the request for another reason.
     Refused,
     /// No answer.
     Unreachable,
@@ -162,7 +162,7 @@ impl EngineError {
         }
     }
 
-    /// As the reason why nothing could be started.
+    /// The error as the cause of a failed start.
     pub(super) fn into_start_error(self, what: impl Into<String>) -> StartError {
         StartError {
             what: what.into(),
@@ -202,7 +202,7 @@ impl From<Error> for EngineError {
     }
 }
 
-/// The last cause in its own words: those before it repeat it.
+/// The text of the last cause. The errors above it repeat that text.
 fn root(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -210,7 +210,7 @@ fn root(error: &Error) -> String {
     }
     match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::PermissionDenied) => "permission denied".to_owned(),
-        Some(io::ErrorKind::ConnectionRefused) => "nobody listens".to_owned(),
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
         _ => cause.to_string(),
     }
 }
@@ -284,8 +284,8 @@ mod tests {
         assert_eq!(
             error,
             format!(
-                "failed to start a runner: no container engine answers at unix:///no/such/socket (no such socket), nor at \
-                 unix://{} (nobody listens)",
+                "failed to start a runner: no container engine answers at unix:///no/such/socket (no such socket), or \
+                at unix://{} (connection refused)",
                 socket.display()
             )
         );

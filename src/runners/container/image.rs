@@ -1,4 +1,4 @@
-//! Making sure of the image.
+//! Makes sure that the engine has the image.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::runner::StartError;
 
-/// How long `always` leaves an image alone. Registries count pulls, and jobs are many.
+/// Shortest time between two pulls with `always`. Registries limit pulls, and there may be many jobs.
 const FRESH: Duration = Duration::from_secs(600);
 
-/// How long a pull may stand still.
+/// How long a pull may make no progress.
 const STALLED: Duration = Duration::from_secs(300);
 
 /// The image of a pool.
@@ -26,7 +26,8 @@ const STALLED: Duration = Duration::from_secs(300);
 pub(super) struct Image {
     name: String,
     pull: Pull,
-    /// Until when it need not be looked at. Whoever needs it first pulls it, and the others wait.
+    /// The image is not checked before this instant. The first task that needs the image pulls it. The others wait for
+    /// the result.
     sure_until: Mutex<Option<Instant>>,
 }
 
@@ -39,20 +40,20 @@ impl Image {
         }
     }
 
-    /// Makes sure that the engine has it, as far as the pool's policy goes.
+    /// Makes sure that the engine has the image, within the pool's `pull` setting.
     ///
     /// # Errors
-    /// It has not, and it cannot be pulled.
+    /// The engine does not have the image, and the image cannot be pulled.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: a pull is given up.
+    /// Cancel-safe: a pull is cancelled.
     pub(super) async fn ensure(&self, docker: &Docker) -> Result<(), StartError> {
         let mut sure_until = self.sure_until.lock().await;
         if sure_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
         let sure_for = match self.pull {
-            // Its making says so where it is not there.
+            // If the image is missing, the creation of the container reports this.
             Pull::Never => LONG,
             Pull::Missing => {
                 if !self.is_there(docker).await? {
@@ -64,11 +65,11 @@ impl Image {
             }
             Pull::Always => {
                 if let Err(error) = self.pull(docker).await {
-                    // A registry that is away is no reason to leave a queue alone.
+                    // If the registry is unreachable, jobs still run with the image that the engine has.
                     if !self.is_there(docker).await? {
                         return Err(self.failed(error));
                     }
-                    tracing::warn!(image = self.name, %error, "image not pulled; the one that is there is used");
+                    tracing::warn!(image = self.name, %error, "image not pulled; the engine's present image is used");
                 }
                 FRESH
             }
@@ -77,7 +78,7 @@ impl Image {
         Ok(())
     }
 
-    /// It was not there after all.
+    /// The engine did not have the image when a container was created.
     pub(super) async fn forget(&self) {
         *self.sure_until.lock().await = None;
     }
@@ -100,7 +101,7 @@ impl Image {
             from_image: Some(tagged(&self.name).into_owned()),
             ..CreateImageOptions::default()
         };
-        // A registry that is slow to answer is still one that answers: what must not be is standing still.
+        // A slow pull is allowed. A pull without any progress is not.
         let docker = docker.clone().with_timeout(LONG);
         let mut progress = docker.create_image(Some(options), None, None);
         loop {
@@ -110,7 +111,7 @@ impl Image {
                 Err(_) => {
                     return Err(EngineError::new(
                         EngineErrorKind::Refused,
-                        "the pull stands still",
+                        "the pull makes no progress",
                     ));
                 }
             }
@@ -122,7 +123,7 @@ impl Image {
     }
 }
 
-/// With a tag: an engine that is told none pulls them all.
+/// The name with a tag. Without a tag an engine pulls all tags.
 fn tagged(name: &str) -> Cow<'_, str> {
     let last = name.rsplit('/').next().unwrap_or(name);
     match last.contains([':', '@']) {

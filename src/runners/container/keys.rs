@@ -1,4 +1,4 @@
-//! The keys of `container`, and what they become together with the shared ones.
+//! The keys of `container`, and the settings that are made of them and the shared keys.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Asks for them.
+/// Registers these keys.
 pub(super) fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
     let keys = ContainerKeys::read(own);
     Box::new(|shared, table| {
@@ -43,47 +43,48 @@ impl ContainerKeys {
         Self {
             image: own.optional(
                 "image",
-                "Of `container`: the image. A container is made of it for each job, and removed after it.",
+                "Of `container`: the image. Each job gets a container of this image, which is removed after the job.",
                 WORD,
                 IMAGE,
             ),
             pull: own.optional(
                 "pull",
-                "Of `container`: when to pull the image. `missing`: where the engine does not have it. `always`: \
-                 also where it has, at most every ten minutes. `never`: someone else does. When absent, `missing`.",
+                "Of `container`: when to pull the image. `missing`: if the engine does not have it. `always`: also if \
+                the engine has it, at most every ten minutes. `never`: tidegate never pulls it. When absent, \
+                `missing`.",
                 Choice(&[("missing", Pull::Missing), ("always", Pull::Always), ("never", Pull::Never)]),
                 "\"missing\"",
             ),
             mounts: own.optional(
                 "mounts",
-                "Of `container`: paths of the engine's machine, or names of its volumes, each with the place in the \
-                 container. `:ro` lets the job only read.",
+                "Of `container`: paths of the engine's machine, or names of its volumes, each with the path in the \
+                container. With `:ro` the job can only read.",
                 MOUNTS,
                 "[\"/srv/images:/images:ro\", \"cache:/var/cache\"]",
             ),
             network: own.optional(
                 "network",
-                "Of `container`: the network, by name; `none` for none. The engine's default when absent.",
+                "Of `container`: the name of the network, or `none`. When absent, the engine's default.",
                 WORD,
                 "\"none\"",
             ),
             init: own.optional(
                 "init",
-                "Of `container`: whether the engine's init is the first process, which hands signals on and reaps. A \
-                 program that is the first process itself is not ended by a TERM that it does not handle.",
+                "Of `container`: whether the engine's init is the first process. It forwards signals and reaps. If the \
+                program itself is the first process, a TERM that it does not handle does not end it.",
                 Flag,
                 "true",
             ),
             stop_timeout: own.optional(
                 "stop_timeout",
-                "Of `container`: time between the image's stop signal (TERM, most often) and KILL. When absent, 10s.",
+                "Of `container`: time between the image's stop signal (usually TERM) and KILL. When absent, 10s.",
                 Span::from(Duration::ZERO),
                 "\"10s\"",
             ),
             engine: own.optional(
                 "engine",
-                "Of `container`: where the engine listens. When absent, $DOCKER_HOST, else /var/run/docker.sock, \
-                 else Podman's sockets.",
+                "Of `container`: the address of the engine. When absent: $DOCKER_HOST, otherwise /var/run/docker.sock, \
+                otherwise Podman's sockets.",
                 ENGINE,
                 "\"unix:///run/podman/podman.sock\"",
             ),
@@ -98,7 +99,7 @@ impl ContainerKeys {
         key.with(value, given)
     }
 
-    /// Notes what is wrong with the keys in the light of each other.
+    /// Reports keys that contradict each other.
     fn check(&self, shared: &SharedKeys, table: &mut Table<'_, '_>) {
         if !self.image.is_given() {
             table.missing(self.image.path.clone(), format!("write image = {IMAGE}"));
@@ -110,10 +111,7 @@ impl ContainerKeys {
             .as_ref()
             .is_some_and(|path| !is_inside(path))
         {
-            table.refuse(
-                directory,
-                "write an absolute path: it is one in the container",
-            );
+            table.refuse(directory, "write an absolute path in the container");
         }
         let limits = &shared.limits;
         if limits
@@ -123,16 +121,17 @@ impl ContainerKeys {
         {
             table.refuse(
                 &limits.memory_max,
-                "write at least \"6MiB\": engines take no less",
+                "write at least \"6MiB\": engines accept no less",
             );
         }
         if limits.group.is_given() && !limits.user.is_given() {
-            let fix = "write user beside it: for a group alone engines take root, whatever user the image has";
+            let fix =
+                "write user too: with a group alone, engines use root and not the image's user";
             table.refuse(&limits.group, fix);
         }
     }
 
-    /// The settings of a pool that is a `container`; what it shares with other kinds comes as a process's.
+    /// The settings of a `container` pool, made of its own keys and the shared keys.
     fn settings(self, shared: ExecSettings) -> ContainerSettings {
         let image = self.image.value.unwrap_or_default();
         let default = ContainerSettings::new(image);
@@ -144,7 +143,7 @@ impl ContainerKeys {
             env: shared.env,
             env_pass: shared.env_pass,
             working_dir: shared.working_dir,
-            // Those that cannot be read are problems already.
+            // Values that cannot be read are reported already.
             mounts: mounts
                 .iter()
                 .filter_map(|text| Mount::parse(text).ok())

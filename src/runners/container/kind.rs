@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-const FIX: &str = "start the engine, or write where it is";
+const FIX: &str = "start the engine, or write its address";
 
 pub(crate) static KIND: RunnerKind = RunnerKind {
     facts: Facts {
@@ -40,23 +40,26 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
         notes: &[
             (
                 "command",
-                "Of `container`: what follows the image's entry point; the image's own when absent.",
+                "Of `container`: the arguments of the image's entry point. When absent, the image's own.",
             ),
             (
                 "timeout",
-                "Of `container`: the image's stop signal to it, and `stop_timeout` in place of `kill_grace`.",
+                "Of `container`: the image's stop signal is sent, with `stop_timeout` instead of `kill_grace`.",
             ),
             (
                 "working_dir",
-                "Of `container`: one in it, or the image's own.",
+                "Of `container`: a directory in the container. When absent, the image's own.",
             ),
-            ("env_pass", "A container is given these alone."),
+            ("env_pass", "A container gets only these."),
             (
                 "user",
-                "Of `container`: one of the image's, or the image's own.",
+                "Of `container`: a user of the image. When absent, the image's own.",
             ),
-            ("group", "Of `container`, with `user` beside it."),
-            ("memory_max", "Of `container`, the engine keeps them."),
+            ("group", "Of `container`: only together with `user`."),
+            (
+                "memory_max",
+                "Of `container`: the engine applies these limits.",
+            ),
         ],
     },
     keys: keys::keys,
@@ -67,17 +70,17 @@ impl KindSettings for ContainerSettings {
         KIND.facts.name
     }
 
-    /// The socket alone: what an engine has it says itself, and an image may come later.
+    /// Checks only the socket. The engine itself reports what it lacks, and the image may be pulled later.
     fn inspect(&self, refuse: &mut Refuse<'_>) {
         if let Some(socket) = self.lost_socket() {
-            let found = format!("unix://{}, where no socket is", socket.display());
+            let found = format!("unix://{}, which is not a socket", socket.display());
             refuse("engine", found, FIX.to_owned());
         }
     }
 
     #[cfg(feature = "container")]
     fn dependency(&self) -> Option<crate::runners::Dependency> {
-        // One whose socket is not there is told of already.
+        // A missing socket is reported already.
         if self.lost_socket().is_some() {
             return None;
         }
@@ -106,7 +109,7 @@ impl KindSettings for ContainerSettings {
 }
 
 impl ContainerSettings {
-    /// The engine's socket, where it is named and not there.
+    /// The engine's socket, if the pool names it and it is missing.
     fn lost_socket(&self) -> Option<&Path> {
         match &self.engine {
             Some(EngineAddress::Unix(socket)) if !socket.exists() => Some(socket),
@@ -123,8 +126,8 @@ impl From<ContainerSettings> for RunnerSettings {
 
 #[cfg(feature = "container")]
 impl crate::builder::Pool {
-    /// Runs each job in a container of its own. For one that later supervisors can tell to be yours, hand a
-    /// [`ContainerManager`](super::ContainerManager) to [`runners`](Self::runners).
+    /// Runs each job in its own container. If later supervisors must find orphaned containers of this one, give a
+    /// [`ContainerManager`](super::ContainerManager) with an owner to [`runners`](Self::runners).
     pub fn container(self, settings: ContainerSettings) -> Self {
         self.runners(super::ContainerManager::new(settings))
     }

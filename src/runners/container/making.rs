@@ -1,4 +1,4 @@
-//! What a container is made of. Pure.
+//! Builds the engine's request to create a container. Pure.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,25 +16,25 @@ use crate::{
     runners::process::{Escaped, WithHeaders, job_variables},
 };
 
-/// On every container of ours, with the supervisor's own id.
+/// Label on each of our containers: the id of the supervisor.
 pub(super) const SUPERVISOR: &str = "tidegate.supervisor";
-/// The supervisor's lock, where it has one.
+/// Label: the supervisor's lock, if it has one.
 pub(super) const LOCK: &str = "tidegate.lock";
-/// The directory of that lock: a path alone may be another machine's.
+/// Label: the identity of the lock's directory. The same path may exist on another machine.
 pub(super) const STATE: &str = "tidegate.state";
 const POOL: &str = "tidegate.pool";
 const JOB: &str = "tidegate.job";
 
-/// Characters of a job's id that a label has room for.
+/// Characters of a job's id in a label.
 const JOB_CHARS: usize = 128;
-/// Characters of a pool's name that a container's has room for.
+/// Characters of a pool's name in a container's name.
 const POOL_CHARS: usize = 64;
 
-/// A supervisor without a lock is known by this.
+/// The id of a supervisor without a lock.
 static THIS_PROCESS: LazyLock<String> =
     LazyLock::new(|| format!("{:032x}", rand::random::<u128>()));
 
-/// The variables that all jobs of a pool are given. Reads the supervisor's environment.
+/// The variables that all jobs of a pool receive. Reads the supervisor's environment.
 pub(super) fn common_variables(settings: &ContainerSettings) -> BTreeMap<String, String> {
     let passed = settings.env_pass.iter().filter_map(|name| {
         let value = std::env::var_os(name)?;
@@ -55,7 +55,7 @@ pub(super) fn make_name(pool: &str) -> String {
     format!("tidegate-{pool}-{:016x}", rand::random::<u64>())
 }
 
-/// What says whose a container is.
+/// The labels that name the owner of a container.
 pub(super) fn labels(owner: Option<&Instance>, job: &Job) -> HashMap<String, String> {
     let id: String = Escaped(job.id().as_str())
         .to_string()
@@ -75,7 +75,7 @@ pub(super) fn labels(owner: Option<&Instance>, job: &Job) -> HashMap<String, Str
     labels
 }
 
-/// The supervisor that labels name, where they say where its lock is.
+/// The supervisor that the labels name, if they also name its lock.
 pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Instance> {
     Some(Instance {
         lock: labels.get(LOCK)?.into(),
@@ -84,13 +84,13 @@ pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Instance> {
     })
 }
 
-/// Whether labels say that a container is one of this supervisor's.
+/// Whether the labels name this supervisor.
 pub(super) fn is_ours(owner: Option<&Instance>, labels: &HashMap<String, String>) -> bool {
     let supervisor = owner.map_or(&*THIS_PROCESS, |owner| &owner.run);
     labels.get(SUPERVISOR) == Some(supervisor)
 }
 
-/// A container for `job`.
+/// The request for a container that runs `job`.
 pub(super) fn body(
     settings: &ContainerSettings,
     common: &BTreeMap<String, String>,
@@ -116,7 +116,7 @@ pub(super) fn body(
         working_dir: settings.working_dir.as_ref().map(path),
         labels: Some(labels(owner, job)),
         open_stdin: Some(true),
-        // The end of our body is the end of its input.
+        // The container's input ends when our body has ended.
         stdin_once: Some(true),
         attach_stdin: Some(true),
         attach_stdout: Some(true),
@@ -132,7 +132,7 @@ pub(super) fn body(
                 .map(|cores| i64::from(cores.thousandths()) * 1_000_000),
             pids_limit: settings.pids_max.map(i64::from),
             init: settings.init.then_some(true),
-            // The output is in our log: a second copy at the engine has no bound.
+            // Our log has the output. The engine's own copy would have no limit.
             log_config: Some(HostConfigLogConfig {
                 typ: Some("none".to_owned()),
                 config: None,
@@ -143,7 +143,7 @@ pub(super) fn body(
     }
 }
 
-/// The keys whose limits an engine has left out of what it `made`.
+/// The keys of the limits that the engine has left out of the container that it `made`.
 pub(super) fn dropped(settings: &ContainerSettings, made: &HostConfig) -> Vec<&'static str> {
     let limits = [
         ("memory_max", settings.memory_max.is_some(), made.memory),
@@ -157,7 +157,7 @@ pub(super) fn dropped(settings: &ContainerSettings, made: &HostConfig) -> Vec<&'
     dropped.map(|(key, ..)| key).collect()
 }
 
-/// User and group as engines take them.
+/// User and group in the engine's format.
 fn user(settings: &ContainerSettings) -> Option<String> {
     match (settings.user.as_deref(), settings.group.as_deref()) {
         (user, Some(group)) => Some(format!("{}:{group}", user.unwrap_or_default())),

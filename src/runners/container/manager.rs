@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How long a pool waits for a look at what others have left. It goes on after that.
+/// How long a pool waits for the removal of orphaned containers. After that the removal continues in the background.
 const CLEANUP: Duration = Duration::from_secs(2);
 
 /// Runs each job in its own container. The documentation of [`container`](crate::runners::container) describes what a
@@ -47,8 +47,8 @@ impl ContainerManager {
         Self::with(settings, None)
     }
 
-    /// Makes containers name this supervisor and its lock, so that a later supervisor finds the containers that this
-    /// one leaves behind when it is killed. Call this before the manager runs anything.
+    /// Labels containers with this supervisor and its lock. If this supervisor is killed, a later supervisor finds its
+    /// containers. Call this before the manager runs a job.
     #[must_use]
     pub fn owned_by(self, owner: Instance) -> Self {
         Self::with(self.shared.settings.clone(), Some(owner))
@@ -94,7 +94,8 @@ impl RunnerManager for ContainerManager {
         }
     }
 
-    /// Finds the engine and makes sure of the image. The container comes with its job, whose variables it has.
+    /// Finds the engine and makes sure that it has the image. The container is created with its job, because it holds
+    /// the variables of the job.
     async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         let docker = self.shared.finder.engine().await?;
         self.shared.image.ensure(&docker).await?;
@@ -118,7 +119,7 @@ impl RunnerManager for ContainerManager {
     async fn cleanup(&self) -> CleanupReport {
         if self.shared.rounds().begin(Instant::now()) {
             let shared = Arc::clone(&self.shared);
-            // A task: an engine that is slow must not hold the pool up, nor be asked twice.
+            // A task, so that a slow engine does not delay the pool and gets no second request.
             let round = tokio::spawn(async move { shared.round().await });
             let _ = timeout(CLEANUP, round).await;
         }
@@ -132,7 +133,7 @@ impl RunnerManager for ContainerManager {
     }
 }
 
-/// Nothing runs before its job does.
+/// A runner for one job. Nothing runs before the job starts.
 struct ContainerRunner {
     shared: Arc<ContainerShared>,
     docker: Docker,

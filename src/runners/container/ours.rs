@@ -1,7 +1,7 @@
-//! The containers that this process has made and not yet removed.
+//! The containers that this process has created and not yet removed.
 //!
-//! Recorded before they are made, and until they are removed. So a container that names us and is not recorded is one
-//! that we have lost. Global, because the containers of an engine are global.
+//! A container is recorded before it is created, until it is removed. So a container with our label that is not
+//! recorded is one that we have lost. The record is global, because the containers of an engine are global.
 
 use std::{
     collections::BTreeSet,
@@ -23,13 +23,13 @@ use tokio_util::task::TaskTracker;
 
 use super::engine::{EngineError, EngineErrorKind};
 
-/// How often a removal is tried before it is left to the next cleanup.
+/// How often a removal is tried. After that the next cleanup removes the container.
 const TRIES: u32 = 3;
 
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the end of a manager waits for removals: twice the time that a killed process may take to die.
+/// How long the end of a manager waits for removals: twice the time that a killed process may take to end.
 const END: Duration = Duration::from_secs(10);
 
 /// Written by code that makes and removes containers, read by the search for lost ones.
@@ -44,17 +44,17 @@ pub(super) fn names() -> BTreeSet<String> {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Where containers are made and removed.
+/// Creates and removes containers, and waits for removals.
 ///
-/// Removals have no bound of their own: there is at most one for each job that has just ended, and a worker waits for
-/// its next container before there can be another.
+/// Removals need no limit of their own. There is at most one for each job that has just ended, and a worker creates no
+/// container before it has the next job.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ContainerTracker {
     removals: TaskTracker,
 }
 
 impl ContainerTracker {
-    /// Begins to make a container. Needs a runtime.
+    /// Starts to create a container. Needs a tokio runtime.
     pub(super) fn make(
         &self,
         docker: &Docker,
@@ -84,14 +84,14 @@ impl ContainerTracker {
         }
     }
 
-    /// Waits until everything is removed, within a bound.
+    /// Waits until all containers are removed, but not longer than [`END`].
     pub(super) async fn empty(&self) {
         self.removals.close();
         let _ = timeout(END, self.removals.wait()).await;
     }
 }
 
-/// A container of ours. **On drop** it is removed, with whatever runs in it, in the background.
+/// A container of ours. **On drop** it is removed in the background, also if a process still runs in it.
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) docker: Docker,
@@ -101,7 +101,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// Waits until it is made. Gives what the engine warns of, the first time.
+    /// Waits until the container is created. The first call returns the engine's warnings.
     ///
     /// # Cancel-safety
     /// Cancel-safe.
@@ -111,7 +111,7 @@ impl Container {
         };
         let made = making.await;
         self.making = None;
-        // The runtime goes down.
+        // The runtime is shutting down.
         made.unwrap_or_else(|lost| {
             Err(EngineError::new(
                 EngineErrorKind::Unreachable,
@@ -156,11 +156,12 @@ async fn remove_at_last(docker: &Docker, name: &str) -> Result<(), EngineError> 
     }
 }
 
-/// Removes a container, whatever runs in it. Whether it was there, and nobody else is removing it.
+/// Removes a container, also if a process still runs in it. Returns whether the container existed and no one else is
+/// removing it.
 pub(super) async fn remove(docker: &Docker, name: &str) -> Result<bool, EngineError> {
     let options = RemoveContainerOptions {
         force: true,
-        // Those without a name, which nothing else can ever use.
+        // Removes the volumes without a name too. No other container can use them.
         v: true,
         link: false,
     };

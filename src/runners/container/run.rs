@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Runs `job` to its end.
 ///
 /// # Cancel-safety
-/// Dropped, it has the container killed and removed in the background.
+/// Not cancel-safe: when dropped, it kills and removes the container in the background.
 pub(super) async fn run(
     shared: &ContainerShared,
     docker: &Docker,
@@ -59,7 +59,7 @@ pub(super) async fn run(
         Some(Ok(made)) => made,
         Some(Err(error)) => return JobEnd::NotStarted(error),
     };
-    // The job may run before the engine has said so, and from then on it has its grace.
+    // The job may run before the engine reports the start, so from here it gets its grace.
     let started = tokio::select! {
         biased;
         () = control.kill.cancelled() => return JobEnd::Stopped,
@@ -72,7 +72,7 @@ pub(super) async fn run(
     run_until_end(shared, &container, streams, job, control).await
 }
 
-/// Makes a container, and takes its streams in hand before anything is written there.
+/// Creates a container, and attaches to its streams before it starts.
 async fn make(
     shared: &ContainerShared,
     docker: &Docker,
@@ -87,7 +87,7 @@ async fn make(
             if error.kind == EngineErrorKind::NotFound {
                 shared.image.forget().await;
             }
-            return Err(refusal(shared, "make", error).await);
+            return Err(refusal(shared, "create", error).await);
         }
     }
     let options = AttachContainerOptions {
@@ -106,7 +106,7 @@ async fn make(
     }
 }
 
-/// Refuses a container that was made without a limit of its pool: an engine that cannot keep one only warns of it.
+/// Refuses a container that lacks one of the pool's limits. An engine that cannot apply a limit only writes a warning.
 async fn check_warnings(
     shared: &ContainerShared,
     container: &Container,
@@ -119,7 +119,7 @@ async fn check_warnings(
     let asked = container.docker.inspect_container(&container.name, options);
     let made = match asked.await {
         Ok(found) => found.host_config.unwrap_or_default(),
-        Err(error) => return Err(refusal(shared, "look at", error).await),
+        Err(error) => return Err(refusal(shared, "inspect", error).await),
     };
     let said = warnings.join(" ");
     let dropped = making::dropped(&shared.settings, &made);
@@ -129,7 +129,7 @@ async fn check_warnings(
     }
     let dropped = dropped.join(" and ");
     Err(StartError {
-        what: format!("the engine holds no job to {dropped}: {said}"),
+        what: format!("the engine does not apply {dropped}: {said}"),
         source: None,
     })
 }
@@ -153,7 +153,7 @@ async fn refusal(
     error.into_start_error(format!("{what} a container of {}", shared.settings.image))
 }
 
-/// Attends a container that runs, until it does no more.
+/// Watches a running container until it has ended.
 async fn run_until_end(
     shared: &ContainerShared,
     container: &Container,
@@ -191,7 +191,8 @@ async fn run_until_end(
         let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
         loop {
             let event = tokio::select! {
-                // In this order: what ended by itself was not ended by us, and a flood of output delays nothing.
+                // The order matters: a job that ended by itself must not count as stopped by us, and a flood of output
+                // must delay nothing.
                 biased;
                 how = &mut exit, if !course.has_exited() => {
                     ended = Some(how);
@@ -212,7 +213,7 @@ async fn run_until_end(
                     signalling = None;
                     continue;
                 }
-                // Before the output, because a body has an end and a flood may have none.
+                // Before the output, because a body has an end and a flood of output may not have one.
                 () = &mut feed, if feeding => {
                     feeding = false;
                     continue;
@@ -222,7 +223,7 @@ async fn run_until_end(
             let wake_after = match course.handle(event) {
                 CourseAction::Wait => continue,
                 CourseAction::Signal(what, wake_after) => {
-                    // In place of one that is still under way: a KILL does not wait for a TERM.
+                    // This drops a request that is still in flight: a KILL does not wait for a TERM.
                     signalling = Some(signal(container, what).boxed());
                     wake_after
                 }
@@ -247,7 +248,8 @@ async fn run_until_end(
         }
         Some(ContainerEnd::Lost(_)) => None,
         None => {
-            tracing::warn!(pool = %job.pool(), container = container.name, "a job's container does not die of KILL");
+            tracing::warn!(pool = %job.pool(), container = container.name, "a job's container does not end after a \
+            KILL");
             None
         }
     };
@@ -258,7 +260,7 @@ async fn run_until_end(
     end
 }
 
-/// Writes the body, then ends the input. A job that does not read its input is no failure.
+/// Writes the body, then ends the input. If the job does not read its input, this is not a failure.
 async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
     let written = async {
         input.write_all(body).await?;
@@ -269,10 +271,10 @@ async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
     }
 }
 
-/// How a container came to its end.
+/// How a container ended.
 enum ContainerEnd {
     Exited(Exit),
-    /// Nobody can tell.
+    /// The end of the job is not known, for this reason.
     Lost(String),
 }
 
@@ -281,15 +283,15 @@ enum ContainerEnd {
 /// # Cancel-safety
 /// Cancel-safe.
 async fn exit(container: &Container) -> ContainerEnd {
-    // An engine may say nothing at all until then.
+    // An engine may send nothing before the container ends.
     let docker = container.docker.clone().with_timeout(LONG);
     let mut silent_since = None;
     loop {
         let options = WaitContainerOptions {
             condition: "not-running".to_owned(),
         };
-        // Whatever it answers only says that it is time to look: of a container that is removed meanwhile, an engine
-        // may say that it exited with 0.
+        // Any answer only means that the container must be inspected. For a container that is being removed, an engine
+        // may report the exit code 0.
         let _ = pin!(docker.wait_container(&container.name, Some(options)))
             .next()
             .await;
@@ -302,7 +304,7 @@ async fn exit(container: &Container) -> ContainerEnd {
             Err(error) if error.kind == EngineErrorKind::NotFound => {
                 return ContainerEnd::removed();
             }
-            // The engine was restarted, perhaps, and may have kept the container.
+            // Perhaps the engine was restarted, and has kept the container.
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= LOST {
@@ -320,7 +322,7 @@ impl ContainerEnd {
     }
 }
 
-/// What a container says of itself.
+/// The state of a container.
 struct ContainerInspection {
     status: Option<ContainerStateStatusEnum>,
     code: i64,
@@ -334,10 +336,10 @@ impl ContainerInspection {
         matches!(self.status, Some(REMOVING | DEAD))
     }
 
-    /// The exit as the first process meant it, or as the kernel did.
+    /// How the container's first process ended.
     fn exit(&self) -> Exit {
         let exit = exit_of(self.code);
-        // A job that says what it is stays by its word, whatever became of its children.
+        // If the exit code has a meaning of its own, it counts, also if the kernel killed a child of the job.
         match self.out_of_memory && !exit.is_word() {
             true => Exit::OutOfMemory,
             false => exit,
@@ -355,14 +357,14 @@ async fn inspect(container: &Container) -> Result<ContainerInspection, EngineErr
         status: state.status,
         code: state.exit_code.unwrap_or_default(),
         out_of_memory: state.oom_killed.unwrap_or_default(),
-        // An empty one is none, and would be taken for KILL.
+        // An empty name means that the image has no stop signal. The engine would send KILL for it.
         stop_signal: (found.config)
             .and_then(|config| config.stop_signal)
             .filter(|signal| !signal.is_empty()),
     })
 }
 
-/// What an engine's number means: it tells of a signal as a shell does.
+/// The meaning of an engine's exit code: above 128 it means a signal, as in a shell.
 fn exit_of(code: i64) -> Exit {
     match i32::try_from(code) {
         Ok(code @ 129..=192) => Exit::Signal(code - 128),
@@ -371,7 +373,7 @@ fn exit_of(code: i64) -> Exit {
     }
 }
 
-/// Sends a signal to the first process: for a TERM, the one that the image wants.
+/// Sends a signal to the first process. Instead of TERM, the image's stop signal is sent.
 async fn signal(container: &Container, what: Signal) {
     let wanted = match what {
         Signal::SIGTERM => inspect(container)
@@ -387,7 +389,7 @@ async fn signal(container: &Container, what: Signal) {
         .docker
         .kill_container(&container.name, Some(options));
     if let Err(error) = sent.await.map_err(EngineError::from) {
-        // One that has just ended, most likely.
+        // Most likely the container has just ended.
         tracing::debug!(container = container.name, signal = what.as_str(), %error, "signal not sent");
     }
 }

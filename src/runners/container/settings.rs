@@ -1,4 +1,4 @@
-//! What a pool of containers is told.
+//! The settings of a pool of containers.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -7,28 +7,29 @@ use crate::host::limits::Cores;
 /// A container for each job.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ContainerSettings {
-    /// The image that a container is made of.
+    /// The image of the container.
     pub image: String,
-    /// Arguments for the image's entry point, or program and arguments where it has none. Empty: the image's own.
+    /// Arguments for the image's entry point, or program and arguments if the image has no entry point. If empty, the
+    /// image's own.
     pub command: Vec<String>,
-    /// How long a job may run. Pulling the image is no part of it.
+    /// How long a job may run. The pull of the image does not count.
     pub timeout: Duration,
-    /// Time between the stop signal of the image (TERM, most often) and KILL.
+    /// Time between the stop signal of the image (usually TERM) and KILL.
     pub stop_timeout: Duration,
     /// Variables for the job, besides the image's and the job's own.
     pub env: BTreeMap<String, String>,
-    /// Variables of the supervisor's environment that the job is given too.
+    /// Variables of the supervisor's environment that the job also receives.
     pub env_pass: Vec<String>,
-    /// Directory that the job starts in; `None` is the image's own.
+    /// Directory that the job starts in. `None` means the image's own.
     pub working_dir: Option<PathBuf>,
-    /// What of the engine's machine the job sees.
+    /// Directories and volumes of the engine's machine that the job can use.
     pub mounts: Vec<Mount>,
-    /// The network it is on; `None` is the engine's default.
+    /// The container's network. `None` means the engine's default.
     pub network: Option<String>,
-    /// The user it runs as, by name or id; `None` is the image's own.
+    /// The user of the job, by name or id. `None` means the image's own.
     pub user: Option<String>,
-    /// The group, by name or id; `None` is the user's own. It wants a user beside it, for which engines would take
-    /// root and not the image's.
+    /// The group, by name or id. `None` means the user's own. It needs `user` too: with a group alone, engines use root
+    /// and not the image's user.
     pub group: Option<String>,
     /// Bytes of memory, swap included.
     pub memory_max: Option<u64>,
@@ -40,7 +41,7 @@ pub struct ContainerSettings {
     pub init: bool,
     /// When to pull the image.
     pub pull: Pull,
-    /// Where the engine is; `None` to look for one.
+    /// The address of the engine. With `None` it is searched.
     pub engine: Option<EngineAddress>,
 }
 
@@ -70,7 +71,7 @@ impl ContainerSettings {
 }
 
 impl fmt::Debug for ContainerSettings {
-    // Variables are where jobs' passwords are, so only their names are shown.
+    // Variables may hold passwords, so only their names are shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContainerSettings")
             .field("image", &self.image)
@@ -100,29 +101,29 @@ pub enum Pull {
     /// When the engine does not have it.
     #[default]
     Missing,
-    /// Also when the engine has it, for it may have changed: now and then, not for each job.
+    /// Also when the engine has it, because it may have changed. Not for each job, but from time to time.
     Always,
-    /// Never: someone else sees to it.
+    /// Never. The image must be provided in another way.
     Never,
 }
 
-/// Something of the engine's machine that a container sees.
+/// A part of the engine's machine that a container can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// A path of the engine's machine, or the name of one of its volumes.
     pub source: MountSource,
-    /// Where in the container.
+    /// The path in the container.
     pub target: String,
     /// Whether the job may only read.
     pub read_only: bool,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
     /// A file or directory.
     Path(String),
-    /// A volume, made where it is missing.
+    /// A volume. The engine creates it if it is missing.
     Volume(String),
 }
 
@@ -130,7 +131,7 @@ impl Mount {
     /// Reads `SOURCE:TARGET` and `SOURCE:TARGET:ro`.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The text says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(':');
         let (source, target) = (parts.next(), parts.next());
@@ -146,9 +147,7 @@ impl Mount {
             return Err("write it without the NUL".to_owned());
         }
         if !target.starts_with('/') {
-            return Err(
-                "write an absolute path after the colon: it is one in the container".to_owned(),
-            );
+            return Err("write an absolute path in the container after the colon".to_owned());
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let source = match source {
@@ -186,20 +185,20 @@ impl EngineAddress {
     /// Reads `unix:///path`, `tcp://host:port` and `http://host:port`.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The text says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FIX: &str = "write \"unix:///path/to/socket\" or \"tcp://host:port\"";
         if let Some(path) = text.strip_prefix("unix://") {
             return match path.starts_with('/') && !path.contains('\0') {
                 true => Ok(Self::Unix(path.into())),
-                false => Err(format!("{FIX}: the socket's path is absolute")),
+                false => Err(format!("{FIX}: the socket's path must be absolute")),
             };
         }
         if ["ssh://", "https://", "npipe://", "fd://"]
             .iter()
             .any(|scheme| text.starts_with(scheme))
         {
-            return Err(format!("{FIX}: no other way to an engine is built in"));
+            return Err(format!("{FIX}: no other protocol is built in"));
         }
         let rest = text
             .strip_prefix("tcp://")
@@ -207,7 +206,7 @@ impl EngineAddress {
         let address = rest.ok_or(FIX)?.trim_end_matches('/');
         let is_whole = url::Url::parse(&format!("http://{address}")).is_ok_and(|url| {
             let bare = url.username().is_empty() && url.password().is_none() && url.path() == "/";
-            // The parser leaves a scheme's own port out.
+            // The parser removes the scheme's default port.
             bare && url.query().is_none() && (url.port().is_some() || address.ends_with(":80"))
         });
         match is_whole {

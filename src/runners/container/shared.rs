@@ -1,4 +1,5 @@
-//! What all runners of a pool share: its settings, the engine, the image, and the containers that are being removed.
+//! The state that all runners of a pool share: its settings, the engine, the image, and the containers that are being
+//! removed.
 
 use std::{
     collections::BTreeMap,
@@ -21,27 +22,27 @@ use crate::host::instance::Instance;
 
 pub(super) struct ContainerShared {
     pub(super) settings: ContainerSettings,
-    /// What all jobs are given of variables.
+    /// The variables that all jobs of the pool receive.
     pub(super) common: BTreeMap<String, String>,
     pub(super) owner: Option<Instance>,
     pub(super) finder: Finder,
     pub(super) image: Image,
     pub(super) yard: ContainerTracker,
-    /// Written by looks.
+    /// When to search. Written by searches.
     pub(super) rounds: Mutex<Rounds>,
-    /// Orphans removed that no report has counted yet: written by looks, read by reports.
+    /// Removed orphans that no report has counted yet. Written by searches, read by reports.
     pub(super) orphans: AtomicU32,
 }
 
 impl ContainerShared {
-    /// Looks for strays once, and removes them.
+    /// Searches for strays once, and removes them.
     pub(super) async fn round(&self) {
         let went_well = self.sweep().await;
         self.rounds().over(Instant::now(), went_well);
     }
 
     async fn sweep(&self) -> bool {
-        // Jobs say it where no engine answers, and louder.
+        // If no engine answers, the jobs report this as an error.
         let Ok(docker) = self.finder.engine().await else {
             return false;
         };

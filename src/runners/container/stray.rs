@@ -17,7 +17,7 @@ use super::{
 };
 use crate::host::instance::{Instance, Life};
 
-/// Time between two looks, when the last one could be had and when not.
+/// Time to the next search after a search that succeeded, and after one that failed.
 const INTERVAL: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -27,7 +27,7 @@ const MAX_PARALLEL_REMOVALS: usize = 8;
 /// Supervisors for which it was logged that their containers are left alone. Written and read by searches.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A container that nobody attends.
+/// A container that no task watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stray {
     pub(super) name: String,
@@ -35,7 +35,7 @@ pub(super) struct Stray {
     pub(super) is_orphan: bool,
 }
 
-/// When to look. `now` is an argument.
+/// When to search. Pure: `now` is an argument.
 #[derive(Debug)]
 pub(super) struct Rounds {
     next: Option<Instant>,
@@ -43,7 +43,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// The first look is due at once.
+    /// The first search is due at once.
     pub(super) fn new() -> Self {
         Self {
             next: None,
@@ -51,29 +51,29 @@ impl Rounds {
         }
     }
 
-    /// Whether to look now. Who is told so says when it is [over](Self::over).
+    /// Whether to search now. If so, the caller calls [`over`](Self::over) after the search.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         let is_due = !self.under_way && self.next.is_none_or(|next| next <= now);
         self.under_way |= is_due;
         is_due
     }
 
-    /// A look is over.
+    /// A search is over.
     pub(super) fn over(&mut self, now: Instant, went_well: bool) {
         self.under_way = false;
         self.next = Some(now + if went_well { INTERVAL } else { AGAIN });
     }
 }
 
-/// Looks for strays.
+/// Searches for strays.
 ///
 /// # Errors
-/// The engine does not say.
+/// The engine does not answer.
 pub(super) async fn find(
     docker: &Docker,
     us: Option<&Instance>,
 ) -> Result<Vec<Stray>, EngineError> {
-    // Before and after: one may be made or removed while the engine answers.
+    // Read before and after the request, because a container may be created or removed while the engine answers.
     let mut attended = ours::names();
     let options = ListContainersOptions {
         all: true,
@@ -108,7 +108,7 @@ pub(super) async fn find(
             });
         }
     }
-    // Reads files on any file system, so it must not block this thread.
+    // The files may be on a slow file system, so this runs on a thread for blocking work.
     let lives = tokio::task::spawn_blocking(move || {
         let life = |owner: Option<&Instance>| owner.map_or(Life::Unknown, Instance::life);
         let lives = others.into_iter().map(|(supervisor, (owner, names))| {
@@ -142,11 +142,11 @@ fn leave_alone(supervisor: String, owner: Option<&Instance>, containers: usize) 
         supervisor,
         containers,
         lock,
-        "containers left alone: whether their supervisor is still there cannot be seen from here"
+        "containers left alone: cannot see from here whether their supervisor is alive"
     );
 }
 
-/// Removes strays, and tells `orphan` of each that a supervisor which died has left.
+/// Removes strays, and calls `orphan` for each container of a dead supervisor.
 pub(super) async fn remove(docker: &Docker, strays: Vec<Stray>, orphan: impl Fn()) -> bool {
     let removals = strays.into_iter().map(|stray| async move {
         let removed = ours::remove(docker, &stray.name).await;
@@ -157,10 +157,7 @@ pub(super) async fn remove(docker: &Docker, strays: Vec<Stray>, orphan: impl Fn(
     while let Some((Stray { name, is_orphan }, removed)) = removals.next().await {
         match removed {
             Ok(true) if is_orphan => {
-                tracing::info!(
-                    container = name,
-                    "removed a container of a supervisor that died"
-                );
+                tracing::info!(container = name, "removed a container of a dead supervisor");
                 orphan();
             }
             Ok(_) => {}

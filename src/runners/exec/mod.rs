@@ -11,6 +11,7 @@
 //! publish](crate::queue::Message::origin)), `TIDEGATE_TYPE`, `TIDEGATE_APP_ID`, `TIDEGATE_MESSAGE_ID`,
 //! `TIDEGATE_CORRELATION_ID`, `TIDEGATE_REPLY_TO`, `TIDEGATE_PRIORITY`, `TIDEGATE_TIMESTAMP` (seconds since the epoch),
 //! `TIDEGATE_CONTENT_TYPE`, `TIDEGATE_CONTENT_ENCODING` (each empty if the message has no such property),
+//! `TRACEPARENT` and `TRACESTATE` (only if the message has a [trace](crate::runner::Job::trace_context)),
 //! `TIDEGATE_HEADERS` (a JSON object; see below) and `TIDEGATE_RUN_ID`. If these need more than 64 KiB together,
 //! variables are left out in this order, and `TIDEGATE_TRUNCATED` is `1`. It is also `1` if an earlier copy of the
 //! message had to leave headers out. A NUL becomes U+FFFD, and a byte that is not UTF-8 is shown as `\xff`.

@@ -2,7 +2,7 @@
 
 use crate::config::schema::{Key, KeyPresence, Table, quoted};
 
-/// Programs that read a command of their own.
+/// Programs that read a command line themselves.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
 
 /// Words that have a meaning only for a shell.
@@ -20,13 +20,13 @@ pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<S
     };
     let fix = match what {
         ShellSyntax::Operator => format!(
-            "write [\"sh\", \"-c\", \"...\"] if {} is meant for a shell: none reads this, so the program is given it as an \
-             argument",
+            "write [\"sh\", \"-c\", \"...\"] if {} is meant for a shell: no shell reads this, so the program receives \
+            it as an argument",
             quoted(word)
         ),
         ShellSyntax::Expansion => format!(
-            "write what {} stands for, or [\"sh\", \"-c\", \"...\"]: no shell reads this, so the program is given it as it \
-             is",
+            "write the value of {}, or [\"sh\", \"-c\", \"...\"]: no shell reads this, so the program receives it \
+            unchanged",
             quoted(word)
         ),
     };
@@ -77,12 +77,12 @@ pub(crate) fn base_name(program: &str) -> &str {
     program.rsplit_once('/').map_or(program, |(_, name)| name)
 }
 
-/// Warns of a variable that each job has of its own.
+/// Warns of a variable that tidegate sets for each job.
 pub(super) fn warn_of_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
     if name.starts_with("TIDEGATE_") && entry.is_sound() {
         table.warn_of(
             entry,
-            "write another name: what begins with TIDEGATE_ is for what each job is told, and wins over this",
+            "write another name: tidegate sets the variables that begin with TIDEGATE_ and overrides this one",
         );
     }
 }

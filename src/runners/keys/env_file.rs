@@ -1,4 +1,4 @@
-//! `env_file`: variables for jobs from a file of their own.
+//! `env_file`: variables for jobs from a separate file.
 //!
 //! systemd, `docker run` and `docker compose` read such files, and each reads some lines differently. This module
 //! accepts only lines that all three read in the same way. It refuses other lines: a password that silently differs is
@@ -15,15 +15,16 @@ use crate::config::{
     schema::{FilePath, Key, Table, shown_text},
 };
 
-/// Reads the file that the key names, which comes back too. A later line wins over an earlier one.
+/// Reads the file that the key names. Also returns the key. A later line overrides an earlier one.
 pub(super) fn env_file(
     runner: &mut Table<'_, '_>,
     inputs: &ConfigInputs<'_>,
 ) -> (Key<Option<PathBuf>>, BTreeMap<String, String>) {
     let key = runner.optional(
         "env_file",
-        "File of variables for the jobs: lines of NAME=value, and # comments. A value is taken as it stands, without \
-         the spaces around it; no quotes. `env` wins over it. Read with the configuration: at the start and on HUP.",
+        "File of variables for the jobs: lines of NAME=value, and # comments. A value is used without the spaces \
+        around it, and must not be in quotes. `env` overrides it. Read together with the configuration, at the start \
+        and on HUP.",
         FilePath,
         "\"/etc/tidegate/thumbnails.env\"",
     );
@@ -101,7 +102,7 @@ fn variable(line: &[u8]) -> Result<Option<(&str, &str)>, LineProblem> {
     if !is_name(name) {
         return wrong(
             start,
-            "something before = that is no variable's name",
+            "something before = that is not a variable's name",
             "write NAME=value, with letters, digits and _ in the name, and no `export`",
         );
     }
@@ -114,7 +115,7 @@ fn variable(line: &[u8]) -> Result<Option<(&str, &str)>, LineProblem> {
         return wrong(
             column,
             "a value in quotes",
-            "write it without quotes, or into `env`: for some readers they would be a part of it",
+            "write it without quotes, or into `env`: some readers make the quotes a part of the value",
         );
     }
     if value.ends_with('\\') {
@@ -158,11 +159,15 @@ mod tests {
         let table: [(&[u8], usize, &str); 9] = [
             (b"hunter2", 1, "a line without ="),
             (b"  hunter2", 3, "a line without ="),
-            (b"; A=1", 1, "something before = that is no variable's name"),
+            (
+                b"; A=1",
+                1,
+                "something before = that is not a variable's name",
+            ),
             (
                 b"export A=1",
                 1,
-                "something before = that is no variable's name",
+                "something before = that is not a variable's name",
             ),
             (b"A=\"hunter2\"", 3, "a value in quotes"),
             (b" A= 'hunter2", 5, "a value in quotes"),

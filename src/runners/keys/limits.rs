@@ -1,4 +1,4 @@
-//! Who a pool's jobs are, and what they may use: the keys that kinds share.
+//! The shared keys for the user and group of a pool's jobs, and for the resources that jobs may use.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     runners::facts::Known,
 };
 
-/// What the keys say, and those of them that a kind may have more to say of.
+/// The limits from the keys, and the keys that a kind may check further.
 pub(crate) struct LimitKeys {
     pub(crate) user: Key<Option<String>>,
     pub(crate) group: Key<Option<String>>,
@@ -26,8 +26,8 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "user",
         known.doc(
             "user",
-            "User that its processes run as, by name or id, with the groups and the HOME, USER and LOGNAME of a login. \
-             Takes root. When absent, the daemon's own.",
+            "User of its processes, by name or id, with the groups and the HOME, USER and LOGNAME of a login. Needs \
+            root. When absent, the daemon's own.",
         ),
         NAME,
         "\"thumbnails\"",
@@ -36,7 +36,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "group",
         known.doc(
             "group",
-            "Group that its processes run as, instead of the user's own.",
+            "Group of its processes, instead of the user's own.",
         ),
         NAME,
         "\"media\"",
@@ -45,7 +45,8 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "nice",
         known.doc(
             "nice",
-            "Niceness of its processes: -20 is served first, 19 last. Lower than the daemon's own takes root.",
+            "Niceness of its processes, from -20 (highest priority) to 19 (lowest). A value below the daemon's own \
+            needs root.",
         ),
         WholeNumber(-20..=19),
         "10",
@@ -54,8 +55,8 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "memory_max",
         known.doc(
             "memory_max",
-            "Memory, swap included, that a job may use with all of its processes together; at more the kernel ends it, \
-             and it has failed. This and the next two are kept by cgroups (v2): under systemd, `Delegate=yes`.",
+            "Memory and swap that all processes of a job together may use. Above this the kernel ends the job, and the \
+            job has failed. This key and the next two need cgroups (v2): under systemd, `Delegate=yes`.",
         ),
         Size,
         "\"512MiB\"",
@@ -64,7 +65,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "cpu_max",
         known.doc(
             "cpu_max",
-            "Processors' worth of time that a job may use with all of its processes together.",
+            "Number of processors whose time all processes of a job together may use.",
         ),
         CORES,
         "1.5",
@@ -73,7 +74,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "pids_max",
         known.doc(
             "pids_max",
-            "Processes and threads that a job may have at a time.",
+            "Processes and threads that a job may have at the same time.",
         ),
         WholeNumber(1..=4_194_304),
         "64",
@@ -82,9 +83,9 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         "cgroup",
         known.doc(
             "cgroup",
-            "Which processes get a cgroup of their own, in which all that descends from them is ended in one stroke. \
-             `auto`: where cgroups can be written to, those that stay for job after job and those with limits. `always`: \
-             each job too, at the cost of a launcher's start. `never`: none.",
+            "Which processes get their own cgroup, so that all their descendants can be killed together. `auto`: if \
+            cgroups are writable, processes that serve many jobs and processes with limits. `always`: every process, \
+            at the cost of starting a launcher for each job. `never`: no process.",
         ),
         Choice(&[
             ("auto", CgroupUse::Auto),
@@ -94,7 +95,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
         CgroupUse::default(),
     );
     if cgroup.is_sound() && cgroup.value == CgroupUse::Never {
-        let fix = "remove it, or cgroup = \"never\": it is a cgroup that keeps it";
+        let fix = "remove it, or cgroup = \"never\": this limit needs a cgroup";
         if memory_max.is_given() {
             runner.refuse(&memory_max, fix);
         }
@@ -133,7 +134,7 @@ pub(super) fn limits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> LimitKeys
 fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
     let mut table = runner.table(
         "rlimits",
-        "Limits of each single process, soft and hard (setrlimit). When absent, as the daemon has them.",
+        "Limits of each process, soft and hard (setrlimit). When absent, the daemon's own.",
     );
     let open_files = table.optional(
         "open_files",
@@ -144,7 +145,7 @@ fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
     let address_space = table.optional("address_space", "Address space.", Size, "\"4GiB\"");
     let cpu_time = table.optional(
         "cpu_time",
-        "Processor time, in whole seconds. Then XCPU, and KILL a second later.",
+        "Processor time, in whole seconds. At the limit the process gets XCPU, and KILL a second later.",
         Seconds,
         "\"10m\"",
     );
@@ -166,13 +167,13 @@ fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
     }
 }
 
-/// What it takes to find one's own libraries, with something to spare.
+/// A process needs some files to load its libraries. This is a little more.
 const MIN_FILES: u64 = 16;
 
-/// The kernel's own bound for `fs.nr_open`.
+/// The kernel's limit for `fs.nr_open`.
 const MAX_FILES: u64 = 2_147_483_584;
 
-/// Accounts' names differ between systems; these have no place in any.
+/// Names of accounts differ between systems. These characters are not allowed on any of them.
 const NAME: Text<String> = Text {
     wants: "a name or an id",
     parse: |text| match text.is_empty() || text.contains([':', '\0', '\n', ' ']) {
@@ -224,7 +225,7 @@ impl KeyKind for CoresKind {
     }
 }
 
-/// A length of time that the kernel counts in seconds.
+/// A duration that the kernel counts in seconds.
 #[derive(Debug)]
 struct Seconds;
 

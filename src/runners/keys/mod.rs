@@ -1,4 +1,4 @@
-//! The `runner` table of a pool: the keys that kinds share, and those that each kind has of its own.
+//! The `runner` table of a pool: the keys that kinds share, and the own keys of each kind.
 
 mod command;
 mod env_file;
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::config::{
     inputs::ConfigInputs,
-    schema::{Item, Key, KeyKind, Table, ValuePosition, one_of, quoted},
+    schema::{Item, Key, KeyKind, Shape, Table, ValuePosition, one_of, quoted},
 };
 
-/// Reads what a pool's jobs run on. `kinds` are those that the file can name; the first is the default.
+/// Reads the `runner` table. `kinds` are the kinds that the file can name. The first is the default.
 pub(crate) fn runner(
     pool: &mut Table<'_, '_>,
     inputs: &ConfigInputs<'_>,
@@ -60,16 +60,16 @@ pub(crate) fn runner(
     }
 }
 
-/// What a `runner` table says, and those of its keys that the pool has bounds for.
+/// The settings from a `runner` table, and the keys that the pool checks against its own keys.
 pub(crate) struct RunnerKeys {
     pub(crate) runner: RunnerSettings,
-    /// What a job's time depends on; `None` where its kind has no say in it.
+    /// The keys that limit a job's time. `None` if the kind does not limit it.
     pub(crate) job: Option<JobKeys>,
-    /// Numbers that are at most the pool's `policy.max`.
+    /// Numbers that must not be above the pool's `policy.max`.
     pub(crate) within_max: Vec<Key<Option<u32>>>,
 }
 
-/// Has every kind ask for its keys, `chosen` first, and keeps what `chosen` makes of its own.
+/// Lets every kind register its keys, `chosen` first. Returns the function of `chosen` that makes its settings.
 fn own_keys(
     all: &mut AllOwn,
     table: &mut Table<'_, '_>,
@@ -96,6 +96,15 @@ impl KeyKind for KindWord<'_> {
 
     fn wants(&self) -> String {
         one_of(self.0.iter().map(|kind| kind.facts.name))
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Words(
+            self.0
+                .iter()
+                .map(|kind| kind.facts.name.to_owned())
+                .collect(),
+        )
     }
 
     fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Self::Value> {

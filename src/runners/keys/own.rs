@@ -1,22 +1,22 @@
-//! The keys that kinds have of their own.
+//! The own keys of each kind.
 //!
-//! Every kind is asked, whichever the pool has: a key that no kind asks for is unknown, and one that another kind asks for
-//! is refused with that kind's name.
+//! Every kind registers its keys, also the kinds that the pool does not use. A key that no kind has registered is
+//! unknown. A key that only another kind has registered is refused, and the error names that kind.
 
 use crate::{
     config::schema::{Key, KeyKind, KeyPresence, Table},
     runners::facts::Known,
 };
 
-/// A key that some kind has asked for.
+/// A key that a kind has registered.
 struct Asked {
     name: &'static str,
-    /// The kinds that asked for it.
+    /// The kinds that have registered it.
     kinds: Vec<&'static str>,
     key: Key<()>,
 }
 
-/// The own keys of all kinds, as far as they were asked for.
+/// The own keys of all kinds that have registered so far.
 #[derive(Default)]
 pub(super) struct AllOwn {
     asked: Vec<Asked>,
@@ -25,8 +25,8 @@ pub(super) struct AllOwn {
 }
 
 impl AllOwn {
-    /// Has a kind ask for its keys. The pool's own kind is the first to ask: of a key that several kinds have, its reading
-    /// is the one that counts.
+    /// Lets a kind register its keys. The pool's own kind must be the first: if several kinds have a key of the same
+    /// name, the value is read as the first kind reads it.
     pub(super) fn of<'k, 'd, 'v>(
         &'k mut self,
         table: &'k mut Table<'d, 'v>,
@@ -39,7 +39,7 @@ impl AllOwn {
         }
     }
 
-    /// Refuses what is given and is not of the pool's kind.
+    /// Refuses the given keys that the pool's kind does not have.
     pub(super) fn refuse_foreign(&self, table: &mut Table<'_, '_>, known: &Known<'_>) {
         for asked in self.asked.iter().filter(|asked| asked.key.is_given()) {
             if let Some(fix) = known.refusal(asked.name, &asked.kinds) {
@@ -49,7 +49,7 @@ impl AllOwn {
     }
 }
 
-/// Asks for the keys of one kind, in the table that holds those of every kind.
+/// Registers the keys of one kind. All kinds share one table.
 pub(crate) struct OwnKeys<'k, 'd, 'v> {
     table: &'k mut Table<'d, 'v>,
     kind: &'static str,
@@ -57,8 +57,9 @@ pub(crate) struct OwnKeys<'k, 'd, 'v> {
 }
 
 impl OwnKeys<'_, '_, '_> {
-    /// A key of this kind. Optional, so that the reference page, whose runner may be another, can show it; what is needed
-    /// is missed when the keys become settings. `doc` begins with the kind's name, and `example` is for the reference page.
+    /// A key of this kind. Always optional here, because the reference page shows the keys of all kinds. A missing key
+    /// that the kind needs is reported when the settings are made. `doc` begins with the kind's name, and `example` is
+    /// for the reference page.
     pub(crate) fn optional<K: KeyKind>(
         &mut self,
         name: &'static str,
@@ -80,7 +81,7 @@ impl OwnKeys<'_, '_, '_> {
         key
     }
 
-    /// Has the pool hold a number to its `policy.max`.
+    /// Lets the pool check that a number is not above its `policy.max`.
     pub(crate) fn within_max(&mut self, key: &Key<Option<u32>>) {
         self.all.within_max.push(key.clone());
     }

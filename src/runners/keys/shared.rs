@@ -1,4 +1,4 @@
-//! The keys that kinds share: what is run, for how long, where, and with which variables.
+//! The keys that kinds share: the command, its timeout, its directory and its variables.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 
 const COMMAND: &str = "[\"python3\", \"thumb.py\"]";
 
-/// The keys that kinds share. Those that the pool's kind does not take are at their defaults, or refused.
+/// The values of the shared keys. Keys that the pool's kind does not take have their defaults, or are refused.
 pub(crate) struct SharedKeys {
     pub(crate) command: Key<Vec<String>>,
     pub(crate) timeout: Key<Duration>,
@@ -34,7 +34,7 @@ pub(crate) struct SharedKeys {
 }
 
 impl SharedKeys {
-    /// What a process is started with.
+    /// The settings with which a process is started.
     pub(crate) fn process(self) -> ExecSettings {
         ExecSettings {
             command: self.command.value,
@@ -47,7 +47,7 @@ impl SharedKeys {
         }
     }
 
-    /// The keys of a job's time, where `kill_grace` is one of them.
+    /// The keys that limit a job's time, for kinds that take `kill_grace`.
     pub(crate) fn job(&self) -> JobKeys {
         JobKeys {
             timeout: self.timeout.clone(),
@@ -56,14 +56,14 @@ impl SharedKeys {
     }
 }
 
-/// The keys that a job's time depends on.
+/// The keys that limit a job's time.
 pub(crate) struct JobKeys {
     pub(crate) timeout: Key<Duration>,
-    /// `kill_grace`, or what the kind has instead.
+    /// `kill_grace`, or the key that the kind has instead.
     pub(crate) grace: Key<Duration>,
 }
 
-/// Reads them. `own` has the kinds ask for their own keys, whose place on the reference page is in the middle.
+/// Reads the shared keys. `own` reads the own keys of the kinds, which are in the middle of the reference page.
 pub(super) fn shared(
     table: &mut Table<'_, '_>,
     known: &Known<'_>,
@@ -76,8 +76,8 @@ pub(super) fn shared(
         "timeout",
         known.doc(
             "timeout",
-            "How long a job may run. Then TERM to its process group. With `kill_grace`, less than the pool's \
-             `ack_deadline`.",
+            "How long a job may run. After that its process group gets TERM. Together with `kill_grace`, less than the \
+            pool's `ack_deadline`.",
         ),
         Span::from(Duration::from_millis(1)),
         default.timeout,
@@ -92,7 +92,7 @@ pub(super) fn shared(
         "working_dir",
         known.doc(
             "working_dir",
-            "Directory that a job starts in, entered as `user`. When absent, the daemon's own.",
+            "Directory that a job starts in. `user` must be able to enter it. When absent, the daemon's own.",
         ),
         FilePath,
         "\"/srv/thumbnails\"",
@@ -101,7 +101,7 @@ pub(super) fn shared(
         "env_pass",
         known.doc(
             "env_pass",
-            "Variables of the daemon's environment that a job is given too, besides PATH, HOME, LANG and TZ.",
+            "Variables of the daemon's environment that a job receives, besides PATH, HOME, LANG and TZ.",
         ),
         Texts {
             wants: "an array of names",
@@ -132,7 +132,7 @@ pub(super) fn shared(
 fn command(table: &mut Table<'_, '_>, known: &Known<'_>) -> Key<Vec<String>> {
     let doc = known.doc(
         "command",
-        "Program and arguments. No shell, and never anything of a message in it.",
+        "Program and arguments. No shell reads it, and no part of a message is ever in it.",
     );
     let takes = known.chosen.filter(|chosen| chosen.takes("command"));
     let is_program = takes.is_some_and(|chosen| chosen.command == CommandUse::Program);

@@ -1,4 +1,5 @@
-//! What to do when an event happens to a running job. Pure: events in, steps out; no clock, no process.
+//! What to do when an event happens to a running job. Pure: it receives events and returns actions. It has no clock and
+//! no process.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use nix::sys::signal::Signal;
 /// How long left-over processes of a job may hold its output open after it has exited.
 pub(in crate::runners) const LINGER: Duration = Duration::from_secs(1);
 
-/// How long to wait for a process to die of a KILL. A process that sleeps in the kernel, or that now belongs to another
-/// user, may never die, and must not hold its worker for ever.
+/// How long to wait for a process to end after a KILL. A process that sleeps in the kernel, or that now belongs to
+/// another user, may never end. It must not hold its worker for ever.
 pub(in crate::runners) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that happened.
@@ -22,7 +23,7 @@ pub(in crate::runners) enum CourseEvent {
     StopAsked,
     /// The supervisor wants the job to end now.
     KillAsked,
-    /// The timer that the last step set (at first, the job's timeout) has run out.
+    /// The timer of the last action has run out. The first timer is the job's timeout.
     TimeUp,
 }
 
@@ -36,7 +37,7 @@ pub(in crate::runners) enum CourseAction {
     Signal(Signal, Duration),
     /// Set the timer.
     SetTimer(Duration),
-    /// It is over: kill what is left of the group, close the pipes and reap.
+    /// The job is over: kill the rest of the group, close the pipes and reap.
     Finish,
 }
 
@@ -52,7 +53,7 @@ pub(in crate::runners) enum EndCause {
 /// A job's course from its start to its end.
 ///
 /// ```text
-///            stop, timeout               grace over              patience over
+///            stop, timeout               grace over              KILL_TIMEOUT over
 /// Running ------ TERM ------> Asked -------- KILL ------> Killed -------------> finish
 ///    |  \_______ kill: KILL ____|________________________/  |
 ///    |                          |                           |
@@ -86,7 +87,7 @@ impl Course {
         }
     }
 
-    /// Why we ended the job. The first cause counts, and no cause after its exit.
+    /// Why we ended the job. Only the first cause counts. A cause after the job's exit does not count.
     pub(in crate::runners) fn cause(&self) -> Option<EndCause> {
         self.cause
     }

@@ -6,10 +6,10 @@ use tokio::process::Command;
 
 use super::ExecSettings;
 
-/// Variables of the supervisor that every process is given.
+/// Variables of the supervisor that every process receives.
 const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
-/// What every process of a pool is given.
+/// The variables that every process of a pool receives.
 #[derive(Debug)]
 pub(in crate::runners) struct Environment {
     variables: Vec<(OsString, OsString)>,
@@ -22,7 +22,8 @@ impl Environment {
     }
 
     fn with(settings: &ExecSettings, ours: impl Fn(&str) -> Option<OsString>) -> Self {
-        // Our home is not another user's. The launcher sets what a login would, where the pool does not.
+        // Another user has another home directory. The launcher sets the variables of a login unless the pool sets
+        // them.
         let is_other = settings.limits.user.is_some();
         let passed = ALWAYS_PASSED
             .into_iter()
@@ -40,7 +41,7 @@ impl Environment {
 
     /// `PATH` as the process sees it.
     pub(in crate::runners) fn path(&self) -> Option<&OsStr> {
-        // What comes later wins, as it does in the process.
+        // A later value overrides an earlier one, as it does in the process.
         let mut paths = self
             .variables
             .iter()
@@ -49,7 +50,7 @@ impl Environment {
         paths.next().map(|(_, value)| value.as_os_str())
     }
 
-    /// Makes this, and nothing else, the environment of `command`.
+    /// Sets the environment of `command` to exactly these variables.
     pub(in crate::runners) fn apply(&self, command: &mut Command) {
         command.env_clear();
         for (name, value) in &self.variables {

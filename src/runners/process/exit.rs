@@ -1,4 +1,4 @@
-//! What a job's end says: exit codes and signals to [`JobEnd`]. Pure.
+//! Turns exit codes and signals into a [`JobEnd`]. Pure.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
@@ -17,16 +17,16 @@ const EXIT_NOT_FOUND: i32 = 127;
 /// How a job's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runners) enum Exit {
-    /// By itself, with this code.
+    /// It exited by itself with this code.
     Code(i32),
-    /// By a signal of this number.
+    /// A signal with this number ended it.
     Signal(i32),
-    /// By the kernel, for its memory.
+    /// The kernel killed it because memory ran out.
     OutOfMemory,
 }
 
 impl Exit {
-    /// `None` for a status that is no end.
+    /// `None` if the status does not mean that the process has ended.
     pub(in crate::runners) fn of(status: ExitStatus) -> Option<Self> {
         let code = status.code().map(Self::Code);
         code.or_else(|| status.signal().map(Self::Signal))
@@ -38,9 +38,9 @@ impl Exit {
     }
 }
 
-/// What became of a job that was started.
+/// The result of a job that was started.
 ///
-/// `exit` is `None` where the process could not be made to end; `stderr_tail` is the last that it wrote there.
+/// `exit` is `None` if the process did not end after a KILL. `stderr_tail` is the end of its standard error.
 pub(in crate::runners) fn job_end(
     exit: Option<Exit>,
     cause: Option<EndCause>,
@@ -112,7 +112,7 @@ pub(in crate::runners) fn job_end(
     }
 }
 
-/// A job that refuses its message gives the reason on its last line, if it writes any.
+/// A job that refuses its message gives the reason on the last line of its standard error, if it writes a line.
 fn rejection(stderr_tail: Option<&str>) -> String {
     let last_line = stderr_tail.and_then(|tail| {
         tail.lines()
@@ -126,7 +126,7 @@ fn rejection(stderr_tail: Option<&str>) -> String {
     }
 }
 
-/// A signal in words.
+/// The name and the number of a signal.
 pub(in crate::runners) fn signal_name(number: i32) -> String {
     match Signal::try_from(number) {
         Ok(signal) => format!("{signal} (signal {number})"),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::queue::{HeaderValue, Headers};
 
-/// Levels of lists and tables. RabbitMQ sets no bound, and a reader in another language may recurse.
+/// Levels of lists and tables. RabbitMQ has no limit, and a reader in another language may recurse.
 const MAX_DEPTH: usize = 16;
 
 /// The headers as a JSON object. The mapping is in the documentation of [`exec`](crate::runners::exec).
@@ -13,8 +13,8 @@ pub fn headers_to_json(headers: &Headers) -> Value {
     table(headers, MAX_DEPTH)
 }
 
-/// Whether that object shows everything in the headers: nothing is nested deeper than its levels, and nothing was left
-/// out when the headers were read.
+/// Whether that object contains all headers: no value is nested deeper than [`MAX_DEPTH`], and no header was left out
+/// when the headers were read.
 pub(in crate::runners) fn is_whole_in_json(headers: &Headers) -> bool {
     is_whole_table(headers, MAX_DEPTH)
 }
@@ -51,12 +51,12 @@ fn value(header: &HeaderValue, depth: usize) -> Value {
         HeaderValue::U32(v) => json!(v),
         HeaderValue::I64(v) => json!(v),
         HeaderValue::Timestamp(v) => json!(v),
-        // Through its own text, so that 0.1 stays 0.1 and does not gain the digits of a wider float.
+        // Parses the number's own text, so that 0.1 stays 0.1 and does not get the digits of a wider float.
         HeaderValue::F32(v) => v
             .to_string()
             .parse::<f64>()
             .map_or(Value::Null, |v| json!(v)),
-        // serde_json makes null of what is not finite.
+        // serde_json turns a number that is not finite into null.
         HeaderValue::F64(v) => json!(v),
         HeaderValue::Decimal { scale, value } => Value::String(decimal(*scale, *value)),
         HeaderValue::Text(bytes) => match std::str::from_utf8(bytes) {
@@ -75,7 +75,7 @@ fn base64(bytes: &[u8]) -> Value {
     json!({ "base64": BASE64_STANDARD.encode(bytes) })
 }
 
-/// `value / 10^scale`, digit for digit. The scale is the sender's, up to 255, so no power is ever computed.
+/// `value / 10^scale`, digit for digit. The sender chooses the scale, up to 255, so no power of ten is computed.
 fn decimal(scale: u8, value: u32) -> String {
     // RabbitMQ encodes the digits as a signed number.
     let value = value.cast_signed();

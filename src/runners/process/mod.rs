@@ -34,5 +34,5 @@ pub(in crate::runners) use self::{
 pub use self::{header_json::headers_to_json, settings::ExecSettings};
 pub use crate::escape::Escaped;
 
-/// Below the limit of the clock, and longer than any wait.
+/// A time that the clock can still add, and that is longer than any wait.
 pub(in crate::runners) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! A job's output: read to its end whatever it is, logged line by line, and bounded.
+//! Reads a job's output to its end and logs it line by line, up to a limit.
 
 use std::os::fd::AsFd;
 
@@ -11,26 +11,26 @@ use crate::{
     runner::Job,
 };
 
-/// Longest line that is logged; what follows up to its end is dropped.
+/// Longest line that is logged. The rest of a longer line is dropped.
 const LINE_CAP: usize = 16 * 1024;
 
-/// What a stream may add to the log, in bytes; what follows is dropped.
+/// How much a stream may add to the log, in bytes. The rest of the stream is dropped.
 const STREAM_CAP: u64 = 1024 * 1024;
 
-/// What a line adds to the log beside its own text: time, level, message, pool, job and stream. About what it comes to
-/// in the form for people and as JSON, with names of usual length.
+/// Bytes that a line adds to the log besides its own text: time, level, message, pool, job and stream. An estimate for
+/// names of usual length, for the text format and for JSON.
 const LINE_COST: u64 = 256;
 
-/// A line that is not complete yet, and always as much room again to read into.
+/// Room for a line that is not complete yet, and for one more read of the same size.
 const BUFFER: usize = 2 * LINE_CAP;
 
-/// Chunks of a line's size that the largest pipe can hold: 1 MiB, for whoever has no special rights.
+/// How many chunks of [`LINE_CAP`] bytes the largest pipe holds. Without special rights a pipe has at most 1 MiB.
 const MAX_CHUNKS: usize = 64;
 
 /// Bytes of standard error that a failure carries.
 const TAIL: usize = 2 * 1024;
 
-/// Which of the two it is.
+/// One of the two outputs of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runners) enum OutputStream {
     Stdout,
@@ -46,31 +46,31 @@ impl OutputStream {
     }
 }
 
-/// Reads one stream of a process, for the log.
+/// Reads one output of a process, and writes its lines to a log.
 pub(in crate::runners) struct OutputReader<L> {
     stream: OutputStream,
     log: L,
     /// The unfinished line. Never longer than [`LINE_CAP`] between two reads.
     buffer: Vec<u8>,
-    /// The rest of the present line is dropped: its beginning was logged already.
+    /// The rest of the current line is dropped, because its beginning was logged already.
     skipping: bool,
     /// The stream's cap is reached.
     closed: bool,
     read: u64,
-    /// Bytes of what was read that are in the log.
+    /// Bytes that were read and are in the log.
     logged: u64,
-    /// What they cost there.
+    /// Bytes that these lines take in the log, with [`LINE_COST`] for each.
     cost: u64,
     tail: Vec<u8>,
 }
 
-/// Where lines go.
+/// Receives the lines.
 pub(in crate::runners) trait Log {
     fn line(&mut self, stream: OutputStream, line: &[u8]);
     fn dropped(&mut self, stream: OutputStream, bytes: u64);
 }
 
-/// The supervisor's own log. At `info`, because what their job prints is what its owner looks for first.
+/// The supervisor's own log. At `info`, because the owner of a job looks for its output first.
 pub(in crate::runners) struct JobLog<'a>(pub(in crate::runners) &'a Job);
 
 impl Log for JobLog<'_> {
@@ -112,7 +112,7 @@ impl<L: Log> OutputReader<L> {
         }
     }
 
-    /// Where its lines go.
+    /// The log that receives the lines.
     pub(in crate::runners) fn log(&mut self) -> &mut L {
         &mut self.log
     }
@@ -120,7 +120,7 @@ impl<L: Log> OutputReader<L> {
     /// Reads to the end of the stream.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: what was read is accounted for.
+    /// Cancel-safe: all bytes that were read are counted.
     pub(in crate::runners) async fn drain(&mut self, mut stream: impl AsyncRead + Unpin) {
         loop {
             let pending = self.buffer.len();
@@ -134,14 +134,13 @@ impl<L: Log> OutputReader<L> {
         }
     }
 
-    /// Takes in what can be read without waiting. What a process wrote before something that is known to have
-    /// happened is then in.
+    /// Reads all bytes that are available without waiting. These are all bytes that the process wrote before this call.
     pub(in crate::runners) fn drain_now(&mut self, stream: &impl AsFd) {
-        // A flood has no end: what fits into the largest pipe is all that can have been written before.
+        // A process may write faster than we read. The bytes written before this call fit into the largest pipe.
         for _ in 0..MAX_CHUNKS {
             let pending = self.buffer.len();
             let room = rustix::buffer::spare_capacity(&mut self.buffer);
-            // Not by way of the runtime, which may not have heard yet that there is something.
+            // A direct read, because the runtime may not know yet that the pipe is readable.
             let Ok(1..) = rustix::io::read(stream, room) else {
                 return;
             };
@@ -149,7 +148,7 @@ impl<L: Log> OutputReader<L> {
         }
     }
 
-    /// Takes in a piece that somebody else has read.
+    /// Adds bytes that the caller has read.
     pub(in crate::runners) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let pending = self.buffer.len();
@@ -160,7 +159,7 @@ impl<L: Log> OutputReader<L> {
         }
     }
 
-    /// Takes in what was read behind the `pending` bytes of an unfinished line.
+    /// Handles the bytes in the buffer. The first `pending` bytes are an unfinished line of an earlier read.
     fn take(&mut self, pending: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.read += (buffer.len() - pending) as u64;
@@ -194,7 +193,7 @@ impl<L: Log> OutputReader<L> {
         self.buffer = buffer;
     }
 
-    /// One line, or the beginning of one, with the bytes of its ending.
+    /// Logs a line, or the beginning of a long line. `ending` is the number of bytes of the line's ending.
     fn line(&mut self, line: &[u8], ending: usize) {
         if std::mem::take(&mut self.skipping) || self.closed {
             return;
@@ -214,7 +213,7 @@ impl<L: Log> OutputReader<L> {
         self.log.line(self.stream, shown);
     }
 
-    /// Logs an unfinished last line, and says what was dropped. Returns the end of what was read.
+    /// Logs an unfinished last line, and logs how many bytes were dropped. Returns the end of the stream.
     pub(in crate::runners) fn finish(mut self) -> Option<String> {
         if !self.buffer.is_empty() {
             let line = std::mem::take(&mut self.buffer);
@@ -223,8 +222,8 @@ impl<L: Log> OutputReader<L> {
         self.turn()
     }
 
-    /// Says what was dropped, and begins a new account, with all of its room, for what comes next. Returns the end
-    /// of what was read. An unfinished line is left to its rest.
+    /// Logs how many bytes were dropped, and starts to count from zero with the full limit. Returns the end of the
+    /// bytes that were read. An unfinished line stays in the buffer.
     pub(in crate::runners) fn turn(&mut self) -> Option<String> {
         let pending = self.buffer.len() as u64;
         let dropped = self.read - self.logged - pending;
@@ -236,7 +235,7 @@ impl<L: Log> OutputReader<L> {
     }
 }
 
-/// Keeps the last of what goes by, copying no more than twice what is kept.
+/// Keeps the last [`TAIL`] bytes of a stream. The tail is never longer than twice that.
 fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[bytes.len().saturating_sub(TAIL)..];
     if tail.len() + bytes.len() > 2 * TAIL {
@@ -245,11 +244,12 @@ fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     tail.extend_from_slice(bytes);
 }
 
-/// The last [`TAIL`] bytes as text. What is not UTF-8 is replaced, which can make it longer, so it is cut after.
+/// The last [`TAIL`] bytes as text. Bytes that are not UTF-8 are replaced. This can make the text longer, so it is cut
+/// again.
 fn tail_text(tail: &[u8]) -> Option<String> {
     let mut bytes = &tail[tail.len().saturating_sub(TAIL)..];
     if bytes.len() < tail.len() {
-        // The cut may have gone through a character: its rest says nothing.
+        // The cut may split a character. The rest of that character is removed.
         let continuation = bytes
             .iter()
             .take(3)

@@ -1,4 +1,4 @@
-//! Whether the program of a command is there, and can be run.
+//! Checks whether the program of a command exists and can be run.
 
 use std::{
     env,
@@ -12,19 +12,22 @@ use nix::unistd::{AccessFlags, access};
 use super::ExecSettings;
 use crate::config::{problem::Refuse, schema::quoted};
 
-/// Where a program is looked for without any PATH.
+/// The directories in which a program is searched if no PATH is set.
 const FALLBACK_PATH: &str = "/bin:/usr/bin";
 
-/// Notes a directory or a program that is not there.
+/// Reports a directory or a program that does not exist.
 pub(crate) fn inspect(exec: &ExecSettings, refuse: &mut Refuse<'_>) {
     if let Some(directory) = exec.working_dir.as_deref().filter(|path| !path.is_dir()) {
-        let found = format!("{:?}, where no directory is", directory.to_string_lossy());
+        let found = format!(
+            "{:?}, which is not a directory",
+            directory.to_string_lossy()
+        );
         refuse(
             "working_dir",
             found,
-            "create it, or write another".to_owned(),
+            "create it, or write another directory".to_owned(),
         );
-        // Where the job would start is not there, so a program beside it cannot be either.
+        // A program relative to a missing directory is missing too. One problem is enough.
         return;
     }
     if let Err(what) = find_program(exec) {
@@ -37,7 +40,7 @@ pub(crate) fn inspect(exec: &ExecSettings, refuse: &mut Refuse<'_>) {
     }
 }
 
-/// A command whose words are all in one, as they most likely were meant.
+/// The command as an array of words, if it is one string with several words.
 fn one_word(exec: &ExecSettings) -> Option<String> {
     let [line] = exec.command.as_slice() else {
         return None;
@@ -56,7 +59,7 @@ enum Unusable {
 impl Unusable {
     fn found(self) -> &'static str {
         match self {
-            Self::Absent => "which is not there",
+            Self::Absent => "which does not exist",
             Self::OutsidePath => "which is not in PATH",
             Self::WithoutPermission => "which is not executable",
         }
@@ -71,8 +74,8 @@ impl Unusable {
     }
 }
 
-/// Looks the program up as the kernel and the C library will when the job starts: with a slash from the job's own
-/// directory, without one in the job's own PATH.
+/// Searches the program as the kernel and the C library do when the job starts. A name with a slash is relative to the
+/// job's directory. A name without a slash is searched in the job's PATH.
 fn find_program(exec: &ExecSettings) -> Result<PathBuf, Unusable> {
     let Some(program) = exec.command.first() else {
         return Err(Unusable::Absent);

@@ -1,4 +1,4 @@
-//! What limits ask of the machine: users, rights, and cgroups.
+//! Checks whether this machine can apply a pool's limits: users, rights, and cgroups.
 
 use nix::unistd::{Pid, Uid};
 use rustix::process::{Resource, getpriority_process, getrlimit};
@@ -13,16 +13,17 @@ use crate::{
     },
 };
 
-/// What limits depend on here.
+/// The facts of this machine that limits depend on.
 pub(crate) struct Machine {
-    /// What we were told of the cgroups, where a pool needs them.
+    /// The cgroup for the jobs, if a pool needs one.
     home: Option<Result<Home, NoCgroupHome>>,
     guard: Option<Pid>,
     may: fn(Right) -> bool,
 }
 
 impl Machine {
-    /// Looks, for these limits. `guard` is the process that goes wherever this one goes.
+    /// Reads these facts, as far as these limits need them. `guard` is the guard process, which is in the same cgroup
+    /// as this process.
     pub(crate) fn look<'l>(
         mut limits: impl Iterator<Item = &'l Limits>,
         guard: Option<Pid>,
@@ -35,7 +36,7 @@ impl Machine {
     }
 }
 
-/// Notes what of these limits the machine cannot give.
+/// Reports the limits that this machine cannot apply.
 pub(crate) fn inspect(limits: &Limits, machine: &Machine, refuse: &mut Refuse<'_>) {
     inspect_identity(limits, machine.may, refuse);
     inspect_nice(limits, machine.may, refuse);
@@ -58,7 +59,7 @@ fn inspect_identity(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse
             refuse("group", found, "write a group of this machine".to_owned());
         }
         Err(error @ IdentityError::NoAccount(_)) => {
-            let fix = "write a group beside it, or a user of this machine";
+            let fix = "write a group too, or a user of this machine";
             refuse(key, format!("{name:?}, but {error}"), fix.to_owned());
         }
         Err(error) => {
@@ -68,12 +69,11 @@ fn inspect_identity(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse
         Ok(identity) => {
             let is_other = identity.uid != Uid::effective();
             if !may(Right::SetGroup) || (is_other && !may(Right::SetUser)) {
-                let found = format!("{name:?}, which only root can give to processes");
+                let found = format!("{name:?}, which only root can set");
                 let fix = "run tidegate as root, with CAP_SETUID and CAP_SETGID, or remove it";
                 refuse(key, found, fix.to_owned());
             } else if !rights::can_be(identity.uid, identity.gid) {
-                let found =
-                    format!("{name:?}, whom the user namespace that tidegate is in does not have");
+                let found = format!("{name:?}, which does not exist in tidegate's user namespace");
                 let fix = "map it into the namespace (subuid, subgid), or write one that is";
                 refuse(key, found, fix.to_owned());
             }
@@ -84,7 +84,7 @@ fn inspect_identity(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse
 fn inspect_nice(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse<'_>) {
     let Some(nice) = limits.nice else { return };
     let own = getpriority_process(None).unwrap_or(0);
-    // As getrlimit(2) counts niceness: 40 is -20, and 1 is 19.
+    // getrlimit(2) counts niceness in another way: 40 means -20, and 1 means 19.
     let ceiling = getrlimit(Resource::Nice)
         .current
         .unwrap_or(u64::MAX)
@@ -92,7 +92,7 @@ fn inspect_nice(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse<'_>
     let floor = 20 - i32::try_from(ceiling).unwrap_or(40);
     let least = own.min(floor);
     if nice < least && !may(Right::Nice) {
-        let found = format!("{nice}, which is below what this process may give");
+        let found = format!("{nice}, which is lower than this process may set");
         let fix = format!("write at least {least}, or run tidegate as root, with CAP_SYS_NICE");
         refuse("nice", found, fix);
     }
@@ -130,7 +130,7 @@ fn inspect_rlimits(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse<
     }
 }
 
-/// What not even root can go beyond.
+/// The limit on open files that holds for root too.
 fn most_open_files() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
     text.trim().parse().ok()
@@ -154,7 +154,7 @@ fn inspect_cgroup(
     let home = match home {
         Ok(home) => home,
         Err(none) => {
-            let found = format!("a limit that takes a cgroup, but {none}");
+            let found = format!("a limit that needs a cgroup, but {none}");
             let keys = wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
             for (key, ..) in keys {
                 refuse(key, found.clone(), fix_for(none).to_owned());
@@ -178,17 +178,17 @@ fn inspect_cgroup(
             refuse(
                 key,
                 format!(
-                    "a limit that takes the {name} controller, but cgroup v2 has only {has:?} in {dir}"
+                    "a limit that needs the {name} controller, but cgroup v2 has only {has:?} in {dir}"
                 ),
                 format!(
-                    "let cgroup v2 have it: Delegate=yes (or {name}) under systemd; where v1 has it, boot with \
+                    "enable it for cgroup v2: Delegate=yes (or {name}) under systemd; if cgroup v1 uses it, boot with \
                      systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1={name}"
                 ),
             );
         } else if let Some(stranger) = strangers.first() {
             refuse(
                 key,
-                format!("a limit that takes a cgroup of our own, but process {stranger} is in {dir} too"),
+                format!("a limit that needs a cgroup of our own, but process {stranger} is in {dir} too"),
                 "start tidegate in a cgroup of its own: as a service with Delegate=yes, or by systemd-run --scope -p \
                  Delegate=yes"
                     .to_owned(),
@@ -259,10 +259,7 @@ mod tests {
             .filter(|key| *key != "rlimits.core" || limits.rlimits.core.is_some())
             .collect();
         assert_eq!(keys(&without), known);
-        assert_eq!(
-            without[0].1,
-            "\"daemon\", which only root can give to processes"
-        );
+        assert_eq!(without[0].1, "\"daemon\", which only root can set");
         assert_eq!(refused(&limits, true, nowhere()), []);
     }
 

@@ -1,9 +1,9 @@
-//! Scripts that a command hands to an interpreter, and that are not there.
+//! Finds commands whose interpreter is given a script that does not exist.
 
 use super::ExecSettings;
 use crate::{config::problem::Refuse, runners::keys::base_name};
 
-/// Programs whose first argument is a script, and the options by which they run something else.
+/// Programs whose first argument is a script, and the options with which they run something else.
 const INTERPRETERS: [(&str, &[&str]); 9] = [
     ("python", &["-c", "-m"]),
     ("ruby", &["-e", "-S"]),
@@ -16,7 +16,8 @@ const INTERPRETERS: [(&str, &[&str]); 9] = [
     ("sh", &["-c", "-s"]),
 ];
 
-/// Interpreters that find scripts by other ways too, so that only the name of a whole file counts.
+/// Interpreters that also find scripts in other ways. For these, a word counts as a script only if it has a known
+/// extension.
 const FINDERS: [&str; 4] = ["node", "deno", "bun", "lua"];
 
 /// Programs that start another one.
@@ -28,23 +29,24 @@ const EXTENSIONS: [&str; 12] = [
     "py", "rb", "pl", "php", "sh", "bash", "js", "mjs", "cjs", "ts", "lua", "R",
 ];
 
-/// Says so where the command names a script that is not there.
+/// Reports a command that names a missing script.
 pub(crate) fn suspect(exec: &ExecSettings, refuse: &mut Refuse<'_>) {
     if let Some(script) = missing_script(exec) {
-        let fix = "write the script's whole path, or set working_dir: as it is, each job fails";
-        let found = format!("{script:?}, which is not there");
+        let fix =
+            "write the script's full path, or set working_dir: without the script each job fails";
+        let found = format!("{script:?}, which does not exist");
         refuse("command", found, fix.to_owned());
     }
 }
 
-/// The script that the command names and that is not there, as the command has it.
+/// The missing script, as the command names it.
 fn missing_script(exec: &ExecSettings) -> Option<&str> {
     let script = script(&exec.command)?;
     let base = exec.working_dir.clone().unwrap_or_default();
     (!base.join(script).exists()).then_some(script)
 }
 
-/// What looks like a script in a command.
+/// The word of a command that looks like a script.
 fn script(command: &[String]) -> Option<&str> {
     let mut words = command.iter().map(String::as_str);
     let program = words.find(|word| !is_before_a_program(word))?;
@@ -57,7 +59,7 @@ fn script(command: &[String]) -> Option<&str> {
         if otherwise.contains(&word) {
             return None;
         }
-        // An option, perhaps with its value behind it: then there is no telling what is the script.
+        // An option. If its value is the next word, that word is taken for the script.
         if word.starts_with('-') || word.contains('=') {
             continue;
         }
@@ -77,7 +79,8 @@ fn script(command: &[String]) -> Option<&str> {
     None
 }
 
-/// Whether a program may still follow: a wrapper, one of its options, or what such an option takes.
+/// Whether the program comes after this word: the word is a wrapper, one of its options, or the value of such an
+/// option.
 fn is_before_a_program(word: &str) -> bool {
     let is_amount = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     WRAPPERS.contains(&base_name(word))

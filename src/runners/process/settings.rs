@@ -1,13 +1,14 @@
-//! How processes are started: what every kind that is a process has in common.
+//! How processes are started, for all kinds of runner that are processes.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use crate::host::limits::Limits;
 
-/// How a process for jobs is started: all that `exec` needs, and what other kinds that are processes share with it.
+/// How a process for jobs is started. `exec` has no other settings. Other kinds that are processes contain these
+/// settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExecSettings {
-    /// Program and arguments: never a shell line, never with anything of a message in it.
+    /// Program and arguments. Never a line for a shell, and never with a part of a message in it.
     pub command: Vec<String>,
     /// How long a job may run.
     pub timeout: Duration,
@@ -15,11 +16,11 @@ pub struct ExecSettings {
     pub kill_grace: Duration,
     /// Variables for the job, besides the job's own.
     pub env: BTreeMap<String, String>,
-    /// Variables of the supervisor's environment that the job is given too.
+    /// Variables of the supervisor's environment that the job also receives.
     pub env_pass: Vec<String>,
-    /// Directory that the job starts in; `None` is the supervisor's own.
+    /// Directory that the job starts in. `None` means the supervisor's own.
     pub working_dir: Option<PathBuf>,
-    /// Who its processes are, and what they may use.
+    /// The user and group of its processes, and the resources that they may use.
     pub limits: Limits,
 }
 
@@ -39,7 +40,7 @@ impl ExecSettings {
 }
 
 impl fmt::Debug for ExecSettings {
-    // Variables are where jobs' passwords are, so only their names are shown.
+    // Variables may hold passwords, so only their names are shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExecSettings")
             .field("command", &self.command)

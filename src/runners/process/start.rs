@@ -43,7 +43,7 @@ pub(in crate::runners) struct Launch<'a> {
     file: Cow<'a, Path>,
 }
 
-/// Whether a process is for more than one job, so that its start may take some more.
+/// Whether a process serves more than one job. Then its start may take more time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runners) enum ProcessReuse {
     Yes,
@@ -53,9 +53,9 @@ pub(in crate::runners) enum ProcessReuse {
 /// A process was not started.
 #[derive(Debug)]
 pub(in crate::runners) enum SpawnError {
-    /// The system would not start the command.
+    /// The system refused to start the command.
     System(io::Error),
-    /// Something that had to be done before.
+    /// A step before the start of the command failed.
     Before {
         what: String,
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -63,7 +63,7 @@ pub(in crate::runners) enum SpawnError {
 }
 
 impl SpawnError {
-    /// Whether arguments and environment were too large together.
+    /// Whether arguments and environment together are too large.
     pub(in crate::runners) fn is_too_large(&self) -> bool {
         match self {
             Self::System(error) => error.raw_os_error() == Some(Errno::E2BIG as i32),
@@ -85,7 +85,7 @@ impl From<LaunchFailure> for SpawnError {
 }
 
 impl<'a> Launch<'a> {
-    /// Looks for the command's program.
+    /// Searches the command's program.
     pub(in crate::runners) fn new(
         settings: &'a ExecSettings,
         environment: &'a Environment,
@@ -106,10 +106,10 @@ impl<'a> Launch<'a> {
         })
     }
 
-    /// Starts it, with these variables besides the pool's: directly, or by way of a launcher where it has limits.
+    /// Starts the command with the pool's variables and these. If it has limits, a launcher starts it.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: dropped, it leaves nothing running.
+    /// Cancel-safe: when dropped, no process keeps running.
     pub(in crate::runners) async fn spawn<'v>(
         &self,
         variables: impl IntoIterator<Item = (&'static str, Cow<'v, str>)>,
@@ -160,7 +160,8 @@ impl<'a> Launch<'a> {
         leaf: Option<Leaf>,
     ) -> Result<(Process, Pipes), SpawnError> {
         let not_started = |error: io::Error| match error.kind() {
-            // What the system lacks is the same for whatever is started. What is wrong with a file is not.
+            // A missing file or permission is a problem of the launcher's own file. Any other error (no memory, too
+            // many processes) would also happen to the command.
             io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => SpawnError::Before {
                 what: "its launcher cannot be started".to_owned(),
                 source: Some(error.into()),
@@ -168,7 +169,8 @@ impl<'a> Launch<'a> {
             _ => SpawnError::System(error),
         };
         let stdin = ChildStdin::from_std(stdin.into()).map_err(SpawnError::System)?;
-        // The command goes here, and with it the launcher's end of the socket, which would keep ours open.
+        // The command is dropped here, together with the launcher's end of the socket. An open copy would keep our end
+        // open.
         Process::spawn(&mut command, run, Some(stdin), leaf).map_err(not_started)
     }
 
@@ -190,7 +192,7 @@ impl<'a> Launch<'a> {
         command
     }
 
-    /// The cgroup that this run is to have, where it is to have one.
+    /// The cgroup for this run, if it needs one.
     fn leaf(&self, run: Run) -> Result<Option<Leaf>, SpawnError> {
         let limits = &self.settings.limits;
         let refused = |what: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>| {
@@ -202,17 +204,17 @@ impl<'a> Launch<'a> {
             (Some(groups), false) if is_worth_it(limits, self.stays) => groups,
             (_, false) => return Ok(None),
             (None, true) => {
-                let what = "its limits take a cgroup, and there is none to be had";
+                let what = "its limits need a cgroup, and none is available";
                 return Err(refused(what, None));
             }
         };
         match groups.leaf(run, limits) {
             Ok(leaf) => Ok(Some(leaf)),
-            Err(error) => Err(refused("its cgroup cannot be made", Some(error.into()))),
+            Err(error) => Err(refused("its cgroup cannot be created", Some(error.into()))),
         }
     }
 
-    /// Says why it could not be started.
+    /// The error of a failed start, with its cause in words.
     pub(in crate::runners) fn error(&self, error: SpawnError) -> StartError {
         let folder = self.settings.working_dir.as_deref();
         let user = self.settings.limits.user.as_deref();
@@ -236,16 +238,16 @@ fn is_worth_it(limits: &Limits, stays: ProcessReuse) -> bool {
     }
 }
 
-/// Reaps a launcher that has failed, and is about to end.
+/// Reaps a launcher that has failed and will end at once.
 async fn reap_launcher(mut process: Process) {
     let _ = timeout(KILL_TIMEOUT, process.exited()).await;
     process.finish();
 }
 
-/// The program's file, found as a shell would: a name without a slash is looked for along `path`.
+/// The program's file, found as a shell finds it: a name without a slash is searched in `path`.
 ///
-/// The search is ours because the standard library gives up the fast way to spawn (`posix_spawn`) where it has
-/// to search a `PATH` that is not its own. What is not found stays a name, and the system says what is wrong.
+/// We search ourselves, because the standard library does not use the faster `posix_spawn` if it must search a `PATH`
+/// that is not its own. If nothing is found, the name is returned unchanged, and the system reports the error.
 fn locate<'a>(program: &'a str, path: Option<&OsStr>) -> Cow<'a, Path> {
     if !program.contains('/')
         && let Some(path) = path
@@ -269,8 +271,8 @@ fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Explains `error`, which starting `file` (as `program` in the pool's command) in `working_dir` met; as another `user`,
-/// where there is one.
+/// Explains `error`, the error of starting `file` in `working_dir`. `program` is the name in the pool's command. `user`
+/// is the user of the process, if it is not ours.
 fn start_error(
     program: &str,
     file: &Path,
@@ -294,7 +296,7 @@ fn explain(
     user: Option<&str>,
     error: &io::Error,
 ) -> Option<Cow<'static, str>> {
-    // The system's error is the same for the folder and for the program.
+    // The system reports the same error for the directory and for the program.
     if let Some(folder) = working_dir {
         let shown = folder.display();
         match fs::metadata(folder) {
@@ -329,11 +331,11 @@ fn explain(
             (None, Some(interpreter)) => {
                 format!("its interpreter {} may not be run", interpreter.display()).into()
             }
-            (None, None) => "may not be run by this user, from this place".into(),
+            (None, None) => "may not be run by this user from this directory".into(),
         },
         Errno::EACCES => "is not executable".into(),
         Errno::ENOEXEC => {
-            "is no program that this system can run (a script without a `#!` line?)".into()
+            "is not a program that this system can run (a script without a `#!` line?)".into()
         }
         Errno::ETXTBSY => "is being written to".into(),
         Errno::ELOOP => "too many symbolic links".into(),
@@ -345,7 +347,7 @@ fn explain(
     })
 }
 
-/// What the file's `#!` line names, where it has one.
+/// The interpreter in the file's `#!` line, if it has such a line.
 fn interpreter(file: &Path) -> Option<PathBuf> {
     let mut start = [0; 256];
     let length = fs::File::open(file).ok()?.read(&mut start).ok()?;

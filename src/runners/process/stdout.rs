@@ -1,14 +1,14 @@
-//! A job's standard output: its log, or the answer that somebody waits for.
+//! A job's standard output: it is logged, or it is the answer to the message.
 
 use tokio::io::{self, AsyncRead, AsyncReadExt};
 
 use super::output::{JobLog, OutputReader, OutputStream};
 use crate::runner::{Job, OutputUse, Reply};
 
-/// Bytes that are made room for at a time, as far as an answer may still grow.
+/// Room that is reserved for one read, within the limit of an answer.
 const CHUNK: usize = 8 * 1024;
 
-/// Reads standard output to its end, whatever it is.
+/// Reads standard output to its end in each case.
 pub(in crate::runners) enum Stdout<'a> {
     Log(OutputReader<JobLog<'a>>),
     Reply(CapturedOutput),
@@ -27,7 +27,7 @@ impl<'a> Stdout<'a> {
     /// Reads to the end of the stream.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: what was read is kept, where it is kept at all.
+    /// Cancel-safe: no byte that was read is lost, unless it is dropped anyway.
     pub(in crate::runners) async fn drain(&mut self, stream: impl AsyncRead + Unpin) {
         match self {
             Self::Log(output) => output.drain(stream).await,
@@ -36,7 +36,7 @@ impl<'a> Stdout<'a> {
         }
     }
 
-    /// Takes in a piece that somebody else has read.
+    /// Adds bytes that the caller has read.
     pub(in crate::runners) fn feed(&mut self, bytes: &[u8]) {
         match self {
             Self::Log(output) => output.feed(bytes),
@@ -45,14 +45,14 @@ impl<'a> Stdout<'a> {
         }
     }
 
-    /// The answer, where it is one.
+    /// The answer, if the output is one.
     pub(in crate::runners) fn finish(self) -> Option<Reply> {
         match self {
             Self::Log(output) => {
                 output.finish();
                 None
             }
-            // What a program writes is bytes, whatever it means by them.
+            // The format of the bytes is not known.
             Self::Reply(kept) => {
                 Some(Reply::new(kept.bytes).content_type("application/octet-stream"))
             }
@@ -68,7 +68,7 @@ pub(in crate::runners) struct CapturedOutput {
 }
 
 impl CapturedOutput {
-    /// Keeps one byte more than an answer may have, so that one which is too long is known for it.
+    /// Keeps one byte more than an answer may have, so that an answer that is too long can be recognised.
     fn new(limit: u64) -> Self {
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
@@ -98,7 +98,7 @@ impl CapturedOutput {
 }
 
 async fn drop_rest(mut stream: impl AsyncRead + Unpin) {
-    // At its end, or it cannot be read: all the same.
+    // An error of the read counts as the end of the stream.
     let _ = io::copy(&mut stream, &mut io::sink()).await;
 }
 

@@ -1,12 +1,12 @@
-//! What the message says, as variables of its job's process.
+//! The facts of a message as environment variables of its job's process.
 
 use std::borrow::Cow;
 
 use super::header_json::{headers_to_json, is_whole_in_json};
 use crate::{runner::Job, settle::lacks_headers};
 
-/// Bytes that the job's own variables may take together. Below the kernel's 128 KiB for a single string, and far
-/// below its 2 MiB for them all, so that no message can keep a process from starting.
+/// Bytes that the job's own variables may take together. This is below the kernel's limits (128 KiB for one string, 2
+/// MiB for all), so that no message can prevent the start of a process.
 const BUDGET: usize = 64 * 1024;
 
 /// Whether the message's headers are part of the environment.
@@ -16,7 +16,8 @@ pub(in crate::runners) enum WithHeaders {
     No,
 }
 
-/// The job's own variables, within their budget: what does not fit is left out, and said to be.
+/// The job's own variables, up to [`BUDGET`] bytes. If a variable does not fit, it is left out, and
+/// `TIDEGATE_TRUNCATED` is set.
 pub(in crate::runners) fn job_variables(
     job: &Job,
     headers: WithHeaders,
@@ -26,7 +27,7 @@ pub(in crate::runners) fn job_variables(
     let mut budget = Budget {
         left: BUDGET,
         truncated: false,
-        variables: Vec::with_capacity(18),
+        variables: Vec::with_capacity(20),
     };
     budget.add("TIDEGATE_POOL", without_nul(job.pool().as_str()));
     budget.add("TIDEGATE_QUEUE", without_nul(job.queue().as_str()));
@@ -47,7 +48,13 @@ pub(in crate::runners) fn job_variables(
     budget.number("TIDEGATE_TIMESTAMP", properties.timestamp);
     budget.text("TIDEGATE_CONTENT_TYPE", &properties.content_type);
     budget.text("TIDEGATE_CONTENT_ENCODING", &properties.content_encoding);
-    // Last, because it is the one that a sender can make as large as they like.
+    if let Some(context) = job.trace_context() {
+        budget.add("TRACEPARENT", context.traceparent().into());
+        if let Some(state) = context.tracestate() {
+            budget.add("TRACESTATE", state.into());
+        }
+    }
+    // Last, because a sender can make the headers as large as they like.
     match headers {
         WithHeaders::Yes if job.headers().is_empty() => budget.add("TIDEGATE_HEADERS", "{}".into()),
         WithHeaders::Yes => {
@@ -58,7 +65,7 @@ pub(in crate::runners) fn job_variables(
         }
         WithHeaders::No => budget.truncated = true,
     }
-    // What an earlier copy had no room for is not there to be told.
+    // Headers that an earlier copy of the message left out are missing here too.
     budget.truncated |= lacks_headers(message);
     if budget.truncated {
         budget.variables.push(("TIDEGATE_TRUNCATED", "1".into()));
@@ -73,7 +80,7 @@ struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
-    /// A property; empty where the message has none.
+    /// Adds a property. The variable is empty if the message does not have it.
     fn text(&mut self, name: &'static str, property: &'a Option<String>) {
         self.add(name, without_nul(property.as_deref().unwrap_or_default()));
     }
@@ -84,7 +91,7 @@ impl<'a> Budget<'a> {
     }
 
     fn add(&mut self, name: &'static str, value: Cow<'a, str>) {
-        // As the kernel counts: `name=value` and a NUL.
+        // Counted like the kernel: `name=value` and a NUL.
         let size = name.len() + value.len() + 2;
         match self.left.checked_sub(size) {
             Some(left) => {
@@ -103,7 +110,7 @@ fn no_nul(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// An environment's strings end at their first NUL, so it cannot be part of one.
+/// The strings of an environment end at their first NUL, so a NUL cannot be part of a value.
 fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}").into()

@@ -80,28 +80,28 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
         // Those of others.
         (
             count("command = [\"true\"]"),
-            "command: remove it, or write kind = \"exec\" or \"warm\" or \"container\": it means nothing to \"count\"",
+            "command: remove it, or write kind = \"exec\" or \"warm\" or \"container\": it has no effect for \"count\"",
         ),
         (
             count("kill_grace = \"1s\""),
-            "kill_grace: remove it, or write kind = \"exec\" or \"warm\": it means nothing to \"count\"",
+            "kill_grace: remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"count\"",
         ),
         (
             count("stop_timeout = \"1s\""),
-            "stop_timeout: remove it, or write kind = \"container\": it means nothing to \"count\"",
+            "stop_timeout: remove it, or write kind = \"container\": it has no effect for \"count\"",
         ),
         (
             count("max_jobs = 1"),
-            "max_jobs: remove it, or write kind = \"warm\": it means nothing to \"count\"",
+            "max_jobs: remove it, or write kind = \"warm\": it has no effect for \"count\"",
         ),
         // Its own, in another kind's pool.
         (
             exec("from = 1"),
-            "from: remove it, or write kind = \"count\": it means nothing to \"exec\"",
+            "from: remove it, or write kind = \"count\": it has no effect for \"exec\"",
         ),
         (
             exec("image = \"a\""),
-            "image: remove it, or write kind = \"container\" or \"count\": it means nothing to \"exec\"",
+            "image: remove it, or write kind = \"container\" or \"count\": it has no effect for \"exec\"",
         ),
         (
             fixes(&WITH_COUNT, "kind = \"cuont\""),

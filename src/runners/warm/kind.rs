@@ -22,13 +22,13 @@ use crate::{
 pub(crate) static KIND: RunnerKind = RunnerKind {
     facts: Facts {
         name: "warm",
-        doc: "processes that stay, and are handed job after job as lines of JSON (docs/warm-protocol.md)",
+        doc: "processes that serve many jobs, one after another, as lines of JSON (docs/warm-protocol.md)",
         takes: &SHARED_KEYS,
         command: CommandUse::Program,
         grace_key: Some("kill_grace"),
         notes: &[(
             "memory_max",
-            "Of `warm`, they hold a process over all of its jobs.",
+            "Of `warm`: these limits count for a process over all of its jobs.",
         )],
     },
     keys: |own| {
@@ -70,7 +70,7 @@ impl From<WarmSettings> for RunnerSettings {
 }
 
 impl Pool {
-    /// Runs jobs in processes that stay, one job after another in each.
+    /// Runs jobs in processes that serve one job after another.
     pub fn warm(self, settings: WarmSettings) -> Self {
         self.runners(WarmManager::new(settings))
     }
@@ -91,14 +91,14 @@ impl WarmKeys {
         let time = || Span::from(Duration::from_millis(1));
         let start_timeout = own.optional(
             "start_timeout",
-            "Of `warm`: how long a process may take to say that it is ready. When absent, 30s.",
+            "Of `warm`: how long a process may take to report that it is ready. When absent, 30s.",
             time(),
             "\"30s\"",
         );
         let max_jobs = own.optional(
             "max_jobs",
-            "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that those which \
-             started together do not go together. When absent, no such limit; nor with the other limits.",
+            "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that processes that \
+            started together do not end together. When absent, no limit. This also holds for the next three keys.",
             WholeNumber(1..=1_000_000_000),
             "1000",
         );
@@ -110,19 +110,20 @@ impl WarmKeys {
         );
         let idle_timeout = own.optional(
             "idle_timeout",
-            "Of `warm`: how long a process may wait for a job before it is ended. Those of `prestart` wait on.",
+            "Of `warm`: how long a process may wait for a job before it is ended. The processes of `prestart` are not \
+            ended.",
             time(),
             "\"10m\"",
         );
         let max_memory = own.optional(
             "max_memory",
-            "Of `warm`: resident memory beyond which a process is replaced. Looked at between jobs.",
+            "Of `warm`: resident memory above which a process is replaced. Checked between jobs.",
             Size,
             "\"256MiB\"",
         );
         let prestart = own.optional(
             "prestart",
-            "Of `warm`: processes to bring up before a job asks for them, at most one for each worker that waits. \
+            "Of `warm`: processes to start before a job needs them, at most one for each waiting worker. \
              When absent, none.",
             WholeNumber(0..=MAX_WORKERS),
             "2",

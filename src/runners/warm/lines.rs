@@ -1,4 +1,4 @@
-//! A runner's standard output, line by line, with a bound on what a line may be.
+//! Reads a runner's standard output line by line, with a limit on the length of a line.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(super) struct Lines {
     scanned: usize,
 }
 
-/// Why there is no line.
+/// The reason why there is no line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoLine {
     /// The other end is closed.
@@ -62,12 +62,12 @@ impl Lines {
         }
     }
 
-    /// Whether there is more than what was asked for, as far as it has been read.
+    /// Whether the buffer holds bytes after the last line.
     pub(super) fn has_more(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// What there is without waiting, where nothing should be: bytes, or an end.
+    /// Reads without waiting. Between jobs there should be nothing to read: the result is unexpected bytes, or the end.
     pub(super) fn unexpected(&mut self) -> Option<Result<&[u8], NoLine>> {
         if self.buffer.is_empty() {
             let mut chunk = [0; 1024];
@@ -82,14 +82,14 @@ impl Lines {
         Some(Ok(line.unwrap_or_default()))
     }
 
-    /// Gives back the room that a long line took.
+    /// Frees the memory of a long line.
     pub(super) fn shrink(&mut self) {
         if self.buffer.is_empty() && self.buffer.capacity() > CHUNK {
             self.buffer = BytesMut::new();
         }
     }
 
-    /// Reads to the end and forgets what it was.
+    /// Reads to the end and drops the bytes.
     pub(super) async fn discard(mut self) {
         let mut chunk = vec![0; CHUNK];
         while let Ok(1..) = self.stdout.read(&mut chunk).await {}

@@ -1,4 +1,4 @@
-//! One warm process, with its pipes: brought up, looked at between jobs, and ended.
+//! One warm process with its pipes: it is started, checked between jobs, and ended.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 /// How much of an id an error text shows.
 const SHOWN_ID_CHARS: usize = 100;
 
-/// A warm process that has said that it is ready. **On drop** its whole group is killed.
+/// A warm process that has reported that it is ready. **On drop** its whole group is killed.
 pub(super) struct Link {
     pub(super) process: Process,
     pub(super) stdin: ChildStdin,
@@ -40,10 +40,10 @@ pub(super) struct Link {
 /// How a process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopMode {
-    /// Its input is closed now, and it has this long to end.
+    /// Its input is closed now, and it has this time to end.
     Polite(Duration),
-    /// It is about to end by itself, and gets a moment. Its input stays open, so that the bytes that it has not read
-    /// can be counted.
+    /// It is about to end by itself, and gets a short time. Its input stays open, so that the bytes that it has not
+    /// read can be counted.
     Expected,
     /// It is killed now.
     Forced,
@@ -52,18 +52,18 @@ pub(super) enum StopMode {
 /// How a process ended.
 #[derive(Debug)]
 pub(super) struct End {
-    /// `None` if it does not even die of a KILL.
+    /// `None` if it does not end even after a KILL.
     status: Option<ExitStatus>,
     /// Whether it ended before it was killed.
     by_itself: bool,
-    /// The kernel has killed it because memory ran out.
+    /// The kernel killed it because memory ran out.
     pub(super) out_of_memory: bool,
-    /// Bytes of its input that it has not read, where they were waiting for it.
+    /// Bytes of its input that it has not read.
     pub(super) unread: u64,
     pub(super) stderr_tail: Option<String>,
 }
 
-/// What a runner writes to its standard error, with the job that it is at.
+/// Logs a runner's standard error, with the job that the runner works on.
 pub(super) struct RunnerLog {
     pool: PoolName,
     runner: String,
@@ -71,10 +71,10 @@ pub(super) struct RunnerLog {
 }
 
 impl Link {
-    /// Starts a process and waits until it says that it is ready.
+    /// Starts a process and waits until it reports that it is ready.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: dropped, it leaves nothing running.
+    /// Cancel-safe: when dropped, no process keeps running.
     pub(super) async fn start(
         settings: &WarmSettings,
         environment: &Environment,
@@ -109,7 +109,7 @@ impl Link {
             Ok(Ok(())) => return Ok(link),
             Ok(Err(trouble)) => trouble,
             Err(_) => Some(format!(
-                "did not say that it is ready within {}",
+                "did not report that it is ready within {}",
                 duration(settings.start_timeout)
             )),
         };
@@ -133,7 +133,7 @@ impl Link {
         })
     }
 
-    /// Waits for the first line. Where there is none, the end of the process says why.
+    /// Waits for the first line. The error is `None` if the process ended: then the way it ended is the reason.
     async fn until_ready(&mut self) -> Result<(), Option<String>> {
         let Self {
             process,
@@ -145,7 +145,7 @@ impl Link {
         let first = tokio::select! {
             line = lines.next() => line,
             () = process.exited() => Err(NoLine::Ended),
-            // Pending once the process has ended: only the other two branches matter then.
+            // Pending once the process has ended: then only the other two branches matter.
             () = async {
                 log.drain(stderr).await;
                 std::future::pending().await
@@ -159,18 +159,18 @@ impl Link {
         match protocol::parse(&line)? {
             RunnerMessage::Ready { protocol: VERSION } => Ok(()),
             RunnerMessage::Ready { protocol } => Err(Some(format!(
-                "speaks version {protocol} of the protocol, and not {VERSION}"
+                "uses version {protocol} of the protocol instead of version {VERSION}"
             ))),
             RunnerMessage::Progress { .. } | RunnerMessage::RunnerAnswer { .. } => {
                 Err(Some(format!(
-                    "was to say that it is ready, but {}",
+                    "did not begin with a ready line: {}",
                     protocol::stray(&line)
                 )))
             }
         }
     }
 
-    /// What is wrong with it between two jobs. Takes in its log on the way.
+    /// The reason why it can take no other job, if there is one. Called between two jobs. Also reads its log.
     pub(super) fn trouble(&mut self) -> Option<String> {
         self.log.drain_now(&self.stderr);
         match self.lines.unexpected() {
@@ -181,7 +181,7 @@ impl Link {
         }
     }
 
-    /// Ends it, and what is left of its group.
+    /// Ends the process and the rest of its group.
     pub(super) async fn end(self, how: StopMode) -> End {
         let Self {
             mut process,
@@ -229,7 +229,7 @@ impl Link {
         } = process.finish();
         if status.is_none() {
             let pool = &log.log().pool;
-            tracing::warn!(%pool, "a warm runner's process does not die of KILL");
+            tracing::warn!(%pool, "a warm runner's process does not end after a KILL");
         }
         End {
             status,
@@ -242,11 +242,11 @@ impl Link {
 }
 
 impl End {
-    /// What a process did in the end: "ended with exit code 3". One that had to be killed did `otherwise`.
+    /// How a process ended, such as "ended with exit code 3". If we had to kill it, the text is `otherwise`.
     pub(super) fn in_words(&self, otherwise: &str) -> String {
         let status = self.status.filter(|_| self.by_itself);
         if self.out_of_memory {
-            return "was ended by the kernel for its memory".to_owned();
+            return "was ended by the kernel because memory ran out".to_owned();
         }
         match (
             status.and_then(|status| status.code()),
@@ -259,16 +259,22 @@ impl End {
     }
 }
 
-/// A line that came when no job was there to answer.
+/// Describes a line that came while no job ran.
 pub(super) fn unasked(line: &[u8]) -> String {
     match protocol::parse(line) {
         Ok(RunnerMessage::RunnerAnswer { id, .. }) => {
-            format!("answered {}, which it was not asked", Quoted(cut(&id)))
+            format!(
+                "answered the job {}, which is not running",
+                Quoted(cut(&id))
+            )
         }
         Ok(RunnerMessage::Progress { id, .. }) => {
-            format!("spoke of {}, which it was not at", Quoted(cut(&id)))
+            format!(
+                "reported progress of the job {}, which is not running",
+                Quoted(cut(&id))
+            )
         }
-        Ok(RunnerMessage::Ready { .. }) => "said again that it is ready".to_owned(),
+        Ok(RunnerMessage::Ready { .. }) => "reported again that it is ready".to_owned(),
         Err(trouble) => trouble,
     }
 }

@@ -1,4 +1,4 @@
-//! The manager of `warm` runners, and the runner: a process, and what it takes to bring up another.
+//! The manager of `warm` runners, and the runner: a process, and the settings to start another process.
 
 use std::{fmt, sync::Arc};
 
@@ -19,8 +19,8 @@ use crate::{
     runners::process::Environment,
 };
 
-/// Runs jobs on processes that stay. What they are told, and what they say, is in the documentation of
-/// [`warm`](crate::runners::warm).
+/// Runs jobs in processes that serve one job after another. The documentation of [`warm`](crate::runners::warm)
+/// describes what a process receives and writes.
 pub struct WarmManager {
     shared: Arc<WarmShared>,
 }
@@ -31,8 +31,7 @@ struct WarmShared {
 }
 
 impl WarmManager {
-    /// A manager for this command. Reads the supervisor's own environment here, once, for what processes are given
-    /// of it.
+    /// A manager for this command. Reads the supervisor's own environment once, here.
     pub fn new(settings: WarmSettings) -> Self {
         Self {
             shared: Arc::new(WarmShared {
@@ -96,16 +95,16 @@ struct WarmRunner {
     up: Option<ReadyProcess>,
 }
 
-/// A process that is up.
+/// A process that is ready.
 struct ReadyProcess {
     link: Box<Link>,
     wear: ProcessUsage,
-    /// It was looked at since its last job, and found well.
+    /// It was checked since its last job, without a finding.
     looked_at: bool,
 }
 
 impl ReadyProcess {
-    /// What is wrong with it between two jobs.
+    /// The reason why it can take no other job, if there is one.
     fn trouble(&mut self) -> Option<String> {
         let trouble = self.link.trouble();
         self.looked_at = trouble.is_none();
@@ -126,15 +125,15 @@ impl ReadyProcess {
 }
 
 impl WarmRunner {
-    /// Runs a job. The process is back in its place where it stays.
+    /// Runs a job. If the process can take another job, it is put back.
     async fn run_job(&mut self, job: &Job, control: &JobControl) -> JobEnd {
         let settings = &self.shared.settings.process;
-        // A process may go before it has seen anything of the job, which is none the worse for it: another takes
-        // its place, once.
+        // A process may end before it has read any part of the job. The job can then run in another process. This is
+        // tried once.
         let mut replaced = false;
         loop {
             let mut fit = self.up.take();
-            // Most often the pool has just looked.
+            // Usually the pool has just checked the process.
             if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
                 && let Some(trouble) = up.trouble()
             {
@@ -169,7 +168,7 @@ impl WarmRunner {
                     if replaced {
                         let program = settings.command.first().map_or("", String::as_str);
                         return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {trouble}, and so did another"),
+                            what: format!("{program}: {trouble}, and so did the next process"),
                             source: None,
                         });
                     }
@@ -180,7 +179,7 @@ impl WarmRunner {
         }
     }
 
-    /// Brings another process up, unless the job is to end meanwhile.
+    /// Starts another process, unless the job is stopped in the meantime.
     async fn start(&self, control: &JobControl) -> Result<Option<ReadyProcess>, StartError> {
         tokio::select! {
             biased;

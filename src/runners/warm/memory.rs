@@ -1,10 +1,10 @@
-//! How much memory a process holds.
+//! Reads how much memory a process uses.
 
 use std::fs;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Resident bytes of a process. `None` where the system does not say.
+/// Resident bytes of a process. `None` if the system does not report them.
 pub(super) fn resident_bytes(process: i32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;

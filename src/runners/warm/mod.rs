@@ -1,11 +1,11 @@
-//! The `warm` runner: a process that stays, and receives job after job.
+//! The `warm` runner: a process that receives one job after another.
 //!
 //! Owns its processes from spawning to reaping, and the protocol with them: one line of JSON in, one line out, on
 //! standard input and output, with standard error as the log. `docs/warm-protocol.md` specifies it. It settles nothing
 //! and decides no retry: it only reports.
 //!
 //! # A job and its process
-//! A job that fails says so in its answer, and its process continues. A process that ends, breaks the protocol or
+//! A failed job is reported in the answer, and its process continues. A process that ends, breaks the protocol or
 //! outlives the job's timeout fails the attempt of that job, and of no other. If a process ends before it has read any
 //! part of a job, it is replaced, and the job does not notice. A process that writes to standard output without being
 //! asked becomes unfit, and the log names it.

@@ -19,19 +19,19 @@ use crate::{
 };
 use tidegate_core::text::first_bytes;
 
-/// The version that is spoken here.
+/// The version of the protocol.
 pub(super) const VERSION: u64 = 1;
 
 /// Bytes of a stray line that are shown.
 const SHOWN: usize = 200;
 
-/// Bytes of an answer's `error` that are kept: it travels in headers.
+/// Bytes of an answer's `error` that are kept. The error is sent in message headers.
 const ERROR_CAP: usize = 2 * 1024;
 
 /// A message of a runner.
 #[derive(Debug, PartialEq)]
 pub(super) enum RunnerMessage {
-    /// It can take a job, and speaks this version.
+    /// It can take a job, and uses this version of the protocol.
     Ready { protocol: u64 },
     /// It is still at work on this job.
     Progress { id: String, progress: Value },
@@ -72,6 +72,8 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         timestamp: Option<u64>,
         content_type: Option<&'a str>,
         content_encoding: Option<&'a str>,
+        traceparent: Option<&'a str>,
+        tracestate: Option<&'a str>,
         headers: Value,
         truncated: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,8 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
         timestamp: properties.timestamp,
         content_type: properties.content_type.as_deref(),
         content_encoding: properties.content_encoding.as_deref(),
+        traceparent: job.traceparent(),
+        tracestate: job.tracestate(),
         headers: headers_to_json(job.headers()),
         truncated: lacks_headers(message) || !is_whole_in_json(job.headers()),
         body: text,
@@ -115,7 +119,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
     bytes
 }
 
-/// JSON without the characters that some languages take for the end of a line, as JavaScript does.
+/// Writes JSON without the characters that some languages, such as JavaScript, take for the end of a line.
 struct OneLine;
 
 impl Formatter for OneLine {
@@ -136,7 +140,7 @@ impl Formatter for OneLine {
     }
 }
 
-/// Reads a line of a runner. The error says what is wrong with it, and shows it.
+/// Reads a line of a runner. The error describes the problem and shows the line.
 pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     // Unknown keys belong to a later version, or to the runner itself.
     #[derive(Deserialize)]
@@ -163,14 +167,14 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     let said: AnswerLine<'_> = match serde_json::from_slice(line) {
         Ok(said) => said,
         Err(error) if error.is_data() => {
-            return Err(wrong(&format!("with a wrong value ({error})")));
+            return Err(wrong(&format!("with an invalid value ({error})")));
         }
         Err(_) => return Err(stray(line)),
     };
     if said.ready == Some(true) {
         return match said.protocol {
             Some(protocol) => Ok(RunnerMessage::Ready { protocol }),
-            None => Err(wrong("of readiness without its protocol")),
+            None => Err(wrong("that says ready without its protocol version")),
         };
     }
     let Some(id) = said.id else {
@@ -187,7 +191,7 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
                 None => None,
                 Some(delay) => Some(
                     Duration::try_from_secs_f64(delay)
-                        .map_err(|_| wrong("whose delay is no time to wait"))?,
+                        .map_err(|_| wrong("whose delay is not a valid time"))?,
                 ),
             },
         },
@@ -198,17 +202,15 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
             error: said.error.map(|PrintableText(error)| cut(error)),
         },
         (Some(_), _) => {
-            return Err(wrong(
-                "whose outcome is none of done, retry, reject and failed",
-            ));
+            return Err(wrong("whose outcome is not done, retry, reject or failed"));
         }
     };
     let last = said.last;
     Ok(RunnerMessage::RunnerAnswer { id, answer, last })
 }
 
-/// Text for a person. An error may quote anything: bytes that are not UTF-8, half a pair of surrogates. That makes it no
-/// other outcome, so these are replaced.
+/// Text for a person. An error may quote any bytes: invalid UTF-8, or half a pair of surrogates. The outcome is valid
+/// nevertheless, so these bytes are replaced.
 struct PrintableText(String);
 
 impl<'de> Deserialize<'de> for PrintableText {
@@ -225,17 +227,17 @@ impl<'de> Deserialize<'de> for PrintableText {
                 Ok(PrintableText(String::from_utf8_lossy(bytes).into_owned()))
             }
         }
-        // As bytes, because as text they would be refused.
+        // Read as bytes, because serde_json refuses invalid text.
         deserializer.deserialize_bytes(Lossy)
     }
 }
 
-/// Says that a line does not belong on standard output.
+/// The error text for a line that does not belong on standard output.
 pub(super) fn stray(line: &[u8]) -> String {
     format!("wrote a stray line to standard output: {}", shown(line))
 }
 
-/// A line for a person: in quotes, cut, and unable to steer a terminal.
+/// A line for a person: in quotes, cut, and with control characters escaped.
 fn shown(line: &[u8]) -> String {
     let start = &line[..line.len().min(SHOWN)];
     let text = String::from_utf8_lossy(start);
@@ -246,17 +248,17 @@ fn shown(line: &[u8]) -> String {
     }
 }
 
-/// A reply that is text goes as it is, any other value as its JSON.
+/// A reply that is a string is sent as its text. Any other value is sent as JSON.
 fn reply(reply: Option<&RawValue>, base64: Option<String>) -> Result<Option<Reply>, &'static str> {
     let (body, content_type): (Bytes, _) = match (reply, base64) {
         (_, Some(text)) => match BASE64_STANDARD.decode(text) {
             Ok(bytes) => (bytes.into(), "application/octet-stream"),
-            Err(_) => return Err("whose reply_base64 is no base64"),
+            Err(_) => return Err("whose reply_base64 is not valid base64"),
         },
         (Some(json), None) if json.get().starts_with('"') => {
             match serde_json::from_str::<String>(json.get()) {
                 Ok(text) => (text.into(), "text/plain; charset=utf-8"),
-                Err(_) => return Err("whose reply is no text"),
+                Err(_) => return Err("whose reply is not valid text"),
             }
         }
         (Some(json), None) => (json.get().to_owned().into(), "application/json"),
@@ -316,7 +318,7 @@ mod tests {
             "exchange": "orders", "routing_key": "key", "type": "thumbnail", "app_id": "shop",
             "message_id": "a\"b", "correlation_id": null, "reply_to": "answers", "priority": 7,
             "timestamp": 1_764_000_000, "content_type": "text/plain", "content_encoding": "gzip",
-            "headers": {"h": 1}, "truncated": false, "body": "of\ntwo lines",
+            "traceparent": null, "tracestate": null, "headers": {"h": 1}, "truncated": false, "body": "of\ntwo lines",
         });
         assert_eq!(value, expected);
     }
@@ -462,18 +464,18 @@ mod tests {
     fn names_a_value_that_will_not_do() {
         let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
         assert!(
-            trouble.starts_with("wrote a line with a wrong value (invalid type: integer `7`"),
+            trouble.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
             "{trouble}"
         );
         for delay in ["1e300", "-0.5"] {
             let line = format!(r#"{{"id":"j","outcome":"retry","delay":{delay}}}"#);
             let trouble = parse(line.as_bytes()).expect_err("an error");
-            assert!(trouble.contains("no time to wait"), "{trouble}");
+            assert!(trouble.contains("not a valid time"), "{trouble}");
         }
         let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("no base64")));
+        assert!(trouble.is_err_and(|trouble| trouble.contains("not valid base64")));
         let trouble = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is no text")));
+        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is not valid text")));
         let none = parse(br#"{"id":"j","outcome":"done","reply":null}"#);
         assert!(
             matches!(

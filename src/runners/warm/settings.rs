@@ -1,27 +1,27 @@
-//! What a pool of warm processes is told.
+//! The settings of a pool of warm processes.
 
 use std::time::Duration;
 
 use crate::runners::process::ExecSettings;
 
-/// Processes that stay, and are handed job after job. Limits that are `None` are none.
+/// Settings for processes that serve one job after another. `None` means no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmSettings {
-    /// How a process is started. Its `timeout` is for each job, and begins anew with each word of progress;
-    /// `kill_grace` is also how long a process may take to end when its input has ended.
+    /// How a process is started. Its `timeout` is for each job, and starts again with each report of progress.
+    /// `kill_grace` is also the time that a process may take to end after its input has ended.
     pub process: ExecSettings,
-    /// How long a process may take to say that it is ready.
+    /// How long a process may take to report that it is ready.
     pub start_timeout: Duration,
-    /// Jobs after which a process is replaced: somewhere in the last quarter before this, so that processes which
-    /// started together do not go together.
+    /// Jobs after which a process is replaced. Each process is replaced at a random point in the last quarter before
+    /// this, so that processes that started together do not end together.
     pub max_jobs: Option<u32>,
     /// Age at which a process is replaced, with the same spread.
     pub max_age: Option<Duration>,
     /// How long a process may wait for a job before it is ended.
     pub idle_timeout: Option<Duration>,
-    /// Resident bytes of a process beyond which it is replaced. Looked at between jobs.
+    /// Resident bytes above which a process is replaced. Checked between jobs.
     pub max_memory: Option<u64>,
-    /// Processes brought up before a job asks for them: at most one for each worker that waits.
+    /// Processes that are started before a job needs them: at most one for each waiting worker.
     pub prestart: u32,
 }
 

@@ -36,17 +36,17 @@ pub(super) enum TalkOutcome {
     },
     /// The job has ended, and the process too.
     Gone(JobEnd),
-    /// The process ended before it took the job, which is still to be run.
+    /// The process ended before it read any part of the job. The job can run in another process.
     NotTaken(End),
 }
 
-/// What a process did, as far as the job is concerned.
+/// The event that ended the work of a process on a job.
 enum ProcessEvent {
     Answered {
         answer: RunnerAnswer,
         last: bool,
     },
-    /// It broke the protocol.
+    /// It violated the protocol.
     Broke(String),
     /// It closed a pipe, most likely because it is about to end.
     Closed(&'static str),
@@ -54,7 +54,7 @@ enum ProcessEvent {
     Ended,
 }
 
-/// How much of a job went into the pipe.
+/// How many bytes of a job were written into the pipe.
 #[derive(Clone, Copy)]
 struct WriteProgress {
     bytes: u64,
@@ -66,10 +66,10 @@ enum TalkInput {
     LogEnded,
 }
 
-/// Hands `job` to a process and waits for its end.
+/// Gives `job` to a process and waits for the end of the job.
 ///
 /// # Cancel-safety
-/// Dropped, it kills the process's group at once.
+/// Not cancel-safe: when dropped, it kills the process's group at once.
 pub(super) async fn talk(
     mut link: Box<Link>,
     settings: &ExecSettings,
@@ -99,7 +99,7 @@ pub(super) async fn talk(
         let (mut stop_asked, mut kill_asked) = (false, false);
         loop {
             let hear = async {
-                // In turns, so that a flood on one pipe cannot starve the other.
+                // `join` polls its futures in turns, so that a flood on one pipe cannot starve the other.
                 tokio::select! {
                     line = lines.next(), if course.output_is_open() => TalkInput::Line(line),
                     () = &mut reading_log, if log_open => TalkInput::LogEnded,
@@ -136,7 +136,7 @@ pub(super) async fn talk(
                         }
                         Ok(RunnerMessage::Progress { id, progress }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
-                            // Once it was told to end, progress no longer extends its time.
+                            // After a stop or the timeout, progress no longer extends the time.
                             if course.cause().is_none() && !course.has_exited() {
                                 let deadline = Instant::now() + settings.timeout.min(FOREVER);
                                 timer.as_mut().reset(deadline);
@@ -193,7 +193,7 @@ async fn conclude(
     let cause = course.cause();
     match deed {
         ProcessEvent::Answered { answer, last } => {
-            // What it wrote before its answer is in the pipe by now.
+            // The log lines before the answer are already in the pipe.
             link.log.drain_now(&link.stderr);
             let stderr_tail = link.log.turn();
             link.log.log().job = None;
@@ -204,19 +204,19 @@ async fn conclude(
                 return TalkOutcome::Gone(end);
             }
             let trouble = if fed.bytes < fed.of {
-                // The next job would follow upon half a line.
+                // Otherwise the next job would follow half a line.
                 Some("answered before it had read its job".to_owned())
             } else if link.lines.has_more() {
                 link.trouble()
             } else {
                 None
             };
-            // The job's own answer came first, and counts. What comes after this is found before the next job.
+            // The answer came before any other problem, and counts. A later problem is found before the next job.
             if let Some(trouble) = trouble {
                 tracing::warn!(
                     pool = %job.pool(),
                     error = trouble,
-                    "warm runner is ended: it did not just answer"
+                    "warm runner is ended: it wrote more than its answer"
                 );
                 link.end(StopMode::Forced).await;
                 return TalkOutcome::Gone(end);
@@ -229,7 +229,7 @@ async fn conclude(
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(StopMode::Expected).await;
-            // A process that ends while the whole job is still in the pipe has not seen the job.
+            // If a process ends while the whole job is still in the pipe, it has not read any part of the job.
             if cause.is_none() && end.unread >= fed.bytes {
                 return TalkOutcome::NotTaken(end);
             }
@@ -243,7 +243,7 @@ async fn conclude(
     }
 }
 
-/// Writes the job, and says whether all of it went. `fed` counts what did.
+/// Writes the job, and returns whether all of it was written. `fed` counts the bytes.
 async fn feed(mut stdin: impl AsyncWrite + Unpin, line: &[u8], fed: &AtomicUsize) -> bool {
     let mut rest = line;
     while !rest.is_empty() {
@@ -292,13 +292,13 @@ fn job_end(
         (Some(EndCause::Stop), RunnerAnswer::Failed { .. }) => JobEnd::Stopped,
         (None, RunnerAnswer::Failed { error }) => JobEnd::Failed(Failure {
             kind: FailureKind::Error,
-            message: error.unwrap_or_else(|| "failed without saying why".to_owned()),
+            message: error.unwrap_or_else(|| "failed without a reason".to_owned()),
             stderr_tail,
         }),
     }
 }
 
-/// The end of a job whose process broke off.
+/// The end of a job whose process ended or violated the protocol.
 fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
     match cause {
         Some(EndCause::Timeout) => timed_out(timeout, end.stderr_tail),

@@ -13,13 +13,13 @@ pub(super) struct ProcessUsage {
     jobs_left: Option<u32>,
     ends_at: Option<Instant>,
     idle_since: Instant,
-    /// A job has ended since memory was last looked at.
+    /// A job has ended since memory was last checked.
     worked: bool,
     asked: bool,
 }
 
 impl ProcessUsage {
-    /// A new process. `spread` within 0 to 1 says how early its limits come.
+    /// A new process. `spread`, from 0 to 1, says how early its limits are reached.
     pub(super) fn new(settings: &WarmSettings, spread: f64) -> Self {
         let now = Instant::now();
         Self {
@@ -33,7 +33,7 @@ impl ProcessUsage {
         }
     }
 
-    /// A job has ended, and the process said whether it was its last.
+    /// A job has ended, and its answer said whether the process wants to end.
     pub(super) fn worked(&mut self, last: bool) {
         self.jobs_left = self.jobs_left.map(|left| left.saturating_sub(1));
         self.idle_since = Instant::now();
@@ -41,7 +41,7 @@ impl ProcessUsage {
         self.asked |= last;
     }
 
-    /// Why it should be replaced, where it should. `process` is its id.
+    /// The reason to replace the process, if there is one. `process` is its id.
     pub(super) fn retires(&mut self, settings: &WarmSettings, process: i32) -> Option<Retirement> {
         let now = Instant::now();
         let worked = std::mem::take(&mut self.worked);
@@ -68,7 +68,7 @@ impl ProcessUsage {
     }
 }
 
-/// A number of jobs in the last quarter before `most`, and `most` itself where that is empty.
+/// A number of jobs in the last quarter before `most`. If that range is empty, `most` itself.
 fn jobs_within(most: u32, spread: f64) -> u32 {
     let early = (f64::from(most / 4) * spread).round();
     // Between zero and a quarter of a `u32`.

@@ -56,7 +56,7 @@ async fn says_why_a_command_cannot_start() {
         ),
         (
             shapeless,
-            "is no program that this system can run (a script without a `#!` line?)",
+            "is not a program that this system can run (a script without a `#!` line?)",
         ),
         (folder.clone(), "is a directory"),
     ];

@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+pub(crate) mod collector;
 pub(crate) mod daemon;
 pub(crate) mod engine;
 pub(crate) mod exec;

@@ -125,6 +125,13 @@ impl Queue {
         self.publish_with(body, BasicProperties::default());
     }
 
+    /// Publishes a message that says when it was published, in milliseconds since 1970.
+    pub(crate) fn publish_at(&self, body: &str, ms: i64) {
+        let mut headers = FieldTable::default();
+        headers.insert("timestamp_in_ms".into(), AMQPValue::LongLongInt(ms));
+        self.publish_with(body, BasicProperties::default().with_headers(headers));
+    }
+
     /// Publishes a request for a reply to another queue. Does not wait for the reply.
     pub(crate) fn ask_to(&self, reply_to: &str, body: &str) {
         self.publish_with(

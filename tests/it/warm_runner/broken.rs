@@ -24,7 +24,7 @@ async fn one_that_never_says_that_it_is_ready_has_not_started() {
     settings.start_timeout = Duration::from_millis(100);
     assert_eq!(
         start_failure(settings).await,
-        "sh: did not say that it is ready within 100ms"
+        "sh: did not report that it is ready within 100ms"
     );
     witness.gone().await;
 }
@@ -38,15 +38,15 @@ async fn one_that_says_something_else_first_has_not_started() {
         ),
         (
             "echo '{\"ready\":true,\"protocol\":2}'; sleep 1000",
-            "sh: speaks version 2 of the protocol, and not 1",
+            "sh: uses version 2 of the protocol instead of version 1",
         ),
         (
             "echo '{\"ready\":true}'; sleep 1000",
-            "sh: wrote a line of readiness without its protocol: `{\"ready\":true}`",
+            "sh: wrote a line that says ready without its protocol version: `{\"ready\":true}`",
         ),
         (
             "answer '\"done\"'; sleep 1000",
-            "sh: was to say that it is ready, but wrote a stray line to standard output: \
+            "sh: did not begin with a ready line: wrote a stray line to standard output: \
              `{\"id\":\"job\",\"outcome\":\"done\"}`",
         ),
         (
@@ -92,15 +92,18 @@ async fn a_line_that_is_no_answer_is_an_error_that_names_it() {
             "echo '{\"id\":\"other\",\"progress\":1}'",
             "its runner answered \"other\", which is another job",
         ),
-        ("echo \"$ready\"", "its runner said again that it is ready"),
+        (
+            "echo \"$ready\"",
+            "its runner reported again that it is ready",
+        ),
         (
             "answer '\"maybe\"'",
-            "its runner wrote a line whose outcome is none of done, retry, reject and failed: \
+            "its runner wrote a line whose outcome is not done, retry, reject or failed: \
              `{\"id\":\"job\",\"outcome\":\"maybe\"}`",
         ),
         (
             "answer '\"retry\",\"delay\":-1'",
-            "its runner wrote a line whose delay is no time to wait: \
+            "its runner wrote a line whose delay is not a valid time: \
              `{\"id\":\"job\",\"outcome\":\"retry\",\"delay\":-1}`",
         ),
     ];
@@ -278,6 +281,6 @@ async fn runners_that_never_read_a_job_have_not_started() {
     };
     assert_eq!(
         error.what,
-        "sh: ended with exit code 0 before it took its job, and so did another"
+        "sh: ended with exit code 0 before it took its job, and so did the next process"
     );
 }

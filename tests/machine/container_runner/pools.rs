@@ -123,7 +123,7 @@ fn removes_at_its_start_what_a_killed_supervisor_left_and_runs_the_job_again() {
     fs::write(folder.path().join("second"), "").unwrap();
     let second = Daemon::start_with(&broker_url(), &head, &pool);
     second.heard("the removal", |line| {
-        line["message"] == "removed a container of a supervisor that died"
+        line["message"] == "removed a container of a dead supervisor"
     });
     second.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
     let attempt = fs::read_to_string(folder.path().join("attempt")).unwrap();

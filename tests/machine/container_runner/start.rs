@@ -109,7 +109,7 @@ async fn a_limit_that_the_engine_drops_is_an_error() {
     settings.pids_max = Some(9);
     assert_eq!(
         refusal(None, settings).await,
-        "failed to start a runner: the engine holds no job to memory_max: Limitation discarded."
+        "failed to start a runner: the engine does not apply memory_max: Limitation discarded."
     );
 }
 

@@ -5,6 +5,11 @@
 //!
 //! The limit holds for live workers, not only for the numbers: a pool grows only into workers that no other pool has.
 
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
 use serde::{Deserialize, Serialize};
 
 /// What one pool needs.
@@ -56,52 +61,85 @@ pub fn divide_workers(total: u32, needs: &[PoolNeed]) -> Vec<u32> {
     parts
 }
 
-/// The workers that the pool at `own` may have now: its part, but no more than the others leave.
-pub fn allowance(total: u32, needs: &[PoolNeed], own: usize) -> Allowance {
-    let part = divide_workers(total, needs)[own];
-    let others = needs.iter().enumerate().filter(|(at, _)| *at != own);
-    let elsewhere = others.fold(0u32, |sum, (_, need)| sum.saturating_add(need.taken));
-    let room = total.saturating_sub(elsewhere).max(needs[own].taken);
+/// The workers that each pool may have now: its part, but no more than the others leave.
+pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
     let pools = needs.len();
-    match room < part {
-        true => Allowance {
-            workers: room,
-            why: format!(
-                "the other pools still have {elsewhere} of the supervisor's {total} workers"
-            ),
-        },
-        false => Allowance {
-            workers: part,
-            why: format!(
-                "its part of the supervisor's {total} workers for {pools} pools, by weight and need"
-            ),
-        },
-    }
+    let all: u64 = needs.iter().map(|need| u64::from(need.taken)).sum();
+    let allowance = |(need, part): (&PoolNeed, u32)| {
+        let elsewhere = all - u64::from(need.taken);
+        let room = u64::from(total).saturating_sub(elsewhere);
+        let room = u32::try_from(room).unwrap_or(u32::MAX).max(need.taken);
+        match room < part {
+            true => Allowance {
+                workers: room,
+                why: format!(
+                    "the other pools still have {elsewhere} of the supervisor's {total} workers"
+                ),
+            },
+            false => Allowance {
+                workers: part,
+                why: format!(
+                    "its part of the supervisor's {total} workers for {pools} pools, by weight and need"
+                ),
+            },
+        }
+    };
+    needs
+        .iter()
+        .zip(divide_workers(total, needs))
+        .map(allowance)
+        .collect()
 }
 
 /// Raises `base` towards `limits` until `total` is used up: equal levels of workers per weight, as water fills vessels.
 /// The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
 fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     let mut parts: Vec<u32> = base.to_vec();
-    let mut left = total.saturating_sub(sum(&parts));
-    loop {
-        let hungry: Vec<usize> = (0..parts.len())
-            .filter(|&at| parts[at] < limits[at])
-            .collect();
-        if hungry.is_empty() || left == 0 {
-            return parts;
+    let left = total.saturating_sub(sum(&parts));
+    let level = |at: usize, part: u32| {
+        Reverse(Level {
+            workers: part.saturating_add(1),
+            weight: weights[at],
+            at,
+        })
+    };
+    let mut hungry: BinaryHeap<_> = (0..parts.len())
+        .filter(|&at| parts[at] < limits[at])
+        .map(|at| level(at, parts[at]))
+        .collect();
+    // A worker at a time: the numbers are workers of one machine.
+    for _ in 0..left {
+        let Some(Reverse(lowest)) = hungry.pop() else {
+            break;
+        };
+        parts[lowest.at] += 1;
+        if parts[lowest.at] < limits[lowest.at] {
+            hungry.push(level(lowest.at, parts[lowest.at]));
         }
-        // One round hands out what the lowest pool lacks to the next level, to all pools of its level. A worker at a
-        // time is enough: the numbers are workers of one machine.
-        let lowest = hungry.into_iter().min_by(|&a, &b| {
-            // Compares (part + 1) / weight without division.
-            let level =
-                |at: usize, other: usize| (u64::from(parts[at]) + 1) * u64::from(weights[other]);
-            level(a, b).cmp(&level(b, a)).then(a.cmp(&b))
-        });
-        let lowest = lowest.expect("there is a pool that wants more");
-        parts[lowest] += 1;
-        left -= 1;
+    }
+    parts
+}
+
+/// How full a pool is with one more worker, for its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Level {
+    workers: u32,
+    weight: u32,
+    at: usize,
+}
+
+impl Ord for Level {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let level = |a: &Self, b: &Self| u64::from(a.workers) * u64::from(b.weight);
+        level(self, other)
+            .cmp(&level(other, self))
+            .then(self.at.cmp(&other.at))
+    }
+}
+
+impl PartialOrd for Level {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -156,7 +194,7 @@ mod tests {
         let taken = |need, taken| PoolNeed { taken, ..need };
         let busy = taken(need(1, 50, 1), 10);
         let new = need(1, 50, 1);
-        let allowed = allowance(10, &[busy, new], 1);
+        let allowed = allowances(10, &[busy, new])[1].clone();
         assert_eq!(allowed.workers, 0);
         assert!(
             allowed.why.contains("still have 10 of the supervisor's 10"),
@@ -164,11 +202,11 @@ mod tests {
             allowed.why
         );
         assert_eq!(
-            allowance(10, &[busy, new], 0).workers,
+            allowances(10, &[busy, new])[0].workers,
             5,
             "it gives up the other half"
         );
-        assert_eq!(allowance(10, &[taken(busy, 5), new], 1).workers, 5);
+        assert_eq!(allowances(10, &[taken(busy, 5), new])[1].workers, 5);
     }
 
     fn some_needs() -> impl Strategy<Value = Vec<PoolNeed>> {
@@ -229,7 +267,7 @@ mod tests {
             for (pool, wanted) in turns {
                 let own = pool % needs.len();
                 needs[own].wanted = wanted;
-                let allowed = allowance(total, &needs, own).workers;
+                let allowed = allowances(total, &needs)[own].workers;
                 needs[own].taken = wanted.min(allowed);
                 prop_assert!(needs.iter().map(|need| need.taken).sum::<u32>() <= total);
             }

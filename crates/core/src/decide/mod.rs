@@ -29,7 +29,7 @@ mod target_wait;
 
 pub use self::{
     breaker::{Breaker, BreakerRules, BreakerSignal, BreakerState},
-    budget::{Allowance, PoolNeed, allowance, divide_workers},
+    budget::{Allowance, PoolNeed, allowances, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
     intake::{FaultKind, IntakeState, JobEnded, fault_pause},

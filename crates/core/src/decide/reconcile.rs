@@ -286,6 +286,7 @@ impl Reconciler {
                 rule,
                 won,
                 expected,
+                whole: self.whole,
                 plan: plan.summary(),
             },
             wanted,
@@ -353,12 +354,12 @@ impl Reconciler {
             oldest: observation
                 .oldest
                 .or_else(|| self.arrivals.oldest(observation.at, ready)),
+            group: observation.group.clone(),
+            schedule,
             measured: Measured {
                 arrivals: self.arrivals.arrivals(),
                 timings: observation.timings,
             },
-            group: observation.group.clone(),
-            schedule,
         }
     }
 

@@ -25,6 +25,10 @@ pub struct Decision {
     pub won: TermName,
     /// The result: how many workers there should be.
     pub expected: u32,
+    /// The number for the whole group, of which `expected` is a part. `None` if the policy was not asked, or the queue
+    /// is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<u32>,
     /// The steps that follow.
     pub plan: PlanSummary,
 }
@@ -59,15 +63,15 @@ pub struct Inputs {
     /// How long the oldest message has waited, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<Duration>,
-    /// What the pool measured of its own traffic.
-    #[serde(default)]
-    pub measured: Measured,
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
     /// What the pool's schedule says. `None` without a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleState>,
+    /// What the pool measured of its own traffic.
+    #[serde(default)]
+    pub measured: Measured,
 }
 
 /// One term of the calculation. It gave the first number, or changed it.

@@ -57,6 +57,18 @@ pub struct Rates {
     pub done: f64,
 }
 
+impl Rates {
+    /// The same rates with three digits after the point, for people.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self {
+            arrivals: round(self.arrivals),
+            done: round(self.done),
+        }
+    }
+}
+
 /// A policy's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recommendation {

@@ -254,11 +254,11 @@ impl Members {
     /// Takes the echo of an own beat.
     fn hear_own(&mut self, now: Moment, sequence: u64) {
         let was_deaf = self.is_deaf(now);
-        while let Some((_, sent)) = self
-            .awaited
-            .pop_front_if(|(awaited, _)| *awaited <= sequence)
+        while let Some(&(awaited, sent)) = self.awaited.front()
+            && awaited <= sequence
         {
             self.echoed = sent;
+            self.awaited.pop_front();
         }
         if was_deaf && !self.is_deaf(now) {
             // The others were not silent: this daemon did not hear them. It hears them for five beats again.

@@ -12,9 +12,9 @@ pub enum PoolState {
     Active,
     /// Drained, and the queue is empty.
     Idle,
-    /// The operator paused the pool.
+    /// The operator paused the pool, or drained it and nothing is left.
     Paused,
-    /// The operator drained the pool, or the pool is ending.
+    /// The operator drained the pool and something is left, or the pool is ending.
     Draining,
     /// The queue does not exist yet.
     Waiting,
@@ -29,6 +29,19 @@ pub enum PoolState {
 }
 
 impl PoolState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Active,
+        Self::Idle,
+        Self::Paused,
+        Self::Draining,
+        Self::Waiting,
+        Self::Faulted,
+        Self::Blocked,
+        Self::Stuck,
+        Self::Disconnected,
+    ];
+
     /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +80,8 @@ pub struct StateScene {
     pub rule: Option<Rule>,
     /// Workers that hold a delivery.
     pub busy: u32,
+    /// Whether the pool has no worker and no runner.
+    pub is_bare: bool,
     /// Why the pool's own task failed, if it has.
     pub pool_failure: Option<String>,
     /// Why a fault closed intake.
@@ -89,6 +104,8 @@ pub fn pool_state(scene: StateScene) -> (PoolState, Option<String>) {
     match (scene.intake, scene.link) {
         (Intake::Draining, _) => (PoolState::Draining, scene.pool_failure),
         (Intake::Paused, _) => (PoolState::Paused, None),
+        // An operator's drain is over when nothing is left. After that it is a pause.
+        (Intake::Emptying, _) if scene.is_bare => (PoolState::Paused, None),
         (Intake::Emptying, _) => (PoolState::Draining, None),
         (_, Link::Down(error)) => (PoolState::Disconnected, Some(error)),
         (_, Link::Coming) => (PoolState::Disconnected, None),
@@ -127,6 +144,7 @@ mod tests {
             link: Link::Up,
             rule: Some(Rule::Policy),
             busy: 0,
+            is_bare: false,
             pool_failure: None,
             fault: None,
             stuck: None,
@@ -228,6 +246,23 @@ mod tests {
                 (state, text(cause).filter(|cause| !cause.is_empty())),
                 "{scene:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_pool_that_an_operator_drained_is_paused_when_nothing_is_left() {
+        for (intake, is_bare, state) in [
+            (Intake::Emptying, false, PoolState::Draining),
+            (Intake::Emptying, true, PoolState::Paused),
+            // A pool that is ending stays in this state until it has ended.
+            (Intake::Draining, true, PoolState::Draining),
+        ] {
+            let scene = StateScene {
+                intake,
+                is_bare,
+                ..scene()
+            };
+            assert_eq!(pool_state(scene), (state, None), "{intake:?} {is_bare}");
         }
     }
 

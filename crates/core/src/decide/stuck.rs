@@ -102,6 +102,11 @@ impl StuckWatch {
         (trouble.lasting || lasted >= STUCK_AFTER).then(|| trouble.kind.cause(lasted))
     }
 
+    /// Since when the pool has what [`look`](Self::look) found.
+    pub fn since(&self) -> Option<Moment> {
+        self.trouble.as_ref().map(|trouble| trouble.since)
+    }
+
     fn find(scene: &StuckInputs<'_>) -> Found {
         if !scene.open {
             return Found::Nothing;

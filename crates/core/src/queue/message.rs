@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 /// The header table of a message, sorted by name.
 pub type Headers = BTreeMap<String, HeaderValue>;
@@ -230,6 +231,24 @@ pub struct Message {
     pub body: Bytes,
 }
 
+/// The header with the time of publishing in milliseconds. Publishers set it, or RabbitMQ's interceptor
+/// `set_header_timestamp`: <https://www.rabbitmq.com/docs/message-interceptors>.
+const PUBLISHED_MS: &str = "timestamp_in_ms";
+
+impl Message {
+    /// When it was published, as its header `timestamp_in_ms` says, else its property `timestamp` (whole seconds).
+    /// Anyone may have written either.
+    pub fn published_at(&self) -> Option<Timestamp> {
+        let exact = self.headers.get(PUBLISHED_MS);
+        let exact = exact.and_then(HeaderValue::as_integer);
+        if let Some(exact) = exact.and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
+            return Some(exact);
+        }
+        let seconds = i64::try_from(self.properties.timestamp?).ok()?;
+        Timestamp::from_second(seconds).ok()
+    }
+}
+
 /// A message to publish.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outgoing {
@@ -277,6 +296,31 @@ mod tests {
         assert_eq!(raw.bytes(r"\xff\xfe\x80raw"), b"\xff\xfe\x80raw");
         assert_eq!(raw.bytes(r"\\xff"), br"\xff");
         assert_eq!(raw.bytes("other"), b"other");
+    }
+
+    #[test]
+    fn tells_when_it_was_published_as_exactly_as_it_says() {
+        let message = |ms: Option<HeaderValue>, seconds| Message {
+            headers: Headers::from_iter(ms.map(|ms| ("timestamp_in_ms".to_owned(), ms))),
+            properties: Properties {
+                timestamp: seconds,
+                ..Properties::default()
+            },
+            ..Message::default()
+        };
+        let published = |ms, seconds| {
+            let at = message(ms, seconds).published_at();
+            at.map(|at| at.as_millisecond())
+        };
+        let exact = HeaderValue::I64(1_764_000_000_123);
+        let seconds = Some(1_764_000_000);
+        assert_eq!(published(None, None), None);
+        assert_eq!(published(None, seconds), Some(1_764_000_000_000));
+        assert_eq!(published(Some(exact), seconds), Some(1_764_000_000_123));
+        for odd in [HeaderValue::from("soon"), HeaderValue::I64(i64::MAX)] {
+            assert_eq!(published(Some(odd), seconds), Some(1_764_000_000_000));
+        }
+        assert_eq!(published(None, Some(u64::MAX)), None);
     }
 
     proptest! {

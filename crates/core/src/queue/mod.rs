@@ -6,6 +6,7 @@ mod message;
 mod origin;
 mod size;
 mod spec;
+mod trace_context;
 
 pub use self::{
     error::{QueueError, QueueErrorKind, SettleError},
@@ -15,4 +16,5 @@ pub use self::{
     origin::{ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin},
     size::{entry_size, header_size, short_texts_fit},
     spec::{QueueBinding, QueueKind, QueueSpec},
+    trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     actions::Actions,
+    dead::DeadLetters,
     failures::{Events, Failures},
     guard,
     history::History,
@@ -36,6 +37,7 @@ use crate::{
     reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
+        otlp::Otlp,
         prometheus::{Prometheus, PrometheusError},
     },
 };
@@ -48,7 +50,7 @@ use tidegate::{
         instance::{FinishingLock, finishing},
     },
     queue::QueueDriver,
-    run::{EventSink, StartOptions, Supervisor, chain},
+    run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
     runner::BoxError,
 };
 
@@ -65,6 +67,8 @@ pub struct Options {
     pub loaded: Loaded,
     /// Where the configuration comes from, to read it again.
     pub source: Source,
+    /// Takes spans of jobs.
+    pub otlp: Option<Otlp>,
 }
 
 /// The daemon could not be started.
@@ -122,6 +126,7 @@ pub struct Prepared {
     prometheus: Prometheus,
     events: Option<EventsFile>,
     events_writer: Option<EventsWriter>,
+    otlp: Option<Otlp>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -137,7 +142,11 @@ impl Prepared {
     /// # Errors
     /// Something that the daemon needs is not available.
     pub fn new(options: Options) -> Result<Self, AppError> {
-        let Options { loaded, source } = options;
+        let Options {
+            loaded,
+            source,
+            otlp,
+        } = options;
         // The first step, so that an early signal does not kill the process.
         let signals = Signals::listen().map_err(AppError::Signals)?;
         for warning in &loaded.warnings {
@@ -161,6 +170,7 @@ impl Prepared {
             prometheus,
             events,
             events_writer,
+            otlp,
         })
     }
 
@@ -183,6 +193,7 @@ impl Prepared {
             prometheus,
             events,
             events_writer,
+            otlp,
         } = self;
         let taken = Instance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
         let instance = match taken {
@@ -212,6 +223,8 @@ impl Prepared {
             events: Some(sink),
             orders: orders.take_up(),
             store: Some(Arc::new(orders)),
+            limits: settings.supervisor,
+            traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
             ..StartOptions::default()
         };
         let supervisor =
@@ -248,6 +261,7 @@ impl Prepared {
             history,
             failures,
             actions: Actions::default(),
+            dead: DeadLetters::at(settings.broker.clone()),
         };
         let mut daemon = Daemon {
             supervisor,
@@ -259,6 +273,7 @@ impl Prepared {
         let ending = daemon.follow(signals, takeovers).await;
         upkeep.abort();
         close_events(events_writer).await;
+        finish_spans(otlp).await;
         if let Some(groups) = cgroup::groups()
             && let Err(panic) = tokio::task::spawn_blocking(|| groups.leave()).await
         {
@@ -267,7 +282,9 @@ impl Prepared {
         daemon.holding.release().await;
         match ending {
             Ending::Clean => info!("ended"),
-            Ending::GivenBack(jobs) => warn!(jobs, "ended; some jobs were stopped and given back"),
+            Ending::GivenBack(messages) => {
+                warn!(messages, "ended; unfinished messages were given back")
+            }
         }
         Ok(ending)
     }
@@ -310,7 +327,7 @@ impl Daemon {
             let mut takeover = None;
             let event = tokio::select! {
                 signal = signals.next() => {
-                    info!(signal = ?signal, "received a signal");
+                    info!(signal = signal.as_str(), "received a signal");
                     DaemonEvent::Signal(signal)
                 }
                 Some(event) = inbox.recv() => event,
@@ -473,6 +490,7 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         ("broker", old.broker != new.broker),
         ("http", old.http != new.http),
         ("log", old.log != new.log),
+        ("otlp", old.otlp != new.otlp),
         ("events_file", old.events_file != new.events_file),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);
@@ -486,6 +504,16 @@ async fn close_events(writer: Option<EventsWriter>) {
         .is_err()
     {
         warn!("could not write the last events");
+    }
+}
+
+async fn finish_spans(otlp: Option<Otlp>) {
+    let Some(otlp) = otlp else { return };
+    if tokio::task::spawn_blocking(move || otlp.finish())
+        .await
+        .is_err()
+    {
+        warn!("could not send the last spans");
     }
 }
 

@@ -88,6 +88,7 @@ impl Reloader {
             error!(error, "refused the configuration; the old one stays");
             return Err(inner.refused(&file, vec![format!("failed to {error}")]));
         }
+        inner.supervisor.set_limits(loaded.settings.supervisor);
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
         if let Err(error) = inner.supervisor.reconfigure(specs).await {

@@ -19,6 +19,19 @@ pub(super) enum Signal {
     Dump,
 }
 
+impl Signal {
+    /// Its name, as `kill` has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
+            Self::Hangup => "SIGHUP",
+            Self::Dump => "SIGUSR1",
+        }
+    }
+}
+
 /// The signals of this process. While this value was made, handlers were installed: the signals no longer kill the
 /// process.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     output::{self, Exit, Failure},
-    telemetry::logs,
+    reference,
+    telemetry::{logs, otlp},
 };
 use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
@@ -45,6 +46,10 @@ struct Report {
 pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     if args.reference {
         output::write(config::reference().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
+    if args.schema {
+        output::write(reference::schema().as_bytes())?;
         return Ok(Exit::Ok);
     }
     let source = config::find(cli.config.as_deref()).map_err(output::no_configuration)?;
@@ -98,6 +103,8 @@ fn examine(source: &Source) -> (Report, Option<Loaded>) {
     report.problems.extend(bad_log_filter());
     report.ok = report.problems.is_empty();
     if let Some(loaded) = &loaded {
+        report.problems.extend(otlp::inspect(loaded));
+        report.ok &= report.problems.is_empty();
         report.pools = loaded.settings.pools.len();
         report.warnings = loaded.warnings.clone();
         report.warnings.extend(loaded.suspicions().into_vec());

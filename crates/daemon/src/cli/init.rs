@@ -25,7 +25,7 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
         let failure = Failure::new(Exit::Unexpected, anyhow::Error::new(error).context(context));
         match is_there {
             true => failure
-                .hint("it is there already and stays as it is; name another file with --config"),
+                .hint("the file is already there and was not changed; `--config OTHER.toml` writes another one"),
             false => failure,
         }
     })?;

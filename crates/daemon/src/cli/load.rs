@@ -71,8 +71,8 @@ fn usage(what: &'static str) -> Failure {
 }
 
 impl BrokerArgs {
-    /// The broker that is named, else the one of the environment, else the configuration's. A configuration that is named
-    /// is meant, whatever the environment has.
+    /// The broker that is named, else the one that `run` takes: the configuration's, and AMQP_URL where the configuration
+    /// names none. Without a configuration there is only AMQP_URL.
     pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
         let bare = |url: &str| BrokerSettings {
             url: BrokerUrl::new(url),
@@ -81,14 +81,10 @@ impl BrokerArgs {
         if let Some(url) = &self.url {
             return Ok(bare(url));
         }
-        let variable = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
-        if cli.config.is_none()
-            && let Some(url) = variable
-        {
-            return Ok(bare(&url));
-        }
         if cli.config.is_none() && config::find(None).is_err() {
-            return Ok(bare("amqp://guest:guest@localhost:5672/%2f"));
+            let variable = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
+            let local = "amqp://guest:guest@localhost:5672/%2f";
+            return Ok(bare(variable.as_deref().unwrap_or(local)));
         }
         let (_, loaded) = loading::load(cli)?;
         Ok(loaded.settings.broker)

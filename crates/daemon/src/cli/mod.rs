@@ -24,12 +24,15 @@ mod management;
 mod policy;
 mod publish;
 mod runtime;
+mod simulate;
 mod status;
 mod steer;
 mod supervisor;
 mod table;
 mod takeover;
 mod top;
+mod traffic;
+mod tune;
 mod watch;
 
 use std::{io, process::ExitCode};
@@ -47,12 +50,17 @@ use crate::{
     demo,
     guard::{self, Role},
     output::{self, Exit, Failure},
+    reference,
     telemetry::{
         logs::{self, LogsError, Verbosity},
+        otlp::{self, Otlp},
         stderr,
     },
 };
-use tidegate::{config::LogFormat, host::launcher};
+use tidegate::{
+    config::{LogFormat, Problems},
+    host::launcher,
+};
 
 /// Runs the program: reads its arguments, does what they say, and prints what went wrong.
 pub fn main() -> ExitCode {
@@ -114,13 +122,15 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Demo => demo()?,
         Command::Init(args) => init::init(cli, args)?,
         Command::Publish(args) => {
-            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            init_logs(LogFormat::Human, Verbosity::Quiet, None)?;
             block_on(publish::publish(cli, args))??
         }
         Command::Load(args) => {
-            init_logs(LogFormat::Human, Verbosity::Quiet)?;
+            init_logs(LogFormat::Human, Verbosity::Quiet, None)?;
             block_on(load::load(cli, args))??
         }
+        Command::Simulate(args) => simulate::simulate(cli, args)?,
+        Command::Tune(args) => tune::tune(cli, args)?,
         Command::Status(args) if args.watch => block_on(watch::watch(cli, args))??,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
@@ -140,6 +150,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             output::write(&script)?;
             Exit::Ok
         }
+        Command::Docs { directory } => {
+            let what = || format!("write the reference pages to {}", directory.display());
+            let written = reference::write(directory).with_context(what);
+            written.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+            Exit::Ok
+        }
         Command::Man { directory } => man::man(directory)?,
     };
     Ok(exit.into())
@@ -147,6 +163,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 
 fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     let (source, loaded) = load(cli)?;
+    let not_built: Problems = otlp::inspect(&loaded).into_iter().collect();
+    if !not_built.is_empty() {
+        return Err(refused(&source, &not_built));
+    }
     let problems = loaded.inspect_limits(guard::pid());
     if !problems.is_empty() {
         return Err(refused(&source, &problems));
@@ -154,8 +174,15 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     let format = args
         .log_format
         .map_or(loaded.settings.log.format, Into::into);
-    init_logs(format, Verbosity::Normal)?;
-    let options = app::Options { loaded, source };
+    // Before the threads of the runtime: the subscriber is made of it.
+    let otlp = loaded.settings.otlp.as_ref().map(Otlp::start).transpose();
+    let otlp = otlp.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    init_logs(format, Verbosity::Normal, otlp.as_ref())?;
+    let options = app::Options {
+        loaded,
+        source,
+        otlp,
+    };
     let run = async {
         let prepared = Prepared::new(options)?;
         let predecessor = match args.takeover {
@@ -171,12 +198,12 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
 }
 
 fn demo() -> Result<Exit, Failure> {
-    init_logs(LogFormat::Human, Verbosity::Quiet)?;
+    init_logs(LogFormat::Human, Verbosity::Quiet, None)?;
     block_on(demo::run())?
 }
 
-fn init_logs(format: LogFormat, verbosity: Verbosity) -> Result<(), Failure> {
-    logs::init(format, verbosity).map_err(|error| {
+fn init_logs(format: LogFormat, verbosity: Verbosity, otlp: Option<&Otlp>) -> Result<(), Failure> {
+    logs::init(format, verbosity, otlp).map_err(|error| {
         let hint = "write off, error, warn, info, debug or trace, or a list with targets of their own: \
                     info,tidegate::run=debug";
         match error {

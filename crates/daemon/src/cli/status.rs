@@ -161,8 +161,10 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
         1 => notes.push(format!("1 message waits in {}.dead", pool.queue)),
         waiting => notes.push(format!("{waiting} messages wait in {}.dead", pool.queue)),
     }
-    if pool.jobs.requeued > 0 {
-        notes.push(format!("{} jobs were given back", pool.jobs.requeued));
+    match pool.jobs.requeued {
+        0 => {}
+        1 => notes.push("1 message was given back".to_owned()),
+        messages => notes.push(format!("{messages} messages were given back")),
     }
     notes
 }

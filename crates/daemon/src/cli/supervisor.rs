@@ -71,7 +71,7 @@ pub(super) fn look_for(
     if let Some(socket) = socket {
         return (Supervisor::at(socket.to_owned()), None);
     }
-    let sockets = Surroundings::of_process().sockets();
+    let sockets = known_sockets();
     let Ok(source) = config::find(config) else {
         return (Supervisor::among(sockets, answers), None);
     };
@@ -116,16 +116,28 @@ fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> Stri
     )
 }
 
-/// Whether a supervisor listens there. Everybody can make a directory in /tmp, so one of another user is left alone.
+/// Where a supervisor may listen whose configuration names no socket. Never empty: only places in /tmp are left out.
+fn known_sockets() -> Vec<PathBuf> {
+    let mut sockets = Surroundings::of_process().sockets();
+    let own = nix::unistd::Uid::effective().as_raw();
+    sockets.retain(|socket| {
+        let directory = socket.parent();
+        let found = directory.and_then(|directory| directory.symlink_metadata().ok());
+        !is_foreign(socket, found.map(|found| found.uid()), own)
+    });
+    sockets
+}
+
+/// Whether the directory of a socket is another user's: who has made it reads what a command asks, and answers. Everybody
+/// can make a directory in /tmp. `owner` is the directory's, if it is there.
+fn is_foreign(socket: &Path, owner: Option<u32>, own: u32) -> bool {
+    let is_in_tmp = socket.parent().and_then(Path::parent) == Some(Path::new("/tmp"));
+    is_in_tmp && owner.is_some_and(|owner| owner != own)
+}
+
+/// Whether a supervisor listens there.
 fn answers(socket: &Path) -> bool {
-    let directory = socket.parent();
-    let is_in_tmp =
-        directory.is_some_and(|directory| directory.parent() == Some(Path::new("/tmp")));
-    let is_ours = || {
-        let owner = directory.and_then(|directory| directory.symlink_metadata().ok());
-        owner.is_some_and(|found| found.uid() == nix::unistd::Uid::effective().as_raw())
-    };
-    (!is_in_tmp || is_ours()) && UnixStream::connect(socket).is_ok()
+    UnixStream::connect(socket).is_ok()
 }
 
 #[cfg(test)]
@@ -143,6 +155,21 @@ mod tests {
         assert_eq!(found.socket(), Path::new("/b"));
         let none = Supervisor::among(known.clone(), |_| false);
         assert_eq!((none.socket(), none.tried()), (Path::new("/a"), &known[..]));
+    }
+
+    #[test]
+    fn a_socket_in_tmp_that_another_user_has_made_is_left_alone() {
+        let (in_tmp, in_run) = ("/tmp/tidegate-7/tidegate.sock", "/run/user/7/a.sock");
+        for (socket, owner, expected) in [
+            (in_tmp, Some(8), true),
+            (in_tmp, Some(7), false),
+            (in_tmp, None, false),
+            // Only root can make directories there.
+            (in_run, Some(8), false),
+        ] {
+            let found = is_foreign(Path::new(socket), owner, 7);
+            assert_eq!(found, expected, "{socket} of {owner:?}");
+        }
     }
 
     #[test]

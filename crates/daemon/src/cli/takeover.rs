@@ -41,22 +41,19 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     let supervisor = Supervisor::at(http.socket.clone());
     client::act(&supervisor, Method::POST, path, &body, PATIENCE, operation)
         .await
-        .map_err(failure)
+        .map_err(|error| failure(error, http))
 }
 
-fn failure(error: ClientError) -> Failure {
+fn failure(error: ClientError, http: &HttpSettings) -> Failure {
     match error {
-        ClientError::Connect { tried, source } => {
+        ClientError::Connect { source, .. } => {
             let hint = match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "another user's supervisor runs there; only its own user can take over"
                 }
                 _ => "none runs with this configuration: start without --takeover",
             };
-            // The configuration names one socket, so only that one was tried.
-            let socket = tried.first().map(|socket| socket.display().to_string());
-            let socket = socket.unwrap_or_default();
-            let what = format!("take over from the supervisor at {socket}");
+            let what = format!("take over from the supervisor at {}", http.socket.display());
             let error = anyhow::Error::new(source).context(what);
             Failure::new(Exit::Unavailable, error).hint(hint)
         }

@@ -18,14 +18,15 @@ use tidegate::{
     run::Supervisor,
 };
 
-/// How long the demo's queue may take to go.
+/// How long the deletion of the demo's queue may take.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A broker, and a queue that is only ours.
+/// A broker, and a queue that only this demo uses.
 #[derive(Debug)]
 pub(super) struct DemoBroker {
     place: DemoBrokerKind,
-    /// The demo's own link. A supervisor closes its own when it ends, and the queue outlives it.
+    /// The demo's own connection. A supervisor closes its connections when it ends, and the queue must be deleted after
+    /// that.
     driver: Arc<dyn QueueDriver>,
     queue: QueueName,
 }
@@ -72,7 +73,7 @@ impl DemoBroker {
         }
     }
 
-    /// Waits for the connection, as long as someone at a terminal would. Comes back with where jobs are published.
+    /// Waits for the connection for a limited time. Returns the publisher of the jobs.
     pub(super) async fn reach(&self) -> Result<Outlet, DemoError> {
         let (url, driver) = match &self.place {
             DemoBrokerKind::Broker(url, driver) => (url, driver),
@@ -106,10 +107,10 @@ impl DemoBroker {
         }
     }
 
-    /// Takes the queue away, with those that the pool has made beside it.
+    /// Deletes the queue, and the queues that the pool has declared for it.
     pub(super) async fn close(&self) {
         let queue = &self.queue;
-        // What a memory queue had is gone with the process.
+        // A queue in memory ends with the process.
         if let DemoBrokerKind::Broker(..) = self.place {
             let beside = [".dead", ".retry.1000", ".retry.2000", ".retry.4000"];
             let beside = beside.map(|suffix| QueueName::from(format!("{queue}{suffix}")));

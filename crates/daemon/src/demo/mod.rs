@@ -1,20 +1,20 @@
-//! Demo: a tide of jobs, and a pool that rises and falls with it.
+//! Demo: two bursts of jobs, and a pool that grows and shrinks with the queue.
 //!
-//! Real jobs, as child processes, from a real queue; only where there is no broker, from one in memory. Every job
-//! signs a ledger, and the demo believes nothing else: what a supervisor says of itself is not proof. Leaves no
-//! queue and no file behind, however it ends.
+//! The jobs are real child processes from a real queue. Without a broker, the queue is in memory. Each job appends its
+//! id to a file, and the demo trusts only that file, because the supervisor's own counts are not a proof. The demo
+//! leaves no queue and no file behind, also after an error.
 
 mod broker;
-mod ledger;
+mod course;
+mod job_file;
 mod screen;
 mod summary;
-mod tide;
 
 use std::{io, time::Duration};
 
 use tokio::{signal::ctrl_c, time::timeout};
 
-use self::{broker::DemoBroker, ledger::JobFile, screen::Screen, tide::DemoRun};
+use self::{broker::DemoBroker, course::DemoRun, job_file::JobFile, screen::Screen};
 use crate::{
     load::publisher::Outlet,
     output::{Exit, Failure},
@@ -27,17 +27,17 @@ use tidegate::{
     run::Supervisor,
 };
 
-/// Longest that a tide may take: about three times what it does.
+/// Longest time of a demo: about three times its usual time.
 const DEADLINE: Duration = Duration::from_secs(52);
 
 /// How long the broker may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a job does: it reads its own body, signs with it, and works for a while. A constant, for nothing of a
-/// message belongs on a command line.
+/// A job reads its body, appends it to the file, and works for a short time. A constant, because no part of a message
+/// belongs on a command line.
 const JOB: &str = r#"read -r id && printf '%s\n' "$id" >> "$LEDGER" && exec sleep 0.25"#;
 
-/// The demo did not come to its end.
+/// The demo failed.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     #[error("reach the broker {url}")]
@@ -48,7 +48,7 @@ enum DemoError {
     },
     #[error("prepare the demo's queue")]
     Queue(#[source] QueueError),
-    #[error("keep the demo's ledger")]
+    #[error("write the demo's job file")]
     JobFile(#[source] io::Error),
     #[error("publish a job")]
     Publish(#[source] QueueError),
@@ -67,7 +67,7 @@ enum DemoError {
 /// Runs the demo on the broker of `AMQP_URL`, or in memory.
 ///
 /// # Errors
-/// The broker is not there, someone interrupted it, or the tide was not what it should have been.
+/// The broker cannot be reached, the demo was interrupted, or its result is not good.
 pub async fn run() -> Result<Exit, Failure> {
     let url = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
     on_broker(url.map(BrokerUrl::new), &mut Screen::new()).await?;
@@ -79,7 +79,7 @@ async fn on_broker(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), De
     screen.opening(&broker).map_err(DemoError::Screen)?;
     let outlet = broker.reach().await?;
     broker.make_queue().await.map_err(DemoError::Queue)?;
-    // Whatever happens from here on, the queue goes. An interrupt is an answer like any other.
+    // From here on the queue is always deleted, also after an interrupt or an error.
     let done = tokio::select! {
         done = timeout(DEADLINE, turn(&broker, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late)),
         _ = ctrl_c() => Err(DemoError::Interrupted),
@@ -89,19 +89,19 @@ async fn on_broker(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), De
     done
 }
 
-/// One whole tide, and its proof.
+/// Runs the whole demo and checks its result.
 async fn turn(broker: &DemoBroker, outlet: &Outlet, screen: &mut Screen) -> Result<(), DemoError> {
-    let ledger = JobFile::new().map_err(DemoError::JobFile)?;
+    let job_file = JobFile::new().map_err(DemoError::JobFile)?;
     let supervisor = broker
-        .supervise(pool(broker, &ledger))
+        .supervise(pool(broker, &job_file))
         .start()
         .await
         .map_err(DemoError::Launch)?;
     let summary = {
         let mut course = DemoRun::new(broker, outlet, &supervisor, screen);
         course.run().await?;
-        let signatures = ledger.read().map_err(DemoError::JobFile)?;
-        course.summary(&signatures)
+        let runs = job_file.read().map_err(DemoError::JobFile)?;
+        course.summary(&runs)
     };
     end(&supervisor).await;
     screen.summary(&summary).map_err(DemoError::Screen)?;
@@ -111,15 +111,15 @@ async fn turn(broker: &DemoBroker, outlet: &Outlet, screen: &mut Screen) -> Resu
     }
 }
 
-fn pool(broker: &DemoBroker, ledger: &JobFile) -> Pool {
+fn pool(broker: &DemoBroker, job_file: &JobFile) -> Pool {
     let mut job = ExecSettings::new(["/bin/sh", "-c", JOB]);
     job.timeout = Duration::from_secs(20);
-    let ledger = ledger.path().to_string_lossy().into_owned();
-    job.env.insert("LEDGER".to_owned(), ledger);
+    let job_file = job_file.path().to_string_lossy().into_owned();
+    job.env.insert("LEDGER".to_owned(), job_file);
     Pool::new("demo")
         .queue(broker.queue().clone())
         .policy(Policy::backlog(8).max(32))
-        // Slower than a pool has to be, so that it can be seen to move.
+        // Slower than necessary, so that a viewer can see the changes.
         .scaling(Scaling {
             up_step: 4,
             down_window: Duration::from_secs(1),
@@ -132,7 +132,7 @@ fn pool(broker: &DemoBroker, ledger: &JobFile) -> Pool {
 }
 
 async fn end(supervisor: &Supervisor) {
-    // Drained already where all went well; where not, the summary says so.
+    // If all went well, the pool has drained already. Otherwise the summary reports the problem.
     supervisor.stop_now().await;
 }
 
@@ -150,7 +150,7 @@ impl From<DemoError> for Failure {
             ),
             DemoError::Late => (
                 Exit::Unexpected,
-                Some("this machine is too busy for it, or the broker is"),
+                Some("this machine or the broker is too busy for the demo"),
             ),
             _ => (Exit::Unexpected, None),
         };

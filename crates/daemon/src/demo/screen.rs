@@ -1,4 +1,4 @@
-//! What the demo shows: one line for each look at the pool, the same in a terminal and in a log.
+//! The output of the demo: one line for each reading of the pool, the same in a terminal and in a log.
 
 use std::{
     fmt,
@@ -19,15 +19,15 @@ const WAITING: Style = AnsiColor::Yellow.on_default();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// Cells of the queue's bar, and the jobs that fill it.
+/// Cells of the queue's bar, and the number of jobs that fill it.
 const QUEUE_CELLS: usize = 20;
 const QUEUE_FULL: f64 = 240.0;
 
-/// Cells of the workers' bar, and the workers that one stands for.
+/// Cells of the workers' bar, and the number of workers that a cell shows.
 const WORKER_CELLS: usize = 16;
 const WORKERS_PER_CELL: u32 = 2;
 
-/// Standard output, seen as a tide table.
+/// Writes the demo's output to standard output.
 #[derive(Debug)]
 pub(super) struct Screen {
     out: anstream::Stdout,
@@ -62,8 +62,8 @@ impl Screen {
         )
     }
 
-    /// Says what comes now.
-    pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
+    /// Prints the step that begins now.
+    pub(super) fn announce(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{DIM}        ~ {text}{DIM:#}")
     }
 
@@ -108,14 +108,14 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
     )
 }
 
-/// The queue's bar, for this part of a full one: to an eighth of a cell, for water is smooth.
+/// The queue's bar, filled to this share, in eighths of a cell.
 struct QueueBar(f64);
 
 impl fmt::Display for QueueBar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let most = QUEUE_CELLS * 8;
-        // Something is never shown as nothing.
+        // A queue that is not empty never has an empty bar.
         let least = usize::from(self.0 > 0.0);
         let eighths = (self.0 * most as f64).round() as usize;
         let eighths = eighths.clamp(least, most);
@@ -127,8 +127,7 @@ impl fmt::Display for QueueBar {
     }
 }
 
-/// The workers' bar, in whole cells. Busy first: what waits behind it is the part that goes. The two differ
-/// without colour too.
+/// The workers' bar, in whole cells. Busy workers come first, then waiting workers. The two differ without colour too.
 struct WorkersBar {
     busy: u32,
     live: u32,

@@ -1,4 +1,4 @@
-//! What a tide came to, and whether that is good.
+//! The result of a demo, and whether it is good.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use tidegate::run::JobTotals;
 pub(super) struct Summary {
     /// Jobs that the broker has confirmed.
     pub(super) published: usize,
-    /// Of those, the ones that have signed the ledger.
+    /// Published jobs whose ids are in the job file.
     pub(super) ran: usize,
-    /// Signatures: more than jobs where some ran twice.
+    /// Ids in the job file. There are more than jobs if a job ran twice.
     pub(super) runs: usize,
-    /// The pool's own count.
+    /// The pool's own counts.
     pub(super) jobs: JobTotals,
     /// How often the pool drained to zero.
     pub(super) drains: u32,
     pub(super) peak_workers: u32,
     pub(super) peak_ready: u64,
-    /// From the first publish to the first job that ran.
+    /// Time from the first publish to the start of the first job.
     pub(super) first_start: Option<Duration>,
-    /// From the end of the last job to no worker.
+    /// Time from the end of the last job until no worker is left.
     pub(super) last_drain: Option<Duration>,
     pub(super) took: Duration,
 }
 
-/// One for each lull: after the first burst, and after the second.
+/// One drain after the first burst, and one after the second.
 const DRAINS: u32 = 2;
 
 impl Summary {
-    /// What is wrong with it; `None` when nothing is.
+    /// The problem with this result, if there is one.
     pub(super) fn problem(&self) -> Option<String> {
         let lost = self.published.saturating_sub(self.ran);
         let problem = [
@@ -52,7 +52,7 @@ impl Summary {
         (!problem.is_empty()).then(|| problem.join(", "))
     }
 
-    /// Label and value of each line.
+    /// The label and the value of each line.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let lost = self.published.saturating_sub(self.ran);
         let twice = self.runs.saturating_sub(self.ran);

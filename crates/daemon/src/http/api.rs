@@ -6,7 +6,7 @@ use axum::routing::MethodRouter;
 
 use super::{control::Control, live::Live};
 use crate::{
-    actions::Actions, failures::Failures, history::History, reloads::Reloads,
+    actions::Actions, dead::DeadLetters, failures::Failures, history::History, reloads::Reloads,
     telemetry::prometheus::Prometheus,
 };
 use tidegate::run::Supervisor;
@@ -30,6 +30,8 @@ pub struct Api {
     pub failures: Failures,
     /// The log of manual actions.
     pub actions: Actions,
+    /// Access to the dead letters of every pool.
+    pub dead: DeadLetters,
 }
 
 /// A route: its path, its methods, and its handler.

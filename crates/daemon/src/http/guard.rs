@@ -14,7 +14,8 @@
 //! our pages: a link to the dashboard.
 //!
 //! **Unknown clients.** On loopback, reading needs no token. On other listeners everything except health and metrics
-//! needs a token. A change always needs the token of `http.token_file`. The token of `http.read_token_file` allows only
+//! needs a token. A list of dead letters shows the content of
+//! messages, so it needs one everywhere. A change always needs the token of `http.token_file`. The token of `http.read_token_file` allows only
 //! reading.
 //!
 //! A browser that opens a page can send a token only as the password of `Authorization: Basic`. It then sends the
@@ -26,6 +27,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::{Choice, ConstantTimeEq};
+
+use super::dead::is_private;
 
 /// Paths that need no token on any listener: probes and scrapers have none.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -213,7 +216,7 @@ impl Guard {
                 Rights::None => Err(RequestRefusal::Unauthorized),
             };
         }
-        let is_open = self.is_loopback || OPEN.contains(&uri.path());
+        let is_open = !is_private(uri.path()) && (self.is_loopback || OPEN.contains(&uri.path()));
         match () {
             () if is_open || rights > Rights::None => Ok(()),
             () if has_token => Err(RequestRefusal::Unauthorized),
@@ -528,6 +531,26 @@ mod tests {
         let refusal = ask(&guard, Method::POST, path, &without);
         assert_eq!(refusal, Some(RequestRefusal::Unauthorized));
         assert_eq!(ask(&guard, Method::POST, path, &with), None);
+    }
+
+    #[test]
+    fn wants_a_token_everywhere_to_show_dead_letters() {
+        let path = "/api/v1/pools/a/dead";
+        for listen in [LOOPBACK, EVERYWHERE] {
+            let guard = guard_with(listen, Some("s3cret"), Some("l00k"));
+            let refusal = get(&guard, "localhost", path);
+            assert_eq!(refusal, Some(RequestRefusal::Unauthorized), "{listen}");
+            for token in ["Bearer s3cret", "Bearer l00k"] {
+                let with = [("host", "localhost"), ("authorization", token)];
+                assert_eq!(ask(&guard, Method::GET, path, &with), None, "{token}");
+            }
+            let retry = format!("{path}/retry");
+            let reads = [("host", "localhost"), ("authorization", "Bearer l00k")];
+            let refusal = ask(&guard, Method::POST, &retry, &reads);
+            assert_eq!(refusal, Some(RequestRefusal::ReadOnly), "{listen}");
+        }
+        let refusal = get(&guard(LOOPBACK, None), "localhost", path);
+        assert_eq!(refusal, Some(RequestRefusal::NoReadToken));
     }
 
     fn basic(login: &str) -> String {

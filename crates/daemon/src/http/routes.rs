@@ -12,7 +12,7 @@ use axum::{
 use super::{
     answers::{count, error, no_such_pool},
     api::{Api, Route},
-    dashboard,
+    dashboard, dead,
     guard::{Guard, RequestRefusal},
     live,
     openapi::openapi,
@@ -42,7 +42,11 @@ pub(super) fn table() -> Vec<Route> {
         ("/api/v1/pools/{pool}/jobs", &["get"], get(jobs)),
     ];
     let routes = reading.into_iter();
-    routes.chain(live::table()).chain(steer::table()).collect()
+    routes
+        .chain(live::table())
+        .chain(steer::table())
+        .chain(dead::table())
+        .collect()
 }
 
 /// Every route, for a listener whose callers are trusted.

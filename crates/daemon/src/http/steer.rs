@@ -54,9 +54,15 @@ pub(super) fn act_of(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next()?;
     let acts = [
         "pause", "resume", "drain", "flush", "scale", "policy", "reload", "takeover", "stop",
+        "retry", "purge",
     ];
     let act = acts.into_iter().find(|act| *act == last)?;
-    Some(if act == "stop" { "stop_job" } else { act })
+    Some(match act {
+        "stop" => "stop_job",
+        "retry" => "dead_retry",
+        "purge" => "dead_purge",
+        act => act,
+    })
 }
 
 type Pool = (State<Api>, Extension<Caller>, Path<PoolName>);

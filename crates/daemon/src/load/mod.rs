@@ -46,10 +46,14 @@ use self::{
     watch::Watch,
 };
 pub(crate) use self::{
+    report::thousands,
     shape::{Shape, Until},
     watch::AskWorkers,
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    chart::ChartError,
+    output::{self, Exit, Failure},
+};
 
 /// What is to be sent, and how.
 #[derive(Debug)]
@@ -145,7 +149,7 @@ enum LoadError {
     Plot {
         file: PathBuf,
         #[source]
-        source: chart::ChartError,
+        source: ChartError,
     },
 }
 
@@ -194,6 +198,12 @@ pub(crate) async fn run(
     outlet.close().await;
     sent.map_err(LoadError::Send)?;
     drawn?;
+    if let Some(file) = &plan.plot {
+        let file = file.display().to_string();
+        output::tell(
+            format!("wrote the plot to {}\n", tidegate::escape::Escaped(&file)).as_bytes(),
+        );
+    }
     judge(&plan, &report, ended)?;
     Ok(Exit::Ok)
 }
@@ -209,9 +219,11 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
 fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
-    chart::draw(file, &title, samples, report).map_err(|source| LoadError::Plot {
-        file: file.to_owned(),
-        source,
+    crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
+        LoadError::Plot {
+            file: file.to_owned(),
+            source,
+        }
     })
 }
 

@@ -170,7 +170,7 @@ fn time(ms: f64) -> String {
 }
 
 /// A count with its thousands set apart.
-pub(super) fn thousands(count: u64) -> String {
+pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

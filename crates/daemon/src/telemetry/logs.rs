@@ -26,6 +26,7 @@ use tracing_subscriber::{
 
 use super::{
     fields::HumanFields,
+    otlp::Otlp,
     rates::{self, Rates},
     stderr::{self, LogPriority, Stderr},
 };
@@ -114,11 +115,11 @@ impl LogsError {
     }
 }
 
-/// Installs the process's log subscriber, and logs panics through it.
+/// Installs the process's log subscriber, and logs panics through it. Spans of jobs go to `otlp`.
 ///
 /// # Errors
 /// The filter in the environment is invalid, a thread cannot be started, or a subscriber is installed already.
-pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
+pub fn init(format: LogFormat, fallback: Verbosity, otlp: Option<&Otlp>) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
     let rates = Arc::new(Rates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
@@ -142,10 +143,12 @@ pub fn init(format: LogFormat, fallback: Verbosity) -> Result<(), LogsError> {
             .boxed(),
     };
     let filter = LogFilter(chosen);
-    tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
-        .try_init()
-        .map_err(LogsError::Install)?;
+    let registry = tracing_subscriber::registry();
+    let installed = match otlp {
+        None => registry.with(layer.with_filter(filter)).try_init(),
+        Some(otlp) => (registry.with(layer.with_filter(filter)).with(otlp.layer())).try_init(),
+    };
+    installed.map_err(LogsError::Install)?;
     let telling = rates.clone();
     thread::Builder::new()
         .name("log-rates".to_owned())
@@ -330,6 +333,11 @@ fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
     !is_privy || *metadata.level() <= Level::WARN
 }
 
+/// Spans for traces. The log has spans of its own: a line would name its job twice.
+fn is_for_traces(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == tidegate::run::traces::TARGET
+}
+
 /// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
 struct LogFilter(EnvFilter);
 
@@ -340,13 +348,15 @@ fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for LogFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         tells_of_the_log(metadata)
-            || (keeps_secrets(metadata) && Filter::enabled(&self.0, metadata, context))
+            || (!is_for_traces(metadata)
+                && keeps_secrets(metadata)
+                && Filter::enabled(&self.0, metadata, context))
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         if tells_of_the_log(metadata) {
             Interest::always()
-        } else if keeps_secrets(metadata) {
+        } else if keeps_secrets(metadata) && !is_for_traces(metadata) {
             Filter::<S>::callsite_enabled(&self.0, metadata)
         } else {
             Interest::never()

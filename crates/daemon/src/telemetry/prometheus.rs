@@ -10,6 +10,10 @@ use thiserror::Error;
 
 use super::{logs, stderr};
 
+const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
+/// How the line of a gauge that is [gone](tidegate::run::metrics::GONE) ends.
+const GONE_END: &str = " NaN\n";
+
 const BUILD_INFO: &str = "tidegate_build_info";
 
 /// Buckets for jobs and their waits: from a millisecond to an hour.
@@ -59,7 +63,12 @@ impl Prometheus {
         // These numbers are counted where there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
-        present(&self.0.render())
+        let text = self.0.render();
+        // With many pools this is more than a megabyte, and mostly no gauge is gone.
+        match text.contains(GONE_END) {
+            true => present(&text),
+            false => text,
+        }
     }
 
     /// Bounds the recorder's memory. Runs until the future is dropped.
@@ -93,14 +102,9 @@ fn present(text: &str) -> String {
             continue;
         }
         had_lines = true;
-        let is_gone = line
-            .trim_end()
-            .rsplit(' ')
-            .next()
-            .and_then(|value| value.parse::<f64>().ok())
-            .is_some_and(f64::is_nan);
-        if !is_gone {
-            present.push_str(&std::mem::take(&mut head));
+        if !line.ends_with(GONE_END) {
+            present.push_str(&head);
+            head.clear();
             present.push_str(line);
         }
     }
@@ -116,8 +120,19 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), JOB_SECONDS)
 }
 
-fn describe() {
+/// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
+#[cfg(feature = "otlp")]
+pub(super) fn otlp_request(outcome: &'static str) {
+    metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
+}
+
+/// Describes the metrics of the library and of the telemetry.
+pub(crate) fn describe() {
     tidegate::run::metrics::describe();
+    metrics::describe_counter!(
+        OTLP_REQUESTS,
+        "Requests with spans to the OpenTelemetry collector; each has up to 512 spans."
+    );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the version is its label.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -1,12 +1,11 @@
 //! What can be typed after `tidegate dead`.
 
-use std::{num::NonZeroU64, str::FromStr};
-
 use clap::{
     Args, Subcommand,
     builder::{PossibleValue, PossibleValuesParser},
 };
 
+use crate::dead::Most;
 use tidegate::settle::{BROKER_REASONS, DeathCause};
 
 #[derive(Debug, Args)]
@@ -152,27 +151,6 @@ fn reasons() -> PossibleValuesParser {
         Some(PossibleValue::new(*word).help(help))
     });
     ours.into_iter().chain(theirs).collect::<Vec<_>>().into()
-}
-
-/// How many letters at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Most {
-    Count(NonZeroU64),
-    All,
-}
-
-impl FromStr for Most {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self::All),
-            number => number
-                .parse()
-                .map(Self::Count)
-                .map_err(|_| "write a number from 1, or all".to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(in crate::cli) struct LoadArgs {
 /// Which broker to send to.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BrokerArgs {
-    /// The broker [default: $AMQP_URL, else the configuration's, else one on this machine]
+    /// The broker [default: the configuration's, else $AMQP_URL, else one on this machine]
     #[arg(long, value_name = "URL", value_parser = broker_url)]
     pub(in crate::cli) url: Option<String>,
 }

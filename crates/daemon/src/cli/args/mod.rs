@@ -4,6 +4,7 @@ pub(super) mod dead;
 pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
+pub(super) mod simulate;
 mod socket;
 pub(super) mod status;
 pub(super) mod steer;
@@ -19,6 +20,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
+    simulate::{SimulateArgs, TuneArgs},
     status::StatusArgs,
     steer::{
         DrainArgs, FlushArgs, JobsArgs, PauseArgs, PolicyArgs, ReloadArgs, ResumeArgs, ScaleArgs,
@@ -32,7 +34,7 @@ const STYLES: Styles = Styles::styled()
     .literal(anstyle::AnsiColor::Cyan.on_default())
     .placeholder(anstyle::Style::new().dimmed());
 
-/// A worker pool that rises and falls with a RabbitMQ queue.
+/// A worker pool that grows and shrinks with a RabbitMQ queue.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
@@ -43,7 +45,7 @@ const STYLES: Styles = Styles::styled()
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  tidegate demo                           see a pool rise and fall
+  tidegate demo                           see a pool grow and shrink
   tidegate init --queue thumbnails -- python3 thumb.py
                                           write a first configuration
   tidegate check --broker                 is the configuration good, and the broker ready for it?
@@ -145,6 +147,29 @@ Examples:
   tidegate load --queue thumbnails --duration 60s --rate 50 --shape sine --verify --plot tide.svg
   tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
     Load(LoadArgs),
+
+    /// Try policies on recorded or made-up traffic, in virtual time
+    ///
+    /// Runs the code that decides in the supervisor on a trace, and compares pools with each other and with models of other
+    /// autoscalers. All runs have the same arrivals and the same service times. Waits count until a job runs for the first
+    /// time; worker-seconds are the cost. The broker is not needed.
+    #[command(after_help = "\
+Examples:
+  tidegate simulate --trace monday.csv --service exp:2s tidegate.toml
+  tidegate simulate --trace monday.csv --service lognormal:2s,4s --against keda:10,horizon --plot monday.svg tidegate.toml
+  tidegate simulate --trace monday.csv --service times.csv --format json old.toml#thumbnails new.toml#thumbnails")]
+    Simulate(SimulateArgs),
+
+    /// Find the cheapest setting of a pool's policy that holds a waiting time
+    ///
+    /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on the
+    /// first part of a trace: the target is held if 95 of 100 jobs wait no longer. The best setting is checked on the rest
+    /// of the trace, and printed as TOML. `max` is never raised.
+    #[command(after_help = "\
+Examples:
+  tidegate tune --trace monday.csv --service exp:2s tidegate.toml
+  tidegate tune --trace monday.csv --service times.csv --target 10s --format json tidegate.toml#thumbnails | jq -r .toml")]
+    Tune(TuneArgs),
 
     /// Show the pools of a running supervisor
     ///
@@ -273,6 +298,14 @@ Examples:
         shell: Shell,
     },
 
+    /// Write the reference pages of the repository
+    #[command(hide = true)]
+    Docs {
+        /// Where they are written; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+
     /// Write the manual pages
     ///
     /// For packages: a page for each command, and one for the configuration file.
@@ -311,6 +344,10 @@ pub(super) struct CheckArgs {
     /// Print every key with its default instead, as a configuration file
     #[arg(long, conflicts_with = "broker")]
     pub(super) reference: bool,
+
+    /// Print the JSON schema of the file instead, for an editor
+    #[arg(long, conflicts_with_all = ["broker", "reference"])]
+    pub(super) schema: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,6 @@
 //! message that it becomes.
 
 mod show;
-mod walk;
 mod whole;
 
 use std::{
@@ -17,21 +16,23 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::walk::{DeadLetterQueue, Walked, Wanted};
 use super::{
     args::{
         Cli, Format,
-        dead::{ChoiceArgs, DeadArgs, DeadCommand, DeadLetterPlaceArgs, ListArgs, Most, ShowArgs},
+        dead::{ChoiceArgs, DeadArgs, DeadCommand, DeadLetterPlaceArgs, ListArgs, ShowArgs},
     },
     broker, loading,
 };
-use crate::output::{self, Exit, Failure};
+use crate::{
+    dead::{self, DeadLetterQueue, Most, Walked, Wanted},
+    output::{self, Exit, Failure},
+};
 use tidegate::{
-    config::{DeadLetter, PoolSettings, Settings},
+    config::{PoolSettings, Settings},
     decide::QueueName,
     escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
-    settle::{Copies, Letter, Levels, dead_queue, retry_queue},
+    settle::{Copies, Letter},
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
@@ -69,10 +70,10 @@ impl<'a> DeadLetterPlace<'a> {
             let error = anyhow!("find the pool {:?}", args.pool);
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         };
-        let queue = match (&args.queue, pool.retry.dead_letter) {
-            (Some(name), _) => QueueName::from(name.as_str()),
-            (None, DeadLetter::Queue) => dead_queue(&pool.queue),
-            (None, DeadLetter::Broker) => {
+        let named = args.queue.as_deref().map(QueueName::from);
+        let queue = match named.or_else(|| dead::queue_of(pool)) {
+            Some(queue) => queue,
+            None => {
                 let error = anyhow!(
                     "find the dead letters of pool {}: with dead_letter = \"broker\" they are where \
                      the broker's policy for the queue {} sends them",
@@ -82,7 +83,7 @@ impl<'a> DeadLetterPlace<'a> {
                 return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
             }
         };
-        if let Some(owner) = pools().find(|pool| is_at_work(&queue, pool)) {
+        if let Some(owner) = pools().find(|pool| dead::is_at_work(&queue, pool)) {
             let error = anyhow!(
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
@@ -314,14 +315,6 @@ impl<'a> DeadLetterPlace<'a> {
         }
         Ok(Exit::Ok)
     }
-}
-
-/// Whether the pool consumes this queue, or uses it for retries.
-fn is_at_work(queue: &QueueName, pool: &PoolSettings) -> bool {
-    *queue == pool.queue
-        || Levels::new(&pool.retry)
-            .iter()
-            .any(|level| *queue == retry_queue(&pool.queue, level))
 }
 
 fn wanted(args: &ChoiceArgs) -> Wanted {

@@ -1,6 +1,6 @@
 // The API, and the token that changes need. The token stays in the tab: it is in no cookie and no address.
 
-import { $, put } from "./dom.js";
+import { $, note, put } from "./dom.js";
 
 const KEY = "tidegate-token";
 let waiting = [];
@@ -43,20 +43,26 @@ async function reason(response) {
 export const path = (pool, rest = "") => `/api/v1/pools/${encodeURIComponent(pool)}${rest}`;
 export const read = async (url) => (await request(url)).json();
 
-// A change. Returns whether it was taken.
-export async function change(method, url, body, said) {
-  if (!token.get() && !(await askToken())) return false;
+// A request that needs the token. Returns the answer, or nothing where it was refused.
+export async function withToken(method, url, body) {
+  if (!token.get() && !(await askToken())) return undefined;
   try {
     const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-    await request(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-    tell(said, true);
-    return true;
+    const response = await request(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    return await response.json();
   } catch (error) {
     if (error.status === 401) token.set(null);
     const why = error.status === 401 ? "the token is wrong" : error.message;
     tell(`Refused: ${why}.`, false);
-    return false;
+    return undefined;
   }
+}
+
+// A change. Returns whether it was made.
+export async function change(method, url, body, said) {
+  const is = (await withToken(method, url, body)) !== undefined;
+  if (is) tell(said, true);
+  return is;
 }
 
 // ---- Dialogs and messages
@@ -88,9 +94,11 @@ export async function untilToken(why) {
   await new Promise((go) => waiting.push(go));
 }
 
-export async function ask(title, text) {
+// Asks whether to do it. `list` are the things that it is about.
+export async function ask(title, text, list) {
   put($("confirm-title"), title);
   put($("confirm-text"), text);
+  note($("confirm-list"), list);
   return (await dialog("confirm-dialog")) === "yes";
 }
 

@@ -2,6 +2,7 @@
 
 import { Refused, request, untilToken } from "./api.js";
 import { drawDetail, fillSamples, forget, listenToButtons, refresh, startAgain } from "./detail.js";
+import { drawDead, forgetDead, listenToDead } from "./dead.js";
 import { $, badge, count, element, number, put, time } from "./dom.js";
 import { catchUp, catchUpOne, ended, histories, remember } from "./history.js";
 import { forgetCursor, spark } from "./plot.js";
@@ -104,13 +105,14 @@ function draw() {
     drawSummary();
     drawRows();
     drawDetail(chosen(), draw);
+    drawDead(chosen());
   });
 }
 
 function drawSummary() {
   const sum = (of) => state.pools.reduce((all, pool) => all + of(pool), 0);
   const finished = [...histories.values()].reduce((all, history) => all + (history.at.length ? ended(history, "done", 60) : 0), 0);
-  put($("summary"), `${count(state.pools.length, "pool")} · ${number(sum((pool) => pool.demand))} demand · ${number(sum((pool) => pool.workers.live))} of ${number(sum((pool) => pool.expected))} workers · ${number(sum((pool) => pool.runners.busy))} busy · ${number(finished)} done in the last minute`);
+  put($("summary"), `${count(state.pools.length, "pool")} · ${number(sum((pool) => pool.demand))} demand · ${number(sum((pool) => pool.workers.live))} of ${number(sum((pool) => pool.expected))} workers · ${number(sum((pool) => pool.runners.busy))} busy · ${number(finished)} done in the last minute · ${count(sum((pool) => pool.dead_waiting ?? 0), "dead letter")}`);
   put($("clock"), time(new Date(state.at * 1000)));
 }
 
@@ -133,19 +135,20 @@ function newRow(name) {
   const button = element("button", { type: "button" }, name);
   button.addEventListener("click", () => select(name));
   const row = element("tr", {}, element("th", { scope: "row" }, button), element("td", {}, element("span", { class: "badge" })));
-  for (const kind of ["", " wide", "", " wide"]) row.append(element("td", { class: `number${kind}` }));
+  for (const kind of ["", " wide", "", " wide roomy", " wide"]) row.append(element("td", { class: `number${kind}` }));
   row.append(element("td", { class: "trend wide" }));
   row.dataset.pool = name;
   return row;
 }
 
 function fillRow(row, pool) {
-  const [, stateCell, ready, demand, workers, busy, trend] = row.children;
+  const [, stateCell, ready, demand, workers, busy, dead, trend] = row.children;
   badge(stateCell.firstChild, pool.state);
   put(ready, number(pool.depth.ready));
   put(demand, number(pool.demand));
   put(workers, `${number(pool.workers.live)} / ${number(pool.expected)}`);
   put(busy, number(pool.runners.busy));
+  put(dead, number(pool.dead_waiting));
   if (pool.name === state.selected) row.setAttribute("aria-current", "true");
   else row.removeAttribute("aria-current");
   // A line of an hour moves by less than a pixel in this time.
@@ -162,8 +165,10 @@ function select(name) {
   history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   forgetCursor();
   forget();
+  forgetDead();
   drawRows();
   drawDetail(chosen(), draw);
+  drawDead(chosen());
   refresh(chosen());
   catchUpOne(name).then(draw, () => {});
   if (matchMedia("(max-width: 60rem)").matches) $("detail").scrollIntoView();
@@ -191,6 +196,10 @@ $("samples-block").addEventListener("toggle", () => fillSamples(state.selected))
 document.addEventListener("visibilitychange", draw);
 addEventListener("hashchange", () => select(decodeURIComponent(location.hash.slice(1))));
 listenToButtons(() => state.selected, () => {
+  startAgain();
+  refresh(chosen());
+});
+listenToDead(() => state.selected, () => {
   startAgain();
   refresh(chosen());
 });

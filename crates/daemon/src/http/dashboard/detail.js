@@ -25,7 +25,6 @@ export function drawDetail(pool, again) {
   plot(pool.name, history, again);
   if (history) outcomes(pool, history);
   runners(pool);
-  dead(pool);
 }
 
 // A button that has the focus keeps it: it says so instead that it does nothing.
@@ -112,13 +111,6 @@ export function fillSamples(name) {
   const columns = [...LEVELS, ...OUTCOMES];
   const rows = history.at.map((at, index) => element("tr", {}, element("th", { scope: "row" }, time(new Date(at * 1000))), ...columns.map((column) => element("td", { class: "number" }, number(history[column][index])))));
   $("samples").replaceChildren(...rows.reverse());
-}
-
-function dead(pool) {
-  const there = pool.dead_waiting ?? 0;
-  put($("dead-text"), there ? `${count(there, "dead letter")} wait${there === 1 ? "s" : ""} for a decision. In a terminal:` : "No dead letter waits.");
-  $("dead-commands").hidden = !there;
-  put($("dead-commands"), ["list", "retry", "purge"].map((act) => `tidegate dead ${act} ${pool.name}`).join("\n"));
 }
 
 // ---- What is read now and then: the decision, jobs, failures, actions

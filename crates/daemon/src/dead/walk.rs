@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
-use super::super::args::dead::Most;
+use super::Most;
 use tidegate::{
     decide::QueueName,
     escape::Escaped,
@@ -27,11 +27,11 @@ const NAMED: usize = 10;
 
 /// The selection of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Complete ids. Empty selects all letters.
-    pub(super) ids: Vec<String>,
-    pub(super) reason: Option<String>,
-    pub(super) limit: Most,
+    pub(crate) ids: Vec<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) limit: Most,
 }
 
 impl Wanted {
@@ -51,7 +51,7 @@ impl Wanted {
         }
     }
 
-    pub(super) fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         self.ids.is_empty() && self.reason.is_none() && self.limit == Most::All
     }
 }
@@ -63,38 +63,38 @@ fn is_named(id: &str, wanted: &str) -> bool {
 
 /// A queue of dead letters, and the number of letters at the start.
 #[derive(Debug)]
-pub(super) struct DeadLetterQueue {
-    pub(super) driver: Arc<dyn QueueDriver>,
-    pub(super) queue: QueueName,
-    pub(super) letters: u64,
+pub(crate) struct DeadLetterQueue {
+    pub(crate) driver: Arc<dyn QueueDriver>,
+    pub(crate) queue: QueueName,
+    pub(crate) letters: u64,
 }
 
 /// The result of a walk.
 #[derive(Debug, Default)]
-pub(super) struct Walked {
+pub(crate) struct Walked {
     /// Letters that the walk has read.
-    pub(super) looked: u64,
+    pub(crate) looked: u64,
     /// Letters that were put back or deleted.
-    pub(super) done: u64,
+    pub(crate) done: u64,
     /// Letters of `done` that may be in both queues, because the broker did not receive the acknowledgement.
-    pub(super) twice: u64,
+    pub(crate) twice: u64,
     /// Letters that stay because of a problem of their own. The first of them are named.
-    pub(super) stay: u64,
-    pub(super) stay_because: Vec<(Letter, QueueError)>,
+    pub(crate) stay: u64,
+    pub(crate) stay_because: Vec<(Letter, QueueError)>,
     /// Letters that were skipped and moved to the end of the queue, so that the queue does not drop them for too many
     /// returns.
-    pub(super) renewed: u64,
+    pub(crate) renewed: u64,
     /// Requested ids that no letter has.
-    pub(super) missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
     /// Why the walk ended early.
-    pub(super) trouble: Option<QueueError>,
+    pub(crate) trouble: Option<QueueError>,
     /// Whether the walk was told to stop.
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 impl DeadLetterQueue {
     /// Reads letters, and leaves the queue unchanged.
-    pub(super) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
+    pub(crate) async fn read(&self, wanted: &Wanted) -> Result<(Vec<Letter>, Walked), QueueError> {
         let mut letters = Vec::new();
         let walked = self.visit(wanted, |letter, _| letters.push(letter.clone()));
         let walked = walked.await?;
@@ -102,7 +102,7 @@ impl DeadLetterQueue {
     }
 
     /// Passes each letter with its message to a callback, and leaves the queue unchanged.
-    pub(super) async fn visit(
+    pub(crate) async fn visit(
         &self,
         wanted: &Wanted,
         mut see: impl FnMut(&Letter, &Message),
@@ -120,7 +120,7 @@ impl DeadLetterQueue {
     }
 
     /// Puts letters back. Each is confirmed in its new queue before it is removed from this one.
-    pub(super) async fn put_back(
+    pub(crate) async fn put_back(
         &self,
         wanted: &Wanted,
         copies: &Copies,
@@ -163,7 +163,7 @@ impl DeadLetterQueue {
     }
 
     /// Deletes letters.
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         wanted: &Wanted,
         stop: &CancellationToken,

@@ -1,4 +1,4 @@
-//! The ledger: a file that every job signs by its id, once for each time that it runs.
+//! The job file: each job appends its id to this file, once for each run.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,7 +14,7 @@ pub(super) struct JobFile {
 }
 
 impl JobFile {
-    /// A new one, which nobody else can sign.
+    /// Creates a new file. No other user can write to it.
     pub(super) fn new() -> io::Result<Self> {
         let name = format!("tidegate-demo-{:016x}.ledger", rand::random::<u64>());
         let path = std::env::temp_dir().join(name);
@@ -30,7 +30,7 @@ impl JobFile {
         &self.path
     }
 
-    /// Every signature, in their order.
+    /// All ids in the file, in the order of the runs.
     pub(super) fn read(&self) -> io::Result<Vec<String>> {
         let text = fs::read_to_string(&self.path)?;
         Ok(text.lines().map(str::to_owned).collect())

@@ -1,5 +1,5 @@
-//! The tide: a burst, a lull, and a greater burst that comes in swells. Publishes, watches, and waits for the pool
-//! to be empty in between.
+//! The course of the demo: a burst of jobs, a pause, and a larger burst in three parts. Publishes jobs, watches the
+//! pool, and waits for the pool to drain after each burst.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,23 +15,23 @@ use tidegate::{
 /// Jobs of the first burst.
 const BURST: usize = 160;
 
-/// Jobs of the second burst, swell by swell.
+/// Jobs of each part of the second burst.
 const BURSTS: [usize; 3] = [80, 120, 160];
 
-/// Time between two swells.
+/// Time between two parts.
 const BETWEEN_BURSTS: Duration = Duration::from_millis(900);
 
-/// How long the lull goes on once the pool is empty.
+/// How long the pause continues after the pool has drained.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
-/// Publishes that wait for their confirmation at a time.
+/// Publishes that wait for their confirmation at the same time.
 const UNCONFIRMED: usize = 64;
 
-/// How often the pool is looked at; one look in [`LOOKS_PER_LINE`] is shown.
-const LOOK: Duration = Duration::from_millis(50);
-const LOOKS_PER_LINE: u32 = 5;
+/// Time between two readings of the pool. One of [`READINGS_PER_LINE`] readings is shown.
+const READING_INTERVAL: Duration = Duration::from_millis(50);
+const READINGS_PER_LINE: u32 = 5;
 
-/// A tide on its way.
+/// A running demo.
 #[derive(Debug)]
 pub(super) struct DemoRun<'a> {
     broker: &'a DemoBroker,
@@ -39,12 +39,12 @@ pub(super) struct DemoRun<'a> {
     supervisor: &'a Supervisor,
     screen: &'a mut Screen,
     started: Instant,
-    looks: u32,
+    readings: u32,
     published: Vec<String>,
     seen: DemoNumbers,
 }
 
-/// What was seen on the way.
+/// The numbers that were observed so far.
 #[derive(Debug, Default)]
 struct DemoNumbers {
     peak_workers: u32,
@@ -69,24 +69,24 @@ impl<'a> DemoRun<'a> {
             supervisor,
             screen,
             started: Instant::now(),
-            looks: 0,
+            readings: 0,
             published: Vec::new(),
             seen: DemoNumbers::default(),
         }
     }
 
-    /// The whole of it. Ends when the pool has drained for the second time.
+    /// Runs the whole course. Ends when the pool has drained for the second time.
     pub(super) async fn run(&mut self) -> Result<(), DemoError> {
-        self.say(&format!("burst: {BURST} jobs"))?;
+        self.announce(&format!("burst: {BURST} jobs"))?;
         self.started = Instant::now();
         self.publish(BURST).await?;
         self.watch_until_drained().await?;
 
-        self.say("lull: the queue is empty, and so is the pool")?;
+        self.announce("pause: the queue and the pool are empty")?;
         self.watch_for(IDLE_TIME).await?;
 
         let total: usize = BURSTS.iter().sum();
-        self.say(&format!("burst: {total} jobs, in {} swells", BURSTS.len()))?;
+        self.announce(&format!("burst: {total} jobs, in {} parts", BURSTS.len()))?;
         for (swell, jobs) in BURSTS.into_iter().enumerate() {
             if swell > 0 {
                 self.watch_for(BETWEEN_BURSTS).await?;
@@ -114,11 +114,11 @@ impl<'a> DemoRun<'a> {
         }
     }
 
-    fn say(&mut self, text: &str) -> Result<(), DemoError> {
-        self.screen.say(text).map_err(DemoError::Screen)
+    fn announce(&mut self, text: &str) -> Result<(), DemoError> {
+        self.screen.announce(text).map_err(DemoError::Screen)
     }
 
-    /// Publishes, and goes on watching meanwhile.
+    /// Publishes jobs, and watches the pool at the same time.
     async fn publish(&mut self, jobs: usize) -> Result<(), DemoError> {
         let first = self.published.len() + 1;
         let ids: Vec<String> = (first..first + jobs).map(|n| format!("job-{n}")).collect();
@@ -129,31 +129,31 @@ impl<'a> DemoRun<'a> {
             message(queue, id, body)
         });
         let mut publish = std::pin::pin!(self.outlet.send_all(jobs, UNCONFIRMED));
-        let mut looks = looks();
+        let mut ticks = interval();
         loop {
             tokio::select! {
                 published = &mut publish => return published.map_err(DemoError::Publish),
-                _ = looks.tick() => self.look()?,
+                _ = ticks.tick() => self.read_pool()?,
             };
         }
     }
 
     async fn watch_for(&mut self, time: Duration) -> Result<(), DemoError> {
         let until = Instant::now() + time;
-        let mut looks = looks();
+        let mut ticks = interval();
         while Instant::now() < until {
-            looks.tick().await;
-            self.look()?;
+            ticks.tick().await;
+            self.read_pool()?;
         }
         Ok(())
     }
 
     async fn watch_until_drained(&mut self) -> Result<(), DemoError> {
-        let mut looks = looks();
+        let mut ticks = interval();
         loop {
-            looks.tick().await;
-            let pool = self.look()?;
-            // A pool that has not yet seen the jobs is as empty as one that is done with them.
+            ticks.tick().await;
+            let pool = self.read_pool()?;
+            // A pool that has not seen the jobs yet is also empty, so the counts must match.
             let finished = pool.jobs.done + pool.jobs.dead;
             let all = finished >= self.published.len() as u64;
             let is_still = pool.workers.live + pool.workers.draining == 0;
@@ -166,7 +166,7 @@ impl<'a> DemoRun<'a> {
         }
     }
 
-    fn look(&mut self) -> Result<PoolStatus, DemoError> {
+    fn read_pool(&mut self) -> Result<PoolStatus, DemoError> {
         let name = PoolName::from("demo");
         let pool = self.supervisor.pool(&name);
         let pool = pool.expect("the supervisor was started with this pool");
@@ -177,18 +177,18 @@ impl<'a> DemoRun<'a> {
             seen.first_start.get_or_insert(self.started.elapsed());
             seen.last_work = Some(Instant::now());
         }
-        if self.looks.is_multiple_of(LOOKS_PER_LINE) {
+        if self.readings.is_multiple_of(READINGS_PER_LINE) {
             let shown = self.screen.pool(self.started.elapsed(), &pool);
             shown.map_err(DemoError::Screen)?;
         }
-        self.looks += 1;
+        self.readings += 1;
         seen.last = Some(pool.clone());
         Ok(pool)
     }
 }
 
-fn looks() -> time::Interval {
-    let mut looks = time::interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+fn interval() -> time::Interval {
+    let mut ticks = time::interval(READING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

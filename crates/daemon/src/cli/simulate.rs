@@ -1,0 +1,158 @@
+//! `tidegate simulate`: policies on traffic, in virtual time.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write as _},
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::{
+    args::{Cli, Format, simulate::SimulateArgs},
+    table::{Cell, Layout, cell},
+    traffic,
+};
+use crate::{
+    chart,
+    lab::{self, table},
+    output::{self, Exit, Failure},
+};
+use tidegate::{decide::Decision, escape::Escaped};
+use tidegate_sim::{Contender, Report, Run, Workload, simulate as run};
+
+/// The form of the contract.
+#[derive(Debug, Serialize)]
+struct Runs<'r> {
+    runs: Vec<&'r Report>,
+}
+
+/// A line of the file of decisions.
+#[derive(Debug, Serialize)]
+struct DecisionLine<'d> {
+    run: &'d str,
+    decision: &'d Decision,
+}
+
+pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> {
+    let workload = args.traffic.workload()?;
+    let contenders = contenders(cli, args)?;
+    let runs = match &args.decisions {
+        Some(file) => with_decisions(file, &workload, &contenders).map_err(|error| {
+            let error = anyhow::Error::new(error).context(format!("write {}", file.display()));
+            Failure::new(Exit::Unexpected, error)
+        })?,
+        None => lab::compare(&workload, &contenders),
+    };
+    let title = title(args, &runs);
+    if let Some(file) = &args.plot {
+        let picture = lab::chart::chart(&title, &runs, workload.target.as_secs_f64());
+        chart::draw(file, &picture).map_err(|error| {
+            let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
+            Failure::new(Exit::Unexpected, error)
+        })?;
+    }
+    match cli.format {
+        Format::Json => output::json(&Runs {
+            runs: runs.iter().map(|run| &run.report).collect(),
+        })?,
+        Format::Human => output::write(text(&title, &runs).as_bytes())?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn contenders(cli: &Cli, args: &SimulateArgs) -> Result<Vec<Contender>, Failure> {
+    let named = args.pools.iter().map(|text| Some(text.as_str()));
+    let texts: Vec<Option<&str>> = match args.pools.is_empty() {
+        true => vec![None],
+        false => named.collect(),
+    };
+    let mut contenders = Vec::new();
+    let mut first = None;
+    for text in texts {
+        let pool = traffic::pool(cli, text)?;
+        let name = text.map_or_else(|| pool.name.to_string(), str::to_owned);
+        contenders.push(Contender::Pool(Box::new(traffic::model(name, &pool))));
+        first.get_or_insert((pool.policy.max, pool.retry));
+    }
+    if let Some((max, retry)) = first {
+        contenders.extend(args.against.iter().map(|model| Contender::Neighbour {
+            model: *model,
+            max,
+            retry: retry.clone(),
+        }));
+    }
+    Ok(contenders)
+}
+
+/// Runs one after the other, so that the decisions of each are together.
+fn with_decisions(
+    file: &Path,
+    workload: &Workload,
+    contenders: &[Contender],
+) -> std::io::Result<Vec<Run>> {
+    let mut out = BufWriter::new(File::create(file)?);
+    let mut runs = Vec::new();
+    for contender in contenders {
+        let name = contender.name();
+        let mut written = Ok(());
+        let mut last = None;
+        runs.push(run(workload, contender, &mut |_, _, decision| {
+            let is_new = last != Some((decision.rule, decision.expected));
+            last = Some((decision.rule, decision.expected));
+            if written.is_ok() && (is_new || decision.plan != Default::default()) {
+                let line = DecisionLine {
+                    run: &name,
+                    decision,
+                };
+                written = serde_json::to_writer(&mut out, &line)
+                    .map_err(std::io::Error::from)
+                    .and_then(|()| out.write_all(b"\n"));
+            }
+        }));
+        written?;
+    }
+    out.flush()?;
+    Ok(runs)
+}
+
+fn title(args: &SimulateArgs, runs: &[Run]) -> String {
+    let jobs = runs.first().map_or(0, |run| run.report.jobs);
+    let traffic = &args.traffic;
+    format!(
+        "{}: {} jobs of {}, start-up {}, target {}, seed {}",
+        traffic.trace.display(),
+        table::thousands(jobs),
+        traffic.service,
+        tidegate::text::duration(traffic.start_up),
+        tidegate::text::duration(traffic.target),
+        traffic.seed
+    )
+}
+
+fn text(title: &str, runs: &[Run]) -> String {
+    let rows: Vec<Vec<Cell>> = runs
+        .iter()
+        .map(|run| {
+            let row = table::row(&run.report).into_iter();
+            row.map(|text| cell(Escaped(&text))).collect()
+        })
+        .collect();
+    let layout = Layout::new(&table::COLUMNS, |column| column == 0, &rows);
+    let mut text = format!("{}\n\n", Escaped(title));
+    layout.head(&mut text);
+    for row in &rows {
+        layout.line(&mut text, row);
+    }
+    let notes: Vec<String> = runs
+        .iter()
+        .flat_map(|run| table::notes(&run.report))
+        .collect();
+    if !notes.is_empty() {
+        text.push('\n');
+    }
+    for note in notes {
+        text.push_str(&format!("{}\n", Escaped(&note)));
+    }
+    text
+}

@@ -1,0 +1,131 @@
+//! What the simulator is given: traces, service times and pools, read from files.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use super::{
+    args::{Cli, simulate::TrafficArgs},
+    loading,
+};
+use crate::output::{Exit, Failure};
+use tidegate::{
+    config::{PoolSettings, Source},
+    decide::Rules,
+    trace::Trace,
+};
+use tidegate_sim::{PoolModel, ServiceError, ServiceTimes, Workload};
+
+/// Most jobs of a trace. More would take hours.
+const MOST_JOBS: f64 = 1e9;
+
+impl TrafficArgs {
+    /// The workload.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says something else.
+    pub(super) fn workload(&self) -> Result<Workload, Failure> {
+        let trace = self.read_trace()?;
+        Ok(Workload {
+            trace,
+            service: service(&self.service)?,
+            start_up: self.start_up,
+            failures: self.failures,
+            target: self.target,
+            seed: self.seed,
+        })
+    }
+
+    fn read_trace(&self) -> Result<Trace, Failure> {
+        let file = self.trace.display();
+        let trace = Trace::parse(&read(&self.trace)?)
+            .map_err(|error| usage(anyhow::Error::new(error).context(format!("use {file}"))))?;
+        match trace.arrivals() {
+            jobs if jobs > MOST_JOBS => {
+                Err(usage(anyhow!("use {file}: it has {jobs:.0} arrivals"))
+                    .hint("a trace may have 1,000,000,000 arrivals"))
+            }
+            _ => Ok(trace),
+        }
+    }
+}
+
+fn service(text: &str) -> Result<ServiceTimes, Failure> {
+    let wrong = |error: ServiceError| {
+        usage(anyhow::Error::new(error).context(format!("use the service time {text}")))
+    };
+    match ServiceTimes::named(text) {
+        Some(named) => named.map_err(wrong),
+        None => ServiceTimes::measured(&read(Path::new(text))?).map_err(wrong),
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
+    })
+}
+
+pub(super) fn usage(error: anyhow::Error) -> Failure {
+    Failure::new(Exit::Usage, error)
+}
+
+/// The pool that `text` names: `FILE`, with one pool, or `FILE#POOL`. Without a text, the pool of the configuration.
+///
+/// # Errors
+/// The configuration is invalid, or has no such pool, or several.
+pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<PoolSettings, Failure> {
+    let Some(text) = text else {
+        let (source, loaded) = loading::load(cli)?;
+        return chosen(&source, loaded.settings.pools, None);
+    };
+    let (file, name) = match text.rsplit_once('#') {
+        // A file may have such a sign in its name.
+        Some((file, pool)) if !Path::new(text).exists() => (file, Some(pool)),
+        _ => (text, None),
+    };
+    let source = Source::from(Path::new(file).to_owned());
+    let loaded =
+        tidegate::config::load(&source).map_err(|problems| loading::refused(&source, &problems))?;
+    chosen(&source, loaded.settings.pools, name)
+}
+
+fn chosen(
+    source: &Source,
+    pools: Vec<tidegate::config::PoolConfig>,
+    name: Option<&str>,
+) -> Result<PoolSettings, Failure> {
+    let file = source.file().display().to_string();
+    let names: Vec<String> = pools
+        .iter()
+        .map(|pool| pool.pool.name.to_string())
+        .collect();
+    let mut found = pools
+        .into_iter()
+        .map(|pool| pool.pool)
+        .filter(|pool| name.is_none_or(|name| pool.name.as_str() == name));
+    match (found.next(), found.next()) {
+        (Some(pool), None) => Ok(pool),
+        (None, _) => {
+            Err(usage(anyhow!("find the pool in {file}"))
+                .hint(format!("it has: {}", names.join(", "))))
+        }
+        (Some(_), Some(_)) => Err(
+            usage(anyhow!("choose a pool of {file}: it has several")).hint(format!(
+                "write {file}#POOL, with one of {}",
+                names.join(", ")
+            )),
+        ),
+    }
+}
+
+/// A pool as the simulator takes it.
+pub(super) fn model(name: String, pool: &PoolSettings) -> PoolModel {
+    PoolModel {
+        name,
+        rules: Rules::from(pool),
+        poll_interval: pool.poll_interval,
+        prefetch: pool.prefetch,
+        retry: pool.retry.clone(),
+    }
+}

@@ -1,0 +1,57 @@
+//! Dead letters: the work on a pool's queue of them, for the command line and for the API.
+//!
+//! [`tidegate::settle`] owns the meaning of a letter and the new message that it becomes. This module walks through
+//! the queue. It prints nothing, and knows no request.
+
+mod on_demand;
+mod walk;
+
+use std::{num::NonZeroU64, str::FromStr};
+
+pub(crate) use self::on_demand::DeadLetters;
+pub(crate) use self::{
+    on_demand::{Choice, DeadLetterPlace, DeadLettersError, Worked},
+    walk::{DeadLetterQueue, Walked, Wanted},
+};
+use tidegate::{
+    config::{DeadLetter, PoolSettings},
+    decide::QueueName,
+    settle::{Levels, dead_queue, retry_queue},
+};
+
+/// The queue with the dead letters of a pool. `None` if a policy of the broker decides.
+pub(crate) fn queue_of(pool: &PoolSettings) -> Option<QueueName> {
+    match pool.retry.dead_letter {
+        DeadLetter::Queue => Some(dead_queue(&pool.queue)),
+        DeadLetter::Broker => None,
+    }
+}
+
+/// Whether the pool consumes this queue, or uses it for retries.
+pub(crate) fn is_at_work(queue: &QueueName, pool: &PoolSettings) -> bool {
+    *queue == pool.queue
+        || Levels::new(&pool.retry)
+            .iter()
+            .any(|level| *queue == retry_queue(&pool.queue, level))
+}
+
+/// How many letters at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Most {
+    Count(NonZeroU64),
+    All,
+}
+
+impl FromStr for Most {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::Count)
+                .map_err(|_| "write a number from 1, or all".to_owned()),
+        }
+    }
+}

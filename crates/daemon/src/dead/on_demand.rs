@@ -1,0 +1,376 @@
+//! Dead letters for the API: a look, a retry, a purge, each on a connection of its own.
+//!
+//! The connection is opened for one piece of work and closed after it. So the pools' connections and channels stay
+//! free for the pools, whatever their state. Each piece of work is limited in time, in letters, and to one for a pool
+//! at a time: two walks through one queue would hide letters from each other.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::{DeadLetterQueue, Most, Walked, Wanted};
+use tidegate::{
+    builder::{broker_driver, reach},
+    config::BrokerSettings,
+    decide::{PoolName, QueueName},
+    queue::{Message, QueueDriver, QueueError, QueueErrorKind},
+    settle::{Copies, Letter},
+};
+
+/// Longest time for the connection and the login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After this time no further letter is begun. The answer says how many are done.
+const WORK_TIME: Duration = Duration::from_secs(20);
+
+/// Longest time for a look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Most letters of a look. A quorum queue takes back this many in order.
+pub(crate) const LISTED: u64 = 32;
+
+/// Pools whose dead letters may be worked on at the same time.
+const POOLS_AT_ONCE: usize = 4;
+
+/// The work on dead letters could not be done.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum DeadLettersError {
+    /// Someone works on the dead letters of this pool.
+    #[error(
+        "the dead letters of this pool are being looked at, retried or purged: try again in a moment"
+    )]
+    Busy,
+    /// Too much is under way.
+    #[error("the dead letters of too many pools are worked on: try again in a moment")]
+    TooMany,
+    /// The broker did not do it.
+    #[error("failed to {operation}")]
+    Broker {
+        /// What was tried.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: QueueError,
+    },
+    /// A look took too long.
+    #[error("the look at the dead letters took longer than {} s", LOOK_TIMEOUT.as_secs())]
+    TooLong,
+}
+
+/// A pool's dead letters.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadLetterPlace {
+    /// The pool.
+    pub(crate) pool: PoolName,
+    /// The queue of its jobs.
+    pub(crate) jobs: QueueName,
+    /// The queue of its dead letters.
+    pub(crate) dead: QueueName,
+}
+
+/// The letters of a retry or a purge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// All that are there at the start.
+    All,
+    /// Those with these ids.
+    Ids(Vec<String>),
+}
+
+impl Choice {
+    fn wanted(self) -> Wanted {
+        Wanted {
+            ids: match self {
+                Self::All => Vec::new(),
+                Self::Ids(ids) => ids,
+            },
+            reason: None,
+            limit: Most::All,
+        }
+    }
+}
+
+/// The result of a retry or a purge.
+#[derive(Debug)]
+pub(crate) struct Worked {
+    /// Letters that were there at the start.
+    pub(crate) letters: u64,
+    /// The result of the walk. Its `stopped` is true if the time was over.
+    pub(crate) walked: Walked,
+}
+
+type Connection = Result<Arc<dyn QueueDriver>, QueueError>;
+type Connect = Arc<dyn Fn() -> BoxFuture<'static, Connection> + Send + Sync>;
+
+/// The access to dead letters. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    connect: Connect,
+    /// Pools with work under way. Written by the work itself, at its start and end.
+    busy: Arc<Mutex<BTreeSet<PoolName>>>,
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("busy", &self.busy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeadLetters {
+    /// Access by connections to this broker.
+    pub(crate) fn at(broker: BrokerSettings) -> Self {
+        let broker = Arc::new(broker);
+        Self::by(Arc::new(move || {
+            let broker = broker.clone();
+            Box::pin(async move { connect(&broker).await })
+        }))
+    }
+
+    fn by(connect: Connect) -> Self {
+        let busy = Arc::default();
+        Self { connect, busy }
+    }
+
+    /// Reads the oldest letters, at most [`LISTED`], and passes each to `see`. Returns the number of all letters.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe: the queue takes its letters back.
+    pub(crate) async fn look(
+        &self,
+        place: &DeadLetterPlace,
+        see: impl FnMut(&Letter, &Message),
+    ) -> Result<u64, DeadLettersError> {
+        let _turn = self.turn(&place.pool)?;
+        let operation = "look at the dead letters";
+        let look = self.with_queue(place, operation, async |letters| {
+            let limit = std::num::NonZeroU64::new(LISTED).map_or(Most::All, Most::Count);
+            let wanted = Wanted {
+                ids: Vec::new(),
+                reason: None,
+                limit,
+            };
+            letters.visit(&wanted, see).await
+        });
+        let looked = time::timeout(LOOK_TIMEOUT, look).await;
+        Ok(looked.map_err(|_| DeadLettersError::TooLong)??.letters)
+    }
+
+    /// Puts letters back into the pool's queue. Each is confirmed there before it leaves the dead letters.
+    ///
+    /// # Cancel-safety
+    /// If the future is dropped, no letter is lost, and a few may be in both queues.
+    pub(crate) async fn retry(
+        &self,
+        place: &DeadLetterPlace,
+        choice: Choice,
+    ) -> Result<Worked, DeadLettersError> {
+        let _turn = self.turn(&place.pool)?;
+        let wanted = choice.wanted();
+        self.with_queue(place, "put dead letters back", async |letters| {
+            let copies = Copies {
+                pool: place.pool.clone(),
+                queue: place.jobs.clone(),
+                host: String::new(),
+                job: None,
+                header_limit: letters.driver.header_limit(),
+            };
+            in_time(async |stop| letters.put_back(&wanted, &copies, stop, |_| ()).await).await
+        })
+        .await
+    }
+
+    /// Deletes letters for good.
+    ///
+    /// # Cancel-safety
+    /// If the future is dropped, letters may be deleted that were not counted.
+    pub(crate) async fn purge(
+        &self,
+        place: &DeadLetterPlace,
+        choice: Choice,
+    ) -> Result<Worked, DeadLettersError> {
+        let _turn = self.turn(&place.pool)?;
+        let wanted = choice.wanted();
+        self.with_queue(place, "delete dead letters", async |letters| {
+            in_time(async |stop| letters.delete(&wanted, stop, |_| ()).await).await
+        })
+        .await
+    }
+
+    async fn with_queue(
+        &self,
+        place: &DeadLetterPlace,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&DeadLetterQueue) -> Result<Walked, QueueError>,
+    ) -> Result<Worked, DeadLettersError> {
+        let failed = |source| DeadLettersError::Broker { operation, source };
+        let driver = (self.connect)().await.map_err(failed)?;
+        let worked = match driver.probe(&place.dead).await {
+            Ok(depth) => {
+                let letters = DeadLetterQueue {
+                    driver: driver.clone(),
+                    queue: place.dead.clone(),
+                    letters: depth.ready,
+                };
+                let walked = work(&letters).await;
+                walked.map(|walked| (depth.ready, walked))
+            }
+            // The pool creates the queue for its first dead letter.
+            Err(error) if error.kind == QueueErrorKind::NotFound => Ok((0, Walked::default())),
+            Err(error) => Err(error),
+        };
+        driver.close().await;
+        let (letters, walked) = worked.map_err(failed)?;
+        Ok(Worked { letters, walked })
+    }
+
+    /// The right to work on a pool's dead letters, until it is dropped.
+    fn turn(&self, pool: &PoolName) -> Result<Turn, DeadLettersError> {
+        let mut busy = self.busy();
+        if busy.contains(pool) {
+            return Err(DeadLettersError::Busy);
+        }
+        if busy.len() >= POOLS_AT_ONCE {
+            return Err(DeadLettersError::TooMany);
+        }
+        busy.insert(pool.clone());
+        Ok(Turn {
+            of: self.clone(),
+            pool: pool.clone(),
+        })
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeSet<PoolName>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Turn {
+    of: DeadLetters,
+    pool: PoolName,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.of.busy().remove(&self.pool);
+    }
+}
+
+async fn connect(broker: &BrokerSettings) -> Connection {
+    let driver = broker_driver(broker).map_err(|error| {
+        QueueError::new(QueueErrorKind::Other, "connect to the broker").with_source(error)
+    })?;
+    match reach(&driver, CONNECT_TIMEOUT).await {
+        Ok(()) => Ok(driver),
+        Err(error) => {
+            driver.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// Tells the work to stop after [`WORK_TIME`], and waits for what it has begun.
+async fn in_time(
+    work: impl AsyncFnOnce(&CancellationToken) -> Result<Walked, QueueError>,
+) -> Result<Walked, QueueError> {
+    let stop = CancellationToken::new();
+    let mut work = std::pin::pin!(work(&stop));
+    tokio::select! {
+        walked = work.as_mut() => return walked,
+        () = time::sleep(WORK_TIME) => stop.cancel(),
+    }
+    work.await
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate::{
+        adapters::memory::MemoryBroker,
+        queue::{Outgoing, QueueKind},
+    };
+
+    use super::*;
+
+    fn place() -> DeadLetterPlace {
+        DeadLetterPlace {
+            pool: "p".into(),
+            jobs: "q".into(),
+            dead: "q.dead".into(),
+        }
+    }
+
+    /// A new broker for each connection, with so many letters.
+    fn letters(count: usize) -> DeadLetters {
+        DeadLetters::by(Arc::new(move || {
+            let broker = MemoryBroker::new();
+            broker.declare_queue("q", QueueKind::Classic);
+            broker.declare_queue("q.dead", QueueKind::Classic);
+            for _ in 0..count {
+                broker.send_message(Outgoing {
+                    routing_key: "q.dead".to_owned(),
+                    ..Outgoing::default()
+                });
+            }
+            Box::pin(async move { Ok(Arc::new(broker) as Arc<dyn QueueDriver>) })
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_sees_only_the_oldest_letters_and_counts_all() {
+        let mut seen = 0;
+        let all = letters(50).look(&place(), |_, _| seen += 1).await.unwrap();
+        assert_eq!((all, seen), (50, LISTED));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_is_not_there_has_no_letters() {
+        let elsewhere = DeadLetterPlace {
+            dead: "none.dead".into(),
+            ..place()
+        };
+        assert_eq!(letters(3).look(&elsewhere, |_, _| ()).await.unwrap(), 0);
+        let worked = letters(3).purge(&elsewhere, Choice::All).await.unwrap();
+        assert_eq!((worked.letters, worked.walked.done), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_works_on_the_letters_of_a_pool_and_a_few_on_those_of_others() {
+        let letters = letters(1);
+        let turn = letters.turn(&"p".into()).unwrap();
+        let busy = letters.retry(&place(), Choice::All).await.unwrap_err();
+        assert!(matches!(busy, DeadLettersError::Busy), "{busy}");
+        let others = ["a", "b", "c"].map(|pool| letters.turn(&pool.into()).unwrap());
+        let many = letters.turn(&"d".into()).unwrap_err();
+        assert!(matches!(many, DeadLettersError::TooMany), "{many}");
+        drop((turn, others));
+        let worked = letters.retry(&place(), Choice::All).await.unwrap();
+        assert_eq!((worked.letters, worked.walked.done), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_too_long_is_told_to_stop_and_waited_for() {
+        let begun = time::Instant::now();
+        let walked = in_time(async |stop| {
+            stop.cancelled().await;
+            time::sleep(Duration::from_secs(1)).await;
+            Ok(Walked {
+                done: 7,
+                stopped: true,
+                ..Walked::default()
+            })
+        });
+        assert_eq!(walked.await.unwrap().done, 7);
+        assert_eq!(begun.elapsed(), WORK_TIME + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,30 @@
+//! The policy lab: policies tried on traffic, in virtual time.
+//!
+//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. What is run is read by the command line.
+
+pub(crate) mod chart;
+pub(crate) mod table;
+
+use std::thread;
+
+use tidegate_sim::{Contender, Run, Workload, simulate};
+
+/// Runs a workload on all contenders, on as many threads as there are cores. The results have the contenders' order.
+pub(crate) fn compare(workload: &Workload, contenders: &[Contender]) -> Vec<Run> {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let mut runs = Vec::with_capacity(contenders.len());
+    for some in contenders.chunks(cores) {
+        runs.extend(thread::scope(|scope| {
+            let started: Vec<_> = some
+                .iter()
+                .map(|contender| scope.spawn(|| simulate(workload, contender, &mut |_, _, _| {})))
+                .collect();
+            let ended = started.into_iter().map(|run| {
+                run.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            ended.collect::<Vec<_>>()
+        }));
+    }
+    runs
+}

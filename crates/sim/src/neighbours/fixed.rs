@@ -1,0 +1,35 @@
+//! A fixed pool: the same number of workers all the time, whatever the queue holds.
+
+use std::time::Duration;
+
+use tidegate_core::decide::Moment;
+
+use crate::{run::Scaler, world::World};
+
+/// A fixed pool has nothing to look at.
+const LOOK: Duration = Duration::from_secs(3600);
+
+pub(super) struct Fixed {
+    workers: u32,
+    next: Moment,
+}
+
+impl Fixed {
+    pub(super) fn new(workers: u32) -> Self {
+        Self {
+            workers,
+            next: Moment::ZERO,
+        }
+    }
+}
+
+impl Scaler for Fixed {
+    fn next(&self) -> Moment {
+        self.next
+    }
+
+    fn act(&mut self, world: &mut World<'_>) {
+        self.next = world.now() + LOOK;
+        world.resize(self.workers, false);
+    }
+}

@@ -1,0 +1,143 @@
+//! tidegate as a contender: the code that decides, fed as a pool feeds it.
+
+use std::time::Duration;
+
+use tidegate_core::{
+    decide::{
+        Census, Decision, Intake, Moment, Observation, Plan, Probe, Reconciler, Reconciliation,
+        Rules,
+    },
+    settings::RetrySettings,
+};
+
+use crate::{
+    run::Scaler,
+    world::{Start, World},
+};
+
+/// The settings of a pool, as far as they matter here.
+#[derive(Debug, Clone)]
+pub struct PoolModel {
+    /// The name of the run.
+    pub name: String,
+    /// What decides the pool's size.
+    pub rules: Rules,
+    /// Time between two readings of the queue's depth. Above zero.
+    pub poll_interval: Duration,
+    /// Deliveries that each worker may hold: 1 or more.
+    pub prefetch: u16,
+    /// What becomes of jobs that fail.
+    pub retry: RetrySettings,
+}
+
+impl PoolModel {
+    /// A pool with the defaults of the configuration file and these rules.
+    pub fn new(name: impl Into<String>, rules: Rules) -> Self {
+        Self {
+            name: name.into(),
+            rules,
+            poll_interval: Duration::from_millis(500),
+            prefetch: 1,
+            retry: RetrySettings::default(),
+        }
+    }
+}
+
+/// Sees what a decision was made of, and the decision.
+pub(crate) type Watcher<'a> = &'a mut dyn FnMut(&Observation, &Census, &Decision);
+
+/// A pool's own part: looks, decides, and carries the plan out.
+pub(crate) struct PoolScaler<'a> {
+    reconciler: Reconciler,
+    poll_interval: Duration,
+    next: Moment,
+    /// Whether messages were ready at the last look, and the last look at which none was.
+    has_ready: bool,
+    empty: Option<Moment>,
+    watcher: Watcher<'a>,
+}
+
+impl<'a> PoolScaler<'a> {
+    pub(crate) fn new(model: &PoolModel, watcher: Watcher<'a>) -> Self {
+        Self {
+            reconciler: Reconciler::new(model.rules.clone()),
+            // A pool refuses an interval of zero.
+            poll_interval: model.poll_interval.max(Duration::from_millis(1)),
+            next: Moment::ZERO,
+            has_ready: false,
+            empty: None,
+            watcher,
+        }
+    }
+
+    /// How long the oldest message has waited, at most, as far as a pool knows: it came after the message that was last
+    /// taken, and after the queue was last seen empty.
+    fn oldest(&self, world: &World<'_>) -> Option<Duration> {
+        let now = world.now();
+        let (taken, waited) = world.last_fresh().filter(|_| self.has_ready)?;
+        let since_head = waited.saturating_add(now.since(taken));
+        let since_empty = self.empty.map(|empty| now.since(empty));
+        Some(since_empty.map_or(since_head, |since| since.min(since_head)))
+    }
+}
+
+impl Scaler for PoolScaler<'_> {
+    fn next(&self) -> Moment {
+        self.next
+    }
+
+    fn act(&mut self, world: &mut World<'_>) {
+        self.next = world.now() + self.poll_interval;
+        let (census, held) = world.census();
+        let observation = Observation {
+            at: world.now(),
+            wall: world.wall(),
+            probe: Probe::Answered {
+                ready: world.ready(),
+                consumers: held.consumers,
+            },
+            consumers: held.consumers,
+            held: held.deliveries,
+            holders: held.holders,
+            last_taken: world.last_taken(),
+            gone: world.gone(),
+            oldest: self.oldest(world),
+            timings: world.timings(held.deliveries),
+            intake: Intake::Open,
+            group: None,
+            allowance: None,
+            pressure: None,
+        };
+        let Reconciliation { decision, plan, .. } =
+            self.reconciler.reconcile(&observation, &census);
+        (self.watcher)(&observation, &census, &decision);
+        // The reading counts from the next look on, as in a pool.
+        self.has_ready = world.ready() > 0;
+        if !self.has_ready {
+            self.empty = Some(world.now());
+        }
+        apply(&plan, world);
+    }
+}
+
+/// Carries a plan out, in the order of its steps.
+fn apply(plan: &Plan, world: &mut World<'_>) {
+    for id in &plan.lift {
+        world.retire(*id, false);
+    }
+    for id in &plan.stop {
+        world.stop(*id);
+    }
+    for id in &plan.retire {
+        world.retire(*id, true);
+    }
+    for id in &plan.preempt {
+        world.stop(*id);
+    }
+    if !plan.delete.is_empty() {
+        world.delete_runners(&plan.delete);
+    }
+    if plan.spawn > 0 {
+        world.spawn(plan.spawn, Start::Bare);
+    }
+}

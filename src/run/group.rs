@@ -1,0 +1,315 @@
+//! The pool's place in the group of daemons that share its queue.
+//!
+//! [`PoolGroup`] holds what is known of the other members. The pool reads it at each reconcile. One task for each pool
+//! ([`attend`]) sends the pool's beats and hears the others'. It never waits for the pool, and the pool never waits for
+//! it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::Notify,
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::shared::PoolShared;
+use crate::{
+    config::PoolSettings,
+    decide::{
+        BEAT, Beat, Group, Heard, Intake, MemberId, MemberNumbers, Members, Moment, Orders,
+        QueueName, Rules,
+    },
+    queue::{GroupChannel, QueueError},
+};
+use tidegate_core::text::chain;
+
+/// Least time between two beats of one pool.
+const BEATS_APART: Duration = Duration::from_millis(100);
+/// Largest beat that is read. Anything larger is not a beat.
+const MAX_BEAT_BYTES: usize = 4096;
+/// Time for the last beat when the pool ends.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is known of the group.
+#[derive(Debug, Default)]
+pub(crate) struct PoolGroup {
+    /// `None` while the pool does not share its queue. Written by the group's task and the pool, read by the pool.
+    members: Mutex<Option<Members>>,
+    /// Why the group cannot be joined. Written by the group's task, read for the status.
+    cause: Mutex<Option<String>>,
+    /// Wakes the pool. Written by the group's task.
+    heard: Notify,
+    /// Wakes the group's task. Written by the pool when its numbers or settings change.
+    told: Notify,
+    /// Ends the group's task with a last beat. Cancelled by the pool at its end.
+    ending: CancellationToken,
+}
+
+impl PoolGroup {
+    /// Completes when the group changed, so that the pool must reconcile. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        self.heard.notified().await;
+    }
+
+    /// The pool's numbers or settings changed: the others must know.
+    pub(crate) fn tell(&self) {
+        self.told.notify_one();
+    }
+
+    /// Ends the task in order.
+    pub(crate) fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// The group at `now`, or `None` if the pool does not share its queue.
+    pub(crate) fn group(&self, now: Moment, numbers: MemberNumbers) -> Option<Group> {
+        Some(self.members().as_ref()?.group(now, numbers))
+    }
+
+    /// Why the group cannot be heard, in one line.
+    pub(crate) fn cause(&self) -> Option<String> {
+        self.cause
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    fn members(&self) -> MutexGuard<'_, Option<Members>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The numbers that a pool tells the others.
+pub(crate) fn numbers(shared: &PoolShared) -> MemberNumbers {
+    let now = shared.now();
+    let (census, held) = shared.census(now);
+    let settings = shared.settings();
+    let orders = shared.orders.lock();
+    let by_hand = orders.policy.as_ref().map(|set| set.what.policy.max);
+    let pinned = orders.pinned();
+    let intake = shared.gate.intake(now, orders.intake());
+    drop(orders);
+    let max = settings
+        .local_max
+        .or(by_hand)
+        .unwrap_or(settings.policy.max);
+    let capacity = match intake {
+        _ if !shared.broker.is_connected() => 0,
+        Intake::Open => max,
+        trial if trial.is_trial() => 1,
+        _ => 0,
+    };
+    MemberNumbers {
+        workers: census.counts().live(),
+        busy: held.holders,
+        held: held.held,
+        capacity,
+        pinned: pinned.filter(|_| capacity > 0),
+    }
+}
+
+/// A hash of all that decides the number of the whole group. FNV-1a, because it must be the same in every build.
+fn policy_hash(settings: &PoolSettings, orders: &Orders) -> u64 {
+    let Rules {
+        policy,
+        scaling,
+        drain_after,
+        keep_warm,
+        schedule,
+        ..
+    } = Rules::from(settings);
+    let by_hand = orders
+        .policy
+        .as_ref()
+        .map(|set| (&set.what.policy, &set.what.scaling));
+    let (policy, scaling) = by_hand.unwrap_or((&policy, &scaling));
+    let text =
+        serde_json::to_string(&(policy, scaling, drain_after, keep_warm)).unwrap_or_default();
+    let text = format!("{text}{schedule:?}");
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Keeps the pool in its group, as long as its settings say so. Ends after [`PoolGroup::end`].
+pub(crate) async fn attend(shared: Arc<PoolShared>) {
+    let shared = &*shared;
+    loop {
+        let settings = shared.settings();
+        if !settings.share {
+            let was_member = shared.group.members().take().is_some();
+            shared.group.set_cause(None);
+            if was_member {
+                shared.group.heard.notify_one();
+            }
+            tokio::select! {
+                () = shared.group.told.notified() => continue,
+                () = shared.group.ending.cancelled() => return,
+            }
+        }
+        let visited = visit(shared, &settings.queue).await;
+        if shared.group.ending.is_cancelled() {
+            return;
+        }
+        if let Err(error) = visited {
+            let cause = chain(&error);
+            if shared.group.cause().as_ref() != Some(&cause) {
+                warn!(pool = %shared.name, error = cause, "cannot hear the other daemons of the queue");
+            }
+            shared
+                .group
+                .set_cause(Some(format!("the group cannot be heard: {cause}")));
+            shared.group.heard.notify_one();
+            tokio::select! {
+                () = time::sleep(BEAT) => {}
+                () = shared.group.ending.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Joins the group and stays, until the queue is another one or is not shared any more, or the connection is lost.
+async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError> {
+    ensure_member(shared);
+    let mut channel = tokio::select! {
+        joined = shared.broker.driver.join_group(queue) => joined?,
+        () = shared.group.ending.cancelled() => return Ok(()),
+    };
+    if shared.group.cause().is_some() {
+        info!(pool = %shared.name, "the other daemons of the queue can be heard again");
+        shared.group.set_cause(None);
+    }
+    let mut sent: Option<(Instant, MemberNumbers)> = None;
+    let mut beats = time::interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        // A beat on change waits for its turn, so that a busy pool does not send thousands.
+        let turn = sent.map(|(at, _)| at + BEATS_APART);
+        let is_due = async {
+            if let Some(turn) = turn {
+                time::sleep_until(turn).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shared.group.ending.cancelled() => {
+                leave(shared, channel.as_mut()).await;
+                return Ok(());
+            }
+            received = channel.next() => told |= hear(shared, &received?),
+            _ = beats.tick() => {
+                forget_silent(shared);
+                sent = Some(send(shared, channel.as_mut()).await?);
+                told = false;
+            }
+            () = shared.group.told.notified() => {
+                let settings = shared.settings();
+                if !settings.share || settings.queue != *queue {
+                    leave(shared, channel.as_mut()).await;
+                    return Ok(());
+                }
+                told |= sent.is_none_or(|(_, before)| before != numbers(shared));
+            }
+            () = is_due, if told => {
+                sent = Some(send(shared, channel.as_mut()).await?);
+                told = false;
+            }
+        }
+    }
+}
+
+fn ensure_member(shared: &PoolShared) {
+    let mut members = shared.group.members();
+    if members.is_none() {
+        let boot: u64 = rand::random();
+        let id = MemberId::from(format!("{}-{:08x}", shared.host, boot >> 32));
+        *members = Some(Members::new(id, boot, 0, shared.now()));
+        drop(members);
+        shared.group.heard.notify_one();
+    }
+}
+
+/// Takes a message of the group. Returns whether it must be answered with a beat.
+fn hear(shared: &PoolShared, message: &Bytes) -> bool {
+    let beat = (message.len() <= MAX_BEAT_BYTES)
+        .then(|| serde_json::from_slice::<Beat>(message).ok())
+        .flatten();
+    let Some(beat) = beat else {
+        debug!(pool = %shared.name, bytes = message.len(), "a message of the group is not a beat");
+        return false;
+    };
+    let member = beat.member.clone();
+    let heard = match shared.group.members().as_mut() {
+        Some(members) => members.hear(shared.now(), beat),
+        None => return false,
+    };
+    match heard {
+        Heard::Joined => {
+            info!(pool = %shared.name, %member, "a daemon joined the group of the queue")
+        }
+        Heard::Left => info!(pool = %shared.name, %member, "a daemon left the group of the queue"),
+        Heard::Changed => {}
+        Heard::Same | Heard::Ignored => return false,
+    }
+    shared.group.heard.notify_one();
+    heard == Heard::Joined
+}
+
+fn forget_silent(shared: &PoolShared) {
+    let now = shared.now();
+    let silent = match shared.group.members().as_mut() {
+        Some(members) => members.forget_silent(now),
+        None => return,
+    };
+    for member in &silent {
+        warn!(pool = %shared.name, %member, "a daemon of the group is silent: its share goes to the others");
+    }
+    // Growth waits for time alone: the pool looks again at each beat.
+    shared.group.heard.notify_one();
+}
+
+async fn send(
+    shared: &PoolShared,
+    channel: &mut dyn GroupChannel,
+) -> Result<(Instant, MemberNumbers), QueueError> {
+    let numbers = numbers(shared);
+    let hash = policy_hash(&shared.settings(), &shared.orders.lock());
+    let beat = match shared.group.members().as_mut() {
+        Some(members) => {
+            members.set_policy(hash);
+            members.next_beat(shared.now(), numbers)
+        }
+        None => return Ok((Instant::now(), numbers)),
+    };
+    if let Err(error) = channel.send(encoded(&beat)).await {
+        // A blocked connection recovers. Until then the own beats do not come back, which keeps the pool from growing.
+        if error.kind != crate::queue::QueueErrorKind::Blocked {
+            return Err(error);
+        }
+    }
+    Ok((Instant::now(), numbers))
+}
+
+/// Tells the others that the pool leaves. The members are forgotten in any case.
+async fn leave(shared: &PoolShared, channel: &mut dyn GroupChannel) {
+    let last = shared.group.members().take();
+    if let Some(mut members) = last {
+        let beat = members.last_beat(shared.now());
+        let _ = time::timeout(LEAVE_TIMEOUT, channel.send(encoded(&beat))).await;
+    }
+}
+
+fn encoded(beat: &Beat) -> Bytes {
+    // Numbers and short texts: this cannot fail.
+    serde_json::to_vec(beat).unwrap_or_default().into()
+}
