@@ -22,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, QueueName, name_room},
+    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
     runners::{
         RunnerKind,
         keys::{RunnerKeys, runner},
@@ -94,7 +94,8 @@ fn pool(
     );
     let drain_after = table.key(
         "drain_after",
-        "How long the queue must be empty before all workers drain. \"0s\" means at once.",
+        "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
+         `target_wait`, a third of `target`, from 5s to 1m.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
             DrainAfter::After(time) => Some(time),
@@ -211,9 +212,13 @@ fn pool(
         bindings,
         prefetch: prefetch.value,
         poll_interval: poll_interval.value,
-        drain_after: drain_after
-            .value
-            .map_or(DrainAfter::Never, DrainAfter::After),
+        drain_after: match (drain_after.value, &policy.value.kind) {
+            (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
+                DrainAfter::After(wait.drain_after())
+            }
+            (Some(quiet), _) => DrainAfter::After(quiet),
+            (None, _) => DrainAfter::Never,
+        },
         keep_warm: keep_warm.value,
         preempt: preempt.value,
         shutdown_grace: shutdown_grace.value,

@@ -288,6 +288,27 @@ fn a_pool_with_only_a_command_has_the_defaults_of_the_library() {
 }
 
 #[test]
+fn a_pool_with_a_target_drains_after_a_third_of_it_unless_the_file_says_when() {
+    let drain_after = |keys: &str, target: &str| {
+        let policy = format!("policy = {{ kind = \"target_wait\", target = \"{target}\" }}");
+        let text = format!("{POOL}[pools.other]\n{policy}\n{keys}\nrunner.command = [\"true\"]\n");
+        let pools = given(&text).loaded().settings.pools;
+        let other = pools.iter().find(|pool| pool.pool.name.as_str() == "other");
+        other.expect("it is there").pool.drain_after
+    };
+    for (target, seconds) in [("30s", 10), ("1s", 5), ("1h", 60)] {
+        let after = DrainAfter::After(Duration::from_secs(seconds));
+        assert_eq!(drain_after("", target), after, "{target}");
+    }
+    let two = DrainAfter::After(Duration::from_secs(2));
+    assert_eq!(drain_after("drain_after = \"2s\"", "30s"), two);
+    assert_eq!(
+        drain_after("drain_after = \"never\"", "30s"),
+        DrainAfter::Never
+    );
+}
+
+#[test]
 fn the_bounds_of_a_policy_follow_its_kind() {
     let policy = |text: &str| {
         let text = format!("{POOL}[pools.thumbnails.policy]\n{text}");
@@ -299,6 +320,12 @@ fn the_bounds_of_a_policy_follow_its_kind() {
         Policy::fixed(80).max(3)
     );
     assert_eq!(policy("jobs_per_worker = 3"), Policy::backlog(3));
+    assert_eq!(
+        policy("kind = \"target_wait\"\ntarget = \"45s\"\nutilisation = 1\nmax = 9"),
+        Policy::target_wait(Duration::from_secs(45))
+            .utilisation(1.0)
+            .max(9)
+    );
     assert_eq!(
         policy("kind = \"steps\"\nsteps = [[0, 7], [9, 2]]"),
         Policy::new(PolicyKind::Steps {

@@ -508,11 +508,18 @@ impl Reconciler {
     fn expect_by_policy(&mut self, observation: &Observation, inputs: &Inputs) -> Calculation {
         let now = observation.at;
         let policy = self.policy().clone();
+        let current = match &observation.group {
+            None => self.expected,
+            // The policy and the steps are about the whole group's number.
+            Some(group) => self
+                .whole
+                .unwrap_or_else(|| self.expected.saturating_add(group.workers_elsewhere())),
+        };
         let situation = Situation {
             now,
             wall: observation.wall,
             inputs,
-            expected: self.expected,
+            expected: current,
             oldest: inputs.oldest,
             rates: inputs.rates,
             measured: inputs.measured,
@@ -551,13 +558,6 @@ impl Reconciler {
         });
 
         let scaling = &self.scaling();
-        let current = match &observation.group {
-            None => self.expected,
-            // The steps are about the whole group's number.
-            Some(group) => self
-                .whole
-                .unwrap_or_else(|| self.expected.saturating_add(group.workers_elsewhere())),
-        };
         let recommended = calculation.workers();
         let Movement {
             up_to,

@@ -1,12 +1,13 @@
 //! The policy `target_wait`: as many workers as keep waiting under a target.
 //!
-//! Two terms, from measurements:
-//! - *arrivals*: by Little's law, `arrivals x run time` workers are busy on average. Divided by the planned utilisation,
-//!   they have time to spare for bursts.
-//! - *backlog*: the busy ones of above, and as many more as work off all waiting messages within the time that is left.
+//! Two numbers, from measurements:
+//! - *useful*: by Little's law, `arrivals x run time` workers are busy on average. Divided by the planned utilisation, they
+//!   have time to spare for bursts. More would only cost.
+//! - *needed*: as many as start all waiting messages within the time that is left of the target. The oldest message has
+//!   used up part of it, and a worker that is started now takes its first message only after its start-up time.
 //!
-//! The larger term wins: the spare time of the first also works on the backlog. Both look one start-up time ahead,
-//! because a worker that is started now takes its first message only then.
+//! With fewer than needed, messages would be late. Above both, workers would be idle. Between the two the pool stays as it
+//! is, so that chance does not start and stop workers.
 
 use std::{fmt, time::Duration};
 
@@ -21,7 +22,13 @@ const LEAST_SAMPLES: u64 = 5;
 const BOUNDED_START: u64 = 10;
 
 /// Part of the target that is planned with. The rest is for chance: run times and arrivals are averages.
-const PLANNED: f64 = 0.7;
+const PLANNED: f64 = 0.8;
+
+/// Part of the target that is planned with at least, however late the oldest message is.
+const LEAST_LEFT: f64 = 0.15;
+
+/// A target of fewer run times than this leaves no time to react to a backlog.
+const UNHURRIED: f64 = 5.0;
 
 /// Settings of the policy `target_wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +57,18 @@ impl TargetWait {
         self
     }
 
+    /// How long a queue is empty before all workers are stopped, if the configuration file does not say it: a third of
+    /// the target, from 5 s to a minute. Rare messages then do not start and stop a worker each.
+    pub fn drain_after(&self) -> Duration {
+        (self.target / 3).clamp(Duration::from_secs(5), Duration::from_secs(60))
+    }
+
     /// Workers for this queue, before any bound, and why.
     pub(super) fn recommendation(&self, inputs: &Inputs, expected: u32) -> Recommendation {
         let Recommendation { workers, why } = match inputs.measured.timings.service {
-            Some(service) if service.samples >= LEAST_SAMPLES => self.measured(inputs, service),
+            Some(service) if service.samples >= LEAST_SAMPLES => {
+                self.measured(inputs, service, expected)
+            }
             service => self.unmeasured(inputs, service),
         };
         match self.fruitless(inputs) {
@@ -80,43 +95,63 @@ impl TargetWait {
             .filter(|since| *since >= STUCK_AFTER.max(usual * 2))
     }
 
-    fn measured(&self, inputs: &Inputs, service: Spread) -> Recommendation {
+    /// From measured arrivals and run times: not fewer than `needed`, not more than `useful`, and between them as many as
+    /// there are.
+    fn measured(&self, inputs: &Inputs, service: Spread, expected: u32) -> Recommendation {
         let mean = service.mean.as_secs_f64();
-        let waiting = inputs.ready.saturating_add(inputs.behind);
+        let target = self.target.as_secs_f64();
         let start_up = inputs.measured.timings.start_up;
         let lead = start_up.map_or(0.0, |start_up| start_up.p95.as_secs_f64());
-        let target = self.target.as_secs_f64();
-        let left = (target * PLANNED - lead).max(target / 4.0);
-        let backlog = waiting as f64 * mean / left;
-
-        let Some(arrivals) = inputs.measured.arrivals else {
-            let workers = whole(backlog);
-            return Recommendation::new(
-                workers,
-                format!(
-                    "{}: {waiting} waiting x {} within {} = {backlog:.1}; arrivals are not known yet",
-                    count(workers),
-                    seconds(mean),
-                    seconds(left)
-                ),
-            );
+        let (rate, growing) = match inputs.measured.arrivals {
+            Some(arrivals) => (arrivals.fast.max(arrivals.slow), arrivals.fast),
+            None => (0.0, 0.0),
         };
-        let rate = arrivals.fast.max(arrivals.slow);
         let busy = rate * mean;
-        let share = self.utilisation.share();
-        let relaxed = busy / share;
-        let workers = whole(relaxed.max(busy + backlog));
-        Recommendation::new(
-            workers,
-            format!(
-                "{}: {rate:.2} jobs/s x {} at {} = {relaxed:.1}; {waiting} waiting within {} needs {backlog:.1} beside \
-                 {busy:.1} busy",
-                count(workers),
+
+        // What waits now, and what will wait more by the time that a worker started now is ready.
+        let waiting = inputs.ready.saturating_add(inputs.behind);
+        let served = f64::from(inputs.holders) / mean.max(1e-9);
+        let more = (growing - served).max(0.0) * lead;
+        let age = inputs.oldest.map_or(0.0, |oldest| oldest.as_secs_f64());
+        let left = (target * PLANNED - lead - age).max(target * LEAST_LEFT);
+        let backlog = (waiting as f64 + more) * mean / left;
+
+        // Where a job runs for much less than the target, messages may wait for workers that are busy, and a backlog that
+        // grows is seen in time. Otherwise a message must find a worker free: with random arrivals, all but 1 in 20
+        // messages wait less than the target with 3 x run time / target workers beside the busy ones.
+        let room = (target * PLANNED - lead).max(target * LEAST_LEFT);
+        let risk = (UNHURRIED * mean / room).min(1.0);
+        let ready = risk * (busy + 3.0 * mean / room * busy.min(1.0));
+
+        let relaxed = busy / self.utilisation.share();
+        let at_least = u64::from(inputs.demand > 0) as u32;
+        let needed = whole(backlog.max(ready)).max(at_least);
+        let useful = whole(relaxed).max(needed);
+        let workers = expected.clamp(needed, useful);
+
+        let mut why = match inputs.measured.arrivals {
+            None => String::from("arrivals are not known yet"),
+            Some(_) => format!(
+                "{rate:.1} jobs/s x {} at {} = {relaxed:.1} at most",
                 seconds(mean),
-                self.utilisation,
-                seconds(left),
+                self.utilisation
             ),
-        )
+        };
+        if more >= 0.5 {
+            why = format!("{why}; {more:.0} more come before a new worker is ready");
+        }
+        why = format!(
+            "{}: {why}; {waiting} waiting within {} needs {backlog:.1}",
+            count(workers),
+            seconds(left)
+        );
+        if ready > backlog {
+            why = format!("{why}; {ready:.1} so that a message finds a worker in time");
+        }
+        if needed < workers && workers < useful {
+            why = format!("{why}; between them the pool stays as it is");
+        }
+        Recommendation::new(workers, why)
     }
 
     /// Before enough jobs have succeeded, their run time is not known.
@@ -263,3 +298,6 @@ fn human(duration: Duration) -> String {
     };
     humantime::format_duration(rounded).to_string()
 }
+
+#[cfg(test)]
+mod tests;
