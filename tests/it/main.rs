@@ -34,6 +34,7 @@ mod operating;
 mod orders;
 mod pool_fields;
 mod queue_conformance;
+mod record;
 mod replies;
 mod settlement;
 #[path = "settlement.rs"]

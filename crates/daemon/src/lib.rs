@@ -17,6 +17,7 @@ pub mod http;
 mod lab;
 mod load;
 pub mod output;
+mod recordings;
 mod reference;
 mod reloads;
 pub mod telemetry;

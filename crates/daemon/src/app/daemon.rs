@@ -34,6 +34,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live, socket::InstanceError},
+    recordings,
     reloads::Reloads,
     telemetry::{
         events_file::{EventsFile, EventsFileError, EventsWriter},
@@ -236,6 +237,10 @@ impl Prepared {
         let feeds = vec![
             tokio::spawn(feed),
             tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
+            tokio::spawn(recordings::keep(
+                supervisor.clone(),
+                settings.http.state_dir.clone(),
+            )),
         ];
         let reloader = Reloader::new(reload::Inner {
             supervisor: supervisor.clone(),

@@ -23,6 +23,7 @@ mod man;
 mod management;
 mod policy;
 mod publish;
+mod record;
 mod runtime;
 mod simulate;
 mod status;
@@ -134,6 +135,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) if args.watch => block_on(watch::watch(cli, args))??,
         Command::Status(args) => block_on(status::status(cli, args))??,
         Command::Top(args) => block_on(top::top(cli, args))??,
+        Command::Record(args) => block_on(record::record(cli, args))??,
         Command::Explain(args) => block_on(explain::explain(cli, args))??,
         Command::Pause(args) => block_on(steer::pause(cli, args))??,
         Command::Resume(args) => block_on(steer::resume(cli, args))??,

@@ -4,6 +4,7 @@ pub(super) mod dead;
 pub(super) mod init;
 pub(super) mod load;
 pub(super) mod publish;
+pub(super) mod record;
 pub(super) mod simulate;
 mod socket;
 pub(super) mod status;
@@ -20,6 +21,7 @@ use self::{
     init::InitArgs,
     load::LoadArgs,
     publish::PublishArgs,
+    record::RecordArgs,
     simulate::{SimulateArgs, TuneArgs},
     status::StatusArgs,
     steer::{
@@ -190,6 +192,15 @@ Examples:
   tidegate top
   NO_COLOR=1 tidegate top")]
     Top(SocketArgs),
+
+    /// Write what a running pool sees as a trace
+    ///
+    /// A line for each second, with the messages that arrived in it. `simulate`, `tune` and `load` read the file.
+    #[command(after_help = "\
+Examples:
+  tidegate record thumbnails --duration 24h --output day.csv
+  tidegate simulate --trace day.csv --service exp:2s tidegate.toml")]
+    Record(RecordArgs),
 
     /// Explain why a pool has the size it has
     ///

@@ -1,0 +1,325 @@
+//! Recordings: the arrivals of the last day of every pool, as traces in the state directory.
+//!
+//! `recordings/POOL.csv` has a line for each ten seconds in which the number of arrivals changed. After a day it becomes
+//! `POOL.1.csv`, and a new file begins. So there is always the last day, and never more than two: at most 17,280 lines, or
+//! 600 KB, for each pool. Each file is a trace that `simulate` and `tune` read. Only the holder of the instance lock
+//! writes them. A disk that is full costs lines, and nothing else.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use tidegate::{
+    decide::PoolName,
+    run::{Supervisor, chain},
+};
+use tokio::time::{self, MissedTickBehavior};
+use tracing::warn;
+
+/// Time that a line covers.
+const STEP: Duration = Duration::from_secs(10);
+/// Time that a file covers.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Largest file that is continued. A larger one is not ours.
+const MAX_BYTES: u64 = 1 << 20;
+const HEAD: &str = "time,arrivals\n";
+
+/// Writes the recordings of all pools until it is aborted.
+pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
+    let folder = state_dir.join("recordings");
+    let mut pools: BTreeMap<PoolName, Recording> = BTreeMap::new();
+    let mut steps = time::interval(STEP);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut warned = false;
+    loop {
+        steps.tick().await;
+        let now = Timestamp::now();
+        let totals = totals(&supervisor);
+        pools.retain(|name, _| totals.contains_key(name));
+        let mut lines = Vec::new();
+        for (name, total) in totals {
+            let recording = pools.entry(name.clone()).or_default();
+            if let Some(line) = recording.step(now, total) {
+                lines.push((name, line));
+            }
+        }
+        if lines.is_empty() {
+            continue;
+        }
+        let folder = folder.clone();
+        let written = tokio::task::spawn_blocking(move || write(&folder, &lines)).await;
+        match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(()) => warned = false,
+            Err(error) if !warned => {
+                warned = true;
+                warn!(
+                    error = chain(&error),
+                    "could not write the recordings of pools"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The messages that each pool has seen arrive. Absent for a pool that has not measured yet.
+fn totals(supervisor: &Supervisor) -> BTreeMap<PoolName, Option<u64>> {
+    let pools = supervisor.pools().into_iter();
+    pools
+        .map(|pool| {
+            let decision = supervisor.explain(&pool.name);
+            let arrivals = decision.and_then(|decision| decision.inputs.measured.arrivals);
+            (pool.name, arrivals.map(|arrivals| arrivals.total))
+        })
+        .collect()
+}
+
+/// One line of a recording: the arrivals from a time until the next line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Line {
+    from: Timestamp,
+    arrivals: u64,
+}
+
+/// What was recorded of a pool so far.
+#[derive(Debug, Default)]
+struct Recording {
+    total: Option<u64>,
+    /// When the present line begins.
+    from: Option<Timestamp>,
+    /// The arrivals of the last line that was written.
+    written: Option<u64>,
+}
+
+impl Recording {
+    /// The line that ends at `now`. `None` if it would repeat that nothing arrived.
+    fn step(&mut self, now: Timestamp, total: Option<u64>) -> Option<Line> {
+        let from = self.from.replace(now)?;
+        let arrivals = match (self.total, total) {
+            (_, None) => 0,
+            (None, Some(total)) => total,
+            // A queue that was made anew counts from zero.
+            (Some(before), Some(total)) => total.checked_sub(before).unwrap_or(total),
+        };
+        self.total = total.or(self.total);
+        if arrivals == 0 && self.written == Some(0) {
+            return None;
+        }
+        self.written = Some(arrivals);
+        Some(Line { from, arrivals })
+    }
+}
+
+fn write(folder: &Path, lines: &[(PoolName, Line)]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    // One pool's fault does not keep the others from being written.
+    let faults: Vec<io::Error> = lines
+        .iter()
+        .filter_map(|(name, line)| append(folder, name, *line).err())
+        .collect();
+    faults.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn append(folder: &Path, name: &PoolName, line: Line) -> io::Result<()> {
+    let path = folder.join(format!("{name}.csv"));
+    let mut text = String::new();
+    match state_of(&path)? {
+        State::Absent => text.push_str(HEAD),
+        State::Current { end, last } => {
+            // What a crash left of a line is cut off.
+            OpenOptions::new().write(true).open(&path)?.set_len(end)?;
+            // A pause of the recording, such as a restart, is not part of the last line.
+            let covered = last + SignedDuration::try_from(STEP).unwrap_or_default();
+            if covered + SignedDuration::from_secs(1) < line.from {
+                text.push_str(&format!("{covered},0\n"));
+            }
+        }
+        State::Old => {
+            fs::rename(&path, folder.join(format!("{name}.1.csv")))?;
+            text.push_str(HEAD);
+        }
+    }
+    text.push_str(&format!("{},{}\n", whole_seconds(line.from), line.arrivals));
+    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// What is at the place of a recording.
+enum State {
+    Absent,
+    /// A recording that may be continued: its length without a torn line, and the time of its last line.
+    Current {
+        end: u64,
+        last: Timestamp,
+    },
+    /// A recording of a whole day, or something else.
+    Old,
+}
+
+fn state_of(path: &Path) -> io::Result<State> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Absent),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Ok(State::Old);
+    }
+    let mut begin = [0; 128];
+    let read = file.read(&mut begin)?;
+    let begin = String::from_utf8_lossy(&begin[..read]);
+    let mut lines = begin.split_inclusive('\n');
+    let first = match (lines.next(), lines.next()) {
+        (Some(HEAD), None) => None,
+        (Some(HEAD), Some(first)) => time_of(first),
+        _ => return Ok(State::Old),
+    };
+    file.seek(SeekFrom::Start(length.saturating_sub(128)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let torn = tail.iter().rev().take_while(|byte| **byte != b'\n').count();
+    tail.truncate(tail.len() - torn);
+    let tail = String::from_utf8_lossy(&tail);
+    let last = tail.lines().next_back().and_then(time_of);
+    match (first, last) {
+        (Some(first), Some(last)) if last.duration_since(first) < DAY => Ok(State::Current {
+            end: length - torn as u64,
+            last,
+        }),
+        _ => Ok(State::Old),
+    }
+}
+
+fn time_of(line: &str) -> Option<Timestamp> {
+    line.split(',').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::trace::Trace;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn append_at(folder: &Path, second: i64, arrivals: u64) {
+        let line = Line {
+            from: at(second),
+            arrivals,
+        };
+        append(folder, &"jobs".into(), line).unwrap();
+    }
+
+    fn text(folder: &Path) -> String {
+        fs::read_to_string(folder.join("jobs.csv")).unwrap()
+    }
+
+    #[test]
+    fn silence_is_one_line() {
+        let mut recording = Recording::default();
+        let totals = [
+            None,
+            None,
+            None,
+            Some(5),
+            Some(5),
+            Some(5),
+            Some(9),
+            Some(2),
+        ];
+        let steps = (0..).zip(totals);
+        let lines: Vec<_> = steps
+            .filter_map(|(n, total)| recording.step(at(10 * n), total))
+            .map(|line| (line.from.as_second() - 1_800_000_000, line.arrivals))
+            .collect();
+        assert_eq!(lines, [(0, 0), (20, 5), (30, 0), (50, 4), (60, 2)]);
+    }
+
+    #[test]
+    fn a_recording_is_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        for (second, arrivals) in [(0, 7), (10, 0), (600, 3), (610, 0)] {
+            append_at(folder.path(), second, arrivals);
+        }
+        let trace = Trace::parse(&text(folder.path())).expect("a trace");
+        let arrivals: f64 = trace.spans().iter().map(|span| span.arrivals).sum();
+        assert_eq!(arrivals, 10.0);
+    }
+
+    #[test]
+    fn a_pause_is_no_part_of_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        append_at(folder.path(), 0, 7);
+        append_at(folder.path(), 3600, 3);
+        let text = text(folder.path());
+        let times: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            times,
+            [
+                "2027-01-15T08:00:00Z,7",
+                "2027-01-15T08:00:10Z,0",
+                "2027-01-15T09:00:00Z,3"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_a_crash_has_torn_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        append_at(folder.path(), 0, 7);
+        let path = folder.path().join("jobs.csv");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"2027-01-15T08:0").unwrap();
+        append_at(folder.path(), 10, 3);
+        assert!(
+            text(folder.path()).ends_with(":00Z,7\n2027-01-15T08:00:10Z,3\n"),
+            "{}",
+            text(folder.path())
+        );
+    }
+
+    #[test]
+    fn after_a_day_a_new_file_begins_and_of_the_old_ones_the_last_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for day in 0..4 {
+            append_at(folder.path(), day * 86_400, 1);
+            append_at(folder.path(), day * 86_400 + 10, 2);
+        }
+        let mut files: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name())
+            .collect();
+        files.sort();
+        assert_eq!(files, ["jobs.1.csv", "jobs.csv"]);
+        assert!(
+            text(folder.path()).starts_with("time,arrivals\n2027-01-18"),
+            "{}",
+            text(folder.path())
+        );
+    }
+
+    #[test]
+    fn a_file_of_someone_else_is_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in ["", "hello\n", "time,arrivals\nnever,1\n", "time,arrivals\n"] {
+            fs::write(folder.path().join("jobs.csv"), content).unwrap();
+            append_at(folder.path(), 0, 7);
+            assert_eq!(
+                text(folder.path()),
+                "time,arrivals\n2027-01-15T08:00:00Z,7\n",
+                "{content:?}"
+            );
+        }
+    }
+}
