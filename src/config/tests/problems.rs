@@ -201,6 +201,78 @@ fn a_value_out_of_bounds_is_refused_at_its_own_place() {
 }
 
 #[test]
+fn an_entry_of_a_schedule_says_what_is_wrong_with_it() {
+    for (entry, expected) in [
+        (
+            "cron = \"0 8 * *\", for = \"1h\", max = 5",
+            "found \"0 8 * *\", write five fields",
+        ),
+        (
+            "cron = \"0 8 * * *\", time_zone = \"Mars/Olympus\", for = \"1h\", max = 5",
+            "found \"Mars/Olympus\", write the name of a time zone",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"0s\", max = 5",
+            "found \"0s\", write a duration from \"1s\" to \"366days\"",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"1h\"",
+            "found a table, write a bound that it changes: min_active, max or keep_warm",
+        ),
+        (
+            "cron = \"0 8 * * *\", max = 5",
+            "found a table, write its cron and its for",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"1h\", max = 0",
+            "found 0, write a whole number from 1 to 1000000",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"1h\", workers = 5",
+            "found 5, remove workers: an entry has cron, time_zone, for, min_active, max and keep_warm",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"1h\", min_active = 9, max = 8",
+            "write min_active of at most max, which is 8, in the entry 0 8 * * *",
+        ),
+        (
+            "cron = \"0 8 * * *\", for = \"1h\", min_active = 51",
+            "write min_active of at most max, which is 50, in the entry 0 8 * * *",
+        ),
+    ] {
+        let lines = pool_lines(&format!("schedule = [{{ {entry} }}]"));
+        let [line] = &lines[..] else {
+            panic!("{entry}: {lines:?}");
+        };
+        assert!(line.contains("pools.thumbnails.schedule"), "{line}");
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
+#[test]
+fn a_limit_over_all_pools_must_leave_each_its_floor() {
+    let lines = pool_lines("policy.min_active = 3\n[supervisor]\nmax_workers = 2");
+    let [line] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert!(
+        line.contains(
+            "supervisor.max_workers: found 2, write at least 3, the sum of min_active of all pools"
+        ),
+        "{line}"
+    );
+}
+
+#[test]
+fn local_max_needs_a_shared_queue() {
+    let lines = pool_lines("local_max = 5");
+    assert!(
+        lines[0].contains("pools.thumbnails.local_max: found 5, remove it, or write share = true"),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn steps_must_rise() {
     let lines = pool_lines(
         "policy = { kind = \"steps\", steps = [[1, 1], [1, 2], [5], [\"a\", 1], [9, 9]] }",
