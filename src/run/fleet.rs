@@ -33,7 +33,7 @@ use crate::{
     runner::{CleanupReport, CreateRunner, JobTimes, Retirement, RunnerManager, StartError},
 };
 
-/// The reason of runners that ended although tidegate did not end them.
+/// The stop reason of runners that ended by themselves.
 pub(crate) const CRASHED: &str = "crashed";
 const IDLE_TIMEOUT: &str = Retirement::IdleTimeout.as_str();
 
@@ -95,7 +95,7 @@ impl Fleet {
         self.source().times
     }
 
-    /// The longest time that a job which may still run takes to end after it was told to stop. Jobs of former kinds
+    /// The longest time that any running job may take to end after it was told to stop. Jobs of former kinds
     /// count too.
     pub(crate) fn longest_stop_grace(&self) -> Duration {
         let former = self.former();

@@ -50,7 +50,7 @@ impl ReceivedQueues {
 
 /// Retries that this process sent and that have not come back to it.
 ///
-/// The broker does not count a retry that it cannot send back: its time is over, so its queue no longer shows it. Written by
+/// When the time of a retry is over and the broker cannot send it back, no count of the broker includes it. Written by
 /// workers, read by the task that counts.
 #[derive(Debug, Default)]
 pub(crate) struct OutstandingRetries(AtomicU64);

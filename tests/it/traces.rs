@@ -23,7 +23,7 @@ const SPAN: &str = "00f067aa0ba902b7";
 const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const STATE: &str = "congo=t61rcWkgMzE";
 
-/// What a publisher that traces sends.
+/// The properties of a message with these headers.
 fn traced(headers: &[(&str, &str)]) -> BasicProperties {
     let mut table = FieldTable::default();
     for (name, value) in headers {
@@ -33,8 +33,8 @@ fn traced(headers: &[(&str, &str)]) -> BasicProperties {
     BasicProperties::default().with_headers(table)
 }
 
-/// A pool whose jobs write what they are told of their trace, fail at their first attempt, and then answer as the
-/// body says.
+/// The pool `jobs`, which runs this shell command for each message. A failed job is retried after about
+/// 50 ms.
 fn pool(queue: &Queue, command: &str) -> String {
     format!(
         "[pools.jobs]\nqueue = \"{queue}\"\npoll_interval = \"50ms\"\nretry.backoff = \"50ms\"\n\
@@ -45,7 +45,7 @@ fn pool(queue: &Queue, command: &str) -> String {
 
 const NOTES: &str = "echo \"${TRACEPARENT-none} ${TRACESTATE-none}\" >> told";
 
-/// What the jobs were told, once there are so many.
+/// The lines that jobs have written, once there are at least `jobs` of them.
 fn told(daemon: &Daemon, jobs: usize) -> Vec<String> {
     let path = daemon.dir().join("told");
     let lines = poll(|| {
@@ -205,7 +205,7 @@ fn a_message_without_a_trace_begins_one_as_often_as_the_configuration_says() {
     let daemon = Daemon::start_with(&broker_url(), &head, &pool(&queue, NOTES));
     queue.publish("one");
     let told_first = told(&daemon, 1).remove(0);
-    // The end sends what is left.
+    // At its end the daemon sends the remaining spans.
     daemon.signal(Signal::SIGTERM);
     let (code, said) = daemon.end();
     assert_eq!(code, Some(0), "{said}");
@@ -231,7 +231,11 @@ fn a_message_without_a_trace_begins_one_as_often_as_the_configuration_says() {
     daemon.signal(Signal::SIGTERM);
     let (code, said) = daemon.end();
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(collector.spans().len(), 6, "only those of the publisher");
+    assert_eq!(
+        collector.spans().len(),
+        6,
+        "no spans of the trace that was not sampled"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use tidegate::{decide::STUCK_AFTER, queue::QueueErrorKind};
 
 use super::*;
 
-const TIGHT: Duration = Duration::from_secs(2);
+const TOLERANCE: Duration = Duration::from_secs(2);
 
 fn five(broker: &MemoryBroker) -> Supervisor {
     start(
@@ -27,14 +27,14 @@ async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the
     send_five(&broker);
     let supervisor = five(&broker);
     until(&supervisor, "waiting", |pool| pool.workers.live == 5).await;
-    throughout(&supervisor, STUCK_AFTER - TIGHT, "active", |pool| {
+    throughout(&supervisor, STUCK_AFTER - TOLERANCE, "active", |pool| {
         pool.state == PoolState::Active && pool.cause.is_none()
     })
     .await;
     assert!(supervisor.readiness().is_ready());
     let begun = Instant::now();
     let stuck = until(&supervisor, "stuck", |pool| pool.state == PoolState::Stuck).await;
-    assert!(begun.elapsed() < TIGHT * 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < TOLERANCE * 2, "{:?}", begun.elapsed());
     let cause = stuck.cause.unwrap();
     assert!(cause.contains("5 messages are ready"), "{cause}");
     assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
@@ -69,7 +69,7 @@ async fn pools_that_wait_for_a_reason_of_their_own_are_not_stuck() {
     .await;
     // Resumed for less than the stated time.
     supervisor.resume(&name()).await.unwrap();
-    throughout(&supervisor, STUCK_AFTER - TIGHT, "active", |pool| {
+    throughout(&supervisor, STUCK_AFTER - TOLERANCE, "active", |pool| {
         pool.state != PoolState::Stuck
     })
     .await;

@@ -46,7 +46,7 @@ fn a_variable_without_two_underscores_is_ignored() {
 }
 
 #[test]
-fn a_pools_name_meets_its_variable_in_any_case_and_with_underscores_for_hyphens() {
+fn a_pools_name_matches_its_variable_in_any_case_and_with_underscores_for_hyphens() {
     let text = "[pools.My-Thumbs.runner]\ncommand = [\"a\"]\n";
     let settings = given(text)
         .variable("TIDEGATE_POOLS__MY_THUMBS__PREFETCH", "7")

@@ -72,7 +72,7 @@ impl KindSettings for ContainerSettings {
 
     /// Checks only the socket. The engine itself reports what it lacks, and the image may be pulled later.
     fn inspect(&self, refuse: &mut Refuse<'_>) {
-        if let Some(socket) = self.lost_socket() {
+        if let Some(socket) = self.missing_socket() {
             let found = format!("unix://{}, which is not a socket", socket.display());
             refuse("engine", found, FIX.to_owned());
         }
@@ -81,7 +81,7 @@ impl KindSettings for ContainerSettings {
     #[cfg(feature = "container")]
     fn dependency(&self) -> Option<crate::runners::Dependency> {
         // A missing socket is reported already.
-        if self.lost_socket().is_some() {
+        if self.missing_socket().is_some() {
             return None;
         }
         let engine = self.engine.clone();
@@ -110,7 +110,7 @@ impl KindSettings for ContainerSettings {
 
 impl ContainerSettings {
     /// The engine's socket, if the pool names it and it is missing.
-    fn lost_socket(&self) -> Option<&Path> {
+    fn missing_socket(&self) -> Option<&Path> {
         match &self.engine {
             Some(EngineAddress::Unix(socket)) if !socket.exists() => Some(socket),
             _ => None,

@@ -74,7 +74,7 @@ fn inspect_identity(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse
                 refuse(key, found, fix.to_owned());
             } else if !rights::can_be(identity.uid, identity.gid) {
                 let found = format!("{name:?}, which does not exist in tidegate's user namespace");
-                let fix = "map it into the namespace (subuid, subgid), or write one that is";
+                let fix = "map it into the namespace (subuid, subgid), or write one that is mapped";
                 refuse(key, found, fix.to_owned());
             }
         }
@@ -117,7 +117,7 @@ fn inspect_rlimits(limits: &Limits, may: fn(Right) -> bool, refuse: &mut Refuse<
         if let Some(hard) = hard.filter(|hard| wanted > *hard)
             && !may(Right::Resources)
         {
-            let found = format!("{wanted}, which is above our own hard limit");
+            let found = format!("{wanted}, which is above the daemon's own hard limit");
             let fix = format!("write at most {hard}, or raise the daemon's own limit");
             refuse(&key, found, fix);
         } else if resource == Resource::Nofile

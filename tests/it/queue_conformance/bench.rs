@@ -132,7 +132,7 @@ impl Bench {
         self.until(&what, queue, |depth| depth.ready == ready).await;
     }
 
-    /// A broker stops counting a consumer only some time after its end.
+    /// A broker still counts a consumer for some time after the consumer has ended.
     pub(super) async fn until_consumers(&self, queue: &QueueName, consumers: u32) {
         let what = format!("{consumers} consumers");
         self.until(&what, queue, |depth| depth.consumers == consumers)
@@ -190,7 +190,7 @@ pub(super) async fn consume(
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
-        .unwrap_or_else(|_| panic!("{what} did not come about"))
+        .unwrap_or_else(|_| panic!("{what} did not happen in time"))
 }
 
 pub(super) async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
@@ -228,7 +228,7 @@ pub(super) fn text(delivery: &Delivery) -> String {
     String::from_utf8_lossy(&delivery.message().body).into_owned()
 }
 
-/// One header of each type, with the limits of its range.
+/// One header of each type. Numbers are at the limits of their ranges.
 pub(super) fn every_header() -> Headers {
     let all = [
         HeaderValue::Bool(true),

@@ -55,7 +55,7 @@ pub enum BreakerSignal<'a> {
     /// The job failed, with this cause.
     Failed(&'a str),
     /// The job ended without a result, for a reason that is counted elsewhere: the command behind its wrapper did not
-    /// start. It is not counted in the window, but a trial that ends so has failed.
+    /// start. It is not counted in the window, but a trial that ends like this has failed.
     Unproven(&'a str),
 }
 
@@ -133,7 +133,7 @@ impl Breaker {
         self.open.as_ref().map(|open| open.cause.as_str())
     }
 
-    /// Takes the end, at `now`, of a job that began at `began`.
+    /// Records that a job, which began at `began`, ended at `now`.
     ///
     /// A job that began before the breaker last closed is not in the window. A job that began before the end of the
     /// pause is no trial. So jobs that were running when the breaker opened change nothing, however they end.

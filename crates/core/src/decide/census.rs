@@ -27,9 +27,9 @@ pub enum Phase {
     Waiting,
     /// Holds a delivery.
     Busy,
-    /// Holds a delivery, and goes after that is settled. Still live, and its job still counts as demand.
+    /// Holds a delivery, and leaves after that delivery is settled. Still live, and its job still counts as demand.
     Retiring,
-    /// Was told to go. It is not demand or capacity, but it still counts towards `max`.
+    /// Was told to leave. It is not demand or capacity, but it still counts towards `max`.
     Draining,
 }
 
@@ -42,9 +42,9 @@ pub struct Counts {
     pub idle: u32,
     /// Workers that hold a delivery and stay.
     pub busy: u32,
-    /// Workers that hold a delivery and go after it is settled.
+    /// Workers that hold a delivery and leave after it is settled.
     pub retiring: u32,
-    /// Workers that were told to go.
+    /// Workers that were told to leave.
     pub draining: u32,
     /// Waiting workers, with a runner or without.
     pub waiting: u32,
@@ -70,7 +70,7 @@ impl Counts {
 impl Census {
     /// A census of these workers and idle runners, in any order.
     pub fn new(mut workers: Vec<CensusWorker>, mut idle_runners: Vec<RunnerId>) -> Self {
-        // Ids that are handed out in rising order are already sorted: then this is one pass.
+        // Ids are handed out in rising order, so the list is usually sorted already: then this is one pass.
         workers.sort_unstable_by_key(|worker| worker.id);
         idle_runners.sort_unstable();
         Self {

@@ -1,12 +1,12 @@
-//! The policy `target_wait`: as many workers as keep waiting under a target.
+//! The policy `target_wait`: enough workers to keep waiting times below a target.
 //!
 //! Two numbers, from measurements:
-//! - *useful*: by Little's law, `arrivals x run time` workers are busy on average. Divided by the planned utilisation, they
-//!   have time to spare for bursts. More would only cost.
-//! - *needed*: as many as start all waiting messages within the time that is left of the target. The oldest message has
+//! - *useful*: by Little's law, `arrivals x run time` workers are busy on average. This number, divided by the
+//!   planned utilisation, leaves workers spare time for bursts. More workers would only add cost.
+//! - *needed*: enough to start all waiting messages within the time that is left of the target. The oldest message has
 //!   used up part of it, and a worker that is started now takes its first message only after its start-up time.
 //!
-//! With fewer than needed, messages would be late. Above both, workers would be idle. Between the two the pool stays as it
+//! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool stays as it
 //! is, so that chance does not start and stop workers.
 
 use std::{fmt, time::Duration};
@@ -15,20 +15,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Inputs, Recommendation, STUCK_AFTER, Spread};
 
-/// Jobs that must have succeeded before their run time is used.
+/// How many jobs must have succeeded before the measured run time is used.
 const LEAST_SAMPLES: u64 = 5;
 
-/// Most workers that are started before it is known how long jobs run.
+/// Largest number of workers that are started before the run time of jobs is known.
 const BOUNDED_START: u64 = 10;
 
-/// Part of the target that is planned with. The rest is for chance: run times and arrivals are averages.
+/// Share of the target that the plan uses. The rest absorbs chance: run times and arrivals are averages.
 const PLANNED: f64 = 0.8;
 
-/// Part of the target that is planned with at least, however late the oldest message is.
+/// Smallest share of the target that the plan uses, even if the oldest message is already late.
 const LEAST_LEFT: f64 = 0.15;
 
-/// A target of fewer run times than this leaves no time to react to a backlog.
-const UNHURRIED: f64 = 5.0;
+/// If the target is shorter than this many run times, there is no time to react to a backlog.
+const RUN_TIMES_TO_REACT: f64 = 5.0;
 
 /// Settings of the policy `target_wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ impl TargetWait {
         self
     }
 
-    /// How long a queue is empty before all workers are stopped, if the configuration file does not say it: a third of
-    /// the target, from 5 s to a minute. Rare messages then do not start and stop a worker each.
+    /// How long a queue must be empty before all workers stop, if the configuration file does not set it: a third of
+    /// the target, from 5 s to a minute. So rare messages do not each start and stop a worker.
     pub fn drain_after(&self) -> Duration {
         (self.target / 3).clamp(Duration::from_secs(5), Duration::from_secs(60))
     }
@@ -83,7 +83,7 @@ impl TargetWait {
         }
     }
 
-    /// How long nothing succeeded, where that is too long to be chance. What is measured then says nothing about the
+    /// How long no job has succeeded, if that is too long to be chance. The measurements then say nothing about the
     /// jobs that run now.
     fn fruitless(&self, inputs: &Inputs) -> Option<Duration> {
         let timings = &inputs.measured.timings;
@@ -95,8 +95,8 @@ impl TargetWait {
             .filter(|since| *since >= STUCK_AFTER.max(usual * 2))
     }
 
-    /// From measured arrivals and run times: not fewer than `needed`, not more than `useful`, and between them as many as
-    /// there are.
+    /// From measured arrivals and run times: not fewer than `needed`, not more than `useful`, and between the two, as
+    /// many as there are now.
     fn measured(&self, inputs: &Inputs, service: Spread, expected: u32) -> Recommendation {
         let mean = service.mean.as_secs_f64();
         let target = self.target.as_secs_f64();
@@ -108,7 +108,7 @@ impl TargetWait {
         };
         let busy = rate * mean;
 
-        // What waits now, and what will wait more by the time that a worker started now is ready.
+        // Messages that wait now, and those that will wait in addition when a worker that is started now is ready.
         let waiting = inputs.ready.saturating_add(inputs.behind);
         let served = f64::from(inputs.holders) / mean.max(1e-9);
         let more = (growing - served).max(0.0) * lead;
@@ -116,11 +116,11 @@ impl TargetWait {
         let left = (target * PLANNED - lead - age).max(target * LEAST_LEFT);
         let backlog = (waiting as f64 + more) * mean / left;
 
-        // Where a job runs for much less than the target, messages may wait for workers that are busy, and a backlog that
-        // grows is seen in time. Otherwise a message must find a worker free: with random arrivals, all but 1 in 20
-        // messages wait less than the target with 3 x run time / target workers beside the busy ones.
+        // If run times are much shorter than the target, messages can wait for busy workers: a growing backlog is
+        // seen in time. Otherwise workers must be free. With random arrivals, 19 of 20 messages wait less than the
+        // target if `3 x run time / target` workers are free in addition to the busy ones.
         let room = (target * PLANNED - lead).max(target * LEAST_LEFT);
-        let risk = (UNHURRIED * mean / room).min(1.0);
+        let risk = (RUN_TIMES_TO_REACT * mean / room).min(1.0);
         let ready = risk * (busy + 3.0 * mean / room * busy.min(1.0));
 
         let relaxed = busy / self.utilisation.share();
@@ -163,7 +163,7 @@ impl TargetWait {
             1 => String::from("only 1 job has succeeded yet"),
             n => format!("only {n} jobs have succeeded yet"),
         };
-        // A job that is still running after this time tells that those that wait would be late.
+        // If no job has succeeded by this time, the waiting messages would be late.
         let slow = inputs
             .measured
             .timings
@@ -176,7 +176,10 @@ impl TargetWait {
             ),
             Some(since) => (
                 demand,
-                format!("nothing for {}: one worker for each job", human(since)),
+                format!(
+                    "no job succeeded for {}: one worker for each job",
+                    human(since)
+                ),
             ),
         };
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
@@ -203,7 +206,7 @@ impl fmt::Display for TargetWait {
 pub struct Utilisation(u16);
 
 impl Utilisation {
-    /// The least share.
+    /// The smallest share.
     pub const LEAST: f64 = 0.1;
 
     /// This share, or `None` if it is not between 0.1 and 1.
@@ -270,7 +273,7 @@ mod text {
     }
 }
 
-/// Rounded up, but not for what is only an error of arithmetic.
+/// Rounds up. An excess that is only a floating-point error is ignored.
 fn whole(workers: f64) -> u32 {
     // A cast from a float saturates.
     (workers - 1e-6).ceil().max(0.0) as u32

@@ -117,7 +117,7 @@ pub enum AppError {
     Signals(#[source] io::Error),
 }
 
-/// A daemon that is ready to start. It holds nothing yet that two supervisors could not hold.
+/// A daemon that is ready to start. It does not yet hold anything that only one supervisor may hold.
 pub struct Prepared {
     settings: Settings,
     source: Source,
@@ -137,7 +137,7 @@ impl std::fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    /// Makes everything ready that can fail, as far as it needs nothing of a supervisor that may still run. Logs must be
+    /// Does each step that can fail and that needs nothing that another, running supervisor holds. Logs must be
     /// set up.
     ///
     /// # Errors
@@ -306,7 +306,7 @@ struct Daemon {
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
-    /// They were given to a successor. Tells others that this daemon is alive.
+    /// Lock, socket and address were given to a successor. This lock shows others that this daemon is still alive.
     LastJobs(#[expect(dead_code, reason = "held until it is dropped")] FinishingLock),
     /// Only while they are being given away.
     Nothing,
@@ -353,7 +353,7 @@ impl Daemon {
                     };
                     let jobs = self.busy();
                     let pid = std::process::id();
-                    // From here on the successor relies on it. One that is gone would leave the pools alone.
+                    // From here on the successor relies on the handover. A successor that is gone would run no pool.
                     if answer.send(Ok(v1::HandedOver { pid, jobs })).is_err() {
                         warn!("not handing over: the successor is gone");
                         state.not_handed_over();
@@ -399,12 +399,12 @@ impl Daemon {
         }
     }
 
-    /// Takes the lock that a supervisor needs that hands over. Answers a request that cannot be accepted.
+    /// Takes the lock that a supervisor needs to hand over. Answers a request that cannot be accepted.
     fn may_hand_over(&self, request: HandOverRequest) -> Option<Accepted> {
         let HandOverRequest { before, answer } = request;
         let refuse = |answer: oneshot::Sender<_>, why: String| {
             warn!(why, "not handing over to a successor");
-            // Nobody may wait for it any more.
+            // The caller may have left.
             let _ = answer.send(Err(why));
         };
         if before < Timestamp::now() {
@@ -414,7 +414,7 @@ impl Daemon {
         let Holding::Everything(served) = &self.holding else {
             refuse(
                 answer,
-                "the supervisor hands over to another one".to_owned(),
+                "the supervisor already hands over to another successor".to_owned(),
             );
             return None;
         };
@@ -522,8 +522,8 @@ async fn finish_spans(otlp: Option<Otlp>) {
     }
 }
 
-/// Tells systemd that the service has started. A successor also says which process the service is from now on: the
-/// predecessor's guard was it until now.
+/// Tells systemd that the service has started. A successor also names the main process of the service. Until now
+/// this was the predecessor's guard.
 fn notify_ready(is_successor: bool) {
     let main = guard::pid().map_or_else(std::process::id, |guard| guard.as_raw().cast_unsigned());
     match is_successor {

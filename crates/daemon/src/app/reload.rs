@@ -88,13 +88,14 @@ impl Reloader {
             error!(error, "refused the configuration; the old one stays");
             return Err(inner.refused(&file, vec![format!("failed to {error}")]));
         }
-        inner.supervisor.set_limits(loaded.settings.supervisor);
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
         if let Err(error) = inner.supervisor.reconfigure(specs).await {
             error!(error = %error, "refused the configuration; the old one stays");
             return Err(inner.refused(&file, vec![error.to_string()]));
         }
+        // Only now: a configuration that is refused changes nothing.
+        inner.supervisor.set_limits(loaded.settings.supervisor);
         let Changes {
             added,
             removed,

@@ -1,7 +1,7 @@
 //! Checks the broker for a configuration: the second half of `tidegate check --broker`.
 //!
-//! Only reads: it consumes and publishes nothing, and declares only what no broker carries out, so that it can be run
-//! against a busy broker. Facts that need a change or the management API are reported as not seen.
+//! Changes nothing: it consumes and publishes nothing, and only declares queues again that exist. So it can be run
+//! against a busy broker. Facts that only a change or the management API could show are reported as not seen.
 
 use std::{sync::Arc, time::Duration};
 
@@ -144,7 +144,7 @@ async fn managed(
                         severity: Severity::Warning,
                         pool: Some(pool.name.clone()),
                         what: format!(
-                            "what the management API says of the queue {} cannot be read: failed to {}",
+                            "the management API's answer about the queue {} cannot be read: failed to {}",
                             pool.queue,
                             escaped_chain(&error)
                         ),
@@ -251,7 +251,7 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         (QueueErrorKind::NotFound, Declare::No) => (
             Severity::Warning,
             format!(
-                "queue {queue} is not there: the pool will wait until someone declares it, or set declare"
+                "queue {queue} is not there: the pool will wait until another program declares it; or set `declare`"
             ),
         ),
         (QueueErrorKind::NotFound, Declare::Classic | Declare::Quorum) => (
@@ -260,7 +260,7 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         ),
         (QueueErrorKind::AccessRefused, _) => (
             Severity::Error,
-            format!("queue {queue} may not be looked at by this user: grant it permissions"),
+            format!("this user may not look at queue {queue}: grant the user permissions"),
         ),
         (QueueErrorKind::Conflict, _) => (
             Severity::Error,
@@ -278,29 +278,27 @@ fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
     let longest = pools.iter().map(|pool| pool.ack_deadline).max();
     let longest = duration(longest.unwrap_or_default());
     let mut unseen = vec![format!(
-        "the node's consumer timeout (30m as it comes, and closes the channel under a running job): must be at least \
+        "the node's consumer timeout (30m by default; closes the channel of a longer job): it must be at least \
          the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"
     )];
     if seen == Visibility::Amqp {
         unseen.push(
-            "queue arguments and policies: their own consumer timeouts; their delivery limits; auto-delete and \
-             x-expires queues vanish with a drained pool. Write \
-             broker.management_url, and they are looked at"
+            "queue arguments and policies: consumer timeouts; delivery limits; auto-delete and x-expires, by which a \
+             queue vanishes with a drained pool. Write \
+             broker.management_url to check them"
                 .to_owned(),
         );
-    }
-    if seen == Visibility::Amqp {
         unseen.push(
             "delivery limits: how often a quorum queue hands a message out before it drops or dead-letters it (20 times on \
-             RabbitMQ 4.0 to 4.2 where nothing else is set, and a daemon that is killed counts as one). Write \
-             broker.management_url, and they are looked at"
+             RabbitMQ 4.0 to 4.2 by default, and each death of the daemon counts as one). Write \
+             broker.management_url to check them"
                 .to_owned(),
         );
     }
     if seen != (Visibility::Managed { permissions: true }) {
         unseen.push(
-            "permissions to consume, and to declare and publish to .retry and .dead queues: shown to a management \
-             user with the tag administrator, and by doing it"
+            "permissions to consume, and to declare and publish to .retry and .dead queues: only a management \
+             user with the tag administrator can see them in advance"
                 .to_owned(),
         );
     }

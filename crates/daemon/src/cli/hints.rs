@@ -1,11 +1,11 @@
-//! What a person is told who types something that is not a command, or nothing.
+//! Hints for a person who types no command, or a word that is not a command.
 
 use clap::{
     Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-/// Words that other programs have for what a command does here. Each with the hint for it.
+/// Words that other programs use for what a command does here, each with its hint.
 const WORDS: &[(&[&str], &str)] = &[
     (
         &[
@@ -143,14 +143,14 @@ fn hint_for(word: &str) -> Option<&'static str> {
 
 /// What `tidegate` alone prints.
 const FIRST_STEPS: &str = "\
-A worker pool that rises and falls with a RabbitMQ queue.
+A worker pool that grows and shrinks with a RabbitMQ queue.
 
 Usage: tidegate [OPTIONS] <COMMAND>
 
 First steps:
-  tidegate demo                                           see a pool rise and fall
+  tidegate demo                                           see a pool grow and shrink
   tidegate init --queue thumbnails -- python3 thumb.py    write a first configuration
-  tidegate check --broker                                 is all of it good?
+  tidegate check --broker                                 check the configuration and the broker
   tidegate run                                            run the supervisor with its pools
 
 While it runs:

@@ -1,4 +1,4 @@
-//! `tidegate load`: what is sent where, and what is printed.
+//! `tidegate load`: makes a plan of the arguments, and prints the report.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
 }
 
 /// # Errors
-/// The end is not said, or the rate of a shape that has none of its own.
+/// The arguments name no end, or no rate for a shape that needs one.
 fn until(args: &LoadArgs) -> Result<Until, Failure> {
     let is_trace = matches!(args.shape, Shape::Trace(_));
     if args.rate.is_none() && !is_trace && args.shape != Shape::Steady {
@@ -71,8 +71,8 @@ fn usage(what: &'static str) -> Failure {
 }
 
 impl BrokerArgs {
-    /// The broker that is named, else the one that `run` takes: the configuration's, and AMQP_URL where the configuration
-    /// names none. Without a configuration there is only AMQP_URL.
+    /// The broker of --url, otherwise the one that `run` takes: the configuration's, or AMQP_URL if the configuration
+    /// names none. Without a configuration: AMQP_URL, otherwise a broker on this machine.
     pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
         let bare = |url: &str| BrokerSettings {
             url: BrokerUrl::new(url),

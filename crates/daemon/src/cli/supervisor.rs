@@ -10,7 +10,7 @@ use super::args::{Cli, SocketArgs};
 use crate::output::{self, Failure};
 use tidegate::config::{self, Problems, Source, Surroundings};
 
-/// The configuration of a system's own supervisor. It has no socket of its own in most cases, because systemd gives the
+/// The configuration of the supervisor that runs as a system service. It usually names no socket: systemd gives the
 /// supervisor a directory.
 const SYSTEM: &str = "/etc/tidegate/tidegate.toml";
 
@@ -54,7 +54,7 @@ impl Supervisor {
     }
 }
 
-/// Finds the supervisor. Says on standard error where it may not be the one that is meant.
+/// Finds the supervisor. Warns on standard error if it may not be the one that is meant.
 pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<Supervisor, Failure> {
     let (found, warning) = look_for(cli.config.as_deref(), args.socket.as_deref());
     if let Some(warning) = warning {
@@ -63,7 +63,7 @@ pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<Supervisor, Failure> 
     Ok(found)
 }
 
-/// The same, with a warning in place of printing it.
+/// The same, but returns the warning and does not print it.
 pub(super) fn look_for(
     config: Option<&Path>,
     socket: Option<&Path>,
@@ -92,7 +92,7 @@ pub(super) fn look_for(
     }
 }
 
-/// A configuration that a user has named belongs to one supervisor, and another one answers.
+/// The warning if the user has named a configuration whose own supervisor does not answer, and another one does.
 fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
     let is_meant = found.is_first() || source.file() == Path::new(SYSTEM);
     (!is_meant).then(|| {
@@ -128,8 +128,8 @@ fn known_sockets() -> Vec<PathBuf> {
     sockets
 }
 
-/// Whether the directory of a socket is another user's: who has made it reads what a command asks, and answers. Everybody
-/// can make a directory in /tmp. `owner` is the directory's, if it is there.
+/// Whether another user owns the directory of a socket. That user could read requests and forge answers: everybody
+/// can make a directory in /tmp. `owner` owns the directory; `None` if it is missing.
 fn is_foreign(socket: &Path, owner: Option<u32>, own: u32) -> bool {
     let is_in_tmp = socket.parent().and_then(Path::parent) == Some(Path::new("/tmp"));
     is_in_tmp && owner.is_some_and(|owner| owner != own)

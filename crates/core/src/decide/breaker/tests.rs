@@ -41,7 +41,7 @@ fn it_opens_when_enough_of_enough_jobs_failed_within_the_window() {
             false,
         ),
         (
-            "the last that counts did not fail",
+            "three of four failed, but the last did not",
             &[(1, '-'), (1, '-'), (1, '-'), (1, '+')],
             false,
         ),
@@ -56,7 +56,7 @@ fn it_opens_when_enough_of_enough_jobs_failed_within_the_window() {
             true,
         ),
         (
-            "what has a count of its own",
+            "two that did not start are not counted",
             &[(1, '?'), (1, '?'), (1, '-'), (1, '-'), (1, '-')],
             false,
         ),

@@ -1,4 +1,4 @@
-//! What can be typed. Only words: what they do is in the modules of the commands.
+//! The arguments of the command line, with their help texts. The modules of the commands do the work.
 
 pub(super) mod dead;
 pub(super) mod init;
@@ -117,7 +117,7 @@ Examples:
 
     /// Write a first configuration, for a queue and a command
     ///
-    /// Into ./tidegate.toml, or where --config says. A file that is there stays as it is.
+    /// Writes ./tidegate.toml, or the file of --config. An existing file is not changed.
     #[command(after_help = "\
 Examples:
   tidegate init --queue thumbnails -- python3 thumb.py
@@ -126,7 +126,7 @@ Examples:
 
     /// Publish a message, from a file or standard input
     ///
-    /// Persistent, and confirmed: when this ends well the broker has it in a queue. A queue that is not there is an
+    /// The message is persistent and confirmed: after exit code 0 it is in a queue. A missing queue is an
     /// error, with exit code 1.
     #[command(after_help = "\
 Examples:
@@ -137,9 +137,9 @@ Examples:
 
     /// Send a load of messages, and measure what becomes of them
     ///
-    /// Persistent messages with publisher confirms, each due at its time: its latency counts from then, also where a
-    /// slow broker makes it late. With --verify each asks the pool for an answer, and those without are lost. Ends with
-    /// 1 where a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the report.
+    /// Sends persistent messages with publisher confirms, on a schedule. A latency counts from when its message was
+    /// due, even if a slow broker delays it. With --verify each message asks the pool for an answer. Exit code
+    /// 1: a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the report.
     ///
     /// Shapes, of a mean rate R: steady; burst (4 R for a quarter of each wave, then nothing); sine (0 to 2 R); step
     /// (0.4, 0.8, 1.2 and 1.6 R); or a trace, a CSV file with the head line `time,arrivals` or `time`.
@@ -153,8 +153,8 @@ Examples:
     /// Try policies on recorded or made-up traffic, in virtual time
     ///
     /// Runs the code that decides in the supervisor on a trace, and compares pools with each other and with models of other
-    /// autoscalers. All runs have the same arrivals and the same service times. Waits count until a job runs for the first
-    /// time; worker-seconds are the cost. The broker is not needed.
+    /// autoscalers. All runs have the same arrivals and the same service times. A wait ends when its job first
+    /// runs. Worker-seconds are the cost. No broker is needed.
     #[command(after_help = "\
 Examples:
   tidegate simulate --trace monday.csv --service exp:2s tidegate.toml
@@ -204,7 +204,7 @@ Examples:
 
     /// Explain why a pool has the size it has
     ///
-    /// What was seen, each term of the calculation, what was clamped, and the plan that came of it.
+    /// What was seen, each term of the calculation, what was clamped, and the resulting plan.
     #[command(after_help = "\
 Examples:
   tidegate explain thumbnails
@@ -232,8 +232,8 @@ Examples:
 
     /// Stop taking messages, and wait until the pool is empty
     ///
-    /// Shows how far it is. The pool stays empty, also over a restart, until `resume`. Where --timeout passes first the
-    /// exit code is 75, and jobs that still run go on, unless --give-back stops them and gives their messages back.
+    /// Shows the progress. The pool stays empty until `resume`, also after a restart. If --timeout passes first, the
+    /// exit code is 75, and running jobs continue. With --give-back they are stopped and their messages are given back.
     #[command(after_help = "\
 Examples:
   tidegate drain thumbnails
@@ -280,7 +280,7 @@ Examples:
 
     /// Have the supervisor read its configuration again
     ///
-    /// As the signal HUP does, and says what came of it. A bad configuration is refused whole (exit code 78), and the old
+    /// Like the signal HUP, and prints the result. A bad configuration is refused whole (exit code 78), and the old
     /// one stays.
     #[command(after_help = "\
 Examples:
@@ -289,7 +289,7 @@ Examples:
 
     /// Look through, put back or delete the dead letters of a pool
     ///
-    /// Goes straight to the broker of the configuration, with or without a running supervisor.
+    /// Connects to the broker of the configuration. The supervisor need not run.
     #[command(after_help = "\
 Examples:
   tidegate dead list thumbnails
@@ -312,7 +312,7 @@ Examples:
     /// Write the reference pages of the repository
     #[command(hide = true)]
     Docs {
-        /// Where they are written; made if it is not there
+        /// Where they are written. The directory is created if it is missing
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -322,7 +322,7 @@ Examples:
     /// For packages: a page for each command, and one for the configuration file.
     #[command(hide = true)]
     Man {
-        /// Where they are written; made if it is not there
+        /// Where they are written. The directory is created if it is missing
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -330,18 +330,18 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// How log lines look, whatever [log] format says
+    /// Format of log lines. Overrides [log] format
     #[arg(long, value_enum)]
     pub(super) log_format: Option<Format>,
 
-    /// Run without the guard that ends every job should the supervisor be killed
+    /// Run without the guard, which ends every job if the supervisor is killed
     #[arg(long)]
     pub(super) no_guard: bool,
 
-    /// Take over from the supervisor that runs with this configuration: it finishes its jobs and takes no more
+    /// Take over from the running supervisor, which finishes its jobs and takes no more messages
     ///
-    /// Both must run as the same user, with the same state_dir. No job is stopped by it. Ends with 69, and changes
-    /// nothing, where none runs or it does not answer.
+    /// Both must run as the same user, with the same state_dir. It stops no job. If no supervisor runs, or it does
+    /// not answer, the exit code is 69 and nothing is changed.
     #[arg(long)]
     pub(super) takeover: bool,
 }

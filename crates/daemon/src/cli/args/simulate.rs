@@ -19,7 +19,7 @@ pub(in crate::cli) struct SimulateArgs {
     #[arg(long, value_name = "FILE.svg")]
     pub(in crate::cli) plot: Option<PathBuf>,
 
-    /// Write each decision that changed something, as lines of JSON; `run` says whose it is, `decision` is as of `explain`
+    /// Write each decision that changed something, one JSON object a line: its `run`, and `decision` as in `explain`
     #[arg(long, value_name = "FILE.jsonl")]
     pub(in crate::cli) decisions: Option<PathBuf>,
 
@@ -42,14 +42,14 @@ pub(in crate::cli) struct TuneArgs {
     pub(in crate::cli) source: Option<String>,
 }
 
-/// What is to be done in a run.
+/// The traffic of a run.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TrafficArgs {
     /// When jobs arrive: CSV with the head line `time,arrivals` or `time`
     #[arg(long, value_name = "FILE.csv")]
     pub(in crate::cli) trace: PathBuf,
 
-    /// How long they take: exp:2s (exponential), fixed:2s, lognormal:2s,4s (mean and standard deviation), or a file of
+    /// How long jobs take: exp:2s (exponential), fixed:2s, lognormal:2s,4s (mean and standard deviation), or a file of
     /// measured times, one a line, in seconds or as 250ms
     #[arg(long, value_name = "S")]
     pub(in crate::cli) service: String,
@@ -62,7 +62,7 @@ pub(in crate::cli) struct TrafficArgs {
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
     pub(in crate::cli) failures: f64,
 
-    /// Longest wait that is good
+    /// Longest acceptable wait
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(in crate::cli) target: Duration,
 

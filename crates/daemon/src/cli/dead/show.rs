@@ -88,7 +88,7 @@ fn exit(letter: &Letter) -> Option<String> {
     Some(shown(failure, WORD_SHOWN))
 }
 
-/// The last error. An exit code and a signal have their own column. In that case the last output of the job says more.
+/// The last error. If the exit code or the signal is shown in its own column, the job's last line of output says more.
 fn error(letter: &Letter) -> Option<String> {
     let last_words = || {
         let lines = letter.stderr.as_deref()?.lines().rev();
