@@ -39,6 +39,7 @@ mod replies;
 mod settlement;
 #[path = "settlement.rs"]
 mod settlement_classic;
+mod sharing;
 mod simulate;
 mod stalled_readers;
 mod steering;
