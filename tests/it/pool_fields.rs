@@ -38,8 +38,11 @@ fn a_pool_tells_its_measurements_and_orders_in_status_and_in_the_api() {
     assert!(pool["wait_s"]["p95"].as_f64() >= Some(60.0), "{pool:#}");
     assert!(pool["service_s"]["p50"].as_f64() >= Some(0.1), "{pool:#}");
     assert!(pool["service_s"]["p95"].as_f64() >= Some(0.1), "{pool:#}");
-    assert!(pool["rates"]["done"].as_f64() > Some(0.0), "{pool:#}");
-    assert!(pool["rates"]["arrivals"].as_f64() > Some(0.0), "{pool:#}");
+    // Rates are known after five seconds.
+    let is_positive = |rate: &Value| rate.as_f64() > Some(0.0);
+    daemon.wait_for_pool("jobs", |pool| {
+        is_positive(&pool["rates"]["done"]) && is_positive(&pool["rates"]["arrivals"])
+    });
     assert_eq!(pool["intake"], "open");
     assert!(pool["policy"].is_string(), "{pool:#}");
     assert_eq!(pool.get("pinned"), None, "{pool:#}");
