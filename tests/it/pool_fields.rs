@@ -34,10 +34,11 @@ fn a_pool_tells_its_measurements_and_orders_in_status_and_in_the_api() {
     // What they say cannot be: the queue was seen empty after that.
     let pool = daemon.wait_for_pool("jobs", |pool| pool["oldest_s"].is_f64());
     assert!(pool["oldest_s"].as_f64() < Some(60.0), "{pool:#}");
-    assert!(pool["wait_s"]["p50"].as_f64() >= Some(60.0), "{pool:#}");
-    assert!(pool["wait_s"]["p95"].as_f64() >= Some(60.0), "{pool:#}");
-    assert!(pool["service_s"]["p50"].as_f64() >= Some(0.1), "{pool:#}");
-    assert!(pool["service_s"]["p95"].as_f64() >= Some(0.1), "{pool:#}");
+    // Quantiles are within 1 %.
+    assert!(pool["wait_s"]["p50"].as_f64() >= Some(59.0), "{pool:#}");
+    assert!(pool["wait_s"]["p95"].as_f64() >= Some(59.0), "{pool:#}");
+    assert!(pool["service_s"]["p50"].as_f64() >= Some(0.09), "{pool:#}");
+    assert!(pool["service_s"]["p95"].as_f64() >= Some(0.09), "{pool:#}");
     // Rates are known after five seconds.
     let is_positive = |rate: &Value| rate.as_f64() > Some(0.0);
     daemon.wait_for_pool("jobs", |pool| {
