@@ -71,6 +71,14 @@ impl WorkerBudget {
         }))
     }
 
+    /// The workers that other pools do not have. `None` without a limit.
+    pub(crate) fn room(&self, pool: &PoolName) -> Option<u32> {
+        let state = self.state();
+        let others = state.needs.iter().filter(|(name, _)| *name != pool);
+        let taken = others.fold(0u32, |sum, (_, need)| sum.saturating_add(need.taken));
+        Some(state.max_workers?.saturating_sub(taken))
+    }
+
     /// Sees changes of allowances.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -41,9 +41,10 @@ pub(crate) fn numbers(shared: &PoolShared) -> MemberNumbers {
         .local_max
         .or(by_hand)
         .unwrap_or(settings.policy.max);
+    let room = shared.budget.room(&shared.name).unwrap_or(u32::MAX);
     let capacity = match intake {
         _ if !shared.broker.is_connected() => 0,
-        Intake::Open => max,
+        Intake::Open => max.min(room),
         trial if trial.is_trial() => 1,
         _ => 0,
     };
@@ -73,7 +74,15 @@ fn policy_hash(settings: &PoolSettings, orders: &Orders) -> u64 {
     let (policy, scaling) = by_hand.unwrap_or((&policy, &scaling));
     let text =
         serde_json::to_string(&(policy, scaling, drain_after, keep_warm)).unwrap_or_default();
-    let text = format!("{text}{schedule:?}");
+    let entries = schedule.entries().iter().map(|entry| {
+        let (zone, bounds) = (entry.zone.iana_name(), entry.bounds);
+        (entry.cron.to_string(), zone, entry.lasts, bounds)
+    });
+    let entries: Vec<_> = entries.collect();
+    let text = format!(
+        "{text}{}",
+        serde_json::to_string(&entries).unwrap_or_default()
+    );
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -194,9 +203,9 @@ fn hear(shared: &PoolShared, message: &Bytes) -> bool {
     };
     match heard {
         Heard::Joined => {
-            info!(pool = %shared.name, %member, "a daemon joined the group of the queue")
+            debug!(pool = %shared.name, %member, "a daemon joined the group of the queue")
         }
-        Heard::Left => info!(pool = %shared.name, %member, "a daemon left the group of the queue"),
+        Heard::Left => debug!(pool = %shared.name, %member, "a daemon left the group of the queue"),
         Heard::Changed => {}
         Heard::Same | Heard::Ignored => return false,
     }
@@ -231,7 +240,7 @@ async fn send(
         None => return Ok((Instant::now(), numbers)),
     };
     if let Err(error) = channel.send(encoded(&beat)).await {
-        // A blocked connection recovers. Until then the own beats do not come back, which keeps the pool from growing.
+        // A blocked connection recovers. Until then the own beats do not come back, so the pool keeps its share.
         if error.kind != crate::queue::QueueErrorKind::Blocked {
             return Err(error);
         }

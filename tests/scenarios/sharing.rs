@@ -88,6 +88,29 @@ async fn daemons_with_different_policies_do_not_grow_and_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn daemons_that_cannot_hear_each_other_in_an_alarm_still_take_their_shares() {
+    let broker = broker();
+    let policy = || Policy::backlog(1).max(10);
+    let (first, _held) = daemon(&broker, policy()).await;
+    let (second, _also_held) = daemon(&broker, policy()).await;
+    for supervisor in [&first, &second] {
+        until(supervisor, "a member", |pool| pool.members.len() == 2).await;
+    }
+    broker.set_blocked(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for _ in 0..100 {
+        broker.send(QUEUE, "job");
+    }
+    for supervisor in [&first, &second] {
+        until(supervisor, "half", |pool| pool.workers.live == 5).await;
+    }
+    throughout(&first, Duration::from_secs(30), "half", |pool| {
+        pool.workers.live == 5
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn pools_divide_the_supervisors_workers_by_weight_and_never_pass_the_limit() {
     let broker = MemoryBroker::new();
     let mut builder = Supervisor::builder().driver(broker.clone()).max_workers(6);

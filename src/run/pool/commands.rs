@@ -113,7 +113,9 @@ impl Pool {
     }
 
     pub(super) fn drain(&mut self, grace: Duration) {
-        info!(pool = %self.shared.name, grace_ms = grace.as_millis() as u64, "pool drains");
+        // A handover sets no deadline.
+        let grace_ms = u64::try_from(grace.as_millis()).ok();
+        info!(pool = %self.shared.name, grace_ms, "pool drains");
         self.shared.gate.set_draining();
         self.shared
             .roster

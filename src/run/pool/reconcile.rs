@@ -80,6 +80,9 @@ impl Pool {
         let stale = decision.inputs.stale.as_deref();
         let refusal = shared.broker.openings().refusal().cloned();
         self.reported.fault(&shared, intake);
+        let group = decision.inputs.group.as_ref();
+        self.reported.members(&shared, now, group);
+        self.reported.differing(&shared, group);
         self.reported.depth(&shared, &observation.probe, stale);
         let stuck = self.reported.stuck.check(
             &shared,

@@ -1,11 +1,13 @@
 //! What a pool reports once when it begins and once when it is over: faults of runners, failing jobs, and a depth that
 //! cannot be read.
 
+use std::time::Duration;
+
 use tracing::{debug, info, warn};
 
 use super::stuck::StuckReport;
 use crate::{
-    decide::{Intake, Probe},
+    decide::{Group, Intake, MemberId, Moment, Probe},
     run::shared::PoolShared,
 };
 
@@ -16,6 +18,10 @@ pub(super) struct Reported {
     fault: Option<Fault>,
     /// Why the depth is not known.
     depth: Option<String>,
+    /// Members of the group that have another policy.
+    differing: Vec<MemberId>,
+    /// The number of members, and when it was logged.
+    members: Option<(usize, Moment)>,
     pub(super) stuck: StuckReport,
 }
 
@@ -27,6 +33,40 @@ enum Fault {
 }
 
 impl Reported {
+    /// Logs the number of daemons that share the queue when it has changed, at most once a second.
+    pub(super) fn members(&mut self, shared: &PoolShared, now: Moment, group: Option<&Group>) {
+        let Some(members) = group.map(|group| group.members.len()) else {
+            self.members = None;
+            return;
+        };
+        let is_due = self.members.is_none_or(|(before, at)| {
+            before != members && now.since(at) >= Duration::from_secs(1)
+        });
+        if is_due {
+            self.members = Some((members, now));
+            info!(pool = %shared.name, members, "daemons share the queue");
+        }
+    }
+
+    /// Logs once that other daemons have another policy for the queue, and once that it is the same again.
+    pub(super) fn differing(&mut self, shared: &PoolShared, group: Option<&Group>) {
+        let differing = group.map_or(&[][..], |group| &group.differing);
+        if self.differing == differing {
+            return;
+        }
+        self.differing = differing.to_vec();
+        let name = &shared.name;
+        match differing {
+            [] => info!(pool = %name, "all daemons of the queue have the same policy again"),
+            [first, ..] => warn!(
+                pool = %name,
+                member = %first,
+                members = differing.len(),
+                "other daemons have another policy for this queue: no daemon grows until they are the same"
+            ),
+        }
+    }
+
     /// Logs once that runners cannot start or that jobs fail, and once that it is over.
     pub(super) fn fault(&mut self, shared: &PoolShared, intake: Intake) {
         let name = &shared.name;

@@ -460,8 +460,9 @@ impl Reconciler {
             calculation.at_most(TermName::Pressure, most, || format!("no growth: {why}"));
         }
         // A ceiling that was lowered applies at once, and limits every other term.
-        calculation.at_most(TermName::Max, self.policy().max, || {
-            ceiling(inputs.schedule.as_ref())
+        let max = self.policy().max;
+        calculation.at_most(TermName::Max, max, || {
+            ceiling(inputs.schedule.as_ref(), max)
         });
         (rule, calculation)
     }
@@ -549,12 +550,14 @@ impl Reconciler {
         }
         if self.last_work.is_some() {
             calculation.at_least(TermName::MinActive, policy.min_active, || {
-                let by = by_schedule(inputs.schedule.as_ref(), |bounds| bounds.min_active);
+                let by = by_schedule(inputs.schedule.as_ref(), policy.min_active, |bounds| {
+                    bounds.min_active
+                });
                 format!("the floor while there is work{by}")
             });
         }
         calculation.at_most(TermName::Max, policy.max, || {
-            ceiling(inputs.schedule.as_ref())
+            ceiling(inputs.schedule.as_ref(), policy.max)
         });
 
         let scaling = &self.scaling();
@@ -605,6 +608,10 @@ impl Reconciler {
                 )
             });
         }
+        if group.deaf {
+            // What the others had when they were last heard says nothing. The shares alone keep the sum.
+            return;
+        }
         let elsewhere = group.workers_elsewhere();
         let room = whole.saturating_sub(elsewhere).max(self.expected);
         calculation.at_most(TermName::ShareRoom, room, || {
@@ -613,16 +620,22 @@ impl Reconciler {
     }
 }
 
-fn ceiling(schedule: Option<&ScheduleState>) -> String {
-    format!("the ceiling{}", by_schedule(schedule, |bounds| bounds.max))
+fn ceiling(schedule: Option<&ScheduleState>, max: u32) -> String {
+    format!(
+        "the ceiling{}",
+        by_schedule(schedule, max, |bounds| bounds.max)
+    )
 }
 
-/// Names the entry of the schedule that gives a bound.
+/// Names the entry of the schedule that gives a bound. Nothing if the bound in force is another one: then an operator set
+/// it by hand.
 fn by_schedule(
     schedule: Option<&ScheduleState>,
+    in_force: u32,
     bound: impl Fn(&ScheduledBounds) -> Option<u32>,
 ) -> String {
-    let entry = schedule.and_then(|state| state.entry_for(bound));
+    let entry = schedule.and_then(|state| state.entry_for(&bound));
+    let entry = entry.filter(|entry| bound(&entry.bounds) == Some(in_force));
     entry.map_or_else(String::new, |entry| {
         format!(", by the schedule {} until {}", entry.cron, entry.until)
     })

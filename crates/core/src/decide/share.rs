@@ -31,6 +31,8 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(5);
 const DEAF_AFTER: Duration = Duration::from_secs(3);
 /// Own beats whose echo may still come.
 const MAX_AWAITED: usize = 64;
+/// Longest name of a member, in bytes.
+const MAX_NAME_BYTES: usize = 255;
 /// Most members of a group. Beats of further daemons are ignored, so that a faulty sender cannot fill the memory.
 pub const MAX_MEMBERS: usize = 256;
 
@@ -39,7 +41,7 @@ pub fn share_exchange(queue: &QueueName) -> String {
     format!("{queue}.share")
 }
 
-/// Name of a daemon in its group. Unique in the group, and the same after a restart.
+/// Name of a daemon in its group. Unique in the group. A daemon that restarts may have another name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemberId(String);
@@ -117,7 +119,7 @@ pub enum Heard {
 /// The other daemons of the group, as this daemon knows them.
 ///
 /// Each beat also comes back to its sender. While that does not happen, the daemon cannot know who is there: it keeps
-/// the members that it knew, and does not grow.
+/// the members that it knew, and its share among them.
 #[derive(Debug, Clone)]
 pub struct Members {
     own: MemberId,
@@ -203,6 +205,9 @@ impl Members {
             if beat.boot == self.boot {
                 self.hear_own(now, beat.sequence);
             }
+            return Heard::Ignored;
+        }
+        if beat.member.0.len() > MAX_NAME_BYTES {
             return Heard::Ignored;
         }
         let full = self.others.len() >= MAX_MEMBERS;
@@ -291,8 +296,9 @@ impl Members {
 
     /// The group at `now`, with this daemon's own numbers.
     ///
-    /// A daemon that hears nothing and never knew another member acts alone after [`FORGET_AFTER`]: a broker that takes
-    /// no messages during an alarm must not keep a pool empty.
+    /// A daemon that hears nothing keeps to its share of the members that it knew, and acts alone if it never knew one. It may
+    /// grow to that share after [`FORGET_AFTER`]: a broker that takes no messages during an alarm must not keep a pool
+    /// empty.
     pub fn group(&self, now: Moment, numbers: MemberNumbers) -> Group {
         let others = self.others.values().map(|other| &other.beat);
         let differing = others
@@ -312,7 +318,7 @@ impl Members {
         members.sort_by(|a, b| a.id.cmp(&b.id));
         let deaf = self.is_deaf(now);
         let settled = if deaf {
-            self.others.is_empty() && now.since(self.changed) >= FORGET_AFTER
+            now.since(self.changed) >= FORGET_AFTER
         } else {
             now.since(self.changed) >= BEAT
         };
@@ -354,7 +360,8 @@ pub struct Group {
 impl Group {
     /// Deliveries that the other members hold.
     pub fn held_by_others(&self) -> u64 {
-        self.others().map(|member| member.numbers.held).sum()
+        self.others()
+            .fold(0, |sum, member| sum.saturating_add(member.numbers.held))
     }
 
     /// Workers of the other members that hold a delivery.

@@ -189,7 +189,7 @@ fn growth_waits_a_beat_after_each_change_of_members() {
 }
 
 #[test]
-fn a_daemon_that_does_not_hear_itself_forgets_nobody_and_does_not_grow() {
+fn a_daemon_that_does_not_hear_itself_forgets_nobody_and_keeps_its_share() {
     let mut members = members();
     let _ = members.hear(at(1), beat("b", 1, 1));
     hear_own(&mut members, 1_000);
@@ -199,8 +199,9 @@ fn a_daemon_that_does_not_hear_itself_forgets_nobody_and_does_not_grow() {
     let group = members.group(at(60_000), numbers(10));
     assert_eq!(
         (group.settled, group.deaf, group.members.len()),
-        (false, true, 2)
+        (true, true, 2)
     );
+    assert_eq!(group.share_of(10), 5);
     assert_eq!(members.forget_silent(at(60_000)), []);
     // An old beat that comes late proves nothing.
     let _ = members.hear(at(60_000), lost);
@@ -245,6 +246,32 @@ fn a_member_with_another_policy_is_named() {
     let _ = members.hear(at(1), other);
     let group = members.group(at(2), numbers(10));
     assert_eq!(group.differing, [MemberId::from("c")]);
+}
+
+#[test]
+fn numbers_that_cannot_be_do_not_overflow() {
+    let mut members = members();
+    for name in ["b", "c"] {
+        let most = MemberNumbers {
+            workers: u32::MAX,
+            busy: u32::MAX,
+            held: u64::MAX,
+            capacity: u32::MAX,
+            pinned: None,
+        };
+        let beat = Beat {
+            numbers: most,
+            ..beat(name, 1, 1)
+        };
+        let _ = members.hear(at(1), beat);
+    }
+    let group = members.group(at(2_000), numbers(10));
+    assert_eq!(group.held_by_others(), u64::MAX);
+    assert_eq!(group.busy_elsewhere(), u32::MAX);
+    assert_eq!(group.workers_elsewhere(), u32::MAX);
+    assert_eq!(group.share_of(10), 0);
+    let long = "x".repeat(256);
+    assert_eq!(members.hear(at(1), beat(&long, 1, 1)), Heard::Ignored);
 }
 
 #[test]

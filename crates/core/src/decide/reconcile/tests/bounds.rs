@@ -63,6 +63,42 @@ fn a_schedule_changes_the_ceiling_and_says_so() {
 }
 
 #[test]
+fn a_ceiling_that_was_set_by_hand_is_not_said_to_be_the_schedules() {
+    let night = ScheduledBounds {
+        max: Some(5),
+        ..ScheduledBounds::default()
+    };
+    let policy = Policy::backlog(1).max(50);
+    let mut reconciler = Reconciler::new(Rules {
+        schedule: scheduled("0 22 * * *", 8, night),
+        ..rules(policy.clone())
+    });
+    let mut orders = Orders::default();
+    let by_hand = SetPolicy {
+        policy: policy.clone().max(7),
+        scaling: Scaling::default(),
+        keys: BTreeMap::new(),
+        over: Configured {
+            policy,
+            scaling: Scaling::default(),
+        },
+    };
+    steer(&mut orders, Order::SetPolicy(Box::new(by_hand)));
+    reconciler.set_orders(orders);
+    let none = Census::default();
+    let decided = reconciler.reconcile(&seen_at("2026-11-26T22:00:00Z", 0, 40, &none), &none);
+    assert_eq!(
+        (decided.decision.expected, decided.decision.won),
+        (7, TermName::Max)
+    );
+    let terms = decided.decision.terms;
+    assert!(
+        terms.iter().all(|term| !term.why.contains("schedule")),
+        "{terms:?}"
+    );
+}
+
+#[test]
 fn a_schedule_changes_the_floor_and_the_workers_on_an_empty_queue() {
     let day = ScheduledBounds {
         min_active: Some(4),
