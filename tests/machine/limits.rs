@@ -80,7 +80,7 @@ fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
         "{said}"
     );
     assert!(
-        said.contains("runner.nice: found -20, which is below"),
+        said.contains("runner.nice: found -20, which is lower"),
         "{said}"
     );
 }

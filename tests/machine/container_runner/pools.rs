@@ -149,7 +149,7 @@ fn is_faulted_while_there_is_no_image_and_spends_no_attempt_on_it() {
     queue.publish("late-1");
     let faulted = daemon.wait_for_pool("work", |pool| pool["state"] == "faulted");
     let said = faulted.to_string();
-    let cause = format!("make a container of {late}: No such image");
+    let cause = format!("create a container of {late}: No such image");
     assert!(said.contains(&cause), "{said}");
     engine.variant("late", &[]);
     daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
