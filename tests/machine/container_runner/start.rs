@@ -122,8 +122,7 @@ async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
 
     settings.pull = Pull::Never;
     let told = refusal(Some(engine), settings).await;
-    let expected =
-        "failed to start a runner: create a container of tidegate-test-no-such-image: No such image";
+    let expected = "failed to start a runner: create a container of tidegate-test-no-such-image: No such image";
     assert!(told.starts_with(expected), "{told}");
 }
 
