@@ -37,6 +37,10 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most letters of a look. A quorum queue takes back this many in order.
 pub(crate) const LISTED: u64 = 32;
 
+/// Longest wait for letters that were given back.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two checks whether they are back.
+const RETURN_CHECK: Duration = Duration::from_millis(10);
 /// Pools whose dead letters may be worked on at the same time.
 const POOLS_AT_ONCE: usize = 4;
 
@@ -223,6 +227,10 @@ impl DeadLetters {
                     letters: depth.ready,
                 };
                 let walked = work(&letters).await;
+                if let Ok(walked) = &walked {
+                    let left = depth.ready.saturating_sub(walked.done);
+                    until_returned(&letters, left).await;
+                }
                 walked.map(|walked| (depth.ready, walked))
             }
             // The pool creates the queue for its first dead letter.
@@ -278,6 +286,20 @@ async fn connect(broker: &BrokerSettings) -> Connection {
             Err(error)
         }
     }
+}
+
+/// Waits until the letters that stay are ready again. A broker counts what was given back only after a moment, and the
+/// next look or purge would miss them. Another consumer may have taken them, so this ends after [`RETURN_TIMEOUT`].
+async fn until_returned(letters: &DeadLetterQueue, left: u64) {
+    let returned = async {
+        while let Ok(depth) = letters.driver.probe(&letters.queue).await {
+            if depth.ready >= left {
+                break;
+            }
+            time::sleep(RETURN_CHECK).await;
+        }
+    };
+    let _ = time::timeout(RETURN_TIMEOUT, returned).await;
 }
 
 /// Tells the work to stop after [`WORK_TIME`], and waits for what it has begun.
