@@ -82,7 +82,7 @@ impl TlsSettings {
 /// The addresses and sockets of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// TCP address. With `None` there is none.
+    /// TCP address. `None` if the daemon has no HTTP server on TCP.
     pub listen: Option<std::net::SocketAddr>,
     /// Unix socket of the command line.
     pub socket: PathBuf,

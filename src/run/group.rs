@@ -10,11 +10,12 @@ use bytes::Bytes;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::shared::PoolShared;
+use super::shared::{HeldCounts, PoolShared};
 use crate::{
     config::PoolSettings,
     decide::{
-        BEAT, Beat, Heard, Intake, MemberId, MemberNumbers, Members, Orders, QueueName, Rules,
+        BEAT, Beat, Counts, Heard, Intake, MemberId, MemberNumbers, Members, Orders, QueueName,
+        Rules,
     },
     queue::{GroupChannel, QueueError},
 };
@@ -28,15 +29,24 @@ const MAX_BEAT_BYTES: usize = 4096;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The numbers that a pool tells the others.
-pub(crate) fn numbers(shared: &PoolShared) -> MemberNumbers {
-    let now = shared.now();
-    let (census, held) = shared.census(now);
+fn numbers(shared: &PoolShared) -> MemberNumbers {
+    let (census, held) = shared.census(shared.now());
+    numbers_with(shared, &census.counts(), &held)
+}
+
+/// The same, with a census that was just taken.
+pub(crate) fn numbers_with(
+    shared: &PoolShared,
+    counts: &Counts,
+    held: &HeldCounts,
+) -> MemberNumbers {
     let settings = shared.settings();
-    let orders = shared.orders.lock();
-    let by_hand = orders.policy.as_ref().map(|set| set.what.policy.max);
-    let pinned = orders.pinned();
-    let intake = shared.gate.intake(now, orders.intake());
-    drop(orders);
+    let (by_hand, pinned) = {
+        let orders = shared.orders.lock();
+        let by_hand = orders.policy.as_ref();
+        (by_hand.map(|set| set.what.policy.max), orders.pinned())
+    };
+    let intake = shared.intake();
     let max = settings
         .local_max
         .or(by_hand)
@@ -49,7 +59,7 @@ pub(crate) fn numbers(shared: &PoolShared) -> MemberNumbers {
         _ => 0,
     };
     MemberNumbers {
-        workers: census.counts().live(),
+        workers: counts.live(),
         busy: held.holders,
         held: held.held,
         capacity,

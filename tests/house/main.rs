@@ -9,14 +9,12 @@ mod supply;
 
 use std::{collections::BTreeSet, process::Command};
 
-/// The crates that `package` needs, without itself, with exactly these features.
-fn needs(package: &str, features: &str) -> BTreeSet<String> {
+/// What `cargo tree` prints with these arguments, without indentation.
+fn cargo_tree(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
     let tree = Command::new(cargo)
-        .args(["tree", "--locked", "--offline", "--edges", "normal"])
-        .args(["--prefix", "none", "--format", "{p}"])
-        .args(["--no-default-features", "--features", features])
-        .args(["--package", package])
+        .args(["tree", "--locked", "--offline", "--prefix", "none"])
+        .args(args)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
@@ -25,7 +23,22 @@ fn needs(package: &str, features: &str) -> BTreeSet<String> {
         "{}",
         String::from_utf8_lossy(&tree.stderr)
     );
-    let text = String::from_utf8(tree.stdout).expect("names are text");
+    String::from_utf8(tree.stdout).expect("names are text")
+}
+
+/// The crates that `package` needs, without itself, with exactly these features.
+fn needs(package: &str, features: &str) -> BTreeSet<String> {
+    let text = cargo_tree(&[
+        "--edges",
+        "normal",
+        "--format",
+        "{p}",
+        "--no-default-features",
+        "--features",
+        features,
+        "--package",
+        package,
+    ]);
     let names = text
         .lines()
         .filter_map(|line| line.split_whitespace().next());

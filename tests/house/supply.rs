@@ -2,7 +2,9 @@
 //!
 //! cargo-deny checks more (`deny.toml`), but it is a program of its own. These tests need only cargo.
 
-use std::{fs, iter::Peekable, path::Path, process::Command, str::SplitWhitespace};
+use std::{fs, iter::Peekable, path::Path, str::SplitWhitespace};
+
+use super::cargo_tree;
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
@@ -23,20 +25,13 @@ fn texts(list: &toml::Value) -> Vec<String> {
 /// Every crate that the programs and the library are built from on this machine: its licence, and its name. Crates that
 /// only tests use are not shipped.
 fn licences() -> Vec<(String, String)> {
-    let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
-    let tree = Command::new(cargo)
-        .args(["tree", "--workspace", "--locked", "--offline"])
-        .args(["--edges", "normal,build"])
-        .args(["--prefix", "none", "--format", "{l}\t{p}"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("cargo runs");
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    let text = String::from_utf8(tree.stdout).expect("names are text");
+    let text = cargo_tree(&[
+        "--workspace",
+        "--edges",
+        "normal,build",
+        "--format",
+        "{l}\t{p}",
+    ]);
     // Empty lines separate the crates of the workspace.
     text.lines()
         .filter_map(|line| line.split_once('\t'))

@@ -83,7 +83,7 @@ impl ServiceTimes {
     /// everything after the first comma of a line.
     ///
     /// # Errors
-    /// A line is not a time, or there is none.
+    /// A line is not a time, or the text has no line with a time.
     pub fn measured(text: &str) -> Result<Self, ServiceError> {
         let mut times = Vec::new();
         for (line, row) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {

@@ -41,7 +41,7 @@ impl IdleRunner {
     }
 }
 
-/// A runner for the worker that waits for it, or the reason why there is none.
+/// A runner for the worker that waits for it, or the reason why no runner could be had.
 type StartResult = Result<IdleRunner, StartError>;
 
 /// The idle runners of a fleet. Written by workers and by the pool.

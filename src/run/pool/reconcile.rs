@@ -18,7 +18,7 @@ use crate::{
     },
     run::{
         events::Event,
-        group::numbers,
+        group::numbers_with,
         metrics::ReconcileOutcome,
         pool_state::state_of,
         shared::LastReconcile,
@@ -52,6 +52,7 @@ impl Pool {
             None => (Probe::Held, now),
         };
         let (census, held) = shared.census(before);
+        let counts = census.counts();
         let intake = shared.intake();
         let observation = Observation {
             at: now,
@@ -65,7 +66,9 @@ impl Pool {
             oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake,
-            group: shared.group.group(now, numbers(&shared)),
+            group: shared
+                .group
+                .group(now, || numbers_with(&shared, &counts, &held)),
             allowance: shared.budget.allowance(&shared.name),
             pressure: shared.pressure.borrow().clone(),
         };
@@ -75,7 +78,6 @@ impl Pool {
             plan,
         } = self.reconciler.reconcile(&observation, &census);
 
-        let counts = census.counts();
         self.report_need(&decision, wanted, &counts);
         let stale = decision.inputs.stale.as_deref();
         let refusal = shared.broker.openings().refusal().cloned();
@@ -114,7 +116,9 @@ impl Pool {
     /// Tells the supervisor's budget what this pool needs, and the group's task that the numbers may have changed.
     fn report_need(&self, decision: &Decision, wanted: u32, counts: &Counts) {
         let shared = &self.shared;
-        shared.group.tell();
+        if decision.inputs.group.is_some() {
+            shared.group.tell();
+        }
         let has_work = decision.inputs.demand > 0;
         let need = PoolNeed {
             weight: shared.settings().weight,

@@ -43,7 +43,7 @@ pub(super) enum NotCopied {
     NoQueue(Box<Outgoing>),
 }
 
-/// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If there is none, the delivery
+/// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If no queue accepts it, the delivery
 /// is held for `patience`, or shorter if many are held.
 pub(super) async fn copy_to(
     shared: &PoolShared,

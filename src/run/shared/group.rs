@@ -38,8 +38,18 @@ impl PoolGroup {
         self.ending.cancel();
     }
 
-    /// The group at `now`, or `None` if the pool does not share its queue.
-    pub(crate) fn group(&self, now: Moment, numbers: MemberNumbers) -> Option<Group> {
+    /// The group at `now`, with the pool's own numbers. `None` if the pool does not share its queue: then it needs no
+    /// numbers.
+    pub(crate) fn group(
+        &self,
+        now: Moment,
+        numbers: impl FnOnce() -> MemberNumbers,
+    ) -> Option<Group> {
+        if self.members().is_none() {
+            return None;
+        }
+        // Read before the lock is taken, because it takes other locks.
+        let numbers = numbers();
         Some(self.members().as_ref()?.group(now, numbers))
     }
 

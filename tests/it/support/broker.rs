@@ -384,7 +384,7 @@ pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
     broker
 }
 
-/// The version of the server that private nodes are of; `None` where there is none.
+/// The version of the server that private nodes are of; `None` if no server is installed.
 pub(crate) fn server_version() -> Option<String> {
     let output = command(tool("rabbitmqctl")).arg("version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

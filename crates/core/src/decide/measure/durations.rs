@@ -103,7 +103,7 @@ impl Durations {
         self.newest.add(value);
     }
 
-    /// The measurements as of `now`. `None` if there is none.
+    /// The measurements as of `now`. `None` before the first one.
     pub(super) fn spread(&mut self, now: Moment) -> Option<Spread> {
         let last = self.last?;
         let samples = self.newest.count() + self.older.as_ref().map_or(0, DDSketch::count);
