@@ -116,7 +116,7 @@ fn a_collector_gets_the_spans_of_a_job_and_the_job_is_a_child_of_its_run() {
     let collector = Collector::start();
     let queue = Queue::new();
     let command = format!("{NOTES}; [ $TIDEGATE_ATTEMPT = 2 ]");
-    let files = [("headers", "Authorization: Bearer s3cret\n")];
+    let files = [("headers", "Authorization: Bearer s3c%41ret\n")];
     let head = format!(
         "otlp.endpoint = \"{}\"\notlp.headers_file = \"headers\"\notlp.service_name = \"shop\"",
         collector.endpoint()
@@ -128,7 +128,7 @@ fn a_collector_gets_the_spans_of_a_job_and_the_job_is_a_child_of_its_run() {
     let request = collector.head();
     assert!(request.starts_with("post /v1/traces "), "{request}");
     assert!(
-        request.contains("authorization: bearer s3cret"),
+        request.contains("authorization: bearer s3c%41ret"),
         "{request}"
     );
 
@@ -188,7 +188,7 @@ fn a_collector_gets_the_spans_of_a_job_and_the_job_is_a_child_of_its_run() {
     assert_eq!(settled.collect::<Vec<_>>(), ["retry", "ack"]);
     assert_eq!(settles[1].span.name, format!("settle {}", queue.name()));
     let said = daemon.said();
-    assert!(!said.contains("s3cret"), "{said}");
+    assert!(!said.contains("s3c%41ret"), "{said}");
     let (_, metrics) = daemon.get("/metrics");
     assert!(
         metrics.contains("tidegate_otlp_requests_total{outcome=\"sent\"} "),
@@ -276,7 +276,7 @@ fn a_collector_that_is_away_costs_one_warning_and_no_job() {
 #[test]
 fn check_says_what_is_wrong_with_the_table() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("headers"), "Bearer s3cret\n").unwrap();
+    std::fs::write(dir.path().join("headers"), "Bearer s3c%41ret\n").unwrap();
     let text = "[otlp]\nendpoint = \"localhost:4318\"\nheaders_file = \"headers\"\nsample = 2\n\
                 [pools.jobs.runner]\ncommand = [\"true\"]\n";
     std::fs::write(dir.path().join("tidegate.toml"), text).unwrap();
@@ -294,7 +294,7 @@ fn check_says_what_is_wrong_with_the_table() {
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
-    assert!(!said.contains("s3cret"), "{said}");
+    assert!(!said.contains("s3c%41ret"), "{said}");
 }
 
 #[test]

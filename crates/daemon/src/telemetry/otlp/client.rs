@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    str::FromStr as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -39,6 +41,8 @@ pub(super) struct CollectorClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Runtime,
     endpoint: String,
+    /// The configured headers, which may hold credentials. Added here, because the exporter would decode `%` in them.
+    headers: HeaderMap,
     /// Whether the last request failed. A collector that stays away gives one warning. Written and read by the
     /// exporter's thread.
     is_failing: AtomicBool,
@@ -51,7 +55,13 @@ impl fmt::Debug for CollectorClient {
 }
 
 impl CollectorClient {
-    pub(super) fn new(endpoint: String) -> Result<Self, BoxError> {
+    pub(super) fn new(endpoint: String, headers: &[(String, String)]) -> Result<Self, BoxError> {
+        let header = |(name, value): &(String, String)| {
+            let mut value = HeaderValue::from_str(value)?;
+            value.set_sensitive(true);
+            Ok::<_, BoxError>((HeaderName::from_str(name)?, value))
+        };
+        let headers: HeaderMap = headers.iter().map(header).collect::<Result<_, _>>()?;
         let mut roots = RootCertStore::empty();
         if endpoint.starts_with("https:") {
             // A missing system certificate is reported when a connection needs it.
@@ -76,11 +86,15 @@ impl CollectorClient {
                 .enable_all()
                 .build()?,
             endpoint,
+            headers,
             is_failing: AtomicBool::new(false),
         })
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone()));
+        request.headers_mut().extend(headers);
         let response = self.client.request(request.map(Full::new)).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES).collect().await?;

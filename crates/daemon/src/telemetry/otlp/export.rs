@@ -50,13 +50,12 @@ impl Otlp {
     pub fn start(settings: &OtlpSettings) -> Result<Self, OtlpError> {
         let failed = |error| OtlpError(error);
         let endpoint = traces_url(settings);
-        let client = CollectorClient::new(endpoint.clone()).map_err(failed)?;
+        let client = CollectorClient::new(endpoint.clone(), &settings.headers.0).map_err(failed)?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
             .with_endpoint(endpoint)
             .with_timeout(REQUEST_TIMEOUT)
-            .with_headers(settings.headers.0.iter().cloned().collect())
             .with_retry_policy(RetryPolicy::recommended().with_max_retries(RETRIES))
             .build()
             .map_err(|error| failed(error.into()))?;
