@@ -120,12 +120,10 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
         }
         if let Err(error) = visited {
             let cause = chain(&error);
-            if shared.group.cause().as_ref() != Some(&cause) {
+            let text = format!("the group cannot be heard: {cause}");
+            if shared.group.set_cause(Some(text)) {
                 warn!(pool = %shared.name, error = cause, "cannot hear the other daemons of the queue");
             }
-            shared
-                .group
-                .set_cause(Some(format!("the group cannot be heard: {cause}")));
             shared.group.heard.notify_one();
             tokio::select! {
                 () = time::sleep(BEAT) => {}
@@ -142,9 +140,8 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
         joined = shared.broker.driver.join_group(queue) => joined?,
         () = shared.group.ending.cancelled() => return Ok(()),
     };
-    if shared.group.cause().is_some() {
+    if shared.group.set_cause(None) {
         info!(pool = %shared.name, "the other daemons of the queue can be heard again");
-        shared.group.set_cause(None);
     }
     let mut sent: Option<(Instant, MemberNumbers)> = None;
     let mut beats = time::interval(BEAT);
@@ -164,12 +161,17 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
                 leave(shared, channel.as_mut()).await;
                 return Ok(());
             }
-            received = channel.next() => told |= hear(shared, &received?),
+            // Beats come first: messages without end must not keep this daemon silent.
             _ = beats.tick() => {
                 forget_silent(shared);
                 sent = Some(send(shared, channel.as_mut()).await?);
                 told = false;
             }
+            () = is_due, if told => {
+                sent = Some(send(shared, channel.as_mut()).await?);
+                told = false;
+            }
+            received = channel.next() => told |= hear(shared, &received?),
             () = shared.group.told.notified() => {
                 let settings = shared.settings();
                 if !settings.share || settings.queue != *queue {
@@ -177,10 +179,6 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
                     return Ok(());
                 }
                 told |= sent.is_none_or(|(_, before)| before != numbers(shared));
-            }
-            () = is_due, if told => {
-                sent = Some(send(shared, channel.as_mut()).await?);
-                told = false;
             }
         }
     }

@@ -61,11 +61,31 @@ impl PoolGroup {
             .clone()
     }
 
-    pub(crate) fn set_cause(&self, cause: Option<String>) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    /// Sets or clears why the group cannot be heard. Returns whether that is new, so that it is logged once.
+    pub(crate) fn set_cause(&self, cause: Option<String>) -> bool {
+        let mut known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *known != cause;
+        *known = cause;
+        is_new
     }
 
     pub(crate) fn members(&self) -> MutexGuard<'_, Option<Members>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_new_once() {
+        let group = PoolGroup::default();
+        let cause = || Some(String::from("no connection"));
+        assert!(!group.set_cause(None));
+        assert!(group.set_cause(cause()));
+        assert!(!group.set_cause(cause()));
+        assert_eq!(group.cause(), cause());
+        assert!(group.set_cause(None));
     }
 }
