@@ -47,6 +47,8 @@ use tokio::{
 mod ends;
 #[path = "scenarios/faults.rs"]
 mod faults;
+#[path = "scenarios/foresee.rs"]
+mod foresee;
 #[path = "scenarios/frozen.rs"]
 mod frozen;
 #[path = "scenarios/gauges.rs"]

@@ -43,7 +43,7 @@ pub use self::{
     neighbours::{Neighbour, NeighbourError},
     pool::PoolModel,
     report::{Report, Waits},
-    run::{Contender, Run, Workload, simulate},
+    run::{Contender, Run, Workload, simulate, simulate_while},
     service::{ServiceError, ServiceTimes},
     tune::{Tuned, Tuning, tune},
 };

@@ -7,6 +7,7 @@
 
 mod commands;
 mod events;
+mod foresee;
 mod reading;
 mod reconcile;
 mod reports;
@@ -298,6 +299,11 @@ impl Pool {
                 before: self.flush(mode),
                 joins: true,
             }),
+            Command::Foresee(set, answer) => {
+                // The caller may have stopped waiting.
+                let _ = answer.send(self.foresee(set.map(|set| *set)));
+                PoolAction::Nothing
+            }
             Command::Update(spec, taken) => {
                 self.update(*spec);
                 // The caller may have stopped waiting.

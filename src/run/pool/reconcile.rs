@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     decide::{
-        Counts, Decision, EventKind, Intake, Observation, Plan, PlanSummary, PoolNeed, Probe,
-        ReconcileResult, Reconciliation, Rule, StuckInputs, WorkerId,
+        Census, Counts, Decision, EventKind, Intake, Moment, Observation, Plan, PlanSummary,
+        PoolNeed, Probe, ReconcileResult, Reconciliation, Rule, StuckInputs, WorkerId,
     },
     run::{
         events::Event,
@@ -45,33 +45,13 @@ impl Pool {
         let mut result = ReconcileResult::default();
         let crashed = self.cleanup(reading.as_ref(), &mut result);
 
-        let now = shared.now();
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
         let (probe, before) = match reading {
             Some(reading) => (reading.probe, reading.begun),
-            None => (Probe::Held, now),
+            None => (Probe::Held, shared.now()),
         };
-        let (census, held) = shared.census(before);
-        let counts = census.counts();
-        let intake = shared.intake();
-        let observation = Observation {
-            at: now,
-            wall: Some(shared.orders.clock.now()),
-            probe,
-            consumers: held.consumers,
-            held: held.held,
-            holders: held.holders,
-            last_taken: shared.stats.last_taken(),
-            gone: shared.stats.gone(),
-            oldest: shared.stats.recent.oldest(now),
-            timings: shared.stats.recent.timings(now, held.held),
-            intake,
-            group: shared
-                .group
-                .group(now, || numbers_with(&shared, &counts, &held)),
-            allowance: shared.budget.allowance(&shared.name),
-            pressure: shared.pressure.borrow().clone(),
-        };
+        let (observation, census) = self.observe(probe, before);
+        let (counts, intake, now) = (census.counts(), observation.intake, observation.at);
         let Reconciliation {
             mut decision,
             wanted,
@@ -113,24 +93,59 @@ impl Pool {
         result
     }
 
+    /// What there is now, with the result of a probe. Consumers that the broker confirmed after `before` do not count.
+    pub(super) fn observe(&self, probe: Probe, before: Moment) -> (Observation, Census) {
+        let shared = &self.shared;
+        let now = shared.now();
+        let (census, held) = shared.census(before);
+        let counts = census.counts();
+        let observation = Observation {
+            at: now,
+            wall: Some(shared.orders.clock.now()),
+            probe,
+            consumers: held.consumers,
+            held: held.held,
+            holders: held.holders,
+            last_taken: shared.stats.last_taken(),
+            gone: shared.stats.gone(),
+            oldest: shared.stats.recent.oldest(now),
+            timings: shared.stats.recent.timings(now, held.held),
+            intake: shared.intake(),
+            group: shared
+                .group
+                .group(now, || numbers_with(shared, &counts, &held)),
+            allowance: shared.budget.allowance(&shared.name),
+            pressure: shared.pressure.borrow().clone(),
+        };
+        (observation, census)
+    }
+
     /// Tells the supervisor's budget what this pool needs, and the group's task that the numbers may have changed.
     fn report_need(&self, decision: &Decision, wanted: u32, counts: &Counts) {
         let shared = &self.shared;
         if decision.inputs.group.is_some() {
             shared.group.tell();
         }
-        let has_work = decision.inputs.demand > 0;
-        let need = PoolNeed {
-            weight: shared.settings().weight,
-            wanted,
-            floor: if has_work {
-                self.reconciler.policy().min_active
-            } else {
-                0
-            },
-            taken: counts.places().max(decision.expected),
-        };
+        let floor = self.reconciler.policy().min_active;
+        let need = self.need(decision, wanted, floor, counts);
         shared.budget.report(&shared.name, need);
+    }
+
+    /// What the pool needs of the supervisor's workers, after a decision with this floor.
+    pub(super) fn need(
+        &self,
+        decision: &Decision,
+        wanted: u32,
+        floor: u32,
+        counts: &Counts,
+    ) -> PoolNeed {
+        let has_work = decision.inputs.demand > 0;
+        PoolNeed {
+            weight: self.shared.settings().weight,
+            wanted,
+            floor: if has_work { floor } else { 0 },
+            taken: counts.places().max(decision.expected),
+        }
     }
 
     /// Reports an applied plan: the event, the metrics, and the log if the pool changes.

@@ -34,6 +34,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live, socket::InstanceError},
+    lab::trials::Trials,
     recordings,
     reloads::Reloads,
     telemetry::{
@@ -267,6 +268,7 @@ impl Prepared {
             failures,
             actions: Actions::default(),
             dead: DeadLetters::at(settings.broker.clone()),
+            trials: Trials::new(settings.http.state_dir.clone()),
         };
         let mut daemon = Daemon {
             supervisor,

@@ -11,6 +11,7 @@ mod complete;
 mod dead;
 mod declared;
 mod drain;
+mod dry_run;
 mod exchange;
 mod explain;
 mod finding;

@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use super::{
     args::{
         Cli, Format,
-        steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
+        steer::{DryRunArgs, PolicyArgs, PolicyCommand, PolicySetArgs},
     },
     client::{self, ClientError},
+    dry_run,
     steer::{PATIENCE, path},
     supervisor::{self, Supervisor},
     table::DIM,
@@ -48,21 +49,13 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
                 Some(_) => Method::PUT,
                 None => Method::PATCH,
             };
-            let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &supervisor, method, &path, &body).await
+            change(cli, &supervisor, method, &args.pool, &body, &args.trial).await
         }
         PolicyCommand::Reset(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
-            let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &supervisor, Method::DELETE, &path, &Map::new()).await
+            let (method, body) = (Method::DELETE, Map::new());
+            change(cli, &supervisor, method, &args.pool, &body, &args.trial).await
         }
-    }
-}
-
-fn below(is_trial: bool) -> String {
-    match is_trial {
-        true => "policy?dry_run=true".to_owned(),
-        false => "policy".to_owned(),
     }
 }
 
@@ -70,12 +63,18 @@ async fn change(
     cli: &Cli,
     supervisor: &Supervisor,
     method: Method,
-    path: &str,
+    pool: &str,
     body: &Map<String, Value>,
+    trial: &DryRunArgs,
 ) -> Result<Exit, Failure> {
     let operation = "set the policy";
+    let patience = match trial.dry_run {
+        true => dry_run::PATIENCE,
+        false => PATIENCE,
+    };
+    let path = path(pool, &format!("policy{}", dry_run::query(trial)));
     let change: Result<PolicyChange, _> =
-        client::act(supervisor, method, path, body, PATIENCE, operation).await;
+        client::act(supervisor, method, &path, body, patience, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -89,6 +88,9 @@ async fn change(
             return Err(error.into());
         }
     };
+    if let Some(file) = &trial.plot {
+        dry_run::plot(file, &change)?;
+    }
     match cli.format {
         Format::Json => output::json(&change)?,
         Format::Human => output::write(text_of(&change).as_bytes())?,
@@ -219,7 +221,10 @@ fn text_of(change: &PolicyChange) -> String {
         let line = format!("{}: {before} -> {after}", change.key);
         let _ = writeln!(text, "  {}", Escaped(&line));
     }
-    for (word, outlook) in [("before", &change.before), ("after", &change.after)] {
+    let outlooks = [("before", &change.before), ("after", &change.after)];
+    // A dry run has the whole decision of both.
+    let outlooks = outlooks.into_iter().filter(|_| change.now.is_none());
+    for (word, outlook) in outlooks {
         let Outlook {
             policy,
             demand,
@@ -235,6 +240,7 @@ fn text_of(change: &PolicyChange) -> String {
     if let Some(why) = &change.not_stored {
         let _ = writeln!(text, "  not kept for the next start: {}", Escaped(why));
     }
+    text.push_str(&dry_run::text(change));
     text
 }
 
@@ -249,7 +255,7 @@ mod tests {
             pool: "a".to_owned(),
             keys: keys.iter().map(|key| key.to_string()).collect(),
             file: file.map(Path::to_owned),
-            dry_run: false,
+            trial: DryRunArgs::default(),
             socket: super::super::args::SocketArgs { socket: None },
         }
     }

@@ -56,10 +56,10 @@ impl<'t> Parts<'t> {
 pub(super) fn tune(cli: &Cli, args: &TuneArgs) -> Result<Exit, Failure> {
     let workload = args.traffic.workload()?;
     let pool = traffic::pool(cli, args.source.as_deref())?;
-    let present = traffic::model(pool.name.to_string(), &pool);
+    let present = traffic::model(pool.settings.name.to_string(), &pool);
     let tuning = Tuning { first: args.first };
     let tuned = search(&workload, &present, tuning, &mut run_all);
-    let keys = keys(&pool, &tuned.best);
+    let keys = keys(&pool.settings, &tuned.best);
     let toml = policy_toml(&keys);
     let target = workload.target.as_secs_f64();
     let found = Found {
