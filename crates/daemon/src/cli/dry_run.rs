@@ -16,8 +16,8 @@ use tidegate::{
     escape::Escaped,
 };
 
-/// The daemon simulates for up to 20 s.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+/// The daemon simulates for up to 30 s.
+pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// The query of a change: empty if it is to be made.
 pub(super) fn query(args: &DryRunArgs) -> String {

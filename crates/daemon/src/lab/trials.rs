@@ -1,6 +1,6 @@
 //! Dry runs on recordings: where the recording comes from, and what a run may cost.
 //!
-//! A simulation needs a whole core. So one runs at a time, for at most [`LONGEST`], on a thread of its own with the lowest
+//! A simulation needs a whole core. So one runs at a time, for at most [`LONGEST`], on a thread of its own with a low
 //! priority: jobs and pools go first. It ends when nobody waits for it any more.
 
 use std::{
@@ -19,7 +19,7 @@ use super::trial::{NoTrial, Trial};
 use crate::recordings::{last_day, measured_before};
 
 /// Longest time that a simulation may take.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// The dry runs of this daemon. Clones share the limit.
 #[derive(Debug, Clone)]
@@ -88,10 +88,11 @@ fn simulate(
     }
 }
 
-/// Gives this thread the lowest priority. Linux has priorities of threads.
+/// Gives this thread a low priority, as Linux has them for threads. Not the lowest: on a host whose jobs take every core it
+/// would never end.
 fn yield_to_others() {
-    let lowest = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
-    if let Err(error) = lowest {
+    let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 10);
+    if let Err(error) = lowered {
         debug!(error = %error, "a dry run has the priority of the daemon");
     }
 }
