@@ -23,12 +23,16 @@ async fn a_foresight_is_what_the_order_then_does_and_changes_nothing_itself() {
     }
     let (_held, handler) = Held::new();
     let pool = Pool::new(QUEUE)
-        .policy(Policy::backlog(10).max(50))
+        .policy(Policy::fixed(2).max(50))
         .handler(handler);
     let builder = Supervisor::builder().driver(broker.clone()).pool(pool);
     let supervisor = builder.start().await.unwrap();
-    until(&supervisor, "sized", |pool| pool.workers.live == 2).await;
-    let set = set(&supervisor, &name(), &["jobs_per_worker=2"]);
+    until(&supervisor, "at work", |pool| pool.depth.ready == 18).await;
+    let set = set(
+        &supervisor,
+        &name(),
+        &["policy.kind=backlog", "jobs_per_worker=2"],
+    );
     for _ in 0..2 {
         let foresight = supervisor
             .foresee(&name(), Some(set.clone()))
@@ -66,7 +70,7 @@ async fn a_foresight_divides_the_supervisors_workers_anew() {
         }
         let (jobs, handler) = Held::new();
         held.push(jobs);
-        let pool = Pool::new(queue).policy(Policy::backlog(20).max(50));
+        let pool = Pool::new(queue).policy(Policy::fixed(2).max(50));
         builder = builder.pool(pool.handler(handler));
     }
     let supervisor = builder.start().await.unwrap();
@@ -77,7 +81,11 @@ async fn a_foresight_divides_the_supervisors_workers_anew() {
         }
     };
     timeout(Duration::from_secs(60), settled).await.unwrap();
-    let set = set(&supervisor, &pool, &["jobs_per_worker=1"]);
+    let set = set(
+        &supervisor,
+        &pool,
+        &["policy.kind=backlog", "jobs_per_worker=1"],
+    );
     let foresight = supervisor.foresee(&pool, Some(set)).await.unwrap();
     // All but the two of the other pool, and not only its part for the two that it wants now.
     assert_eq!(

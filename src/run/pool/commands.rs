@@ -89,6 +89,7 @@ impl Pool {
         if old.queue != spec.settings.queue {
             // A reading of the old queue says nothing about the new one, also one that has begun already.
             self.reconciler = Reconciler::new(rules);
+            self.seen = None;
             self.reading.restart();
         }
         self.shared.orders.yield_to(&spec.settings);

@@ -8,7 +8,7 @@ use crate::{
 
 impl Pool {
     /// What the pool would decide now with this policy set by hand, or with none, beside the policy in force. Both
-    /// decisions are made of the last reading, and of the workers that there are.
+    /// decisions are made of the last observation, and of the workers that there are.
     pub(super) fn foresee(&self, set: Option<SetPolicy>) -> Foresight {
         let now = self.shared.orders.lock().clone();
         let mut then = now.clone();
@@ -26,7 +26,15 @@ impl Pool {
 
     /// A decision of a copy of the reconciler, so that the pool's own keeps its history.
     fn decide_with(&self, orders: Orders) -> Decision {
-        let (mut observation, census) = self.observe(Probe::Held, self.shared.now());
+        let (now, census) = self.observe(Probe::Held, self.shared.now());
+        let mut observation = match &self.seen {
+            // The depth and what workers held at the same time. What they have taken since would count twice.
+            Some(seen) => Observation {
+                intake: now.intake,
+                ..seen.clone()
+            },
+            None => now,
+        };
         let decide = |observation: &Observation| {
             let mut reconciler = self.reconciler.clone();
             reconciler.set_orders(orders.clone());

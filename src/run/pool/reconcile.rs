@@ -89,6 +89,7 @@ impl Pool {
             decision: Some(decision),
             stuck,
         };
+        self.seen = Some(observation);
         shared.stats.metrics.state(state_of(&shared));
         result
     }
