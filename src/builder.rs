@@ -267,7 +267,8 @@ impl Pool {
         self
     }
 
-    /// How long a handler may go on after its job was [stopped](Job::is_stopped) before it is dropped; 10 s by default.
+    /// How long a handler may continue after its job was [stopped](Job::is_stopped) before it is dropped; 10 s by
+    /// default.
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.kill_grace = Some(grace);
         self
@@ -446,8 +447,8 @@ impl Builder {
         self
     }
 
-    /// Most workers of all pools together; no limit by default. Each pool with work first gets its floor. The pools divide
-    /// the rest by weight and need.
+    /// The maximum number of workers of all pools together. There is no limit by default. Each pool with work first
+    /// gets its floor. The pools divide the rest by weight and need.
     pub fn max_workers(mut self, workers: u32) -> Self {
         self.limits.max_workers = Some(workers);
         self

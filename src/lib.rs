@@ -34,7 +34,7 @@
 //!
 //! - [How it works](#how-it-works)
 //! - [Handlers](#handlers): [JSON](#json), [state](#shared-state), [blocking code](#blocking-code), [timeouts](#timeouts)
-//! - [What becomes of a job](#what-becomes-of-a-job), [retries](#retries), [replies](#replies)
+//! - [How a job is settled](#how-a-job-is-settled), [retries](#retries), [replies](#replies)
 //! - [Scaling](#scaling)
 //! - [Shutting down](#shutting-down)
 //! - [Testing](#testing)
@@ -196,13 +196,13 @@
 //!
 //! let pool = Pool::new("imports").timeout(Duration::from_secs(60)).handler(|job: Job| async move {
 //!     tokio::select! {
-//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // stands for the work
+//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // a placeholder for the work
 //!         () = job.stopped() => Err("stopped: what was written is rolled back".into()),
 //!     }
 //! });
 //! ```
 //!
-//! # What becomes of a job
+//! # How a job is settled
 //!
 //! Every message is acknowledged, put in a retry queue, put in the dead-letter queue, or given back. No message is
 //! dropped. The broker confirms a copy before its original is acknowledged.
@@ -564,7 +564,7 @@ let pool = Pool::new("requests").service(service);
 //! impl Runner for Session {
 //!     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
 //!         control.started.notify();
-//!         let work = async { job.body().len() }; // stands for the work
+//!         let work = async { job.body().len() }; // a placeholder for the work
 //!         let end = tokio::select! {
 //!             _ = work => JobEnd::Done { reply: None },
 //!             () = control.stop.cancelled() => JobEnd::Stopped,

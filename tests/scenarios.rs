@@ -232,7 +232,7 @@ fn text(headers: &Headers, name: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_makes_the_pool_rise_work_and_drain_to_zero() {
+async fn a_burst_starts_workers_and_the_pool_drains_to_zero_after_it() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -291,7 +291,7 @@ async fn a_running_job_is_never_stopped_by_scaling_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_to_retire_is_lifted_when_work_comes_back() {
+async fn a_mark_to_retire_is_removed_when_work_comes_back() {
     let (_broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     supervisor.reconcile(&name()).await.unwrap();
@@ -367,7 +367,7 @@ async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_the_jobs_failure_and_the_worker_lives_on() {
+async fn a_panic_fails_its_job_and_the_worker_continues() {
     let broker = broker();
     let handler = |job: Job| async move {
         assert!(job.body() != "bad", "no such picture");
@@ -476,7 +476,7 @@ async fn keep_warm_keeps_workers_with_their_runners_on_an_empty_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_after_of_never_keeps_the_pool_up() {
+async fn drain_after_never_keeps_the_workers_of_an_empty_queue() {
     let broker = broker();
     let settings = PoolSettings {
         drain_after: DrainAfter::Never,
@@ -607,7 +607,7 @@ async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reconcile_that_changes_nothing_says_so() {
+async fn a_reconcile_that_changes_nothing_reports_that() {
     let broker = broker();
     let supervisor = start(
         &broker,

@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_time_reads_as_people_write_it() {
+    fn a_duration_is_displayed_as_people_write_it() {
         for (text, seconds) in [
             ("30m", 1800),
             ("1h30m", 5400),

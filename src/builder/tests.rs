@@ -10,7 +10,7 @@ async fn refusal(builder: Builder) -> String {
 }
 
 #[tokio::test]
-async fn says_what_a_pool_lacks() {
+async fn names_what_a_pool_lacks() {
     let never_more = RetrySettings {
         backoff: Duration::from_secs(600),
         ..RetrySettings::default()
@@ -43,7 +43,7 @@ async fn says_what_a_pool_lacks() {
 }
 
 #[tokio::test]
-async fn wants_a_broker_that_it_can_name_without_its_password() {
+async fn requires_a_broker_that_it_can_name_without_its_password() {
     let nothing = Supervisor::builder().pool(pool());
     assert_eq!(
         refusal(nothing).await,

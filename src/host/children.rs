@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_its_own_children_from_those_it_inherited() {
+    fn distinguishes_its_own_children_from_inherited_ones() {
         let register = kept();
         let one = start(&register, 10);
         assert_eq!(look(&register, &[10, 11]), (pids(&[11]), vec![one]));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_was_let_go_stays_its_own_until_it_is_gone() {
+    fn a_released_child_is_known_as_ours_until_it_has_ended() {
         let register = kept();
         let one = start(&register, 10);
         register.let_go(Pid::from_raw(10), one);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_start_leaves_nothing_written_down() {
+    fn a_failed_start_leaves_no_entry_in_the_register() {
         let register = kept();
         let failed =
             register.enter::<()>(register.next_run(), || Err(io::ErrorKind::NotFound.into()));
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_look_while_a_process_is_being_started() {
+    fn does_not_read_the_process_table_while_a_process_is_being_started() {
         let register = kept();
         let run = register.next_run();
         let entered = register.enter(run, || {
@@ -352,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn writes_nothing_down_where_nobody_will_look() {
+    fn keeps_no_entries_if_nothing_reads_them() {
         let register = ChildRegister::new();
         start(&register, 10);
         assert!(register.entries().is_empty());
     }
 
     #[test]
-    fn knows_the_ids_of_its_own_runs_alone() {
+    fn recognizes_only_the_ids_of_its_own_runs() {
         let run = Run::new(7);
         assert_eq!(Run::parse(&run.id()), Some(run));
         let pid = std::process::id();

@@ -133,7 +133,7 @@ impl InstanceLock {
     }
 
     /// Takes a second lock, for a supervisor that is about to give this one away to a successor. While it holds either
-    /// of the two it is alive in the eyes of others.
+    /// of the two other processes see that it is alive.
     ///
     /// # Errors
     /// The second lock cannot be taken.
@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_one_of_a_kind_in_its_state_directory() {
+    fn only_one_daemon_runs_with_a_state_directory() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let first = InstanceLock::take(&state).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn is_alive_while_it_holds_its_lock_and_dead_once_another_does() {
+    fn is_alive_while_it_holds_its_lock_and_dead_once_another_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_alive_after_it_has_handed_over_until_its_last_job_is_over() {
+    fn stays_alive_after_a_handover_until_its_last_job_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
@@ -411,12 +411,12 @@ mod tests {
     }
 
     #[test]
-    fn forgets_a_supervisor_that_died_after_it_had_handed_over() {
+    fn a_supervisor_that_died_after_a_handover_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
         let file = first.finishing();
-        // As the kernel leaves it: the file is there, and nobody holds it.
+        // As the kernel leaves it: the file exists, and no process holds the lock.
         fs::write(&file, format!("{} {} 1\n", first.state, first.run)).unwrap();
         drop(lock);
         assert_eq!(first.life(), Life::Dead);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn is_given_up_on_drop_whoever_still_has_its_file() {
+    fn is_released_on_drop_even_if_another_process_has_its_file_open() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         // A child between fork and exec has the file open like this.
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_stands_in_nobodys_way() {
+    fn checking_whether_an_instance_is_alive_does_not_block_its_lock() {
         let dir = tempfile::tempdir().unwrap();
         let instance = InstanceLock::take(dir.path()).unwrap().instance().clone();
         let path = dir.path().to_owned();

@@ -86,7 +86,7 @@ impl OverdueRetries {
         let is_empty = ready == 0 && ours.consumers > 0;
         self.had_room = is_empty.then(|| self.had_room.unwrap_or(now));
         if self.had_room.is_some_and(|since| since.elapsed() > CYCLE) {
-            // The broker has tried again since, so they no longer exist: someone removed them.
+            // The broker has tried again since, so they no longer exist: they were removed.
             shared.copies.outstanding.forget(overdue);
             *self = Self::default();
             return DelayedCount::default();

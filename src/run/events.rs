@@ -18,7 +18,7 @@ use crate::{
     reason = "the fields are those of the file; durations are in seconds"
 )]
 pub enum Event {
-    /// A runner was brought up.
+    /// A runner was started.
     RunnerInstalled {
         pool: PoolName,
         #[serde(serialize_with = "seconds")]
@@ -92,11 +92,11 @@ pub struct JobFailure {
     pub error: String,
     /// What the runner reported, if one ran.
     pub failure: Option<Failure>,
-    /// What becomes of the message.
+    /// How the message is settled.
     pub fate: Fate,
 }
 
-/// What becomes of a message whose job failed.
+/// How a message is settled whose job failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It runs again after this delay.

@@ -111,7 +111,7 @@ impl Fleet {
         self.source().replies
     }
 
-    /// How many runners the present manager wants ready.
+    /// How many runners the present manager keeps ready.
     pub(crate) fn wanted_ready(&self) -> u32 {
         let manager = self.manager();
         let wanted = panics::catch(|| manager.prestart());
@@ -155,7 +155,7 @@ impl Fleet {
 
     // Borrowing and starting.
 
-    /// Lends a runner: an idle one if there is one, otherwise one that is being brought up, otherwise a new one.
+    /// Lends a runner: an idle one if there is one, otherwise one that is starting, otherwise a new one.
     ///
     /// # Cancel-safety
     /// Cancel-safe, as [`RunnerManager::create`] is.
@@ -202,7 +202,7 @@ impl Fleet {
         Some(unclaimed.map(|runner| self.end(runner)))
     }
 
-    /// Runners that are being brought up before a job asks for them.
+    /// Runners that are being started before a job needs them.
     pub(crate) fn starting(&self) -> u32 {
         self.idle.starting()
     }

@@ -122,7 +122,7 @@ pub fn describe() {
         Unit::Count,
         "Workers that ended, by reason."
     );
-    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners brought up.");
+    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners started.");
     describe_counter!(
         RUNNERS_STOPPED,
         Unit::Count,

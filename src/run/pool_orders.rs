@@ -17,7 +17,7 @@ use crate::{
     decide::{By, Changed, Configured, Expired, Order, OrderRefused, Orders, PoolName},
 };
 
-/// Longest time until a pool checks again whether an order has expired: someone may have set the wall clock meanwhile.
+/// Longest time until a pool checks again whether an order has expired: the wall clock may have been set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// A pool's orders, and what goes with them.
@@ -115,7 +115,7 @@ impl PoolOrders {
 /// The orders of an earlier run, as far as they still hold for a pool with these settings.
 pub(crate) fn restored(mut orders: Orders, settings: &PoolSettings, now: Timestamp) -> Orders {
     let name = &settings.name;
-    if let Some(wrong) = orders.mend() {
+    if let Some(wrong) = orders.drop_invalid() {
         warn!(pool = %name, error = wrong, "dropped a policy that was set by hand: it cannot be carried out");
     }
     if let Some(set) = orders.yield_to(&configured(settings)) {
@@ -156,7 +156,7 @@ impl fmt::Display for Shown<'_> {
             Order::Drain => f.write_str("drain"),
             Order::Resume => f.write_str("resume"),
             Order::Pin { workers } => write!(f, "pin to {workers} workers"),
-            Order::Unpin => f.write_str("let go of the pin"),
+            Order::Unpin => f.write_str("remove the pin"),
             Order::ForbidShrinking { until: None } => f.write_str("forbid shrinking"),
             Order::ForbidShrinking { until: Some(until) } => {
                 write!(f, "forbid shrinking until {until:.0}")

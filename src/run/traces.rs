@@ -93,7 +93,7 @@ pub(crate) struct DeliveryTrace {
     link: Option<Arc<dyn TraceLink>>,
     /// The context that the next span continues: the message's, then that of a span of ours.
     parent: Option<TraceContext>,
-    /// The job, for the spans to come. `None` where nobody takes them.
+    /// The job, for the spans to come. `None` if no subscriber takes them.
     job: Option<Job>,
     /// Open until the job runs, or is settled without.
     receive: Span,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_names_nothing_twice() {
+    fn a_destination_repeats_no_name() {
         let name = |exchange: &str, routing_key: &str| {
             let message = Message {
                 exchange: exchange.to_owned(),

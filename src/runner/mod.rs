@@ -48,8 +48,8 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         0
     }
 
-    /// Whether its runners give answers of their own accord, for whoever asked ([`JobEnd::Done`]). Where they do, a
-    /// final failure is answered too; where they do not, a pool answers only if its settings say so.
+    /// Whether its runners give replies themselves ([`JobEnd::Done`]). Where they do, a final failure is answered too;
+    /// where they do not, a pool answers only if its settings say so.
     fn answers(&self) -> bool {
         false
     }
@@ -197,8 +197,8 @@ pub struct JobControl {
     pub stop: CancellationToken,
     /// Ends it now: KILL.
     pub kill: CancellationToken,
-    /// Told by the runner once the job's process, or whatever stands for one, runs: so that a pool which was
-    /// backing off knows that runners start again, without waiting for a long job's end.
+    /// The runner calls this when the job's process, or its equivalent, runs: so that a pool which was backing off
+    /// knows that runners start again, without waiting for a long job's end.
     pub started: OnStart,
     /// What the standard output of a job is, for kinds whose jobs have one of their own.
     pub output: OutputUse,

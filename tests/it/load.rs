@@ -122,7 +122,7 @@ fn a_load_is_confirmed_counted_and_in_the_queue() {
 }
 
 #[test]
-fn a_load_by_a_rate_takes_its_time_and_no_more() {
+fn a_load_with_a_rate_takes_the_time_that_the_rate_gives() {
     let queue = Queue::new();
     let args = ["--duration", "2s", "--rate", "100", "--shape", "burst"];
     let report = load(queue.name(), &args).report();
@@ -161,7 +161,7 @@ fn at_a_terminal_a_bar_shows_how_far_it_is() {
         // It has an end of the terminal too.
         drop(command);
         let mut shown = Vec::new();
-        // A terminal that nobody has open any more ends with an error.
+        // Writing to a terminal that is no longer open ends with an error.
         let _ = File::from(terminal.master).read_to_end(&mut shown);
         assert!(child.wait().unwrap().success());
         let shown = String::from_utf8_lossy(&shown);
@@ -257,7 +257,7 @@ fn a_load_that_is_interrupted_ends_with_its_report() {
 }
 
 #[test]
-fn a_broker_that_is_lost_half_way_ends_the_load_with_its_report() {
+fn a_broker_that_is_lost_during_the_load_ends_it_with_its_report() {
     let queue = Queue::new();
     let way = Way::to_broker();
     let dir = TempDir::new().unwrap();
@@ -285,7 +285,7 @@ fn a_broker_that_is_lost_half_way_ends_the_load_with_its_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_nothing_ends_the_load_once_its_patience_is_over() {
+async fn a_broker_that_confirms_nothing_ends_the_load_after_a_timeout() {
     let broker = faulty_broker().await;
     let url = broker.url();
     broker.set_alarm(true);
@@ -305,7 +305,7 @@ async fn a_broker_that_takes_nothing_ends_the_load_once_its_patience_is_over() {
 }
 
 #[test]
-fn what_cannot_be_meant_ends_it_with_2_and_no_broker_with_69() {
+fn contradictory_arguments_exit_with_2_and_a_missing_broker_with_69() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("bad.csv"), "time,arrivals\nnoon,1\n").unwrap();
     let run = |url: &str, args: &[&str]| {
@@ -372,7 +372,7 @@ fn a_message_is_published_from_a_file_or_standard_input() {
 }
 
 #[test]
-fn a_message_to_a_queue_that_is_not_there_is_an_error() {
+fn publishing_to_a_missing_queue_is_an_error() {
     let dir = TempDir::new().unwrap();
     let mut command = at(dir.path(), &broker_url());
     command.args(["publish", "tidegate-test-nowhere", "/etc/hostname"]);
@@ -383,7 +383,7 @@ fn a_message_to_a_queue_that_is_not_there_is_an_error() {
 }
 
 #[test]
-fn a_first_configuration_is_good_and_replaces_none() {
+fn the_first_configuration_counts_as_loaded_and_replaces_no_other() {
     let dir = TempDir::new().unwrap();
     let run = |args: &[&str]| {
         let mut command = tidegate(dir.path());

@@ -193,7 +193,7 @@ impl Rig {
             format!("{queue}.answers"),
             self.neighbour.clone(),
         ] {
-            // A queue that was never made is no error.
+            // A queue that was never made is not an error.
             let _ = self
                 .channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
@@ -359,7 +359,7 @@ async fn a_routing_key_that_is_not_utf8_is_kept_with_its_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_of_any_depth_cost_no_other_message_and_stay_whole_on_copies() {
+async fn headers_of_any_depth_affect_no_other_message_and_stay_whole_on_copies() {
     for kind in ["classic", "quorum"] {
         let mut rig = Rig::new(kind, 0, |job| match job.body().starts_with(b"deep") {
             true => Err("no".into()),

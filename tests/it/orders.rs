@@ -22,7 +22,7 @@ fn ordered(orders: &serde_json::Value) -> TempDir {
 }
 
 #[test]
-fn a_daemon_takes_orders_up_and_drops_those_that_hold_no_more() {
+fn a_daemon_restores_stored_orders_and_drops_those_that_no_longer_apply() {
     let pause = json!({"intake": {"what": "paused", "by": "root over the socket", "since": "2026-01-02T03:04:05Z"}});
     let over = json!({"intake": {
         "what": "paused", "by": "root", "since": "2026-01-02T03:04:05Z", "until": "2026-01-02T03:05:05Z"

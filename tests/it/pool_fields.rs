@@ -15,7 +15,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn a_pool_tells_its_measurements_and_orders_in_status_and_in_the_api() {
+fn a_pool_shows_its_measurements_and_orders_in_status_and_in_the_api() {
     let queue = Queue::new();
     let pools = format!(
         "[pools.jobs]\nqueue = \"{queue}\"\npoll_interval = \"50ms\"\n\

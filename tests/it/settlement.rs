@@ -183,7 +183,7 @@ impl Rig {
             format!("{}.retry.200", self.queue),
         ];
         for queue in own.iter().map(String::as_str).chain(more.iter().copied()) {
-            // A queue that was never made is no error.
+            // A queue that was never made is not an error.
             let _ = self
                 .channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default())
@@ -298,7 +298,7 @@ async fn an_expiration_and_a_user_id_neither_expire_a_copy_nor_have_it_refused()
 }
 
 #[tokio::test]
-async fn a_forged_attempt_is_the_first() {
+async fn a_forged_attempt_counts_as_the_first() {
     for forged in [
         AMQPValue::LongLongInt(99),
         AMQPValue::LongLongInt(-1),

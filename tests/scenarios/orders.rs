@@ -186,7 +186,7 @@ async fn a_restart_takes_orders_up_before_it_takes_a_message() {
     assert_eq!(orders.policy.expect("a policy").what.policy.max, 4);
     drop(again);
 
-    // Changed while nobody ran: the file wins there too.
+    // The file was changed while no daemon ran. The file wins in that case too.
     let changed = settings(Policy::backlog(10).max(40));
     let again = start_kept(&broker, changed, &kept);
     assert!(status(&again).orders.policy.is_none());
@@ -244,7 +244,7 @@ async fn a_pool_that_is_drained_becomes_empty_and_stays_so_until_it_is_resumed()
         (draining.state, draining.intake),
         (PoolState::Draining, IntakeStatus::Draining)
     );
-    assert_eq!(draining.runners.busy, 2, "what runs goes on");
+    assert_eq!(draining.runners.busy, 2, "running jobs continue");
     assert!(
         supervisor.readiness().is_ready(),
         "{:?}",

@@ -49,7 +49,7 @@ fn rising() -> (Arc<Mutex<Vec<Asked>>>, OwnPolicy) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_of_ones_own_is_asked_with_all_that_is_known_and_remembers() {
+async fn a_custom_policy_gets_all_facts_and_keeps_its_state() {
     let broker = broker();
     for _ in 0..2000 {
         broker.send(QUEUE, "job");
@@ -76,7 +76,7 @@ async fn a_policy_of_ones_own_is_asked_with_all_that_is_known_and_remembers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_of_ones_own_yields_to_a_kind_that_is_set_by_hand_and_keeps_to_bounds() {
+async fn a_kind_set_by_hand_replaces_a_custom_policy_and_bounds_still_apply() {
     let broker = broker();
     for _ in 0..2000 {
         broker.send(QUEUE, "job");

@@ -21,7 +21,7 @@ fn send_five(broker: &MemoryBroker) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the_first_delivery() {
+async fn a_pool_without_deliveries_is_stuck_after_a_while_and_active_with_the_first_delivery() {
     let broker = broker();
     broker.set_withholds(true);
     send_five(&broker);

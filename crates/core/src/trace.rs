@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Most arrivals that one line may have. A count beyond it is a mistake, not a load.
+/// The maximum number of arrivals in one line. A higher count is a mistake in the file.
 const MAX_COUNT: f64 = 1e12;
 
 /// Longest that a trace may last: a hundred years.
@@ -283,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn one_line_alone_arrives_at_once() {
+    fn a_single_line_arrives_at_once() {
         let trace = Trace::parse("time,arrivals\n7,100").expect("a trace");
         assert_eq!(trace.spans(), of(&[(0.0, 100.0)]));
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn a_problem_is_reported_with_its_line() {
         for (text, line, word) in [
             ("", 1, "no arrival"),
             ("time,arrivals\n", 1, "no arrival"),

@@ -2,8 +2,8 @@
 //!
 //!     picture OUT.svg COLUMNS ROWS SECONDS KEYS COMMAND...
 //!
-//! Runs the command in a pseudo-terminal until it ends, or for so many seconds. It types the keys half way, and at the end
-//! `q`, as for `tidegate top`.
+//! Runs the command in a pseudo-terminal until it ends, or for so many seconds. It types the keys after half of that
+//! time, and at the end `q`, as for `tidegate top`.
 
 use std::{
     env,
@@ -183,7 +183,7 @@ fn piece(
             ""
         };
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        // The length keeps columns where they are, whatever font there is.
+        // The length keeps columns in place with any font.
         writeln!(
             svg,
             "<text x=\"{x:.1}\" y=\"{:.1}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\" fill=\"{}\"{weight} \

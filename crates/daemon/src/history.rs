@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_an_hour_and_forgets_what_is_older() {
+    fn keeps_an_hour_and_forgets_older_samples() {
         let history = History::default();
         for n in 0..SAMPLES + 3 {
             history.take(&[pool("a", n as u64)], n as i64 * 5);

@@ -147,7 +147,7 @@ pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
 /// Prints a warning on standard error. The command continues.
 pub(super) fn warn(what: &str) {
     let mut err = anstream::stderr().lock();
-    // If standard error is closed, nobody can read the warning.
+    // If standard error is closed, the warning cannot be read.
     let _ = writeln!(err, "{WARNING}warning:{WARNING:#} {}", Escaped(what));
 }
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn says_failed_to_once_of_errors_that_say_it_themselves() {
+    fn writes_failed_to_only_once_if_the_error_has_it_too() {
         let error = anyhow!("failed to publish").context("failed to put all of them back");
         let failure = Failure::new(Exit::Unexpected, error);
         insta::assert_snapshot!(printed(&failure), @r"
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_a_broken_pipe_below_other_words() {
+    fn recognizes_a_broken_pipe_below_other_errors() {
         let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(Failure::new(Exit::Unexpected, pipe.context("write")).is_broken_pipe());
         assert!(!Failure::new(Exit::Unexpected, anyhow!("write")).is_broken_pipe());

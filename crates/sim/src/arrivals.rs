@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_are_met_on_average() {
+    fn fractions_hold_on_average() {
         let rows: String = (0..10_000).map(|row| format!("{row},0.25\n")).collect();
         let count = times(&format!("time,arrivals\n{rows}"), 5).len();
         assert!((2400..2600).contains(&count), "{count}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tidegate_core::decide::Moment;
 
-/// Most points. More than a picture has room for.
+/// The maximum number of points. It is more than a picture has room for.
 const MOST: usize = 1600;
 
 /// Shortest span of a point.
@@ -26,9 +26,9 @@ pub struct CurvePoint {
     pub length: f64,
     /// Jobs that arrived.
     pub arrivals: u64,
-    /// Most messages that were ready.
+    /// The maximum number of ready messages.
     pub ready: u64,
-    /// Most workers.
+    /// The maximum number of workers.
     pub workers: u64,
     /// The 95th percentile of the waits that ended, in seconds. `None` if none ended. Of points that were merged it is
     /// the higher one.
@@ -116,7 +116,7 @@ impl Curve {
             self.width *= 2;
         }
         self.end += self.width;
-        // What holds goes on into the next span.
+        // The present values continue into the next span.
         self.present = CurvePoint {
             ready: self.ready,
             workers: self.workers,

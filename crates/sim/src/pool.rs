@@ -26,7 +26,7 @@ pub struct PoolModel {
     pub poll_interval: Duration,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
-    /// What becomes of jobs that fail.
+    /// How jobs that fail are retried.
     pub retry: RetrySettings,
 }
 

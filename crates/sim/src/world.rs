@@ -168,7 +168,7 @@ impl<'w> World<'w> {
         is_over
     }
 
-    /// Whether jobs wait and nobody comes for them any more, or none of them ever ends.
+    /// Whether jobs wait and no worker will take them, or no job ever ends.
     fn is_abandoned(&self) -> bool {
         let settled = self.last_settled.unwrap_or_default().max(self.end);
         if self.now.since(settled) >= UNSETTLED {
@@ -575,7 +575,7 @@ impl<'w> World<'w> {
                 self.tally.ran(now.since(attempt.begins));
             }
         }
-        // Jobs that nobody took have waited until now.
+        // Jobs that no worker took have waited until now.
         while self.ready() > 0 {
             let Some(job) = self.take() else {
                 break;

@@ -89,7 +89,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 
 /// Common random numbers: what differs between runs is the contender alone.
 #[test]
-fn all_contenders_have_the_same_jobs() {
+fn all_compared_policies_get_the_same_jobs() {
     let mut workload = workload(TIDE, "exp:2s");
     workload.failures = 0.1;
     let one = run(&workload, &pool(rules(Policy::backlog(3).max(20)))).report;
@@ -133,7 +133,7 @@ fn a_runner_is_started_before_the_first_job_and_then_kept() {
 }
 
 #[test]
-fn jobs_that_nobody_takes_are_counted_and_end_the_run() {
+fn jobs_that_no_worker_takes_are_counted_and_end_the_run() {
     let report = run(
         &workload("time\n0\n0\n", "fixed:2s"),
         &pool(rules(Policy::fixed(0))),

@@ -89,7 +89,7 @@ fn exponential_jobs_on_several_workers_wait_as_erlang_says() {
 }
 
 #[test]
-fn a_neighbours_fixed_pool_waits_as_erlang_says_too() {
+fn a_fixed_pool_of_a_neighbour_model_waits_as_erlang_c_predicts() {
     let fixed = Contender::Neighbour {
         model: Neighbour::Fixed(4),
         max: 50,

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_ever_are_tried_first_where_jobs_run_and_opened_together_where_none_do() {
+    fn beyond_the_highest_count_channels_are_tried_while_jobs_run_and_opened_together_otherwise() {
         let now = Instant::now();
         let mut idle = ledger(0);
         assert_eq!(idle.ask_consumer(now), ChannelDecision::OpenTogether);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_was_refused_leaves_a_few_channels_to_others() {
+    fn a_refused_trial_leaves_a_few_channels_free_for_others() {
         let now = Instant::now();
         let mut ledger = ledger(1);
         // Three are open, and seven more are granted.
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_come_less_and_less_often_while_they_fail_and_at_once_while_they_do_not() {
+    fn failed_trials_are_repeated_less_and_less_often_and_successful_ones_at_once() {
         let mut now = Instant::now();
         let mut ledger = ledger(7);
         let mut pause = FIRST_PAUSE;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_was_closed_counts_a_little_longer_where_there_is_a_limit() {
+    fn a_closed_channel_still_counts_towards_a_limit_for_a_short_time() {
         let now = Instant::now();
         let mut ledger = ledger(1);
         ledger.tried(refused(7), now);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_cannot_be_made_stands_in_nobodys_way() {
+    fn a_trial_that_cannot_be_made_does_not_stop_consumers_from_opening() {
         let now = Instant::now();
         let mut ledger = ledger(5);
         ledger.tried(Trial::Unknown, now);

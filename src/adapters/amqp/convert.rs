@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_survives_the_way_to_lapin_and_back(
+        fn a_message_is_unchanged_after_conversion_to_lapin_and_back(
             properties in any_properties(),
             headers in any_headers(),
         ) {

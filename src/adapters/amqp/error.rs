@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reply_codes_become_kinds() {
+    fn reply_codes_are_mapped_to_kinds_of_errors() {
         let cases = [
             (404, QueueErrorKind::NotFound),
             (403, QueueErrorKind::AccessRefused),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_precondition_is_told_by_its_text() {
+    fn a_failed_precondition_is_recognized_by_its_text() {
         for (text, kind) in [
             (
                 "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received the value '1000' of type \

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_is_read_from_a_version() {
+    fn a_release_is_parsed_from_a_version() {
         let facts = |version: &str| ServerFacts {
             version: Some(version.to_owned()),
             ..ServerFacts::default()

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_to_be_classic_may_count() {
+    fn a_queue_that_is_not_known_to_be_classic_may_count_deliveries() {
         let of = |kind: Option<&str>| {
             judge(&Ok(QueueFacts {
                 kind: kind.map(str::to_owned),

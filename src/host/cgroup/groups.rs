@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_cgroups_of_its_own_supervisors_runs() {
+    fn recognizes_the_cgroups_of_runs_of_its_own_supervisor() {
         let supervisor = Pid::from_raw(42);
         let leaf = Path::new("/sys/fs/cgroup/a/tidegate-1-2/42-7");
         let table = [
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_the_kernel_has_ended() {
+    fn counts_processes_that_the_kernel_killed_for_memory() {
         assert_eq!(oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 1\n"), 2);
         assert_eq!(oom_kills("low 0\n"), 0);
         assert_eq!(oom_kills(""), 0);

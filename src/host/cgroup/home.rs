@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_its_own_path_beside_those_of_v1() {
+    fn finds_its_own_cgroup_path_among_those_of_version_1() {
         let text = b"4:memory:/a\n1:name=systemd:/b\n0::/system.slice/tidegate.service\n";
         let path = own_path(text).expect("a path");
         assert_eq!(path, Path::new("/system.slice/tidegate.service"));

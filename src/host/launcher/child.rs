@@ -38,7 +38,7 @@ pub(super) fn launch() -> ! {
         exit(USAGE);
     };
     let Err(failure) = follow(plan, &mut report);
-    // If the supervisor is gone, nobody receives the report.
+    // If the supervisor has ended, nothing receives the report.
     let _ = serde_json::to_writer(&mut report, &failure);
     exit(1)
 }

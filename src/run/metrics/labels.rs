@@ -97,7 +97,7 @@ impl Settlement {
     }
 }
 
-/// What became of a reply.
+/// The result of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyOutcome {
     /// The reply was sent.

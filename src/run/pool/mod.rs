@@ -50,7 +50,7 @@ pub(crate) struct Pool {
     workers: WorkerTasks,
     /// Deletions of runners. Only the pool's end waits for them.
     chores: JoinSet<()>,
-    /// Runners that are brought up before a job asks for them.
+    /// Runners that are started before a job needs them.
     prestarts: JoinSet<()>,
     reading: ReadingState,
     reported: Reported,
@@ -206,7 +206,7 @@ impl Pool {
             Some(ended) = workers.join_next() => PoolEvent::WorkerEnded(ended),
             command = commands.recv(), if !ending.killed => match command {
                 Some(command) => PoolEvent::Command(command),
-                // Every handle is gone, so nobody wants the jobs done.
+                // Every handle was dropped, so the jobs are no longer needed.
                 None => PoolEvent::Killed,
             },
             () = shared.gate.changed() => PoolEvent::GateChanged,

@@ -29,7 +29,7 @@ pub(super) struct PoolReading {
     pub(super) begun: Moment,
     pub(super) cleaned: CleanupReport,
     pub(super) probe: Probe,
-    /// Whether the broker refuses to show the queue, until someone changes something.
+    /// Whether the broker refuses to show the queue until an operator changes something.
     pub(super) refused: bool,
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn read(shared: &PoolShared) -> PoolReading {
 }
 
 /// Reads the queue's depth. Declares the queue if it is missing and the settings say so. The flag says whether the broker
-/// refuses this until someone changes something.
+/// refuses this until an operator changes something.
 async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, bool) {
     let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
     let mut answer = driver.probe(&settings.queue).await;

@@ -109,7 +109,7 @@ impl Reported {
 
     /// Logs once why the queue's depth is not known, and once that it is known again.
     pub(super) fn depth(&mut self, shared: &PoolShared, probe: &Probe, stale: Option<&str>) {
-        if *probe == Probe::Held {
+        if *probe == Probe::Skipped {
             return;
         }
         let problem = match probe {

@@ -64,7 +64,7 @@ impl Pool {
             pool = %self.shared.name,
             error = ?cause,
             failures,
-            "pool failed by a fault of tidegate: running jobs go on, and it is started again"
+            "pool failed because of a bug in tidegate: running jobs continue, and the pool is started again"
         );
         self.start_over();
         let ends = self.shared.gate.is_draining() || self.shared.kill.is_cancelled();

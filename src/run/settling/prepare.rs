@@ -1,4 +1,4 @@
-//! Preparing a settlement: what a verdict wants published is confirmed before the broker is told of the delivery.
+//! Preparing a settlement: what a verdict publishes is confirmed before the delivery is settled.
 
 use std::time::Duration;
 

@@ -77,15 +77,15 @@ impl Broker {
 
     /// A worker could not open its consumer.
     pub(crate) fn consumer_refused(&self, now: Moment, error: &QueueError) {
-        let ground = match error.kind {
+        let kind = match error.kind {
             QueueErrorKind::ChannelLimit => RefusalKind::Full,
-            // It is enough that someone declares the queue.
-            QueueErrorKind::NotFound => RefusalKind::Passing,
-            _ if error.is_transient() => RefusalKind::Passing,
-            _ => RefusalKind::Lasting,
+            // The error ends as soon as the queue is declared.
+            QueueErrorKind::NotFound => RefusalKind::Temporary,
+            _ if error.is_transient() => RefusalKind::Temporary,
+            _ => RefusalKind::Permanent,
         };
         let why = chain(error);
-        self.openings().failed(now, ConsumerRefusal { ground, why });
+        self.openings().failed(now, ConsumerRefusal { kind, why });
     }
 
     /// A worker has opened its consumer.

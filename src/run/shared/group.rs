@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_new_once() {
+    fn a_cause_counts_as_new_only_once() {
         let group = PoolGroup::default();
         let cause = || Some(String::from("no connection"));
         assert!(!group.set_cause(None));

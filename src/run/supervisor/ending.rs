@@ -20,7 +20,7 @@ impl Supervisor {
     /// in order. The supervisor has ended in any case.
     ///
     /// # Cancel-safety
-    /// The drain goes on if this future is dropped. Call again to wait for it.
+    /// The drain continues if this future is dropped. Call again to wait for it.
     pub async fn drain(&self, grace: Duration) -> Result<DrainReport, DrainError> {
         self.drain_each(|_| grace).await
     }
@@ -76,7 +76,7 @@ impl Supervisor {
     /// connection is gone.
     ///
     /// # Cancel-safety
-    /// The stop goes on if this future is dropped. Call again to wait for it.
+    /// The stop continues if this future is dropped. Call again to wait for it.
     pub async fn stop_now(&self) -> StopReport {
         self.inner.at_once.cancel();
         let handles = self.inner.end();

@@ -127,7 +127,7 @@ impl Supervisor {
     /// `metric_stats` as [`RunnerStop`](crate::decide::EventKind::RunnerStop).
     ///
     /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. This does not wait for their ends; each
-    /// is an event of its own. The pool then goes on working. [`pause`](Self::pause) it first if it should stay without
+    /// is an event of its own. The pool then continues. [`pause`](Self::pause) it first if it should stay without
     /// runners.
     ///
     /// # Errors

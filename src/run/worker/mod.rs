@@ -156,7 +156,7 @@ impl Worker<'_> {
             }
             match self.state.finish_job(self.buffered()) {
                 AfterSettlement::Stay => {}
-                AfterSettlement::Go(why) => return why,
+                AfterSettlement::Leave(why) => return why,
             }
         }
     }

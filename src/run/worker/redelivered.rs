@@ -175,7 +175,7 @@ async fn renewed(
             Err(delivery) => {
                 warn!(
                     pool = %shared.name,
-                    "a message that came back is not taken as a copy: its job runs all the same"
+                    "a returned message could not be replaced by a fresh copy: its job still runs"
                 );
                 Some(ReceivedDelivery {
                     delivery,

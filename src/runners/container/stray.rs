@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn looks_at_once_and_then_now_and_then() {
+    async fn looks_at_once_and_then_at_intervals() {
         let mut rounds = Rounds::new();
         let start = Instant::now();
         assert!(rounds.begin(start));

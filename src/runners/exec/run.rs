@@ -111,7 +111,7 @@ pub(super) async fn run(
     end
 }
 
-/// Writes the body, then closes the pipe. A job that does not read its input is no failure.
+/// Writes the body, then closes the pipe. A job that does not read its input has not failed for that reason.
 async fn feed(mut stdin: ChildStdin, body: &[u8]) {
     if let Err(error) = stdin.write_all(body).await
         && error.kind() != std::io::ErrorKind::BrokenPipe

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_shells_words_from_a_programs() {
+    fn distinguishes_the_error_text_of_a_shell_from_that_of_a_program() {
         for (command, found) in [
             (vec!["a", "b|c", "--x>y", "$", "$1", "a~", "{}", "-f"], None),
             (vec!["awk", "{print $1}"], None),

@@ -207,7 +207,7 @@ mod tests {
             // What ended by itself was not stopped by us.
             (&[Exited, StopAsked, TimeUp], &[LINGERS, Wait, Finish], None),
             (&[Exited, KillAsked], &[LINGERS, Finish], None),
-            // One that does not even die of a KILL is let go.
+            // A process that does not end even after a KILL is abandoned.
             (&[KillAsked, TimeUp], &[KILL, Finish], Some(EndCause::Stop)),
         ];
         for (events, steps, cause) in table {

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_root_where_only_root_can_give_it() {
+    fn a_limit_that_only_root_can_set_is_an_error_without_root() {
         let mut limits = Limits {
             user: Some("daemon".into()),
             nice: Some(-20),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn says_who_and_what_is_not_there() {
+    fn names_the_user_or_group_that_does_not_exist() {
         let limits = |user: Option<&str>, group: Option<&str>| Limits {
             user: user.map(str::to_owned),
             group: group.map(str::to_owned),

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_an_interpreter_is_to_run() {
+    fn finds_the_script_that_an_interpreter_runs() {
         for (command, expected) in [
             ("python3 thumb.py", Some("thumb.py")),
             ("/usr/bin/python3.11 -u thumb.py --size 3", Some("thumb.py")),

@@ -125,7 +125,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
 }
 
 #[test]
-fn entries_of_the_registry_make_sense() {
+fn entries_of_the_registry_are_consistent() {
     for (at, kind) in WITH_COUNT.iter().enumerate() {
         let facts = &kind.facts;
         let mut others = WITH_COUNT[..at].iter();

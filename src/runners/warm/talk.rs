@@ -147,7 +147,7 @@ pub(super) async fn talk(
                             break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(cut(&id))));
                         }
                         Ok(RunnerMessage::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
-                        Err(trouble) => break ProcessEvent::Broke(trouble),
+                        Err(problem) => break ProcessEvent::Broke(problem),
                     },
                     TalkInput::Line(Err(NoLine::TooLong)) => {
                         break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
@@ -203,19 +203,19 @@ async fn conclude(
                 link.end(StopMode::Polite(settings.kill_grace)).await;
                 return TalkOutcome::Gone(end);
             }
-            let trouble = if fed.bytes < fed.of {
+            let problem = if fed.bytes < fed.of {
                 // Otherwise the next job would follow half a line.
                 Some("answered before it had read its job".to_owned())
             } else if link.lines.has_more() {
-                link.trouble()
+                link.problem()
             } else {
                 None
             };
             // The answer came before any other problem, and counts. A later problem is found before the next job.
-            if let Some(trouble) = trouble {
+            if let Some(problem) = problem {
                 tracing::warn!(
                     pool = %job.pool(),
-                    error = trouble,
+                    error = problem,
                     "warm runner is ended: it wrote more than its answer"
                 );
                 link.end(StopMode::Forced).await;
@@ -223,9 +223,9 @@ async fn conclude(
             }
             TalkOutcome::Stays { link, end, last }
         }
-        ProcessEvent::Broke(trouble) => {
+        ProcessEvent::Broke(problem) => {
             let end = link.end(StopMode::Forced).await;
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(StopMode::Expected).await;
@@ -237,8 +237,8 @@ async fn conclude(
                 ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
-            let trouble = format!("{} without an answer", end.in_words(otherwise));
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            let problem = format!("{} without an answer", end.in_words(otherwise));
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
     }
 }
@@ -299,7 +299,7 @@ fn job_end(
 }
 
 /// The end of a job whose process ended or violated the protocol.
-fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
+fn lost(problem: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
     match cause {
         Some(EndCause::Timeout) => timed_out(timeout, end.stderr_tail),
         Some(EndCause::Stop) => JobEnd::Stopped,
@@ -310,7 +310,7 @@ fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -
         }),
         None => JobEnd::Failed(Failure {
             kind: FailureKind::RunnerLost,
-            message: format!("its runner {trouble}"),
+            message: format!("its runner {problem}"),
             stderr_tail: end.stderr_tail,
         }),
     }

@@ -154,7 +154,7 @@ async fn a_dropped_driver_leaves_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_says_who_it_is() {
+async fn a_broker_reports_its_product_and_version() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let facts = driver.facts().await.expect("a broker");

@@ -121,7 +121,7 @@ async fn a_caller_with_a_queue_of_its_own_is_answered_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_waiting() {
+async fn an_address_that_breaks_the_broker_delays_no_pool_and_no_other_caller() {
     let rig = Rig::new("forged", echo).await;
     let mut caller = rig.caller(DIRECT).await;
     // RabbitMQ before 4.2 closes the connection of a client that publishes to such an address. It does the same if a

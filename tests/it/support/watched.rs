@@ -1,4 +1,4 @@
-//! A pool of the library on a broker of a test's choice, watched from within; and someone else's client beside it.
+//! A pool of the library on a broker that the test chooses, observed through the library, and another client beside it.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ fn table(arguments: &[(&str, AMQPValue)]) -> FieldTable {
     table
 }
 
-/// A client of someone else's, and its queue.
+/// Another client, and its queue.
 pub(crate) struct Other {
     connection: Connection,
     channel: Channel,

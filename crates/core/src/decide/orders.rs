@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::{Intake, Policy, Scaling};
 
-/// Most bytes of a [`By`].
+/// The maximum length of a [`By`] in bytes.
 const BY_BYTES: usize = 128;
 
 /// The operator's orders for one pool. Empty if there are none.
@@ -308,7 +308,7 @@ impl Orders {
     }
 
     /// Removes invalid orders: the orders come from a file that other programs may have changed. Returns the problem.
-    pub fn mend(&mut self) -> Option<&'static str> {
+    pub fn drop_invalid(&mut self) -> Option<&'static str> {
         let wrong = self.policy.as_ref()?.what.is_sound().err()?;
         self.policy = None;
         Some(wrong)

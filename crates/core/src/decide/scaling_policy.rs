@@ -1,4 +1,4 @@
-//! Custom policies: asked at each reconcile with all known facts, and free to keep state.
+//! Custom policies. A custom policy is asked at each reconcile with all known facts, and may keep state.
 //!
 //! The configuration file names the fixed kinds of [`Policy`]. A program may use any implementation of
 //! [`ScalingPolicy`]. In both cases the answer is a recommendation: bounds, windows and steps apply after it.
@@ -31,9 +31,9 @@ pub trait ScalingPolicy: Send + 'static {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Situation<'a> {
-    /// When, on the supervisor's monotonic clock.
+    /// The time on the supervisor's monotonic clock.
     pub now: Moment,
-    /// When, in wall time, if that is known.
+    /// The same time on the wall clock, if that is known.
     pub wall: Option<Timestamp>,
     /// The queue (ready, the reading's age, whether it is stale), the deliveries that our workers hold, demand, and the
     /// census.
@@ -139,7 +139,7 @@ impl OwnPolicy {
         catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
             Recommendation::new(
                 situation.expected,
-                "the pool's own policy panicked: it stays as it is",
+                "the pool's own policy panicked: the number of workers stays the same",
             )
         })
     }
@@ -152,7 +152,7 @@ impl OwnPolicy {
     }
 
     fn policy(&self) -> MutexGuard<'_, dyn ScalingPolicy> {
-        // After a panic the policy itself must judge its state.
+        // After a panic the policy itself is responsible for its state.
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_one_memory_and_a_panic_leaves_the_pool_as_it_is() {
+    fn clones_share_one_state_and_a_panic_keeps_the_number_of_workers() {
         let inputs = Inputs::default();
         let situation = Situation {
             now: Moment::ZERO,

@@ -33,7 +33,8 @@ const DEAF_AFTER: Duration = Duration::from_secs(3);
 const MAX_AWAITED: usize = 64;
 /// Longest name of a member, in bytes.
 const MAX_NAME_BYTES: usize = 255;
-/// Most members of a group. Beats of further daemons are ignored, so that a faulty sender cannot fill the memory.
+/// The maximum number of members in a group. Beats of further daemons are ignored, so that a faulty sender cannot fill
+/// the memory.
 pub const MAX_MEMBERS: usize = 256;
 
 /// Name of the exchange through which the daemons of a queue hear each other.
@@ -93,7 +94,7 @@ pub struct MemberNumbers {
     pub busy: u32,
     /// Deliveries that the workers hold. More than `busy` if prefetch is above 1.
     pub held: u64,
-    /// Most workers that the member can have now. Zero if it takes no messages.
+    /// The maximum number of workers that the member can have now. Zero if it takes no messages.
     pub capacity: u32,
     /// The number of workers that the member's operator pinned. The others divide what remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,8 +275,8 @@ impl Members {
         }
     }
 
-    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names. Forgets nobody while this
-    /// daemon does not even hear itself.
+    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names. It forgets no member
+    /// while this daemon does not even hear itself.
     pub fn forget_silent(&mut self, now: Moment) -> Vec<MemberId> {
         if self.is_deaf(now) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The state of a pool: one word, and a cause if someone should look at it.
+//! The state of a pool: one word, and a cause if it needs attention.
 
 use serde::{Deserialize, Serialize};
 

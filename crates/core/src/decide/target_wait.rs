@@ -149,7 +149,7 @@ impl TargetWait {
             why = format!("{why}; {ready:.1} so that a message finds a worker in time");
         }
         if needed < workers && workers < useful {
-            why = format!("{why}; between them the pool stays as it is");
+            why = format!("{why}; between the two numbers the pool keeps its size");
         }
         Recommendation::new(workers, why)
     }

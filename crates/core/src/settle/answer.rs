@@ -277,7 +277,7 @@ fn belongs_to(pool: &QueueName, queue: &str) -> bool {
 pub enum ReplyRetry {
     /// The broker takes no messages at present. Wait, and take no more work meanwhile.
     Hold,
-    /// The cause may be this reply. Try again, and let the pool go on.
+    /// The cause may be this reply. Try again, and let the pool continue.
     TryAgain,
     /// The reply can never be delivered. Its message is still settled: the pool does not depend on the caller's
     /// queue.
@@ -285,7 +285,7 @@ pub enum ReplyRetry {
 }
 
 /// Decides what to do after a reply failed with an error of this kind. `tried_again` counts the retries before.
-pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
+pub fn retry_of_reply(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
     use QueueErrorKind as K;
     match kind {
         K::Blocked | K::Disconnected => ReplyRetry::Hold,

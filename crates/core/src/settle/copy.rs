@@ -53,7 +53,7 @@ const BROKERS: [&str; 7] = [
 ];
 
 /// The `reply_to` of a client that wants its reply by direct reply-to. The broker replaces it by an address. In a
-/// message that came another way it names nobody. The broker would refuse a copy with it, because it would take us
+/// message that came another way it is meaningless. The broker would refuse a copy with it, because it would take us
 /// for the client.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 

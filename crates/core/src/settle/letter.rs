@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_returned_is_renewed_unless_another_queue_counted_it() {
+    fn a_returned_letter_is_replaced_by_a_fresh_copy_unless_another_queue_counted_it() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
             redelivered: true,

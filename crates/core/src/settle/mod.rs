@@ -11,7 +11,7 @@ mod route;
 mod verdict;
 
 pub use self::{
-    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, trouble},
+    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, retry_of_reply},
     copy::{Copies, carried_job_id, lacks_headers},
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},

@@ -94,8 +94,8 @@ impl History {
     }
 
     /// All unfinished deliveries of this message: those that ended without a result. The deliveries that the broker
-    /// counted since the last copy add one, whatever their number: the others may be another program's, or from a
-    /// time when no copy could be published.
+    /// counted since the last copy add only one: the others may be another program's, or from a time when no copy could
+    /// be published.
     pub fn unfinished(&self) -> u64 {
         self.give_backs.saturating_add(self.came_back().into())
     }

@@ -183,7 +183,8 @@ impl Prepared {
     /// Runs the supervisor until it is told to end. `predecessor` is a supervisor that hands over to this one.
     ///
     /// # Errors
-    /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
+    /// Something that the daemon needs is not available. An unreachable broker is not an error: the daemon waits for
+    /// it.
     pub async fn run(self, predecessor: Option<v1::HandedOver>) -> Result<Ending, AppError> {
         let Self {
             settings,
@@ -484,7 +485,7 @@ fn tell(
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // After the daemon's end nobody receives this.
+        // After the daemon's end nothing receives this.
         let _ = events.send(work.await).await;
     })
 }

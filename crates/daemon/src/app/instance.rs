@@ -169,7 +169,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Takes the lock that keeps this supervisor alive in the eyes of others after it has handed over.
+    /// Takes the lock by which other processes see that this supervisor is alive after it has handed over.
     pub(super) fn finishing(&self) -> Result<FinishingLock, LockError> {
         self.lock.finishing()
     }

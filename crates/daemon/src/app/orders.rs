@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_stored_is_taken_up_again_and_is_nobody_else_s_to_read() {
+    async fn stored_orders_are_restored_and_only_their_user_can_read_them() {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
         assert_eq!(file.take_up(), AllOrders::new());
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_ours_to_read_is_kept_aside() {
+    fn a_file_of_another_version_or_form_is_kept_aside() {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
         let (path, aside) = (state.path().join(FILE), state.path().join(ASIDE));

@@ -31,7 +31,7 @@ enum Phase {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a decision is only words until someone acts on it"]
+#[must_use = "a decision has no effect until it is carried out"]
 pub(super) enum DaemonDecision {
     /// Nothing.
     Nothing,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_every_event_by_how_far_it_is() {
+    fn each_event_gets_the_answer_for_the_stage_of_the_daemon() {
         use DaemonDecision::{Drain, Dump, End, HandOver, Nothing, Reload, StopNow};
         use DaemonEvent::Takeover;
         type Case = (&'static str, Vec<(DaemonEvent, DaemonDecision)>);

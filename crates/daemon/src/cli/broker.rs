@@ -324,7 +324,7 @@ mod tests {
     use tidegate::{adapters::memory::MemoryBroker, queue::QueueKind};
 
     #[tokio::test]
-    async fn says_of_each_queue_whether_it_is_there() {
+    async fn reports_for_each_queue_whether_it_exists() {
         let broker = MemoryBroker::new();
         broker.declare_queue("there", QueueKind::Classic);
         broker.send("there", "a job");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_refusal_to_be_an_error() {
+    fn a_refusal_is_an_error() {
         let refused = QueueError::new(QueueErrorKind::AccessRefused, "probe");
         let (severity, what) = of_error(&refused, &PoolSettings::new("a"));
         assert_eq!(severity, Severity::Error);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_could_not_see() {
+    fn names_what_could_not_be_checked() {
         let mut pool = PoolSettings::new("a");
         let usual = unseen(&[&pool], Visibility::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;

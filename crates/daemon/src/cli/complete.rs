@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_from_the_line_where_the_supervisor_is() {
+    fn reads_the_socket_from_the_command_line() {
         let words = |line: &str| Words::of(line.split(' ').map(OsString::from));
         let found = |config: Option<&str>, socket: Option<&str>| Words {
             config: config.map(PathBuf::from),

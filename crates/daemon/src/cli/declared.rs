@@ -38,7 +38,7 @@ mod tests {
     use tidegate::{adapters::memory::MemoryBroker, config::Declare, queue::QueueKind};
 
     #[tokio::test]
-    async fn a_queue_that_is_there_in_another_way_is_an_error() {
+    async fn an_existing_queue_with_other_arguments_is_an_error() {
         let broker = MemoryBroker::new();
         let mut pool = PoolSettings::new("jobs");
         for declare in [Declare::No, Declare::Classic, Declare::Quorum] {

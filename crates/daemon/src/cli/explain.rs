@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_the_answer_steers_a_terminal() {
+    fn no_line_of_the_answer_controls_a_terminal() {
         let answer = answer(
             "a\u{202e}",
             "faulted",

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_type_first_leads_to_a_command() {
+    fn common_wrong_commands_get_a_hint() {
         for (word, command) in [
             ("start", "tidegate run"),
             ("stop", "TERM"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_alone_shows_the_first_steps() {
+    fn the_program_without_arguments_shows_the_first_steps() {
         let text = said(&[]);
         assert_eq!(text, FIRST_STEPS);
         assert!(text.lines().count() < 20);

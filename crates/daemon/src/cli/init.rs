@@ -36,7 +36,9 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
     let file = Escaped(&file.display().to_string()).to_string();
     let next = match problems.is_empty() {
         true => format!("wrote {file}; next: `tidegate check --broker`, then `tidegate run`\n"),
-        false => format!("wrote {file}; mend what is said above, then `tidegate check --broker`\n"),
+        false => {
+            format!("wrote {file}; correct the problems above, then `tidegate check --broker`\n")
+        }
     };
     output::write(next.as_bytes())?;
     Ok(Exit::Ok)
@@ -79,7 +81,7 @@ listen = "127.0.0.1:8672"
 
 [pools.{pool}]
 queue = {queue}
-# Who declares the queue: "no" for someone else; "classic" or "quorum" and the pool does.
+# Who declares the queue: "no": another program; "classic" or "quorum": the pool.
 declare = "no"
 # How long the queue is empty before all workers drain: "0s" at once, or "never".
 drain_after = "5s"
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_writes_is_a_good_configuration_of_that_queue_and_command() {
+    fn it_writes_a_valid_configuration_with_that_queue_and_command() {
         for (queue, pool) in [
             ("thumbnails", "thumbnails"),
             ("img.resize", "img-resize"),

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_runs() {
+    fn says_so_if_nothing_runs() {
         assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no job runs\n");
     }
 }

@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
             Exit::Ok.into()
         }
         Err(error) => {
-            // Whatever else is wrong with the arguments, a daemon does not wait for its reader.
+            // A daemon does not wait for its reader, even if the arguments are wrong.
             if std::env::args_os().any(|word| word == "run") {
                 never_wait();
             }
@@ -103,7 +103,7 @@ fn done(cli: &Cli) -> ExitCode {
 
 /// From now on nothing that this process says on standard error waits for its reader.
 fn never_wait() {
-    // Without another thread what is said may have to wait, but is said.
+    // Without a second thread the message may have to wait, but it is printed.
     let _ = stderr::start();
 }
 

@@ -116,7 +116,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
         match inner.as_object_mut() {
             Some(inner) => drop(inner.insert(name.to_owned(), value_of(value)?)),
             None => {
-                let error = anyhow::anyhow!("take {key} for a key: {table} is no table");
+                let error = anyhow::anyhow!("use {key} as a key: {table} is not a table");
                 return Err(Failure::new(Exit::Usage, error));
             }
         }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_text_needs_no_quotes_and_a_key_of_scaling_no_table() {
+    fn text_on_the_command_line_needs_no_quotes_and_a_scaling_key_needs_no_table() {
         let keys = [
             "kind=fixed",
             "workers=5",
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_tables_or_keys_alone_and_typed_keys_win_over_it() {
+    fn a_policy_file_may_have_tables_or_bare_keys_and_keys_of_the_command_line_win() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("policy.toml");
         for text in [

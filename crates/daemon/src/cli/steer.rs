@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_a_reload_came_to() {
+    fn reports_the_result_of_a_reload() {
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
         let reloaded = Reloaded {
             file: "tidegate.toml".to_owned(),

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_tmp_that_another_user_has_made_is_left_alone() {
+    fn a_socket_in_tmp_that_another_user_has_made_is_not_used() {
         let (in_tmp, in_run) = ("/tmp/tidegate-7/tidegate.sock", "/run/user/7/a.sock");
         for (socket, owner, expected) in [
             (in_tmp, Some(8), true),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_the_configuration_s_own_supervisor_does_not_answer() {
+    fn says_so_if_the_supervisor_of_the_configuration_does_not_answer() {
         let known = paths(&["/a", "/b"]);
         let mine = Source::from(PathBuf::from("tidegate.toml"));
         let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));

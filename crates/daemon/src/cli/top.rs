@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_s_name_stays_one_part_of_the_path() {
+    fn a_pools_name_stays_one_segment_of_the_path() {
         assert_eq!(path("a/b?c", "jobs"), "/api/v1/pools/a%2Fb%3Fc/jobs");
     }
 }

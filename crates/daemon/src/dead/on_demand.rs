@@ -34,7 +34,7 @@ const WORK_TIME: Duration = Duration::from_secs(20);
 /// Longest time for a look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Most letters of a look. A quorum queue takes back this many in order.
+/// The maximum number of letters that are browsed at once. A quorum queue takes this many back in order.
 pub(crate) const LISTED: u64 = 32;
 
 /// Longest wait for letters that were given back.
@@ -349,14 +349,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_sees_only_the_oldest_letters_and_counts_all() {
+    async fn browsing_shows_only_the_oldest_letters_and_counts_all() {
         let mut seen = 0;
         let all = letters(50).look(&place(), |_, _| seen += 1).await.unwrap();
         assert_eq!((all, seen), (50, LISTED));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_is_not_there_has_no_letters() {
+    async fn a_missing_queue_has_no_letters() {
         let elsewhere = DeadLetterPlace {
             dead: "none.dead".into(),
             ..place()
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_works_on_the_letters_of_a_pool_and_a_few_on_those_of_others() {
+    async fn only_one_request_works_on_the_letters_of_a_pool_and_only_a_few_on_all_pools() {
         let letters = letters(1);
         let turn = letters.turn(&"p".into()).unwrap();
         let busy = letters.retry(&place(), Choice::All).await.unwrap_err();

@@ -87,7 +87,7 @@ pub(crate) struct Walked {
     /// Requested ids that no letter has.
     pub(crate) missing: Vec<String>,
     /// Why the walk ended early.
-    pub(crate) trouble: Option<QueueError>,
+    pub(crate) problem: Option<QueueError>,
     /// Whether the walk was told to stop.
     pub(crate) stopped: bool,
 }
@@ -113,7 +113,7 @@ impl DeadLetterQueue {
             walk.pass_over(delivery).await?;
         }
         let walked = walk.end().await;
-        match walked.trouble {
+        match walked.problem {
             Some(error) => Err(error),
             None => Ok(walked),
         }
@@ -145,7 +145,7 @@ impl DeadLetterQueue {
                 continue;
             }
             tally.stopped |= stop.is_cancelled();
-            is_over |= tally.stopped || tally.trouble.is_some();
+            is_over |= tally.stopped || tally.problem.is_some();
             if is_over {
                 continue;
             }
@@ -156,7 +156,7 @@ impl DeadLetterQueue {
                     under_way.spawn(async move { (letter, moving.await) });
                 }
                 Ok(None) => is_over = true,
-                Err(error) => tally.trouble = Some(error),
+                Err(error) => tally.problem = Some(error),
             }
         }
         Ok(walk.end().await.with(tally))
@@ -171,17 +171,17 @@ impl DeadLetterQueue {
     ) -> Result<Walked, QueueError> {
         let mut walk = Walk::begin(self, wanted).await?;
         let mut tally = Walked::default();
-        while tally.trouble.is_none() && !tally.stopped {
+        while tally.problem.is_none() && !tally.stopped {
             match walk.next().await {
                 Ok(Some((_, delivery))) => match delivery.ack().await {
                     Ok(()) => tally.done += 1,
                     Err(error) => {
                         let lost = QueueError::new(QueueErrorKind::Disconnected, "delete a letter");
-                        tally.trouble = Some(lost.with_source(error));
+                        tally.problem = Some(lost.with_source(error));
                     }
                 },
                 Ok(None) => break,
-                Err(error) => tally.trouble = Some(error),
+                Err(error) => tally.problem = Some(error),
             }
             at(tally.done);
             tally.stopped = stop.is_cancelled();
@@ -270,7 +270,7 @@ impl Walked {
                 }
             }
             Moved::Stays(error) => {
-                self.trouble.get_or_insert(error);
+                self.problem.get_or_insert(error);
             }
         }
     }
@@ -281,11 +281,11 @@ impl Walked {
             looked: self.looked,
             renewed: self.renewed,
             // If the walk ended early, ids that it did not reach are not missing.
-            missing: match tally.trouble.is_some() || tally.stopped {
+            missing: match tally.problem.is_some() || tally.stopped {
                 true => Vec::new(),
                 false => self.missing,
             },
-            trouble: tally.trouble.or(self.trouble),
+            problem: tally.problem.or(self.problem),
             ..tally
         }
     }
@@ -366,7 +366,7 @@ impl<'a> Walk<'a> {
             looked: self.looked,
             renewed: self.renewed,
             missing: wanted.ids.iter().filter(is_missing).cloned().collect(),
-            trouble: self.look.close().await.err(),
+            problem: self.look.close().await.err(),
             ..Walked::default()
         }
     }

@@ -5,7 +5,7 @@
 //! └── supervisor  waits for the guard; runs everything
 //!     ├── job     spawned directly
 //!     │   └── its own children
-//!     └── whatever jobs have orphaned: double forks, setsid
+//!     └── orphans of jobs: double forks, setsid
 //! ```
 //!
 //! Both are *child subreapers*: when a process's parent dies, its new parent is the nearest living subreaper above

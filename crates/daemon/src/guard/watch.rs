@@ -164,7 +164,7 @@ impl Guard {
     fn handle(&mut self, signal: Signal) {
         match signal {
             Signal::SIGCHLD => self.reap_others(),
-            // A Ctrl-Z. If only the guard stopped, nobody would guard the supervisor.
+            // A Ctrl-Z. If only the guard stopped, the supervisor would run without a guard.
             Signal::SIGTSTP => {
                 let _ = kill(self.pid, Signal::SIGSTOP);
                 let _ = raise(Signal::SIGSTOP);

@@ -20,7 +20,7 @@ const BODY_BYTES: usize = 64 * 1024;
 /// How long a client may take to send the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body. An empty body stands for `{}`.
+/// A JSON body. An empty body means `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {

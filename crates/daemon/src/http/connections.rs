@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_takes_the_place_of_the_one_that_stood_still_the_longest() {
+    async fn a_new_connection_replaces_the_one_that_was_idle_the_longest() {
         let connections = Connections::new(3);
         let mut places = Vec::new();
         let mut streams = Vec::new();

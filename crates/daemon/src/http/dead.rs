@@ -40,7 +40,7 @@ const TEXT_SHOWN: usize = 1024;
 /// Longest id, in bytes. The property `message-id` has at most 255.
 const LONGEST_ID: usize = 1024;
 
-/// Most ids of a choice.
+/// The maximum number of ids in one request.
 const MOST_IDS: usize = 100;
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
@@ -237,8 +237,8 @@ fn place(api: &Api, name: &PoolName) -> Result<DeadLetterPlace, Response> {
 fn answer(place: &DeadLetterPlace, worked: Worked) -> v1::DeadWork {
     let Worked { letters, walked } = worked;
     let stay = walked.stay_because.first().map(|(_, why)| chain(why));
-    let left = match (&walked.trouble, stay) {
-        (Some(trouble), _) => Some(chain(trouble)),
+    let left = match (&walked.problem, stay) {
+        (Some(problem), _) => Some(chain(problem)),
         (None, Some(why)) => Some(format!("{} stay: {why}", walked.stay)),
         (None, None) if walked.stopped => {
             Some("the time was over: ask again for the others".to_owned())
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_of_a_body_is_text_in_which_nothing_hides() {
+    fn the_start_of_a_body_is_shown_with_hidden_characters_escaped() {
         for (body, text) in [
             (&b"plain \t text"[..], "plain \t text"),
             (b"two\nlines \x1b[2J", r"two\nlines \u{1b}[2J"),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_of_ids_or_of_all_and_never_by_accident() {
+    fn a_selection_names_ids_or_all_and_is_never_empty_by_accident() {
         let asked = |ids: &[&str], all| v1::DeadChoice {
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             all,

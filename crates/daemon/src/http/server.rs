@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_at_once_beside_more_clients_than_there_is_room_for() {
+    async fn answers_at_once_even_with_more_clients_than_the_limit() {
         let long = "x".repeat(64 * 1024);
         let router = Router::new()
             .route("/long", get(async move || long))
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_too_long_to_ask_is_cut_off() {
+    async fn a_client_that_sends_its_request_too_slowly_is_cut_off() {
         let router = Router::new().route("/healthz", get(async || "ok"));
         let (arriving, arrived) = mpsc::channel(1);
         let server = Server::new();

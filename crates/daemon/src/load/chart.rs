@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_is_known() {
+    fn says_so_if_nothing_is_known() {
         let told = svg(&chart("", &samples(None), &report())).unwrap();
         assert!(told.contains("no supervisor answered"));
         let empty = svg(&chart("", &[], &report())).unwrap();

@@ -1,4 +1,5 @@
-//! The course of a load: one task that sends what is due, hears what became of it, and knows when to end.
+//! The course of a load: one task that sends the messages that are due, receives confirms and replies, and decides when
+//! the load ends.
 //!
 //! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and what is due meanwhile is
 //! late: its latency counts from when it was due.
@@ -34,7 +35,7 @@ const BATCH: usize = 256;
 /// How often the screen is drawn and a sample may be taken.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long a load of a duration goes on, to send what was due and is late.
+/// How much longer a load with a duration may send late messages.
 const LATE: Duration = Duration::from_secs(5);
 
 /// How long the pool is looked at after the end, for the picture: until it has drained.
@@ -402,7 +403,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What is in flight at the end is not confirmed, and nobody waits for it any more.
+    /// Messages in flight at the end are not confirmed, and are no longer waited for.
     fn write_off(&mut self) {
         let left = std::mem::take(&mut self.in_flight);
         for tracked in left {

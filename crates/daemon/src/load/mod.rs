@@ -1,4 +1,4 @@
-//! Load: a generator of messages that measures what becomes of them.
+//! Load: a generator of messages that measures how they are handled.
 //!
 //! ```text
 //!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and the sending
@@ -68,7 +68,7 @@ pub(crate) struct Plan {
     pub(crate) period: Option<Duration>,
     /// Bytes of a body.
     pub(crate) size: usize,
-    /// Most messages in flight.
+    /// The maximum number of messages in flight.
     pub(crate) window: usize,
     /// Longest silence while a confirm or an answer is awaited.
     pub(crate) patience: Duration,
@@ -156,8 +156,8 @@ enum LoadError {
 /// Runs a load. `print` is given the report in the form that is wanted.
 ///
 /// # Errors
-/// The broker is not there or was lost, or a message was returned, refused or lost. The report is printed all the same,
-/// where anything was sent.
+/// The broker is not there or was lost, or a message was returned, refused or lost. The report is still printed, where
+/// anything was sent.
 pub(crate) async fn run(
     plan: Plan,
     workers: Option<AskWorkers>,
@@ -208,7 +208,7 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
-/// What is said where a command's broker cannot be reached.
+/// The message if a command's broker cannot be reached.
 pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
     let error = anyhow::Error::new(source).context(format!("reach the broker {url}"));
     Failure::new(Exit::Unavailable, error).hint(
@@ -281,7 +281,7 @@ impl Printed<'_> {
         text
     }
 
-    /// What a program's form of the report does not have, and somebody should know.
+    /// Warnings that the JSON form of the report does not contain.
     pub(crate) fn warning(&self) -> Option<String> {
         let unsent = self.report.unsent;
         (unsent > 0).then(|| {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_has_two_waves_unless_it_is_told_otherwise() {
+    fn a_demo_load_has_two_waves_by_default() {
         let seconds = Duration::from_secs;
         for (shape, until, rate, wave) in [
             (Shape::Sine, Until::Time(seconds(60)), 5.0, 30),

@@ -197,7 +197,7 @@ mod tests {
         assert!(all.is_sorted(), "{all:?}");
         assert!(all.iter().all(|id| id.len() == 19), "{all:?}");
         assert_eq!(ids.number(&all[4]), Some(1_000_000));
-        // Of another run, or of nobody's.
+        // An id of another run, or of no run.
         assert_eq!(ids.number("1"), None);
         assert_eq!(ids.number("job-1"), None);
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sends_to_a_queue_in_memory_and_tells_of_one_that_is_not_there() {
+    async fn publishes_to_a_queue_in_memory_and_reports_a_missing_one() {
         let broker = MemoryBroker::new();
         broker.declare_queue("work", QueueKind::Classic);
         let outlet = Outlet::Memory(broker.clone());

@@ -80,7 +80,7 @@ pub(super) struct Report {
     pub(super) unsent: u64,
 }
 
-/// What became of the messages in the pool.
+/// How the pool handled the messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Verified {
     /// Messages that were answered.
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_returned_refused_or_lost_is_not_good() {
+    fn returned_refused_or_lost_messages_make_a_load_fail() {
         assert!(report().is_good());
         for bad in [
             Report {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// Most samples that are kept. More than a plot has room for.
+/// The maximum number of samples that are kept. It is more than a plot has room for.
 const MAX_SAMPLES: usize = 1200;
 
 /// Shortest time between two samples.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn two_spans_as_one_have_the_worse_latency_of_the_two() {
+    fn merged_spans_have_the_worse_latency_of_the_two() {
         let one = Sample {
             confirm_ms: Some(4.0),
             ..Sample::default()

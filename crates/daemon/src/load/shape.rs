@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lull_the_next_burst_begins_on_time() {
+    fn after_a_quiet_time_the_next_burst_begins_on_time() {
         let due: Vec<Duration> = schedule(&Shape::Burst, 1.0, Until::Count(9)).collect();
         assert_eq!(due[7], Duration::from_millis(1750));
         assert_eq!(due[8], PERIOD);

@@ -13,7 +13,7 @@ use tidegate::adapters::amqp::bulk::DepthProbe;
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Asks for the workers of the pools on the queue; `None` where nobody knows.
+/// Asks for the number of workers of the pools on the queue; `None` if it is not known.
 pub(crate) type AskWorkers =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Option<u32>> + Send>> + Send + Sync>;
 

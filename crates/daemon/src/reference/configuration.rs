@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tidegate::config::{Described, Written, described, variable_of};
 
-/// The pool that the descriptions are made with, and what stands for it on the page.
+/// The pool that the descriptions are made with, and its placeholder on the page.
 const EXAMPLE: &str = "thumbnails";
 const ANY: &str = "NAME";
 

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_not_valid() {
+    fn mistakes_are_not_valid() {
         for slip in [
             "colour = 1",
             "[pools.a]\nprefetch = 0",

@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_begins_with_the_numbers_of_each_pool() {
+    fn a_new_events_file_begins_with_the_numbers_of_each_pool() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (events, writer) = EventsFile::open(&path).unwrap();
@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_that_nobody_reads_holds_up_neither_start_nor_end() {
+    fn a_fifo_that_nobody_reads_delays_the_start_and_the_end_by_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path());
         let (events, writer) = EventsFile::open(&path).unwrap();
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_whose_reader_stalls_does_not_hold_up_the_end_and_can_be_replaced() {
+    fn a_fifo_with_a_stalled_reader_does_not_delay_the_end_and_can_be_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = fifo(dir.path());
         // The reader exists but never reads.

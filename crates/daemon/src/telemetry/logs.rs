@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_word_that_is_neither_a_level_nor_a_target_of_ours() {
+    fn refuses_a_word_that_is_not_a_level_or_a_target_of_ours() {
         for text in ["loud", "info,loud", "tidegate=debug, Verbose", "inf"] {
             let error = from(&[("TIDEGATE_LOG", text)]).unwrap_err().to_string();
             assert!(error.contains("is not a level"), "{text}: {error}");
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_people_shows_nothing_hidden_and_stays_one_line() {
+    fn a_text_line_of_the_log_escapes_hidden_characters_and_stays_one_line() {
         let text = logged("info", || {
             tracing::info!(
                 pool = %"mail",

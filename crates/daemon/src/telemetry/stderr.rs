@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_reader_blocks_nobody_and_the_newest_lines_are_dropped() {
+    fn a_stalled_reader_blocks_no_writer_and_the_newest_lines_are_dropped() {
         let (stderr, reader) = stalled();
         stderr.push(b"the first\n", LogPriority::Usual);
         assert_eq!(reader.next(), "the first\n");

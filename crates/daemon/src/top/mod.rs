@@ -59,7 +59,7 @@ pub(crate) enum Steer {
     Resume,
     /// Stop intake, and let every worker leave.
     Drain,
-    /// Pin to a number of workers; `None` lets go.
+    /// Pin to a number of workers; `None` removes the pin.
     Scale(Option<u32>),
 }
 

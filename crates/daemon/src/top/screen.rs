@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_colour_where_none_is_wanted() {
+    fn there_is_no_colour_if_none_is_wanted() {
         let mut state = with_pools(&["thumbnails"]);
         let coloured = |state: &State| {
             let terminal = screen(state, 80, 24);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_moves_no_cursor() {
+    fn foreign_text_moves_no_cursor() {
         let mut state = with_pools(&["a"]);
         let _ = state.take(Event::Refused("\u{1b}[2Jgone".to_owned()));
         assert!(text(&state, 80, 24).contains("\\u{1b}[2Jgone"));

@@ -367,7 +367,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pool_that_goes_leaves_the_selection_to_its_neighbour() {
+    fn when_the_selected_pool_is_removed_the_next_one_is_selected() {
         let mut state = with_pools(&["a", "b", "c"]);
         let _ = press(&mut state, KeyCode::Down);
         let _ = state.take(Event::Pools(vec![pool("a", 1), pool("c", 1)]));
@@ -392,7 +392,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_number_is_typed_for_scale() {
+    fn digits_typed_after_the_scale_key_set_the_number_of_workers() {
         let mut state = with_pools(&["a"]);
         let _ = type_text(&mut state, "s1x2");
         assert_eq!(state.mode, Mode::Scale("12".to_owned()));
@@ -410,7 +410,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_drain_wants_a_yes() {
+    fn a_drain_asks_for_confirmation() {
         let mut state = with_pools(&["a"]);
         assert_eq!(type_text(&mut state, "dn"), Next::Draw);
         let drain = Next::Ask(vec![Ask::Steer("a".to_owned(), Steer::Drain)]);

@@ -1,4 +1,4 @@
-//! A fixed pool: the same number of workers all the time, whatever the queue holds.
+//! A fixed pool: the same number of workers all the time, for any depth of the queue.
 
 use std::time::Duration;
 

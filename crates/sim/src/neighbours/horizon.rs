@@ -104,7 +104,7 @@ mod tests {
 
     /// The examples of Horizon's own `AutoScalerTest`.
     #[test]
-    fn moves_as_horizons_own_examples_do() {
+    fn gives_the_results_of_horizons_own_examples() {
         let balance = steps(20, &[(10, 200.0), (10, 100.0)], 4);
         assert_eq!(balance, [[11, 9], [12, 8], [13, 7], [13, 7]].map(Vec::from));
         let empty = steps(10, &[(5, 0.0), (5, 0.0)], 4);

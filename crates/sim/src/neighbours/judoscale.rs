@@ -129,7 +129,7 @@ mod tests {
             .collect();
         let downs: Vec<usize> = (1..calm.len()).filter(|n| calm[*n] < calm[n - 1]).collect();
         assert_eq!(downs, [59, 119, 179]);
-        // One metric within the range, and the ten minutes begin anew.
+        // One metric within the range, and the ten minutes begin again.
         assert_eq!(
             [step(1850, 2.0), step(1860, 0.1), step(2440, 0.1)],
             [1, 1, 1]

@@ -149,7 +149,7 @@ mod tests {
 
     /// The examples of Knative's own `autoscaler_test.go`: target, then `(seconds, stable, panic, ready)` and the pods.
     #[test]
-    fn sizes_as_knatives_own_examples_do() {
+    fn gives_the_results_of_knatives_own_examples() {
         type Example<'a> = (&'a str, f64, &'a [(u64, f64, f64, u32, u32)]);
         let examples: [Example<'_>; 5] = [
             (
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn never_shrinks_in_panic_and_at_most_halves_after_it() {
+    fn never_shrinks_in_panic_mode_and_at_most_halves_after_it() {
         let mut autoscaler = Autoscaler::new(1.0);
         assert_eq!(autoscaler.desired(at(0), 10.0, 100.0, 10), 100);
         assert_eq!(autoscaler.desired(at(30), 5.0, 1.0, 100), 100);

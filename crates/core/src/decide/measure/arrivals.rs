@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_take_is_no_negative_rate() {
+    fn messages_that_others_take_give_no_negative_rate() {
         let mut meter = ArrivalMeter::default();
         meter.see(at(0), 100, 0);
         meter.see(at(10), 0, 20);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn averages_follow_a_change_at_their_own_speed() {
+    fn fast_and_slow_averages_follow_a_change_at_their_own_speed() {
         let mut meter = ArrivalMeter::default();
         let mut there = 0;
         for second in 0..=900 {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_message_came_when_all_before_it_had_come() {
+    fn the_age_of_the_oldest_message_follows_from_the_number_of_arrivals() {
         let mut meter = ArrivalMeter::default();
         assert_eq!(meter.oldest(at(0), 3), None);
         // Two come each second, and one leaves, so the queue grows by one.
@@ -291,7 +291,7 @@ mod tests {
 
     /// A delivery that is missing in one reading and back in the next is not a new arrival.
     #[test]
-    fn what_is_missing_for_a_moment_is_not_counted_twice() {
+    fn messages_that_are_missing_for_a_moment_are_not_counted_twice() {
         let mut meter = ArrivalMeter::default();
         for second in 0..100 {
             meter.see(at(second), 10 - second % 3, 0);

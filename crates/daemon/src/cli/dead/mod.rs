@@ -299,7 +299,7 @@ impl<'a> DeadLetterPlace<'a> {
             let id = letter.id.as_deref().unwrap_or("one without an id");
             say(&format!("  {id} stays: {error}"));
         }
-        if let Some(error) = walked.trouble {
+        if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
         let failed = |error| Err(Failure::new(Exit::Unexpected, error));
@@ -428,7 +428,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     text
 }
 
-/// Prints a message on standard error. If standard error is closed, nobody can read it.
+/// Prints a message on standard error. If standard error is closed, it cannot be read.
 fn say(text: &str) {
     let mut err = anstream::stderr().lock();
     for line in text.lines() {

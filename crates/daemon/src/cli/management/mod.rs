@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_as_the_brokers_own_user_unless_it_is_told_another() {
+    fn asks_as_the_user_of_the_broker_url_unless_another_is_given() {
         let broker = BrokerUrl::new("amqp://job%40s:pass%2fword@broker/a%2fb");
         for (url, who, base) in [
             (
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn asks_over_tls_whom_the_authorities_vouch_for_and_no_other() {
+    async fn over_tls_it_asks_only_a_server_with_a_trusted_certificate() {
         let dir = tempfile::tempdir().unwrap();
         let (port, ca) = secured(dir.path());
         let url = BrokerUrl::new(format!("https://localhost:{port}"));
