@@ -133,7 +133,7 @@ impl Pool {
     }
 
     /// Whether the policy is about the whole queue, and the daemons that consume it with this setting take shares of its
-    /// number; no by default. They hear each other through the exchange `<queue>.share`.
+    /// number; no by default. They exchange messages through the exchange `<queue>.share`.
     pub fn share(mut self, share: bool) -> Self {
         self.settings.share = share;
         self
@@ -181,7 +181,7 @@ impl Pool {
     }
 
     /// Which messages are answered, and where. By default these are messages whose handler returns [`Outcome::Reply`],
-    /// and messages that fail for good, if they ask by direct reply-to.
+    /// and messages whose job finally fails, if they ask by direct reply-to.
     pub fn reply(mut self, reply: ReplySettings) -> Self {
         self.settings.reply = reply;
         self

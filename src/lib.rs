@@ -297,7 +297,7 @@
 //! # }
 //! ```
 //!
-//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
+//! A job that finally fails is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
 //! replies off.
 //!
 //! # Scaling
@@ -383,8 +383,8 @@
 //! ```
 //!
 //! [`drain`](Supervisor::drain) takes its deadline as an argument. [`stop_now`](Supervisor::stop_now) has no deadline.
-//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was cut
-//! short. A [`DrainError`] says how many jobs were given back.
+//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was
+//! interrupted. A [`DrainError`] says how many jobs were given back.
 //!
 //! **Dropping** the last clone of a [`Supervisor`] also stops everything at once, but does not wait for it.
 //!

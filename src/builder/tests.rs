@@ -30,11 +30,11 @@ async fn names_what_a_pool_lacks() {
         ),
         (
             pool().prefetch(0),
-            "cannot be used as it is set: prefetch must be 1 or more",
+            "has invalid settings: prefetch must be 1 or more",
         ),
         (
             pool().retry(never_more),
-            "cannot be used as it is set: retry.backoff must be above zero and at most retry.backoff_max",
+            "has invalid settings: retry.backoff must be above zero and at most retry.backoff_max",
         ),
     ] {
         let builder = Supervisor::builder().driver(MemoryBroker::new()).pool(pool);

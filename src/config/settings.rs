@@ -88,7 +88,7 @@ pub struct HttpSettings {
     pub socket: PathBuf,
     /// Instance lock and recordings.
     pub state_dir: PathBuf,
-    /// File with the token that browsers and remote callers need to steer.
+    /// File with the token that browsers and remote callers need for changes.
     pub token_file: Option<PathBuf>,
     /// File with the token that they need to read from other machines.
     pub read_token_file: Option<PathBuf>,

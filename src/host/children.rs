@@ -83,8 +83,8 @@ pub fn keep_account() {
     REGISTER.is_kept.store(true, Ordering::Relaxed);
 }
 
-/// Separates started from inherited children in what `list` returns. `None` while a process is being started: that can
-/// take long if its file is on a disk that does not answer, and neither side waits for the other here.
+/// Separates the children that `list` returns into started and inherited ones. `None` while a process is being started:
+/// that can take long if its file is on a disk that does not answer, and neither side waits for the other here.
 ///
 /// # Errors
 /// The errors of `list`.
@@ -103,7 +103,7 @@ pub(crate) fn new_run() -> Run {
 /// # Errors
 /// The runtime lacks the features that this needs.
 pub fn keep_exit_codes() -> io::Result<()> {
-    if !throws_exit_codes_away() {
+    if !discards_exit_codes() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +118,7 @@ fn handle_ends() -> io::Result<()> {
     signal(SignalKind::child()).map(drop)
 }
 
-fn throws_exit_codes_away() -> bool {
+fn discards_exit_codes() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     signal_set(&status, "SigIgn")
         .is_some_and(|ignored| ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1)
@@ -135,7 +135,7 @@ pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Owned
     // Under a guard this is done already, but there may be no guard.
     static KEPT: Once = Once::new();
     KEPT.call_once(|| {
-        if throws_exit_codes_away() {
+        if discards_exit_codes() {
             let _ = handle_ends();
         }
     });
@@ -236,7 +236,7 @@ impl ChildRegister {
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
         // Read the entries before the list. A child that is in the list and not in the entries was inherited, even if
-        // one of ours is reaped in between and an orphan gets its id. That orphan is then taken for ours until the next
+        // one of ours is reaped in between and an orphan gets its id. That orphan then counts as ours until the next
         // reading.
         let before = self.entries().clone();
         let children = list()?;

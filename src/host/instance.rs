@@ -30,7 +30,7 @@ use thiserror::Error;
 
 const LOCK_FILE: &str = "tidegate.lock";
 
-/// How the names of the locks begin that supervisors hold after they have handed over.
+/// The prefix of the names of the locks that supervisors hold after they have handed over.
 const FINISHING: &str = "finishing-";
 
 /// Far more than a lock file contains.
@@ -178,7 +178,7 @@ impl Drop for FinishingLock {
 /// The id of the lock in this directory, see [`InstanceLock::id`].
 ///
 /// # Errors
-/// The lock file is not there, or cannot be looked at.
+/// The lock file is missing, or cannot be read.
 pub fn id_of_lock(state_dir: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(state_dir.join(LOCK_FILE))?;
     Ok((metadata.dev(), metadata.ino()))
@@ -238,7 +238,7 @@ fn release(file: &File) {
 /// Whether a supervisor is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// The lock is held, as far as can be seen by this supervisor.
+    /// The lock is held, as far as this supervisor can see.
     Alive,
     /// The lock is free, or held by another supervisor.
     Dead,
@@ -261,7 +261,7 @@ impl Instance {
         };
         match Holder::read(&file) {
             Some(holder) if holder.state == self.state => {
-                // Looked at second: it is held before the first is given away.
+                // Tested second: it is taken before the first is handed over.
                 let is_alive = (is_held && holder.run == self.run) || self.is_finishing();
                 match is_alive {
                     true => Life::Alive,
@@ -294,7 +294,7 @@ impl Instance {
     }
 }
 
-/// Whether any process holds the lock. `None` if the file system cannot say.
+/// Whether any process holds the lock. `None` if the file system cannot tell.
 fn is_held(file: &File) -> Option<bool> {
     let mut lock = whole_file();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).ok()?;
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn is_unknown_where_its_lock_is_not_to_be_found() {
+    fn is_unknown_if_its_lock_cannot_be_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         let instance = InstanceLock::take(&path).unwrap().instance().clone();

@@ -143,7 +143,7 @@ impl CopyQueues {
                 let wrong = what_is_wrong(resting.kind);
                 let why = &resting.why;
                 causes.push(format!(
-                    "queue {queue} {wrong}: copies wait or go another way ({why})"
+                    "queue {queue} {wrong}: copies wait or go to another queue ({why})"
                 ));
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     runner::Failure,
 };
 
-/// An event, as the JSON-lines file has it.
+/// An event, as it is written to the JSON-lines file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -77,8 +77,8 @@ impl Event {
     }
 }
 
-/// A job that failed, or a message that is dead-lettered without another run. For people who look at a pool: the events
-/// file does not have it.
+/// A job that failed, or a message that is dead-lettered without another run. It is shown to people. It is not in the
+/// events file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobFailure {

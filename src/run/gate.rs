@@ -60,14 +60,14 @@ impl Gate {
         self.state().set_pool_failed(Some(cause));
     }
 
-    /// The pool's own task does its work again.
+    /// The pool's own task works again.
     pub(crate) fn pool_works(&self) {
         if self.state().set_pool_failed(None) {
             self.changed.notify_one();
         }
     }
 
-    /// Why the pool's own task failed, where it has.
+    /// Why the pool's own task failed, if it has.
     pub(crate) fn pool_failure(&self) -> Option<String> {
         self.state().pool_failure().map(str::to_owned)
     }
@@ -132,12 +132,12 @@ impl Gate {
         self.state().is_broken()
     }
 
-    /// Whether it is closed for good.
+    /// Whether it is closed permanently.
     pub(crate) fn is_draining(&self) -> bool {
         self.state().is_draining()
     }
 
-    /// Closes the gate for good.
+    /// Closes the gate permanently.
     pub(crate) fn set_draining(&self) {
         self.state().drain();
         self.changed.notify_one();
@@ -176,7 +176,7 @@ impl Gate {
     }
 
     fn state(&self) -> MutexGuard<'_, IntakeState> {
-        // No code of ours panics while it holds the lock, and the state is whole between any two statements.
+        // No code of ours panics while it holds the lock, and the state is consistent after each statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

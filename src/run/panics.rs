@@ -214,7 +214,7 @@ impl Panics {
         self.last().remove(&place);
     }
 
-    /// What is missing in a reconcile because its cleanup panics.
+    /// The steps that a reconcile lacks because its cleanup panics.
     pub(crate) fn cause(&self) -> Option<String> {
         let panicked = self.last().get(&PanicSite::Cleanup).cloned()?;
         Some(format!(

@@ -1,5 +1,5 @@
-//! A pool's orders: what the operator wants of it. [`decide::orders`](crate::decide::Orders) says what they mean and
-//! which of them holds over a reload. Written by the pool's task alone; `steering` stores them.
+//! A pool's orders: what the operator has ordered. [`decide::orders`](crate::decide::Orders) says what they mean and
+//! which of them stay in force after a reload. Written by the pool's task alone; `steering` stores them.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use crate::{
 /// Longest time until a pool checks again whether an order has expired: the wall clock may have been set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// A pool's orders, and what goes with them.
+/// A pool's orders, and their related state.
 pub(crate) struct PoolOrders {
     pool: PoolName,
     orders: Mutex<Orders>,
@@ -67,7 +67,7 @@ impl PoolOrders {
         let now = self.clock.now();
         let changed = self.lock().apply(order.clone(), by.clone(), now)?;
         if changed == Changed::Yes {
-            info!(pool = %self.pool, act, order = %Shown(&order), by = %by, "pool is steered by hand");
+            info!(pool = %self.pool, act, order = %Shown(&order), by = %by, "an operator gave an order to the pool");
             self.count_change();
         }
         Ok(changed)
@@ -82,7 +82,7 @@ impl PoolOrders {
                     info!(pool = %self.pool, "the pause is over: the pool takes messages again")
                 }
                 Expired::NoShrink => {
-                    info!(pool = %self.pool, "the pool may shrink again: the order's time is up")
+                    info!(pool = %self.pool, "the pool may shrink again: the order has expired")
                 }
             }
         }
@@ -112,7 +112,7 @@ impl PoolOrders {
     }
 }
 
-/// The orders of an earlier run, as far as they still hold for a pool with these settings.
+/// The orders of an earlier run, as far as they are still valid for a pool with these settings.
 pub(crate) fn restored(mut orders: Orders, settings: &PoolSettings, now: Timestamp) -> Orders {
     let name = &settings.name;
     if let Some(wrong) = orders.drop_invalid() {
@@ -124,7 +124,7 @@ pub(crate) fn restored(mut orders: Orders, settings: &PoolSettings, now: Timesta
     let _ = orders.expire(now);
     if !orders.is_empty() {
         let orders = orders.to_string().replace('\n', "; ");
-        info!(pool = %name, orders, "orders of an earlier run hold");
+        info!(pool = %name, orders, "restored the orders of an earlier run");
     }
     orders
 }

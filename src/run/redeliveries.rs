@@ -1,7 +1,8 @@
 //! Redelivered messages: they were held when a daemon, a connection or a channel ended, and the broker delivers them again.
 //!
-//! One of them may have caused that end. Each is replaced by a new copy before any of them runs again. Messages that came
-//! back too often, the suspects, run one at a time. All pools of a supervisor share one tracker, because they end together.
+//! One of them may have caused that end. Each is replaced by a new copy before any of them runs again. Messages that
+//! came back too often (suspects) run one at a time. All pools of a supervisor share one tracker, because they end
+//! together.
 
 use std::{
     sync::{

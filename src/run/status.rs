@@ -142,7 +142,7 @@ pub struct Quantiles {
 pub struct ReplyTotals {
     /// Sent, for jobs that are done.
     pub done: u64,
-    /// Sent, for jobs that have failed for good, or whose reply is too long.
+    /// Sent, for jobs that have finally failed, or whose reply is too long.
     pub failed: u64,
     /// Not sent: the requested address is not allowed.
     pub refused: u64,

@@ -18,7 +18,7 @@ use tokio::{task, time::Instant};
 
 use crate::support::{
     broker::{PrivateBroker, faulty_broker, settings},
-    watched::{Other, PATIENCE, Watched, number, text},
+    watched::{Other, TIMEOUT, Watched, number, text},
 };
 
 /// A user of this test. Deleted when the guard is dropped.
@@ -161,7 +161,7 @@ async fn a_stream_is_never_consumed() {
     let other = Other::declare(&broker.url(), "stream", &arguments).await;
     other.publish(5).await;
     // The broker counts the message a moment later.
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + TIMEOUT;
     while other.ready().await == 0 && Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -205,7 +205,7 @@ async fn a_quorum_queue_with_a_single_active_consumer_is_worked_off_and_drained(
 async fn a_queue_reports_its_type() {
     let broker = faulty_broker().await;
     let driver = AmqpDriver::connect_lazily(&settings(&broker.url())).unwrap();
-    driver.until_connected(PATIENCE).await.unwrap();
+    driver.until_connected(TIMEOUT).await.unwrap();
     let kinds: [(&str, &[(&str, AMQPValue)]); 5] = [
         ("classic", &[]),
         (
@@ -282,7 +282,7 @@ async fn a_missing_queue_uses_up_no_channels_and_affects_no_other_queue() {
     let broker = faulty_broker().await;
     let url = format!("{}?channel_max=8", broker.url());
     let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
-    driver.until_connected(PATIENCE).await.unwrap();
+    driver.until_connected(TIMEOUT).await.unwrap();
     let other = Other::declare(&broker.url(), "there", &[]).await;
     let there = QueueName::from(other.queue.as_str());
     let missing = QueueName::from("tidegate-test-never-declared");

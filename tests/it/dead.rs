@@ -27,7 +27,7 @@ use crate::support::{
     watched::{number, text},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool's queue, its dead letters, and a configuration that names them.
 struct Rig {
@@ -173,7 +173,7 @@ impl Rig {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, reached)
+        timeout(TIMEOUT, reached)
             .await
             .unwrap_or_else(|_| panic!("{queue} never held what it ought to"));
     }
@@ -518,7 +518,7 @@ async fn deletes_one_some_and_all() {
     // Without a terminal nothing can be asked.
     let ran = rig.run(&["purge", "p"]);
     let said = format!(
-        "error: failed to delete 2 dead letters of {dead} for good: there is no terminal to ask at\nhint: --yes"
+        "error: failed to delete 2 dead letters of {dead} permanently: there is no terminal for a confirmation\nhint: --yes"
     );
     assert_eq!(ran.code, Some(2), "{}", ran.err);
     assert!(ran.err.starts_with(&said), "{}", ran.err);

@@ -303,7 +303,7 @@ fn a_killed_daemon_loses_no_message_with_a_delivery_limit_of_three() {
     survives_kills(3);
 }
 
-/// A way to the broker that can be cut.
+/// A proxy to the broker that can be cut.
 struct Relay {
     url: String,
     streams: Arc<Mutex<Vec<TcpStream>>>,

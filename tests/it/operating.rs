@@ -1,4 +1,4 @@
-//! What an operator is told: at the start, by `check` and by `status`. And what jobs must not see.
+//! Messages to the operator: at the start, from `check` and from `status`. And data that jobs must not see.
 
 use std::{net::TcpListener, os::unix::net::UnixListener};
 
@@ -80,7 +80,7 @@ fn status_reports_a_refused_configuration_and_works_without_the_file() {
 
     daemon.configure(NOWHERE, "", POOL);
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    daemon.wait_for_message("applied the configuration");
     let (code, out, err) = daemon.run(&["status"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(!out.contains("configuration refused"), "{out}");

@@ -89,7 +89,7 @@ fn orders_of_a_version_that_the_daemon_does_not_know_are_kept_aside() {
     daemon.wait_until_started();
     let said = daemon.heard("could not", |line| {
         line["message"]
-            == "could not take the operators' orders up: every pool runs as it is configured"
+            == "could not read the operators' orders: every pool runs as it is configured"
     });
     let error = said["error"].as_str();
     assert_eq!(

@@ -7,7 +7,7 @@ use crate::needs::Need;
 trials! {
     plain(Need::Program("promtool")): [
         each_alert_fires_for_its_own_condition_and_for_no_other,
-        prometheus_takes_its_configuration,
+        prometheus_accepts_its_configuration,
     ],
 }
 
@@ -30,6 +30,6 @@ fn each_alert_fires_for_its_own_condition_and_for_no_other() {
     promtool(&["test", "rules", "alerts_test.yml"]);
 }
 
-fn prometheus_takes_its_configuration() {
+fn prometheus_accepts_its_configuration() {
     promtool(&["check", "config", "prometheus.yml"]);
 }

@@ -144,7 +144,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     assert_eq!(said("one"), "red");
     fs::write(daemon.dir().join("env"), "COLOUR=green\n").unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    daemon.wait_for_message("applied the configuration");
     assert_eq!(said("two"), "green");
 }
 

@@ -370,7 +370,7 @@ fn a_finished_job_leaves_no_process_and_a_running_job_keeps_its_children() {
         "{}",
         daemon.said()
     );
-    daemon.wait_for_message("ended what jobs had left running");
+    daemon.wait_for_message("ended processes that jobs had left behind");
     assert!(long.is_alive(), "its job still runs");
     let silent = left_by("silent");
     assert!(silent.is_alive(), "it may be of the job that still runs");

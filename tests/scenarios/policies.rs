@@ -1,4 +1,4 @@
-//! Policies of a program's own.
+//! Custom policies of a program.
 
 use std::sync::Mutex;
 
@@ -10,10 +10,10 @@ use tidegate::{
 
 use super::*;
 
-/// What a policy was asked with: ready, held, demand, expected, whether wall time was known, and rates.
+/// The inputs of a policy: ready, held, demand, expected, whether wall time was known, and rates.
 type Asked = (u64, u64, u64, u32, bool, Option<Rates>);
 
-/// One worker more each time that it is asked, and a diary.
+/// A policy that adds one worker each time it is asked, and records its inputs.
 struct Rising {
     asked: Arc<Mutex<Vec<Asked>>>,
     workers: u32,

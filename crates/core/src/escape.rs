@@ -1,4 +1,4 @@
-//! Escaping of foreign text that people see in a terminal or a log.
+//! Escaping of untrusted text that people see in a terminal or a log.
 //!
 //! One rule for all of it, see [`is_hidden`]. The module is pure and in the lowest layer, so that every module that
 //! shows foreign text can use it.

@@ -32,7 +32,7 @@ pub enum Exit {
     Usage,
     /// The broker or the supervisor is not reachable.
     Unavailable,
-    /// Jobs were given back because a drain took too long or was cut short.
+    /// Jobs were given back because a drain took too long or was interrupted.
     GivenBack,
     /// The configuration is invalid.
     BadConfiguration,
@@ -163,7 +163,7 @@ impl fmt::Display for Said {
 
 impl Error for Said {}
 
-/// Writes to standard error, with colours only if it is a terminal that wants them. In a process with a log the text
+/// Writes to standard error, with colours only if it is a terminal that supports them. In a process with a log the text
 /// goes through the log's writer, after earlier log lines, and this call never waits for the reader.
 pub(super) fn tell(text: &[u8]) {
     let Some(log) = stderr::started() else {
@@ -177,7 +177,7 @@ pub(super) fn tell(text: &[u8]) {
     log.push(&shown.into_inner(), LogPriority::Important);
 }
 
-/// Writes data to standard output, with colours only if it is a terminal that wants them.
+/// Writes data to standard output, with colours only if it is a terminal that supports them.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     out.write_all(bytes)

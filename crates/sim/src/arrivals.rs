@@ -19,7 +19,7 @@ use crate::random::{self, Stream};
 pub(crate) struct Arrivals<'t> {
     spans: std::slice::Iter<'t, Span>,
     stream: Stream,
-    /// Where the present span begins and how long it is.
+    /// The start and length of the present span.
     begin: Duration,
     length: Duration,
     /// Seconds from its begin to the last arrival.

@@ -1,4 +1,4 @@
-//! The curve of a run: what it looked like over time, for a picture.
+//! The curve of a run over time, for a plot.
 //!
 //! However long a run is, its curve has fewer than [`MOST`] points: two neighbours then become one.
 
@@ -13,7 +13,7 @@ const MOST: usize = 1600;
 /// Shortest span of a point.
 const SHORTEST: Duration = Duration::from_millis(250);
 
-/// Longest wait that is told apart from longer ones in a point: a year.
+/// The longest wait that is recorded exactly in a point: a year.
 const LONGEST_US: u64 = 366 * 86_400 * 1_000_000;
 
 /// A span of time in a run.
@@ -35,12 +35,12 @@ pub struct CurvePoint {
     pub wait: Option<f64>,
 }
 
-/// The curve, as it is recorded. Times never fall.
+/// The recorded curve. Times never decrease.
 #[derive(Debug)]
 pub(crate) struct Curve {
     points: Vec<CurvePoint>,
     width: Duration,
-    /// Where the present span ends.
+    /// The end of the present span.
     end: Duration,
     present: CurvePoint,
     waits: Histogram<u64>,

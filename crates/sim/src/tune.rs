@@ -155,7 +155,7 @@ fn by_kind(model: &PoolModel) -> Vec<PoolModel> {
             .filter_map(|twentieths| Utilisation::new(f64::from(twentieths) / 20.0))
             .map(|share| with(PolicyKind::TargetWait(wait.utilisation(share))))
             .collect(),
-        // Where the steps are is for people to say.
+        // The steps must be chosen by people.
         _ => Vec::new(),
     }
 }

@@ -69,11 +69,11 @@ fn precondition(text: &str) -> QueueErrorKind {
 /// The same error. If the broker's answer could not be read, the kind becomes a failure of the broker: RabbitMQ before
 /// 4.0 can cut an error text within a character.
 pub(super) fn unreadable_is_failed(mut error: QueueError) -> QueueError {
-    let lapins = error
+    let source = error
         .source
         .as_ref()
         .and_then(|source| source.downcast_ref::<lapin::Error>());
-    if lapins.is_some_and(|error| matches!(error.kind(), ErrorKind::ParsingError(_))) {
+    if source.is_some_and(|error| matches!(error.kind(), ErrorKind::ParsingError(_))) {
         error.kind = QueueErrorKind::BrokerFailed;
     }
     error

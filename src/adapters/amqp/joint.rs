@@ -11,8 +11,8 @@
 //! - An error on a channel ends it for all its consumers. If the broker refuses the queue itself (it is missing, or
 //!   forbidden), it refuses the first consumer of the channel, before any job runs there. After the broker has ended a
 //!   consumer by itself, no consumer is added to its channel, because the broker may refuse the next one. Two cases
-//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which ends the jobs beside
-//!   the one that took too long.
+//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which also ends the other
+//!   jobs on the channel.
 //! - This module never closes a channel that other consumers use. Opening a consumer runs to its end in a task of its
 //!   own, and a consumer that is no longer wanted is cancelled by its tag.
 
@@ -59,7 +59,7 @@ pub(super) struct JointChannel {
     queue: QueueName,
     /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
     /// never has more channels than it counts.
-    door: tokio::sync::Mutex<Door>,
+    state: tokio::sync::Mutex<ChannelState>,
     /// Never held across an `await`. If both locks are held, the registry is locked first.
     seats: Mutex<Seats>,
 }
@@ -70,12 +70,12 @@ struct Seats {
     tags: HashSet<String>,
     /// Set when the channel is open.
     channel: Option<Channel>,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the slot.
     place: Option<LaneSlot>,
 }
 
 #[derive(Debug, Default)]
-enum Door {
+enum ChannelState {
     #[default]
     Closed,
     Open {
@@ -89,7 +89,7 @@ enum Door {
     Refused(QueueError),
 }
 
-/// One consumer's place on a channel. **On drop** the place becomes free. After the last one, the channel is closed.
+/// One consumer's seat on a channel. **On drop** the seat becomes free. After the last one, the channel is closed.
 #[derive(Debug)]
 pub(super) struct Seat {
     channels: Arc<JointChannels>,
@@ -148,7 +148,7 @@ impl JointChannels {
             None => {
                 let channel = Arc::new(JointChannel {
                     queue: queue.clone(),
-                    door: tokio::sync::Mutex::default(),
+                    state: tokio::sync::Mutex::default(),
                     seats: Mutex::default(),
                 });
                 channels.push(channel.clone());
@@ -191,7 +191,7 @@ impl JointChannel {
 }
 
 impl Seats {
-    /// Whether the channel was closed, and none of its consumers has noticed yet.
+    /// Whether the channel was closed, before any of its consumers has noticed it.
     fn is_lost(&self) -> bool {
         let channel = self.channel.as_ref();
         channel.is_some_and(|channel| !channel.status().connected())
@@ -224,7 +224,7 @@ impl Seat {
     pub(super) fn lost(&self) {
         self.retire();
         let place = self.channel.seats().place.take();
-        // Dropping the place locks its lanes.
+        // Dropping the slot locks its lanes.
         drop(place);
     }
 
@@ -248,7 +248,7 @@ impl Seat {
 
     /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
     /// are others.
-    pub(super) fn leave_alone(&mut self) -> bool {
+    pub(super) fn leave_if_only(&mut self) -> bool {
         if self.is_left {
             return false;
         }
@@ -282,40 +282,41 @@ struct Opening {
 
 impl Opening {
     async fn run(self, seat: Seat) {
-        let mut door = seat.channel.door.lock().await;
+        let mut state = seat.channel.state.lock().await;
         if self.asker.is_closed() {
             return;
         }
-        if matches!(*door, Door::Closed) {
-            *door = match self.open_channel(&seat).await {
-                Ok(channel) => Door::Open {
+        if matches!(*state, ChannelState::Closed) {
+            *state = match self.open_channel(&seat).await {
+                Ok(channel) => ChannelState::Open {
                     channel,
                     prefetch: 0,
                     is_proven: false,
                 },
                 Err(error) => {
                     seat.retire();
-                    Door::Refused(error)
+                    ChannelState::Refused(error)
                 }
             };
         }
-        let (channel, prefetch, is_proven) = match &mut *door {
-            Door::Open {
+        let (channel, prefetch, is_proven) = match &mut *state {
+            ChannelState::Open {
                 channel,
                 prefetch,
                 is_proven,
             } => (channel.0.clone(), prefetch, is_proven),
-            Door::Refused(error) => {
+            ChannelState::Refused(error) => {
                 let error = again(error);
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
             }
-            Door::Closed => unreachable!("it was opened or refused"),
+            ChannelState::Closed => unreachable!("it was opened or refused"),
         };
         if !*is_proven {
-            // Alone on the channel: if the broker refuses the queue, the channel ends, and no job runs on it yet.
+            // It is the only consumer on the channel: if the broker refuses the queue, the channel ends, and no job
+            // runs on it yet.
             let consume = async {
                 let qos = BasicQosOptions { global: false };
                 channel.basic_qos(self.prefetch, qos).await?;
@@ -326,7 +327,7 @@ impl Opening {
                 Ok(stream) => {
                     *prefetch = self.prefetch;
                     *is_proven = true;
-                    drop(door);
+                    drop(state);
                     Ok(JointConsumer::new(seat, channel, stream))
                 }
                 Err(error) => {
@@ -336,8 +337,8 @@ impl Opening {
                     }
                     // The channel is dropped too: the broker may still confirm a consumer whose answer did not come in
                     // time.
-                    *door = Door::Refused(again(&error));
-                    drop(door);
+                    *state = ChannelState::Refused(again(&error));
+                    drop(state);
                     Err(error)
                 }
             };
@@ -345,7 +346,7 @@ impl Opening {
             return;
         }
         // The channel has other consumers, so there is no time limit here: the broker answers, or the channel is lost.
-        // The caller waits no longer than for any answer.
+        // The caller waits only as long as for any other answer.
         if *prefetch != self.prefetch {
             // Unknown until the broker confirms it.
             *prefetch = 0;
@@ -357,7 +358,7 @@ impl Opening {
             )
             .await;
             if let Err(error) = set {
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
@@ -367,7 +368,7 @@ impl Opening {
         let mut consume = Box::pin(self.consume(&channel));
         // The first poll sends it, in order after the prefetch. The answer is awaited outside the lock.
         let early = consume.as_mut().now_or_never();
-        drop(door);
+        drop(state);
         let mut asker = Some(self.asker);
         let answer = match early {
             Some(answer) => answer,

@@ -11,8 +11,8 @@ use crate::{
     queue::{QueueError, QueueErrorKind},
 };
 
-/// The known queues. An entry is removed as soon as anything says that its queue is gone. The loss of the connection of
-/// the question makes it invalid too.
+/// The known queues. An entry is removed as soon as an error shows that its queue was deleted. It is also invalid after
+/// the loss of the connection on which the question was asked.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
     /// Written and read when a consumer is opened.

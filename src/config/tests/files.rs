@@ -1,4 +1,4 @@
-//! The thin layer of I/O, on real files.
+//! The I/O of the configuration, with real files.
 
 use std::{
     fs,
@@ -85,7 +85,7 @@ fn a_file_that_cannot_be_read_is_one_problem() {
 }
 
 #[test]
-fn programs_and_directories_that_are_not_there_are_found_before_a_job_needs_them() {
+fn missing_programs_and_directories_are_found_before_a_job_needs_them() {
     let directory = tempfile::tempdir().unwrap();
     let plain = write(&directory, "plain", "");
     let program = write(&directory, "program", "");
@@ -208,7 +208,7 @@ working_dir = "/nowhere"
     let (is_good, problems) = shown("pools.a.runner.command = [\"tidegate-no-such-program\"]\n");
     assert!(is_good, "{problems}");
     assert!(problems.ends_with("\n1 problem"), "{problems}");
-    // Nothing can be made of it.
+    // The text cannot be parsed.
     let (is_good, problems) = shown("pools.a.runner.command = ");
     assert!(!is_good);
     assert!(problems.ends_with("\n1 problem"), "{problems}");

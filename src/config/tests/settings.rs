@@ -422,7 +422,7 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
             Ok(_) => continue,
             Err(problems) => problems,
         };
-        // What an example cannot have beside it here: the file that it names, or another kind or key.
+        // Keys whose example is not valid on its own here: it names a file, or needs another kind or key.
         for problem in &lines {
             let is_expected = ["no such file", "remove it"]
                 .iter()

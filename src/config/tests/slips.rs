@@ -48,7 +48,7 @@ fn a_variable_with_one_underscore_too_few_gets_the_right_name_as_a_hint() {
         );
         assert_eq!(warnings, [expected]);
     }
-    // What jobs are told, and what else is ours.
+    // Variables that jobs receive, and other variables of ours.
     for variable in [
         "CONFIG",
         "LOG",

@@ -130,7 +130,7 @@ fn follow(plan: LaunchPlan, report: &mut UnixStream) -> Result<Never, LaunchStep
             command.env(name, value);
         }
     }
-    // If the supervisor is gone, the job is not started.
+    // If the supervisor has ended, the job is not started.
     report
         .write_all(&[READY])
         .map_err(|error| failed("has lost its supervisor".to_owned(), &error))?;

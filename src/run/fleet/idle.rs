@@ -41,7 +41,7 @@ impl IdleRunner {
     }
 }
 
-/// A runner for the worker that waits for it, or the reason why no runner could be had.
+/// A runner for the worker that waits for it, or the reason why no runner is available.
 type StartResult = Result<IdleRunner, StartError>;
 
 /// The idle runners of a fleet. Written by workers and by the pool.
@@ -158,7 +158,8 @@ impl StartingGuard<'_> {
         let mut stock = self.runners.lock();
         let claim = stock.remove_starting(self.id);
         let result = match claim {
-            // Sent under the lock, although it wakes a task: at each moment there is the promise or the runner.
+            // Sent under the lock, although it wakes a task: so at each moment either the start or the idle runner is
+            // visible.
             Some(claim) => match claim.send(result) {
                 Ok(()) => return PrestartOutcome::Claimed,
                 Err(result) => result,

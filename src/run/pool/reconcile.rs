@@ -236,7 +236,7 @@ impl Pool {
             each(&plan.retire, &WorkerState::mark_retiring);
             each(&plan.preempt, &WorkerState::preempt);
             if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
-                // Busy workers get the order too, not only a mark. The trial would lift the mark, and then an old job
+                // Busy workers get the order too, not only a mark. The trial would remove the mark, and then an old job
                 // could count as the trial, or delay it for as long as the job runs.
                 for worker in workers.values() {
                     worker.order_to_leave(WorkerStopReason::Faulted);

@@ -1,5 +1,5 @@
-//! What a pool reports once when it begins and once when it is over: faults of runners, failing jobs, and a depth that
-//! cannot be read.
+//! Problems that a pool reports once when they begin and once when they are over: faults of runners, failing jobs, and
+//! a depth that cannot be read.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     run::shared::PoolShared,
 };
 
-/// What the log has been told.
+/// What has been logged.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// Why intake is closed.

@@ -1,4 +1,4 @@
-//! Whether the pool can get at its work: reports consumers that cannot be opened, and a queue that gives nothing.
+//! Whether the pool can get its messages: reports consumers that cannot be opened, and a queue that delivers nothing.
 
 use tracing::{info, warn};
 

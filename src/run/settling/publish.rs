@@ -70,8 +70,8 @@ pub(super) async fn publish(
     }
 }
 
-/// One try. While the broker blocks publishers, this waits for the confirm with intake closed. A second publish would put
-/// the message there twice.
+/// One try. While the broker blocks publishers, this waits for the confirm with intake closed. A second publish would
+/// duplicate the message.
 pub(super) async fn attempt<'s>(
     shared: &'s PoolShared,
     message: Outgoing,
@@ -86,7 +86,7 @@ pub(super) async fn attempt<'s>(
         .broker
         .answered(shared.broker.driver.publish(message));
     let mut published = std::pin::pin!(published);
-    // A driver may wait longer than it should. A delivery may not.
+    // A driver may wait too long, but a delivery must not be held too long.
     let mut late = std::pin::pin!(async {
         hold.over().await;
         time::sleep(LATEST).await;

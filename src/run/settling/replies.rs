@@ -104,7 +104,7 @@ async fn publish_answer(
     .await
 }
 
-/// Where a message wants its reply, cut for a log line.
+/// The address for a message's reply, cut for a log line.
 fn reply_to(request: &Message) -> &str {
     cut(request.properties.reply_to.as_deref().unwrap_or_default())
 }
@@ -117,7 +117,7 @@ fn refused(shared: &PoolShared, request: &Message, refusal: ReplyRefusal) {
             reason = refusal.as_str(),
             hint = refusal.hint(reply_to(request)),
             suppressed,
-            "an answer is not sent where its message wants it"
+            "a reply is not sent to the address that its message requests"
         );
     }
 }

@@ -28,12 +28,12 @@ impl PoolGroup {
         self.heard.notified().await;
     }
 
-    /// The pool's numbers or settings changed: the others must know.
+    /// The pool's numbers or settings changed, so the other members must be informed.
     pub(crate) fn tell(&self) {
         self.told.notify_one();
     }
 
-    /// Ends the task in order.
+    /// Ends the task in an orderly way.
     pub(crate) fn end(&self) {
         self.ending.cancel();
     }

@@ -1,5 +1,5 @@
-//! What a pool counts: totals for the status, rates of the last minute, and the metrics. A fact is reported here once,
-//! and each of the three that needs it gets it.
+//! What a pool counts: totals for the status, rates of the last minute, and the metrics. Each fact is reported here
+//! once, and is passed to those of the three that need it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

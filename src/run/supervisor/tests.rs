@@ -15,7 +15,7 @@ use tokio::{
 
 use super::*;
 
-/// A pool whose jobs say that they have started, and end when they are let.
+/// A pool whose jobs report that they have started, and end when the test allows it.
 struct Bench {
     broker: MemoryBroker,
     supervisor: Supervisor,

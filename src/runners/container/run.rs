@@ -207,7 +207,7 @@ async fn run_until_end(
                     CourseEvent::StopAsked
                 }
                 () = &mut timer => CourseEvent::TimeUp,
-                () = async { signalling.as_mut().expect("only asked where there is one").await },
+                () = async { signalling.as_mut().expect("it is polled only if there is one").await },
                     if signalling.is_some() =>
                 {
                     signalling = None;

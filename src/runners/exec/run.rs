@@ -100,7 +100,7 @@ pub(super) async fn run(
     }
     let ended = process.finish();
     if ended.status.is_none() {
-        tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
+        tracing::warn!(pool = %job.pool(), "a job's process does not end after KILL");
     }
     let reply = out.finish();
     let stderr_tail = err.finish();

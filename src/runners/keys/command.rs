@@ -11,7 +11,7 @@ const OPERATORS: [&str; 14] = [
 ];
 
 /// Warns of words that only a shell would understand.
-pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
+pub(super) fn warn_about_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
     if command.given != KeyPresence::Valid {
         return;
     }
@@ -78,7 +78,7 @@ pub(crate) fn base_name(program: &str) -> &str {
 }
 
 /// Warns of a variable that tidegate sets for each job.
-pub(super) fn warn_of_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
+pub(super) fn warn_about_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
     if name.starts_with("TIDEGATE_") && entry.is_sound() {
         table.warn_of(
             entry,

@@ -19,9 +19,9 @@ pub(in crate::runners) enum CourseEvent {
     Exited,
     /// Both output pipes are at their end.
     OutputEnded,
-    /// The supervisor wants the job to end with grace.
+    /// The supervisor ends the job with grace.
     StopAsked,
-    /// The supervisor wants the job to end now.
+    /// The supervisor ends the job at once.
     KillAsked,
     /// The timer of the last action has run out. The first timer is the job's timeout.
     TimeUp,

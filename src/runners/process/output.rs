@@ -357,7 +357,7 @@ mod tests {
             4096,
         ))
         .await;
-        // Each of 1023 bytes and what the log adds to it.
+        // Each line has 1023 bytes, plus the bytes that the log adds.
         let logged = 1024 * 1024 / (1023 + 256);
         assert_eq!(seen.lines.len(), logged);
         assert_eq!(seen.dropped, [(3000 - logged as u64) * 1024 + 8]);

@@ -20,7 +20,7 @@ const INTERPRETERS: [(&str, &[&str]); 9] = [
 /// extension.
 const FINDERS: [&str; 4] = ["node", "deno", "bun", "lua"];
 
-/// Programs that start another one.
+/// Programs that start another program.
 const WRAPPERS: [&str; 8] = [
     "env", "nice", "ionice", "nohup", "setsid", "stdbuf", "timeout", "exec",
 ];

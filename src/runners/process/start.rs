@@ -397,7 +397,7 @@ mod tests {
             found("no-such-program-at-all", "/bin"),
             Path::new("no-such-program-at-all")
         );
-        // What a relative folder holds is known only where the job starts.
+        // The content of a relative folder is known only when the job starts.
         assert_eq!(found("sh", "folder:/bin"), Path::new("sh"));
         assert_eq!(found("sh", ":/bin"), Path::new("sh"));
         // A folder of that name is not it.

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(told["TIDEGATE_ROUTING_KEY"], "thumbnails");
     }
 
-    /// The page that users look them up on.
+    /// The documentation page for users.
     #[test]
     fn every_variable_is_documented() {
         let page = include_str!("../../../docs/jobs.md");
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
         assert_eq!(told["TIDEGATE_JOB_ID"], "made-up");
 
-        // NULs grow when they are replaced: it is what the process is given that counts.
+        // A NUL becomes longer when it is replaced: the replaced value counts.
         let told = variables(Message {
             routing_key: "\0".repeat(BUDGET / 2),
             ..with_header(1)

@@ -229,7 +229,7 @@ impl Link {
         } = process.finish();
         if status.is_none() {
             let pool = &log.log().pool;
-            tracing::warn!(%pool, "a warm runner's process does not end after a KILL");
+            tracing::warn!(%pool, "a warm runner's process does not end after KILL");
         }
         End {
             status,

@@ -35,7 +35,7 @@ pub(super) enum RunnerMessage {
     Ready { protocol: u64 },
     /// It is still at work on this job.
     Progress { id: String, progress: Value },
-    /// The result of this job, and whether the runner wants to end now.
+    /// The result of this job, and whether the runner asks to end now.
     RunnerAnswer {
         id: String,
         answer: RunnerAnswer,

@@ -85,7 +85,7 @@ async fn a_name_that_breaks_the_broker_closes_no_connection() {
         };
         let newcomer = connect(&broker_url()).await;
         let error = newcomer.declare(&other).await;
-        let error = error.expect_err("it is there in another way");
+        let error = error.expect_err("it exists with other arguments");
         assert!(
             matches!(
                 error.kind,

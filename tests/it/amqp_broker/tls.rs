@@ -6,7 +6,7 @@ use tidegate::{
 };
 
 use super::{
-    PATIENCE, consume, declare, delivery, lazily, publish, to, until_connected, until_disconnected,
+    TIMEOUT, consume, declare, delivery, lazily, publish, to, until_connected, until_disconnected,
 };
 use crate::support::broker::{PrivateBroker, faulty_broker};
 
@@ -26,7 +26,7 @@ fn tls(broker: &PrivateBroker) -> BrokerSettings {
 async fn works_over_tls_with_a_certificate_of_its_own() {
     let mut broker = faulty_broker().await;
     let driver = lazily(&tls(&broker));
-    driver.until_connected(PATIENCE).await.expect("a broker");
+    driver.until_connected(TIMEOUT).await.expect("a broker");
     let queue = declare(&driver, "over tls").await;
     publish(&driver, &queue, "a").await.expect("a publish");
     let mut consumer = consume(&driver, &queue).await.expect("a consumer");

@@ -170,7 +170,7 @@ async fn starts_in_its_working_directory_under_its_own_name() {
     let read = |name: &str| fs::read_to_string(inside.join(name)).expect("a file");
     let place = inside.canonicalize().expect("a path");
     assert_eq!(read("place"), format!("{}\n", place.display()));
-    // Not the path where it was found: programs such as busybox depend on the name.
+    // The name is not replaced by the path that was found: programs such as busybox depend on it.
     assert_eq!(read("name"), "sh\n");
 
     // A command with a relative path is found from there too.

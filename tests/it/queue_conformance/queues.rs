@@ -165,7 +165,7 @@ pub(super) async fn a_queue_that_was_declared_differently_is_a_mismatch(mut benc
     // By a driver that has never seen the queue.
     let newcomer = bench.newcomer().await;
     let error = newcomer.declare(&other).await;
-    let error = error.expect_err("it is there in another way");
+    let error = error.expect_err("it exists with other arguments");
     assert_eq!(error.kind, QueueErrorKind::Mismatch, "{error:?}");
     assert!(!error.is_transient());
     // And by one that has declared it. The queue stays unchanged.

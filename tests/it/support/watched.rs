@@ -21,7 +21,7 @@ use tidegate::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(crate) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
@@ -219,7 +219,7 @@ impl Watched {
         what: &str,
         looks: impl Fn(&PoolStatus) -> bool,
     ) -> PoolStatus {
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&self.name()).unwrap();
             if looks(&pool) {

@@ -134,7 +134,7 @@ impl IntakeState {
         self.pool_failed.as_deref()
     }
 
-    /// Marks the pool as ending, for good.
+    /// Marks the pool as ending. This cannot be undone.
     pub fn drain(&mut self) {
         self.draining = true;
     }

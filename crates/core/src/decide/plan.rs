@@ -19,7 +19,7 @@ pub struct Plan {
     pub stop: Vec<WorkerId>,
     /// Idle runners to delete, newest first.
     pub delete: Vec<RunnerId>,
-    /// Busy workers to mark: each goes after its job is settled. Newest first.
+    /// Busy workers to mark: each stops after its job is settled. Newest first.
     pub retire: Vec<WorkerId>,
     /// Busy workers whose jobs are stopped and given back. Newest first. Empty unless the pool allows it.
     pub preempt: Vec<WorkerId>,
@@ -54,7 +54,7 @@ impl Plan {
         *self == Self::default()
     }
 
-    /// *Bare* workers that are started. Negative if they are stopped. A worker that goes with its runner is counted as
+    /// *Bare* workers that are started. Negative if they are stopped. A worker that stops with its runner is counted as
     /// the end of that runner, not here.
     pub fn workers_diff(&self) -> i64 {
         i64::from(self.spawn) - i64::from(self.bare_stopped)
@@ -81,8 +81,8 @@ fn count<T>(items: &[T]) -> u32 {
 ///
 /// # Guarantees
 /// Applying the plan reaches `expected`, as far as [`Bounds::max`] and draining workers allow. Planning again on the
-/// result gives an empty plan. No runner goes while a bare worker stays. Without [`Bounds::preempt`] no running job is
-/// stopped.
+/// result gives an empty plan. No runner is stopped while a bare worker stays. Without [`Bounds::preempt`] no running
+/// job is stopped.
 pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
     let counts = census.counts();
     let staying = counts.staying();

@@ -67,7 +67,7 @@ impl From<Step> for (u64, u32) {
     }
 }
 
-/// Default for the most workers of a pool.
+/// Default for the maximum number of workers of a pool.
 pub const DEFAULT_MAX: u32 = 50;
 
 impl Default for Policy {

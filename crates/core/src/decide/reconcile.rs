@@ -536,7 +536,7 @@ impl Reconciler {
         let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
         // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
-        // never drains wants its workers to wait.
+        // never drains keeps its workers waiting.
         if self.rules.drain_after != DrainAfter::Never {
             let elsewhere = observation.group.as_ref().map_or(0, Group::busy_elsewhere);
             let holders = inputs.holders.saturating_add(elsewhere);

@@ -1,7 +1,7 @@
 //! Schedules: bounds of a policy that change by the clock.
 //!
 //! An entry opens at the times of a cron expression in a time zone, and stays open for a duration. While it is open, it
-//! sets some of the pool's bounds. If several entries are open, the one that stands later in the configuration wins, for
+//! sets some of the pool's bounds. If several entries are open, the later one in the configuration wins, for
 //! each bound separately. A bound that the operator set by hand wins over all of them.
 //!
 //! A changed bound is scaling like any other: a job that runs when its window ends is not stopped.
@@ -144,7 +144,7 @@ impl ScheduledBounds {
         *self == Self::default()
     }
 
-    /// These bounds, where `later` does not set other ones.
+    /// These bounds, overridden by those that `later` sets.
     #[must_use]
     fn then(self, later: Self) -> Self {
         Self {
@@ -288,7 +288,7 @@ impl ScheduleCache {
         &self.state
     }
 
-    /// Forgets the state, because the schedule is another one.
+    /// Forgets the state, because the schedule was replaced.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -25,9 +25,9 @@ use super::{Moment, QueueName};
 
 /// Time between two beats of one daemon.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// A daemon that was not heard for this time is no longer a member: five beats.
+/// A daemon whose beats were not received for this time is no longer a member: five beats.
 pub const FORGET_AFTER: Duration = Duration::from_secs(5);
-/// A daemon that did not hear its own beats for this time cannot be heard by the others either: three beats.
+/// If a daemon did not receive its own beats for this time, the others do not receive them either: three beats.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
 /// Own beats whose echo may still come.
 const MAX_AWAITED: usize = 64;
@@ -37,7 +37,7 @@ const MAX_NAME_BYTES: usize = 255;
 /// the memory.
 pub const MAX_MEMBERS: usize = 256;
 
-/// Name of the exchange through which the daemons of a queue hear each other.
+/// Name of the exchange through which the daemons of a queue send their beats.
 pub fn share_exchange(queue: &QueueName) -> String {
     format!("{queue}.share")
 }
@@ -66,7 +66,7 @@ impl std::fmt::Display for MemberId {
     }
 }
 
-/// What one daemon tells the others about its part of a pool.
+/// The message of one daemon to the others about its part of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// The sender.
@@ -267,7 +267,7 @@ impl Members {
             self.awaited.pop_front();
         }
         if was_deaf && !self.is_deaf(now) {
-            // The others were not silent: this daemon did not hear them. It hears them for five beats again.
+            // The others were not silent: this daemon did not receive their beats. They get five beats again.
             for other in self.others.values_mut() {
                 other.heard = now;
             }
@@ -354,7 +354,7 @@ pub struct Group {
     pub settled: bool,
     /// Whether this daemon's own beats do not come back, so that it cannot know who is there.
     pub deaf: bool,
-    /// Members whose policy is another one. While there are any, no daemon grows.
+    /// Members with a different policy. While there are any, no daemon grows.
     pub differing: Vec<MemberId>,
 }
 

@@ -22,7 +22,7 @@ pub struct StuckInputs<'a> {
     pub refusal: Option<&'a ConsumerRefusal>,
     /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
-    /// Workers that have a job, including those that were told to go.
+    /// Workers that have a job, including those that were told to leave.
     pub busy: u32,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,

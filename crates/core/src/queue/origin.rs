@@ -19,8 +19,8 @@ pub struct Origin<'a> {
 }
 
 impl Message {
-    /// Where the message was first published. A copy of tidegate says so in its headers. For any other message it is
-    /// the exchange and routing key of the delivery.
+    /// Where the message was first published. A copy that tidegate made has it in its headers. For any other message it
+    /// is the exchange and routing key of the delivery.
     ///
     /// The headers count only on a message that came through the default exchange, as every copy does. A message from
     /// a named exchange was published by another program, and its headers are ignored.

@@ -1,4 +1,4 @@
-//! Replies: what the sender of a message is told at the end of its job, and where the reply goes.
+//! Replies: the content of the reply at the end of a job, and its destination.
 //!
 //! A message asks for a reply with its `reply_to`. The sender chooses that text, so it is not trusted: a reply goes
 //! to a caller by direct reply-to, or to a queue that the pool's settings allow. It never goes to a queue of a pool
@@ -67,7 +67,7 @@ pub enum ReplyDecision {
 pub enum ReplyKind {
     /// The job is done, and this is its result.
     Done,
-    /// The job has failed for good.
+    /// The job has finally failed.
     Failed,
     /// The job is done, but its result is too long to be sent.
     TooLarge,
@@ -87,7 +87,7 @@ impl ReplyRefusal {
     /// All variants.
     pub const ALL: [Self; 2] = [Self::NotAllowed, Self::OwnQueue];
 
-    /// A few words for a log.
+    /// A short text for a log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAllowed => "reply_allow does not have it",
@@ -179,7 +179,7 @@ impl ReplyRules<'_> {
         }
     }
 
-    /// Where a message wants its reply, or `None` if it wants none.
+    /// The address for a message's reply, or `None` if it asks for none.
     fn target<'m>(&self, request: &'m Message) -> Option<Result<(&'m str, NoRoute), ReplyRefusal>> {
         let to = request.properties.reply_to.as_deref();
         let to = to.filter(|to| !to.is_empty())?;

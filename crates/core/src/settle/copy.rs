@@ -39,7 +39,7 @@ pub(super) const STDERR: &str = "x-tidegate-stderr";
 /// Headers that route: the broker sends a message to every queue that they name.
 pub(super) const ROUTING: [&str; 2] = ["CC", "BCC"];
 /// The broker's own record of dead-lettering. On a copy the broker would count our retries as a cycle, and RabbitMQ
-/// drops messages that go round in a cycle.
+/// drops messages that are dead-lettered in a cycle.
 pub(super) const DEATHS: &str = "x-death";
 /// Headers that the broker writes again on every delivery or dead-lettering.
 const BROKERS: [&str; 7] = [
@@ -52,7 +52,7 @@ const BROKERS: [&str; 7] = [
     "x-last-death-reason",
 ];
 
-/// The `reply_to` of a client that wants its reply by direct reply-to. The broker replaces it by an address. In a
+/// The `reply_to` of a client that asks for its reply by direct reply-to. The broker replaces it by an address. In a
 /// message that came another way it is meaningless. The broker would refuse a copy with it, because it would take us
 /// for the client.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";

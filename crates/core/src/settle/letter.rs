@@ -101,11 +101,12 @@ impl Letter {
     }
 }
 
-/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each look at a
+/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each browse of a
 /// letter is a return, and a quorum queue may drop a message that was returned three times. `None` if the broker has
 /// counted no return.
 ///
-/// Content that would route the copy to other queues, expire it or have it refused moves aside, as on all copies.
+/// Content that would route the copy to other queues, expire it or have it refused is moved into headers, as on all
+/// copies.
 pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
     if returned(letter) == 0 {
         return None;

@@ -1,4 +1,4 @@
-//! Where a copy goes if its queue cannot take it, and what an error on the way affects. Pure.
+//! The destination of a copy if its queue does not accept it, and the scope of a publish error. Pure.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub enum ErrorScope {
     Everything,
     /// This queue takes no messages.
     Queue,
-    /// This message is refused, wherever it goes.
+    /// This message is refused by every queue.
     Message,
 }
 

@@ -28,7 +28,7 @@ pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
 /// RabbitMQ 4 counts all deliveries in this header if their number differs from the delivery count.
 const ACQUIRED_COUNT: &str = "x-acquired-count";
 
-/// What a message's headers tell about its earlier deliveries.
+/// What a message's headers say about its earlier deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The number of this attempt. The first is 1.
@@ -292,7 +292,7 @@ pub fn renew(history: History, retry: &RetrySettings) -> Verdict {
     }
 }
 
-/// Decides where a suspect waits while another one runs.
+/// Decides in which queue a suspect waits while another one runs.
 pub fn park(history: History, retry: &RetrySettings) -> Verdict {
     Verdict::Park {
         level: Levels::new(retry).for_delay(PARKED_FOR),
@@ -302,8 +302,8 @@ pub fn park(history: History, retry: &RetrySettings) -> Verdict {
 
 /// Decides how to give back a delivery whose job was stopped because the broker would soon have closed its channel.
 ///
-/// It always goes back as a copy: on a classic queue nothing else counts its rounds, and a job that needs more time
-/// than the broker allows would go round for ever.
+/// It always goes back as a copy: on a classic queue nothing else counts its deliveries, and a job that needs more time
+/// than the broker allows would be delivered again for ever.
 pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     let next = History {
         give_backs: history.unfinished().saturating_add(1),

@@ -23,7 +23,7 @@ enum Want {
 /// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others, and
 /// `finishing` are the supervisors that it has taken over from.
 ///
-/// Blocks until the processes that a dead instance left are gone.
+/// Blocks until the processes that a dead instance left have ended.
 ///
 /// # Errors
 /// Limits need something that is not available.

@@ -72,7 +72,7 @@ pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> App
     {
         found.push(("listen", chain(&AppError::Listen { listen, source })));
     }
-    // The cause may be gone by now.
+    // The cause may have passed by now.
     match StartObstacles::of(found) {
         Some(places) if places.next.is_some() => AppError::StartObstacles(places),
         _ => first,

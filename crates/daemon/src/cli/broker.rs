@@ -251,12 +251,12 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         (QueueErrorKind::NotFound, Declare::No) => (
             Severity::Warning,
             format!(
-                "queue {queue} is not there: the pool will wait until another program declares it; or set `declare`"
+                "queue {queue} does not exist: the pool will wait until another program declares it; or set `declare`"
             ),
         ),
         (QueueErrorKind::NotFound, Declare::Classic | Declare::Quorum) => (
             Severity::Ok,
-            format!("queue {queue} is not there yet: the pool will declare it"),
+            format!("queue {queue} does not exist yet: the pool will declare it"),
         ),
         (QueueErrorKind::AccessRefused, _) => (
             Severity::Error,

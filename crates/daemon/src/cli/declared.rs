@@ -22,7 +22,7 @@ pub(super) async fn of_declaration(
     let error = driver.declare(&spec).await.err()?;
     let what = match error.kind {
         QueueErrorKind::Mismatch => format!(
-            "queue {} is there in another way than the pool declares it, and stays so: write its own kind and \
+            "queue {} exists with other arguments than the pool declares, and is not changed: write its own kind and \
              arguments in the pool, or declare = \"no\", or delete the queue: {}",
             pool.queue,
             chain(&error)
@@ -52,6 +52,6 @@ mod tests {
             .insert("x-delivery-limit".to_owned(), 5.into());
         let found = of_declaration(&broker, &pool).await.unwrap();
         assert_eq!(found.severity, Severity::Error);
-        assert!(found.to_string().contains("in another way"), "{found}");
+        assert!(found.to_string().contains("other arguments"), "{found}");
     }
 }

@@ -11,7 +11,7 @@ use super::args::{Cli, init::InitArgs};
 use crate::output::{self, Exit, Failure};
 use tidegate::{config, escape::Escaped};
 
-/// Where it is written, unless it is told otherwise: where `run` looks first.
+/// The default file: the first one that `run` looks for.
 const FILE: &str = "tidegate.toml";
 
 /// Characters of a pool's name.
@@ -44,7 +44,7 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Writes a file that is not there yet. One that may hold a password is for its owner alone.
+/// Writes a new file. A file that may contain a password is readable only by its owner.
 fn write_new(file: &Path, text: &str, is_secret: bool) -> io::Result<()> {
     let mut open = OpenOptions::new()
         .write(true)

@@ -10,7 +10,7 @@ use super::{
         steer::{JobsArgs, JobsCommand, JobsStopArgs},
     },
     client,
-    steer::{PATIENCE, no_such_pool, path},
+    steer::{TIMEOUT, no_such_pool, path},
     supervisor::{self, Supervisor},
     table::{Cell, Layout, cell},
 };
@@ -89,7 +89,7 @@ async fn stop_one(
         Method::POST,
         &path,
         &body,
-        PATIENCE,
+        TIMEOUT,
         "stop the job",
     )
     .await

@@ -13,7 +13,7 @@ use super::{
         steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
     },
     client::{self, ClientError},
-    steer::{PATIENCE, path},
+    steer::{TIMEOUT, path},
     supervisor::{self, Supervisor},
     table::DIM,
 };
@@ -75,7 +75,7 @@ async fn change(
 ) -> Result<Exit, Failure> {
     let operation = "set the policy";
     let change: Result<PolicyChange, _> =
-        client::act(supervisor, method, path, body, PATIENCE, operation).await;
+        client::act(supervisor, method, path, body, TIMEOUT, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -104,7 +104,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
     }
     for pair in &args.keys {
         let Some((key, value)) = pair.split_once('=') else {
-            let error = anyhow::anyhow!("take {pair:?} for KEY=VALUE");
+            let error = anyhow::anyhow!("parse {pair:?} as KEY=VALUE");
             return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
         };
         let (table, name) = match key.trim().split_once('.') {
@@ -167,7 +167,7 @@ fn value_of(text: &str) -> Result<Value, Failure> {
 }
 
 fn json_of(value: toml::Value) -> anyhow::Result<Value> {
-    serde_json::to_value(value).context("take a value that JSON does not have")
+    serde_json::to_value(value).context("convert a value that JSON does not have")
 }
 
 /// The policy as TOML that `set --file` accepts. A comment after each key shows its origin.

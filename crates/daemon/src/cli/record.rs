@@ -1,4 +1,4 @@
-//! `tidegate record POOL`: writes what a running pool sees as a trace for `simulate`, `tune` and `load`.
+//! `tidegate record POOL`: writes the arrivals of a running pool as a trace for `simulate`, `tune` and `load`.
 //!
 //! A supervisor that stops answering is not the end: it may only be restarted. What arrives meanwhile is counted when it
 //! answers again, as far as the queue still shows it.
@@ -35,7 +35,7 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Failure
         Ok::<_, client::ClientError>(arrived(&answer))
     };
     let mut stop = pin!(tokio::signal::ctrl_c());
-    // Before the file is made: a pool that is not there leaves no file behind.
+    // Before the file is made: an unknown pool leaves no file behind.
     let mut recording = Recording::new(read().await?);
     let mut file = open(&args.output)?;
     write(&args.output, &mut *file, HEAD)?;

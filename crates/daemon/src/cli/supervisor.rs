@@ -1,5 +1,5 @@
 //! Which supervisor a command asks: the one on the command line, else the configuration's, else the first that answers
-//! at the places where a supervisor listens.
+//! at the paths on which a supervisor may listen.
 
 use std::{
     os::unix::{fs::MetadataExt, net::UnixStream},
@@ -116,7 +116,8 @@ fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> Stri
     )
 }
 
-/// Where a supervisor may listen whose configuration names no socket. Never empty: only places in /tmp are left out.
+/// The paths on which a supervisor may listen if its configuration names no socket. Never empty: only places in /tmp
+/// are left out.
 fn known_sockets() -> Vec<PathBuf> {
     let mut sockets = Surroundings::of_process().sockets();
     let own = nix::unistd::Uid::effective().as_raw();

@@ -1,4 +1,4 @@
-//! The result of a demo, and whether it is good.
+//! The result of a demo, and whether it succeeded.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn succeeds_if_every_job_ran_and_the_pool_drained() {
         assert_eq!(good().problem(), None);
-        // At least once is the promise.
+        // Delivery is at least once.
         let twice = Summary { runs: 11, ..good() };
         assert_eq!(twice.problem(), None);
         assert!(twice.lines()[1].1.contains("1 of the runs"));

@@ -58,7 +58,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             .and_then(|map| T::deserialize(Value::Object(map)))
             .map(Self)
             .map_err(|why| {
-                let what = format!("the body is not as it should be: {why}");
+                let what = format!("the body is invalid: {why}");
                 error(StatusCode::BAD_REQUEST, &what)
             })
     }

@@ -88,7 +88,7 @@ impl Server {
                 tasks.spawn(async move {
                     tokio::select! {
                         () = serve_connection(stream, caller, router, ending) => {}
-                        () = place.lost() => debug!("a connection gave way to a new one"),
+                        () = place.lost() => debug!("a connection was closed for a new one"),
                     }
                 });
             }
@@ -198,10 +198,10 @@ where
     tokio::select! {
         served = served => {
             if let Err(error) = served {
-                debug!(error = %error, "a connection ended badly");
+                debug!(error = %error, "a connection failed");
             }
         }
-        () = long_lived.over() => debug!("a connection had its time"),
+        () = long_lived.over() => debug!("a connection reached its time limit"),
     }
 }
 
@@ -209,7 +209,10 @@ fn is_ours(peer: u32) -> bool {
     let own = nix::unistd::Uid::effective().as_raw();
     let is_ours = peer == own || peer == 0;
     if !is_ours {
-        warn!(uid = peer, "another user was turned away from the socket");
+        warn!(
+            uid = peer,
+            "refused a connection of another user to the socket"
+        );
     }
     is_ours
 }

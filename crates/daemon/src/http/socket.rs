@@ -29,7 +29,7 @@ pub enum InstanceError {
         path: PathBuf,
     },
     /// The socket's directory could not be read.
-    #[error("look at the directory {}", path.display())]
+    #[error("read the attributes of the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,

@@ -48,7 +48,7 @@ impl Ledger {
         }
     }
 
-    /// Enters an answer, of a job that was done or that failed for good.
+    /// Records an answer of a job that was done or finally failed.
     pub(super) fn answer(&mut self, number: u64, is_failure: bool) -> Entered {
         let Some(entry) = self.entry(number) else {
             return Entered::Stray;
@@ -74,7 +74,7 @@ impl Ledger {
         self.answered
     }
 
-    /// Of those, the ones whose answer is that the job failed for good.
+    /// The answered messages whose job finally failed.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }

@@ -8,7 +8,7 @@
 //!   watch (its own connection, the supervisor's socket) ──► samples
 //! ```
 //!
-//! Owns nothing of the daemon, and starts none: what it knows of a pool, it was told by answers or by the supervisor.
+//! Does not use or start the daemon: it knows a pool only from answers and from the supervisor's API.
 
 mod chart;
 mod course;
@@ -78,7 +78,7 @@ pub(crate) struct Plan {
     pub(crate) plot_title: Option<String>,
 }
 
-/// Where a wave's length is not given and cannot be reckoned.
+/// The length of a wave if it is not given and cannot be computed.
 const PERIOD: Duration = Duration::from_secs(60);
 
 impl Plan {
@@ -104,7 +104,7 @@ impl Plan {
         wave.filter(|wave| !wave.is_zero()).unwrap_or(PERIOD)
     }
 
-    /// In one line: what is sent.
+    /// A description of the load in one line.
     fn title(&self) -> String {
         let what = match self.until {
             Until::Count(count) => format!("{} messages", report::thousands(count)),
@@ -127,7 +127,7 @@ impl Plan {
     }
 }
 
-/// A load was not what it should have been.
+/// A load failed.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("listen for signals")]
@@ -136,14 +136,14 @@ enum LoadError {
     Answers(#[source] QueueError),
     #[error("send a message")]
     Send(#[source] QueueError),
-    #[error("send the whole load: the broker is lost")]
+    #[error("send the whole load: the connection to the broker was lost")]
     Broken(#[source] QueueError),
     #[error("send the whole load: nothing is confirmed for {} s", patience.as_secs())]
     Silent {
         patience: Duration,
         is_blocked: bool,
     },
-    #[error("see every message arrive: {what}")]
+    #[error("deliver every message: {what}")]
     Amiss { what: String, answers: bool },
     #[error("draw {}", file.display())]
     Plot {
@@ -156,7 +156,7 @@ enum LoadError {
 /// Runs a load. `print` is given the report in the form that is wanted.
 ///
 /// # Errors
-/// The broker is not there or was lost, or a message was returned, refused or lost. The report is still printed, where
+/// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
 /// anything was sent.
 pub(crate) async fn run(
     plan: Plan,
@@ -228,7 +228,7 @@ fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result
 }
 
 /// # Errors
-/// The load ended early against everybody's will, or not every message arrived.
+/// The load was ended early by an error, or not every message arrived.
 fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadError> {
     match ended {
         Some(Early::Broken(source)) => return Err(LoadError::Broken(source)),

@@ -1,4 +1,4 @@
-//! `docs/tidegate.schema.json`: the configuration for editors. It knows names and types; `tidegate check` knows more.
+//! `docs/tidegate.schema.json`: the configuration for editors. It covers names and types; `tidegate check` checks more.
 
 use serde_json::{Map, Value, json};
 
@@ -49,7 +49,7 @@ pub(crate) fn schema() -> String {
     text
 }
 
-/// A table on its way to a schema.
+/// A table while the schema is being built.
 struct Table {
     doc: &'static str,
     keys: Vec<(String, Value)>,
@@ -68,7 +68,7 @@ impl Table {
         }
     }
 
-    /// The table at a path. It is made if it is not there.
+    /// The table at a path. It is created if it is missing.
     fn at(&mut self, path: &str) -> &mut Table {
         let levels = path.split('.').filter(|level| !level.is_empty());
         levels.fold(self, |table, level| {

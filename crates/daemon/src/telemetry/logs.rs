@@ -522,7 +522,7 @@ mod tests {
             "{text}"
         );
         let more =
-            "more lines like this were left out within a second pool=a like=\"job failed\" lines=7";
+            "more lines like this were omitted within a second pool=a like=\"job failed\" lines=7";
         assert_eq!(count(more), 1, "{text}");
         assert_eq!(count("not a warning"), rates::PER_SECOND as usize + 14);
         assert_eq!(rates.left_out(), 7);

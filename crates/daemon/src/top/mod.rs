@@ -27,7 +27,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Keys that may wait: more than anyone types in a second.
 const KEYS: usize = 64;
 
-/// What is shown of one pool beside its numbers.
+/// The details of one pool in addition to its numbers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Detail {
     /// The decision, as `explain` prints it.
@@ -81,7 +81,7 @@ pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()>
             biased;
             key = typed.recv() => match key {
                 Some(key) => Event::Key(key),
-                // The terminal is gone.
+                // The terminal is closed.
                 None => return Ok(()),
             },
             Some(answer) = asked.join_next() => match answer {

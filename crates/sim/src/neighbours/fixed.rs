@@ -6,7 +6,7 @@ use tidegate_core::decide::Moment;
 
 use crate::{run::Scaler, world::World};
 
-/// A fixed pool has nothing to look at.
+/// A fixed pool ignores the queue.
 const LOOK: Duration = Duration::from_secs(3600);
 
 pub(super) struct Fixed {

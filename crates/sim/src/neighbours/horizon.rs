@@ -10,7 +10,7 @@
 //!
 //! Only ready jobs count. A pool has one queue here, so its share is 1 if it has ready jobs: `desired` is `max`. With an
 //! empty queue it is `min`. Every 3 s the number moves by 1 towards `desired`. A supervisor starts with `max` processes.
-//! A process that is told to go finishes its job first.
+//! A process that is told to stop finishes its job first.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@
 //!
 //! The upper end is `TIME`. Judoscale leaves the lower end to its users: here it is half of the upper end. The pause
 //! between two steps up is a setting too: here it is the 10 s between two measurements. The range of workers is 1 to `max`. A worker
-//! that is told to go finishes its job.
+//! that is told to stop finishes its job.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ mod tests {
     /// Judoscale's page: up one at a time while the queue time is above the range; down after 10 minutes below it, and
     /// again after 10 more.
     #[test]
-    fn climbs_at_each_metric_and_descends_every_ten_minutes() {
+    fn grows_at_each_metric_and_shrinks_every_ten_minutes() {
         let mut range = Range::new(Duration::from_secs(1), Duration::from_secs(5));
         let mut workers = 2;
         let mut step = |second: u64, queue_time: f64| {

@@ -19,7 +19,8 @@
 //! - To 0: if the queue was empty at every poll of the last 300 s.
 //!
 //! Kubernetes stops the newest pods and does not know which are busy. A program that does not handle SIGTERM loses its
-//! job: the message goes back to the queue, and the job runs again from the start. So it is here (`interrupted`).
+//! job: the message goes back to the queue, and the job runs again from the start. The model does the same
+//! (`interrupted`).
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
@@ -174,7 +175,7 @@ mod tests {
         Hpa::new(target, 100)
     }
 
-    /// KEDA's page on RabbitMQ: with a target of 20, a queue of 60 messages wants 3 pods.
+    /// KEDA's page on RabbitMQ: with a target of 20, a queue of 60 messages needs 3 pods.
     #[test]
     fn sixty_messages_need_three_pods_with_twenty_each() {
         assert_eq!(hpa(20).desired(at(0), 60, 1), 3);

@@ -10,11 +10,11 @@
 //! target  = JOBS * 0.7
 //! stable  = ceil(average of 60 s / target), within [floor(ready pods / 2), 1000 * ready pods]
 //! panic   = ceil(average of  6 s / target), within the same bounds
-//! panics if ceil(average of 6 s / target) / ready pods >= 2, until that was not so for 60 s
-//! desired = stable; in panic the highest of stable and panic since the panic began, so it never shrinks in panic
+//! panic begins if ceil(average of 6 s / target) / ready pods >= 2, and ends when this was false for 60 s desired =
+//! stable; in panic the highest of stable and panic since the panic began, so it never shrinks in panic
 //! ```
 //!
-//! A pod that is told to go finishes its request first: Knative drains the pod before it ends it.
+//! A pod that is told to stop finishes its request first: Knative drains the pod before it ends it.
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 

@@ -219,7 +219,7 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
         panic!("the frame is not replaced");
     };
     parsed_by_lapin(&with);
-    // The content header of another channel does not take them.
+    // The content header of another channel does not use these names.
     let other = header_frame(8, 0, &[0, 0]);
     assert_eq!(incoming.look(&other), Ok(FrameAction::Pass(other.len())));
     let Ok(FrameAction::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {

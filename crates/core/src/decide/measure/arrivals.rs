@@ -1,6 +1,6 @@
 //! Arrivals: how many messages arrive in a queue and leave it, computed from readings.
 //!
-//! What arrived between two readings is the growth of what is there (ready, and held by our workers), plus what left.
+//! The arrivals between two readings are the growth of the ready and held messages, plus the messages that left.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -188,7 +188,7 @@ impl ArrivalMeter {
         })
     }
 
-    /// Forgets all readings, because the queue is another one.
+    /// Forgets all readings, because the queue was replaced.
     pub(in crate::decide) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -284,7 +284,7 @@ mod tests {
         for second in 41..=300 {
             meter.see(at(second), 40 + second, second);
         }
-        // Older ones than a minute are said to be a minute old.
+        // An age of more than a minute is reported as a minute.
         let oldest = meter.oldest(at(300), 340).expect("it is known");
         assert!((60..=61).contains(&oldest.as_secs()), "{oldest:?}");
     }
@@ -298,7 +298,7 @@ mod tests {
         }
         let arrivals = meter.arrivals().expect("long enough");
         assert_eq!(arrivals.total, 0);
-        // A purge takes them for good: what comes after it is new.
+        // A purge removes them: later messages are new.
         meter.see(at(101), 1000, 0);
         meter.see(at(102), 0, 0);
         meter.see(at(103), 5, 0);

@@ -1,4 +1,4 @@
-//! Measurements: what a pool knows of its own traffic, from events and depth readings.
+//! Measurements: what a pool knows about its own traffic, from events and depth readings.
 //!
 //! A [`Meter`] takes the events of workers: a delivery was taken, a job finished, a worker became ready. The reconciler
 //! keeps an [`ArrivalMeter`], because only the reconciler knows which depth readings can be trusted. Both use a fixed

@@ -5,7 +5,7 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
-use crate::dead::Most;
+use crate::dead::LetterLimit;
 use tidegate::settle::{BROKER_REASONS, DeathCause};
 
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ Examples:
   tidegate dead retry thumbnails --reason attempts --limit 100")]
     Retry(ChoiceArgs),
 
-    /// Delete dead letters for good
+    /// Delete dead letters permanently
     ///
     /// Deletes all dead letters that are there when it begins, or the selected ones. It asks before it deletes all.
     /// Without a terminal, --yes is required for that.
@@ -86,7 +86,7 @@ pub(in crate::cli) struct ListArgs {
     /// The maximum number of letters, or `all`
     // A quorum queue takes this many back in order.
     #[arg(long, value_name = "N", default_value = "32")]
-    pub(in crate::cli) limit: Most,
+    pub(in crate::cli) limit: LetterLimit,
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +114,7 @@ pub(in crate::cli) struct ChoiceArgs {
 
     /// The maximum number of letters, oldest first
     #[arg(long, value_name = "N")]
-    pub(in crate::cli) limit: Option<Most>,
+    pub(in crate::cli) limit: Option<LetterLimit>,
 }
 
 #[derive(Debug, Args)]

@@ -115,7 +115,7 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
     text
 }
 
-/// The facts about the letter's death.
+/// The facts about why the letter was dead-lettered.
 fn told(letter: &Letter, message: &Message) -> Vec<(String, String)> {
     let time = |time: jiff::Timestamp| time.to_string();
     let by = letter.by.map(|by| match by {

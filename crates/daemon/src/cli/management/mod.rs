@@ -35,19 +35,19 @@ const DEFAULT_TLS_PORT: u16 = 15671;
 /// The API did not answer. The error contains no credentials.
 #[derive(Debug, Error)]
 pub(super) enum ManagementError {
-    #[error("take {0} for a URL")]
+    #[error("use {0} as a URL")]
     Url(BrokerUrl),
     #[error("read the authorities in {}", .0.display())]
     Authorities(std::path::PathBuf, #[source] BoxError),
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
-    #[error("talk to it")]
+    #[error("communicate with it")]
     Talk(#[source] BoxError),
-    #[error("hear from it within {} s", TIMEOUT.as_secs())]
+    #[error("get an answer within {} s", TIMEOUT.as_secs())]
     Timeout,
-    #[error("be let in: the user needs the tag management, monitoring or administrator")]
+    #[error("log in: the user needs the tag management, monitoring or administrator")]
     Refused(StatusCode),
-    #[error("get an answer: it says {0}")]
+    #[error("get a valid answer: it answered {0}")]
     Status(StatusCode),
     #[error("read its answer")]
     Answer(#[source] serde_json::Error),

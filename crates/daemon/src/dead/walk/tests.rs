@@ -59,12 +59,12 @@ fn all() -> Wanted {
     Wanted {
         ids: Vec::new(),
         reason: None,
-        limit: Most::All,
+        limit: LetterLimit::All,
     }
 }
 
-fn at_most(limit: u64) -> Most {
-    Most::Count(NonZeroU64::new(limit).unwrap())
+fn at_most(limit: u64) -> LetterLimit {
+    LetterLimit::Count(NonZeroU64::new(limit).unwrap())
 }
 
 fn ids(ids: &[&str]) -> Wanted {

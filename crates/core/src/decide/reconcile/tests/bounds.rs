@@ -1,4 +1,4 @@
-//! Limits beside the policy's own: the schedule, the churn, the host and the supervisor's workers.
+//! Limits in addition to the policy's own: the schedule, the churn, the host and the supervisor's workers.
 
 use jiff::{Timestamp, tz::TimeZone};
 
