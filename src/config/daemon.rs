@@ -106,8 +106,8 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     );
     let state_dir = table.optional(
         "state_dir",
-        "Directory of the instance lock, of orders that were set by hand, and of recordings. When absent, $STATE_DIRECTORY, otherwise \
-        $XDG_STATE_HOME/tidegate.",
+        "Directory of the instance lock, of orders that were set by hand, and of recordings. When absent, \
+         $STATE_DIRECTORY, otherwise $XDG_STATE_HOME/tidegate.",
         FilePath,
         "\"/var/lib/tidegate\"",
     );

@@ -156,8 +156,9 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
-        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in \
-        `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
+        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number \
+         in `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue \
+         add up.",
         WholeNumber(1..=MAX_WORKERS),
         "50",
     );

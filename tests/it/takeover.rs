@@ -75,7 +75,7 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
     old.heard("the end of the handover", |line| {
         line["message"] == "handed over"
     });
-    // Nobody else is told that the old daemon is dead.
+    // Others still see that the old daemon is alive.
     let finishing = tidegate::host::instance::finishing(&old.dir().join("state"));
     assert_eq!(finishing, [old_supervisor]);
 
@@ -89,7 +89,7 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
     assert_eq!(runs, expected);
     assert_eq!(lines(&new, "started").len(), 7, "{said}");
     assert!(tidegate::host::instance::finishing(&old.dir().join("state")).is_empty());
-    // The old one's end has not touched what belongs to the new one.
+    // The old daemon left the files of the new one unchanged when it ended.
     assert_eq!(new.pool("work")["jobs"]["done"], 5);
     new.signal(Signal::SIGTERM);
     let (code, said) = new.end();

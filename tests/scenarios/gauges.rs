@@ -1,4 +1,4 @@
-//! Gauges: their values for a pool, and their removal when a pool or a kind of runner is gone.
+//! Gauges: their values for a pool, and their removal when a pool or a kind of runner was removed.
 
 use std::collections::BTreeMap;
 

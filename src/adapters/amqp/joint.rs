@@ -387,7 +387,7 @@ impl Opening {
             .map(|stream| JointConsumer::new(seat, channel, stream))
             .map_err(|error| refused(&self.operation, error));
         if let Some(asker) = asker {
-            // If the receiver is gone, the consumer is dropped, and so cancelled.
+            // If the receiver was dropped, the consumer is dropped, and so cancelled.
             let _ = asker.send(opened);
         }
     }

@@ -97,7 +97,7 @@ pub(super) async fn publish_copy(
             let is_its_own =
                 |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
             let after = |error: &QueueError| match error.kind {
-                // The queue is gone or full.
+                // The queue no longer exists, or is full.
                 QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
                 // If it were held, it would come back with one more count and never run.
                 _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,

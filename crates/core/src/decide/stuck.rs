@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ConsumerRefusal, Moment, RefusalKind};
 
-/// How long a problem that may pass is watched before the pool counts as stuck.
+/// How long a temporary problem must last before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The facts of a reconcile that show whether a pool is stuck.
