@@ -131,13 +131,13 @@ async fn until(
     what: &str,
     looks: impl Fn(&PoolStatus) -> bool,
 ) -> PoolStatus {
-    let patience = Instant::now() + Duration::from_secs(3600);
+    let time_limit = Instant::now() + Duration::from_secs(3600);
     loop {
         let status = status(supervisor);
         if looks(&status) {
             return status;
         }
-        assert!(Instant::now() < patience, "never {what}: {status:#?}");
+        assert!(Instant::now() < time_limit, "never {what}: {status:#?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -197,7 +197,7 @@ impl Held {
     }
 }
 
-/// A pool with that many jobs under way, each of which ends when it is let.
+/// A pool with this number of running jobs. Each ends when the test allows it.
 async fn busy(jobs: usize, settings: PoolSettings) -> (MemoryBroker, Supervisor, Held) {
     let broker = broker();
     let (mut held, handler) = Held::new();
@@ -304,7 +304,7 @@ async fn a_mark_to_retire_is_removed_when_work_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preemption_gives_running_jobs_back_where_a_pool_asks_for_it() {
+async fn preemption_gives_running_jobs_back_if_the_pool_is_set_so() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {
@@ -343,7 +343,7 @@ async fn a_lost_connection_loses_settlements_but_no_job_and_the_pool_comes_back_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
+async fn after_a_failed_probe_the_reading_is_stale_and_the_pool_does_not_change() {
     let broker = broker();
     let supervisor = start(
         &broker,

@@ -232,7 +232,7 @@ impl KeyKind for UtilisationKey {
     }
 }
 
-/// Steps of a staircase: `[[1, 1], [100, 10]]`.
+/// The steps of the policy `steps`: `[[1, 1], [100, 10]]`.
 #[derive(Debug)]
 struct StepsKey;
 
@@ -321,7 +321,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     );
     let churn = table.optional(
         "churn",
-        "At most this many workers started and stopped within a minute, together. When absent, there is no limit.",
+        "Maximum number of starts and stops of workers within a minute, added together. When absent, no limit.",
         WholeNumber(1..=MAX_WORKERS),
         "60",
     );

@@ -115,8 +115,8 @@ pub(super) async fn publish_copy(
                     Err(_) => return Err(TimeUp),
                 }
                 // The own queue is tried again from time to time, because there may be room.
-                let patience = Some(LONGEST_WAIT);
-                match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
+                let time_limit = Some(LONGEST_WAIT);
+                match copy_to(shared, &route, (*beside).clone(), hold, time_limit).await {
                     Ok(taken) => {
                         shared.copies.received.add(&taken.name);
                         return Ok(CopyOutcome::AsDecided);

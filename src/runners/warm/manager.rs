@@ -233,8 +233,8 @@ impl Runner for WarmRunner {
 
     async fn stop(self: Box<Self>) {
         if let Some(up) = self.up {
-            let patience = self.shared.settings.process.kill_grace;
-            up.link.end(StopMode::Polite(patience)).await;
+            let time_limit = self.shared.settings.process.kill_grace;
+            up.link.end(StopMode::Polite(time_limit)).await;
         }
     }
 }
