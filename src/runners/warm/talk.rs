@@ -79,7 +79,7 @@ pub(super) async fn talk(
     link.log.turn();
     link.log.log().job = Some(job.id().clone());
     let mut course = Course::new(settings.kill_grace);
-    let line = protocol::job_line(job);
+    let line = protocol::job_line(job, None);
     let fed = AtomicUsize::new(0);
     control.started.notify();
     let deed = {
@@ -89,6 +89,7 @@ pub(super) async fn talk(
             lines,
             stderr,
             log,
+            ..
         } = &mut *link;
         let mut feed = pin!(feed(stdin, &line, &fed));
         let mut reading_log = pin!(log.drain(stderr));
@@ -131,10 +132,10 @@ pub(super) async fn talk(
                         continue;
                     }
                     TalkInput::Line(Ok(line)) => match protocol::parse(&line) {
-                        Ok(RunnerMessage::RunnerAnswer { id, answer, last }) if id == job.id().as_str() => {
+                        Ok(RunnerMessage::RunnerAnswer { id, answer, last, .. }) if id == job.id().as_str() => {
                             break ProcessEvent::Answered { answer, last };
                         }
-                        Ok(RunnerMessage::Progress { id, progress }) if id == job.id().as_str() => {
+                        Ok(RunnerMessage::Progress { id, progress, .. }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
                             // After a stop or the timeout, progress no longer extends the time.
                             if course.cause().is_none() && !course.has_exited() {
@@ -258,7 +259,7 @@ async fn feed(mut stdin: impl AsyncWrite + Unpin, line: &[u8], fed: &AtomicUsize
     true
 }
 
-fn job_end(
+pub(super) fn job_end(
     answer: RunnerAnswer,
     cause: Option<EndCause>,
     timeout: Duration,
@@ -299,7 +300,12 @@ fn job_end(
 }
 
 /// The end of a job whose process ended or violated the protocol.
-fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
+pub(super) fn lost(
+    trouble: String,
+    end: End,
+    cause: Option<EndCause>,
+    timeout: Duration,
+) -> JobEnd {
     match cause {
         Some(EndCause::Timeout) => timed_out(timeout, end.stderr_tail),
         Some(EndCause::Stop) => JobEnd::Stopped,
@@ -316,7 +322,7 @@ fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -
     }
 }
 
-fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
+pub(super) fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
     JobEnd::Failed(Failure {
         kind: FailureKind::Timeout,
         message: format!("ran longer than its timeout of {}", duration(timeout)),
