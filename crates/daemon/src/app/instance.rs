@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::daemon::AppError;
+use super::{error::AppError, obstacles::StartObstacles};
 use crate::http::{
     api::Api,
     guard::{Guard, Token, Tokens},
@@ -25,6 +25,7 @@ use crate::http::{
 use tidegate::{
     config::{HttpSettings, Settings},
     host::instance::{FinishingLock, Instance as Identity, InstanceLock, LockError},
+    run::chain,
 };
 
 /// How long a start waits for another supervisor on the same state directory or socket to end.
@@ -137,6 +138,31 @@ impl Instance {
             lock: self.lock,
             feeds,
         }
+    }
+}
+
+/// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
+/// once. Releases everything that it takes for the check.
+pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> AppError {
+    if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
+        return first;
+    }
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    if let Err(error) = InstanceLock::take(&http.state_dir) {
+        found.push(("state_dir", chain(&error)));
+    }
+    if let Err(error) = socket::listen(&http.socket) {
+        found.push(("socket", chain(&error)));
+    }
+    if let Some(listen) = http.listen
+        && let Err(source) = TcpListener::bind(listen).await
+    {
+        found.push(("listen", chain(&AppError::Listen { listen, source })));
+    }
+    // The cause may be gone by now.
+    match StartObstacles::of(found) {
+        Some(obstacles) if obstacles.are_several() => AppError::StartObstacles(obstacles),
+        _ => first,
     }
 }
 

@@ -14,8 +14,8 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use super::{
-    Plan,
     ledger::{Entered, Ledger},
+    plan::Plan,
     publisher::{Ids, OnItsWay, Outlet, body, message},
     report::{Report, Times, Verified},
     samples::{Sample, Samples},
