@@ -13,6 +13,7 @@
 mod chart;
 mod course;
 mod ledger;
+mod pace;
 mod plan;
 mod progress;
 pub(crate) mod publisher;
@@ -20,6 +21,7 @@ mod report;
 mod samples;
 pub(crate) mod shape;
 mod stop;
+mod tally;
 mod watch;
 
 use std::{
