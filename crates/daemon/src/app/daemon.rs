@@ -366,10 +366,7 @@ impl Daemon {
         match served.finishing() {
             Ok(finishing) => Some((answer, finishing)),
             Err(error) => {
-                refuse(
-                    answer,
-                    format!("the supervisor failed to {}", chain(&error)),
-                );
+                refuse(answer, format!("the supervisor {}", chain(&error)));
                 None
             }
         }

@@ -149,21 +149,28 @@ pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> App
     }
     let mut found: Vec<(&'static str, String)> = Vec::new();
     if let Err(error) = InstanceLock::take(&http.state_dir) {
-        found.push(("state_dir", chain(&error)));
+        found.push(("state_dir", operation(&error)));
     }
     if let Err(error) = socket::listen(&http.socket) {
-        found.push(("socket", chain(&error)));
+        found.push(("socket", operation(&error)));
     }
     if let Some(listen) = http.listen
         && let Err(source) = TcpListener::bind(listen).await
     {
-        found.push(("listen", chain(&AppError::Listen { listen, source })));
+        found.push(("listen", operation(&AppError::Listen { listen, source })));
     }
     // The cause may be gone by now.
     match StartObstacles::of(found) {
         Some(obstacles) if obstacles.are_several() => AppError::StartObstacles(obstacles),
         _ => first,
     }
+}
+
+/// What failed, and why, without the words that an error of the library begins with.
+fn operation(error: &dyn std::error::Error) -> String {
+    let text = chain(error);
+    text.strip_prefix("failed to ")
+        .map_or(text.clone(), str::to_owned)
 }
 
 /// The tokens in the configured files.

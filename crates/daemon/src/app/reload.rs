@@ -86,7 +86,7 @@ impl Reloader {
         if let Err(error) = cgroups::prepare(&loaded.settings.pools, inner.lock, state_dir).await {
             let error = chain(&*error);
             error!(error, "refused the configuration; the old one stays");
-            return Err(inner.refused(&file, vec![format!("failed to {error}")]));
+            return Err(inner.refused(&file, vec![error]));
         }
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
