@@ -6,8 +6,8 @@ use super::{WarmManager, WarmSettings};
 use crate::{
     builder::Pool,
     config::{
-        policy::MAX_WORKERS,
         schema::{Key, Size, Span, WholeNumber},
+        settings::MAX_WORKERS,
     },
     host::instance::Instance,
     runner::RunnerManager,

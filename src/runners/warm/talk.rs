@@ -8,10 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep},
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use tidegate_core::text::duration;
 
@@ -23,7 +20,7 @@ use super::{
 use crate::{
     escape::Quoted,
     runner::{Failure, FailureKind, Job, JobControl, JobEnd},
-    runners::process::{Course, CourseAction, CourseEvent, EndCause, ExecSettings, FOREVER},
+    runners::process::{Course, CourseAction, CourseEvent, EndCause, ExecSettings, Interrupts},
 };
 
 /// The result of giving a job to a process.
@@ -93,11 +90,8 @@ pub(super) async fn talk(
         } = &mut *link;
         let mut feed = pin!(feed(stdin, &line, &fed));
         let mut reading_log = pin!(log.drain(stderr));
-        let mut stopped = pin!(control.stop.cancelled());
-        let mut killed = pin!(control.kill.cancelled());
-        let mut timer = pin!(sleep(settings.timeout.min(FOREVER)));
+        let mut interrupts = Interrupts::new(control, settings.timeout);
         let (mut feeding, mut log_open) = (true, true);
-        let (mut stop_asked, mut kill_asked) = (false, false);
         loop {
             let hear = async {
                 // `join` polls its futures in turns, so that a flood on one pipe cannot starve the other.
@@ -110,15 +104,7 @@ pub(super) async fn talk(
             let event = tokio::select! {
                 biased;
                 () = process.exited(), if !course.has_exited() => CourseEvent::Exited,
-                () = &mut killed, if !kill_asked => {
-                    kill_asked = true;
-                    CourseEvent::KillAsked
-                }
-                () = &mut stopped, if !stop_asked => {
-                    stop_asked = true;
-                    CourseEvent::StopAsked
-                }
-                () = &mut timer => CourseEvent::TimeUp,
+                event = interrupts.next() => event,
                 whole = &mut feed, if feeding => {
                     feeding = false;
                     match whole || course.cause().is_some() {
@@ -139,8 +125,7 @@ pub(super) async fn talk(
                             tracing::debug!(%progress, "job makes progress");
                             // After a stop or the timeout, progress no longer extends the time.
                             if course.cause().is_none() && !course.has_exited() {
-                                let deadline = Instant::now() + settings.timeout.min(FOREVER);
-                                timer.as_mut().reset(deadline);
+                                interrupts.set_timer(settings.timeout);
                             }
                             continue;
                         }
@@ -170,9 +155,7 @@ pub(super) async fn talk(
                 CourseAction::SetTimer(wake_after) => wake_after,
                 CourseAction::Finish => break ProcessEvent::Ended,
             };
-            timer
-                .as_mut()
-                .reset(Instant::now() + wake_after.min(FOREVER));
+            interrupts.set_timer(wake_after);
         }
     };
     let fed = WriteProgress {
