@@ -318,6 +318,17 @@
 //! ```
 //!
 //! [`Policy::fixed`] gives the same number for every demand. [`Policy::steps`] gives a number for each range of demand.
+//! [`Policy::target_wait`] runs as many workers as keep the waiting time of messages under a target. It measures how
+//! fast messages arrive and how long jobs run:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::Policy;
+//!
+//! // 95 of 100 messages wait at most 30 s, with workers that are busy for 70 % of their time.
+//! let policy = Policy::target_wait(Duration::from_secs(30)).utilisation(0.7).max(200);
+//! assert!(policy.needs_measurements());
+//! ```
 //!
 //! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. The
 //! policy may keep state. Its bounds and `scaling` limit its answer.
@@ -494,6 +505,19 @@
 //! The log is written through [`tracing`](https://docs.rs/tracing): `info` when the number of workers changes, `debug`
 //! for each job, with the spans `worker` and `job`. An [`EventSink`](run::EventSink) receives each start and end of a
 //! runner.
+//!
+//! Each message also has spans with the names of OpenTelemetry, with the target [`run::traces::TARGET`]: `receive`,
+//! `process` and `settle`. [`Builder::traces`] connects them with the trace in the message's `traceparent` header. Only
+//! the program knows its tracing backend, so it gives a function:
+//!
+//! ```
+//! use tidegate::{Supervisor, queue::TraceContext};
+//!
+//! let builder = Supervisor::builder().traces(|_span: &tracing::Span, parent: Option<&TraceContext>| {
+//!     // Make `parent` the parent of the span in the backend, and return the context of the span.
+//!     parent.cloned()
+//! });
+//! ```
 //!
 //! # Tower
 //!

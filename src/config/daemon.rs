@@ -9,8 +9,9 @@ use super::{
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
-    settings::{HttpSettings, LogFormat, LogSettings, Settings},
+    settings::{HttpSettings, LogFormat, LogSettings},
     supervisor::{refuse_small_limit, supervisor},
+    whole::Settings,
 };
 use crate::runners::RunnerKind;
 

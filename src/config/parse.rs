@@ -11,8 +11,8 @@ use super::{
     inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Described, Finished},
-    settings::Settings,
     surroundings::Surroundings,
+    whole::Settings,
 };
 use crate::runners::{KINDS, RunnerKind};
 

@@ -9,7 +9,7 @@ use super::{
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
-    policy::{MAX_WORKERS, policy, scaling},
+    policy::{policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schedule::schedule,
@@ -18,8 +18,9 @@ use super::{
         ValuePosition, WholeNumber,
     },
     settings::{
-        BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+        BreakerRules, DeadLetter, Declare, DrainAfter, MAX_WORKERS, PoolSettings, RetrySettings,
     },
+    whole::PoolConfig,
 };
 use crate::{
     decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},

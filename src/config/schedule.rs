@@ -7,8 +7,8 @@ use tidegate_core::text::{parse_duration, short_duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    policy::MAX_WORKERS,
     schema::{Item, Key, KeyKind, Table, ValuePosition, WholeNumber, quoted},
+    settings::MAX_WORKERS,
 };
 use crate::decide::{Cron, Policy, Schedule, ScheduleEntry, ScheduledBounds};
 

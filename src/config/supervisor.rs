@@ -1,9 +1,9 @@
 //! `[supervisor]`: limits over all pools.
 
 use super::{
-    policy::MAX_WORKERS,
     schema::{Key, Table, WholeNumber},
-    settings::{PoolConfig, SupervisorSettings},
+    settings::{MAX_WORKERS, SupervisorSettings},
+    whole::PoolConfig,
 };
 
 /// Reads the limits. Returns the limit on workers as a key, to compare it with the pools' floors.

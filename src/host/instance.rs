@@ -41,13 +41,13 @@ const MAX_BYTES: u64 = 4096;
 #[non_exhaustive]
 pub enum LockError {
     /// Another instance holds it.
-    #[error("start a second supervisor on {}", path.display())]
+    #[error("failed to start a second supervisor on {}", path.display())]
     Held {
         /// The lock file.
         path: PathBuf,
     },
     /// The directory could not be made.
-    #[error("make the directory {}", path.display())]
+    #[error("failed to make the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum LockError {
         source: io::Error,
     },
     /// The lock could not be taken.
-    #[error("lock {}", path.display())]
+    #[error("failed to lock {}", path.display())]
     Lock {
         /// The lock file.
         path: PathBuf,

@@ -33,7 +33,7 @@ pub struct Span {
 
 /// A text is not a trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("read line {line} of the trace: {what}")]
+#[error("failed to read line {line} of the trace: {what}")]
 pub struct TraceError {
     /// The line, 1 for the first.
     pub line: usize,

@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use crate::{
-    run::Scaler,
+    scaler::Scaler,
     world::{Start, World},
 };
 

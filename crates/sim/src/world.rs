@@ -1,6 +1,6 @@
 //! The world that a contender sizes: the queue, the workers, their runners, and the jobs.
 //!
-//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::run::Scaler) starts and stops workers.
+//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::scaler::Scaler) starts and stops workers.
 
 use std::{collections::VecDeque, iter::Peekable, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     events::{Events, Job, What},
     random,
     report::Report,
-    run::Workload,
     service::Sampler,
     tally::Tally,
     workers::{Attempt, Worker, Workers},
+    workload::Workload,
 };
 
 /// A run ends if no worker takes a message for this long after the end of the trace.

@@ -16,7 +16,6 @@ use tokio::time;
 
 use super::{
     error::classify,
-    quota::Quota,
     tls,
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
@@ -36,7 +35,6 @@ const HEARTBEAT: u16 = 10;
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
-    quota: Arc<Quota>,
 }
 
 impl Address {
@@ -67,13 +65,7 @@ impl Address {
         Ok(Self {
             uri,
             tls: settings.tls.clone(),
-            quota: Quota::new(),
         })
-    }
-
-    /// The channels that this user may have at the broker.
-    pub(super) fn quota(&self) -> &Arc<Quota> {
-        &self.quota
     }
 
     /// Makes one connection attempt, with a name that operators see at the broker.

@@ -16,10 +16,7 @@
 //! - This module never closes a channel that other consumers use. Opening a consumer runs to its end in a task of its
 //!   own, and a consumer that is no longer wanted is cancelled by its tag.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use lapin::{
@@ -34,75 +31,25 @@ use super::{
     convert::short,
     error::{classify, is_consumer_timeout, rpc},
     joint_consumer::JointConsumer,
-    lanes::{LaneSlot, Lanes},
+    lanes::Lanes,
     link::disconnected,
     pool::RPC_TIMEOUT,
+    seats::{Door, Seat, Seating},
 };
-use crate::{
-    config::CONSUMERS_PER_CHANNEL,
-    decide::QueueName,
-    queue::{ConsumeRequest, QueueError, QueueErrorKind},
-};
+use crate::queue::{ConsumeRequest, QueueError, QueueErrorKind};
 
 /// The consumers of each channel. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct JointChannels {
     lanes: Arc<Lanes>,
-    /// Channels that accept new consumers. Written when a consumer is opened, and when the last consumer of a channel
-    /// goes.
-    queues: Mutex<HashMap<QueueName, Vec<Arc<JointChannel>>>>,
-}
-
-/// One channel of one queue.
-#[derive(Debug)]
-pub(super) struct JointChannel {
-    queue: QueueName,
-    /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
-    /// never has more channels than it counts.
-    state: tokio::sync::Mutex<ChannelState>,
-    /// Never held across an `await`. If both locks are held, the registry is locked first.
-    seats: Mutex<Seats>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    /// Tags of the consumers that are open, being opened or being cancelled.
-    tags: HashSet<String>,
-    /// Set when the channel is open.
-    channel: Option<Channel>,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the slot.
-    place: Option<LaneSlot>,
-}
-
-#[derive(Debug, Default)]
-enum ChannelState {
-    #[default]
-    Closed,
-    Open {
-        channel: OwnChannel,
-        /// Applies to consumers that are opened from now on.
-        prefetch: u16,
-        /// Whether the broker has confirmed a consumer on it.
-        is_proven: bool,
-    },
-    /// The channel, or its first consumer, was refused. All that waited for it get the same error.
-    Refused(QueueError),
-}
-
-/// One consumer's seat on a channel. **On drop** the seat becomes free. After the last one, the channel is closed.
-#[derive(Debug)]
-pub(super) struct Seat {
-    channels: Arc<JointChannels>,
-    channel: Arc<JointChannel>,
-    tag: String,
-    is_left: bool,
+    seating: Arc<Seating>,
 }
 
 impl JointChannels {
     pub(super) fn new(lanes: Arc<Lanes>) -> Arc<Self> {
         Arc::new(Self {
             lanes,
-            queues: Mutex::default(),
+            seating: Arc::default(),
         })
     }
 
@@ -110,13 +57,10 @@ impl JointChannels {
     ///
     /// # Cancel-safety
     /// Cancel-safe: a consumer that is being opened is cancelled when it is open.
-    pub(super) async fn open(
-        self: &Arc<Self>,
-        request: ConsumeRequest,
-    ) -> Result<JointConsumer, QueueError> {
+    pub(super) async fn open(&self, request: ConsumeRequest) -> Result<JointConsumer, QueueError> {
         let operation = format!("consume from the queue {}", request.queue);
         let queue = short("name of a queue", request.queue.as_str())?;
-        let seat = self.seat(&request.queue, &request.tag);
+        let seat = self.seating.seat(&request.queue, &request.tag);
         let tag = short("consumer tag", &seat.tag)?;
         let (sender, receiver) = oneshot::channel();
         let lanes = self.lanes.clone();
@@ -135,137 +79,6 @@ impl JointChannels {
         // The task sends a result before it ends.
         let gone = |_| Err(disconnected("consume: the program ends"));
         receiver.await.unwrap_or_else(gone)
-    }
-
-    /// A seat on the first channel with a free one, or on a new channel.
-    fn seat(self: &Arc<Self>, queue: &QueueName, tag: &str) -> Seat {
-        let mut queues = self.lock();
-        let channels = queues.entry(queue.clone()).or_default();
-        channels.retain(|channel| !channel.seats().is_lost());
-        let with_room = channels.iter().find(|channel| !channel.seats().is_full());
-        let channel = match with_room {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = Arc::new(JointChannel {
-                    queue: queue.clone(),
-                    state: tokio::sync::Mutex::default(),
-                    seats: Mutex::default(),
-                });
-                channels.push(channel.clone());
-                channel
-            }
-        };
-        let tag = channel.seats().take(tag);
-        Seat {
-            channels: self.clone(),
-            channel,
-            tag,
-            is_left: false,
-        }
-    }
-
-    /// Adds no more consumers to that channel.
-    fn retire(&self, channel: &Arc<JointChannel>) {
-        let mut queues = self.lock();
-        forget(&mut queues, channel);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Vec<Arc<JointChannel>>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn forget(queues: &mut HashMap<QueueName, Vec<Arc<JointChannel>>>, channel: &Arc<JointChannel>) {
-    if let Some(channels) = queues.get_mut(&channel.queue) {
-        channels.retain(|other| !Arc::ptr_eq(other, channel));
-        if channels.is_empty() {
-            queues.remove(&channel.queue);
-        }
-    }
-}
-
-impl JointChannel {
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Seats {
-    /// Whether the channel was closed, before any of its consumers has noticed it.
-    fn is_lost(&self) -> bool {
-        let channel = self.channel.as_ref();
-        channel.is_some_and(|channel| !channel.status().connected())
-    }
-
-    fn is_full(&self) -> bool {
-        self.tags.len() >= CONSUMERS_PER_CHANNEL
-    }
-
-    /// Takes a seat with that tag, or with a tag made from it. A tag that is used twice ends the connection.
-    fn take(&mut self, tag: &str) -> String {
-        let mut own = tag.to_owned();
-        let mut again = 1;
-        while !self.tags.insert(own.clone()) {
-            again += 1;
-            own = format!("{tag}.{again}");
-        }
-        own
-    }
-}
-
-impl Seat {
-    /// Adds no more consumers to this channel: the broker may refuse the next consumer of the queue, which would end
-    /// the channel.
-    pub(super) fn retire(&self) {
-        self.channels.retire(&self.channel);
-    }
-
-    /// Marks the channel as lost: it no longer counts.
-    pub(super) fn lost(&self) {
-        self.retire();
-        let place = self.channel.seats().place.take();
-        // Dropping the slot locks its lanes.
-        drop(place);
-    }
-
-    /// Frees the seat. Returns `true` if it was the last one. Then no consumer can join the channel any more.
-    pub(super) fn leave(&mut self) -> bool {
-        if self.is_left {
-            return false;
-        }
-        self.is_left = true;
-        let mut queues = self.channels.lock();
-        let is_last = {
-            let mut seats = self.channel.seats();
-            seats.tags.remove(&self.tag);
-            seats.tags.is_empty()
-        };
-        if is_last {
-            forget(&mut queues, &self.channel);
-        }
-        is_last
-    }
-
-    /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
-    /// are others.
-    pub(super) fn leave_if_only(&mut self) -> bool {
-        if self.is_left {
-            return false;
-        }
-        let mut queues = self.channels.lock();
-        let is_alone = self.channel.seats().tags.len() == 1;
-        if is_alone {
-            self.is_left = true;
-            self.channel.seats().tags.clear();
-            forget(&mut queues, &self.channel);
-        }
-        is_alone
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 

@@ -19,9 +19,9 @@ use super::{
     consumer::{lost, requeue, settled},
     convert::message,
     error::rpc,
-    joint::Seat,
     link::disconnected,
     pool::RPC_TIMEOUT,
+    seats::Seat,
 };
 use crate::queue::{Consumer, Delivery, QueueError, Settle, SettleError};
 

@@ -496,6 +496,7 @@ fn a_warm_runner_has_limits_of_its_own() {
 kind = "warm"
 command = ["python3", "worker.py"]
 timeout = "1m"
+concurrency = 8
 start_timeout = "5s"
 max_jobs = 100
 max_age = "1h"
@@ -507,6 +508,7 @@ prestart = 2
     process.timeout = Duration::from_secs(60);
     let expected = WarmSettings {
         process,
+        concurrency: 8,
         start_timeout: Duration::from_secs(5),
         max_jobs: Some(100),
         max_age: Some(Duration::from_secs(3600)),

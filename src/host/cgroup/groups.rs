@@ -46,7 +46,7 @@ static GROUPS: OnceLock<Groups> = OnceLock::new();
 
 /// The kernel refused an operation on a cgroup.
 #[derive(Debug, Error)]
-#[error("{what} {}", path.display())]
+#[error("failed to {what} {}", path.display())]
 pub struct CgroupError {
     what: &'static str,
     path: PathBuf,

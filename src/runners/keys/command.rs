@@ -1,6 +1,9 @@
 //! Warnings: words in a command that only a shell would understand, and variables in `env` that no job sees.
 
-use crate::config::schema::{Key, KeyPresence, Table, quoted};
+use crate::{
+    config::schema::{Key, KeyPresence, Table, quoted},
+    runners::process::scripts::base_name,
+};
 
 /// Programs that read a command line themselves.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
@@ -71,10 +74,6 @@ fn is_expanded(word: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(is_name)
         && (rest.is_empty() || rest.starts_with('/'))
-}
-
-pub(crate) fn base_name(program: &str) -> &str {
-    program.rsplit_once('/').map_or(program, |(_, name)| name)
 }
 
 /// Warns of a variable that tidegate sets for each job.

@@ -1,7 +1,7 @@
 //! Finds commands whose interpreter is given a script that does not exist.
 
 use super::ExecSettings;
-use crate::{config::problem::Refuse, runners::keys::base_name};
+use crate::config::problem::Refuse;
 
 /// Programs whose first argument is a script, and the options with which they run something else.
 const INTERPRETERS: [(&str, &[&str]); 9] = [
@@ -87,6 +87,11 @@ fn is_before_a_program(word: &str) -> bool {
         || word.starts_with('-')
         || word.contains('=')
         || (!is_amount.is_empty() && is_amount.chars().all(|c| c.is_ascii_digit() || c == '.'))
+}
+
+/// The name of a program without its folder.
+pub(crate) fn base_name(program: &str) -> &str {
+    program.rsplit_once('/').map_or(program, |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -41,6 +41,11 @@ impl ProcessUsage {
         self.asked |= last;
     }
 
+    /// The process is at work.
+    pub(super) fn touch(&mut self) {
+        self.idle_since = Instant::now();
+    }
+
     /// The reason to replace the process, if there is one. `process` is its id.
     pub(super) fn retires(&mut self, settings: &WarmSettings, process: i32) -> Option<Retirement> {
         let now = Instant::now();

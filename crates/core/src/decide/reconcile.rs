@@ -195,7 +195,7 @@ impl Reconciler {
 
     fn refresh_policy(&mut self, scheduled: ScheduledBounds) {
         let by_hand = self.orders.policy.as_ref().map(|set| &set.what.policy);
-        self.in_force = scheduled.on(&self.rules.policy, by_hand);
+        self.in_force = self.rules.policy.scheduled(&scheduled, by_hand);
     }
 
     /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.

@@ -24,8 +24,6 @@ use jiff::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Policy;
-
 /// A cron expression with five fields: minute, hour, day of the month, month, day of the week.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cron {
@@ -152,23 +150,6 @@ impl ScheduledBounds {
             max: later.max.or(self.max),
             keep_warm: later.keep_warm.or(self.keep_warm),
         }
-    }
-
-    /// A policy with these bounds. A bound in which `by_hand` differs from `configured` was set by the operator, and
-    /// stays. A floor above the ceiling is lowered to it.
-    pub(super) fn on(&self, configured: &Policy, by_hand: Option<&Policy>) -> Policy {
-        let mut policy = by_hand.unwrap_or(configured).clone();
-        if let Some(max) = self.max.filter(|_| policy.max == configured.max) {
-            policy.max = max;
-        }
-        if let Some(floor) = self
-            .min_active
-            .filter(|_| policy.min_active == configured.min_active)
-        {
-            policy.min_active = floor;
-        }
-        policy.min_active = policy.min_active.min(policy.max);
-        policy
     }
 }
 

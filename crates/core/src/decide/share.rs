@@ -448,6 +448,3 @@ fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod group_tests;

@@ -7,7 +7,8 @@
 
 use super::{
     Death, Verdict,
-    copy::{ATTEMPTS, DIRECT_REPLY_TO, ERROR, REASON, note_kind, set},
+    copy::{DIRECT_REPLY_TO, note_kind},
+    headers::{ATTEMPTS, ERROR, REASON, set},
     levels::{dead_queue, retry_prefix},
 };
 use crate::{

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::Levels;
+use super::{
+    Levels,
+    headers::{ACQUIRED_COUNT, ATTEMPT, DELIVERY_COUNT, GIVE_BACKS, LAUNCH_FAILURES},
+};
 use crate::{
     queue::{HeaderValue, Headers, Message},
     runner::{Failure, JobEnd, Reply},
@@ -21,14 +24,7 @@ pub const SUSPECT: u64 = 10;
 /// How long a suspect waits in a retry queue for its turn. Rounded up to a level of the backoff.
 const PARKED_FOR: Duration = Duration::from_secs(10);
 
-pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
-pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
-pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
-pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
-/// RabbitMQ 4 counts all deliveries in this header if their number differs from the delivery count.
-const ACQUIRED_COUNT: &str = "x-acquired-count";
-
-/// What a message's headers say about its earlier deliveries.
+/// What a message's headers tell about its earlier deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The number of this attempt. The first is 1.

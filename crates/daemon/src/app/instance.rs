@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::daemon::AppError;
+use super::{error::AppError, obstacles::StartObstacles};
 use crate::http::{
     api::Api,
     guard::{Guard, Token, Tokens},
@@ -25,6 +25,7 @@ use crate::http::{
 use tidegate::{
     config::{HttpSettings, Settings},
     host::instance::{FinishingLock, Instance as Identity, InstanceLock, LockError},
+    run::chain,
 };
 
 /// How long a start waits for another supervisor on the same state directory or socket to end.
@@ -138,6 +139,38 @@ impl Instance {
             feeds,
         }
     }
+}
+
+/// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
+/// once. Releases everything that it takes for the check.
+pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> AppError {
+    if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
+        return first;
+    }
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    if let Err(error) = InstanceLock::take(&http.state_dir) {
+        found.push(("state_dir", operation(&error)));
+    }
+    if let Err(error) = socket::listen(&http.socket) {
+        found.push(("socket", operation(&error)));
+    }
+    if let Some(listen) = http.listen
+        && let Err(source) = TcpListener::bind(listen).await
+    {
+        found.push(("listen", operation(&AppError::Listen { listen, source })));
+    }
+    // The cause may be gone by now.
+    match StartObstacles::of(found) {
+        Some(obstacles) if obstacles.are_several() => AppError::StartObstacles(obstacles),
+        _ => first,
+    }
+}
+
+/// What failed, and why, without the words that an error of the library begins with.
+fn operation(error: &dyn std::error::Error) -> String {
+    let text = chain(error);
+    text.strip_prefix("failed to ")
+        .map_or(text.clone(), str::to_owned)
 }
 
 /// The tokens in the configured files.

@@ -11,6 +11,7 @@
 mod cgroups;
 mod control;
 mod daemon;
+mod error;
 mod instance;
 mod obstacles;
 mod orders;
@@ -20,7 +21,8 @@ mod signals;
 mod state;
 
 pub use self::{
-    daemon::{AppError, Options, Prepared},
+    daemon::{Options, Prepared},
+    error::AppError,
     obstacles::StartObstacles,
     state::Ending,
 };

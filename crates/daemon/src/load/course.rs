@@ -5,7 +5,6 @@
 //! due meanwhile are late: its latency counts from when it was due.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -15,13 +14,14 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use super::{
-    Plan,
     ledger::{Entered, Ledger},
+    pace::Pace,
+    plan::Plan,
     publisher::{Ids, OnItsWay, Outlet, body, message},
-    report::{Report, Times, Verified},
+    report::{Report, Verified},
     samples::{Sample, Samples},
-    shape::{Schedule, Until},
     stop::Stop,
+    tally::{Rates, Tally},
     watch::Watch,
 };
 use tidegate::{
@@ -34,9 +34,6 @@ const BATCH: usize = 256;
 
 /// How often the screen is drawn and a sample may be taken.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How much longer a load with a duration may send late messages.
-const LATE: Duration = Duration::from_secs(5);
 
 /// How long the pool is looked at after the end, for the picture: until it has drained.
 const DRAINS_WITHIN: Duration = Duration::from_secs(60);
@@ -78,41 +75,6 @@ pub(super) enum Early {
     },
     /// It was told to end.
     Stopped,
-}
-
-/// What is counted.
-#[derive(Debug)]
-struct Tally {
-    published: u64,
-    confirmed: u64,
-    returned: u64,
-    refused: u64,
-    unconfirmed: u64,
-    confirm: Times,
-    done: Times,
-    last_confirm: Duration,
-    /// Since the last sample.
-    recent: Recent,
-}
-
-#[derive(Debug)]
-struct Recent {
-    since: Duration,
-    sent: u64,
-    confirm: Times,
-    done: Times,
-}
-
-/// When the next message is due.
-#[derive(Debug)]
-enum Pace {
-    /// By a schedule. `next` is the one that was taken from it.
-    Scheduled {
-        schedule: Schedule,
-        next: Option<Duration>,
-    },
-    /// As fast as the broker confirms: each is due when there is room for it.
-    Flat(Until),
 }
 
 /// A message in flight.
@@ -511,82 +473,6 @@ impl<'a> Course<'a> {
     }
 }
 
-impl Tally {
-    fn new() -> Self {
-        Self {
-            published: 0,
-            confirmed: 0,
-            returned: 0,
-            refused: 0,
-            unconfirmed: 0,
-            confirm: Times::new(),
-            done: Times::new(),
-            last_confirm: Duration::ZERO,
-            recent: Recent {
-                since: Duration::ZERO,
-                sent: 0,
-                confirm: Times::new(),
-                done: Times::new(),
-            },
-        }
-    }
-}
-
-impl Pace {
-    fn new(plan: &Plan) -> Self {
-        match plan.schedule() {
-            None => Self::Flat(plan.until),
-            Some(mut schedule) => {
-                let next = schedule.next();
-                Self::Scheduled { schedule, next }
-            }
-        }
-    }
-
-    /// When the next message is due, with so many sent. `None`: no more messages are due.
-    fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => match until {
-                Until::Time(end) if elapsed >= end + LATE => None,
-                _ => *next,
-            },
-            Self::Flat(until) => match *until {
-                Until::Count(count) => (sent < count).then_some(elapsed),
-                Until::Time(end) => (elapsed < end).then_some(elapsed),
-                Until::End => None,
-            },
-        }
-    }
-
-    /// When to check again, if the next message is due later. At once, if messages have no due time.
-    fn next(&self) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => *next,
-            Self::Flat(_) => Some(Duration::ZERO),
-        }
-    }
-
-    /// The message that was due is sent.
-    fn go_on(&mut self) {
-        if let Self::Scheduled { schedule, next } = self {
-            *next = schedule.next();
-        }
-    }
-
-    /// Messages that were due by now and were not sent.
-    fn unsent(&self, elapsed: Duration, ended_early: bool) -> u64 {
-        match self {
-            Self::Scheduled {
-                schedule,
-                next: Some(next),
-            } if *next <= elapsed && !ended_early => {
-                1 + schedule.clone().take_while(|due| *due <= elapsed).count() as u64
-            }
-            _ => 0,
-        }
-    }
-}
-
 /// Digits beyond say nothing.
 fn to_thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
@@ -616,29 +502,6 @@ fn correlated(id: &str) -> Option<(u64, Duration)> {
         number.parse().ok()?,
         Duration::from_micros(due.parse().ok()?),
     ))
-}
-
-/// The rate of the last second.
-#[derive(Debug, Default)]
-struct Rates(VecDeque<(Duration, u64)>);
-
-impl Rates {
-    fn note(&mut self, elapsed: Duration, confirmed: u64) -> f64 {
-        self.0.push_back((elapsed, confirmed));
-        let is_old =
-            |(at, _): &(Duration, u64)| elapsed.saturating_sub(*at) > Duration::from_secs(1);
-        while self.0.len() > 2 && self.0.front().is_some_and(is_old) {
-            self.0.pop_front();
-        }
-        let Some((at, before)) = self.0.front() else {
-            return 0.0;
-        };
-        let time = elapsed.saturating_sub(*at).as_secs_f64();
-        match time > 0.0 {
-            true => (confirmed - before) as f64 / time,
-            false => 0.0,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tidegate::config::{Described, Written, described, variable_of};
+use tidegate::config::{Described, DescribedKey, Written, described, variable_of};
 
 /// The pool that the descriptions are made with, and its placeholder on the page.
 const EXAMPLE: &str = "thumbnails";
@@ -49,21 +49,15 @@ pub(super) fn page() -> String {
 }
 
 fn keys_of(page: &mut String, described: &[Described], path: &str) {
-    for entry in described {
-        let Described::Key {
+    for key in described.iter().filter_map(|entry| entry.key_of(path)) {
+        let DescribedKey {
             table,
             name,
             doc,
             wants,
             value,
             ..
-        } = entry
-        else {
-            continue;
-        };
-        if table != path {
-            continue;
-        }
+        } = key;
         if wants.is_empty() {
             // The user's own keys.
             let example = match value {

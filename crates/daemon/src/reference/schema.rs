@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use tidegate::config::{Described, Shape, Written, described};
+use tidegate::config::{Described, DescribedKey, Shape, Written, described};
 
 /// The JSON schema of the configuration file.
 pub(crate) fn schema() -> String {
@@ -15,7 +15,7 @@ pub(crate) fn schema() -> String {
         }
     }
     for entry in &described {
-        if let Described::Key {
+        if let Described::Key(DescribedKey {
             table,
             name,
             doc,
@@ -23,7 +23,7 @@ pub(crate) fn schema() -> String {
             value,
             shape,
             ..
-        } = entry
+        }) = entry
         {
             let table = root.at(table);
             match wants.is_empty() {

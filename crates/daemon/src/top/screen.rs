@@ -9,7 +9,10 @@ use ratatui::{
 };
 use tidegate::{escape::Escaped, run::PoolState};
 
-use super::state::{Mode, State, TREND, name};
+use super::{
+    source::Detail,
+    state::{Mode, State, TREND, name},
+};
 use tidegate::api::v1;
 
 const KEYS: [(&str, &str); 11] = [
@@ -221,7 +224,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool
     draw_trend(frame, trend, state, pool);
     let detail = match &state.detail {
         Some((of, detail)) if of == name(pool) => detail.clone(),
-        _ => super::Detail::default(),
+        _ => Detail::default(),
     };
     let [decision, jobs] =
         Layout::horizontal([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(below);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::{Detail, Steer};
+use super::source::{Detail, Steer};
 use tidegate::api::v1;
 
 /// Snapshots that a sparkline has: two minutes.

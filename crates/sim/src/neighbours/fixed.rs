@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 /// A fixed pool ignores the queue.
 const LOOK: Duration = Duration::from_secs(3600);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const COOLDOWN: Duration = Duration::from_secs(3);
 const SHIFT: u32 = 1;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const METRICS: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(1);

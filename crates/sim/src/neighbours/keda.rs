@@ -26,7 +26,7 @@ use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const POLL: Duration = Duration::from_secs(30);
 const SYNC: Duration = Duration::from_secs(15);

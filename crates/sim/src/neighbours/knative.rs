@@ -20,7 +20,7 @@ use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const SAMPLE: Duration = Duration::from_secs(1);
 const TICKS: u32 = 2;

@@ -11,7 +11,7 @@ mod knative;
 
 use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
-use crate::run::Scaler;
+use crate::scaler::Scaler;
 
 /// Another autoscaler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,10 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{FRAME_END, FRAME_HEADER, HEAD, grammar::flag};
+use super::{
+    frame::{FRAME_END, FRAME_HEADER, HEAD},
+    grammar::flag,
+};
 
 /// Class `basic`, the only class with content.
 pub(super) const CLASS_BASIC: u16 = 60;

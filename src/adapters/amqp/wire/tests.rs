@@ -8,7 +8,7 @@ use futures_util::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
 };
 
-use super::*;
+use super::{frame::*, *};
 use crate::queue::{HeaderValue, UnreadValue, header_size};
 
 const FRAME_MAX_USUAL: u32 = 131_072;

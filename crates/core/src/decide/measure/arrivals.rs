@@ -7,7 +7,6 @@ use std::{collections::VecDeque, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::decide::Rates;
 
 /// Time constant of the fast average of arrivals.
 pub const FAST: Duration = Duration::from_secs(10);
@@ -191,6 +190,27 @@ impl ArrivalMeter {
     /// Forgets all readings, because the queue was replaced.
     pub(in crate::decide) fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// Messages per second, over the last minute or the part of it that was observed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Messages that arrived in the queue, without those that other consumers took.
+    pub arrivals: f64,
+    /// Jobs that left the queue: done, moved to a retry queue, or dead-lettered.
+    pub done: f64,
+}
+
+impl Rates {
+    /// The same rates with three digits after the point, for people.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self {
+            arrivals: round(self.arrivals),
+            done: round(self.done),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::arrivals::ArrivalMeter;
 use self::durations::Durations;
 pub use self::{
-    arrivals::{Arrivals, FAST, SLOW},
+    arrivals::{Arrivals, FAST, Rates, SLOW},
     durations::Spread,
 };
 use super::Moment;

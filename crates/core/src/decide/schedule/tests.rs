@@ -1,4 +1,5 @@
 use super::*;
+use crate::decide::Policy;
 
 fn entry(cron: &str, zone: &str, hours: u64, bounds: ScheduledBounds) -> ScheduleEntry {
     ScheduleEntry {
@@ -147,13 +148,13 @@ fn a_bound_that_was_set_by_hand_stays() {
         max: Some(10),
         keep_warm: None,
     };
-    let policy = night.on(&configured, None);
+    let policy = configured.scheduled(&night, None);
     assert_eq!((policy.min_active, policy.max), (3, 10));
     let by_hand = Policy::backlog(2).min_active(1).max(80);
-    let policy = night.on(&configured, Some(&by_hand));
+    let policy = configured.scheduled(&night, Some(&by_hand));
     assert_eq!((policy.min_active, policy.max), (3, 80));
     // A floor never lifts the ceiling.
-    let policy = floor(60).on(&configured, None);
+    let policy = configured.scheduled(&floor(60), None);
     assert_eq!((policy.min_active, policy.max), (50, 50));
 }
 

@@ -1,3 +1,5 @@
+mod group;
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -94,7 +94,7 @@ fn shape(text: &str) -> Result<Shape, String> {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 format!("write steady, burst, sine, step, or the file of a trace: {error}")
             })?;
-            Shape::Trace(Trace::parse(&text).map_err(|error| format!("failed to {error}"))?)
+            Shape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)
         }
     })
 }

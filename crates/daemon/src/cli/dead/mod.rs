@@ -4,18 +4,15 @@
 //! the new message that it becomes.
 
 mod show;
+mod terminal;
 mod whole;
 
-use std::{
-    io::{self, IsTerminal, Write},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
+use self::terminal::{Progress, can_ask, confirmed, on_interrupt, say};
 use super::{
     args::{
         Cli, Format,
@@ -30,7 +27,6 @@ use crate::{
 use tidegate::{
     config::{PoolSettings, Settings},
     decide::QueueName,
-    escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter},
 };
@@ -254,9 +250,12 @@ impl<'a> DeadLetterPlace<'a> {
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         }
-        if asks && !confirmed(&self.queue, dead_letters.letters)? {
-            say("nothing was deleted");
-            return Ok(Exit::Ok);
+        if asks {
+            let count = letters(dead_letters.letters);
+            if !confirmed(&format!("delete {count} of {} for good?", self.queue))? {
+                say("nothing was deleted");
+                return Ok(Exit::Ok);
+            }
         }
         let mut progress = Progress::new("deleted", dead_letters.letters);
         let walked = match dead_letters.letters {
@@ -426,81 +425,6 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     }
     text.push_str(&of_renewed(walked));
     text
-}
-
-/// Prints a message on standard error. If standard error is closed, it cannot be read.
-fn say(text: &str) {
-    let mut err = anstream::stderr().lock();
-    for line in text.lines() {
-        let _ = writeln!(err, "{}", Escaped(line));
-    }
-}
-
-/// Whether a user can answer a question.
-fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
-/// Asks the user at the terminal.
-fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
-    let question = format!("delete {} of {queue} permanently? [y/N] ", letters(count));
-    let _ = write!(io::stderr(), "{}", Escaped(&question));
-    let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .context("read the answer")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    let answer = answer.trim().to_lowercase();
-    Ok(answer == "y" || answer == "yes")
-}
-
-/// Cancelled by Ctrl-C, so that work in progress is finished. A second Ctrl-C ends the program, which loses no letter.
-fn on_interrupt() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            told.cancel();
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
-    });
-    stop
-}
-
-/// A progress line, if standard error is a terminal.
-struct Progress {
-    verb: &'static str,
-    of: u64,
-    shown: Option<Instant>,
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn new(verb: &'static str, of: u64) -> Self {
-        Self {
-            verb,
-            of,
-            shown: None,
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn at(&mut self, done: u64) {
-        const EVERY: Duration = Duration::from_millis(200);
-        if !self.is_terminal || self.shown.is_some_and(|shown| shown.elapsed() < EVERY) {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let _ = write!(io::stderr(), "\r{} {done} of {}", self.verb, self.of);
-    }
-
-    fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }
 
 /// The failure for an error of the broker. `operation` is read after "failed to".

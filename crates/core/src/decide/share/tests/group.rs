@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::decide::{
     Census, CensusWorker, DrainAfter, Intake, Observation, Phase, Policy, Probe, Reconciler, Rules,
     Scaling, Schedule, Timings, WorkerId,
