@@ -32,7 +32,7 @@ pub(super) struct Seats {
     tags: HashSet<String>,
     /// Set when the channel is open.
     pub(super) channel: Option<Channel>,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the slot.
     pub(super) place: Option<LaneSlot>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Door {
     Refused(QueueError),
 }
 
-/// One consumer's place on a channel. **On drop** the place becomes free. After the last one, the channel is closed.
+/// One consumer's seat on a channel. **On drop** the seat becomes free. After the last one, the channel is closed.
 #[derive(Debug)]
 pub(super) struct Seat {
     seating: Arc<Seating>,
@@ -115,7 +115,7 @@ impl JointChannel {
 }
 
 impl Seats {
-    /// Whether the channel was closed, and none of its consumers has noticed yet.
+    /// Whether the channel was closed, before any of its consumers has noticed it.
     fn is_lost(&self) -> bool {
         let channel = self.channel.as_ref();
         channel.is_some_and(|channel| !channel.status().connected())
@@ -148,7 +148,7 @@ impl Seat {
     pub(super) fn lost(&self) {
         self.retire();
         let place = self.channel.seats().place.take();
-        // Dropping the place locks its lanes.
+        // Dropping the slot locks its lanes.
         drop(place);
     }
 

@@ -48,7 +48,7 @@ pub(super) enum RunnerMessage {
         slot: Option<u32>,
         progress: Value,
     },
-    /// The result of this job, and whether the runner wants to end now.
+    /// The result of this job, and whether the runner asks to end now.
     RunnerAnswer {
         id: String,
         /// The job's slot. Absent in version 1.
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn names_a_value_that_will_not_do() {
+    fn names_an_invalid_value() {
         let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
         assert!(
             problem.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),

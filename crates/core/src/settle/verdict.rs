@@ -24,7 +24,7 @@ pub const SUSPECT: u64 = 10;
 /// How long a suspect waits in a retry queue for its turn. Rounded up to a level of the backoff.
 const PARKED_FOR: Duration = Duration::from_secs(10);
 
-/// What a message's headers tell about its earlier deliveries.
+/// What a message's headers say about its earlier deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The number of this attempt. The first is 1.

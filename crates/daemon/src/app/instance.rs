@@ -159,7 +159,7 @@ pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> App
     {
         found.push(("listen", operation(&AppError::Listen { listen, source })));
     }
-    // The cause may be gone by now.
+    // The cause may have passed by now.
     match StartObstacles::of(found) {
         Some(obstacles) if obstacles.are_several() => AppError::StartObstacles(obstacles),
         _ => first,

@@ -57,7 +57,7 @@ use crate::{
     output::{self, Exit, Failure},
 };
 
-/// A load was not what it should have been.
+/// A load failed.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("listen for signals")]

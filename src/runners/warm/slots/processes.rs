@@ -258,7 +258,7 @@ impl SharedProcess {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A job has ended, and its answer said whether the process wants to end.
+    /// A job has ended, and its answer said whether the process asks to end.
     pub(super) fn worked(&self, last: bool) {
         self.usage().worked(last);
     }
