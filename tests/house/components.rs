@@ -36,7 +36,9 @@ impl Components {
         });
         let components = Self(components.collect());
         let allowed = components.0.iter().flat_map(|component| &component.may_use);
-        let unknown: Vec<_> = allowed.filter(|name| components.of(name).is_none()).collect();
+        let unknown: Vec<_> = allowed
+            .filter(|name| components.of(name).is_none())
+            .collect();
         assert!(unknown.is_empty(), "no components of {crate_}: {unknown:?}");
         components
     }
@@ -44,7 +46,8 @@ impl Components {
     /// The component of a module, and the name in the table that covers it.
     fn of(&self, module: &str) -> Option<(&Component, &str)> {
         let components = self.0.iter();
-        let names = components.flat_map(|component| component.modules.iter().map(move |name| (component, name)));
+        let names = components
+            .flat_map(|component| component.modules.iter().map(move |name| (component, name)));
         names
             .map(|(component, name)| (component, name.as_str()))
             .filter(|(_, name)| is_in(module, name))
@@ -139,7 +142,11 @@ const CRATES: [(&str, &str); 2] = [
 /// The components of a crate, and its code.
 fn both((crate_, source): (&str, &str)) -> (Components, Crate) {
     let components = Components::read(&page(), crate_);
-    assert!(components.0.len() > 10, "{crate_} has {} components", components.0.len());
+    assert!(
+        components.0.len() > 10,
+        "{crate_} has {} components",
+        components.0.len()
+    );
     (components, Crate::read(source))
 }
 

@@ -34,7 +34,7 @@ use super::{
     lanes::Lanes,
     link::disconnected,
     pool::RPC_TIMEOUT,
-    seats::{Door, Seat, Seating},
+    seats::{ChannelState, Seat, Seating},
 };
 use crate::queue::{ConsumeRequest, QueueError, QueueErrorKind};
 

@@ -21,7 +21,7 @@ pub(super) struct JointChannel {
     queue: QueueName,
     /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
     /// never has more channels than it counts.
-    pub(super) door: tokio::sync::Mutex<Door>,
+    pub(super) state: tokio::sync::Mutex<ChannelState>,
     /// Never held across an `await`. If both locks are held, the registry is locked first.
     seats: Mutex<Seats>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Seats {
 }
 
 #[derive(Debug, Default)]
-pub(super) enum Door {
+pub(super) enum ChannelState {
     #[default]
     Closed,
     Open {
@@ -66,13 +66,13 @@ impl Seating {
         let mut queues = self.lock();
         let channels = queues.entry(queue.clone()).or_default();
         channels.retain(|channel| !channel.seats().is_lost());
-        let with_room = channels.iter().find(|channel| !channel.seats().is_full());
-        let channel = match with_room {
+        let not_full = channels.iter().find(|channel| !channel.seats().is_full());
+        let channel = match not_full {
             Some(channel) => channel.clone(),
             None => {
                 let channel = Arc::new(JointChannel {
                     queue: queue.clone(),
-                    door: tokio::sync::Mutex::default(),
+                    state: tokio::sync::Mutex::default(),
                     seats: Mutex::default(),
                 });
                 channels.push(channel.clone());
@@ -172,7 +172,7 @@ impl Seat {
 
     /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
     /// are others.
-    pub(super) fn leave_alone(&mut self) -> bool {
+    pub(super) fn leave_if_only(&mut self) -> bool {
         if self.is_left {
             return false;
         }

@@ -114,12 +114,12 @@ impl Link {
             slots: None,
         };
         let limit = settings.start_timeout.min(FOREVER);
-        let trouble = match timeout(limit, link.until_ready(concurrency)).await {
+        let problem = match timeout(limit, link.until_ready(concurrency)).await {
             Ok(Ok(slots)) => {
                 link.slots = slots;
                 return Ok(link);
             }
-            Ok(Err(trouble)) => trouble,
+            Ok(Err(problem)) => problem,
             Err(_) => Some(format!(
                 "did not report that it is ready within {}",
                 duration(settings.start_timeout)

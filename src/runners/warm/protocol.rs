@@ -540,7 +540,7 @@ mod tests {
 
     #[test]
     fn names_an_invalid_value() {
-        let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+        let problem = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
         assert!(
             problem.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
             "{problem}"

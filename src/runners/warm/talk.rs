@@ -284,7 +284,7 @@ pub(super) fn job_end(
 
 /// The end of a job whose process ended or violated the protocol.
 pub(super) fn lost(
-    trouble: String,
+    problem: String,
     end: End,
     cause: Option<EndCause>,
     timeout: Duration,

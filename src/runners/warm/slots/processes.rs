@@ -28,7 +28,7 @@ struct State {
     starting: Vec<Arc<Starting>>,
 }
 
-/// A process that is being started, with slots that are promised to others than its starter.
+/// A process that is being started. Its first slot is for its starter; the others may be reserved.
 #[derive(Debug)]
 struct Starting {
     unpromised: Mutex<u32>,
@@ -43,7 +43,7 @@ pub(super) struct SharedProcess {
     orders: mpsc::Sender<Order>,
     /// Whether it can take no other job because it has ended or is about to.
     lost: watch::Receiver<bool>,
-    /// Whether it gets no other job, but goes on with those that it has.
+    /// Whether it gets no other job, but continues with those that it has.
     closed: AtomicBool,
     usage: Mutex<ProcessUsage>,
     free: Mutex<Vec<u32>>,
@@ -60,7 +60,7 @@ pub(super) struct Seat {
     pub(super) given_up: bool,
 }
 
-/// What a request for a slot got.
+/// The result of a request for a slot.
 pub(in crate::runners::warm) enum Taken {
     Seat(SeatInProcess),
     /// The process takes one job at a time: it uses version 1 of the protocol.
@@ -98,7 +98,7 @@ impl Processes {
                     }
                 }
                 Found::Nothing(starting) => {
-                    // If this future is dropped, those who wait look again.
+                    // If this future is dropped, the waiting tasks search again.
                     let promise = Promise {
                         processes: self,
                         starting,
@@ -172,7 +172,7 @@ impl Processes {
 
 enum Found {
     Seat(Seat),
-    /// A slot of this process is promised.
+    /// A slot of this process is reserved.
     Starting(Arc<Starting>),
     /// The caller must start this process.
     Nothing(Arc<Starting>),
@@ -186,7 +186,7 @@ impl Starting {
     }
 }
 
-/// Tells those who wait for a process how its start ended. **On drop.**
+/// Reports the end of a process's start to the waiting tasks. **On drop.**
 struct Promise<'p> {
     processes: &'p Processes,
     starting: Arc<Starting>,
@@ -205,7 +205,7 @@ impl Drop for Promise<'_> {
 }
 
 impl SharedProcess {
-    /// Takes over a process that is ready, and starts the task that talks with it.
+    /// Takes over a process that is ready, and starts the task that exchanges lines with it.
     fn new(link: Box<Link>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
         // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and that
         // the slot gave up. Each of them can be a kill too.
@@ -221,8 +221,8 @@ impl SharedProcess {
             free: Mutex::new((0..slots).rev().collect()),
             busy: AtomicU32::new(0),
         });
-        let patience = settings.process.kill_grace;
-        tokio::spawn(converse(link, slots, received, lost, patience));
+        let time_limit = settings.process.kill_grace;
+        tokio::spawn(converse(link, slots, received, lost, time_limit));
         process
     }
 
@@ -278,7 +278,7 @@ impl SharedProcess {
         retirement
     }
 
-    /// Sends an order. It is dropped if the process has ended: then its jobs are told so.
+    /// Sends an order. It is dropped if the process has ended: its jobs get the end of the process instead.
     pub(super) fn order(&self, order: Order) {
         if let Err(error) = self.orders.try_send(order) {
             debug_assert!(
@@ -288,11 +288,11 @@ impl SharedProcess {
         }
     }
 
-    /// Waits until the task has ended the process, at most `patience` and a little longer.
-    pub(super) async fn ended(mut lost: watch::Receiver<bool>, patience: Duration) {
+    /// Waits until the task has ended the process, at most `time_limit` and a little longer.
+    pub(super) async fn ended(mut lost: watch::Receiver<bool>, time_limit: Duration) {
         // The task drops its sender after the process has ended.
         let gone = async { while lost.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(patience.saturating_add(super::slot::LAST_WAIT), gone).await;
+        let _ = tokio::time::timeout(time_limit.saturating_add(super::slot::LAST_WAIT), gone).await;
     }
 
     pub(super) fn lost(&self) -> watch::Receiver<bool> {
