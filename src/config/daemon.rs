@@ -62,7 +62,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     );
     let token_file = table.optional(
         "token_file",
-        "File with the token that browsers and remote callers need to steer.",
+        "File with the token that browsers and remote callers need for changes.",
         FilePath,
         "\"/etc/tidegate/token\"",
     );

@@ -140,7 +140,7 @@ pub fn described() -> Vec<Described> {
     finished.described
 }
 
-/// The variable of the environment that stands for a key: `TIDEGATE_BROKER__URL` for `broker.url`.
+/// The variable of the environment that sets a key: `TIDEGATE_BROKER__URL` for `broker.url`.
 pub fn variable_of(key: &str) -> String {
     schema::variable_of(key)
 }

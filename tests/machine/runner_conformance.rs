@@ -32,7 +32,7 @@ use tidegate::{
 
 use crate::support::{
     engine::engine,
-    witness::{PATIENCE, Witness, soon},
+    witness::{TIMEOUT, Witness, soon},
 };
 use crate::{harness::Trials, needs::Need};
 
@@ -440,7 +440,7 @@ async fn ends_a_job_at_its_timeout(kit: impl Kit) {
             timeout: BRIEF,
             // `Obey` ends long before this grace is over. The other task runs into it.
             kill_grace: if matches!(task, Task::Obey) {
-                PATIENCE
+                TIMEOUT
             } else {
                 BRIEF
             },

@@ -14,16 +14,16 @@ use crate::support::witness::soon;
 
 trials! {
     tasks(Need::Interpreter("python3")): [
-        python_answers_and_its_prints_go_to_the_log,
+        python_answers_and_its_printed_lines_go_to_the_log,
     ],
     tasks(Need::Interpreter("node")): [
-        node_answers_and_its_prints_go_to_the_log,
+        node_answers_and_its_printed_lines_go_to_the_log,
     ],
     tasks(Need::Interpreter("php")): [
-        php_answers_and_its_prints_go_to_the_log,
+        php_answers_and_its_printed_lines_go_to_the_log,
     ],
     tasks(Need::Interpreter("ruby")): [
-        ruby_answers_and_its_prints_go_to_the_log,
+        ruby_answers_and_its_printed_lines_go_to_the_log,
     ],
     tasks(Need::Nothing): [
         a_shell_answers_by_its_exit_codes,
@@ -127,19 +127,19 @@ async fn holds(interpreter: &str, extension: &str, raised: &str) {
     );
 }
 
-async fn python_answers_and_its_prints_go_to_the_log() {
+async fn python_answers_and_its_printed_lines_go_to_the_log() {
     holds("python3", "py", "ValueError").await;
 }
 
-async fn node_answers_and_its_prints_go_to_the_log() {
+async fn node_answers_and_its_printed_lines_go_to_the_log() {
     holds("node", "js", "Error").await;
 }
 
-async fn php_answers_and_its_prints_go_to_the_log() {
+async fn php_answers_and_its_printed_lines_go_to_the_log() {
     holds("php", "php", "Exception").await;
 }
 
-async fn ruby_answers_and_its_prints_go_to_the_log() {
+async fn ruby_answers_and_its_printed_lines_go_to_the_log() {
     holds("ruby", "rb", "RuntimeError").await;
 }
 

@@ -338,7 +338,7 @@ impl QueueDriver for AmqpDriver {
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
         if let Err(error) = self.ask(name, &operation, false, arguments(queue)?).await {
-            // If the user may not declare the queue, someone else may have declared it.
+            // If the user may not declare the queue, another program may have declared it.
             if error.kind != QueueErrorKind::AccessRefused
                 || self.look(name, &operation).await.is_err()
             {

@@ -20,7 +20,7 @@ const INTERPRETERS: [(&str, &[&str]); 9] = [
 /// extension.
 const FINDERS: [&str; 4] = ["node", "deno", "bun", "lua"];
 
-/// Programs that start another one.
+/// Programs that start another program.
 const WRAPPERS: [&str; 8] = [
     "env", "nice", "ionice", "nohup", "setsid", "stdbuf", "timeout", "exec",
 ];
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_an_interpreter_is_to_run() {
+    fn finds_the_script_that_an_interpreter_runs() {
         for (command, expected) in [
             ("python3 thumb.py", Some("thumb.py")),
             ("/usr/bin/python3.11 -u thumb.py --size 3", Some("thumb.py")),

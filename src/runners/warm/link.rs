@@ -114,23 +114,23 @@ impl Link {
             slots: None,
         };
         let limit = settings.start_timeout.min(FOREVER);
-        let trouble = match timeout(limit, link.until_ready(concurrency)).await {
+        let problem = match timeout(limit, link.until_ready(concurrency)).await {
             Ok(Ok(slots)) => {
                 link.slots = slots;
                 return Ok(link);
             }
-            Ok(Err(trouble)) => trouble,
+            Ok(Err(problem)) => problem,
             Err(_) => Some(format!(
                 "did not report that it is ready within {}",
                 duration(settings.start_timeout)
             )),
         };
-        let how = match trouble {
+        let how = match problem {
             Some(_) => StopMode::Forced,
             None => StopMode::Expected,
         };
         let end = link.end(how).await;
-        let trouble = trouble.unwrap_or_else(|| {
+        let problem = problem.unwrap_or_else(|| {
             let ended = end.in_words("closed its standard output");
             format!("{ended} before it was ready")
         });
@@ -138,8 +138,8 @@ impl Link {
         let program = settings.process.command.first().map_or("", String::as_str);
         Err(StartError {
             what: match last_words {
-                Some(line) => format!("{program}: {trouble}: {}", Escaped(line)),
-                None => format!("{program}: {trouble}"),
+                Some(line) => format!("{program}: {problem}: {}", Escaped(line)),
+                None => format!("{program}: {problem}"),
             },
             source: None,
         })
@@ -200,7 +200,7 @@ impl Link {
     }
 
     /// The reason why it can take no other job, if there is one. Called between two jobs. Also reads its log.
-    pub(super) fn trouble(&mut self) -> Option<String> {
+    pub(super) fn problem(&mut self) -> Option<String> {
         self.log.drain_now(&self.stderr);
         match self.lines.unexpected() {
             Some(Ok(line)) => Some(unasked(line)),
@@ -259,7 +259,7 @@ impl Link {
         } = process.finish();
         if status.is_none() {
             let pool = &log.log().pool;
-            tracing::warn!(%pool, "a warm runner's process does not end after a KILL");
+            tracing::warn!(%pool, "a warm runner's process does not end after KILL");
         }
         End {
             status,
@@ -305,7 +305,7 @@ pub(super) fn unasked(line: &[u8]) -> String {
             )
         }
         Ok(RunnerMessage::Ready { .. }) => "reported again that it is ready".to_owned(),
-        Err(trouble) => trouble,
+        Err(problem) => problem,
     }
 }
 

@@ -156,10 +156,10 @@ struct ReadyProcess {
 
 impl ReadyProcess {
     /// The reason why it can take no other job, if there is one.
-    fn trouble(&mut self) -> Option<String> {
-        let trouble = self.link.trouble();
-        self.looked_at = trouble.is_none();
-        trouble
+    fn problem(&mut self) -> Option<String> {
+        let problem = self.link.problem();
+        self.looked_at = problem.is_none();
+        problem
     }
 }
 
@@ -189,9 +189,9 @@ impl WarmRunner {
             let mut fit = self.up.take();
             // Usually the pool has just checked the process.
             if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
-                && let Some(trouble) = up.trouble()
+                && let Some(problem) = up.problem()
             {
-                self.warn(&trouble);
+                self.warn(&problem);
                 fit = None;
             }
             let up = match fit {
@@ -215,18 +215,18 @@ impl WarmRunner {
                 }
                 TalkOutcome::Gone(end) => return end,
                 TalkOutcome::NotTaken(end) => {
-                    let trouble = format!(
+                    let problem = format!(
                         "{} before it took its job",
                         end.in_words("closed its standard input or output")
                     );
                     if replaced {
                         let program = settings.command.first().map_or("", String::as_str);
                         return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {trouble}, and so did the next process"),
+                            what: format!("{program}: {problem}, and so did the next process"),
                             source: None,
                         });
                     }
-                    self.warn(&trouble);
+                    self.warn(&problem);
                     replaced = true;
                 }
             }
@@ -243,11 +243,11 @@ impl WarmRunner {
         }
     }
 
-    fn warn(&self, trouble: &str) {
+    fn warn(&self, problem: &str) {
         tracing::warn!(
             pool = %self.request.pool,
             runner.id = %self.request.id,
-            error = trouble,
+            error = problem,
             "warm runner lost between two jobs"
         );
     }
@@ -269,11 +269,11 @@ impl Runner for WarmRunner {
     }
 
     fn is_alive(&mut self) -> bool {
-        let trouble = self.up.as_mut().map(ReadyProcess::trouble);
-        match trouble {
+        let problem = self.up.as_mut().map(ReadyProcess::problem);
+        match problem {
             Some(None) => true,
-            Some(Some(trouble)) => {
-                self.warn(&trouble);
+            Some(Some(problem)) => {
+                self.warn(&problem);
                 false
             }
             None => false,

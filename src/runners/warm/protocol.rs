@@ -48,7 +48,7 @@ pub(super) enum RunnerMessage {
         slot: Option<u32>,
         progress: Value,
     },
-    /// The result of this job, and whether the runner wants to end now.
+    /// The result of this job, and whether the runner asks to end now.
     RunnerAnswer {
         id: String,
         /// The job's slot. Absent in version 1.
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_all_of_a_job_in_one_line_that_begins_with_its_id() {
+    fn shows_a_job_in_one_line_that_begins_with_its_id() {
         let mut message = Message {
             body: "of\ntwo lines".into(),
             headers: Headers::from([("h".to_owned(), 1.into())]),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+    fn for_a_copy_it_reports_where_the_message_was_first_published() {
         let told = line(Message {
             routing_key: "q".into(),
             headers: Headers::from([
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_job_is_not_told_all_of_its_headers() {
+    fn tells_the_job_if_some_headers_are_missing() {
         let truncated = |name: &str, value: HeaderValue| {
             let told = line(Message {
                 headers: Headers::from([(name.to_owned(), value)]),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_what_is_no_text_in_base64() {
+    fn sends_bytes_that_are_not_text_in_base64() {
         let told = line(Message {
             body: b"\xff\n".as_slice().into(),
             ..Message::default()
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_what_some_take_for_the_end_of_a_line() {
+    fn escapes_characters_that_some_programs_treat_as_line_ends() {
         let body = "\u{85}a\u{2028}\u{2029}\r\u{e9}\u{1f600}\u{85}";
         let told = line(Message {
             body: body.into(),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_more_of_an_error_than_headers_can_carry() {
+    fn keeps_no_more_of_an_error_than_fits_into_headers() {
         let long = "\u{e9}".repeat(2 * ERROR_CAP);
         let answer = json!({"id": "j", "outcome": "failed", "error": long}).to_string();
         let Ok(RunnerMessage::RunnerAnswer {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_may_quote_what_is_no_text() {
+    fn an_error_may_quote_bytes_that_are_not_text() {
         for error in [&br"why \udcff"[..], b"why \xff", br"why \ud83d!"] {
             let start = br#"{"id":"j","outcome":"reject","error":""#;
             let said = parse(&[start, error, br#""}"#].concat());
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_any_progress_and_lets_unknown_keys_be() {
+    fn accepts_any_progress_and_ignores_unknown_keys() {
         let said = parse(br#"{"id":"j","progress":{"done":1},"colour":"red"}"#);
         let progress = json!({"done": 1});
         let id = "j".to_owned();
@@ -539,21 +539,21 @@ mod tests {
     }
 
     #[test]
-    fn names_a_value_that_will_not_do() {
-        let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+    fn names_an_invalid_value() {
+        let problem = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
         assert!(
-            trouble.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
-            "{trouble}"
+            problem.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
+            "{problem}"
         );
         for delay in ["1e300", "-0.5"] {
             let line = format!(r#"{{"id":"j","outcome":"retry","delay":{delay}}}"#);
-            let trouble = parse(line.as_bytes()).expect_err("an error");
-            assert!(trouble.contains("not a valid time"), "{trouble}");
+            let problem = parse(line.as_bytes()).expect_err("an error");
+            assert!(problem.contains("not a valid time"), "{problem}");
         }
-        let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("not valid base64")));
-        let trouble = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is not valid text")));
+        let problem = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
+        assert!(problem.is_err_and(|problem| problem.contains("not valid base64")));
+        let problem = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
+        assert!(problem.is_err_and(|problem| problem.contains("reply is not valid text")));
         let none = parse(br#"{"id":"j","outcome":"done","reply":null}"#);
         assert!(
             matches!(

@@ -133,7 +133,7 @@ pub(super) async fn talk(
                             break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(cut(&id))));
                         }
                         Ok(RunnerMessage::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
-                        Err(trouble) => break ProcessEvent::Broke(trouble),
+                        Err(problem) => break ProcessEvent::Broke(problem),
                     },
                     TalkInput::Line(Err(NoLine::TooLong)) => {
                         break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
@@ -187,19 +187,19 @@ async fn conclude(
                 link.end(StopMode::Polite(settings.kill_grace)).await;
                 return TalkOutcome::Gone(end);
             }
-            let trouble = if fed.bytes < fed.of {
+            let problem = if fed.bytes < fed.of {
                 // Otherwise the next job would follow half a line.
                 Some("answered before it had read its job".to_owned())
             } else if link.lines.has_more() {
-                link.trouble()
+                link.problem()
             } else {
                 None
             };
             // The answer came before any other problem, and counts. A later problem is found before the next job.
-            if let Some(trouble) = trouble {
+            if let Some(problem) = problem {
                 tracing::warn!(
                     pool = %job.pool(),
-                    error = trouble,
+                    error = problem,
                     "warm runner is ended: it wrote more than its answer"
                 );
                 link.end(StopMode::Forced).await;
@@ -207,9 +207,9 @@ async fn conclude(
             }
             TalkOutcome::Stays { link, end, last }
         }
-        ProcessEvent::Broke(trouble) => {
+        ProcessEvent::Broke(problem) => {
             let end = link.end(StopMode::Forced).await;
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(StopMode::Expected).await;
@@ -221,8 +221,8 @@ async fn conclude(
                 ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
-            let trouble = format!("{} without an answer", end.in_words(otherwise));
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            let problem = format!("{} without an answer", end.in_words(otherwise));
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
     }
 }
@@ -284,7 +284,7 @@ pub(super) fn job_end(
 
 /// The end of a job whose process ended or violated the protocol.
 pub(super) fn lost(
-    trouble: String,
+    problem: String,
     end: End,
     cause: Option<EndCause>,
     timeout: Duration,
@@ -299,7 +299,7 @@ pub(super) fn lost(
         }),
         None => JobEnd::Failed(Failure {
             kind: FailureKind::RunnerLost,
-            message: format!("its runner {trouble}"),
+            message: format!("its runner {problem}"),
             stderr_tail: end.stderr_tail,
         }),
     }

@@ -16,10 +16,10 @@ pub struct Policy {
     /// The function.
     #[serde(flatten)]
     pub kind: PolicyKind,
-    /// Fewest workers, from the first work until the queue is empty.
+    /// The minimum number of workers, from the first message until the queue is empty.
     pub min_active: u32,
-    /// Most workers of this pool, for any demand. It applies to one daemon: the limits of several daemons on one queue
-    /// add up.
+    /// The maximum number of workers of this pool, for any demand. It applies to one daemon: the limits of several
+    /// daemons on one queue add up.
     pub max: u32,
 }
 
@@ -69,7 +69,7 @@ impl From<Step> for (u64, u32) {
     }
 }
 
-/// Default for the most workers of a pool.
+/// Default for the maximum number of workers of a pool.
 pub const DEFAULT_MAX: u32 = 50;
 
 impl Default for Policy {

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Moment, Orders, PlanSummary};
 
-/// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
+/// One complete decision: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
-    /// When, since the supervisor's start.
+    /// The time of the decision, counted from the supervisor's start.
     pub at: Moment,
     /// The inputs of the decision.
     pub inputs: Inputs,
@@ -66,9 +66,9 @@ pub enum TermName {
     Policy,
     /// No more workers than can have a message.
     Useful,
-    /// The floor that applies while there is work.
+    /// The minimum that applies while there is work.
     MinActive,
-    /// The ceiling.
+    /// The maximum of the pool.
     Max,
     /// The operator forbade the pool to shrink.
     NoShrink,
@@ -237,7 +237,7 @@ impl fmt::Display for Decision {
         if self.inputs.behind > 0 {
             writeln!(
                 f,
-                "  {:<11}{:>7}  of the held wait behind a running job; prefetch = 1 spreads them",
+                "  {:<11}{:>7}  of the held messages wait behind a running job; prefetch = 1 avoids that",
                 "behind", self.inputs.behind
             )?;
         }

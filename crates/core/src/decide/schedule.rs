@@ -1,7 +1,7 @@
 //! Schedules: bounds of a policy that change by the clock.
 //!
 //! An entry opens at the times of a cron expression in a time zone, and stays open for a duration. While it is open, it
-//! sets some of the pool's bounds. If several entries are open, the one that stands later in the configuration wins, for
+//! sets some of the pool's bounds. If several entries are open, the later one in the configuration wins, for
 //! each bound separately. A bound that the operator set by hand wins over all of them.
 //!
 //! A changed bound is scaling like any other: a job that runs when its window ends is not stopped.
@@ -77,10 +77,10 @@ pub struct ScheduleEntry {
 /// Bounds that a schedule sets. `None` leaves the pool's own bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledBounds {
-    /// Fewest workers while there is work.
+    /// The minimum number of workers while there is work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_active: Option<u32>,
-    /// Most workers.
+    /// The maximum number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// Workers kept on an empty queue.
@@ -142,7 +142,7 @@ impl ScheduledBounds {
         *self == Self::default()
     }
 
-    /// These bounds, where `later` does not set other ones.
+    /// These bounds, overridden by those that `later` sets.
     #[must_use]
     fn then(self, later: Self) -> Self {
         Self {
@@ -191,20 +191,20 @@ impl Schedule {
     pub fn at(&self, wall: Timestamp) -> ScheduleState {
         let mut state = ScheduleState::default();
         for entry in &self.entries {
-            let now = Instant(wall.to_zoned_datetime(entry.zone.clone()));
-            if let Ok(Instant(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
+            let now = CronTime(wall.to_zoned_datetime(entry.zone.clone()));
+            if let Ok(CronTime(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
                 && let Some(until) = entry.closes(&opened)
                 && wall < until.timestamp()
             {
                 state.bounds = state.bounds.then(entry.bounds);
                 state.open.push(OpenEntry {
                     cron: entry.cron.text.clone(),
-                    until: clock(&until, wall),
+                    until: short_time(&until, wall),
                     until_at: until.timestamp(),
                     bounds: entry.bounds,
                 });
             }
-            if let Ok(Instant(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
+            if let Ok(CronTime(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
                 && state
                     .next
                     .as_ref()
@@ -212,7 +212,7 @@ impl Schedule {
             {
                 state.next = Some(NextOpening {
                     cron: entry.cron.text.clone(),
-                    from: clock(&opens, wall),
+                    from: short_time(&opens, wall),
                     at: opens.timestamp(),
                     bounds: entry.bounds,
                 });
@@ -257,7 +257,7 @@ pub(super) struct ScheduleCache {
 }
 
 impl ScheduleCache {
-    /// The state at `wall`. Computed anew if the last one does not hold then, also if the clock was set back.
+    /// The state at `wall`. Computed again if the last state does not apply at that time, or if the clock was set back.
     pub(super) fn at(&mut self, schedule: &Schedule, wall: Timestamp) -> &ScheduleState {
         let is_known = self
             .holds
@@ -269,14 +269,14 @@ impl ScheduleCache {
         &self.state
     }
 
-    /// Forgets the state, because the schedule is another one.
+    /// Forgets the state, because the schedule was replaced.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }
 
 /// A time in its own zone: the time of day, and the date if it is not today.
-fn clock(time: &ZonedDateTime, wall: Timestamp) -> String {
+fn short_time(time: &ZonedDateTime, wall: Timestamp) -> String {
     let today = wall.to_zoned_datetime(time.time_zone().clone()).date();
     let zone = time.strftime("%Z");
     match time.date() == today {
@@ -287,9 +287,9 @@ fn clock(time: &ZonedDateTime, wall: Timestamp) -> String {
 
 /// A time for croner, which has no support of its own for this version of jiff.
 #[derive(Debug, Clone)]
-struct Instant(ZonedDateTime);
+struct CronTime(ZonedDateTime);
 
-impl CronDateTime for Instant {
+impl CronDateTime for CronTime {
     fn to_civil(&self) -> CivilDateTime {
         let part = |number: i8| u32::from(number.unsigned_abs());
         let time = self.0.datetime();

@@ -128,7 +128,8 @@ impl Prepared {
     /// Runs the supervisor until it is told to end. `predecessor` is a supervisor that hands over to this one.
     ///
     /// # Errors
-    /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
+    /// Something that the daemon needs is not available. An unreachable broker is not an error: the daemon waits for
+    /// it.
     pub async fn run(self, predecessor: Option<v1::HandedOver>) -> Result<Ending, AppError> {
         let Self {
             settings,
@@ -167,7 +168,7 @@ impl Prepared {
         let orders = OrdersFile::new(&settings.http.state_dir);
         let options = StartOptions {
             events: Some(sink),
-            orders: orders.take_up(),
+            orders: orders.restore(),
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
@@ -298,9 +299,10 @@ impl Daemon {
                     };
                     let jobs = self.busy();
                     let pid = std::process::id();
-                    // From here on the successor relies on the handover. A successor that is gone would run no pool.
+                    // From here on the successor relies on the handover. If the successor has ended, no daemon would
+                    // run the pools.
                     if answer.send(Ok(v1::HandedOver { pid, jobs })).is_err() {
-                        warn!("not handing over: the successor is gone");
+                        warn!("not handing over: the successor has disconnected");
                         state.not_handed_over();
                         continue;
                     }
@@ -401,7 +403,7 @@ impl Daemon {
     }
 }
 
-/// A takeover that can be accepted: where its answer goes, and the lock that it needs.
+/// A takeover that can be accepted: the channel for its answer, and the lock that it needs.
 type Accepted = (
     oneshot::Sender<Result<v1::HandedOver, String>>,
     FinishingLock,
@@ -414,7 +416,7 @@ fn tell(
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // After the daemon's end nobody receives this.
+        // After the daemon's end nothing receives this.
         let _ = events.send(work.await).await;
     })
 }

@@ -110,7 +110,7 @@ impl Reloader {
             added = names(&added),
             removed = names(&removed),
             changed = names(&changed),
-            "took the configuration over"
+            "applied the configuration"
         );
         Ok(v1::Reloaded {
             file,

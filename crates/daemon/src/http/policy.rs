@@ -42,7 +42,7 @@ pub(super) async fn put(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::These(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Replace(body.0)).await
 }
 
 /// Sets these keys by hand in addition to the others.
@@ -53,7 +53,7 @@ pub(super) async fn patch(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Add(body.0)).await
 }
 
 /// Resets every key that was set by hand.
@@ -63,17 +63,23 @@ pub(super) async fn delete(
     Path(name): Path<PoolName>,
     uri: Uri,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::None).await
+    change(&api, caller, &name, &uri, RequestedChange::Reset).await
 }
 
 /// The requested change.
-enum Wish {
-    These(Map<String, Value>),
-    TheseToo(Map<String, Value>),
-    None,
+enum RequestedChange {
+    Replace(Map<String, Value>),
+    Add(Map<String, Value>),
+    Reset,
 }
 
-async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wish) -> Response {
+async fn change(
+    api: &Api,
+    caller: Caller,
+    name: &PoolName,
+    uri: &Uri,
+    requested: RequestedChange,
+) -> Response {
     let Ok(is_trial) = is_trial(uri) else {
         let what = "the query may be dry_run=true or dry_run=false";
         return error(StatusCode::BAD_REQUEST, what);
@@ -84,14 +90,14 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
     };
     let old = by_hand(api, name);
     let set = old.as_ref().map(|order| &order.what);
-    let (under, body) = match wish {
-        Wish::These(body) => (None, Some(body)),
-        Wish::TheseToo(body) => (set, Some(body)),
-        Wish::None => (None, None),
+    let (base, body) = match requested {
+        RequestedChange::Replace(body) => (None, Some(body)),
+        RequestedChange::Add(body) => (set, Some(body)),
+        RequestedChange::Reset => (None, None),
     };
     let changed = body.map(|body| {
         let change = PolicyChange::Json(Value::Object(body));
-        change_policy(&settings, under, &change)
+        change_policy(&settings, base, &change)
     });
     let changed = match changed.transpose() {
         Ok(changed) => changed,
@@ -116,7 +122,7 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         changes: changes(&before, &after),
         before: outlook(&policy_of(set), &inputs, status.expected),
         after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
-        warnings: warnings.iter().map(words).collect(),
+        warnings: warnings.iter().map(problem_text).collect(),
         not_stored: None,
         policy: view_of(&settings, new.as_ref(), None, after.clone()),
     };
@@ -225,7 +231,7 @@ fn is_trial(uri: &Uri) -> Result<bool, ()> {
 }
 
 fn refused(problems: &Problems) -> Response {
-    let lines: Vec<String> = problems.iter().map(words).collect();
+    let lines: Vec<String> = problems.iter().map(problem_text).collect();
     let error = match &lines[..] {
         [one] => one.clone(),
         [first, ..] => format!("{first} (and {} more)", lines.len() - 1),
@@ -239,7 +245,7 @@ fn refused(problems: &Problems) -> Response {
 }
 
 /// A problem without its position, because there is no file.
-fn words(problem: &Problem) -> String {
+fn problem_text(problem: &Problem) -> String {
     let Problem {
         key, found, fix, ..
     } = problem;

@@ -74,7 +74,7 @@ async fn pause(
     let v1::Pause { span, shrinking } = body.0;
     let until = match span.map(end_of) {
         Some(None) => {
-            let what = "the body is not as it should be: no calendar goes so far";
+            let what = "the body is invalid: the time is beyond the end of the calendar";
             return error(StatusCode::BAD_REQUEST, what);
         }
         until => until.flatten(),
@@ -130,7 +130,7 @@ async fn flush(
             let by = caller.name().await;
             api.actions
                 .add(Some(&name), "flush", &by, done(stopped > 0));
-            tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "pool is steered by hand");
+            tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "an operator gave an order to the pool");
             answer(&api, &name, stopped > 0, &result, None)
         }
         Err(error) => {
@@ -262,7 +262,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// The end of a length of time that begins now. `None` if it is beyond the range of timestamps.
+/// The end of a duration that begins now. `None` if it is beyond the range of timestamps.
 fn end_of(Span(span): Span) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

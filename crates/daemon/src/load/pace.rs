@@ -7,7 +7,7 @@ use super::{
     shape::{Schedule, Until},
 };
 
-/// How long a load of a duration goes on, to send what was due and is late.
+/// How much longer a load with a duration may send late messages.
 const LATE: Duration = Duration::from_secs(5);
 
 /// When the next message is due.
@@ -48,7 +48,7 @@ impl Pace {
         }
     }
 
-    /// When to look again, where the next message is known to be due later. At once, where messages have no time.
+    /// When to check again, if the next message is due later. At once, if messages have no due time.
     pub(super) fn next(&self) -> Option<Duration> {
         match self {
             Self::Scheduled { next, .. } => *next,

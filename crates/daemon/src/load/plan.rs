@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) period: Option<Duration>,
     /// Bytes of a body.
     pub(crate) size: usize,
-    /// Most messages in flight.
+    /// The maximum number of messages in flight.
     pub(crate) window: usize,
     /// Longest silence while a confirm or an answer is awaited.
     pub(crate) patience: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) plot_title: Option<String>,
 }
 
-/// Where a wave's length is not given and cannot be reckoned.
+/// The length of a wave if it is not given and cannot be computed.
 const PERIOD: Duration = Duration::from_secs(60);
 
 impl Plan {
@@ -58,7 +58,7 @@ impl Plan {
         wave.filter(|wave| !wave.is_zero()).unwrap_or(PERIOD)
     }
 
-    /// In one line: what is sent.
+    /// A description of the load in one line.
     pub(super) fn title(&self) -> String {
         let what = match self.until {
             Until::Count(count) => format!("{} messages", thousands(count)),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_has_two_waves_unless_it_is_told_otherwise() {
+    fn a_demo_load_has_two_waves_by_default() {
         let seconds = Duration::from_secs;
         for (shape, until, rate, wave) in [
             (Shape::Sine, Until::Time(seconds(60)), 5.0, 30),

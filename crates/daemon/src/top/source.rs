@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tidegate::api::v1;
 
-/// What is shown of one pool beside its numbers.
+/// The details of one pool in addition to its numbers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Detail {
     /// The decision, as `explain` prints it.
@@ -36,6 +36,6 @@ pub(crate) enum Steer {
     Resume,
     /// Stop intake, and let every worker leave.
     Drain,
-    /// Pin to a number of workers; `None` lets go.
+    /// Pin to a number of workers; `None` removes the pin.
     Scale(Option<u32>),
 }

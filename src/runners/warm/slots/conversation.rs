@@ -47,7 +47,7 @@ pub(super) enum SlotEnd {
         stderr_tail: Option<String>,
     },
     /// The process ended or broke the protocol.
-    Lost { trouble: String, end: End },
+    Lost { problem: String, end: End },
     /// The process ended before it read any part of the job. The text is how it ended.
     NotTaken(String),
 }
@@ -147,14 +147,14 @@ impl Conversation {
                 heard = heard => match heard {
                     None => log_is_open = false,
                     Some(Ok(line)) => {
-                        if let Err(trouble) = self.hear(&line) {
-                            return Reason::Broke(trouble);
+                        if let Err(problem) = self.hear(&line) {
+                            return Reason::Broke(problem);
                         }
                     }
                     Some(Err(NoLine::Ended)) => return Reason::Closed("closed its standard output"),
                     Some(Err(NoLine::TooLong)) => {
-                        let trouble = "wrote a line of more than 16 MiB to standard output";
-                        return Reason::Broke(trouble.to_owned());
+                        let problem = "wrote a line of more than 16 MiB to standard output";
+                        return Reason::Broke(problem.to_owned());
                     }
                 },
             }
@@ -279,8 +279,8 @@ impl Conversation {
             Reason::Ended | Reason::Closed(_) => StopMode::Expected,
         };
         let end = self.link.end(how).await;
-        let trouble = match reason {
-            Reason::Broke(trouble) => trouble,
+        let problem = match reason {
+            Reason::Broke(problem) => problem,
             Reason::Closed(pipe) => format!("{} without an answer", end.in_words(pipe)),
             Reason::Ended | Reason::Released => {
                 format!("{} without an answer", end.in_words("ended"))
@@ -293,7 +293,7 @@ impl Conversation {
                 let told = match begins_at >= read {
                     true => SlotEnd::NotTaken(end.in_words("closed its standard input or output")),
                     false => SlotEnd::Lost {
-                        trouble: trouble.clone(),
+                        problem: problem.clone(),
                         end: end.clone(),
                     },
                 };

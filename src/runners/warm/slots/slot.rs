@@ -73,16 +73,16 @@ impl WarmSlot {
             match outcome {
                 JobOutcome::Ended(end) => return end,
                 JobOutcome::NotTaken(how) => {
-                    let trouble = format!("{how} before it took its job");
+                    let problem = format!("{how} before it took its job");
                     if replaced {
                         let command = &self.shared.settings.process.command;
                         let program = command.first().map_or("", String::as_str);
                         return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {trouble}, and so did the next process"),
+                            what: format!("{program}: {problem}, and so did the next process"),
                             source: None,
                         });
                     }
-                    self.warn(&trouble);
+                    self.warn(&problem);
                     replaced = true;
                 }
             }
@@ -107,11 +107,11 @@ impl WarmSlot {
         }
     }
 
-    fn warn(&self, trouble: &str) {
+    fn warn(&self, problem: &str) {
         tracing::warn!(
             pool = %self.request.pool,
             runner.id = %self.request.id,
-            error = trouble,
+            error = problem,
             "warm runner lost between two jobs"
         );
     }
@@ -234,8 +234,8 @@ impl<'s> SlotWork<'s> {
                 JobOutcome::Ended(job_end(answer, cause, timeout, stderr_tail))
             }
             Some(SlotEnd::NotTaken(how)) if cause.is_none() => JobOutcome::NotTaken(how),
-            Some(SlotEnd::Lost { trouble, end }) => {
-                JobOutcome::Ended(lost(trouble, end, cause, timeout))
+            Some(SlotEnd::Lost { problem, end }) => {
+                JobOutcome::Ended(lost(problem, end, cause, timeout))
             }
             // The process had ended before the order, or it was stopped before it read the job.
             Some(SlotEnd::NotTaken(_)) | None => match cause {

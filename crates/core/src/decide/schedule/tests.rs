@@ -63,7 +63,7 @@ fn the_state_says_what_is_open_and_what_comes_next() {
 }
 
 #[test]
-fn of_overlapping_entries_the_later_one_wins_for_each_bound() {
+fn the_later_of_overlapping_entries_wins_for_each_bound() {
     let both = ScheduledBounds {
         min_active: Some(5),
         max: Some(20),
@@ -159,7 +159,7 @@ fn a_bound_that_was_set_by_hand_stays() {
 }
 
 #[test]
-fn only_five_fields_are_a_cron_expression() {
+fn a_cron_expression_has_exactly_five_fields() {
     for text in [
         "",
         "* * *",

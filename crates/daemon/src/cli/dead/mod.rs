@@ -1,7 +1,7 @@
 //! `tidegate dead`: works on the dead letters of a pool, directly at the broker.
 //!
-//! Needs no supervisor, and works beside one. [`settle`](tidegate::settle) owns the meaning of a letter and the new
-//! message that it becomes.
+//! Needs no supervisor, and also works while one runs. [`settle`](tidegate::settle) owns the meaning of a letter and
+//! the new message that it becomes.
 
 mod show;
 mod terminal;
@@ -21,7 +21,7 @@ use super::{
     broker, loading,
 };
 use crate::{
-    dead::{self, DeadLetterQueue, Most, Walked, Wanted},
+    dead::{self, DeadLetterQueue, LetterLimit, Walked, Wanted},
     output::{self, Exit, Failure},
 };
 use tidegate::{
@@ -79,7 +79,7 @@ impl<'a> DeadLetterPlace<'a> {
                 return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
             }
         };
-        if let Some(owner) = pools().find(|pool| dead::is_at_work(&queue, pool)) {
+        if let Some(owner) = pools().find(|pool| dead::is_used_by(&queue, pool)) {
             let error = anyhow!(
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
@@ -163,7 +163,7 @@ impl<'a> DeadLetterPlace<'a> {
         let wanted = Wanted {
             ids: args.ids.clone(),
             reason: None,
-            limit: Most::All,
+            limit: LetterLimit::All,
         };
         let mut written = Ok(());
         let walked = match dead_letters.letters {
@@ -244,7 +244,7 @@ impl<'a> DeadLetterPlace<'a> {
         if asks && !can_ask() {
             let letters = letters(dead_letters.letters);
             let error = anyhow!(
-                "delete {letters} of {} for good: there is no terminal to ask at",
+                "delete {letters} of {} permanently: there is no terminal for a confirmation",
                 self.queue
             );
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
@@ -298,7 +298,7 @@ impl<'a> DeadLetterPlace<'a> {
             let id = letter.id.as_deref().unwrap_or("one without an id");
             say(&format!("  {id} stays: {error}"));
         }
-        if let Some(error) = walked.trouble {
+        if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
         let failed = |error| Err(Failure::new(Exit::Unexpected, error));
@@ -320,7 +320,7 @@ fn wanted(args: &ChoiceArgs) -> Wanted {
     Wanted {
         ids: args.ids.clone(),
         reason: args.reason.clone(),
-        limit: args.limit.unwrap_or(Most::All),
+        limit: args.limit.unwrap_or(LetterLimit::All),
     }
 }
 
@@ -381,7 +381,7 @@ fn listed(
             letters(there)
         ),
     };
-    let is_full = matches!(wanted.limit, Most::Count(limit) if limit.get() <= count);
+    let is_full = matches!(wanted.limit, LetterLimit::Count(limit) if limit.get() <= count);
     if unseen > 0 && is_full {
         let more = match wanted.reason {
             Some(_) => format!("; {unseen} were not looked at (--limit N, --limit all)"),
@@ -435,12 +435,16 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         _ => Exit::Unexpected,
     };
     let hint = match error.kind {
-        K::Unroutable => Some("the pool's queue is not there; what was not put back stays"),
-        K::Refused => Some("the pool's queue takes no more; what was not put back stays"),
-        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
-        K::AccessRefused => {
-            Some("it takes read permission on the dead letters, and write on the default exchange")
+        K::Unroutable => {
+            Some("the pool's queue does not exist; the letters that were not put back stay")
         }
+        K::Refused => Some(
+            "the pool's queue accepts no more messages; the letters that were not put back stay",
+        ),
+        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
+        K::AccessRefused => Some(
+            "this needs read permission on the dead letters, and write permission on the default exchange",
+        ),
         K::NotFound => Some("see --queue"),
         _ => None,
     };
