@@ -103,7 +103,7 @@ async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later(
     };
     let never = || vec![pool(Duration::ZERO)];
     let why = format!(
-        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        "the pool \"{}\" has invalid settings: poll_interval must be above zero",
         pool(Duration::ZERO).settings.name
     );
     let driver = Arc::new(broker.clone());
