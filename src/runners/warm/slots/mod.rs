@@ -18,8 +18,6 @@ mod conversation;
 mod processes;
 mod slot;
 
-use super::WarmShared;
-
 pub(super) use self::{
     processes::{Processes, Taken},
     slot::WarmSlot,

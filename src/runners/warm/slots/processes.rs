@@ -16,6 +16,9 @@ use super::{
 };
 use crate::runner::{Retirement, StartError};
 
+/// Time beyond `kill_grace` that the end of a process may take.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
 /// Gives out the slots of processes.
 #[derive(Debug, Default)]
 pub(in crate::runners::warm) struct Processes {
@@ -53,7 +56,7 @@ pub(super) struct SharedProcess {
 
 /// A slot of a process. **On drop** it is free again.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct HeldSlot {
     pub(super) process: Arc<SharedProcess>,
     pub(super) slot: u32,
     /// Another job may still be in it.
@@ -62,13 +65,13 @@ pub(super) struct Seat {
 
 /// The result of a request for a slot.
 pub(in crate::runners::warm) enum Taken {
-    Seat(SeatInProcess),
+    Slot(GivenSlot),
     /// The process takes one job at a time: it uses version 1 of the protocol.
     Single(Box<Link>),
 }
 
 /// A slot for [`WarmSlot`](super::WarmSlot).
-pub(in crate::runners::warm) struct SeatInProcess(pub(super) Seat);
+pub(in crate::runners::warm) struct GivenSlot(pub(super) HeldSlot);
 
 impl Processes {
     /// Takes a free slot. If there is none, it starts a process by `start`, or waits for one that starts.
@@ -83,7 +86,7 @@ impl Processes {
         loop {
             let found = self.find(settings.concurrency);
             match found {
-                Found::Seat(seat) => return Ok(Taken::Seat(SeatInProcess(seat))),
+                Found::Slot(held) => return Ok(Taken::Slot(GivenSlot(held))),
                 Found::Starting(starting) => {
                     let mut result = starting.result.subscribe();
                     // The sender is in `starting`, so the wait cannot fail.
@@ -127,10 +130,10 @@ impl Processes {
             return Ok(Taken::Single(link));
         };
         let process = SharedProcess::new(link, slots, settings);
-        let seat = process.seat();
+        let held = process.held();
         self.state().running.push(Arc::downgrade(&process));
-        match seat {
-            Some(seat) => Ok(Taken::Seat(SeatInProcess(seat))),
+        match held {
+            Some(held) => Ok(Taken::Slot(GivenSlot(held))),
             // At least one slot is free at the start.
             None => Err(StartError {
                 what: "start a process: it takes no job".to_owned(),
@@ -145,8 +148,8 @@ impl Processes {
         // The fullest first, so that processes become empty and end when the pool shrinks.
         let mut running: Vec<_> = state.running.iter().filter_map(Weak::upgrade).collect();
         running.sort_by_key(|process| process.free().len());
-        if let Some(seat) = running.iter().find_map(SharedProcess::seat) {
-            return Found::Seat(seat);
+        if let Some(held) = running.iter().find_map(SharedProcess::held) {
+            return Found::Slot(held);
         }
         let promised = state.starting.iter().find(|starting| {
             let mut unpromised = starting.unpromised();
@@ -171,7 +174,7 @@ impl Processes {
 }
 
 enum Found {
-    Seat(Seat),
+    Slot(HeldSlot),
     /// A slot of this process is reserved.
     Starting(Arc<Starting>),
     /// The caller must start this process.
@@ -227,12 +230,12 @@ impl SharedProcess {
     }
 
     /// Takes a free slot, if there is one and the process takes jobs.
-    fn seat(self: &Arc<Self>) -> Option<Seat> {
+    fn held(self: &Arc<Self>) -> Option<HeldSlot> {
         if self.is_lost() || self.closed.load(Ordering::Relaxed) {
             return None;
         }
         let slot = self.free().pop()?;
-        Some(Seat {
+        Some(HeldSlot {
             process: Arc::clone(self),
             slot,
             given_up: false,
@@ -292,7 +295,7 @@ impl SharedProcess {
     pub(super) async fn ended(mut lost: watch::Receiver<bool>, time_limit: Duration) {
         // The task drops its sender after the process has ended.
         let gone = async { while lost.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(time_limit.saturating_add(super::slot::LAST_WAIT), gone).await;
+        let _ = tokio::time::timeout(time_limit.saturating_add(LAST_WAIT), gone).await;
     }
 
     pub(super) fn lost(&self) -> watch::Receiver<bool> {
@@ -308,7 +311,7 @@ impl SharedProcess {
     }
 }
 
-impl Drop for Seat {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
         if self.given_up {
             return;
