@@ -31,6 +31,7 @@ mod man_pages;
 mod orphans;
 mod runner_conformance;
 mod shims;
+mod socket;
 mod with_broker;
 
 fn main() -> std::process::ExitCode {
@@ -47,6 +48,7 @@ fn main() -> std::process::ExitCode {
     orphans::in_cgroups::trials(&mut all);
     runner_conformance::trials(&mut all);
     shims::trials(&mut all);
+    socket::trials(&mut all);
     with_broker::trials(&mut all);
     all.run()
 }
