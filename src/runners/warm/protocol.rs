@@ -17,7 +17,7 @@ use crate::{
     runners::process::{Escaped, headers_to_json, is_whole_in_json},
     settle::lacks_headers,
 };
-use tidegate_core::text::first_bytes;
+use tidegate_core::text::{counted, first_bytes};
 
 /// The version of the protocol.
 pub(super) const VERSION: u64 = 1;
@@ -244,7 +244,7 @@ fn shown(line: &[u8]) -> String {
     let escaped = Escaped(text.trim_end());
     match line.len() - start.len() {
         0 => format!("`{escaped}`"),
-        rest => format!("`{escaped}` and {rest} bytes more"),
+        rest => format!("`{escaped}` and {}", counted(rest, "more byte")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Counts, Group, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState};
+use crate::text::{counted, form_for};
 
 /// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,7 @@ pub struct Inputs {
     /// Messages ready in the queue, from the last trusted reading.
     pub ready: u64,
     /// Age of that reading. `None` before the first reading.
+    #[serde(with = "crate::json_time::seconds_if_known", default)]
     pub age: Option<Duration>,
     /// Why the newest probe was not trusted. `None` if it was trusted.
     pub stale: Option<String>,
@@ -52,6 +54,7 @@ pub struct Inputs {
     /// Ready plus held. In a group, this includes what the other members hold.
     pub demand: u64,
     /// Time since a message was last seen or taken. `None` if there never was one.
+    #[serde(with = "crate::json_time::seconds_if_known", default)]
     pub quiet: Option<Duration>,
     /// The workers and runners.
     pub census: Counts,
@@ -61,7 +64,11 @@ pub struct Inputs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
     /// How long the oldest message has waited, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::json_time::seconds_if_known",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub oldest: Option<Duration>,
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -270,16 +277,17 @@ impl fmt::Display for Decision {
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
         writeln!(
             f,
-            "  {:<11}{held:>7}  by {} worker{}",
+            "  {:<11}{held:>7}  by {}",
             "held",
-            self.inputs.holders,
-            if self.inputs.holders == 1 { "" } else { "s" }
+            counted(self.inputs.holders, "worker")
         )?;
         if self.inputs.behind > 0 {
             writeln!(
                 f,
-                "  {:<11}{:>7}  of the held wait behind a running job; prefetch = 1 spreads them",
-                "behind", self.inputs.behind
+                "  {:<11}{:>7}  of the held {} behind a running job; prefetch = 1 spreads them",
+                "behind",
+                self.inputs.behind,
+                form_for(self.inputs.behind, "waits", "wait")
             )?;
         }
         match &self.inputs.group {
@@ -288,9 +296,9 @@ impl fmt::Display for Decision {
                 let (elsewhere, n) = (group.held_by_others(), group.members.len() - 1);
                 writeln!(
                     f,
-                    "  {:<11}{elsewhere:>7}  held by {n} other member{}",
+                    "  {:<11}{elsewhere:>7}  held by {}",
                     "elsewhere",
-                    if n == 1 { "" } else { "s" }
+                    counted(n, "other member")
                 )?;
                 writeln!(f, "  {:<11}{demand:>7}  ready + held + elsewhere", "demand")?;
             }
@@ -328,14 +336,18 @@ impl fmt::Display for Decision {
                 writeln!(
                     f,
                     "  open       {} until {}: {}",
-                    open.cron, open.until, open.bounds
+                    open.cron,
+                    open.shown_until(),
+                    open.bounds
                 )?;
             }
             match &schedule.next {
                 Some(next) => writeln!(
                     f,
                     "  next       {} from {}: {}",
-                    next.cron, next.from, next.bounds
+                    next.cron,
+                    next.shown_from(),
+                    next.bounds
                 )?,
                 None => writeln!(f, "  next       none")?,
             }
@@ -364,8 +376,7 @@ impl fmt::Display for PlanSummary {
         let mut first = true;
         for (n, verb, noun) in steps.into_iter().filter(|(n, ..)| *n > 0) {
             let comma = if first { "" } else { ", " };
-            let plural = if n == 1 { "" } else { "s" };
-            write!(f, "{comma}{verb} {n} {noun}{plural}")?;
+            write!(f, "{comma}{verb} {}", counted(n, noun))?;
             first = false;
         }
         if first {

@@ -12,6 +12,7 @@ pub struct Scaling {
     /// Most additional workers per reconcile: 1 or more.
     pub up_step: u32,
     /// Scale down only to the highest recommendation within this window.
+    #[serde(with = "crate::json_time::text")]
     pub down_window: Duration,
     /// Most workers to stop per reconcile: 1 or more.
     pub down_step: u32,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Levels;
+use crate::text::counted;
 use crate::{
     queue::{HeaderValue, Headers, Message},
     runner::{Failure, JobEnd, Reply},
@@ -324,8 +325,8 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             cause: DeathCause::CrashLoop,
             attempts: history.attempt - 1,
             message: format!(
-                "delivered {} times, but its job never ended",
-                history.unfinished()
+                "delivered {}, but its job never ended",
+                counted(history.unfinished(), "time")
             ),
             failure: None,
         },

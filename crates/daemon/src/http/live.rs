@@ -32,7 +32,7 @@ use crate::{
     actions::Action,
     failures::Recent,
     history::{Columns, NamedColumns},
-    reloads::Reloads,
+    view::View,
 };
 use tidegate::{api::v1, decide::PoolName, run::Supervisor};
 
@@ -63,7 +63,7 @@ impl Live {
     /// The source and its feed. Dropping the feed ends every stream.
     pub fn new(
         supervisor: Supervisor,
-        reloads: Reloads,
+        view: View,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (send, snapshots) = watch::channel(Arc::from(""));
         let seats = Arc::new(Semaphore::new(READERS));
@@ -78,7 +78,7 @@ impl Live {
                 ticks.tick().await;
                 let has_readers = seats.available_permits() < READERS;
                 if has_readers {
-                    send.send_replace(snapshot(&supervisor, &reloads));
+                    send.send_replace(snapshot(&supervisor, &view));
                 }
             }
         };
@@ -123,7 +123,7 @@ pub(super) fn table() -> [Route; 5] {
 }
 
 async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
-    let first = snapshot(&api.supervisor, &api.reloads);
+    let first = snapshot(&api.supervisor, &api.view);
     let Some(stream) = api.live.stream(first) else {
         let why = "too many clients read the event stream";
         return error(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -169,11 +169,11 @@ struct Overview {
 }
 
 /// The current status of every pool, as JSON.
-fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
+fn snapshot(supervisor: &Supervisor, view: &View) -> Arc<str> {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {
         at: Timestamp::now().as_second(),
-        pools: pools.map(|pool| reloads.view(pool)).collect(),
+        pools: pools.map(|pool| view.of(pool)).collect(),
     };
     serde_json::to_string(&snapshot)
         .expect("every key of a snapshot is text")

@@ -32,7 +32,7 @@ use tidegate::{
     config::{BrokerSettings, BrokerUrl},
     decide::QueueName,
     queue::QueueError,
-    text::duration,
+    text::{counted, duration, form_for, noun_for},
 };
 
 use self::{
@@ -107,7 +107,13 @@ impl Plan {
     /// In one line: what is sent.
     fn title(&self) -> String {
         let what = match self.until {
-            Until::Count(count) => format!("{} messages", report::thousands(count)),
+            Until::Count(count) => {
+                format!(
+                    "{} {}",
+                    report::thousands(count),
+                    noun_for(count, "message")
+                )
+            }
             Until::Time(time) => format!("{} of messages", duration(time)),
             Until::End => "a trace of messages".to_owned(),
         };
@@ -123,7 +129,8 @@ impl Plan {
             (None, Shape::Trace(_)) => "its own rate".to_owned(),
             (None, _) => "full speed".to_owned(),
         };
-        format!("{what}, {} bytes each, {shape}, {rate}", self.size)
+        let size = counted(self.size, "byte");
+        format!("{what}, {size} each, {shape}, {rate}")
     }
 }
 
@@ -285,8 +292,10 @@ impl Printed<'_> {
     pub(crate) fn warning(&self) -> Option<String> {
         let unsent = self.report.unsent;
         (unsent > 0).then(|| {
+            let messages = noun_for(unsent, "message");
+            let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} messages were due and are not sent")
+            format!("the load fell behind: {unsent} {messages} {were} not sent")
         })
     }
 
