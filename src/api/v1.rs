@@ -411,7 +411,7 @@ pub struct StoppedJobs {
 /// The oldest dead letters of a pool, and the number of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetters {
-    /// The queue that they are in.
+    /// Their queue.
     pub queue: String,
     /// The number of all letters.
     pub count: u64,
@@ -428,7 +428,7 @@ pub struct DeadLetter {
     pub at: Option<Timestamp>,
     /// Attempts spent.
     pub attempts: Option<u64>,
-    /// Why it is dead, in one word.
+    /// Why it was dead-lettered, in one word.
     pub reason: Option<String>,
     /// Who gave the reason: `tidegate` or `broker`.
     pub by: Option<String>,
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_time_reads_as_people_write_it() {
+    fn a_duration_is_displayed_as_people_write_it() {
         for (text, seconds) in [
             ("30m", 1800),
             ("1h30m", 5400),

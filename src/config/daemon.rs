@@ -9,8 +9,9 @@ use super::{
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
-    settings::{HttpSettings, LogFormat, LogSettings, Settings},
+    settings::{HttpSettings, LogFormat, LogSettings},
     supervisor::{refuse_small_limit, supervisor},
+    whole::Settings,
 };
 use crate::runners::RunnerKind;
 
@@ -61,7 +62,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     );
     let token_file = table.optional(
         "token_file",
-        "File with the token that browsers and remote callers need to steer.",
+        "File with the token that browsers and remote callers need for changes.",
         FilePath,
         "\"/etc/tidegate/token\"",
     );

@@ -11,8 +11,8 @@ use super::{
     inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Described, Finished},
-    settings::Settings,
     surroundings::Surroundings,
+    whole::Settings,
 };
 use crate::runners::{KINDS, RunnerKind};
 
@@ -149,7 +149,7 @@ pub fn described() -> Vec<Described> {
     finished.described
 }
 
-/// The variable of the environment that stands for a key: `TIDEGATE_BROKER__URL` for `broker.url`.
+/// The variable of the environment that sets a key: `TIDEGATE_BROKER__URL` for `broker.url`.
 pub fn variable_of(key: &str) -> String {
     schema::variable_of(key)
 }

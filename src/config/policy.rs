@@ -4,8 +4,9 @@ use std::{num::NonZeroU32, time::Duration};
 
 use toml::de::DeValue;
 
-use super::schema::{
-    Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber,
+use super::{
+    schema::{Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber},
+    settings::MAX_WORKERS,
 };
 use crate::decide::{Policy, PolicyKind, Scaling, Step, TargetWait, Utilisation};
 
@@ -36,9 +37,6 @@ pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
     ("target_wait", "target"),
     ("target_wait", "utilisation"),
 ];
-
-/// More workers than any machine or broker can serve. This limit catches typing mistakes.
-pub(crate) const MAX_WORKERS: u32 = 1_000_000;
 
 /// Reads a pool's policy. Returns it as a key, because its maximum limits other keys.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {

@@ -9,7 +9,7 @@ use super::{
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
-    policy::{MAX_WORKERS, policy, scaling},
+    policy::{policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schedule::schedule,
@@ -18,8 +18,9 @@ use super::{
         ValuePosition, WholeNumber,
     },
     settings::{
-        BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+        BreakerRules, DeadLetter, Declare, DrainAfter, MAX_WORKERS, PoolSettings, RetrySettings,
     },
+    whole::PoolConfig,
 };
 use crate::{
     decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
@@ -147,21 +148,21 @@ fn pool(
     let schedule = schedule(&mut table, &policy);
     let weight = table.key(
         "weight",
-        "The pool's weight where pools share the workers of `[supervisor] max_workers`.",
+        "The pool's weight when pools share the workers of `[supervisor] max_workers`.",
         WholeNumber(1..=1_000_000),
         default.weight,
     );
     let share = table.key(
         "share",
         "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
-         its number. They hear each other through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
+         its number. They exchange messages through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
          and `keep_warm` must be the same.",
         Flag,
         default.share,
     );
     let local_max = table.optional(
         "local_max",
-        "Most workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
+        "Maximum number of workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
          `policy.max`.",
         WholeNumber(1..=MAX_WORKERS),
         "20",
@@ -308,8 +309,7 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
         "breaker",
         "The breaker: when too many jobs fail, the pool takes no new jobs for a time. Messages stay ready in the queue \
         and use up no attempts. Running jobs are finished. After `pause`, one job at a time is tried until a job does \
-        not fail. A job that asks for a retry or refuses its message (exit 75 or 65) has not failed, in the window and \
-        in a trial. Without this table there is no breaker. An empty table turns it on.",
+        not fail. A job that asks for a retry or rejects its message (exit 75 or 65) does not count as failed, in the window or in a trial. Without this table there is no breaker. An empty table turns it on.",
     );
     let failures = table.key(
         "failures",

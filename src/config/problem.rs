@@ -156,7 +156,7 @@ pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 
 /// No configuration file was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("find a configuration file: none of {} exists", list(.tried))]
+#[error("failed to find a configuration file: none of {} exists", list(.tried))]
 #[non_exhaustive]
 pub struct NotFound {
     /// The paths that were tried, in order.

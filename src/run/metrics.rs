@@ -88,26 +88,26 @@ pub fn describe() {
         Unit::Count,
         "Ready messages plus deliveries that live workers hold."
     );
-    describe_gauge!(EXPECTED, Unit::Count, "Workers that there should be.");
+    describe_gauge!(EXPECTED, Unit::Count, "The expected number of workers.");
     describe_gauge!(
         BREAKER_OPEN,
         Unit::Count,
-        "1 while intake is closed because too many jobs fail, also during trials, else 0."
+        "1 while intake is closed because too many jobs fail, and during trials; otherwise 0."
     );
     describe_gauge!(
         STUCK,
         Unit::Count,
-        "1 while there is work that the pool cannot get: its consumers are refused or get nothing, else 0."
+        "1 while there are messages that the pool cannot get: its consumers are refused or get nothing; otherwise 0."
     );
     describe_gauge!(
         STUCK_SECONDS,
         Unit::Seconds,
-        "Time since the pool cannot get at its work; 0 while it can."
+        "For how long the pool has not been able to get its messages; 0 while it can."
     );
     describe_gauge!(
         STATE,
         Unit::Count,
-        "1 for the state that the pool is in, 0 for the others; as of its last look at the queue."
+        "1 for the state that the pool is in, 0 for the others; as of its last reading of the queue."
     );
     describe_counter!(
         BREAKER_OPENED,
@@ -130,7 +130,7 @@ pub fn describe() {
         Unit::Count,
         "Workers that ended, by reason."
     );
-    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners brought up.");
+    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners started.");
     describe_counter!(
         RUNNERS_STOPPED,
         Unit::Count,
@@ -139,7 +139,7 @@ pub fn describe() {
     describe_counter!(
         RUNNER_PANICS,
         Unit::Count,
-        "Panics in the code of a runner, its manager or an event sink, by where they were called."
+        "Panics in the code of a runner, its manager or an event sink, by the place of the call."
     );
     describe_counter!(
         POOL_RESTARTS,
@@ -157,12 +157,12 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from when a message was published to its job's start; only where its header timestamp_in_ms or its property timestamp says when."
+        "Time from a message's publishing to its job's start. Only for messages with the header timestamp_in_ms or the property timestamp."
     );
     describe_counter!(
         SETTLEMENTS,
         Unit::Count,
-        "Settlements of deliveries; 'lost' never reached the broker, 'lost_copy' did not after its copy had."
+        "Settlements of deliveries; 'lost' never reached the broker; of 'lost_copy' only the copy reached it."
     );
     describe_counter!(
         REPLIES,
@@ -172,7 +172,7 @@ pub fn describe() {
     describe_counter!(
         DETOURS,
         Unit::Count,
-        "Copies that one of the pool's own queues did not accept, so that they went another way or were held."
+        "Copies that one of the pool's own queues did not accept. They went to another queue or were held."
     );
     describe_counter!(
         STEERING,
@@ -182,17 +182,17 @@ pub fn describe() {
     describe_gauge!(
         CONNECTED,
         Unit::Count,
-        "1 while connected to the broker, else 0."
+        "1 while connected to the broker, otherwise 0."
     );
     describe_counter!(
         RECONNECTS,
         Unit::Count,
-        "Connections to the broker that were made again after a loss."
+        "Reconnections to the broker after a loss."
     );
     describe_counter!(
         LOG_LINES_DROPPED,
         Unit::Count,
-        "Log lines that standard error did not take."
+        "Log lines that were dropped instead of being written to standard error."
     );
     describe_counter!(
         LOG_LINES_LEFT_OUT,
@@ -202,7 +202,7 @@ pub fn describe() {
     describe_counter!(
         EVENTS_DROPPED,
         Unit::Count,
-        "Metric events that the events file did not take."
+        "Metric events that were dropped instead of being written to the events file."
     );
 }
 

@@ -89,7 +89,7 @@ impl<T> Future for Contained<'_, T> {
 impl<T> Drop for Contained<'_, T> {
     fn drop(&mut self) {
         if let ContainedState::Runs(future) = &mut self.0 {
-            // The caller no longer waits, so nobody needs the result.
+            // The caller no longer waits, so the result is not needed.
             let _ = catch(|| drop(future.take()));
         }
     }
@@ -179,7 +179,7 @@ impl Panics {
         self.last().remove(&place);
     }
 
-    /// What is missing in a reconcile because its cleanup panics.
+    /// The steps that a reconcile lacks because its cleanup panics.
     pub(crate) fn cause(&self) -> Option<String> {
         let panicked = self.last().get(&PanicSite::Cleanup).cloned()?;
         Some(format!(
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_answer_wherever_it_comes_from() {
+    async fn a_panic_becomes_an_error_wherever_it_occurs() {
         let said = |text: &str| Err::<(), _>(Panicked(text.to_owned()));
         assert_eq!(catch(|| panic!("called")), said("called"));
         let (one, two) = (1, 2);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_panics_as_it_is_dropped_is_contained() {
+    fn a_panic_in_drop_is_contained() {
         let never = PanicsOnDrop;
         let future = catch_future(|| {
             async move {

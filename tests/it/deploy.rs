@@ -60,7 +60,7 @@ fn unknown(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_alert_is_about_metrics_that_there_are() {
+fn every_alert_uses_only_existing_metrics() {
     for file in ["alerts.yml", "alerts_test.yml"] {
         let text = read(&format!("deploy/prometheus/{file}"));
         assert_eq!(unknown(&text), Vec::<String>::new(), "{file}");
@@ -84,7 +84,7 @@ fn the_image_is_built_with_the_manifest_of_every_crate() {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_there_are() {
+fn the_dashboard_uses_only_existing_metrics() {
     let text = read("deploy/grafana/dashboards/tidegate.json");
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

@@ -274,7 +274,7 @@ fn a_policy_set_by_hand_decides_and_is_refused_whole_where_check_would() {
 }
 
 #[test]
-fn a_whole_policy_over_http_takes_the_place_of_the_keys_set_before() {
+fn a_whole_policy_over_http_replaces_the_keys_that_were_set_before() {
     let queue = Queue::new();
     let daemon = start(&queue);
     json_of(&daemon, &["policy", "set", "jobs", "max=4"]);
@@ -293,7 +293,7 @@ fn a_whole_policy_over_http_takes_the_place_of_the_keys_set_before() {
 }
 
 #[test]
-fn over_http_the_token_steers_and_is_named_as_who_did() {
+fn over_http_the_token_allows_orders_and_is_shown_as_their_author() {
     let queue = Queue::new();
     let daemon = start(&queue);
     let answer = ask(
@@ -456,7 +456,7 @@ fn running_jobs_are_shown_and_stopped_as_the_operator_chose() {
 }
 
 #[test]
-fn a_reload_says_what_came_of_it() {
+fn a_reload_reports_its_result() {
     let queue = Queue::new();
     let daemon = start(&queue);
     let more = format!(
@@ -494,7 +494,7 @@ fn a_reload_says_what_came_of_it() {
 }
 
 #[test]
-fn every_steering_command_says_so_where_no_supervisor_answers_and_where_there_is_no_pool() {
+fn every_steering_command_reports_a_missing_supervisor_and_an_unknown_pool() {
     let nowhere = tempfile::TempDir::new().unwrap();
     let queue = Queue::new();
     let daemon = start(&queue);

@@ -1,4 +1,4 @@
-//! Gauges: what they say of a pool, and that they say nothing of what is gone.
+//! Gauges: their values for a pool, and their removal when a pool or a kind of runner is gone.
 
 use std::collections::BTreeMap;
 

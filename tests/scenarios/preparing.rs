@@ -55,7 +55,7 @@ async fn nothing_is_taken_before_copies_can_be_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_can_be_published_jobs_run_all_the_same() {
+async fn jobs_run_even_if_nothing_can_be_published() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let hook = Preparing::new();

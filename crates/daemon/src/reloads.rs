@@ -24,12 +24,12 @@ pub(crate) fn describe() {
     );
     describe_gauge!(
         SUCCESS,
-        "Whether the newest configuration was taken over: 0 where it was refused and an older one runs."
+        "Whether the newest configuration was applied: 0 if it was refused and an older one runs."
     );
     describe_gauge!(
         TAKEN_AT,
         Unit::Seconds,
-        "When a configuration was last taken over, at the start or later, in seconds since the epoch."
+        "When a configuration was last applied, at the start or later, in seconds since the epoch."
     );
 }
 

@@ -10,7 +10,7 @@ use crate::{
     report::{Report, Waits},
 };
 
-/// Longest wait that is told apart from longer ones: a hundred years.
+/// The longest wait that is recorded exactly: a hundred years.
 const LONGEST_US: u64 = 100 * 366 * 86_400 * 1_000_000;
 
 /// The counts of a run.

@@ -20,7 +20,7 @@ fn fixed(workers: u32) -> Contender {
         schedule: Schedule::default(),
     };
     let mut model = PoolModel::new("fixed", rules);
-    // Nothing changes after the first look.
+    // Nothing changes after the first reconcile.
     model.poll_interval = Duration::from_secs(600);
     Contender::Pool(Box::new(model))
 }
@@ -42,7 +42,7 @@ fn assert_close(what: &str, found: f64, expected: f64, off: f64) {
     let error = found / expected - 1.0;
     assert!(
         error.abs() < off,
-        "{what}: {found:.4} where theory says {expected:.4}, {:.1} % off",
+        "{what}: {found:.4}, but theory says {expected:.4}, {:.1} % off",
         error * 100.0
     );
 }
@@ -89,7 +89,7 @@ fn exponential_jobs_on_several_workers_wait_as_erlang_says() {
 }
 
 #[test]
-fn a_neighbours_fixed_pool_waits_as_erlang_says_too() {
+fn a_fixed_pool_of_a_neighbour_model_waits_as_erlang_c_predicts() {
     let fixed = Contender::Neighbour {
         model: Neighbour::Fixed(4),
         max: 50,

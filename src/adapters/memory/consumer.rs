@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
+    broker::MemoryBroker,
     core::{ConsumerMessage, SettleKind},
-    driver::MemoryBroker,
 };
 use crate::queue::{Browser, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError};
 

@@ -91,7 +91,7 @@ impl BrokerState {
                 return Ok(());
             }
             let what = format!(
-                "declare the queue {}: it is there in another way",
+                "declare the queue {}: it exists with other arguments",
                 spec.name
             );
             return Err(QueueError::new(QueueErrorKind::Mismatch, what));

@@ -7,7 +7,7 @@ fn pool(text: &str) -> String {
 }
 
 #[test]
-fn a_delivery_limit_that_one_death_may_use_up_is_warned_of() {
+fn a_delivery_limit_that_one_death_may_use_up_is_a_warning() {
     let said = |limit: i64, max: u32| {
         warnings(&format!(
             "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}\npolicy.max = {max}"
@@ -146,7 +146,7 @@ fn bindings_are_tables_with_an_exchange() {
 }
 
 #[test]
-fn arguments_by_which_messages_are_lost_are_warned_of() {
+fn arguments_that_may_lose_messages_are_a_warning() {
     for (arguments, fix) in [
         ("x-max-priority = 10", None),
         (

@@ -1,4 +1,4 @@
-//! What is said of bad configurations. The text is a part of the product, so the tests are snapshots.
+//! The messages about invalid configurations. The text is a part of the product, so the tests are snapshots.
 
 use super::{POOL, given};
 
@@ -56,7 +56,7 @@ fn problems_have_a_form_for_machines() {
 }
 
 #[test]
-fn text_that_is_not_toml_hides_no_other_problem() {
+fn other_problems_are_reported_beside_invalid_toml() {
     let text =
         "[broker\nurl = \n[pools.a]\nprefetch = 0\nkeep_warm = = 1\nrunner.command = [\"true\"]\n";
     insta::assert_snapshot!(given(text).problems());
@@ -334,7 +334,7 @@ fn steps_must_rise() {
 }
 
 #[test]
-fn a_runner_says_what_it_cannot_be() {
+fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (
             "kind = \"exce\"",
@@ -514,7 +514,7 @@ fn the_management_api_is_a_web_server() {
 }
 
 #[test]
-fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
+fn deliveries_that_may_wait_too_long_behind_others_are_a_warning() {
     for (prefetch, expected) in [
         (5, vec![]),
         (
@@ -534,7 +534,7 @@ fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
 }
 
 #[test]
-fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
+fn dead_letters_that_the_broker_may_drop_are_a_warning() {
     for (declare, expected) in [
         (
             "no",
@@ -587,7 +587,7 @@ fn a_queue_name_must_leave_room_for_its_retry_queues() {
 
 /// RabbitMQ 4.0 answers by an internal error, and closes the connection.
 #[test]
-fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
+fn a_queue_name_that_breaks_the_broker_is_refused() {
     let room = 219 - ".retry.300000".len();
     let fits = "é".repeat(room / 2);
     given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
@@ -603,7 +603,7 @@ fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
 }
 
 #[test]
-fn pool_names_are_words() {
+fn pool_names_have_only_the_allowed_characters() {
     let name = "x".repeat(65);
     for name in ["\"a b\"", "\"\"", "\"é\"", "\"a.b\"", &name] {
         let lines = given(&format!("[pools.{name}.runner]\ncommand = [\"a\"]\n")).lines();
@@ -633,7 +633,7 @@ fn a_pool_on_anothers_derived_queue_is_a_warning() {
 }
 
 #[test]
-fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
+fn a_misspelt_key_gets_a_suggestion() {
     for (line, meant) in [
         ("poll-interval = \"1s\"", "pools.thumbnails.poll_interval"),
         ("prefech = 1", "pools.thumbnails.prefetch"),
@@ -653,7 +653,7 @@ fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
 }
 
 #[test]
-fn what_should_be_a_table_and_is_not_is_one_problem() {
+fn a_value_where_a_table_is_expected_is_one_problem() {
     assert_eq!(
         pool_lines("policy = 3"),
         [
@@ -745,7 +745,7 @@ fn an_answer_needs_a_queue_and_a_length_that_can_be() {
 }
 
 #[test]
-fn queues_for_answers_that_never_come_are_worth_a_word() {
+fn reply_queues_that_get_no_replies_are_a_warning() {
     let warnings = |text: &str| {
         let given = given(&format!(
             "[pools.thumbnails]\nreply_allow = [\"replies\"]\n{text}"

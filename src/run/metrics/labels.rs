@@ -11,7 +11,7 @@ pub(crate) enum JobOutcome {
     LaunchFailed,
     NotStarted,
     Stopped,
-    /// Stopped, because its delivery could be held no longer.
+    /// Stopped, because its delivery could not be held any longer.
     Deadline,
 }
 
@@ -60,10 +60,10 @@ pub(crate) enum Settlement {
     RequeueCopy,
     /// Replaced by a copy before its job began, because its queue counts deliveries.
     Renewed,
-    /// Put aside until no other message runs alone.
+    /// Deferred until no other message runs alone.
     Parked,
     Lost,
-    /// Lost after the copy was confirmed: there are two of the message now.
+    /// Lost after the copy was confirmed: the message now exists twice.
     LostCopy,
 }
 
@@ -97,12 +97,12 @@ impl Settlement {
     }
 }
 
-/// What became of a reply.
+/// The result of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyOutcome {
     /// The reply was sent.
     Done,
-    /// A reply was sent that says that the job has failed for good.
+    /// A reply was sent that says that the job has finally failed.
     Failed,
     /// A reply was sent that says that the real reply is too long.
     TooLarge,

@@ -133,7 +133,7 @@ impl PoolMetrics {
         self.restarts.increment(1);
     }
 
-    /// The pool has ended: its gauges show nothing any more. Its counters stay.
+    /// The pool has ended: its gauges are removed. Its counters stay.
     pub(crate) fn forget(&self) {
         let gauges = [
             &self.depth,

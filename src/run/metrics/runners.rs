@@ -24,7 +24,7 @@ impl RunnerMetrics {
 
     pub(crate) fn counters(&self, kind: &'static str) -> RunnerCounters {
         let started = counter!(RUNNERS_STARTED, "pool" => self.pool.clone(), "kind" => kind);
-        // Every process job increments this counter, so its handle is made ahead.
+        // Every process job increments this counter, so its handle is created in advance.
         let finished = counter!(
             RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => "finished"
         );
@@ -43,7 +43,7 @@ impl RunnerMetrics {
         }
     }
 
-    /// The pool no longer has runners of this kind: their gauges show nothing any more.
+    /// The pool no longer has runners of this kind: their gauges are removed.
     pub(crate) fn forget(&self, kind: &'static str) {
         for state in RUNNER_STATES {
             gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)

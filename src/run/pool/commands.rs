@@ -47,7 +47,7 @@ impl Pool {
         }
     }
 
-    /// Gives the reconciler the orders as they are now.
+    /// Gives the reconciler the current orders.
     pub(super) fn follow_orders(&mut self) {
         let orders = self.shared.orders.lock().clone();
         self.reconciler.set_orders(orders);

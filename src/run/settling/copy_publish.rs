@@ -1,5 +1,5 @@
-//! Publishing the copy that a verdict wants: to its retry queue, to the dead letters, or back to its own queue. If the
-//! right queue accepts no copy, the next best place is chosen here.
+//! Publishing the copy that a verdict requires: to its retry queue, to the dead letters, or back to its own queue. If
+//! the right queue accepts no copy, the next best place is chosen here.
 
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ pub(super) enum CopyPublish {
 
 /// Where a copy went.
 pub(super) enum CopyOutcome {
-    /// Where it should go, or to a place with the same effect.
+    /// To its intended queue, or to a queue with the same effect.
     AsDecided,
     /// Back to its queue instead: the job runs again.
     Back,
-    /// Nowhere, and waiting would not help: its job runs without a copy.
+    /// The copy was not published, and waiting would not help: its job runs without a copy.
     Not,
 }
 
@@ -64,7 +64,8 @@ pub(super) async fn publish_copy(
                     shared.copies.received.add(&taken.name);
                 }
                 Err(NotCopied::TimeUp) => return Err(TimeUp),
-                // The delivery was held for the delay instead. Now the copy goes where the retry queue would have sent it.
+                // The delivery was held for the delay instead. Now the copy goes to the queue to which the retry queue
+                // would have sent it.
                 Err(NotCopied::NoQueue(copy)) => {
                     let mut copy = *copy;
                     copy.routing_key = queue.as_str().to_owned();

@@ -1,8 +1,8 @@
 //! Copying: publishing a copy to the first of its queues that accepts it.
 //!
 //! If nothing can be published at all, the delivery is held and the pool's intake is closed. If only this queue accepts
-//! nothing, a spare queue is used. If only this message is not accepted, or no queue is left, this delivery is held and the
-//! pool goes on.
+//! nothing, a spare queue is used. If only this message is not accepted, or no queue is left, this delivery is held and
+//! the pool continues.
 
 use std::time::Duration;
 
@@ -164,10 +164,10 @@ async fn try_queue<'s>(
                     let losses = (!losses.is_empty()).then(|| format!("it {losses}"));
                     let message = match losses {
                         Some(_) => {
-                            "the queue for dead letters was declared in another way: it is used as it is, and loses letters"
+                            "the dead-letter queue was declared with other arguments: it is used unchanged, and may drop letters"
                         }
                         None => {
-                            "the queue for dead letters was declared in another way: it is used as it is"
+                            "the dead-letter queue was declared with other arguments: it is used unchanged"
                         }
                     };
                     warn!(
@@ -200,7 +200,7 @@ fn report_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
             pool = %shared.name,
             messaging.destination.name = %Quoted(queue.name.as_str()),
             error = %why,
-            "queue {}: copies wait or go another way",
+            "queue {}: copies wait or go to another queue",
             what_is_wrong(error.kind)
         );
     }

@@ -36,7 +36,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// A worker that is told to leave while it opens its consumer waits this long for the consumer. If it closed the channel
+/// How long a worker that is told to leave while it opens its consumer waits for the consumer. If it closed the channel
 /// earlier, deliveries that the broker has sent by then would count as unfinished.
 const OPENING: Duration = Duration::from_secs(2);
 
@@ -157,7 +157,7 @@ impl Worker<'_> {
             }
             match self.state.finish_job(self.buffered()) {
                 AfterSettlement::Stay => {}
-                AfterSettlement::Go(why) => return why,
+                AfterSettlement::Leave(why) => return why,
             }
         }
     }
@@ -184,7 +184,7 @@ impl Worker<'_> {
             for arrived in left {
                 // If the channel is gone, the broker has given it back already.
                 if !self.intake.is_gone() {
-                    // The worker leaves in any case, and has its reason.
+                    // The worker leaves in any case, and its reason is known.
                     let _ = self.job(arrived).await;
                 }
             }

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_where_it_is_told_to_and_else_where_engines_are() {
+    fn looks_at_the_given_place_or_else_at_the_usual_places_of_engines() {
         let host = ("DOCKER_HOST", "tcp://engine:2375");
         let runtime = ("XDG_RUNTIME_DIR", "/run/user/1");
         assert_eq!(
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_cannot_do_of_the_environment() {
+    fn reports_settings_of_the_environment_that_it_does_not_support() {
         let ssh = shown(None, &[("DOCKER_HOST", "ssh://engine")]).unwrap_err();
         assert!(
             ssh.contains("$DOCKER_HOST, \"ssh://engine\": write"),

@@ -1,7 +1,7 @@
 //! Finds commands whose interpreter is given a script that does not exist.
 
 use super::{ExecSettings, program};
-use crate::{config::problem::Refuse, runners::keys::base_name};
+use crate::config::problem::Refuse;
 
 /// Programs whose first argument is a script, and the options with which they run something else.
 const INTERPRETERS: [(&str, &[&str]); 9] = [
@@ -20,7 +20,7 @@ const INTERPRETERS: [(&str, &[&str]); 9] = [
 /// extension.
 const FINDERS: [&str; 4] = ["node", "deno", "bun", "lua"];
 
-/// Programs that start another one.
+/// Programs that start another program.
 const WRAPPERS: [&str; 8] = [
     "env", "nice", "ionice", "nohup", "setsid", "stdbuf", "timeout", "exec",
 ];
@@ -90,12 +90,17 @@ fn is_before_a_program(word: &str) -> bool {
         || (!is_amount.is_empty() && is_amount.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
+/// The name of a program without its folder.
+pub(crate) fn base_name(program: &str) -> &str {
+    program.rsplit_once('/').map_or(program, |(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_an_interpreter_is_to_run() {
+    fn finds_the_script_that_an_interpreter_runs() {
         for (command, expected) in [
             ("python3 thumb.py", Some("thumb.py")),
             ("/usr/bin/python3.11 -u thumb.py --size 3", Some("thumb.py")),

@@ -1,12 +1,19 @@
 //! The manager of `warm` runners, and the runner: a process, and the settings to start another process.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 
 use super::{
     WarmSettings,
     link::{Link, StopMode},
+    slots::{Processes, Taken, WarmSlot},
     talk::{TalkOutcome, talk},
     wear::ProcessUsage,
 };
@@ -25,9 +32,13 @@ pub struct WarmManager {
     shared: Arc<WarmShared>,
 }
 
-struct WarmShared {
-    settings: WarmSettings,
+pub(super) struct WarmShared {
+    pub(super) settings: WarmSettings,
     environment: Environment,
+    /// Used if a process may have several jobs at a time.
+    processes: Processes,
+    /// Whether it was said that processes take one job at a time only.
+    warned: AtomicBool,
 }
 
 impl WarmManager {
@@ -37,7 +48,34 @@ impl WarmManager {
             shared: Arc::new(WarmShared {
                 environment: Environment::new(&settings.process),
                 settings,
+                processes: Processes::default(),
+                warned: AtomicBool::new(false),
             }),
+        }
+    }
+}
+
+impl WarmShared {
+    /// Starts a process.
+    async fn start(&self, request: &CreateRunner) -> Result<Box<Link>, StartError> {
+        let link = Link::start(&self.settings, &self.environment, request).await?;
+        Ok(Box::new(link))
+    }
+
+    /// Takes a slot of a process. Starts a process if no slot is free.
+    pub(super) async fn take(&self, request: &CreateRunner) -> Result<Taken, StartError> {
+        self.processes
+            .take(&self.settings, self.start(request))
+            .await
+    }
+
+    fn warn_of_single(&self, request: &CreateRunner) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                pool = %request.pool,
+                concurrency = self.settings.concurrency,
+                "warm processes use version 1 of the protocol, so each has one job at a time"
+            );
         }
     }
 }
@@ -79,7 +117,20 @@ impl RunnerManager for WarmManager {
     }
 
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
-        let up = ReadyProcess::start(&self.shared, &request).await?;
+        let shared = &self.shared;
+        let up = if shared.settings.concurrency > 1 {
+            match shared.take(&request).await? {
+                Taken::Seat(seat) => {
+                    return Ok(Box::new(WarmSlot::new(Arc::clone(shared), request, seat)));
+                }
+                Taken::Single(link) => {
+                    shared.warn_of_single(&request);
+                    ReadyProcess::new(shared, link)
+                }
+            }
+        } else {
+            ReadyProcess::start(shared, &request).await?
+        };
         Ok(Box::new(WarmRunner {
             shared: Arc::clone(&self.shared),
             request,
@@ -105,22 +156,25 @@ struct ReadyProcess {
 
 impl ReadyProcess {
     /// The reason why it can take no other job, if there is one.
-    fn trouble(&mut self) -> Option<String> {
-        let trouble = self.link.trouble();
-        self.looked_at = trouble.is_none();
-        trouble
+    fn problem(&mut self) -> Option<String> {
+        let problem = self.link.problem();
+        self.looked_at = problem.is_none();
+        problem
     }
 }
 
 impl ReadyProcess {
     async fn start(shared: &WarmShared, request: &CreateRunner) -> Result<Self, StartError> {
-        let link = Link::start(&shared.settings, &shared.environment, request).await?;
+        Ok(Self::new(shared, shared.start(request).await?))
+    }
+
+    fn new(shared: &WarmShared, link: Box<Link>) -> Self {
         let wear = ProcessUsage::new(&shared.settings, rand::random());
-        Ok(Self {
-            link: Box::new(link),
+        Self {
+            link,
             wear,
             looked_at: true,
-        })
+        }
     }
 }
 
@@ -135,9 +189,9 @@ impl WarmRunner {
             let mut fit = self.up.take();
             // Usually the pool has just checked the process.
             if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
-                && let Some(trouble) = up.trouble()
+                && let Some(problem) = up.problem()
             {
-                self.warn(&trouble);
+                self.warn(&problem);
                 fit = None;
             }
             let up = match fit {
@@ -161,18 +215,18 @@ impl WarmRunner {
                 }
                 TalkOutcome::Gone(end) => return end,
                 TalkOutcome::NotTaken(end) => {
-                    let trouble = format!(
+                    let problem = format!(
                         "{} before it took its job",
                         end.in_words("closed its standard input or output")
                     );
                     if replaced {
                         let program = settings.command.first().map_or("", String::as_str);
                         return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {trouble}, and so did the next process"),
+                            what: format!("{program}: {problem}, and so did the next process"),
                             source: None,
                         });
                     }
-                    self.warn(&trouble);
+                    self.warn(&problem);
                     replaced = true;
                 }
             }
@@ -189,11 +243,11 @@ impl WarmRunner {
         }
     }
 
-    fn warn(&self, trouble: &str) {
+    fn warn(&self, problem: &str) {
         tracing::warn!(
             pool = %self.request.pool,
             runner.id = %self.request.id,
-            error = trouble,
+            error = problem,
             "warm runner lost between two jobs"
         );
     }
@@ -215,11 +269,11 @@ impl Runner for WarmRunner {
     }
 
     fn is_alive(&mut self) -> bool {
-        let trouble = self.up.as_mut().map(ReadyProcess::trouble);
-        match trouble {
+        let problem = self.up.as_mut().map(ReadyProcess::problem);
+        match problem {
             Some(None) => true,
-            Some(Some(trouble)) => {
-                self.warn(&trouble);
+            Some(Some(problem)) => {
+                self.warn(&problem);
                 false
             }
             None => false,

@@ -50,7 +50,7 @@ async fn comes_back_by_itself_after_the_broker_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_stops_in_good_order_is_a_loss_too_and_not_a_cancel() {
+async fn an_orderly_stop_of_the_broker_is_a_lost_connection_and_not_a_cancelled_consumer() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "stopped").await;
@@ -97,7 +97,7 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_at_start_is_found_when_it_comes() {
+async fn a_broker_that_is_unreachable_at_the_start_is_found_once_it_is_up() {
     let mut broker = faulty_broker().await;
     to(&mut broker, |broker| broker.kill());
     let driver = lazily(&settings(&broker.url()));

@@ -1,4 +1,4 @@
-//! Dead letters by the API of a running daemon.
+//! Dead letters over the API of a running daemon.
 
 use serde_json::Value;
 

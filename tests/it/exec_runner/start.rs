@@ -70,7 +70,7 @@ async fn says_why_a_command_cannot_start() {
 }
 
 #[tokio::test]
-async fn says_that_it_is_the_working_directory_that_is_missing() {
+async fn names_the_working_directory_if_it_is_missing() {
     let witness = Witness::new();
     let text = file(&witness.folder().join("text"), 0o644, "");
     let table = [

@@ -226,7 +226,7 @@ async fn connect(address: &EngineAddress) -> Result<Docker, String> {
         EngineAddress::Tcp(address) => {
             Docker::connect_with_http(address, 60, bollard::API_DEFAULT_VERSION)
         }
-        _ => return Err("an address of a kind that is new".to_owned()),
+        _ => return Err("an unknown kind of address".to_owned()),
     };
     let docker = docker.map_err(|error| error.to_string())?;
     docker

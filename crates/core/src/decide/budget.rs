@@ -1,7 +1,7 @@
 //! Budget: the pools of one supervisor divide a limited number of workers.
 //!
-//! Each pool with work first gets its floor. What remains goes to the pools that want more, in proportion to their
-//! weights, and no pool gets more than it wants. So no worker stays unused while any pool wants one.
+//! Each pool with work first gets its floor. The rest goes to the pools that need more, in proportion to their weights,
+//! and no pool gets more than it needs. So no worker stays unused while a pool needs one.
 //!
 //! The limit holds for live workers, not only for the numbers: a pool grows only into workers that no other pool has.
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct PoolNeed {
     /// Its weight: 1 or more.
     pub weight: u32,
-    /// The workers that its own policy wants.
+    /// The number of workers that its own policy gives.
     pub wanted: u32,
     /// The workers that it gets before all others: its `min_active` while it has work, otherwise 0.
     pub floor: u32,
@@ -38,7 +38,7 @@ pub struct Allowance {
 /// Divides `total` workers among the pools, in their order.
 ///
 /// # Guarantees
-/// The parts add up to `total`, or to all that the pools want if that is less. No pool gets more than it wants. Each
+/// The parts add up to `total`, or to all that the pools need if that is less. No pool gets more than it needs. Each
 /// pool gets its floor, if the floors fit within `total`.
 ///
 /// ```
@@ -124,7 +124,7 @@ fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     parts
 }
 
-/// How full a pool is with one more worker, for its weight.
+/// The fill level of a pool with one more worker, divided by its weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Level {
     workers: u32,
@@ -173,11 +173,11 @@ mod tests {
             (10, &[need(1, 3, 1), need(1, 4, 1)], &[3, 4]),
             (10, &[need(1, 50, 1), need(1, 50, 1)], &[5, 5]),
             (10, &[need(4, 50, 0), need(1, 50, 0)], &[8, 2]),
-            // What one pool does not want goes to the others.
+            // Workers that one pool does not need go to the others.
             (10, &[need(1, 2, 1), need(1, 50, 1)], &[2, 8]),
             // The floor comes before the weight.
             (10, &[need(100, 50, 0), need(1, 50, 3)], &[7, 3]),
-            // A pool without work has no floor and wants nothing.
+            // A pool without work has no floor and needs no worker.
             (10, &[need(1, 0, 0), need(1, 50, 1)], &[0, 10]),
             // The floors do not fit.
             (3, &[need(1, 9, 2), need(1, 9, 2)], &[2, 1]),

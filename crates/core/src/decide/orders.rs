@@ -7,7 +7,7 @@
 //! # What survives a reload and a restart
 //!
 //! - A pause, a drain, a pin and "do not shrink" are not in the configuration file. They survive a reload and a restart
-//!   until the operator lifts them or they expire.
+//!   until the operator removes them or they expire.
 //! - A policy set by hand is in force until the `policy` or `scaling` of that pool in the file changes, in a reload or
 //!   before a restart. Then the file wins, because it is the later decision ([`Orders::yield_to`]).
 //! - A pool that is removed from the file loses its orders.
@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::{Intake, Policy, Scaling, SteeringAct};
 use crate::text::time;
 
-/// Most bytes of a [`By`].
+/// The maximum length of a [`By`] in bytes.
 const BY_BYTES: usize = 128;
 
 /// The operator's orders for one pool. Empty if there are none.
@@ -54,7 +54,7 @@ pub struct ByHand<T> {
     pub by: By,
     /// When it was ordered, in wall time.
     pub since: Timestamp,
-    /// When it ends by itself. Without this, the operator must lift it.
+    /// When it ends by itself. Without this, the operator must remove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -309,7 +309,7 @@ impl Orders {
     }
 
     /// Removes invalid orders: the orders come from a file that other programs may have changed. Returns the problem.
-    pub fn mend(&mut self) -> Option<&'static str> {
+    pub fn drop_invalid(&mut self) -> Option<&'static str> {
         let wrong = self.policy.as_ref()?.what.is_sound().err()?;
         self.policy = None;
         Some(wrong)

@@ -4,7 +4,9 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Recommendation, TargetWait, Utilisation};
+use super::{
+    Inputs, Recommendation, ScalingPolicy, ScheduledBounds, Situation, TargetWait, Utilisation,
+};
 use crate::text::{counted, form_for};
 
 /// A pure function from the queue's state to a number of workers, with its bounds.
@@ -15,10 +17,10 @@ pub struct Policy {
     /// The function.
     #[serde(flatten)]
     pub kind: PolicyKind,
-    /// Fewest workers, from the first work until the queue is empty.
+    /// The minimum number of workers, from the first message until the queue is empty.
     pub min_active: u32,
-    /// Most workers of this pool, for any demand. It applies to one daemon: the limits of several daemons on one queue
-    /// add up.
+    /// The maximum number of workers of this pool, for any demand. It applies to one daemon: the limits of several
+    /// daemons on one queue add up.
     pub max: u32,
 }
 
@@ -68,7 +70,7 @@ impl From<Step> for (u64, u32) {
     }
 }
 
-/// Default for the most workers of a pool.
+/// Default for the maximum number of workers of a pool.
 pub const DEFAULT_MAX: u32 = 50;
 
 impl Default for Policy {
@@ -195,9 +197,36 @@ impl Policy {
         }
     }
 
+    /// The policy in force while a schedule sets these bounds. A bound in which `by_hand` differs from this, the
+    /// configured policy, was set by the operator, and stays. A floor above the ceiling is lowered to it.
+    pub(super) fn scheduled(&self, bounds: &ScheduledBounds, by_hand: Option<&Self>) -> Self {
+        let mut policy = by_hand.unwrap_or(self).clone();
+        if let Some(max) = bounds.max.filter(|_| policy.max == self.max) {
+            policy.max = max;
+        }
+        if let Some(floor) = bounds
+            .min_active
+            .filter(|_| policy.min_active == self.min_active)
+        {
+            policy.min_active = floor;
+        }
+        policy.min_active = policy.min_active.min(policy.max);
+        policy
+    }
+
     /// Whether the policy asks for more than demand.
     pub fn needs_measurements(&self) -> bool {
         matches!(self.kind, PolicyKind::TargetWait(_))
+    }
+}
+
+impl ScalingPolicy for Policy {
+    fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
+        self.recommendation(situation.inputs, situation.expected)
+    }
+
+    fn describe(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Schedules: bounds of a policy that change by the clock.
 //!
 //! An entry opens at the times of a cron expression in a time zone, and stays open for a duration. While it is open, it
-//! sets some of the pool's bounds. If several entries are open, the one that stands later in the configuration wins, for
+//! sets some of the pool's bounds. If several entries are open, the later one in the configuration wins, for
 //! each bound separately. A bound that the operator set by hand wins over all of them.
 //!
 //! A changed bound is scaling like any other: a job that runs when its window ends is not stopped.
@@ -24,7 +24,6 @@ use jiff::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Policy;
 use crate::text::time;
 
 /// A cron expression with five fields: minute, hour, day of the month, month, day of the week.
@@ -99,10 +98,10 @@ pub struct ScheduleEntry {
 /// Bounds that a schedule sets. `None` leaves the pool's own bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledBounds {
-    /// Fewest workers while there is work.
+    /// The minimum number of workers while there is work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_active: Option<u32>,
-    /// Most workers.
+    /// The maximum number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// Workers kept on an empty queue.
@@ -166,7 +165,7 @@ impl ScheduledBounds {
         *self == Self::default()
     }
 
-    /// These bounds, where `later` does not set other ones.
+    /// These bounds, overridden by those that `later` sets.
     #[must_use]
     fn then(self, later: Self) -> Self {
         Self {
@@ -174,23 +173,6 @@ impl ScheduledBounds {
             max: later.max.or(self.max),
             keep_warm: later.keep_warm.or(self.keep_warm),
         }
-    }
-
-    /// A policy with these bounds. A bound in which `by_hand` differs from `configured` was set by the operator, and
-    /// stays. A floor above the ceiling is lowered to it.
-    pub(super) fn on(&self, configured: &Policy, by_hand: Option<&Policy>) -> Policy {
-        let mut policy = by_hand.unwrap_or(configured).clone();
-        if let Some(max) = self.max.filter(|_| policy.max == configured.max) {
-            policy.max = max;
-        }
-        if let Some(floor) = self
-            .min_active
-            .filter(|_| policy.min_active == configured.min_active)
-        {
-            policy.min_active = floor;
-        }
-        policy.min_active = policy.min_active.min(policy.max);
-        policy
     }
 }
 
@@ -232,8 +214,8 @@ impl Schedule {
     pub fn at(&self, wall: Timestamp) -> ScheduleState {
         let mut state = ScheduleState::default();
         for entry in &self.entries {
-            let now = Instant(wall.to_zoned_datetime(entry.zone.clone()));
-            if let Ok(Instant(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
+            let now = CronTime(wall.to_zoned_datetime(entry.zone.clone()));
+            if let Ok(CronTime(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
                 && let Some(until) = entry.closes(&opened)
                 && wall < until.timestamp()
             {
@@ -245,7 +227,7 @@ impl Schedule {
                     bounds: entry.bounds,
                 });
             }
-            if let Ok(Instant(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
+            if let Ok(CronTime(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
                 && state
                     .next
                     .as_ref()
@@ -298,7 +280,7 @@ pub(super) struct ScheduleCache {
 }
 
 impl ScheduleCache {
-    /// The state at `wall`. Computed anew if the last one does not hold then, also if the clock was set back.
+    /// The state at `wall`. Computed again if the last state does not apply at that time, or if the clock was set back.
     pub(super) fn at(&mut self, schedule: &Schedule, wall: Timestamp) -> &ScheduleState {
         let is_known = self
             .holds
@@ -310,7 +292,7 @@ impl ScheduleCache {
         &self.state
     }
 
-    /// Forgets the state, because the schedule is another one.
+    /// Forgets the state, because the schedule was replaced.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -352,9 +334,9 @@ fn shown(at: Timestamp, local: Option<&str>) -> String {
 
 /// A time for croner, which has no support of its own for this version of jiff.
 #[derive(Debug, Clone)]
-struct Instant(ZonedDateTime);
+struct CronTime(ZonedDateTime);
 
-impl CronDateTime for Instant {
+impl CronDateTime for CronTime {
     fn to_civil(&self) -> CivilDateTime {
         let part = |number: i8| u32::from(number.unsigned_abs());
         let time = self.0.datetime();

@@ -6,8 +6,8 @@
 //! - *needed*: enough to start all waiting messages within the time that is left of the target. The oldest message has
 //!   used up part of it, and a worker that is started now takes its first message only after its start-up time.
 //!
-//! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool stays as it
-//! is, so that chance does not start and stop workers.
+//! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool keeps its size,
+//! so that random changes do not start and stop workers.
 
 use std::{fmt, time::Duration};
 
@@ -152,7 +152,7 @@ impl TargetWait {
             why = format!("{why}; {ready:.1} so that a message finds a worker in time");
         }
         if needed < workers && workers < useful {
-            why = format!("{why}; between them the pool stays as it is");
+            why = format!("{why}; between the two numbers the pool keeps its size");
         }
         Recommendation::new(workers, why)
     }

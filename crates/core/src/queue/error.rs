@@ -73,7 +73,7 @@ impl QueueError {
         self
     }
 
-    /// Whether a retry may succeed although nobody changes anything.
+    /// Whether a retry may succeed without any change by an operator.
     pub fn is_transient(&self) -> bool {
         use QueueErrorKind as K;
         match self.kind {

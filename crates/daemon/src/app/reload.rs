@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::{
-    daemon::{needs_restart, prepare_cgroups},
+    cgroups,
     pools::{Changes, Pools},
 };
 use crate::{guard, reloads::Reloads, telemetry::events_file::EventsFile};
@@ -84,10 +84,10 @@ impl Reloader {
             warn!(key, "changed, which takes effect at the next start");
         }
         let state_dir = &inner.started.http.state_dir;
-        if let Err(error) = prepare_cgroups(&loaded.settings.pools, inner.lock, state_dir).await {
+        if let Err(error) = cgroups::prepare(&loaded.settings.pools, inner.lock, state_dir).await {
             let error = chain(&*error);
             error!(error, "refused the configuration; the old one stays");
-            return Err(inner.refused(&file, vec![format!("failed to {error}")]));
+            return Err(inner.refused(&file, vec![error]));
         }
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
@@ -111,7 +111,7 @@ impl Reloader {
             added = names(&added),
             removed = names(&removed),
             changed = names(&changed),
-            "took the configuration over"
+            "applied the configuration"
         );
         Ok(v1::Reloaded {
             file,
@@ -133,4 +133,17 @@ impl Inner {
             problems: why,
         }
     }
+}
+
+/// Changed keys outside the pools. They need a restart.
+fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let differs = [
+        ("broker", old.broker != new.broker),
+        ("http", old.http != new.http),
+        ("log", old.log != new.log),
+        ("otlp", old.otlp != new.otlp),
+        ("events_file", old.events_file != new.events_file),
+    ];
+    let differs = differs.into_iter().filter(|(_, differs)| *differs);
+    differs.map(|(key, _)| key).collect()
 }

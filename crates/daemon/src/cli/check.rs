@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whether_there_is_a_dead_letter_exchange_is_asked_until_it_was_seen() {
+    fn a_dead_letter_exchange_is_looked_for_until_it_was_seen() {
         let text = "[pools.a]\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n\
                     [pools.b]\nqueue = \"a.dead\"\nrunner.command = [\"b\"]\n";
         let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());

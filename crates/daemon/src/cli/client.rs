@@ -31,9 +31,9 @@ pub(super) enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("hear from the supervisor within {} s", .0.as_secs())]
+    #[error("get an answer from the supervisor within {} s", .0.as_secs())]
     Timeout(Duration),
-    #[error("talk to the supervisor")]
+    #[error("communicate with the supervisor")]
     Talk(#[source] BoxError),
     /// The supervisor refused. The text is its own.
     #[error("{operation}: {}", refusal.error)]
@@ -42,7 +42,7 @@ pub(super) enum ClientError {
         refusal: v1::Refusal,
         status: StatusCode,
     },
-    #[error("write the question")]
+    #[error("encode the request")]
     Question(#[source] serde_json::Error),
     #[error("read the supervisor's answer")]
     Answer(#[source] serde_json::Error),
@@ -123,7 +123,7 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(ClientError::Answer)
 }
 
-/// Paths as words: `a, b or c`.
+/// Paths as text: `a, b or c`.
 fn any_of(paths: &[PathBuf]) -> String {
     let words: Vec<String> = paths
         .iter()

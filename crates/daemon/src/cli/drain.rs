@@ -9,7 +9,7 @@ use super::{
     args::{Cli, Format, steer::DrainArgs},
     client,
     jobs::stop_each,
-    steer::{PATIENCE, line, names, path, with_as_before},
+    steer::{TIMEOUT, line, names, path, with_as_before},
     supervisor::{self, Supervisor},
 };
 use crate::output::{self, Exit, Failure};
@@ -21,7 +21,7 @@ use tidegate::{
 };
 
 /// Time between two requests for the state of the pools.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long jobs may take to be given back after the deadline, while their runners have their grace.
 const ENDING: Duration = Duration::from_secs(600);
@@ -35,7 +35,7 @@ pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> 
         let path = path(name, "drain");
         let operation = "drain the pool";
         let steered: Steered =
-            client::act(&supervisor, Method::POST, &path, &body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, &body, TIMEOUT, operation).await?;
         if cli.format == Format::Human {
             output::write(line(&steered, &with_as_before(&steered, "drains")).as_bytes())?;
         }
@@ -142,7 +142,7 @@ async fn watch(
             }
             return Ok(left.iter().map(|status| status.name.to_string()).collect());
         }
-        let next = Instant::now() + LOOK_AGAIN;
+        let next = Instant::now() + CHECK_INTERVAL;
         time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
     }
 }

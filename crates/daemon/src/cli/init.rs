@@ -14,7 +14,7 @@ use crate::{
 };
 use tidegate::{config, escape::Escaped};
 
-/// Where it is written, unless it is told otherwise: where `run` looks first.
+/// The default file: the first one that `run` looks for.
 const FILE: &str = "tidegate.toml";
 
 /// The schema for editors, beside the configuration.
@@ -53,13 +53,15 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
     };
     let next = match problems.is_empty() {
         true => format!("{wrote}; next: `tidegate check --broker`, then `tidegate run`\n"),
-        false => format!("{wrote}; mend what is said above, then `tidegate check --broker`\n"),
+        false => {
+            format!("{wrote}; correct the problems above, then `tidegate check --broker`\n")
+        }
     };
     output::write(next.as_bytes())?;
     Ok(Exit::Ok)
 }
 
-/// Writes a file that is not there yet. One that may hold a password is for its owner alone.
+/// Writes a new file. A file that may contain a password is readable only by its owner.
 fn write_new(file: &Path, text: &str, is_secret: bool) -> io::Result<()> {
     let mut open = OpenOptions::new()
         .write(true)
@@ -115,7 +117,7 @@ listen = "127.0.0.1:8672"
 
 [pools.{pool}]
 queue = {queue}
-# Who declares the queue: "no" for someone else; "classic" or "quorum" and the pool does.
+# Who declares the queue: "no": another program; "classic" or "quorum": the pool.
 declare = "no"
 # How long the queue is empty before all workers drain: "0s" at once, or "never".
 drain_after = "5s"
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_writes_is_a_good_configuration_of_that_queue_and_command() {
+    fn it_writes_a_valid_configuration_with_that_queue_and_command() {
         for (queue, pool) in [
             ("thumbnails", "thumbnails"),
             ("img.resize", "img-resize"),

@@ -10,7 +10,7 @@ use super::{
         steer::{JobsArgs, JobsCommand, JobsStopArgs},
     },
     client,
-    steer::{PATIENCE, no_such_pool, path},
+    steer::{TIMEOUT, no_such_pool, path},
     supervisor::{self, Supervisor},
     table::{Cell, Layout, cell},
 };
@@ -90,7 +90,7 @@ async fn stop_one(
         Method::POST,
         &path,
         &body,
-        PATIENCE,
+        TIMEOUT,
         "stop the job",
     )
     .await
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_runs() {
+    fn says_so_if_nothing_runs() {
         assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no job runs\n");
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::{
     args::{
         Cli, Format,
@@ -96,16 +94,6 @@ impl BrokerArgs {
 
 /// Asks the supervisor for the workers of the pools on the queue.
 async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
-    #[derive(Deserialize)]
-    struct Pool {
-        queue: String,
-        workers: Workers,
-    }
-    #[derive(Deserialize)]
-    struct Workers {
-        live: u32,
-        draining: u32,
-    }
     let supervisor = Arc::new(supervisor::find(cli, &args.socket)?);
     let queue: Arc<str> = args.queue.as_str().into();
     // Told before the load begins. The load itself needs no supervisor.
@@ -126,10 +114,12 @@ async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
     Ok(Box::new(move || {
         let (supervisor, queue) = (supervisor.clone(), queue.clone());
         Box::pin(async move {
-            let pools: Vec<Pool> = client::get(&supervisor, "/api/v1/pools", "read the pools")
-                .await
-                .ok()?;
-            let ours = pools.iter().filter(|pool| *pool.queue == *queue);
+            let pools: Vec<tidegate::api::v1::Pool> =
+                client::get(&supervisor, "/api/v1/pools", "read the pools")
+                    .await
+                    .ok()?;
+            let ours = pools.iter().map(|pool| &pool.status);
+            let ours = ours.filter(|pool| pool.queue.as_str() == &*queue);
             let counts = ours.map(|pool| pool.workers.live + pool.workers.draining);
             counts.reduce(|one, other| one + other)
         })

@@ -13,7 +13,7 @@ use super::{
         steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
     },
     client::{self, ClientError},
-    steer::{PATIENCE, path},
+    steer::{TIMEOUT, path},
     supervisor::{self, Supervisor},
     table::DIM,
 };
@@ -77,7 +77,7 @@ async fn change(
     operation: &'static str,
 ) -> Result<Exit, Failure> {
     let change: Result<PolicyChange, _> =
-        client::act(supervisor, method, path, body, PATIENCE, operation).await;
+        client::act(supervisor, method, path, body, TIMEOUT, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -106,7 +106,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
     }
     for pair in &args.keys {
         let Some((key, value)) = pair.split_once('=') else {
-            let error = anyhow::anyhow!("take {pair:?} for KEY=VALUE");
+            let error = anyhow::anyhow!("parse {pair:?} as KEY=VALUE");
             return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
         };
         let (table, name) = match key.trim().split_once('.') {
@@ -118,7 +118,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
         match inner.as_object_mut() {
             Some(inner) => drop(inner.insert(name.to_owned(), value_of(value)?)),
             None => {
-                let error = anyhow::anyhow!("take {key} for a key: {table} is no table");
+                let error = anyhow::anyhow!("use {key} as a key: {table} is not a table");
                 return Err(Failure::new(Exit::Usage, error));
             }
         }
@@ -169,7 +169,7 @@ fn value_of(text: &str) -> Result<Value, Failure> {
 }
 
 fn json_of(value: toml::Value) -> anyhow::Result<Value> {
-    serde_json::to_value(value).context("take a value that JSON does not have")
+    serde_json::to_value(value).context("convert a value that JSON does not have")
 }
 
 /// The policy as TOML that `set --file` accepts. A comment after each key shows its origin.
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_text_needs_no_quotes_and_a_key_of_scaling_no_table() {
+    fn text_on_the_command_line_needs_no_quotes_and_a_scaling_key_needs_no_table() {
         let keys = [
             "kind=fixed",
             "workers=5",
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_tables_or_keys_alone_and_typed_keys_win_over_it() {
+    fn a_policy_file_may_have_tables_or_bare_keys_and_keys_of_the_command_line_win() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("policy.toml");
         for text in [

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_there_is_no_pool() {
+    fn says_so_if_there_is_no_such_pool() {
         assert_eq!(table(&[]), "no pools are configured\n");
     }
 

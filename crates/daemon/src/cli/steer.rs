@@ -22,10 +22,10 @@ use tidegate::{
 };
 
 /// Longest time for an order: a reconcile waits for the queue's depth from the broker.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest time for a reload: old cgroups of jobs may have to be removed first.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> {
     let body = v1::Pause {
@@ -89,7 +89,7 @@ pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> 
     };
     let operation = "scale the pool";
     let steered: Steered =
-        client::act(&supervisor, Method::PUT, &path, &body, PATIENCE, operation).await?;
+        client::act(&supervisor, Method::PUT, &path, &body, TIMEOUT, operation).await?;
     match cli.format {
         Format::Json => output::json(&steered)?,
         Format::Human => {
@@ -120,7 +120,7 @@ pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure
         Method::POST,
         path,
         &body,
-        RELOAD_PATIENCE,
+        RELOAD_TIMEOUT,
         operation,
     )
     .await;
@@ -187,7 +187,7 @@ async fn each(
         let path = path(&name, act);
         let operation = operation(act);
         let steered: Steered =
-            client::act(&supervisor, Method::POST, &path, body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, body, TIMEOUT, operation).await?;
         if cli.format == Format::Human {
             output::write(line(&steered, &done(&steered)).as_bytes())?;
         }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_a_reload_came_to() {
+    fn reports_the_result_of_a_reload() {
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
         let reloaded = Reloaded {
             file: "tidegate.toml".to_owned(),

@@ -1,5 +1,5 @@
 //! Which supervisor a command asks: the one on the command line, else the configuration's, else the first that answers
-//! at the places where a supervisor listens.
+//! at the paths on which a supervisor may listen.
 
 use std::{
     os::unix::{fs::MetadataExt, net::UnixStream},
@@ -116,7 +116,8 @@ fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> Stri
     )
 }
 
-/// Where a supervisor may listen whose configuration names no socket. Never empty: only places in /tmp are left out.
+/// The paths on which a supervisor may listen if its configuration names no socket. Never empty: only places in /tmp
+/// are left out.
 fn known_sockets() -> Vec<PathBuf> {
     let mut sockets = Surroundings::of_process().sockets();
     let own = nix::unistd::Uid::effective().as_raw();
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_tmp_that_another_user_has_made_is_left_alone() {
+    fn a_socket_in_tmp_that_another_user_has_made_is_not_used() {
         let (in_tmp, in_run) = ("/tmp/tidegate-7/tidegate.sock", "/run/user/7/a.sock");
         for (socket, owner, expected) in [
             (in_tmp, Some(8), true),
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_the_configuration_s_own_supervisor_does_not_answer() {
+    fn says_so_if_the_supervisor_of_the_configuration_does_not_answer() {
         let known = paths(&["/a", "/b"]);
         let mine = Source::from(PathBuf::from("tidegate.toml"));
         let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));

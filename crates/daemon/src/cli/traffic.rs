@@ -16,7 +16,7 @@ use tidegate::{
 };
 use tidegate_sim::{PoolModel, ServiceError, ServiceTimes, Workload};
 
-/// Most jobs of a trace. More would take hours.
+/// The maximum number of jobs in a trace. More would take hours.
 const MOST_JOBS: f64 = 1e9;
 
 impl TrafficArgs {

@@ -140,7 +140,7 @@ fn text(found: &Found<'_>, tuned: &Tuned) -> String {
         ),
         (false, _) if tuned.best_runs[0].wait_s.p95 <= found.target_s => {
             format!(
-                "this setting held {target} where it was chosen, and does not hold it on the rest"
+                "this setting met the target {target} on the first part of the trace, but not on the rest"
             )
         }
         (false, _) => {

@@ -47,7 +47,7 @@ pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, Failure>
         };
         let read = match read {
             Ok(pools) => Ok(pools),
-            // Most likely no supervisor runs, or another one was meant.
+            // Probably no supervisor runs, or the user meant another one.
             Err(error) if is_first => return Err(error.into()),
             Err(error) => Err(format!("failed to {}", tidegate::run::chain(&error))),
         };
@@ -89,7 +89,7 @@ impl View {
         }
     }
 
-    /// The text for the next reading: nothing where there is no change to show.
+    /// The text for the next reading: empty if there is no change to show.
     fn next(
         &mut self,
         read: Result<Vec<v1::Pool>, String>,
@@ -145,7 +145,8 @@ impl View {
     }
 }
 
-/// A whole screen. Lines are cut at the terminal's edge, and what does not fit is left out, so that nothing scrolls.
+/// A whole screen. Lines are cut at the terminal's edge, and lines that do not fit are omitted, so that the terminal
+/// does not scroll.
 fn screen(text: &str, rows: usize) -> String {
     const NO_WRAP: &str = "\u{1b}[?7l";
     const WRAP: &str = "\u{1b}[?7h";
@@ -168,7 +169,7 @@ fn screen(text: &str, rows: usize) -> String {
     screen
 }
 
-/// Writes to the terminal as it is: with NO_COLOR too, the screen is drawn in its place.
+/// Writes to the terminal without filtering: the screen is redrawn in place even with NO_COLOR.
 fn raw(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! Dead letters for the API: a look, a retry, a purge, each on a connection of its own.
+//! Dead letters for the API: browsing, retrying and purging, each on a connection of its own.
 //!
 //! The connection is opened for one piece of work and closed after it. So the pools' connections and channels stay
 //! free for the pools, whatever their state. Each piece of work is limited in time, in letters, and to one for a pool
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadLetterQueue, Most, Walked, Wanted};
+use super::{DeadLetterQueue, LetterLimit, Walked, Wanted};
 use tidegate::{
     builder::{broker_driver, reach},
     config::BrokerSettings,
@@ -35,10 +35,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time no further letter is begun. The answer says how many are done.
 const WORK_TIME: Duration = Duration::from_secs(20);
 
-/// Longest time for a look.
+/// The longest time for browsing.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Most letters of a look. A quorum queue takes back this many in order.
+/// The maximum number of letters that are browsed at once. A quorum queue takes this many back in order.
 pub(crate) const LISTED: u64 = 32;
 
 /// Longest wait for letters that were given back.
@@ -56,12 +56,12 @@ const POOLS_AT_ONCE: usize = 4;
 pub(crate) enum DeadLettersError {
     /// Someone works on the dead letters of this pool.
     #[error(
-        "the dead letters of this pool were looked at, retried or purged for {} s: try again in a moment",
+        "other requests read, retried or purged the dead letters of this pool for {} s: try again in a moment",
         TURN_TIMEOUT.as_secs()
     )]
     Busy,
     /// Too much is under way.
-    #[error("the dead letters of too many pools are worked on: try again in a moment")]
+    #[error("too many requests work on dead letters: try again in a moment")]
     TooMany,
     /// The broker did not do it.
     #[error("failed to {operation}")]
@@ -72,8 +72,8 @@ pub(crate) enum DeadLettersError {
         #[source]
         source: QueueError,
     },
-    /// A look took too long.
-    #[error("the look at the dead letters took longer than {} s", LOOK_TIMEOUT.as_secs())]
+    /// Browsing took too long.
+    #[error("reading the dead letters took longer than {} s", LOOK_TIMEOUT.as_secs())]
     TooLong,
 }
 
@@ -105,7 +105,7 @@ impl Choice {
                 Self::Ids(ids) => ids,
             },
             reason: None,
-            limit: Most::All,
+            limit: LetterLimit::All,
         }
     }
 }
@@ -173,7 +173,8 @@ impl DeadLetters {
         let _turn = self.turn(&place.pool).await?;
         let operation = "look at the dead letters";
         let look = self.with_queue(place, operation, async |letters| {
-            let limit = std::num::NonZeroU64::new(LISTED).map_or(Most::All, Most::Count);
+            let limit =
+                std::num::NonZeroU64::new(LISTED).map_or(LetterLimit::All, LetterLimit::Count);
             let wanted = Wanted {
                 ids: Vec::new(),
                 reason: None,
@@ -209,7 +210,7 @@ impl DeadLetters {
         .await
     }
 
-    /// Deletes letters for good.
+    /// Deletes letters permanently.
     ///
     /// # Cancel-safety
     /// If the future is dropped, letters may be deleted that were not counted.
@@ -290,8 +291,8 @@ async fn connect(broker: &BrokerSettings) -> Connection {
     }
 }
 
-/// Waits until the letters that stay are ready again. A broker counts what was given back only after a moment, and the
-/// next look or purge would miss them. Another consumer may have taken them, so this ends after [`RETURN_TIMEOUT`].
+/// Waits until the letters that stay are ready again. A broker counts returned messages only after a moment, and the
+/// next browse or purge would miss them. Another consumer may have taken them, so this ends after [`RETURN_TIMEOUT`].
 async fn until_returned(letters: &DeadLetterQueue, left: u64) {
     let returned = async {
         while let Ok(depth) = letters.driver.probe(&letters.queue).await {
@@ -351,14 +352,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_sees_only_the_oldest_letters_and_counts_all() {
+    async fn browsing_shows_only_the_oldest_letters_and_counts_all() {
         let mut seen = 0;
         let all = letters(50).look(&place(), |_, _| seen += 1).await.unwrap();
         assert_eq!((all, seen), (50, LISTED));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_is_not_there_has_no_letters() {
+    async fn a_missing_queue_has_no_letters() {
         let elsewhere = DeadLetterPlace {
             dead: "none.dead".into(),
             ..place()
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_works_on_the_letters_of_a_pool_and_a_few_on_those_of_others() {
+    async fn only_one_request_works_on_the_letters_of_a_pool_and_only_a_few_on_all_pools() {
         let letters = letters(1);
         let turn = letters.turn(&"p".into()).await.unwrap();
         let begun = time::Instant::now();

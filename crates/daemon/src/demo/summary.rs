@@ -1,4 +1,4 @@
-//! The result of a demo, and whether it is good.
+//! The result of a demo, and whether it succeeded.
 
 use std::time::Duration;
 
@@ -136,21 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn is_content_when_every_job_ran_and_the_pool_drained() {
+    fn succeeds_if_every_job_ran_and_the_pool_drained() {
         assert_eq!(good().problem(), None);
-        // At least once is the promise.
+        // Delivery is at least once.
         let twice = Summary { runs: 11, ..good() };
         assert_eq!(twice.problem(), None);
         assert!(twice.lines()[1].1.contains("1 repeat"));
     }
 
     #[test]
-    fn is_amiss_when_a_job_is_missing_dead_or_the_pool_stays() {
+    fn fails_if_a_job_is_missing_or_dead_or_the_pool_does_not_drain() {
         let dead = JobTotals {
             dead: 1,
             ..JobTotals::default()
         };
-        // A job that ran twice does not stand for one that did not.
+        // A job that ran twice does not replace one that did not run.
         let cases = [
             (
                 Summary {

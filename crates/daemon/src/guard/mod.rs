@@ -5,7 +5,7 @@
 //! └── supervisor  waits for the guard; runs everything
 //!     ├── job     spawned directly
 //!     │   └── its own children
-//!     └── whatever jobs have orphaned: double forks, setsid
+//!     └── orphans of jobs: double forks, setsid
 //! ```
 //!
 //! Both are *child subreapers*: when a process's parent dies, its new parent is the nearest living subreaper above
@@ -59,7 +59,7 @@ const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
 /// This program, also if its file has been replaced since the start.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a process does after it was told to run the supervisor.
+/// The role of a process after it was started to run the supervisor.
 #[derive(Debug)]
 pub(super) enum Role {
     /// This is the supervisor, under its guard. It has everything left to do.

@@ -47,7 +47,7 @@ pub(super) async fn put(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::These(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Replace(body.0)).await
 }
 
 /// Sets these keys by hand in addition to the others.
@@ -58,7 +58,7 @@ pub(super) async fn patch(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Add(body.0)).await
 }
 
 /// Resets every key that was set by hand.
@@ -68,7 +68,7 @@ pub(super) async fn delete(
     Path(name): Path<PoolName>,
     uri: Uri,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::None).await
+    change(&api, caller, &name, &uri, RequestedChange::Reset).await
 }
 
 /// For a pool with `share = true`: its policy is compared with those of the other members.
@@ -91,13 +91,19 @@ fn of_other_orders(status: &PoolStatus) -> Option<String> {
 }
 
 /// The requested change.
-enum Wish {
-    These(Map<String, Value>),
-    TheseToo(Map<String, Value>),
-    None,
+enum RequestedChange {
+    Replace(Map<String, Value>),
+    Add(Map<String, Value>),
+    Reset,
 }
 
-async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wish) -> Response {
+async fn change(
+    api: &Api,
+    caller: Caller,
+    name: &PoolName,
+    uri: &Uri,
+    requested: RequestedChange,
+) -> Response {
     let Ok(is_trial) = is_trial(uri) else {
         let what = "the query may be dry_run=true or dry_run=false";
         return error(StatusCode::BAD_REQUEST, what);
@@ -108,14 +114,14 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
     };
     let old = by_hand(api, name);
     let set = old.as_ref().map(|order| &order.what);
-    let (act, under, body) = match wish {
-        Wish::These(body) => (PolicyAct::Replace, None, Some(body)),
-        Wish::TheseToo(body) => (PolicyAct::Set, set, Some(body)),
-        Wish::None => (PolicyAct::Reset, None, None),
+    let (act, base, body) = match requested {
+        RequestedChange::Replace(body) => (PolicyAct::Replace, None, Some(body)),
+        RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
+        RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
     let changed = body.map(|body| {
         let change = PolicyChange::Json(Value::Object(body));
-        change_policy(&settings, under, &change)
+        change_policy(&settings, base, &change)
     });
     let changed = match changed.transpose() {
         Ok(changed) => changed,
@@ -133,7 +139,7 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         Some(set) => set.policy.clone(),
         None => settings.policy.clone(),
     };
-    let mut warnings: Vec<String> = warnings.iter().map(words).collect();
+    let mut warnings: Vec<String> = warnings.iter().map(problem_text).collect();
     let changes = changes(&before, &after);
     if !changes.is_empty() {
         warnings.extend(of_other_orders(&status));
@@ -258,7 +264,7 @@ fn is_trial(uri: &Uri) -> Result<bool, ()> {
 }
 
 fn refused(problems: &Problems) -> Response {
-    let lines: Vec<String> = problems.iter().map(words).collect();
+    let lines: Vec<String> = problems.iter().map(problem_text).collect();
     let error = match &lines[..] {
         [one] => one.clone(),
         [first, ..] => format!("{first} (and {} more)", lines.len() - 1),
@@ -272,7 +278,7 @@ fn refused(problems: &Problems) -> Response {
 }
 
 /// A problem without its position, because there is no file.
-fn words(problem: &Problem) -> String {
+fn problem_text(problem: &Problem) -> String {
     let Problem {
         key, found, fix, ..
     } = problem;

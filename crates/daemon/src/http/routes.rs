@@ -14,9 +14,8 @@ use super::{
     api::{Api, Route},
     dashboard, dead,
     guard::{Guard, RequestRefusal},
-    live,
     openapi::openapi,
-    steer,
+    steer, stream,
 };
 use tidegate::{
     api::v1,
@@ -45,7 +44,7 @@ pub(super) fn table() -> Vec<Route> {
     ];
     let routes = reading.into_iter();
     routes
-        .chain(live::table())
+        .chain(stream::table())
         .chain(steer::table())
         .chain(dead::table())
         .collect()

@@ -78,7 +78,7 @@ async fn pause(
     let v1::Pause { span, shrinking } = body.0;
     let until = match span.map(end_of) {
         Some(None) => {
-            let what = "the body is not as it should be: no calendar goes so far";
+            let what = "the body is invalid: the time is beyond the end of the calendar";
             return error(StatusCode::BAD_REQUEST, what);
         }
         until => until.flatten(),
@@ -139,7 +139,7 @@ async fn flush(
             };
             api.actions.add(Some(&name), act, &by, done(changed));
             tracing::info!(
-                pool = %name, act, runners_stopped = stopped, jobs_told = told, by, "pool is steered by hand"
+                pool = %name, act, runners_stopped = stopped, jobs_told = told, by, "an operator gave an order to the pool"
             );
             answer(&api, &name, changed, &result, None)
         }
@@ -275,7 +275,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// The end of a length of time that begins now. `None` if it is beyond the range of timestamps.
+/// The end of a duration that begins now. `None` if it is beyond the range of timestamps.
 fn end_of(Span(span): Span) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

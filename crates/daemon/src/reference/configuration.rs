@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use tidegate::config::{Described, Written, described, variable_of};
+use tidegate::config::{Described, DescribedKey, Written, described, variable_of};
 
-/// The pool that the descriptions are made with, and what stands for it on the page.
+/// The pool that the descriptions are made with, and its placeholder on the page.
 const EXAMPLE: &str = "thumbnails";
 const ANY: &str = "NAME";
 
@@ -13,8 +13,7 @@ const HEAD: &str = "\
 
 <!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions in src/config and src/runners. -->
 
-A TOML file: the one of `--config`, else `$TIDEGATE_CONFIG`, else `./tidegate.toml`, else
-`/etc/tidegate/tidegate.toml`. `tidegate init` writes a first one, and `tidegate check` prints all problems of a file.
+A TOML file: the first of `--config`, `$TIDEGATE_CONFIG`, `./tidegate.toml` and `/etc/tidegate/tidegate.toml`. `tidegate init` writes a first one, and `tidegate check` prints all problems of a file.
 `tidegate check --reference` prints this page as a file.
 
 Unknown keys are errors. Durations are `\"500ms\"`, `\"5s\"`, `\"10m\"`; sizes are `\"256MiB\"`. Any key can come from the
@@ -50,21 +49,15 @@ pub(super) fn page() -> String {
 }
 
 fn keys_of(page: &mut String, described: &[Described], path: &str) {
-    for entry in described {
-        let Described::Key {
+    for key in described.iter().filter_map(|entry| entry.key_of(path)) {
+        let DescribedKey {
             table,
             name,
             doc,
             wants,
             value,
             ..
-        } = entry
-        else {
-            continue;
-        };
-        if table != path {
-            continue;
-        }
+        } = key;
         if wants.is_empty() {
             // The user's own keys.
             let example = match value {

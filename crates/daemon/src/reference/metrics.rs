@@ -29,7 +29,7 @@ const POOL: (&str, &str) = ("pool", "each pool by its name");
 const KIND: (&str, &str) = ("kind", "the kinds of runner, and `handler`");
 const RUNNER_END: (&str, &str) = (
     "reason",
-    "`finished`, `idle`, and what else ends a runner, in one word",
+    "`finished`, `idle`, and other reasons, each one word",
 );
 
 /// The labels of a metric. Those with fixed values come from the code that sets them. A test compares all of them with
@@ -85,10 +85,9 @@ fn declared() -> Vec<Metric> {
 const HEAD: &str = "\
 # Metrics
 
-<!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions where the metrics are declared. -->
+<!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions in the code that declares the metrics. -->
 
-`GET /metrics` serves them in Prometheus' text format. Counters show zero before anything has happened. A gauge of a pool
-that is gone is left out. Labels are bounded: no job's or worker's id is one. Histograms are of seconds. The alert rules
+`GET /metrics` serves them in Prometheus' text format. Counters show zero before anything has happened. The gauges of a removed pool are left out. Labels are bounded: ids of jobs and workers are not labels. Histograms are in seconds. The alert rules
 in `deploy/prometheus` and the dashboard in `deploy/grafana` use these names.
 ";
 

@@ -62,11 +62,11 @@ impl Prometheus {
 
     /// All metrics in Prometheus' text format, without gauges whose value is [gone](tidegate::run::metrics::GONE).
     pub fn render(&self) -> String {
-        // These numbers are counted where there may be no recorder: before it is installed, and in threads that log.
+        // These numbers are counted when there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
         let text = self.0.render();
-        // With many pools this is more than a megabyte, and mostly no gauge is gone.
+        // With many pools this is more than a megabyte, and usually no gauge was removed.
         match text.contains(GONE_END) {
             true => present(&text),
             false => text,
@@ -172,7 +172,7 @@ mod tests {
             assert!(lines.contains(&line), "{line} in:\n{text}");
         }
         assert!(!text.contains("tidegate_breaker_open"), "{text}");
-        // A gauge that was gone may return.
+        // A removed gauge may return.
         metrics::with_local_recorder(&recorder, || {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
         });

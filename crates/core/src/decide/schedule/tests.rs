@@ -1,4 +1,5 @@
 use super::*;
+use crate::decide::Policy;
 
 fn entry(cron: &str, zone: &str, hours: u64, bounds: ScheduledBounds) -> ScheduleEntry {
     ScheduleEntry {
@@ -71,7 +72,7 @@ fn the_state_says_what_is_open_and_what_comes_next() {
 }
 
 #[test]
-fn of_overlapping_entries_the_later_one_wins_for_each_bound() {
+fn the_later_of_overlapping_entries_wins_for_each_bound() {
     let both = ScheduledBounds {
         min_active: Some(5),
         max: Some(20),
@@ -156,13 +157,13 @@ fn a_bound_that_was_set_by_hand_stays() {
         max: Some(10),
         keep_warm: None,
     };
-    let policy = night.on(&configured, None);
+    let policy = configured.scheduled(&night, None);
     assert_eq!((policy.min_active, policy.max), (3, 10));
     let by_hand = Policy::backlog(2).min_active(1).max(80);
-    let policy = night.on(&configured, Some(&by_hand));
+    let policy = configured.scheduled(&night, Some(&by_hand));
     assert_eq!((policy.min_active, policy.max), (3, 80));
     // A floor never lifts the ceiling.
-    let policy = floor(60).on(&configured, None);
+    let policy = configured.scheduled(&floor(60), None);
     assert_eq!((policy.min_active, policy.max), (50, 50));
 }
 
@@ -181,7 +182,7 @@ fn a_cron_expression_that_never_opens_is_refused() {
 }
 
 #[test]
-fn only_five_fields_are_a_cron_expression() {
+fn a_cron_expression_has_exactly_five_fields() {
     for text in [
         "",
         "* * *",

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pass_for_another() {
+    fn a_name_cannot_be_shown_as_another_name() {
         let letter = Letter {
             id: Some("gpj.\u{202e}exe\u{2066}\u{200b}".to_owned()),
             error: Some("\u{feff}\u{e0041}why".to_owned()),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_others_widens_the_table() {
+    fn foreign_text_does_not_widen_the_table() {
         let long = || Some("w\u{202e}".repeat(100));
         let letter = Letter {
             id: long(),

@@ -113,7 +113,7 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
     text
 }
 
-/// The facts about the letter's death.
+/// The facts about why the letter was dead-lettered.
 fn told(letter: &Letter, message: &Message) -> Vec<(String, String)> {
     let by = letter.by.map(|by| match by {
         DeadBy::Tidegate => "tidegate".to_owned(),
@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn shows_all_of_a_letter_with_what_steers_a_terminal_escaped() {
+    fn shows_all_of_a_letter_and_escapes_what_controls_a_terminal() {
         let message = message();
         let text = text(&Letter::of(&message), &message);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 
     #[test]
-    fn tells_a_program_all_of_a_letter_and_loses_no_byte() {
+    fn json_has_all_of_a_letter_without_loss() {
         let mut message = message();
         let whole = |message: &Message| {
             let letter = Letter::of(message);
