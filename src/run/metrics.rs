@@ -12,7 +12,7 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe
 pub(crate) use self::{
     labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
     pool::{BrokerMetrics, PoolMetrics},
-    runners::{RunnerCounters, RunnerMetrics, runner_panicked},
+    runners::{KindMetrics, RunnerMetrics, runner_panicked},
 };
 
 const DEPTH: &str = "tidegate_queue_depth_messages";

@@ -48,7 +48,7 @@ impl<'a> BorrowedRunner<'a> {
     /// The runner came to its own end with its job: nothing is left to stop.
     pub(crate) fn finished(mut self) {
         if let Some(runner) = self.runner.take() {
-            runner.source.counters.finished.increment(1);
+            runner.source.metrics.finished.increment(1);
         }
     }
 

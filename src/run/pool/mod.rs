@@ -363,6 +363,8 @@ fn reconciler(shared: &PoolShared) -> Reconciler {
 /// The clock that readings follow. Its first tick comes after `first`.
 fn ticks(interval: Duration, first: Duration) -> time::Interval {
     let mut ticks = time::interval_at(Instant::now() + first, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A late tick moves no later one. So pools that start together read together, and their readings share the broker's
+    // packets and our wake-ups: 200 idle pools cost less.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
 }
