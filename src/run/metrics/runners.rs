@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::{GONE, RUNNER_PANICS, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
+use super::{GONE, RUNNER_PANICS, RUNNER_STATES, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
 use crate::decide::PoolName;
 
 /// The metrics of a pool's runners. Written by the fleet.
@@ -40,13 +40,14 @@ impl RunnerMetrics {
     pub(crate) fn of_kind(&self, kind: &'static str) -> KindMetrics {
         let pool = || self.pool.clone();
         let size = |state: &'static str| gauge!(RUNNERS, "pool" => pool(), "kind" => kind, "state" => state);
+        let [idle, busy] = RUNNER_STATES.map(size);
         KindMetrics {
             started: counter!(RUNNERS_STARTED, "pool" => pool(), "kind" => kind),
             finished: counter!(
                 RUNNERS_STOPPED, "pool" => pool(), "kind" => kind, "reason" => "finished"
             ),
-            idle: size("idle"),
-            busy: size("busy"),
+            idle,
+            busy,
         }
     }
 

@@ -23,7 +23,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first number that is too large for an unsigned integer of 64 bits.
 const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;
 
-/// A JSON body. An empty body stands for `{}`.
+/// A JSON body. An empty body means `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
@@ -65,7 +65,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             })
             .map(Self)
             .map_err(|why| {
-                let what = format!("the body is not as it should be: {why}");
+                let what = format!("the body is invalid: {why}");
                 error(StatusCode::BAD_REQUEST, &what)
             })
     }

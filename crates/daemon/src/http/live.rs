@@ -5,14 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Json,
-    body::Body,
-    extract::{Path, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use jiff::Timestamp;
@@ -22,18 +15,8 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::{
-    answers::{error, no_such_pool},
-    api::{Api, Route},
-    server::LongLived,
-};
-use crate::{
-    actions::Action,
-    failures::Recent,
-    history::{Columns, NamedColumns},
-    reloads::Reloads,
-};
-use tidegate::{api::v1, decide::PoolName, run::Supervisor};
+use crate::view::View;
+use tidegate::{api::v1, run::Supervisor};
 
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
@@ -42,7 +25,7 @@ const STEP: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The content type of server-sent events.
-const EVENTS_TYPE: &str = "text/event-stream";
+pub(super) const EVENTS_TYPE: &str = "text/event-stream";
 
 /// Limit on readers, of both listeners together. The other connections stay free for other clients.
 const READERS: usize = 128;
@@ -65,7 +48,7 @@ impl Live {
     /// The source and its feed. Dropping the feed ends every stream.
     pub fn new(
         supervisor: Supervisor,
-        reloads: Reloads,
+        view: View,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (send, snapshots) = watch::channel(Bytes::new());
         let seats = Arc::new(Semaphore::new(READERS));
@@ -80,7 +63,7 @@ impl Live {
                 ticks.tick().await;
                 let has_readers = seats.available_permits() < READERS;
                 if has_readers {
-                    send.send_replace(snapshot(&supervisor, &reloads));
+                    send.send_replace(snapshot(&supervisor, &view));
                 }
             }
         };
@@ -88,7 +71,7 @@ impl Live {
     }
 
     /// A stream for one reader that begins with `first`. `None` if there are too many readers.
-    fn stream(&self, first: Bytes) -> Option<Body> {
+    pub(super) fn stream(&self, first: Bytes) -> Option<Body> {
         let seat = self.seats.clone().try_acquire_owned().ok()?;
         let mut snapshots = self.snapshots.clone();
         snapshots.mark_unchanged();
@@ -117,69 +100,12 @@ async fn next(snapshots: &mut watch::Receiver<Bytes>) -> Option<Bytes> {
     }
 }
 
-/// The stream, and the data that a reader may have missed.
-pub(super) fn table() -> [Route; 5] {
-    [
-        ("/api/v1/events", &["get"], get(events)),
-        ("/api/v1/history", &["get"], get(overview)),
-        ("/api/v1/pools/{pool}/history", &["get"], get(history)),
-        ("/api/v1/pools/{pool}/failures", &["get"], get(failures)),
-        ("/api/v1/actions", &["get"], get(actions)),
-    ]
-}
-
-async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
-    let first = snapshot(&api.supervisor, &api.reloads);
-    let Some(stream) = api.live.stream(first) else {
-        let why = "too many clients read the event stream";
-        return error(StatusCode::SERVICE_UNAVAILABLE, why);
-    };
-    if let Some(Extension(connection)) = connection {
-        connection.mark();
-    }
-    ([(header::CONTENT_TYPE, EVENTS_TYPE)], stream).into_response()
-}
-
-async fn overview(State(api): State<Api>) -> Json<Overview> {
-    Json(Overview {
-        pools: api.history.overview(),
-    })
-}
-
-async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
-        None => no_such_pool(&name),
-    }
-}
-
-async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => {
-            let kept = api.failures.of(&name);
-            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
-            Json(kept).into_response()
-        }
-        None => no_such_pool(&name),
-    }
-}
-
-async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
-    Json(api.actions.all())
-}
-
-/// The last hour of every pool.
-#[derive(Serialize)]
-struct Overview {
-    pools: Vec<NamedColumns>,
-}
-
 /// The current status of every pool, as an event.
-fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Bytes {
+pub(super) fn snapshot(supervisor: &Supervisor, view: &View) -> Bytes {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {
         at: Timestamp::now().as_second(),
-        pools: pools.map(|pool| reloads.view(pool)).collect(),
+        pools: pools.map(|pool| view.of(pool)).collect(),
     };
     event(&snapshot)
 }

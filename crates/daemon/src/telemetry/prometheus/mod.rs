@@ -11,6 +11,8 @@ use self::recorder::Registry;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
+/// What comes of a request to the collector of spans: the label `outcome`.
+pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
 
 const BUILD_INFO: &str = "tidegate_build_info";
 
@@ -28,7 +30,7 @@ const RECONCILE_SECONDS: &[f64] = &[
 
 /// The recorder could not be installed.
 #[derive(Debug, Error)]
-#[error("another recorder of metrics is installed already")]
+#[error("install the recorder of metrics: another one is installed")]
 pub struct PrometheusError(());
 
 /// Handle to the recorder. Cheap to clone.
@@ -55,7 +57,7 @@ impl Prometheus {
 
     /// All metrics in Prometheus' text format, without gauges whose value is [gone](tidegate::run::metrics::GONE).
     pub fn render(&self) -> String {
-        // These numbers are counted where there may be no recorder: before it is installed, and in threads that log.
+        // These numbers are counted when there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
         self.0.render()
@@ -72,7 +74,9 @@ fn bounds(name: &str) -> &'static [f64] {
 
 /// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
 #[cfg(feature = "otlp")]
-pub(super) fn otlp_request(outcome: &'static str) {
+pub(super) fn otlp_request(was_sent: bool) {
+    let [sent, failed] = OTLP_OUTCOMES;
+    let outcome = if was_sent { sent } else { failed };
     metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
 }
 
@@ -121,7 +125,7 @@ mod tests {
         ];
         assert_eq!(lines, expected, "{text}");
         assert!(!text.contains("tidegate_breaker_open"), "{text}");
-        // A gauge that was gone may return.
+        // A removed gauge may return.
         metrics::with_local_recorder(&registry, || {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
         });
