@@ -143,7 +143,7 @@ impl Fleet {
     /// Borrowed ones end when they are returned.
     pub(crate) fn set_manager(&self, manager: Arc<dyn RunnerManager>) -> Vec<IdleRunner> {
         // The next reconcile sets the gauges of the new kind.
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
         let source = RunnerSource::new(manager, &self.metrics, self.panics.clone());
         let former = std::mem::replace(
             &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
@@ -220,7 +220,7 @@ impl Fleet {
                 source: None,
             })
         })?;
-        source.counters.started.increment(1);
+        source.metrics.started.increment(1);
         self.emit(|pool| Event::RunnerInstalled {
             pool,
             duration: begun.elapsed(),
@@ -381,13 +381,13 @@ impl Fleet {
     /// Sets the gauges, and returns the idle and busy runners that they show.
     pub(crate) fn update_gauges(&self) -> (u32, u32) {
         let (idle, busy) = self.counts();
-        self.metrics.sizes(self.kind(), idle, busy);
+        self.source().metrics.sizes(idle, busy);
         (idle, busy)
     }
 
     /// The pool has ended: its gauges are removed.
     pub(crate) fn forget_gauges(&self) {
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
     }
 
     fn count_all_stopped(&self, runners: &[IdleRunner], reason: &'static str) {

@@ -25,6 +25,7 @@ mod channel_limits;
 mod container_runner;
 mod exec_limits;
 mod full_disk;
+mod grafana;
 mod ignored;
 mod limits;
 mod man_pages;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);
     full_disk::trials(&mut all);
+    grafana::trials(&mut all);
     ignored::trials(&mut all);
     limits::trials(&mut all);
     man_pages::trials(&mut all);

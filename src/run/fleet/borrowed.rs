@@ -48,7 +48,7 @@ impl<'a> BorrowedRunner<'a> {
     /// The runner ended by itself with its job, so it does not have to be stopped.
     pub(crate) fn finished(mut self) {
         if let Some(runner) = self.runner.take() {
-            runner.source.counters.finished.increment(1);
+            runner.source.metrics.finished.increment(1);
         }
     }
 

@@ -159,7 +159,6 @@ impl Prepared {
         cgroups::prepare(&settings.pools, lock, &settings.http.state_dir)
             .await
             .map_err(AppError::Cgroup)?;
-        let upkeep = tokio::spawn(prometheus.clone().keep_up());
 
         let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
         let failures = Failures::default();
@@ -230,7 +229,6 @@ impl Prepared {
         notify_ready(predecessor.is_some());
 
         let ending = daemon.follow(signals, takeovers).await;
-        upkeep.abort();
         close_events(events_writer).await;
         finish_spans(otlp).await;
         if let Some(groups) = cgroup::groups()

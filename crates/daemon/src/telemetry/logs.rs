@@ -59,7 +59,7 @@ impl Verbosity {
 const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
 /// Targets that a filter may name by a single word. Any other single word must be a level.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 10] = [
     "tidegate",
     "lapin",
     "amq_protocol",
@@ -70,7 +70,6 @@ const TARGETS: [&str; 11] = [
     "axum",
     "tokio",
     "rustls",
-    "metrics_exporter_prometheus",
 ];
 
 /// The bound on repeated warnings. Set once, by [`init`].
