@@ -68,7 +68,7 @@ impl FromStr for Cron {
         };
         // A search without a result goes through thousands of years. It is made once, here: at a reconcile every
         // expression has a next opening, within 40 years.
-        let start = Instant(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
+        let start = CronTime(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
         match parsed.find_next_occurrence(&start, true) {
             Ok(_) => Ok(Self { text, parsed }),
             Err(_) => Err(CronParseError::NeverOpens { text }),
