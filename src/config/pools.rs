@@ -154,16 +154,16 @@ fn pool(
     );
     let share = table.key(
         "share",
-        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
-         its number. They exchange messages through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
-         and `keep_warm` must be the same.",
+        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares \
+         of its number. They exchange messages through the exchange `<queue>.share`. Their `policy`, `scaling`, \
+         `drain_after` and `keep_warm` must be the same.",
         Flag,
         default.share,
     );
     let local_max = table.optional(
         "local_max",
-        "Maximum number of workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
-         `policy.max`.",
+        "Maximum number of workers of this daemon, if the queue is shared. The shares are in proportion to it. When \
+         absent, `policy.max`.",
         WholeNumber(1..=MAX_WORKERS),
         "20",
     );
@@ -309,7 +309,8 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
         "breaker",
         "The breaker: when too many jobs fail, the pool takes no new jobs for a time. Messages stay ready in the queue \
         and use up no attempts. Running jobs are finished. After `pause`, one job at a time is tried until a job does \
-        not fail. A job that asks for a retry or rejects its message (exit 75 or 65) does not count as failed, in the window or in a trial. Without this table there is no breaker. An empty table turns it on.",
+        not fail. A job that asks for a retry or rejects its message (exit 75 or 65) does not count as failed, in the \
+        window or in a trial. Without this table there is no breaker. An empty table turns it on.",
     );
     let failures = table.key(
         "failures",
@@ -405,7 +406,8 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
             table.place().clone(),
             table.path(),
             format!("the name {name:?}"),
-            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name as queue"),
+            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name \
+            as queue"),
         ));
     }
 }

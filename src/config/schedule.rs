@@ -23,8 +23,9 @@ pub(super) fn schedule(pool: &mut Table<'_, '_>, policy: &Key<Policy>) -> Schedu
         "schedule",
         "Bounds that change by the clock, as [[pools.NAME.schedule]]. An entry opens at the times of `cron` (minute, \
          hour, day of the month, month, day of the week) in `time_zone` (UTC when absent), stays open for `for`, and \
-         sets `min_active`, `max` or `keep_warm` while it is open. If several entries are open, the later one wins for each bound. A bound that is set by hand wins over the schedule. A job that runs when an entry closes \
-         is not stopped.",
+         sets `min_active`, `max` or `keep_warm` while it is open. If several entries are open, the later one wins for \
+         each bound. A bound that is set by hand wins over the schedule. A job that runs when an entry closes is not \
+         stopped.",
         Entries,
         "[{ cron = \"0 8 * * 1-5\", time_zone = \"Europe/Vienna\", for = \"10h\", max = 80 }]",
     );

@@ -57,8 +57,8 @@ const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
 const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
 const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
-/// The value of a gauge whose pool or kind of runner is gone. The `metrics` facade cannot remove a gauge, so recorders get
-/// this value, and the daemon's recorder leaves the gauge out.
+/// The value of a gauge whose pool or kind of runner was removed. The `metrics` facade cannot remove a gauge, so
+/// recorders get this value, and the daemon's recorder leaves the gauge out.
 pub const GONE: f64 = f64::NAN;
 
 /// Describes every metric to the installed recorder.

@@ -124,7 +124,7 @@ pub struct JobTotals {
     pub dead: u64,
     /// Messages that were given back to the queue. Some of their jobs never began.
     pub requeued: u64,
-    /// Not settled, because the channel was gone: the broker delivers them again.
+    /// Not settled, because the channel was closed: the broker delivers them again.
     pub lost: u64,
 }
 

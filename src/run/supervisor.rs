@@ -79,7 +79,7 @@ struct Inner {
 struct Pools {
     /// In the order of the configuration.
     current: Vec<Handle>,
-    /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle is gone
+    /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle was dropped
     /// stops at once.
     leaving: Vec<Handle>,
     /// The supervisor ends: no pool may be added any more, because nothing would drain it.
@@ -309,7 +309,7 @@ impl Supervisor {
                         .push(self.inner.launch(pool, Orders::default())),
                 }
             }
-            // The orders of removed pools are gone.
+            // The orders of removed pools are deleted.
             (self.inner.common.order_changes).send_modify(|changes| *changes += 1);
             for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;

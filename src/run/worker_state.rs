@@ -40,7 +40,7 @@ pub(crate) enum WorkerStopReason {
     Lost,
     /// The broker closed its channel, because a delivery was held longer than the broker allows.
     HeldTooLong,
-    /// The broker cancelled its consumer: the queue was deleted, or a node is gone.
+    /// The broker cancelled its consumer: the queue was deleted, or a node has failed.
     Cancelled,
     /// Its consumer could not be opened.
     NotOpened,

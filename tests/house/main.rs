@@ -2,10 +2,10 @@
 //!
 //! A wrong dependency fails here before it makes anyone's build slower.
 
+mod components;
 mod errors;
 mod imports;
 mod pages;
-mod rooms;
 mod security;
 mod source;
 mod supply;

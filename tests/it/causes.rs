@@ -161,8 +161,8 @@ async fn a_stream_is_never_consumed() {
     let other = Other::declare(&broker.url(), "stream", &arguments).await;
     other.publish(5).await;
     // The broker counts the message a moment later.
-    let patience = Instant::now() + TIMEOUT;
-    while other.ready().await == 0 && Instant::now() < patience {
+    let time_limit = Instant::now() + TIMEOUT;
+    while other.ready().await == 0 && Instant::now() < time_limit {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pool = Watched::start(
@@ -337,7 +337,7 @@ async fn a_pool_behind_someone_elses_single_active_consumer_is_stuck_in_time() {
 /// If a queue has a single active consumer, RabbitMQ 4 selects the consumer with the highest priority. Elsewhere a
 /// message is ready only while those of higher priority have no room for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_where_that_one_takes_all() {
+async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_if_that_consumer_takes_all() {
     let broker = faulty_broker().await;
     let version = task::block_in_place(|| broker.ctl(&["version"]));
     let arguments = [

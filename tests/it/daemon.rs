@@ -199,7 +199,7 @@ fn waits_for_a_broker_that_is_not_there_and_says_so_once() {
 }
 
 #[test]
-fn keeps_trying_where_the_password_is_refused_and_never_shows_it() {
+fn keeps_trying_if_the_password_is_refused_and_never_shows_it() {
     let mut url: url::Url = broker_url().parse().unwrap();
     url.set_password(Some("wr0ng-s3cret")).unwrap();
     let daemon = Daemon::start(

@@ -1,5 +1,5 @@
-//! What `deploy/` has for Prometheus and Grafana, held against the metrics that the code declares, and what the image is
-//! built from.
+//! The files of `deploy/` for Prometheus and Grafana use only metrics that the code declares, and the image is built
+//! from every crate.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every word of a text that looks like the name of a metric of ours.
+/// Every word of a text that looks like the name of a metric of tidegate.
 fn metrics(text: &str) -> BTreeSet<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !is_word(c))
@@ -24,7 +24,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names that the code gives its metrics. They are constants, each a whole literal.
+/// The names of the metrics that the code declares. Each is a constant with a string literal.
 fn declared() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in [
@@ -42,7 +42,7 @@ fn declared() -> BTreeSet<String> {
     names
 }
 
-/// Those of a text that the code does not have. A histogram is exported as several series.
+/// The metrics in a text that the code does not declare. A histogram is exported as several series.
 fn unknown(text: &str) -> Vec<String> {
     let declared = declared();
     let base = |name: &String| -> String {
@@ -67,7 +67,7 @@ fn every_alert_uses_only_existing_metrics() {
     }
 }
 
-/// The image builds the dependencies first, from the manifests alone. One that is missing there ends the build.
+/// The image builds the dependencies first, from the manifests alone. A missing manifest makes the build fail.
 #[test]
 fn the_image_is_built_with_the_manifest_of_every_crate() {
     let image = read("Dockerfile");

@@ -70,7 +70,7 @@ fn a_daemon_restores_stored_orders_and_drops_those_that_no_longer_apply() {
             "{pool}"
         );
     }
-    // What holds no more is not stored any more either.
+    // Orders that no longer apply are no longer stored either.
     let file = daemon.dir().join("state/orders.json");
     let stored = crate::support::daemon::poll(|| {
         let stored: serde_json::Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
@@ -83,7 +83,7 @@ fn a_daemon_restores_stored_orders_and_drops_those_that_no_longer_apply() {
 }
 
 #[test]
-fn orders_of_a_version_that_the_daemon_does_not_know_are_kept_aside() {
+fn orders_of_an_unknown_version_are_renamed_and_kept() {
     let orders = json!({"version": 9, "pools": {}});
     let mut daemon = Daemon::start_soon(ordered(&orders), NOWHERE, POOL);
     daemon.wait_until_started();

@@ -149,13 +149,13 @@ impl Rig {
     }
 
     async fn until(&self, what: &str, looks: impl Fn(&PoolStatus) -> bool) {
-        let patience = Instant::now() + TIMEOUT;
+        let time_limit = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&PoolName::from("test")).unwrap();
             if looks(&pool) {
                 return;
             }
-            assert!(Instant::now() < patience, "never {what}: {pool:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {pool:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -92,7 +92,7 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
     let (_, status, _) = new.run(&["status"]);
     let line = "2 jobs of the supervisor that this one has taken over from still run";
     assert!(status.contains(line), "{status}");
-    // Nobody else is told that the old daemon is dead.
+    // Others still see that the old daemon is alive.
     let finishing = tidegate::host::instance::finishing(&old.dir().join("state"));
     assert_eq!(finishing, [old_supervisor]);
 
@@ -113,7 +113,7 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
         name.to_string_lossy().starts_with("finishing-")
     });
     assert_eq!(left.count(), 0, "lock and socket are gone");
-    // The old one's end has not touched what belongs to the new one.
+    // The old daemon left the files of the new one unchanged when it ended.
     assert_eq!(new.pool("work")["jobs"]["done"], 5);
     new.signal(Signal::SIGTERM);
     let (code, said) = new.end();

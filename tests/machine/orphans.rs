@@ -93,8 +93,8 @@ impl Process {
     }
 
     /// Waits until it is dead. Returns whether it is.
-    fn dies_within(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    fn dies_within(&self, time_limit: Duration) -> bool {
+        let deadline = Instant::now() + time_limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap();

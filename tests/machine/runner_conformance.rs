@@ -115,7 +115,7 @@ impl Kit for Exec {
         let mut settings = ExecSettings::new(["sh", "-c", script]);
         settings.timeout = limits.timeout;
         settings.kill_grace = limits.kill_grace;
-        let folder = witness.folder().to_str().expect("a path of text");
+        let folder = witness.folder().to_str().expect("a UTF-8 path");
         settings.env = [("FOLDER".to_owned(), folder.to_owned())].into();
         self.limit(&mut settings);
         Box::new(ExecManager::new(settings))
@@ -260,7 +260,7 @@ impl Kit for Container {
         let mut settings = engine().script(script);
         settings.timeout = limits.timeout;
         settings.stop_timeout = limits.kill_grace;
-        let folder = witness.folder().to_str().expect("a path of text");
+        let folder = witness.folder().to_str().expect("a UTF-8 path");
         settings.mounts = vec![Mount::parse(&format!("{folder}:/folder")).expect("a mount")];
         Box::new(ContainerManager::new(settings))
     }

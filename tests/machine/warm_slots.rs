@@ -17,17 +17,17 @@ use crate::support::witness::soon;
 
 trials! {
     tasks(Need::Interpreter("python3")): [
-        one_process_has_as_many_jobs_as_it_takes,
-        a_full_process_is_joined_by_another,
-        slots_of_a_starting_process_are_promised,
+        one_process_has_one_job_for_each_slot,
+        if_a_process_is_full_another_one_is_started,
+        slots_of_a_starting_process_can_be_reserved,
         a_crash_fails_the_jobs_of_its_process_and_no_others,
-        a_stopped_job_leaves_its_neighbours_alone,
+        a_stopped_job_does_not_affect_the_jobs_in_other_slots,
         a_job_that_ignores_its_stop_is_given_up_and_its_process_ends_after_the_others,
         each_job_has_its_own_deadline_and_progress,
         a_process_is_retired_when_its_slots_are_free,
         an_answer_to_another_job_breaks_the_protocol,
         a_program_of_version_one_has_one_job_at_a_time,
-        a_process_that_takes_fewer_jobs_than_allowed_says_so,
+        a_process_may_report_fewer_slots_than_allowed,
     ],
     tasks(Need::Interpreter("node")): [
         node_has_several_jobs_at_a_time_and_stops_one,
@@ -36,7 +36,7 @@ trials! {
 
 const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
 
-/// Python that does what a job's body says: `three` waits until three jobs say so, `pid`, `wait`, `crash`, `deaf`, or `progress` for a while.
+/// A Python worker. The body of a job selects what it does: `three` waits for three such jobs, `pid`, `wait`, `crash`, `deaf`, or `progress` for a while.
 const WORKER: &str = "
 import asyncio, os, tidegate_asyncio as tidegate
 three = []
@@ -131,7 +131,7 @@ async fn pid(runner: &mut dyn Runner) -> String {
     reply(run(runner, "pid").await)
 }
 
-async fn one_process_has_as_many_jobs_as_it_takes() {
+async fn one_process_has_one_job_for_each_slot() {
     let mut slots = Slots::new(settings(WORKER, 3));
     let mut runners = slots.several(3).await;
     let ends = join_all(runners.iter_mut().map(|runner| run(&mut **runner, "three"))).await;
@@ -139,7 +139,7 @@ async fn one_process_has_as_many_jobs_as_it_takes() {
     assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
 }
 
-async fn a_full_process_is_joined_by_another() {
+async fn if_a_process_is_full_another_one_is_started() {
     let mut slots = Slots::new(settings(WORKER, 2));
     let mut runners = slots.several(3).await;
     let (first, second) = (pid(&mut *runners[0]).await, pid(&mut *runners[1]).await);
@@ -153,7 +153,7 @@ async fn a_full_process_is_joined_by_another() {
     assert!(again == first || again == third);
 }
 
-async fn slots_of_a_starting_process_are_promised() {
+async fn slots_of_a_starting_process_can_be_reserved() {
     let slots = Slots::new(settings(WORKER, 4));
     let created = join_all((1..=4).map(|id| {
         slots.manager.create(CreateRunner {
@@ -215,12 +215,12 @@ async fn stopped(runners: &mut [Box<dyn Runner>], body: &'static str) -> (RunRep
     })
 }
 
-async fn a_stopped_job_leaves_its_neighbours_alone() {
+async fn a_stopped_job_does_not_affect_the_jobs_in_other_slots() {
     let mut slots = Slots::new(settings(WORKER, 2));
     let mut runners = slots.several(2).await;
     let (report, process) = stopped(&mut runners, "wait").await;
     assert!(matches!(report.end, JobEnd::Stopped), "{report:?}");
-    // It obeyed, so its slot can take the next job.
+    // The job stopped, so its slot can take the next job.
     assert!(report.reusable);
     for runner in &mut runners {
         assert_eq!(pid(&mut **runner).await, process);
@@ -235,7 +235,7 @@ async fn a_job_that_ignores_its_stop_is_given_up_and_its_process_ends_after_the_
     let (report, process) = stopped(&mut runners, "deaf").await;
     assert!(matches!(report.end, JobEnd::Stopped), "{report:?}");
     assert!(!report.reusable);
-    // The neighbour goes on, and a new runner gets another process.
+    // The job in the other slot continues, and a new runner gets another process.
     assert_eq!(pid(&mut *runners[1]).await, process);
     let mut new = slots.one().await;
     assert_ne!(pid(&mut *new).await, process);
@@ -246,7 +246,7 @@ async fn a_job_that_ignores_its_stop_is_given_up_and_its_process_ends_after_the_
 
 fn has_ended(process: &str) {
     let folder = std::path::Path::new("/proc").join(process);
-    assert!(!folder.exists(), "process {process} goes on");
+    assert!(!folder.exists(), "process {process} still runs");
 }
 
 async fn each_job_has_its_own_deadline_and_progress() {
@@ -275,7 +275,7 @@ async fn a_process_is_retired_when_its_slots_are_free() {
     assert_eq!(runners[0].retires(), None);
     let process = pid(&mut *runners[0]).await;
     assert!(runners[0].retires().is_some() && runners[1].retires().is_some());
-    // It gets no other job, and the one that another slot has goes on.
+    // It gets no other job, and the job in the other slot continues.
     assert_eq!(pid(&mut *runners[1]).await, process);
     let mut new = slots.one().await;
     assert_ne!(pid(&mut *new).await, process);
@@ -314,7 +314,7 @@ async fn a_program_of_version_one_has_one_job_at_a_time() {
     assert_ne!(first, second);
 }
 
-async fn a_process_that_takes_fewer_jobs_than_allowed_says_so() {
+async fn a_process_may_report_fewer_slots_than_allowed() {
     let script = format!("import os; os.environ['TIDEGATE_CONCURRENCY'] = '1'\n{WORKER}");
     let mut slots = Slots::new(settings(&script, 8));
     let mut runners = slots.several(2).await;
@@ -330,7 +330,7 @@ async fn node_has_several_jobs_at_a_time_and_stops_one() {
            job.stopped.addEventListener('abort', () => reject(new Error('stopped')));
            if (job.body === 'pid') resolve(String(process.pid));
            if (job.body !== 'both') return;
-           // Answers only when both are there.
+           // Answers only when it has both jobs.
            waiting.push(resolve);
            if (waiting.length === 2) waiting.forEach((resolve) => resolve(String(process.pid)));
          }}));"

@@ -125,7 +125,7 @@ fn with_version(scratch: &Path, version: &str, url: &str) -> Command {
 /// The processes with `folder` in their environment. A daemon of the node would have closed the witness's descriptor,
 /// but its environment would still contain the folder.
 fn processes_of(folder: &Path) -> Vec<String> {
-    let folder = folder.to_str().expect("a path of text");
+    let folder = folder.to_str().expect("a UTF-8 path");
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };

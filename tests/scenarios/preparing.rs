@@ -1,4 +1,4 @@
-//! What is made ready before a pool takes messages that may have to be copied at once.
+//! What a pool prepares before it takes messages: it may have to copy the first one at once.
 
 use tidegate::queue::QueueError;
 use tokio::sync::watch;

@@ -75,7 +75,7 @@ async fn a_mark_to_retire_is_removed_when_work_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preemption_gives_running_jobs_back_where_a_pool_asks_for_it() {
+async fn preemption_gives_running_jobs_back_if_the_pool_is_set_so() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {
@@ -114,7 +114,7 @@ async fn a_lost_connection_loses_settlements_but_no_job_and_the_pool_comes_back_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
+async fn after_a_failed_probe_the_reading_is_stale_and_the_pool_does_not_change() {
     let broker = broker();
     let supervisor = start(
         &broker,

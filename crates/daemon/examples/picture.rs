@@ -109,7 +109,7 @@ fn run(
         child.wait()?;
         return Ok(screen);
     }
-    // All that it has written is there once the terminal is closed.
+    // The reader ends at the end of the output, after the terminal was closed.
     drop(keys);
     let _ = reader.join();
     Ok(taken(&parser))
@@ -144,7 +144,7 @@ fn svg(screen: &vt100::Screen, columns: u16, rows: u16) -> Result<String, std::f
     Ok(svg)
 }
 
-/// Draws the cells of one style from here on. Returns the column after them.
+/// Draws the cells from this column that have the same style. Returns the column after them.
 fn piece(
     svg: &mut String,
     screen: &vt100::Screen,

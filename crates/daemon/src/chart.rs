@@ -42,7 +42,7 @@ pub(crate) struct Chart {
     /// A line below the title.
     pub(crate) subtitle: String,
     pub(crate) panels: Vec<Panel>,
-    /// What the time below the panels is.
+    /// The label of the time axis.
     pub(crate) caption: &'static str,
     /// The end of the time axis.
     pub(crate) end: f64,
@@ -59,7 +59,7 @@ pub(crate) struct Line {
 
 /// One panel of a chart.
 pub(crate) struct Panel {
-    /// What is shown, in which unit.
+    /// The quantity, and its unit.
     pub(crate) heading: &'static str,
     pub(crate) lines: Vec<Line>,
     /// The text in place of lines, if there are none.
@@ -201,7 +201,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// At most three places, and none that say nothing.
+/// At most three decimal places, without zeros at the end.
 fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

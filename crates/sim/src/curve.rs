@@ -40,7 +40,7 @@ pub struct CurvePoint {
 pub(crate) struct Curve {
     points: Vec<CurvePoint>,
     width: Duration,
-    /// The end of the present span.
+    /// The end of the current span.
     end: Duration,
     present: CurvePoint,
     waits: Histogram<u64>,
@@ -116,7 +116,7 @@ impl Curve {
             self.width *= 2;
         }
         self.end += self.width;
-        // The present values continue into the next span.
+        // The current values continue into the next span.
         self.present = CurvePoint {
             ready: self.ready,
             workers: self.workers,

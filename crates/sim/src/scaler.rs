@@ -1,4 +1,4 @@
-//! What a contender is to the world.
+//! The interface between a contender and the simulated world.
 
 use tidegate_core::decide::Moment;
 

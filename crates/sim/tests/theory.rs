@@ -66,7 +66,7 @@ fn pollaczek_khinchine(arrivals: f64, service: f64, deviation: f64) -> f64 {
 }
 
 #[test]
-fn the_formulas_agree_where_they_meet() {
+fn the_formulas_agree_at_their_common_cases() {
     let one = NonZeroU32::MIN;
     let exponential = pollaczek_khinchine(0.4, 2.0, 2.0);
     assert!((erlang_c(0.4, 2.0, one) - exponential).abs() < 1e-12);

@@ -245,7 +245,7 @@ pub(super) fn requeue() -> BasicNackOptions {
     }
 }
 
-/// lapin returns `Ok(false)` for a delivery whose channel is gone: the settlement is lost, not done.
+/// lapin returns `Ok(false)` for a delivery whose channel is closed: the settlement is lost, not done.
 pub(super) async fn settled(
     settling: impl Future<Output = lapin::Result<bool>>,
 ) -> Result<(), SettleError> {

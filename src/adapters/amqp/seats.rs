@@ -66,8 +66,8 @@ impl Seating {
         let mut queues = self.lock();
         let channels = queues.entry(queue.clone()).or_default();
         channels.retain(|channel| !channel.seats().is_lost());
-        let with_room = channels.iter().find(|channel| !channel.seats().is_full());
-        let channel = match with_room {
+        let not_full = channels.iter().find(|channel| !channel.seats().is_full());
+        let channel = match not_full {
             Some(channel) => channel.clone(),
             None => {
                 let channel = Arc::new(JointChannel {

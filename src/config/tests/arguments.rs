@@ -91,7 +91,7 @@ fn arguments_that_the_broker_would_refuse_are_refused() {
         (
             "classic",
             "x-dead-letter-routing-key = \"a\"",
-            "write x-dead-letter-exchange with it",
+            "also write x-dead-letter-exchange",
         ),
         (
             "classic",
@@ -151,12 +151,12 @@ fn arguments_that_may_lose_messages_are_a_warning() {
         ("x-max-priority = 10", None),
         (
             "x-message-ttl = 1000",
-            Some("write x-dead-letter-exchange with it"),
+            Some("also write x-dead-letter-exchange"),
         ),
         ("x-message-ttl = 1000, x-dead-letter-exchange = \"\"", None),
         (
             "x-max-length = 9",
-            Some("write x-overflow = \"reject-publish\" with it"),
+            Some("also write x-overflow = \"reject-publish\""),
         ),
         ("x-max-length = 9, x-overflow = \"reject-publish\"", None),
         ("x-expires = 60000", Some("remove it: the broker deletes")),

@@ -41,7 +41,7 @@ fn refused(change: &PolicyChange) -> String {
 }
 
 #[test]
-fn shows_every_key_with_where_it_comes_from() {
+fn shows_every_key_with_its_source() {
     let once = change(None, &["jobs_per_worker=2"]).unwrap();
     let twice = change(Some(&once.set), &["scaling.down_window=1m"]).unwrap();
     insta::assert_snapshot!(policy_toml(&policy_keys(&pool(), None)));

@@ -1,9 +1,9 @@
-//! No credential in anything that a person or a log can see, and the URLs that hold them.
+//! Problems, errors and logs show no credential. Also tests of the URLs that contain credentials.
 
 use super::{POOL, given};
 use crate::config::{BrokerUrl, TlsSettings};
 
-/// URLs with `hunter2`, or a piece of it that matters, as the password. Not all of them are good URLs.
+/// URLs whose password contains `hunter2` or `12345`. Some of them are invalid.
 const URLS: [&str; 14] = [
     "amqp://guest:hunter2@localhost:5672/%2f",
     "amqp://guest:hunter2@",

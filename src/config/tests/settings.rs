@@ -587,7 +587,7 @@ fn the_example_for_replies_sends_replies() {
 }
 
 #[test]
-fn spans_go_to_a_collector_where_the_file_names_one() {
+fn spans_go_to_a_collector_if_the_file_names_one() {
     let with = |text: &str| given(&format!("{text}\n{POOL}"));
     assert_eq!(given(POOL).loaded().settings.otlp, None);
     let settings = with("[otlp]\nendpoint = \"https://collector:4318\"").loaded();

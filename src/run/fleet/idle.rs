@@ -90,7 +90,7 @@ impl IdleRunners {
         u32::try_from(self.lock().starting.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes out the idle runners for which `is_wanted` says so.
+    /// Takes out the idle runners for which `is_wanted` is true.
     pub(super) fn take_out(
         &self,
         is_wanted: impl FnMut(&mut IdleRunner) -> bool,

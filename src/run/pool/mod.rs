@@ -59,7 +59,7 @@ pub(crate) struct Pool {
     counting: Option<AbortOnDropHandle<()>>,
     /// Keeps the pool in the group of daemons that share its queue.
     group: AbortOnDropHandle<()>,
-    /// Sees changes of what the pool may have of the supervisor's workers.
+    /// Reports changes of the pool's part of the supervisor's workers.
     budget: watch::Receiver<u64>,
 }
 

@@ -108,7 +108,7 @@ impl Pool {
                 () = shared.kill.cancelled() => return,
                 Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
-                    // `None`: every handle is gone. The pool itself will see that.
+                    // `None`: every handle was dropped. The pool itself will see that.
                     self.early = command;
                     return;
                 }

@@ -97,7 +97,7 @@ pub(super) async fn publish_copy(
             let is_its_own =
                 |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
             let after = |error: &QueueError| match error.kind {
-                // The queue is gone or full.
+                // The queue no longer exists, or is full.
                 QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
                 // If it were held, it would come back with one more count and never run.
                 _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,
@@ -115,8 +115,8 @@ pub(super) async fn publish_copy(
                     Err(_) => return Err(TimeUp),
                 }
                 // The own queue is tried again from time to time, because there may be room.
-                let patience = Some(LONGEST_WAIT);
-                match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
+                let time_limit = Some(LONGEST_WAIT);
+                match copy_to(shared, &route, (*beside).clone(), hold, time_limit).await {
                     Ok(taken) => {
                         shared.copies.received.add(&taken.name);
                         return Ok(CopyOutcome::AsDecided);

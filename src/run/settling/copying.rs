@@ -43,13 +43,13 @@ pub(super) enum NotCopied {
 }
 
 /// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If no queue accepts it, the delivery
-/// is held for `patience`, or shorter if many are held.
+/// is held for `time_limit`, or shorter if many are held.
 pub(super) async fn copy_to(
     shared: &PoolShared,
     route: &Route,
     mut copy: Outgoing,
     hold: &HoldUntil<'_>,
-    patience: Option<Duration>,
+    time_limit: Option<Duration>,
 ) -> Result<QueueSpec, NotCopied> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
@@ -117,7 +117,7 @@ pub(super) async fn copy_to(
             let max = shared.settings().policy.max;
             let is_crowded = shared.copies.queues.held().saturating_mul(2) > max;
             let crowded = is_crowded.then_some(HELD_WHEN_CROWDED);
-            let limit = [patience, crowded].into_iter().flatten().min();
+            let limit = [time_limit, crowded].into_iter().flatten().min();
             if limit.is_some_and(|limit| since.elapsed() >= limit) {
                 return Err(NotCopied::NoQueue(Box::new(copy)));
             }

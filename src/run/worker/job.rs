@@ -284,7 +284,7 @@ impl Worker<'_> {
                             held_ms = held.since.elapsed().as_millis() as u64,
                             hint = lost_hint(why),
                             "consumer lost under a running job: it runs on, but cannot be settled \
-                             if its channel is gone"
+                             if its channel is closed"
                         );
                     }
                 },

@@ -182,7 +182,7 @@ impl Worker<'_> {
                 break;
             }
             for arrived in left {
-                // If the channel is gone, the broker has given it back already.
+                // If the channel is closed, the broker has given it back already.
                 if !self.intake.is_gone() {
                     // The worker leaves in any case, and its reason is known.
                     let _ = self.job(arrived).await;
@@ -301,8 +301,8 @@ impl Worker<'_> {
             return;
         };
         if let Err(error) = cancelled {
-            // The channel is gone, so the broker gives back the deliveries that wait.
-            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            // The channel is closed, so the broker gives back the deliveries that wait.
+            debug!(error = %chain(&error), "consumer not cancelled: its channel is closed");
             self.intake.ended = Some(WorkerStopReason::Lost);
             return;
         }

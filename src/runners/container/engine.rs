@@ -23,7 +23,7 @@ pub(super) const LONG: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) struct Finder {
     /// The addresses in the order in which they are tried, or the error if there are none.
     places: Result<Vec<EngineAddress>, String>,
-    /// The first task that needs the engine searches it. The others wait for the result.
+    /// The first task that needs the engine searches for it. The others wait for the result.
     found: Mutex<Option<Docker>>,
 }
 
@@ -97,7 +97,7 @@ fn places(
             .map_err(|fix| format!("use the engine of $DOCKER_HOST, {host:?}: {fix}"))?;
         if matches!(place, EngineAddress::Tcp(_)) && env("DOCKER_TLS_VERIFY").is_some() {
             return Err(format!(
-                "use the engine of $DOCKER_HOST, {host:?}: $DOCKER_TLS_VERIFY wants TLS, which is not built in"
+                "use the engine of $DOCKER_HOST, {host:?}: $DOCKER_TLS_VERIFY requires TLS, which is not built in"
             ));
         }
         return Ok(vec![place]);

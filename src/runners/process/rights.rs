@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn names_each_limit_that_takes_a_cgroup_where_there_is_none() {
+    fn names_each_limit_that_needs_a_cgroup_if_there_is_none() {
         let limits = Limits {
             memory_max: Some(1),
             cpu_max: Some(Cores::from_thousandths(500)),

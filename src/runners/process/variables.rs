@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_every_variable_where_the_message_says_nothing() {
+    fn sets_every_variable_if_the_message_has_no_value_for_it() {
         let told = variables(Message::default());
         assert_eq!(told["TIDEGATE_JOB_ID"], "made-up");
         assert_eq!(told["TIDEGATE_REDELIVERED"], "false");

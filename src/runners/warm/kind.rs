@@ -107,7 +107,8 @@ impl WarmKeys {
         let max_jobs = own.optional(
             "max_jobs",
             "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that processes that \
-            started together do not end together. When absent, no limit. The next three keys are also without limit when absent.",
+            started together do not end together. When absent, no limit. The next three keys are also without limit \
+            when absent.",
             WholeNumber(1..=1_000_000_000),
             "1000",
         );

@@ -220,10 +220,10 @@ impl Link {
             mut log,
             ..
         } = self;
-        let (patience, stdin) = match how {
-            StopMode::Polite(patience) => {
+        let (time_limit, stdin) = match how {
+            StopMode::Polite(time_limit) => {
                 drop(stdin);
-                (patience, None)
+                (time_limit, None)
             }
             StopMode::Expected => (LINGER, Some(stdin)),
             StopMode::Forced => (Duration::ZERO, Some(stdin)),
@@ -233,7 +233,7 @@ impl Link {
                 tokio::join!(lines.discard(), log.drain(stderr));
             });
             let mut reading = true;
-            let mut timer = std::pin::pin!(sleep(patience.min(FOREVER)));
+            let mut timer = std::pin::pin!(sleep(time_limit.min(FOREVER)));
             let by_itself = loop {
                 tokio::select! {
                     biased;

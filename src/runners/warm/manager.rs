@@ -1,19 +1,14 @@
 //! The manager of `warm` runners, and the runner: a process, and the settings to start another process.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
 use super::{
     WarmSettings,
     link::{Link, StopMode},
-    slots::{Processes, Taken, WarmSlot},
+    shared::WarmShared,
+    slots::{Taken, WarmSlot},
     talk::{TalkOutcome, talk},
     wear::ProcessUsage,
 };
@@ -23,7 +18,6 @@ use crate::{
         CleanupReport, CreateRunner, Job, JobControl, JobEnd, JobTimes, Retirement, RunReport,
         Runner, RunnerManager, StartError,
     },
-    runners::process::Environment,
 };
 
 /// Runs jobs in processes that serve one job after another. The documentation of [`warm`](crate::runners::warm)
@@ -32,50 +26,11 @@ pub struct WarmManager {
     shared: Arc<WarmShared>,
 }
 
-pub(super) struct WarmShared {
-    pub(super) settings: WarmSettings,
-    environment: Environment,
-    /// Used if a process may have several jobs at a time.
-    processes: Processes,
-    /// Whether it was said that processes take one job at a time only.
-    warned: AtomicBool,
-}
-
 impl WarmManager {
     /// A manager for this command. Reads the supervisor's own environment once, here.
     pub fn new(settings: WarmSettings) -> Self {
         Self {
-            shared: Arc::new(WarmShared {
-                environment: Environment::new(&settings.process),
-                settings,
-                processes: Processes::default(),
-                warned: AtomicBool::new(false),
-            }),
-        }
-    }
-}
-
-impl WarmShared {
-    /// Starts a process.
-    async fn start(&self, request: &CreateRunner) -> Result<Box<Link>, StartError> {
-        let link = Link::start(&self.settings, &self.environment, request).await?;
-        Ok(Box::new(link))
-    }
-
-    /// Takes a slot of a process. Starts a process if no slot is free.
-    pub(super) async fn take(&self, request: &CreateRunner) -> Result<Taken, StartError> {
-        self.processes
-            .take(&self.settings, self.start(request))
-            .await
-    }
-
-    fn warn_of_single(&self, request: &CreateRunner) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                pool = %request.pool,
-                concurrency = self.settings.concurrency,
-                "warm processes use version 1 of the protocol, so each has one job at a time"
-            );
+            shared: Arc::new(WarmShared::new(settings)),
         }
     }
 }
@@ -120,8 +75,8 @@ impl RunnerManager for WarmManager {
         let shared = &self.shared;
         let up = if shared.settings.concurrency > 1 {
             match shared.take(&request).await? {
-                Taken::Seat(seat) => {
-                    return Ok(Box::new(WarmSlot::new(Arc::clone(shared), request, seat)));
+                Taken::Slot(held) => {
+                    return Ok(Box::new(WarmSlot::new(Arc::clone(shared), request, held)));
                 }
                 Taken::Single(link) => {
                     shared.warn_of_single(&request);
@@ -287,8 +242,8 @@ impl Runner for WarmRunner {
 
     async fn stop(self: Box<Self>) {
         if let Some(up) = self.up {
-            let patience = self.shared.settings.process.kill_grace;
-            up.link.end(StopMode::Polite(patience)).await;
+            let time_limit = self.shared.settings.process.kill_grace;
+            up.link.end(StopMode::Polite(time_limit)).await;
         }
     }
 }

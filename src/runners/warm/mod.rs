@@ -26,10 +26,10 @@ mod manager;
 mod memory;
 mod protocol;
 mod settings;
+mod shared;
 mod slots;
 mod talk;
 mod wear;
 
 pub(crate) use self::kind::KIND;
-use self::manager::WarmShared;
 pub use self::{manager::WarmManager, settings::WarmSettings};

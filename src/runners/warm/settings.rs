@@ -18,7 +18,7 @@ pub struct WarmSettings {
     /// Jobs after which a process is replaced. Each process is replaced at a random point in the last quarter before
     /// this, so that processes that started together do not end together.
     pub max_jobs: Option<u32>,
-    /// Age at which a process is replaced, with the same spread.
+    /// Age at which a process is replaced, with the same random variation.
     pub max_age: Option<Duration>,
     /// How long a process may wait for a job before it is ended.
     pub idle_timeout: Option<Duration>,

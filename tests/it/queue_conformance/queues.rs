@@ -226,7 +226,7 @@ pub(super) async fn closing_ends_consumers_and_refuses_everything_else(mut bench
     };
     assert_eq!(error.kind, QueueErrorKind::Disconnected);
     assert!(is_at_its_end(&mut consumer).await);
-    held.ack().await.expect_err("the channel is gone");
+    held.ack().await.expect_err("the channel is closed");
     let refused = [
         bench.driver.probe(&queue).await.err(),
         bench.publish_to(&queue, "b").await.err(),

@@ -219,13 +219,13 @@ impl Watched {
         what: &str,
         looks: impl Fn(&PoolStatus) -> bool,
     ) -> PoolStatus {
-        let patience = Instant::now() + TIMEOUT;
+        let time_limit = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&self.name()).unwrap();
             if looks(&pool) {
                 return pool;
             }
-            assert!(Instant::now() < patience, "never {what}: {pool:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {pool:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -26,7 +26,7 @@ async fn is_ended_by_the_end_of_its_input() {
 }
 
 #[tokio::test]
-async fn is_killed_with_its_group_where_it_stays() {
+async fn is_killed_with_its_group_if_it_does_not_end() {
     let mut witness = Witness::new();
     let mut settings = script(
         &witness,
@@ -137,7 +137,7 @@ async fn retires_at_its_age_or_when_it_has_waited_for_too_long() {
 }
 
 #[tokio::test]
-async fn stays_for_a_job_that_was_stopped_before_it_began() {
+async fn is_kept_after_a_job_that_was_stopped_before_it_began() {
     let witness = Witness::new();
     let mut runner = create(each_job(&witness, DONE)).await;
     let control = JobControl::default();

@@ -70,13 +70,13 @@ impl Tank {
     }
 
     async fn until(&self, what: &str, looks: impl Fn(&PoolStatus) -> bool) -> PoolStatus {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let time_limit = Instant::now() + Duration::from_secs(60);
         loop {
             let status = self.supervisor.pool(&QUEUE.into()).unwrap();
             if looks(&status) {
                 return status;
             }
-            assert!(Instant::now() < patience, "never {what}: {status:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {status:#?}");
             sleep(Duration::from_millis(5)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! A program's own policy: asked at each reconcile with all known facts, and free to keep state.
+//! A custom policy of a program. It is asked at each reconcile with all known facts, and may keep state.
 
 use std::{
     fmt,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ConsumerRefusal, Moment, RefusalKind};
 use crate::text::{counted, form_for};
 
-/// How long a problem that may pass is watched before the pool counts as stuck.
+/// How long a temporary problem must last before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The facts of a reconcile that show whether a pool is stuck.
@@ -331,7 +331,7 @@ mod tests {
             kind,
             why: String::from("no permission"),
         };
-        for (kind, patience) in [
+        for (kind, time_limit) in [
             (RefusalKind::Permanent, 0),
             (RefusalKind::Temporary, 30),
             (RefusalKind::Full, 30),
@@ -345,7 +345,7 @@ mod tests {
                     ..starved(seconds)
                 };
                 let stuck = watch.check(&inputs);
-                assert_eq!(stuck.is_some(), seconds >= patience, "{kind:?} {seconds}");
+                assert_eq!(stuck.is_some(), seconds >= time_limit, "{kind:?} {seconds}");
                 assert!(stuck.is_none_or(|cause| cause.contains("no permission")));
             }
             // Some of the consumers are open and work.
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_depth_that_cannot_be_read_is_stuck_at_once_if_the_error_is_permanent() {
-        for (permanent, patience) in [(true, 0), (false, 30)] {
+        for (permanent, time_limit) in [(true, 0), (false, 30)] {
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
                 let inputs = StuckInputs {
@@ -375,7 +375,7 @@ mod tests {
                 let stuck = watch.check(&inputs);
                 assert_eq!(
                     stuck.is_some(),
-                    seconds >= patience,
+                    seconds >= time_limit,
                     "{permanent} {seconds}"
                 );
             }

@@ -99,7 +99,7 @@ impl QueueError {
 
 /// A settlement did not reach the broker. The broker will deliver the message again.
 #[derive(Debug, Error)]
-#[error("failed to settle a delivery: the channel it came on is gone")]
+#[error("failed to settle a delivery: its channel is closed")]
 pub struct SettleError {
     /// The client library's error, if it gave one.
     #[source]

@@ -103,7 +103,7 @@ pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
         K::AccessRefused => "does not exist, and this user may not declare it",
         K::Conflict => "is held exclusively by another connection",
         K::Timeout => "does not confirm (a quorum queue without a leader does not)",
-        K::Refused => "refuses messages (full, or its node is gone)",
+        K::Refused => "refuses messages (full, or its node has failed)",
         K::Unroutable => "is deleted as soon as it is declared",
         _ => "cannot be used",
     }

@@ -28,7 +28,7 @@ enum Want {
 
 /// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others.
 ///
-/// Waits until the processes that a dead instance left have ended.
+/// Waits until the processes that a dead instance left are gone.
 ///
 /// # Errors
 /// Limits need something that is not available.

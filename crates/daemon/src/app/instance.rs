@@ -52,11 +52,11 @@ impl Instance {
         tokens: Tokens,
         successor: bool,
     ) -> Result<Self, AppError> {
-        let patience = match successor {
+        let time_limit = match successor {
             true => HANDOVER_TIMEOUT,
             false => START_TIMEOUT,
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + time_limit;
         let mut is_waiting = successor;
         loop {
             let error = match Self::take(http, tokens.clone()).await {
@@ -76,7 +76,7 @@ impl Instance {
                 is_waiting = true;
                 info!(
                     state_dir = %http.state_dir.display(),
-                    seconds = patience.as_secs(),
+                    seconds = time_limit.as_secs(),
                     "another supervisor is running: waiting until it ends"
                 );
             }

@@ -1,7 +1,7 @@
 //! The file of the operators' orders, `orders.json` in the state directory. Written on each change, read at the start.
 //!
 //! The new content is written to a second file and then renamed, so that a crash leaves either the old orders or the
-//! new ones. Only the holder of the instance lock uses the file. If the file cannot be read, it is moved aside, and the
+//! new ones. Only the holder of the instance lock uses the file. If the file cannot be read, it is renamed, and the
 //! start continues.
 
 use std::{
@@ -66,7 +66,7 @@ impl OrdersFile {
         }
     }
 
-    /// The orders of an earlier run. Without a file there are none. A file that cannot be read is moved aside, with a
+    /// The orders of an earlier run. Without a file there are none. A file that cannot be read is renamed, with a
     /// log line.
     pub(super) fn restore(&self) -> AllOrders {
         let path = self.state_dir.join(FILE);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_or_form_is_kept_aside() {
+    fn a_file_of_another_version_or_form_is_renamed_and_kept() {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
         let (path, aside) = (state.path().join(FILE), state.path().join(ASIDE));

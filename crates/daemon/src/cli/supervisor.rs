@@ -83,20 +83,20 @@ pub(super) fn look_for(
         (Some(named), None) => (Supervisor::at(named), None),
         (None, None) => {
             let found = Supervisor::among(sockets, answers);
-            let warning = other_than_meant(&found, &source);
+            let warning = other_supervisor_warning(&found, &source);
             (found, warning)
         }
         (named, Some(problems)) => {
             let sockets = named.into_iter().chain(sockets).collect();
             let found = Supervisor::among(sockets, answers);
-            let warning = in_spite_of(&problems, &found, &source);
+            let warning = invalid_file_warning(&problems, &found, &source);
             (found, Some(warning))
         }
     }
 }
 
 /// The warning if the user has named a configuration whose own supervisor does not answer, and another one does.
-fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
+fn other_supervisor_warning(found: &Supervisor, source: &Source) -> Option<String> {
     let is_meant = found.is_first() || source.file() == Path::new(SYSTEM);
     (!is_meant).then(|| {
         format!(
@@ -107,7 +107,7 @@ fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
     })
 }
 
-fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> String {
+fn invalid_file_warning(problems: &Problems, found: &Supervisor, source: &Source) -> String {
     let count = counted(problems.len(), "problem");
     format!(
         "the configuration {} has {count}, which `tidegate check` shows; asking the supervisor at {}",
@@ -178,13 +178,13 @@ mod tests {
         let known = paths(&["/a", "/b"]);
         let mine = Source::from(PathBuf::from("tidegate.toml"));
         let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));
-        let warning = other_than_meant(&found, &mine).unwrap();
+        let warning = other_supervisor_warning(&found, &mine).unwrap();
         assert_eq!(warning, "no supervisor answers at /a; asking the one at /b");
         assert_eq!(
-            other_than_meant(&found, &Source::from(PathBuf::from(SYSTEM))),
+            other_supervisor_warning(&found, &Source::from(PathBuf::from(SYSTEM))),
             None
         );
         let first = Supervisor::among(known, |_| true);
-        assert_eq!(other_than_meant(&first, &mine), None);
+        assert_eq!(other_supervisor_warning(&first, &mine), None);
     }
 }

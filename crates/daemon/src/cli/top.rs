@@ -107,7 +107,7 @@ fn in_one_line(error: &dyn std::error::Error) -> String {
     format!("failed to {}", tidegate::run::chain(error))
 }
 
-/// Each line by itself, so that line breaks stay.
+/// Escapes each line separately, so that line breaks are kept.
 fn in_lines(text: &str) -> String {
     let mut shown = String::new();
     for line in text.lines() {

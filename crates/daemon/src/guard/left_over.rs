@@ -127,7 +127,7 @@ mod tests {
         let run = Run::new;
         let running = [(run(1), 100), (run(2), 200)];
         let table = [
-            ("of a run that goes on", Some(run(2)), 300, false),
+            ("of a run that continues", Some(run(2)), 300, false),
             ("of a run that is over", Some(run(3)), 300, true),
             (
                 "of a run that is over, and younger than others",

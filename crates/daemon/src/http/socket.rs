@@ -1,4 +1,4 @@
-//! An instance's Unix socket. Its file is only a name, so connecting shows whether a file was left by a dead instance.
+//! An instance's Unix socket. Its file may be left by a dead instance. Only a connection shows whether an instance listens.
 
 use std::{
     fs::{self, Permissions},

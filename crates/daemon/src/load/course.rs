@@ -213,7 +213,7 @@ impl<'a> Course<'a> {
                 break;
             }
             self.send(due)?;
-            self.pace.go_on();
+            self.pace.advance();
         }
         Ok(true)
     }

@@ -33,7 +33,7 @@ impl Pace {
         }
     }
 
-    /// When the next message is due, with so many sent. `None`: no more messages are due.
+    /// When the next message is due, after this number of messages. `None`: no more messages are due.
     pub(super) fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
         match self {
             Self::Scheduled { next, .. } => match until {
@@ -56,8 +56,8 @@ impl Pace {
         }
     }
 
-    /// The message that was due is sent.
-    pub(super) fn go_on(&mut self) {
+    /// The due message was sent. Advances to the next one.
+    pub(super) fn advance(&mut self) {
         if let Self::Scheduled { schedule, next } = self {
             *next = schedule.next();
         }

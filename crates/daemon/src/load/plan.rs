@@ -1,4 +1,4 @@
-//! The plan of a load: what is to be sent, and how.
+//! The plan of a load: what to send, and how.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
     shape::{Schedule, Shape, Until},
 };
 
-/// What is to be sent, and how.
+/// What to send, and how.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) broker: BrokerSettings,
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) patience: Duration,
     pub(crate) verify: bool,
     pub(crate) plot: Option<PathBuf>,
-    /// What is written over the plot.
+    /// The title of the plot.
     pub(crate) plot_title: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Plan {
 const PERIOD: Duration = Duration::from_secs(60);
 
 impl Plan {
-    /// The schedule; `None` where messages go as fast as the broker confirms them.
+    /// The schedule; `None` if messages are sent as fast as the broker confirms them.
     pub(super) fn schedule(&self) -> Option<Schedule> {
         match (&self.shape, self.rate) {
             (Shape::Steady, None) => None,

@@ -15,20 +15,20 @@ use super::super::{
 };
 use crate::{decide::JobId, escape::Quoted};
 
-/// What a slot asks of the process.
+/// An order of a slot to the process.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Run this job in this slot.
     Job { slot: u32, job: SentJob },
     /// Tell the job in this slot to stop.
     Stop { slot: u32 },
-    /// No answer of this slot is awaited any more. It gets no other job.
+    /// The slot waits for no answer any more. It gets no other job.
     GiveUp { slot: u32 },
     /// Kill the process now.
     Kill,
 }
 
-/// A job as the process gets it, and where its end is told.
+/// A job as the process gets it, and the channel for its end.
 #[derive(Debug)]
 pub(super) struct SentJob {
     pub(super) id: JobId,
@@ -46,13 +46,13 @@ pub(super) enum SlotEnd {
         last: bool,
         stderr_tail: Option<String>,
     },
-    /// The process ended or broke the protocol.
+    /// The process ended or violated the protocol.
     Lost { problem: String, end: End },
     /// The process ended before it read any part of the job. The text is how it ended.
     NotTaken(String),
 }
 
-/// What a slot is occupied with.
+/// The content of a slot.
 #[derive(Debug)]
 enum Place {
     Free,
@@ -61,13 +61,13 @@ enum Place {
         /// Position of the job's first byte in all that was written to the process.
         begins_at: u64,
     },
-    /// A job that nobody waits for any more.
+    /// A job whose result is no longer awaited.
     GivenUp(JobId),
 }
 
 /// Why a process is ended.
 enum Reason {
-    /// Nobody has a slot of it any more.
+    /// All its slots were released.
     Released,
     Killed,
     Ended,
@@ -75,7 +75,7 @@ enum Reason {
     Broke(String),
 }
 
-/// Talks with a process until it ends. `lost` is set as soon as it can take no other job.
+/// Exchanges lines with a process until it ends. `lost` is set as soon as it can take no other job.
 ///
 /// # Cancel-safety
 /// Not cancel-safe: when dropped, it kills the process's group at once.
@@ -84,7 +84,7 @@ pub(super) async fn converse(
     slots: u32,
     orders: mpsc::Receiver<Order>,
     lost: watch::Sender<bool>,
-    patience: Duration,
+    time_limit: Duration,
 ) {
     let mut conversation = Conversation {
         places: (0..slots).map(|_| Place::Free).collect(),
@@ -96,7 +96,7 @@ pub(super) async fn converse(
     };
     let reason = conversation.run().await;
     lost.send_replace(true);
-    conversation.conclude(reason, patience).await;
+    conversation.conclude(reason, time_limit).await;
 }
 
 struct Conversation {
@@ -206,7 +206,7 @@ impl Conversation {
         }
     }
 
-    /// Takes a line of the process. The error says how it breaks the protocol.
+    /// Handles a line of the process. The error says how the line violates the protocol.
     fn hear(&mut self, line: &[u8]) -> Result<(), String> {
         let (id, slot, message) = match protocol::parse(line)? {
             RunnerMessage::Ready { .. } => return Err(unasked(line)),
@@ -229,7 +229,7 @@ impl Conversation {
         let place = match found {
             Some(Place::Job { job, .. }) if job.id.as_str() == id => found,
             Some(Place::GivenUp(given_up)) if given_up.as_str() == id => {
-                // Too late. The slot stays given up: only its process could say whether the job's work is over.
+                // Too late. The slot is not used again: only its process knows whether the job's work has ended.
                 return Ok(());
             }
             _ => None,
@@ -268,13 +268,13 @@ impl Conversation {
         Ok(())
     }
 
-    /// Ends the process, and tells the jobs that it had.
-    async fn conclude(self, reason: Reason, patience: Duration) {
+    /// Ends the process, and reports this to its jobs.
+    async fn conclude(self, reason: Reason, time_limit: Duration) {
         let is_deaf = |place: &Place| matches!(place, Place::GivenUp(_));
         let how = match &reason {
-            // A job that did not obey will not end with its input either.
+            // A job that ignored the order to stop does not end when its input is closed either.
             Reason::Released if self.places.iter().any(is_deaf) => StopMode::Forced,
-            Reason::Released => StopMode::Polite(patience),
+            Reason::Released => StopMode::Polite(time_limit),
             Reason::Killed | Reason::Broke(_) => StopMode::Forced,
             Reason::Ended | Reason::Closed(_) => StopMode::Expected,
         };

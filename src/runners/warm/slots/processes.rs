@@ -16,6 +16,9 @@ use super::{
 };
 use crate::runner::{Retirement, StartError};
 
+/// Time beyond `kill_grace` that the end of a process may take.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
 /// Gives out the slots of processes.
 #[derive(Debug, Default)]
 pub(in crate::runners::warm) struct Processes {
@@ -28,7 +31,7 @@ struct State {
     starting: Vec<Arc<Starting>>,
 }
 
-/// A process that is being started, with slots that are promised to others than its starter.
+/// A process that is being started. Its first slot is for its starter; the others may be reserved.
 #[derive(Debug)]
 struct Starting {
     unpromised: Mutex<u32>,
@@ -43,7 +46,7 @@ pub(super) struct SharedProcess {
     orders: mpsc::Sender<Order>,
     /// Whether it can take no other job because it has ended or is about to.
     lost: watch::Receiver<bool>,
-    /// Whether it gets no other job, but goes on with those that it has.
+    /// Whether it gets no other job, but continues with those that it has.
     closed: AtomicBool,
     usage: Mutex<ProcessUsage>,
     free: Mutex<Vec<u32>>,
@@ -53,22 +56,22 @@ pub(super) struct SharedProcess {
 
 /// A slot of a process. **On drop** it is free again.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct HeldSlot {
     pub(super) process: Arc<SharedProcess>,
     pub(super) slot: u32,
     /// Another job may still be in it.
     pub(super) given_up: bool,
 }
 
-/// What a request for a slot got.
+/// The result of a request for a slot.
 pub(in crate::runners::warm) enum Taken {
-    Seat(SeatInProcess),
+    Slot(GivenSlot),
     /// The process takes one job at a time: it uses version 1 of the protocol.
     Single(Box<Link>),
 }
 
 /// A slot for [`WarmSlot`](super::WarmSlot).
-pub(in crate::runners::warm) struct SeatInProcess(pub(super) Seat);
+pub(in crate::runners::warm) struct GivenSlot(pub(super) HeldSlot);
 
 impl Processes {
     /// Takes a free slot. If there is none, it starts a process by `start`, or waits for one that starts.
@@ -83,7 +86,7 @@ impl Processes {
         loop {
             let found = self.find(settings.concurrency);
             match found {
-                Found::Seat(seat) => return Ok(Taken::Seat(SeatInProcess(seat))),
+                Found::Slot(held) => return Ok(Taken::Slot(GivenSlot(held))),
                 Found::Starting(starting) => {
                     let mut result = starting.result.subscribe();
                     // The sender is in `starting`, so the wait cannot fail.
@@ -98,7 +101,7 @@ impl Processes {
                     }
                 }
                 Found::Nothing(starting) => {
-                    // If this future is dropped, those who wait look again.
+                    // If this future is dropped, the waiting tasks search again.
                     let promise = Promise {
                         processes: self,
                         starting,
@@ -127,10 +130,10 @@ impl Processes {
             return Ok(Taken::Single(link));
         };
         let process = SharedProcess::new(link, slots, settings);
-        let seat = process.seat();
+        let held = process.held();
         self.state().running.push(Arc::downgrade(&process));
-        match seat {
-            Some(seat) => Ok(Taken::Seat(SeatInProcess(seat))),
+        match held {
+            Some(held) => Ok(Taken::Slot(GivenSlot(held))),
             // At least one slot is free at the start.
             None => Err(StartError {
                 what: "start a process: it takes no job".to_owned(),
@@ -145,8 +148,8 @@ impl Processes {
         // The fullest first, so that processes become empty and end when the pool shrinks.
         let mut running: Vec<_> = state.running.iter().filter_map(Weak::upgrade).collect();
         running.sort_by_key(|process| process.free().len());
-        if let Some(seat) = running.iter().find_map(SharedProcess::seat) {
-            return Found::Seat(seat);
+        if let Some(held) = running.iter().find_map(SharedProcess::held) {
+            return Found::Slot(held);
         }
         let promised = state.starting.iter().find(|starting| {
             let mut unpromised = starting.unpromised();
@@ -171,8 +174,8 @@ impl Processes {
 }
 
 enum Found {
-    Seat(Seat),
-    /// A slot of this process is promised.
+    Slot(HeldSlot),
+    /// A slot of this process is reserved.
     Starting(Arc<Starting>),
     /// The caller must start this process.
     Nothing(Arc<Starting>),
@@ -186,7 +189,7 @@ impl Starting {
     }
 }
 
-/// Tells those who wait for a process how its start ended. **On drop.**
+/// Reports the end of a process's start to the waiting tasks. **On drop.**
 struct Promise<'p> {
     processes: &'p Processes,
     starting: Arc<Starting>,
@@ -205,7 +208,7 @@ impl Drop for Promise<'_> {
 }
 
 impl SharedProcess {
-    /// Takes over a process that is ready, and starts the task that talks with it.
+    /// Takes over a process that is ready, and starts the task that exchanges lines with it.
     fn new(link: Box<Link>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
         // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and that
         // the slot gave up. Each of them can be a kill too.
@@ -221,18 +224,18 @@ impl SharedProcess {
             free: Mutex::new((0..slots).rev().collect()),
             busy: AtomicU32::new(0),
         });
-        let patience = settings.process.kill_grace;
-        tokio::spawn(converse(link, slots, received, lost, patience));
+        let time_limit = settings.process.kill_grace;
+        tokio::spawn(converse(link, slots, received, lost, time_limit));
         process
     }
 
     /// Takes a free slot, if there is one and the process takes jobs.
-    fn seat(self: &Arc<Self>) -> Option<Seat> {
+    fn held(self: &Arc<Self>) -> Option<HeldSlot> {
         if self.is_lost() || self.closed.load(Ordering::Relaxed) {
             return None;
         }
         let slot = self.free().pop()?;
-        Some(Seat {
+        Some(HeldSlot {
             process: Arc::clone(self),
             slot,
             given_up: false,
@@ -258,7 +261,7 @@ impl SharedProcess {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A job has ended, and its answer said whether the process wants to end.
+    /// A job has ended, and its answer said whether the process asks to end.
     pub(super) fn worked(&self, last: bool) {
         self.usage().worked(last);
     }
@@ -278,7 +281,7 @@ impl SharedProcess {
         retirement
     }
 
-    /// Sends an order. It is dropped if the process has ended: then its jobs are told so.
+    /// Sends an order. It is dropped if the process has ended: its jobs get the end of the process instead.
     pub(super) fn order(&self, order: Order) {
         if let Err(error) = self.orders.try_send(order) {
             debug_assert!(
@@ -288,11 +291,11 @@ impl SharedProcess {
         }
     }
 
-    /// Waits until the task has ended the process, at most `patience` and a little longer.
-    pub(super) async fn ended(mut lost: watch::Receiver<bool>, patience: Duration) {
+    /// Waits until the task has ended the process, at most `time_limit` and a little longer.
+    pub(super) async fn ended(mut lost: watch::Receiver<bool>, time_limit: Duration) {
         // The task drops its sender after the process has ended.
         let gone = async { while lost.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(patience.saturating_add(super::slot::LAST_WAIT), gone).await;
+        let _ = tokio::time::timeout(time_limit.saturating_add(LAST_WAIT), gone).await;
     }
 
     pub(super) fn lost(&self) -> watch::Receiver<bool> {
@@ -308,7 +311,7 @@ impl SharedProcess {
     }
 }
 
-impl Drop for Seat {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
         if self.given_up {
             return;

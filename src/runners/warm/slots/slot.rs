@@ -1,6 +1,6 @@
 //! The runner: one slot of a process.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
@@ -11,26 +11,23 @@ use tokio::{
 use super::{
     super::{
         protocol,
+        shared::WarmShared,
         talk::{job_end, lost, timed_out},
     },
-    WarmShared,
     conversation::{Order, SentJob, SlotEnd},
-    processes::{Seat, SeatInProcess, SharedProcess, Taken},
+    processes::{GivenSlot, HeldSlot, SharedProcess, Taken},
 };
 use crate::{
     runner::{CreateRunner, Job, JobControl, JobEnd, Retirement, RunReport, Runner, StartError},
     runners::process::{EndCause, FOREVER},
 };
 
-/// Time beyond `kill_grace` that the end of a process may take.
-pub(super) const LAST_WAIT: Duration = Duration::from_secs(2);
-
 /// A runner that is a slot of a process.
 pub(in crate::runners::warm) struct WarmSlot {
     shared: Arc<WarmShared>,
     request: CreateRunner,
     /// `None` after it was given up or its process was lost.
-    seat: Option<Seat>,
+    held: Option<HeldSlot>,
 }
 
 /// How a job's time in one process ended.
@@ -44,12 +41,12 @@ impl WarmSlot {
     pub(in crate::runners::warm) fn new(
         shared: Arc<WarmShared>,
         request: CreateRunner,
-        seat: SeatInProcess,
+        held: GivenSlot,
     ) -> Self {
         Self {
             shared,
             request,
-            seat: Some(seat.0),
+            held: Some(held.0),
         }
     }
 
@@ -59,17 +56,17 @@ impl WarmSlot {
         // tried once.
         let mut replaced = false;
         loop {
-            let seat = match self.seat.take().filter(|seat| !seat.process.is_lost()) {
-                Some(seat) => seat,
-                None => match self.take_seat(control).await {
-                    Ok(Some(seat)) => seat,
+            let held = match self.held.take().filter(|held| !held.process.is_lost()) {
+                Some(held) => held,
+                None => match self.take_slot(control).await {
+                    Ok(Some(held)) => held,
                     Ok(None) => return JobEnd::Stopped,
                     Err(error) => return JobEnd::NotStarted(error),
                 },
             };
-            let mut work = SlotWork::new(&self.shared, seat);
+            let mut work = SlotWork::new(&self.shared, held);
             let outcome = work.run(job, control).await;
-            self.seat = work.into_seat();
+            self.held = work.into_slot();
             match outcome {
                 JobOutcome::Ended(end) => return end,
                 JobOutcome::NotTaken(how) => {
@@ -90,7 +87,7 @@ impl WarmSlot {
     }
 
     /// Takes a slot of another process, unless the job is stopped in the meantime.
-    async fn take_seat(&self, control: &JobControl) -> Result<Option<Seat>, StartError> {
+    async fn take_slot(&self, control: &JobControl) -> Result<Option<HeldSlot>, StartError> {
         let taken = tokio::select! {
             biased;
             () = control.kill.cancelled() => return Ok(None),
@@ -98,7 +95,7 @@ impl WarmSlot {
             taken = self.shared.take(&self.request) => taken?,
         };
         match taken {
-            Taken::Seat(SeatInProcess(seat)) => Ok(Some(seat)),
+            Taken::Slot(GivenSlot(held)) => Ok(Some(held)),
             Taken::Single(_) => Err(StartError {
                 what: "the next process takes one job at a time: it uses version 1 of the protocol"
                     .to_owned(),
@@ -120,33 +117,33 @@ impl WarmSlot {
 /// A job in a slot. **On drop** in the middle of the job, the process is killed: nothing else would end the job.
 struct SlotWork<'s> {
     shared: &'s WarmShared,
-    seat: Option<Seat>,
+    held: Option<HeldSlot>,
     is_running: bool,
 }
 
 impl<'s> SlotWork<'s> {
-    fn new(shared: &'s WarmShared, seat: Seat) -> Self {
-        seat.process.begin();
+    fn new(shared: &'s WarmShared, held: HeldSlot) -> Self {
+        held.process.begin();
         Self {
             shared,
-            seat: Some(seat),
+            held: Some(held),
             is_running: false,
         }
     }
 
-    fn into_seat(mut self) -> Option<Seat> {
-        let seat = self.seat.take()?;
-        seat.process.end();
-        Some(seat).filter(|seat| !seat.given_up && !seat.process.is_lost())
+    fn into_slot(mut self) -> Option<HeldSlot> {
+        let held = self.held.take()?;
+        held.process.end();
+        Some(held).filter(|held| !held.given_up && !held.process.is_lost())
     }
 
     fn process(&self) -> Option<&Arc<SharedProcess>> {
-        Some(&self.seat.as_ref()?.process)
+        Some(&self.held.as_ref()?.process)
     }
 
     async fn run(&mut self, job: &Job, control: &JobControl) -> JobOutcome {
         let settings = &self.shared.settings.process;
-        let Some(Seat { process, slot, .. }) = &self.seat else {
+        let Some(HeldSlot { process, slot, .. }) = &self.held else {
             return JobOutcome::Ended(JobEnd::Stopped);
         };
         let (process, slot) = (Arc::clone(process), *slot);
@@ -211,12 +208,12 @@ impl<'s> SlotWork<'s> {
         }
     }
 
-    /// The slot gets no other job, and its process neither.
+    /// Neither the slot nor its process gets another job.
     fn give_up(&mut self) {
         self.is_running = false;
-        if let Some(seat) = &mut self.seat {
-            seat.given_up = true;
-            seat.process.close();
+        if let Some(held) = &mut self.held {
+            held.given_up = true;
+            held.process.close();
         }
     }
 
@@ -249,12 +246,12 @@ impl<'s> SlotWork<'s> {
 
 impl Drop for SlotWork<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = &mut self.seat {
-            seat.process.end();
+        if let Some(held) = &mut self.held {
+            held.process.end();
             if self.is_running {
-                seat.given_up = true;
-                seat.process.close();
-                seat.process.order(Order::Kill);
+                held.given_up = true;
+                held.process.close();
+                held.process.order(Order::Kill);
             }
         }
     }
@@ -266,31 +263,31 @@ impl Runner for WarmSlot {
         if control.kill.is_cancelled() || control.stop.is_cancelled() {
             return RunReport {
                 end: JobEnd::Stopped,
-                reusable: self.seat.is_some(),
+                reusable: self.held.is_some(),
             };
         }
         RunReport {
             end: self.run_job(job, &control).await,
-            reusable: self.seat.is_some(),
+            reusable: self.held.is_some(),
         }
     }
 
     fn is_alive(&mut self) -> bool {
-        self.seat
+        self.held
             .as_ref()
-            .is_some_and(|seat| !seat.process.is_lost())
+            .is_some_and(|held| !held.process.is_lost())
     }
 
     fn retires(&mut self) -> Option<Retirement> {
-        let seat = self.seat.as_ref()?;
-        seat.process.retires(&self.shared.settings)
+        let held = self.held.as_ref()?;
+        held.process.retires(&self.shared.settings)
     }
 
     async fn stop(self: Box<Self>) {
-        let Some(seat) = self.seat else { return };
-        let lost = seat.process.lost();
-        let is_last = Arc::strong_count(&seat.process) == 1;
-        drop(seat);
+        let Some(held) = self.held else { return };
+        let lost = held.process.lost();
+        let is_last = Arc::strong_count(&held.process) == 1;
+        drop(held);
         if is_last {
             SharedProcess::ended(lost, self.shared.settings.process.kill_grace).await;
         }

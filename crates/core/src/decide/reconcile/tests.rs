@@ -181,7 +181,7 @@ fn no_more_workers_are_expected_than_could_hold_a_message() {
 }
 
 #[test]
-fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
+fn a_pin_overrides_an_empty_queue_and_the_policy_and_is_clamped_to_max() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(5)));
     reconciler.set_orders(pinned_to(Some(9)));
     let nothing = Census::default();
@@ -197,7 +197,7 @@ fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
 }
 
 #[test]
-fn a_failed_probe_freezes_the_expectation_both_ways_and_shows_the_age_of_the_last_reading() {
+fn after_a_failed_probe_the_expected_number_stays_and_the_age_of_the_last_reading_is_shown() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
     let census = census(3, 0);
     let _ = reconciler.reconcile(&seen(1, 30, &census), &census);

@@ -126,7 +126,7 @@ fn replies_with_the_result_if_the_pool_replies() {
             Verdict::Reject { death: death() },
             Some(ReplyKind::Failed),
         ),
-        // A message that will be delivered again is not at its end.
+        // A message that will be delivered again gets no reply yet.
         (Always, true, again(), None),
         (Always, true, Verdict::GiveBack, None),
         (

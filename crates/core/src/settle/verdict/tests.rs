@@ -142,7 +142,7 @@ fn a_job_that_asks_for_a_retry_has_not_failed() {
 }
 
 #[test]
-fn with_that_setting_the_broker_dead_letters() {
+fn the_broker_dead_letters_if_the_pool_is_set_so() {
     let retry = RetrySettings {
         dead_letter: DeadLetter::Broker,
         ..RetrySettings::default()
@@ -193,7 +193,7 @@ impl Quorum {
         );
     }
 
-    /// Carries out a verdict. Returns its word if it is the end of the message.
+    /// Carries out a verdict. Returns its name if the message is settled for good.
     fn does(&mut self, verdict: Verdict) -> Option<String> {
         match verdict {
             Verdict::GiveBack => self.counts(),

@@ -151,7 +151,7 @@ Examples:
   tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
     Load(LoadArgs),
 
-    /// Try policies on recorded or made-up traffic, in virtual time
+    /// Try policies on recorded or generated traffic, in virtual time
     ///
     /// Runs the code that decides in the supervisor on a trace, and compares pools with each other and with models of other
     /// autoscalers. All runs have the same arrivals and the same service times. A wait ends when its job first
@@ -281,8 +281,8 @@ Examples:
 
     /// Make the supervisor read its configuration again
     ///
-    /// Like the signal HUP, and prints the result. A bad configuration is refused whole (exit code 78), and the old
-    /// one stays.
+    /// Like the signal HUP, and prints the result. An invalid configuration is refused as a whole (exit code 78), and
+    /// the old one stays.
     #[command(after_help = "\
 Examples:
   tidegate check && tidegate reload")]

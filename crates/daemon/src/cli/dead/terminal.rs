@@ -1,4 +1,4 @@
-//! The user at the terminal: what they are told and asked, and how they interrupt.
+//! The dialogue with the user at the terminal: messages, questions, and interrupts.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_limit_is_low_where_the_workers_need_more_channels() {
+    fn a_delivery_limit_is_low_if_the_workers_need_more_channels() {
         let json = json!({"arguments": {"x-delivery-limit": 2}});
         for (max, warnings) in [(200, 0), (201, 1)] {
             let pool = PoolSettings {

@@ -228,9 +228,9 @@ async fn a_letter_that_is_dead_lettered_again_is_not_put_back_twice() {
             }
         })
     };
-    let patience = std::time::Duration::from_secs(20);
+    let time_limit = std::time::Duration::from_secs(20);
     let everything = all();
-    let walked = tokio::time::timeout(patience, put_back(&dead_letters, &everything)).await;
+    let walked = tokio::time::timeout(time_limit, put_back(&dead_letters, &everything)).await;
     assert_eq!(walked.expect("it ends").done, letters);
     while broker.ready("q.dead") != Some(letters) {
         tokio::task::yield_now().await;

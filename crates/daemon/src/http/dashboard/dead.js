@@ -1,5 +1,5 @@
-// The dead letters of the selected pool: looked at on demand, because each look takes them off their queue and gives
-// them back. Retried and purged after a question.
+// The dead letters of the selected pool. They are read only when the user asks, because each reading takes them from their
+// queue and gives them back. The page asks for a confirmation before it retries or purges them.
 
 import { ask, path, tell, withToken } from "./api.js";
 import { $, count, element, number, put, time } from "./dom.js";

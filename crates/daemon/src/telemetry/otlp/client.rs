@@ -1,8 +1,8 @@
 //! The HTTP client of the exporter.
 //!
-//! The exporter's thread calls it. A separate runtime on that thread drives its connections. So a slow collector does not
-//! delay the daemon, and the end of the daemon's runtime does not interrupt an export. The client also reports whether
-//! the collector can be reached, because the exporter hides why a request failed.
+//! The exporter's thread calls it. A separate runtime on that thread drives its connections. So a slow collector does
+//! not delay the daemon, and the end of the daemon's runtime does not interrupt an export. The client also reports
+//! whether the collector can be reached, because the exporter hides why a request failed.
 
 use std::{
     fmt,
