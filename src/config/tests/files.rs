@@ -40,7 +40,7 @@ fn where_no_file_is_the_error_names_what_was_tried() {
     let error = find_among(None, None, &candidates).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
+        "failed to find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
     );
 }
 
