@@ -34,7 +34,7 @@
 //!
 //! - [How it works](#how-it-works)
 //! - [Handlers](#handlers): [JSON](#json), [state](#shared-state), [blocking code](#blocking-code), [timeouts](#timeouts)
-//! - [What becomes of a job](#what-becomes-of-a-job), [retries](#retries), [replies](#replies)
+//! - [How a job is settled](#how-a-job-is-settled), [retries](#retries), [replies](#replies)
 //! - [Scaling](#scaling)
 //! - [Shutting down](#shutting-down)
 //! - [Testing](#testing)
@@ -196,13 +196,13 @@
 //!
 //! let pool = Pool::new("imports").timeout(Duration::from_secs(60)).handler(|job: Job| async move {
 //!     tokio::select! {
-//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // stands for the work
+//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // a placeholder for the work
 //!         () = job.stopped() => Err("stopped: what was written is rolled back".into()),
 //!     }
 //! });
 //! ```
 //!
-//! # What becomes of a job
+//! # How a job is settled
 //!
 //! Every message is acknowledged, put in a retry queue, put in the dead-letter queue, or given back. No message is
 //! dropped. The broker confirms a copy before its original is acknowledged.
@@ -297,7 +297,7 @@
 //! # }
 //! ```
 //!
-//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
+//! A job that finally fails is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
 //! replies off.
 //!
 //! # Scaling
@@ -394,8 +394,8 @@
 //! ```
 //!
 //! [`drain`](Supervisor::drain) takes its deadline as an argument. [`stop_now`](Supervisor::stop_now) has no deadline.
-//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was cut
-//! short. A [`DrainError`] says how many jobs were given back.
+//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was
+//! interrupted. A [`DrainError`] says how many jobs were given back.
 //!
 //! **Dropping** the last clone of a [`Supervisor`] also stops everything at once, but does not wait for it.
 //!
@@ -588,7 +588,7 @@ let pool = Pool::new("requests").service(service);
 //! impl Runner for Session {
 //!     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
 //!         control.started.notify();
-//!         let work = async { job.body().len() }; // stands for the work
+//!         let work = async { job.body().len() }; // a placeholder for the work
 //!         let end = tokio::select! {
 //!             _ = work => JobEnd::Done { reply: None },
 //!             () = control.stop.cancelled() => JobEnd::Stopped,

@@ -250,7 +250,7 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
         if let Some(key) = get(name)
             && !is_dead_lettered
         {
-            table.refuse(key, "write x-dead-letter-exchange with it");
+            table.refuse(key, "also write x-dead-letter-exchange");
         }
     }
     let overflow = get("x-overflow").and_then(|key| key.value.as_ref());
@@ -258,17 +258,17 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
     let drops = [
         (
             "x-message-ttl",
-            "write x-dead-letter-exchange with it: without it, the broker drops messages that wait longer",
+            "also write x-dead-letter-exchange: without it, the broker drops messages that wait longer",
             is_dead_lettered,
         ),
         (
             "x-max-length",
-            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
+            "also write x-overflow = \"reject-publish\": without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (
             "x-max-length-bytes",
-            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
+            "also write x-overflow = \"reject-publish\": without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (

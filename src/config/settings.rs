@@ -69,7 +69,7 @@ pub struct HttpSettings {
     pub socket: PathBuf,
     /// Instance lock and recordings.
     pub state_dir: PathBuf,
-    /// File with the token that browsers and remote callers need to steer.
+    /// File with the token that browsers and remote callers need for changes.
     pub token_file: Option<PathBuf>,
     /// File with the token that they need to read from other machines.
     pub read_token_file: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub enum LogFormat {
 /// Limits over all pools.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SupervisorSettings {
-    /// Most workers of all pools together. `None` is no limit.
+    /// The maximum number of workers of all pools together. `None` means no limit.
     pub max_workers: Option<u32>,
     /// Memory pressure in percent above which no pool grows.
     pub max_memory_pressure: Option<u8>,
@@ -142,7 +142,7 @@ pub struct PoolSettings {
     pub weight: u32,
     /// Whether the policy is about the whole queue, and daemons that consume it take shares of it.
     pub share: bool,
-    /// Most workers of this daemon, if the queue is shared. `None` is the policy's `max`.
+    /// The maximum number of workers of this daemon, if the queue is shared. `None` means the policy's `max`.
     pub local_max: Option<u32>,
     /// The sources of the keys of `policy` and `scaling` that were given. Empty for a pool that a program made.
     pub policy_origins: Origins,

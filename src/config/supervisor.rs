@@ -11,8 +11,8 @@ pub(super) fn supervisor(root: &mut Table<'_, '_>) -> (SupervisorSettings, Key<O
     let mut table = root.table("supervisor", "Limits over all pools of this daemon.");
     let max_workers = table.optional(
         "max_workers",
-        "Most workers of all pools together. Each pool with work first gets its `min_active`. The pools divide the rest \
-         by `weight` and need. When absent, there is no limit beside each pool's own.",
+        "Maximum number of workers of all pools together. Each pool with work first gets its `min_active`. The pools \
+         divide the rest by `weight` and need. When absent, there is no limit beside each pool's own.",
         WholeNumber(1..=MAX_WORKERS),
         "200",
     );

@@ -8,7 +8,7 @@ use super::{
 /// A URL. Problems with it are shown without its credentials.
 #[derive(Debug)]
 pub(super) struct UrlKey {
-    /// What to write in place of a value that is no text.
+    /// What to write instead of a value that is not text.
     pub(super) shape: &'static str,
     /// Whether the text is such a URL. The error says what to write instead.
     pub(super) check: fn(&str) -> Result<(), String>,

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use super::source::files;
 
-/// How the text of an error may begin. What begins with a value is left to its writer.
+/// The allowed beginnings of an error text. Texts that begin with a value are not checked.
 const BEGINNINGS: [&str; 14] = [
     "failed to ",
     "a ",
@@ -39,7 +39,7 @@ fn is_sentence(text: &str) -> bool {
 }
 
 #[test]
-fn errors_of_the_library_stand_alone() {
+fn errors_of_the_library_are_complete_sentences() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut count = 0;
     let mut fragments = Vec::new();

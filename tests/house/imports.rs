@@ -1,4 +1,4 @@
-//! No circles of imports, and kinds of runner that nobody names but the registry.
+//! No circular imports, and only the registry names a kind of runner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,7 +84,7 @@ fn no_file_leads_back_to_itself_by_its_imports() {
 }
 
 #[test]
-fn pairs_that_may_name_each_other_do() {
+fn pairs_of_modules_that_may_import_each_other_do() {
     let library = Crate::read("src");
     let edges = library.edges();
     for (one, other) in ONE_OBJECT {
@@ -108,7 +108,7 @@ fn kinds() -> Vec<String> {
 }
 
 #[test]
-fn a_kind_of_runner_is_named_by_the_registry_alone() {
+fn only_the_registry_names_a_kind_of_runner() {
     let kinds = kinds();
     assert!(kinds.len() >= 3, "{kinds:?}");
     let library = Crate::read("src");

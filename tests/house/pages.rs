@@ -1,4 +1,4 @@
-//! What the pages for developers name, exists: files and folders, and the headings that links lead to.
+//! Checks that the files, folders and headings that the pages for developers name exist.
 
 use std::{fs, path::Path};
 
@@ -81,7 +81,7 @@ fn every_file_that_a_page_names_exists() {
 }
 
 #[test]
-fn every_link_of_a_page_leads_somewhere() {
+fn every_link_of_a_page_has_an_existing_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut broken = Vec::new();
     for page in PAGES {

@@ -301,7 +301,7 @@ fn resolve(path: &[String], here: &[String]) -> Option<Segments> {
     Some(base)
 }
 
-/// The path that begins here, and where the tokens go on after it.
+/// The path that begins here, and the index of the first token after it.
 fn take_path(tokens: &[TokenTree], mut at: usize) -> (Segments, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(word)) = tokens.get(at) {

@@ -103,7 +103,7 @@ async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later(
     };
     let never = || vec![pool(Duration::ZERO)];
     let why = format!(
-        "the pool \"{}\" cannot be used as it is set: poll_interval must be above zero",
+        "the pool \"{}\" has invalid settings: poll_interval must be above zero",
         pool(Duration::ZERO).settings.name
     );
     let driver = Arc::new(broker.clone());
@@ -119,7 +119,7 @@ async fn settings_that_no_pool_can_work_with_are_refused_at_the_start_and_later(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reconcile_that_changes_nothing_says_so() {
+async fn a_reconcile_that_changes_nothing_reports_that() {
     let broker = broker();
     let supervisor = start(
         &broker,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_makes_the_pool_rise_work_and_drain_to_zero() {
+async fn a_burst_starts_workers_and_the_pool_drains_to_zero_after_it() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -62,7 +62,7 @@ async fn a_running_job_is_never_stopped_by_scaling_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_to_retire_is_lifted_when_work_comes_back() {
+async fn a_mark_to_retire_is_removed_when_work_comes_back() {
     let (_broker, supervisor, held) = busy(2, settings(Policy::fixed(2))).await;
     supervisor.scale(&name(), Some(0)).await.unwrap();
     supervisor.reconcile(&name()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_mark_to_retire_is_lifted_when_work_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preemption_gives_running_jobs_back_where_a_pool_asks_for_it() {
+async fn preemption_gives_running_jobs_back_if_the_pool_is_set_so() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let settings = PoolSettings {
@@ -114,7 +114,7 @@ async fn a_lost_connection_loses_settlements_but_no_job_and_the_pool_comes_back_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
+async fn after_a_failed_probe_the_reading_is_stale_and_the_pool_does_not_change() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -138,7 +138,7 @@ async fn a_probe_that_fails_is_stale_and_freezes_the_pool() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_the_jobs_failure_and_the_worker_lives_on() {
+async fn a_panic_fails_its_job_and_the_worker_continues() {
     let broker = broker();
     let handler = |job: Job| async move {
         assert!(job.body() != "bad", "no such picture");
@@ -247,7 +247,7 @@ async fn keep_warm_keeps_workers_with_their_runners_on_an_empty_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_after_of_never_keeps_the_pool_up() {
+async fn drain_after_never_keeps_the_workers_of_an_empty_queue() {
     let broker = broker();
     let settings = PoolSettings {
         drain_after: DrainAfter::Never,

@@ -56,13 +56,13 @@ pub(crate) async fn until(
     what: &str,
     looks: impl Fn(&PoolStatus) -> bool,
 ) -> PoolStatus {
-    let patience = Instant::now() + Duration::from_secs(3600);
+    let time_limit = Instant::now() + Duration::from_secs(3600);
     loop {
         let status = status(supervisor);
         if looks(&status) {
             return status;
         }
-        assert!(Instant::now() < patience, "never {what}: {status:#?}");
+        assert!(Instant::now() < time_limit, "never {what}: {status:#?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

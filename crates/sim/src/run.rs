@@ -19,9 +19,9 @@ pub enum Contender {
     Neighbour {
         /// Which.
         model: Neighbour,
-        /// Most workers.
+        /// The maximum number of workers.
         max: u32,
-        /// What becomes of jobs that fail.
+        /// How jobs that fail are retried.
         retry: RetrySettings,
     },
 }

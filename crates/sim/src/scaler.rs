@@ -1,4 +1,4 @@
-//! What a contender is to the world.
+//! The interface between a contender and the simulated world.
 
 use tidegate_core::decide::Moment;
 
@@ -6,7 +6,7 @@ use crate::world::World;
 
 /// What starts and stops workers.
 pub(crate) trait Scaler {
-    /// When it wants to act next. Rises with each act.
+    /// When it acts next. It increases with each action.
     fn next(&self) -> Moment;
 
     /// Looks at the world and changes its workers.

@@ -1,4 +1,4 @@
-//! A workload: what comes, and how long it takes.
+//! A workload: when jobs arrive, and how long they take.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tidegate_core::trace::Trace;
 
 use crate::ServiceTimes;
 
-/// What is to be done: the same for all contenders.
+/// The jobs of a run. All contenders get the same.
 #[derive(Debug, Clone)]
 pub struct Workload {
     /// When jobs arrive.
@@ -17,9 +17,9 @@ pub struct Workload {
     pub start_up: Duration,
     /// Share of the attempts that fail, 0 to 1.
     pub failures: f64,
-    /// Longest wait that is good.
+    /// The longest acceptable wait.
     pub target: Duration,
-    /// The seed of all draws.
+    /// The seed of all random numbers.
     pub seed: u64,
 }
 

@@ -58,7 +58,7 @@ impl Address {
             tracing::warn!(
                 frame_max = *frame_max,
                 bound = FRAME_MAX,
-                "the broker's url asks for larger frames than are used: the bound is asked for instead"
+                "the broker's url asks for frames above the limit: the limit is used instead"
             );
             *frame_max = FRAME_MAX;
         }

@@ -79,8 +79,8 @@ pub struct AmqpDriver {
     blocked: watch::Sender<bool>,
     blocks: Mutex<AbortOnDropHandle<()>>,
     /// The queues that were declared, each with its connection and declaration, so that a retry does not ask again. An
-    /// entry is removed as soon as anything says that its queue is gone. After the loss of the connection the queue is
-    /// declared again, because the broker may have come back without it.
+    /// entry is removed as soon as anything says that its queue no longer exists. After the loss of the connection the
+    /// queue is declared again, because the broker may have come back without it.
     known: Mutex<HashMap<QueueName, (Weak<Live>, QueueSpec)>>,
 }
 
@@ -338,7 +338,7 @@ impl QueueDriver for AmqpDriver {
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
         if let Err(error) = self.ask(name, &operation, false, arguments(queue)?).await {
-            // If the user may not declare the queue, someone else may have declared it.
+            // If the user may not declare the queue, another program may have declared it.
             if error.kind != QueueErrorKind::AccessRefused
                 || self.look(name, &operation).await.is_err()
             {

@@ -11,8 +11,8 @@
 //! - An error on a channel ends it for all its consumers. If the broker refuses the queue itself (it is missing, or
 //!   forbidden), it refuses the first consumer of the channel, before any job runs there. After the broker has ended a
 //!   consumer by itself, no consumer is added to its channel, because the broker may refuse the next one. Two cases
-//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which ends the jobs beside
-//!   the one that took too long.
+//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which also ends the other
+//!   jobs on the channel.
 //! - This module never closes a channel that other consumers use. Opening a consumer runs to its end in a task of its
 //!   own, and a consumer that is no longer wanted is cancelled by its tag.
 
@@ -34,7 +34,7 @@ use super::{
     lanes::Lanes,
     link::disconnected,
     pool::RPC_TIMEOUT,
-    seats::{Door, Seat, Seating},
+    seats::{ChannelState, Seat, Seating},
 };
 use crate::queue::{ConsumeRequest, QueueError, QueueErrorKind};
 
@@ -95,40 +95,41 @@ struct Opening {
 
 impl Opening {
     async fn run(self, seat: Seat) {
-        let mut door = seat.channel.door.lock().await;
+        let mut state = seat.channel.state.lock().await;
         if self.asker.is_closed() {
             return;
         }
-        if matches!(*door, Door::Closed) {
-            *door = match self.open_channel(&seat).await {
-                Ok(channel) => Door::Open {
+        if matches!(*state, ChannelState::Closed) {
+            *state = match self.open_channel(&seat).await {
+                Ok(channel) => ChannelState::Open {
                     channel,
                     prefetch: 0,
                     is_proven: false,
                 },
                 Err(error) => {
                     seat.retire();
-                    Door::Refused(error)
+                    ChannelState::Refused(error)
                 }
             };
         }
-        let (channel, prefetch, is_proven) = match &mut *door {
-            Door::Open {
+        let (channel, prefetch, is_proven) = match &mut *state {
+            ChannelState::Open {
                 channel,
                 prefetch,
                 is_proven,
             } => (channel.0.clone(), prefetch, is_proven),
-            Door::Refused(error) => {
+            ChannelState::Refused(error) => {
                 let error = again(error);
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
             }
-            Door::Closed => unreachable!("it was opened or refused"),
+            ChannelState::Closed => unreachable!("it was opened or refused"),
         };
         if !*is_proven {
-            // Alone on the channel: if the broker refuses the queue, the channel ends, and no job runs on it yet.
+            // It is the only consumer on the channel: if the broker refuses the queue, the channel ends, and no job
+            // runs on it yet.
             let consume = async {
                 let qos = BasicQosOptions { global: false };
                 channel.basic_qos(self.prefetch, qos).await?;
@@ -139,7 +140,7 @@ impl Opening {
                 Ok(stream) => {
                     *prefetch = self.prefetch;
                     *is_proven = true;
-                    drop(door);
+                    drop(state);
                     Ok(JointConsumer::new(seat, channel, stream))
                 }
                 Err(error) => {
@@ -149,8 +150,8 @@ impl Opening {
                     }
                     // The channel is dropped too: the broker may still confirm a consumer whose answer did not come in
                     // time.
-                    *door = Door::Refused(again(&error));
-                    drop(door);
+                    *state = ChannelState::Refused(again(&error));
+                    drop(state);
                     Err(error)
                 }
             };
@@ -158,7 +159,7 @@ impl Opening {
             return;
         }
         // The channel has other consumers, so there is no time limit here: the broker answers, or the channel is lost.
-        // The caller waits no longer than for any answer.
+        // The caller waits only as long as for any other answer.
         if *prefetch != self.prefetch {
             // Unknown until the broker confirms it.
             *prefetch = 0;
@@ -170,7 +171,7 @@ impl Opening {
             )
             .await;
             if let Err(error) = set {
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
@@ -180,7 +181,7 @@ impl Opening {
         let mut consume = Box::pin(self.consume(&channel));
         // The first poll sends it, in order after the prefetch. The answer is awaited outside the lock.
         let early = consume.as_mut().now_or_never();
-        drop(door);
+        drop(state);
         let mut asker = Some(self.asker);
         let answer = match early {
             Some(answer) => answer,
@@ -199,7 +200,7 @@ impl Opening {
             .map(|stream| JointConsumer::new(seat, channel, stream))
             .map_err(|error| refused(&self.operation, error));
         if let Some(asker) = asker {
-            // If the receiver is gone, the consumer is dropped, and so cancelled.
+            // If the receiver was dropped, the consumer is dropped, and so cancelled.
             let _ = asker.send(opened);
         }
     }

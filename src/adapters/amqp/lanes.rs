@@ -27,7 +27,7 @@ struct Lane {
     load: usize,
 }
 
-/// One channel's place on a lane, and in the broker's quota. Given back on drop.
+/// One channel's slot on a lane, and in the broker's quota. Given back on drop.
 #[derive(Debug)]
 pub(super) struct LaneSlot {
     lanes: Arc<Lanes>,
@@ -52,7 +52,7 @@ impl Lanes {
         self.lock()[0].link.clone()
     }
 
-    /// A place on the first lane that has room and a connection, or on a new lane if all are full.
+    /// A slot on the first lane that has room and a connection, or on a new lane if all are full.
     pub(super) async fn place(
         self: &Arc<Self>,
         operation: &str,

@@ -202,7 +202,7 @@ impl Channels {
                 }),
                 Ok(None) => return false,
                 Err(error) => {
-                    tracing::debug!(error = %error, "no channel more for requests");
+                    tracing::debug!(error = %error, "no further channel for requests");
                     return false;
                 }
             }

@@ -142,9 +142,9 @@ impl Quota {
     /// Records a refused channel, which has ended its connection.
     pub(super) fn note(&self, error: &QueueError) {
         let source = error.source.as_deref();
-        let said = source.and_then(|source| channel_limit(source));
-        if let Some(said) = said {
-            self.ledger().refused(said, Instant::now());
+        let message = source.and_then(|source| channel_limit(source));
+        if let Some(message) = message {
+            self.ledger().refused(message, Instant::now());
         }
     }
 
@@ -273,12 +273,12 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
             Ok(channel) => granted.push(channel),
             Err(error) => {
                 let error = classify("open a channel", error);
-                let said = error.source.as_deref();
-                match said.and_then(|source| channel_limit(source)) {
-                    Some(said) => {
+                let source = error.source.as_deref();
+                match source.and_then(|source| channel_limit(source)) {
+                    Some(message) => {
                         return Trial::Refused {
                             granted: granted.len(),
-                            said,
+                            message,
                         };
                     }
                     // lapin's own limit, for this connection only. It is not an answer of the broker.

@@ -21,7 +21,7 @@ pub(super) struct JointChannel {
     queue: QueueName,
     /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
     /// never has more channels than it counts.
-    pub(super) door: tokio::sync::Mutex<Door>,
+    pub(super) state: tokio::sync::Mutex<ChannelState>,
     /// Never held across an `await`. If both locks are held, the registry is locked first.
     seats: Mutex<Seats>,
 }
@@ -32,12 +32,12 @@ pub(super) struct Seats {
     tags: HashSet<String>,
     /// Set when the channel is open.
     pub(super) channel: Option<Channel>,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the slot.
     pub(super) place: Option<LaneSlot>,
 }
 
 #[derive(Debug, Default)]
-pub(super) enum Door {
+pub(super) enum ChannelState {
     #[default]
     Closed,
     Open {
@@ -51,7 +51,7 @@ pub(super) enum Door {
     Refused(QueueError),
 }
 
-/// One consumer's place on a channel. **On drop** the place becomes free. After the last one, the channel is closed.
+/// One consumer's seat on a channel. **On drop** the seat becomes free. After the last one, the channel is closed.
 #[derive(Debug)]
 pub(super) struct Seat {
     seating: Arc<Seating>,
@@ -66,13 +66,13 @@ impl Seating {
         let mut queues = self.lock();
         let channels = queues.entry(queue.clone()).or_default();
         channels.retain(|channel| !channel.seats().is_lost());
-        let with_room = channels.iter().find(|channel| !channel.seats().is_full());
-        let channel = match with_room {
+        let not_full = channels.iter().find(|channel| !channel.seats().is_full());
+        let channel = match not_full {
             Some(channel) => channel.clone(),
             None => {
                 let channel = Arc::new(JointChannel {
                     queue: queue.clone(),
-                    door: tokio::sync::Mutex::default(),
+                    state: tokio::sync::Mutex::default(),
                     seats: Mutex::default(),
                 });
                 channels.push(channel.clone());
@@ -115,7 +115,7 @@ impl JointChannel {
 }
 
 impl Seats {
-    /// Whether the channel was closed, and none of its consumers has noticed yet.
+    /// Whether the channel was closed, before any of its consumers has noticed it.
     fn is_lost(&self) -> bool {
         let channel = self.channel.as_ref();
         channel.is_some_and(|channel| !channel.status().connected())
@@ -148,7 +148,7 @@ impl Seat {
     pub(super) fn lost(&self) {
         self.retire();
         let place = self.channel.seats().place.take();
-        // Dropping the place locks its lanes.
+        // Dropping the slot locks its lanes.
         drop(place);
     }
 
@@ -172,7 +172,7 @@ impl Seat {
 
     /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
     /// are others.
-    pub(super) fn leave_alone(&mut self) -> bool {
+    pub(super) fn leave_if_only(&mut self) -> bool {
         if self.is_left {
             return false;
         }

@@ -1,4 +1,4 @@
-//! The broker itself: its state, its clock, and what a test can do to it.
+//! The broker: its state, its clock, and the faults that a test can set.
 
 use std::{
     collections::HashMap,

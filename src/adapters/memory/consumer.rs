@@ -168,7 +168,7 @@ impl Settle for MemorySettle {
         if self.holds {
             return;
         }
-        // If the channel is gone, the delivery has returned to its queue already.
+        // If the channel is closed, the delivery has returned to its queue already.
         let _ = self.settle(SettleKind::Requeue);
     }
 }

@@ -197,7 +197,7 @@ async fn run_until_end(
                     CourseEvent::Exited
                 }
                 event = interrupts.next() => event,
-                () = async { signalling.as_mut().expect("only asked where there is one").await },
+                () = async { signalling.as_mut().expect("it is polled only if there is one").await },
                     if signalling.is_some() =>
                 {
                     signalling = None;

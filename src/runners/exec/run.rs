@@ -84,7 +84,7 @@ pub(super) async fn run(
     }
     let ended = process.finish();
     if ended.status.is_none() {
-        tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
+        tracing::warn!(pool = %job.pool(), "a job's process does not end after KILL");
     }
     let reply = out.finish();
     let stderr_tail = err.finish();
@@ -95,7 +95,7 @@ pub(super) async fn run(
     end
 }
 
-/// Writes the body, then closes the pipe. A job that does not read its input is no failure.
+/// Writes the body, then closes the pipe. A job that does not read its input has not failed for that reason.
 async fn feed(mut stdin: ChildStdin, body: &[u8]) {
     if let Err(error) = stdin.write_all(body).await
         && error.kind() != std::io::ErrorKind::BrokenPipe

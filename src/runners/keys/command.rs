@@ -14,7 +14,7 @@ const OPERATORS: [&str; 14] = [
 ];
 
 /// Warns of words that only a shell would understand.
-pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
+pub(super) fn warn_about_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
     if command.given != KeyPresence::Valid {
         return;
     }
@@ -77,7 +77,7 @@ fn is_expanded(word: &str) -> bool {
 }
 
 /// Warns of a variable that tidegate sets for each job.
-pub(super) fn warn_of_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
+pub(super) fn warn_about_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
     if name.starts_with("TIDEGATE_") && entry.is_sound() {
         table.warn_of(
             entry,
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_shells_words_from_a_programs() {
+    fn distinguishes_the_error_text_of_a_shell_from_that_of_a_program() {
         for (command, found) in [
             (vec!["a", "b|c", "--x>y", "$", "$1", "a~", "{}", "-f"], None),
             (vec!["awk", "{print $1}"], None),

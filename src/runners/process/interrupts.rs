@@ -1,4 +1,4 @@
-//! What may interrupt a job: the orders of the supervisor, and the timer.
+//! The interrupts of a job: the orders of the supervisor, and the timer.
 
 use std::{pin::Pin, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::runner::JobControl;
 pub(in crate::runners) struct Interrupts<'c> {
     control: &'c JobControl,
     timer: Pin<Box<Sleep>>,
-    /// Each order is told once.
+    /// Each order is reported once.
     has_told_stop: bool,
     has_told_kill: bool,
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_order_is_told_once_and_before_a_timer_that_has_run_out() {
+    async fn each_order_is_reported_once_and_before_an_expired_timer() {
         let control = JobControl::default();
         let mut interrupts = Interrupts::new(&control, Duration::from_secs(1));
         assert_eq!(interrupts.next().await, CourseEvent::TimeUp);

@@ -1,4 +1,4 @@
-//! A program's own policy: asked at each reconcile with all known facts, and free to keep state.
+//! A custom policy of a program. It is asked at each reconcile with all known facts, and may keep state.
 
 use std::{
     fmt,
@@ -51,7 +51,7 @@ impl OwnPolicy {
         catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
             Recommendation::new(
                 situation.expected,
-                "the pool's own policy panicked: it stays as it is",
+                "the pool's own policy panicked: the number of workers stays the same",
             )
         })
     }
@@ -64,7 +64,7 @@ impl OwnPolicy {
     }
 
     fn policy(&self) -> MutexGuard<'_, dyn ScalingPolicy> {
-        // After a panic the policy itself must judge its state.
+        // After a panic the policy itself is responsible for its state.
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_one_memory_and_a_panic_leaves_the_pool_as_it_is() {
+    fn clones_share_one_state_and_a_panic_keeps_the_number_of_workers() {
         let inputs = Inputs::default();
         let situation = Situation {
             now: Moment::ZERO,

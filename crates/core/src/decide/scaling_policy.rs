@@ -25,9 +25,9 @@ pub trait ScalingPolicy: Send + 'static {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Situation<'a> {
-    /// When, on the supervisor's monotonic clock.
+    /// The time on the supervisor's monotonic clock.
     pub now: Moment,
-    /// When, in wall time, if that is known.
+    /// The same time on the wall clock, if that is known.
     pub wall: Option<Timestamp>,
     /// The queue (ready, the reading's age, whether it is stale), the deliveries that our workers hold, demand, and the
     /// census.

@@ -1,9 +1,9 @@
-//! What the broker notes on a message that it dead-letters.
+//! The headers that the broker writes on a message that it dead-letters.
 
 use super::headers::{DEATHS, text, text_of};
 use crate::queue::{HeaderValue, Headers};
 
-/// What the broker writes on a message that it dead-letters.
+/// The headers that the broker writes on a message that it dead-letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct BrokerDeath {
     pub(super) reason: Option<String>,

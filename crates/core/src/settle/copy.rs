@@ -26,8 +26,8 @@ use crate::{
     text::first_bytes,
 };
 
-/// The `reply_to` of a client that wants its reply by direct reply-to. The broker replaces it by an address. In a
-/// message that came another way it names nobody. The broker would refuse a copy with it, because it would take us
+/// The `reply_to` of a client that asks for its reply by direct reply-to. The broker replaces it by an address. In a
+/// message that came another way it is meaningless. The broker would refuse a copy with it, because it would take us
 /// for the client.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 

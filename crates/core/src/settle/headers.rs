@@ -24,7 +24,7 @@ pub(super) const STDERR: &str = "x-tidegate-stderr";
 /// Headers that route: the broker sends a message to every queue that they name.
 pub(super) const ROUTING: [&str; 2] = ["CC", "BCC"];
 /// The broker's own record of dead-lettering. On a copy the broker would count our retries as a cycle, and RabbitMQ
-/// drops messages that go round in a cycle.
+/// drops messages that are dead-lettered in a cycle.
 pub(super) const DEATHS: &str = "x-death";
 /// Headers that the broker writes again on every delivery or dead-lettering.
 pub(super) const BROKERS: [&str; 7] = [

@@ -101,11 +101,12 @@ impl Letter {
     }
 }
 
-/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each look at a
+/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each browse of a
 /// letter is a return, and a quorum queue may drop a message that was returned three times. `None` if the broker has
 /// counted no return.
 ///
-/// Content that would route the copy to other queues, expire it or have it refused moves aside, as on all copies.
+/// Content that would route the copy to other queues, expire it or have it refused is moved into headers, as on all
+/// copies.
 pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
     if returned(letter) == 0 {
         return None;
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_returned_is_renewed_unless_another_queue_counted_it() {
+    fn a_returned_letter_is_replaced_by_a_fresh_copy_unless_another_queue_counted_it() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
             redelivered: true,

@@ -13,7 +13,7 @@ mod route;
 mod verdict;
 
 pub use self::{
-    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, trouble},
+    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, retry_of_reply},
     copy::{Copies, lacks_headers},
     headers::carried_job_id,
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},

@@ -14,7 +14,7 @@ use super::{
     cgroups,
     control::{DaemonControl, HandOverRequest},
     error::AppError,
-    instance::{self, Instance, Served, with_all_causes},
+    instance::{self, Instance, LastJobs, Served, with_all_causes},
     orders::OrdersFile,
     pools::Pools,
     reload::{self, Reloader},
@@ -28,6 +28,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live},
+    predecessors::Predecessors,
     recordings,
     reloads::Reloads,
     telemetry::{
@@ -35,6 +36,7 @@ use crate::{
         otlp::Otlp,
         prometheus::Prometheus,
     },
+    view::View,
 };
 use tidegate::{
     api::v1,
@@ -128,7 +130,8 @@ impl Prepared {
     /// Runs the supervisor until it is told to end. `predecessor` is a supervisor that hands over to this one.
     ///
     /// # Errors
-    /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
+    /// Something that the daemon needs is not available. An unreachable broker is not an error: the daemon waits for
+    /// it.
     pub async fn run(self, predecessor: Option<v1::HandedOver>) -> Result<Ending, AppError> {
         let Self {
             settings,
@@ -167,7 +170,7 @@ impl Prepared {
         let orders = OrdersFile::new(&settings.http.state_dir);
         let options = StartOptions {
             events: Some(sink),
-            orders: orders.take_up(),
+            orders: orders.restore(),
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
@@ -177,7 +180,11 @@ impl Prepared {
             Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
         let reloads = Reloads::new();
-        let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+        let view = View {
+            reloads: reloads.clone(),
+            predecessors: Predecessors::default(),
+        };
+        let (live, feed) = Live::new(supervisor.clone(), view.clone());
         let history = History::default();
         let feeds = vec![
             tokio::spawn(feed),
@@ -186,6 +193,7 @@ impl Prepared {
                 supervisor.clone(),
                 settings.http.state_dir.clone(),
             )),
+            tokio::spawn((view.predecessors.clone()).keep(settings.http.state_dir.clone())),
         ];
         let reloader = Reloader::new(reload::Inner {
             supervisor: supervisor.clone(),
@@ -194,7 +202,7 @@ impl Prepared {
             started: settings.clone(),
             pools: tokio::sync::Mutex::new(pools),
             events,
-            reloads: reloads.clone(),
+            reloads,
         });
         let (handovers, takeovers) = mpsc::channel(1);
         let control = DaemonControl {
@@ -205,7 +213,7 @@ impl Prepared {
         let api = Api {
             supervisor: supervisor.clone(),
             prometheus,
-            reloads,
+            view,
             control: Arc::new(control),
             live,
             history,
@@ -216,7 +224,8 @@ impl Prepared {
         let mut daemon = Daemon {
             supervisor,
             reloader,
-            holding: Holding::Everything(instance.serve(api, &settings, feeds)),
+            holding: Holding::Everything(instance.serve(api.clone(), &settings, feeds)),
+            api,
         };
         notify_ready(predecessor.is_some());
 
@@ -245,22 +254,25 @@ struct Daemon {
     supervisor: Supervisor,
     reloader: Reloader,
     holding: Holding,
+    api: Api,
 }
 
 /// What the daemon holds that no other may hold at the same time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
-    /// Lock, socket and address were given to a successor. This lock shows others that this daemon is still alive.
-    LastJobs(#[expect(dead_code, reason = "held until it is dropped")] FinishingLock),
+    /// Lock, socket and address were given to a successor.
+    LastJobs(LastJobs),
     /// Only while they are being given away.
     Nothing,
 }
 
 impl Holding {
     async fn release(self) {
-        if let Self::Everything(served) = self {
-            served.end().await;
+        match self {
+            Self::Everything(served) => served.end().await,
+            Self::LastJobs(last) => last.end().await,
+            Self::Nothing => {}
         }
     }
 }
@@ -298,9 +310,10 @@ impl Daemon {
                     };
                     let jobs = self.busy();
                     let pid = std::process::id();
-                    // From here on the successor relies on the handover. A successor that is gone would run no pool.
+                    // From here on the successor relies on the handover. If the successor has ended, no daemon would
+                    // run the pools.
                     if answer.send(Ok(v1::HandedOver { pid, jobs })).is_err() {
-                        warn!("not handing over: the successor is gone");
+                        warn!("not handing over: the successor has disconnected");
                         state.not_handed_over();
                         continue;
                     }
@@ -383,7 +396,7 @@ impl Daemon {
             };
             served.end_after(stored).await;
         }
-        self.holding = Holding::LastJobs(finishing);
+        self.holding = Holding::LastJobs(LastJobs::serve(finishing, self.api.clone()));
         info!("handed over");
     }
 
@@ -401,7 +414,7 @@ impl Daemon {
     }
 }
 
-/// A takeover that can be accepted: where its answer goes, and the lock that it needs.
+/// A takeover that can be accepted: the channel for its answer, and the lock that it needs.
 type Accepted = (
     oneshot::Sender<Result<v1::HandedOver, String>>,
     FinishingLock,
@@ -414,7 +427,7 @@ fn tell(
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // After the daemon's end nobody receives this.
+        // After the daemon's end nothing receives this.
         let _ = events.send(work.await).await;
     })
 }

@@ -1,4 +1,4 @@
-//! Why a daemon does not start.
+//! The errors of a daemon's start.
 
 use std::{io, path::PathBuf};
 

@@ -1,5 +1,5 @@
-//! The daemon. Only here adapters are connected to the actors. This module also owns the affairs of the process: its
-//! lock, sockets, signals and end.
+//! The daemon. Only this module connects adapters to the actors. It also owns the resources of the process: its lock,
+//! sockets, signals and end.
 //!
 //! ```text
 //! signals ─┐

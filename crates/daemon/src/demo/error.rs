@@ -1,4 +1,4 @@
-//! Why a demo fails.
+//! The errors of a demo.
 
 use std::{io, time::Duration};
 

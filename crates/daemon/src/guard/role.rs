@@ -15,12 +15,12 @@ pub(super) const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
 /// This program, also if its file has been replaced since the start.
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a process does after it was told to run the supervisor.
+/// The role of a process after it was started to run the supervisor.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// This is the supervisor, under its guard. It has everything left to do.
     Supervisor,
-    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard was gone and its jobs were
+    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard had ended and its jobs were
     /// killed.
     Done(ExitCode),
 }

@@ -14,9 +14,8 @@
 //! our pages: a link to the dashboard.
 //!
 //! **Unknown clients.** On loopback, reading needs no token. On other listeners everything except health and metrics
-//! needs a token. A list of dead letters shows the content of
-//! messages, so it needs one everywhere. A change always needs the token of `http.token_file`. The token of `http.read_token_file` allows only
-//! reading.
+//! needs a token. A list of dead letters shows the content of messages, so it needs a token everywhere. A change always
+//! needs the token of `http.token_file`. The token of `http.read_token_file` allows only reading.
 //!
 //! A browser that opens a page can send a token only as the password of `Authorization: Basic`. It then sends the
 //! password with every request, also when another page causes the request. So a token that is sent as a password allows
@@ -104,7 +103,7 @@ pub struct Guard {
 pub enum RequestRefusal {
     /// `Host` is missing or invalid.
     NoHost,
-    /// The name could belong to someone else.
+    /// The name could belong to another party.
     StrangeHost,
     /// A browser sent it for a page of another origin.
     OtherOrigin,
@@ -139,17 +138,17 @@ impl RequestRefusal {
             Self::StrangeHost => {
                 "this Host is not served here: use the address, or localhost on the same machine"
             }
-            Self::OtherOrigin => "a web page of another origin may not ask this",
-            Self::Unauthorized => "this wants the header Authorization: Bearer TOKEN",
+            Self::OtherOrigin => "a web page of another origin may not send this request",
+            Self::Unauthorized => "this request needs the header Authorization: Bearer TOKEN",
             Self::ReadOnly => {
-                "this token is for reading alone: show the one of http.token_file to change something"
+                "this token allows only reading: use the token of http.token_file to change something"
             }
             Self::NoToken => {
-                "changes over HTTP are off, for no token is configured: write one into a file, name the file in \
+                "changes over HTTP are off, because no token is configured: write one into a file, name the file in \
                  http.token_file, and start tidegate again; the command line on the same machine needs none"
             }
             Self::NoReadToken => {
-                "this wants a token, and none is configured: write one into a file, name the file in \
+                "this request needs a token, and none is configured: write one into a file, name the file in \
                  http.read_token_file, and start tidegate again"
             }
         }

@@ -1,7 +1,8 @@
-//! The course of a load: one task that sends what is due, hears what became of it, and knows when to end.
+//! The course of a load: one task that sends the messages that are due, receives confirms and replies, and decides when
+//! the load ends.
 //!
-//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and what is due meanwhile is
-//! late: its latency counts from when it was due.
+//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and messages that become
+//! due meanwhile are late: its latency counts from when it was due.
 
 use std::{
     pin::Pin,
@@ -28,7 +29,7 @@ use tidegate::{
     queue::{HeaderValue, Message, QueueError, QueueErrorKind},
 };
 
-/// Messages that are sent before confirms are heard again.
+/// The number of messages that are sent between two checks for confirms.
 const BATCH: usize = 256;
 
 /// How often the screen is drawn and a sample may be taken.
@@ -44,7 +45,7 @@ const OUTCOME: &str = "x-tidegate-outcome";
 pub(super) struct Course<'a> {
     plan: &'a Plan,
     outlet: &'a Outlet,
-    /// Where answers come, with verification.
+    /// The source of answers, with verification.
     answers: Option<Answers>,
     watch: Option<&'a Watch>,
     stop: Stop,
@@ -56,7 +57,7 @@ pub(super) struct Course<'a> {
     ledger: Option<Ledger>,
     samples: Samples,
     tick: Interval,
-    /// When a confirm or an answer was last heard, or the first message after a silence sent.
+    /// The time of the last confirm or answer, or of the first message that was sent after a silence.
     heard: Instant,
     /// Why it ended before its time.
     ended: Option<Early>,
@@ -72,7 +73,7 @@ pub(super) enum Early {
         /// Whether the broker says that it takes nothing.
         is_blocked: bool,
     },
-    /// Somebody wants it to.
+    /// It was told to end.
     Stopped,
 }
 
@@ -146,7 +147,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The whole of it. `show` is called some times a second.
+    /// Runs the whole load. `show` is called several times per second.
     ///
     /// # Errors
     /// A message cannot be encoded.
@@ -195,7 +196,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Sends what is due and fits the window. Says whether anything is to be sent later.
+    /// Sends the messages that are due and fit the window. Returns whether more will be sent later.
     fn send_due(&mut self) -> Result<bool, QueueError> {
         if self.ended.is_some() {
             return Ok(false);
@@ -212,7 +213,7 @@ impl<'a> Course<'a> {
                 break;
             }
             self.send(due)?;
-            self.pace.go_on();
+            self.pace.advance();
         }
         Ok(true)
     }
@@ -341,14 +342,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether what is awaited has not come for too long.
+    /// Whether an awaited confirm or answer has not come for too long.
     fn is_out_of_patience(&mut self, is_sending: bool) -> bool {
         let waits = !self.in_flight.is_empty();
         let waits_for_answers = !is_sending && !waits && self.awaits_answers();
         if !(waits || waits_for_answers) || self.heard.elapsed() < self.plan.patience {
             return false;
         }
-        // Answers that do not come are lost messages, which the report tells of.
+        // Messages without an answer are lost, and are in the report.
         if waits && self.ended.is_none() {
             self.ended = Some(Early::Silent {
                 is_blocked: self.is_blocked(),
@@ -364,7 +365,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What is in flight at the end is not confirmed, and nobody waits for it any more.
+    /// Messages in flight at the end are not confirmed, and are no longer waited for.
     fn write_off(&mut self) {
         let left = std::mem::take(&mut self.in_flight);
         for tracked in left {
@@ -376,14 +377,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Looks on until the pool has drained, for a picture that ends where the tide does.
+    /// Continues to sample until the pool has drained, so that the plot shows the whole load.
     async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
         let Some(watch) = self.watch else {
             return;
         };
         let until = Instant::now() + DRAINS_WITHIN;
         // Without answers, nothing says that the pool has begun.
-        while self.ended.is_none() && Instant::now() < until && watch.seen().is_at_work() {
+        while self.ended.is_none() && Instant::now() < until && watch.seen().is_working() {
             tokio::select! {
                 () = self.stop.asked() => break,
                 _ = self.tick.tick() => {
@@ -466,7 +467,7 @@ impl<'a> Course<'a> {
         self.samples.all()
     }
 
-    /// Why it ended before its time, where it did.
+    /// Why it ended early, if it did.
     pub(super) fn ended(self) -> Option<Early> {
         self.ended
     }
@@ -477,7 +478,7 @@ fn to_thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Waits for ever where no answers come.
+/// Waits for ever if no answers are expected.
 async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
     match answers {
         Some(answers) => answers.next().await,

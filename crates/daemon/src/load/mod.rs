@@ -1,4 +1,4 @@
-//! Load: a generator of messages that measures what becomes of them.
+//! Load: a generator of messages that measures how they are handled.
 //!
 //! ```text
 //!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and the sending
@@ -8,7 +8,7 @@
 //!   watch (its own connection, the supervisor's socket) ──► samples
 //! ```
 //!
-//! Owns nothing of the daemon, and starts none: what it knows of a pool, it was told by answers or by the supervisor.
+//! Does not use or start the daemon: it knows a pool only from answers and from the supervisor's API.
 
 mod chart;
 mod course;
@@ -35,6 +35,7 @@ use tidegate::{
     config::BrokerUrl,
     decide::QueueName,
     queue::QueueError,
+    text::{form_for, noun_for},
 };
 
 use self::{
@@ -57,7 +58,7 @@ use crate::{
     output::{self, Exit, Failure},
 };
 
-/// A load was not what it should have been.
+/// A load failed.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("listen for signals")]
@@ -66,14 +67,14 @@ enum LoadError {
     Answers(#[source] QueueError),
     #[error("send a message")]
     Send(#[source] QueueError),
-    #[error("send the whole load: the broker is lost")]
+    #[error("send the whole load: the connection to the broker was lost")]
     Broken(#[source] QueueError),
     #[error("send the whole load: nothing is confirmed for {} s", patience.as_secs())]
     Silent {
         patience: Duration,
         is_blocked: bool,
     },
-    #[error("see every message arrive: {what}")]
+    #[error("deliver every message: {what}")]
     Amiss { what: String, answers: bool },
     #[error("draw {}", file.display())]
     Plot {
@@ -86,8 +87,8 @@ enum LoadError {
 /// Runs a load. `print` is given the report in the form that is wanted.
 ///
 /// # Errors
-/// The broker is not there or was lost, or a message was returned, refused or lost. The report is printed all the same,
-/// where anything was sent.
+/// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
+/// anything was sent.
 pub(crate) async fn run(
     plan: Plan,
     workers: Option<AskWorkers>,
@@ -138,7 +139,7 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
-/// What is said where a command's broker cannot be reached.
+/// The message if a command's broker cannot be reached.
 pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
     let error = anyhow::Error::new(source).context(format!("reach the broker {url}"));
     Failure::new(Exit::Unavailable, error).hint(
@@ -158,7 +159,7 @@ fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result
 }
 
 /// # Errors
-/// The load ended early against everybody's will, or not every message arrived.
+/// The load was ended early by an error, or not every message arrived.
 fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadError> {
     match ended {
         Some(Early::Broken(source)) => return Err(LoadError::Broken(source)),
@@ -211,12 +212,14 @@ impl Printed<'_> {
         text
     }
 
-    /// What a program's form of the report does not have, and somebody should know.
+    /// Warnings that the JSON form of the report does not contain.
     pub(crate) fn warning(&self) -> Option<String> {
         let unsent = self.report.unsent;
         (unsent > 0).then(|| {
+            let messages = noun_for(unsent, "message");
+            let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} messages were due and are not sent")
+            format!("the load fell behind: {unsent} {messages} {were} not sent")
         })
     }
 

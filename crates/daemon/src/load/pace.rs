@@ -7,7 +7,7 @@ use super::{
     shape::{Schedule, Until},
 };
 
-/// How long a load of a duration goes on, to send what was due and is late.
+/// How much longer a load with a duration may send late messages.
 const LATE: Duration = Duration::from_secs(5);
 
 /// When the next message is due.
@@ -33,7 +33,7 @@ impl Pace {
         }
     }
 
-    /// When the next message is due, with so many sent. `None`: no more messages are due.
+    /// When the next message is due, after this number of messages. `None`: no more messages are due.
     pub(super) fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
         match self {
             Self::Scheduled { next, .. } => match until {
@@ -48,7 +48,7 @@ impl Pace {
         }
     }
 
-    /// When to look again, where the next message is known to be due later. At once, where messages have no time.
+    /// When to check again, if the next message is due later. At once, if messages have no due time.
     pub(super) fn next(&self) -> Option<Duration> {
         match self {
             Self::Scheduled { next, .. } => *next,
@@ -56,8 +56,8 @@ impl Pace {
         }
     }
 
-    /// The message that was due is sent.
-    pub(super) fn go_on(&mut self) {
+    /// The due message was sent. Advances to the next one.
+    pub(super) fn advance(&mut self) {
         if let Self::Scheduled { schedule, next } = self {
             *next = schedule.next();
         }

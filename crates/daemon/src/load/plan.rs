@@ -1,15 +1,19 @@
-//! The plan of a load: what is to be sent, and how.
+//! The plan of a load: what to send, and how.
 
 use std::{path::PathBuf, time::Duration};
 
-use tidegate::{config::BrokerSettings, decide::QueueName, text::duration};
+use tidegate::{
+    config::BrokerSettings,
+    decide::QueueName,
+    text::{counted, duration, noun_for},
+};
 
 use super::{
     report::thousands,
     shape::{Schedule, Shape, Until},
 };
 
-/// What is to be sent, and how.
+/// What to send, and how.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) broker: BrokerSettings,
@@ -22,21 +26,21 @@ pub(crate) struct Plan {
     pub(crate) period: Option<Duration>,
     /// Bytes of a body.
     pub(crate) size: usize,
-    /// Most messages in flight.
+    /// The maximum number of messages in flight.
     pub(crate) window: usize,
     /// Longest silence while a confirm or an answer is awaited.
     pub(crate) patience: Duration,
     pub(crate) verify: bool,
     pub(crate) plot: Option<PathBuf>,
-    /// What is written over the plot.
+    /// The title of the plot.
     pub(crate) plot_title: Option<String>,
 }
 
-/// Where a wave's length is not given and cannot be reckoned.
+/// The length of a wave if it is not given and cannot be computed.
 const PERIOD: Duration = Duration::from_secs(60);
 
 impl Plan {
-    /// The schedule; `None` where messages go as fast as the broker confirms them.
+    /// The schedule; `None` if messages are sent as fast as the broker confirms them.
     pub(super) fn schedule(&self) -> Option<Schedule> {
         match (&self.shape, self.rate) {
             (Shape::Steady, None) => None,
@@ -58,10 +62,10 @@ impl Plan {
         wave.filter(|wave| !wave.is_zero()).unwrap_or(PERIOD)
     }
 
-    /// In one line: what is sent.
+    /// A description of the load in one line.
     pub(super) fn title(&self) -> String {
         let what = match self.until {
-            Until::Count(count) => format!("{} messages", thousands(count)),
+            Until::Count(count) => format!("{} {}", thousands(count), noun_for(count, "message")),
             Until::Time(time) => format!("{} of messages", duration(time)),
             Until::End => "a trace of messages".to_owned(),
         };
@@ -77,7 +81,8 @@ impl Plan {
             (None, Shape::Trace(_)) => "its own rate".to_owned(),
             (None, _) => "full speed".to_owned(),
         };
-        format!("{what}, {} bytes each, {shape}, {rate}", self.size)
+        let size = counted(self.size, "byte");
+        format!("{what}, {size} each, {shape}, {rate}")
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_has_two_waves_unless_it_is_told_otherwise() {
+    fn a_demo_load_has_two_waves_by_default() {
         let seconds = Duration::from_secs;
         for (shape, until, rate, wave) in [
             (Shape::Sine, Until::Time(seconds(60)), 5.0, 30),

@@ -1,10 +1,10 @@
-//! What a load counts.
+//! The counts of a load.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::report::Times;
 
-/// What is counted.
+/// The counts.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) published: u64,

@@ -2,8 +2,8 @@
 //!
 //! Workers send events through a bounded channel and never wait. One thread owns the file: it opens it, writes it and
 //! opens it again. Events that do not fit the channel or the disk are dropped, the newest first. Dropped events are
-//! counted, and a warning tells the number. Events report on the work, and must not delay it. So a FIFO without a
-//! reader or a disk that stalls delays neither the start nor the end.
+//! counted, and a warning has the number. Events report on the work, and must not delay it. So a FIFO without a reader
+//! or a disk that stalls delays neither the start nor the end.
 
 use std::{
     collections::HashMap,
@@ -215,7 +215,7 @@ struct EventsOutput {
     shared: Arc<SharedCounts>,
     /// The value of `SharedCounts::reopens` that was handled last.
     reopened: u64,
-    /// When the file was last opened in vain.
+    /// When opening the file last failed.
     looked: Instant,
     /// Whole lines that are not written yet.
     lines: Vec<u8>,
@@ -443,7 +443,7 @@ impl EventsOutput {
             Err(error) => warn!(
                 path = %self.path.display(),
                 error = %error,
-                "could not open the events file again; going on with the old one"
+                "could not open the events file again; continuing with the old one"
             ),
         }
     }

@@ -46,7 +46,7 @@ pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()>
             biased;
             key = typed.recv() => match key {
                 Some(key) => Event::Key(key),
-                // The terminal is gone.
+                // The terminal is closed.
                 None => return Ok(()),
             },
             Some(answer) = asked.join_next() => match answer {

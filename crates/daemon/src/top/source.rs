@@ -1,10 +1,10 @@
-//! What this screen needs of a supervisor.
+//! The data that this screen reads from a supervisor, and the orders that it sends.
 
 use std::future::Future;
 
 use tidegate::api::v1;
 
-/// What is shown of one pool beside its numbers.
+/// The details of one pool in addition to its numbers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Detail {
     /// The decision, as `explain` prints it.
@@ -13,13 +13,13 @@ pub(crate) struct Detail {
     pub(crate) jobs: Vec<String>,
 }
 
-/// The supervisor, as this screen needs it. An error is one line for people.
+/// The supervisor of this screen. An error is one line for people.
 pub(crate) trait Source: Clone + Send + Sync + 'static {
     /// Every pool.
     fn pools(&self) -> impl Future<Output = Result<Vec<v1::Pool>, String>> + Send;
     /// One pool in detail.
     fn detail(&self, pool: &str) -> impl Future<Output = Result<Detail, String>> + Send;
-    /// Steers a pool, and says what came of it.
+    /// Gives an order to a pool, and returns a description of the result.
     fn steer(
         &self,
         pool: &str,
@@ -36,6 +36,6 @@ pub(crate) enum Steer {
     Resume,
     /// Stop intake, and let every worker leave.
     Drain,
-    /// Pin to a number of workers; `None` lets go.
+    /// Pin to a number of workers; `None` removes the pin.
     Scale(Option<u32>),
 }

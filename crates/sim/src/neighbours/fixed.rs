@@ -1,4 +1,4 @@
-//! A fixed pool: the same number of workers all the time, whatever the queue holds.
+//! A fixed pool: the same number of workers all the time, for any depth of the queue.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tidegate_core::decide::Moment;
 
 use crate::{scaler::Scaler, world::World};
 
-/// A fixed pool has nothing to look at.
+/// A fixed pool ignores the queue.
 const LOOK: Duration = Duration::from_secs(3600);
 
 pub(super) struct Fixed {

@@ -1,4 +1,4 @@
-//! A stream between the socket and lapin, so that no odd message does more harm than to itself.
+//! A stream between the socket and lapin, so that a malformed message affects no other message.
 //!
 //! Lapin closes the connection when a text is not UTF-8. Its parser recurses, so a header that is nested a few
 //! thousand levels deep overflows the stack. AMQP allows both. So every frame is checked before lapin sees it,

@@ -1,7 +1,7 @@
 //! `tidegate dead`: works on the dead letters of a pool, directly at the broker.
 //!
-//! Needs no supervisor, and works beside one. [`settle`](tidegate::settle) owns the meaning of a letter and the new
-//! message that it becomes.
+//! Needs no supervisor, and also works while one runs. [`settle`](tidegate::settle) owns the meaning of a letter and
+//! the new message that it becomes.
 
 mod show;
 mod terminal;
@@ -21,7 +21,7 @@ use super::{
     broker, loading,
 };
 use crate::{
-    dead::{self, DeadLetterQueue, Most, Walked, Wanted},
+    dead::{self, DeadLetterQueue, LetterLimit, Walked, Wanted},
     output::{self, Exit, Failure},
 };
 use tidegate::{
@@ -29,6 +29,7 @@ use tidegate::{
     decide::QueueName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter},
+    text::{counted, form_for},
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
@@ -79,7 +80,7 @@ impl<'a> DeadLetterPlace<'a> {
                 return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
             }
         };
-        if let Some(owner) = pools().find(|pool| dead::is_at_work(&queue, pool)) {
+        if let Some(owner) = pools().find(|pool| dead::is_used_by(&queue, pool)) {
             let error = anyhow!(
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
@@ -163,7 +164,7 @@ impl<'a> DeadLetterPlace<'a> {
         let wanted = Wanted {
             ids: args.ids.clone(),
             reason: None,
-            limit: Most::All,
+            limit: LetterLimit::All,
         };
         let mut written = Ok(());
         let walked = match dead_letters.letters {
@@ -190,7 +191,11 @@ impl<'a> DeadLetterPlace<'a> {
 
     /// The failure that no letter with these ids was found.
     fn missing(&self, ids: &[String]) -> Failure {
-        let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
+        let them = match ids {
+            [_] => "a dead letter with the id",
+            _ => "dead letters with the ids",
+        };
+        let error = anyhow!("find {them} {} in {}", ids.join(", "), self.queue);
         let hint = format!(
             "`tidegate dead list {} --limit all` shows every id, and with --format json those that are cut for the table; \
              an id is taken whole",
@@ -244,7 +249,7 @@ impl<'a> DeadLetterPlace<'a> {
         if asks && !can_ask() {
             let letters = letters(dead_letters.letters);
             let error = anyhow!(
-                "delete {letters} of {} for good: there is no terminal to ask at",
+                "delete {letters} of {} permanently: there is no terminal for a confirmation",
                 self.queue
             );
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
@@ -298,7 +303,7 @@ impl<'a> DeadLetterPlace<'a> {
             let id = letter.id.as_deref().unwrap_or("one without an id");
             say(&format!("  {id} stays: {error}"));
         }
-        if let Some(error) = walked.trouble {
+        if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
         let failed = |error| Err(Failure::new(Exit::Unexpected, error));
@@ -307,7 +312,12 @@ impl<'a> DeadLetterPlace<'a> {
         }
         if walked.stay > 0 {
             let stay = walked.stay;
-            return failed(anyhow!("{}: {} stay", what.operation, letters(stay)));
+            return failed(anyhow!(
+                "{}: {} {}",
+                what.operation,
+                letters(stay),
+                form_for(stay, "stays", "stay")
+            ));
         }
         if !walked.missing.is_empty() {
             return Err(self.missing(&walked.missing));
@@ -320,7 +330,7 @@ fn wanted(args: &ChoiceArgs) -> Wanted {
     Wanted {
         ids: args.ids.clone(),
         reason: args.reason.clone(),
-        limit: args.limit.unwrap_or(Most::All),
+        limit: args.limit.unwrap_or(LetterLimit::All),
     }
 }
 
@@ -353,10 +363,7 @@ struct Report<'a> {
 }
 
 fn letters(count: u64) -> String {
-    match count {
-        1 => "1 dead letter".to_owned(),
-        count => format!("{count} dead letters"),
-    }
+    counted(count, "dead letter")
 }
 
 fn listed(
@@ -374,14 +381,15 @@ fn listed(
     };
     let mut text = match (there, count) {
         (0, _) => return format!("no dead letters in {queue}"),
-        (_, 0) => format!("none of {} in {queue} died{reason}", letters(there)),
+        (1, 0) => format!("the dead letter in {queue} did not die{reason}"),
+        (_, 0) => format!("none of the {} in {queue} died{reason}", letters(there)),
         (there, count) if there == count => format!("{} in {queue}, oldest first", letters(there)),
         (there, count) => format!(
             "{count} of {} in {queue}{reason}, oldest first",
             letters(there)
         ),
     };
-    let is_full = matches!(wanted.limit, Most::Count(limit) if limit.get() <= count);
+    let is_full = matches!(wanted.limit, LetterLimit::Count(limit) if limit.get() <= count);
     if unseen > 0 && is_full {
         let more = match wanted.reason {
             Some(_) => format!("; {unseen} were not looked at (--limit N, --limit all)"),
@@ -398,7 +406,7 @@ fn of_renewed(walked: &Walked) -> String {
     match walked.renewed {
         0 => String::new(),
         renewed => format!(
-            "\n{} went to the end of the queue: a quorum queue gives up what was looked at and given back too often",
+            "\n{} went to the end of the queue: a quorum queue drops what was looked at and given back too often",
             letters(renewed)
         ),
     }
@@ -419,7 +427,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     };
     if walked.twice > 0 {
         text.push_str(&format!(
-            "; {} of them may be in both queues, for the broker did not hear that they left",
+            "; {} of them may be in both queues, because the broker did not hear that they left",
             walked.twice
         ));
     }
@@ -435,12 +443,16 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         _ => Exit::Unexpected,
     };
     let hint = match error.kind {
-        K::Unroutable => Some("the pool's queue is not there; what was not put back stays"),
-        K::Refused => Some("the pool's queue takes no more; what was not put back stays"),
-        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
-        K::AccessRefused => {
-            Some("it takes read permission on the dead letters, and write on the default exchange")
+        K::Unroutable => {
+            Some("the pool's queue does not exist; the letters that were not put back stay")
         }
+        K::Refused => Some(
+            "the pool's queue accepts no more messages; the letters that were not put back stay",
+        ),
+        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
+        K::AccessRefused => Some(
+            "this needs read permission on the dead letters, and write permission on the default exchange",
+        ),
         K::NotFound => Some("see --queue"),
         _ => None,
     };

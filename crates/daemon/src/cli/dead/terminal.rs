@@ -1,4 +1,4 @@
-//! The user at the terminal: what they are told and asked, and how they interrupt.
+//! The dialogue with the user at the terminal: messages, questions, and interrupts.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::output::{Exit, Failure};
 use tidegate::escape::Escaped;
 
-/// Prints a message on standard error. If standard error is closed, nobody can read it.
+/// Prints a message on standard error. If standard error is closed, it cannot be read.
 pub(super) fn say(text: &str) {
     let mut err = anstream::stderr().lock();
     for line in text.lines() {

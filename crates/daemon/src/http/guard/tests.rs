@@ -65,7 +65,7 @@ fn serves_only_this_machine_s_names_on_loopback() {
 }
 
 #[test]
-fn wants_one_readable_host() {
+fn requires_one_readable_host() {
     let guard = guard(LOOPBACK, None);
     let twice = [("host", "localhost"), ("host", "evil.example")];
     for lines in [&[][..], &[("host", "a b")][..], &twice[..]] {
@@ -82,7 +82,7 @@ fn looks_at_the_host_in_the_request_line_too() {
 }
 
 #[test]
-fn knows_elsewhere_the_names_that_nobody_can_register() {
+fn accepts_host_names_that_nobody_can_register_on_other_addresses() {
     let guard = guard(EVERYWHERE, None);
     for host in [
         "tidegate:8672",
@@ -107,7 +107,7 @@ fn takes_a_full_name_elsewhere_with_the_token() {
 }
 
 #[test]
-fn wants_the_token_elsewhere_for_all_but_health_and_metrics() {
+fn requires_the_token_from_other_machines_except_for_health_and_metrics() {
     let guard = guard(EVERYWHERE, Some("s3cret"));
     for path in OPEN {
         assert_eq!(get(&guard, "192.0.2.7", path), None, "{path}");
@@ -137,7 +137,7 @@ fn wants_the_token_elsewhere_for_all_but_health_and_metrics() {
 }
 
 #[test]
-fn says_so_where_no_token_could_ever_be_shown() {
+fn without_a_configured_token_the_refusal_says_to_configure_one() {
     let everywhere = guard(EVERYWHERE, None);
     let lines = [("host", "192.0.2.7"), ("authorization", "Bearer ")];
     let refusal = ask(&everywhere, Method::GET, "/api/v1/pools", &lines);
@@ -220,7 +220,7 @@ fn refuses_what_a_browser_sends_for_a_page_of_another_origin() {
 }
 
 #[test]
-fn a_link_from_another_page_opens_ours_and_changes_nothing() {
+fn a_link_from_another_site_opens_our_page_and_changes_nothing() {
     let guard = guard(LOOPBACK, Some("s3cret"));
     let link = [
         ("host", "localhost:8672"),
@@ -238,7 +238,7 @@ fn a_link_from_another_page_opens_ours_and_changes_nothing() {
 }
 
 #[test]
-fn wants_the_token_to_steer_on_loopback_too() {
+fn requires_the_token_for_orders_on_loopback_too() {
     let guard = guard(LOOPBACK, Some("s3cret"));
     let path = "/api/v1/pools/a/pause";
     let without = [("host", "localhost")];
@@ -249,7 +249,7 @@ fn wants_the_token_to_steer_on_loopback_too() {
 }
 
 #[test]
-fn wants_a_token_everywhere_to_show_dead_letters() {
+fn requires_a_token_everywhere_to_show_dead_letters() {
     let path = "/api/v1/pools/a/dead";
     for listen in [LOOPBACK, EVERYWHERE] {
         let guard = guard_with(listen, Some("s3cret"), Some("l00k"));
@@ -309,7 +309,7 @@ fn takes_a_token_as_a_password_for_reading_alone() {
 }
 
 #[test]
-fn a_browser_that_comes_by_a_full_name_is_asked_for_the_password() {
+fn a_browser_that_uses_the_full_host_name_is_asked_for_the_password() {
     let password = basic("anyone:s3cret");
     let with = [
         ("host", "tidegate.example.com"),
@@ -324,7 +324,7 @@ fn a_browser_that_comes_by_a_full_name_is_asked_for_the_password() {
     // A password allows no changes, for any host name.
     let refusal = ask(&elsewhere, Method::POST, "/", &with);
     assert_eq!(refusal, Some(RequestRefusal::StrangeHost));
-    // On loopback, a name that someone could point here is never accepted.
+    // On loopback, a name that an attacker could point here is never accepted.
     let loopback = guard(LOOPBACK, Some("s3cret"));
     let refusal = ask(&loopback, Method::GET, "/", &with);
     assert_eq!(refusal, Some(RequestRefusal::StrangeHost));

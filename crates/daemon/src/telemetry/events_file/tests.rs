@@ -82,7 +82,7 @@ fn appends_to_an_existing_file() {
 }
 
 #[test]
-fn goes_on_in_a_new_file_after_the_old_one_was_moved() {
+fn continues_in_a_new_file_after_the_old_one_was_moved() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("events.jsonl");
     let old = dir.path().join("events.jsonl.1");
@@ -140,7 +140,7 @@ fn only_reconciles_that_changed_something_are_written() {
 }
 
 #[test]
-fn a_new_file_begins_with_the_numbers_of_each_pool() {
+fn a_new_events_file_begins_with_the_numbers_of_each_pool() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("events.jsonl");
     let (events, writer) = EventsFile::open(&path).unwrap();
@@ -155,7 +155,7 @@ fn a_new_file_begins_with_the_numbers_of_each_pool() {
 }
 
 #[test]
-fn a_fifo_that_nobody_reads_holds_up_neither_start_nor_end() {
+fn a_fifo_without_a_reader_delays_neither_the_start_nor_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path());
     let (events, writer) = EventsFile::open(&path).unwrap();
@@ -164,7 +164,7 @@ fn a_fifo_that_nobody_reads_holds_up_neither_start_nor_end() {
 }
 
 #[test]
-fn a_fifo_whose_reader_stalls_does_not_hold_up_the_end_and_can_be_replaced() {
+fn a_fifo_with_a_stalled_reader_does_not_delay_the_end_and_can_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path());
     // The reader exists but never reads.

@@ -54,7 +54,7 @@ fn never_shows_the_frames_of_the_client_library() {
 }
 
 #[test]
-fn refuses_a_word_that_is_neither_a_level_nor_a_target_of_ours() {
+fn refuses_a_word_that_is_not_a_level_or_a_target_of_ours() {
     for text in ["loud", "info,loud", "tidegate=debug, Verbose", "inf"] {
         let error = from(&[("TIDEGATE_LOG", text)]).unwrap_err().to_string();
         assert!(error.contains("is not a level"), "{text}: {error}");
@@ -81,7 +81,7 @@ fn refuses_a_word_that_is_neither_a_level_nor_a_target_of_ours() {
 }
 
 #[test]
-fn a_line_for_people_shows_nothing_hidden_and_stays_one_line() {
+fn a_text_line_of_the_log_escapes_hidden_characters_and_stays_one_line() {
     let text = logged("info", || {
         tracing::info!(
             pool = %"mail",
@@ -119,7 +119,7 @@ fn logs_the_first_of_a_kind_and_says_how_many_more_there_were() {
         "{text}"
     );
     let more =
-        "more lines like this were left out within a second pool=a like=\"job failed\" lines=7";
+        "more lines like this were omitted within a second pool=a like=\"job failed\" lines=7";
     assert_eq!(count(more), 1, "{text}");
     assert_eq!(count("not a warning"), rates::PER_SECOND as usize + 14);
     assert_eq!(rates.left_out(), 7);
