@@ -1,7 +1,7 @@
 //! Load: a generator of messages that measures how they are handled.
 //!
 //! ```text
-//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and the sending
+//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and and sending
 //!                            │  ◄──── confirms, returns, answers    heard by the same task
 //!                            ├──► tally, ledger ──► report          counted, and each message once
 //!                            └──► samples ──► chart                 what is drawn
@@ -83,7 +83,7 @@ enum LoadError {
     },
 }
 
-/// Runs a load. `print` is given the report in the form that is wanted.
+/// Runs a load. `print` gets the report in the requested format.
 ///
 /// # Errors
 /// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
@@ -94,7 +94,7 @@ pub(crate) async fn run(
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let unreachable = |source| unreachable(&plan.broker.url, source);
-    // Before the first message: a load that cannot be stopped is worse than none.
+    // Before the first message, because a load must be stoppable.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
     let publisher = BulkPublisher::connect(&plan.broker, "load").await;
     let publisher = publisher.map_err(unreachable)?;
@@ -193,7 +193,7 @@ fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadE
     })
 }
 
-/// What is printed at the end.
+/// The output at the end.
 #[derive(Debug)]
 pub(crate) struct Printed<'a> {
     title: String,

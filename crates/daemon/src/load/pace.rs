@@ -13,12 +13,12 @@ const LATE: Duration = Duration::from_secs(5);
 /// When the next message is due.
 #[derive(Debug)]
 pub(super) enum Pace {
-    /// By a schedule. `next` is the one that was taken from it.
+    /// By a schedule. `next` is the due time that was taken from it.
     Scheduled {
         schedule: Schedule,
         next: Option<Duration>,
     },
-    /// As fast as the broker confirms: each is due when there is room for it.
+    /// As fast as the broker confirms: each is due when fewer than the maximum are in flight.
     Flat(Until),
 }
 

@@ -17,14 +17,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// One for a load that ends so.
+    /// A bar for a load with this end.
     pub(super) fn new(until: Until) -> Self {
         let target = match io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
         let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        // Written out, for the styles of a template ask whether standard output takes colours.
+        // The escape codes are written here, because the styles of a template check standard output for colours.
         let bar = match has_colour {
             true => "\u{1b}[36m{bar:24}\u{1b}[0m {msg}",
             false => "{bar:24} {msg}",
@@ -52,7 +52,7 @@ impl Progress {
         self.bar.set_message(line(seen));
     }
 
-    /// Takes the bar away, for the report to stand in its place.
+    /// Removes the bar, so that the report is printed in its place.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -79,7 +79,7 @@ fn line(seen: Seen) -> String {
         ));
     }
     if seen.is_blocked {
-        line.push_str(", the broker takes nothing");
+        line.push_str(", the broker blocks publishers");
     }
     line
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_how_far_it_is() {
+    fn the_line_shows_the_progress() {
         let seen = Seen {
             elapsed: Duration::from_millis(2_600),
             published: 1500,
@@ -107,7 +107,7 @@ mod tests {
         };
         assert_eq!(
             line(verified),
-            "3s  1,200 confirmed, 612/s, 300 in flight, 1,000 answered, 500 open, the broker takes nothing"
+            "3s  1,200 confirmed, 612/s, 300 in flight, 1,000 answered, 500 open, the broker blocks publishers"
         );
     }
 }

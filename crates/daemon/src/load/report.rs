@@ -54,16 +54,16 @@ pub(super) struct Percentiles {
     pub(super) max: Option<f64>,
 }
 
-/// What a load came to. Its form as JSON is part of the contract.
+/// The result of a load. Its form as JSON is part of the contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Report {
     /// Messages that were sent.
     pub(super) published: u64,
-    /// Of those, the ones that the broker confirmed.
+    /// Messages that the broker confirmed.
     pub(super) confirmed: u64,
-    /// The ones that came back, since no queue takes them.
+    /// Messages that were returned, because no queue receives them.
     pub(super) returned: u64,
-    /// The ones that the broker refused, or did not confirm before the end.
+    /// Messages that the broker refused, or did not confirm before the end.
     pub(super) refused: u64,
     /// From when the first message was due to the last confirm.
     pub(super) seconds: f64,
@@ -159,7 +159,7 @@ fn shown(percentiles: &Percentiles) -> String {
     format!("p50 {p50}  p95 {p95}  p99 {p99}  max {max}")
 }
 
-/// A time in the unit that reads best.
+/// A time in a suitable unit.
 fn time(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
@@ -259,7 +259,7 @@ mod tests {
         ] {
             assert!(!bad.is_good(), "{bad:?}");
         }
-        // At least once is what pools promise.
+        // Pools promise to run a job at least once.
         let repeated = Report {
             verified: Some(verified(0)),
             ..report()
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_in_the_unit_that_fits() {
+    fn times_have_a_suitable_unit() {
         for (ms, text) in [
             (0.25, "0.25 ms"),
             (12.3, "12 ms"),

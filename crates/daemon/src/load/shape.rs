@@ -1,20 +1,20 @@
 //! Shapes: when each message of a load is due.
 //!
-//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule iterates over them. A message is
-//! due when it is due, however late the one before it is sent: a load that waits for a slow broker before it asks again
-//! measures itself (coordinated omission).
+//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule iterates over them. The due time of
+//! a message does not depend on when earlier messages were sent. A load that waits for a slow broker before it sends
+//! the next message would hide the delay (coordinated omission).
 
 use std::time::Duration;
 
 use tidegate::trace::Trace;
 
-/// Spans that a sine's period is cut into. Its rate is then off by less than one part in 200.
+/// Number of spans in a sine's period. The error of the rate is then less than one part in 200.
 const SINE_SPANS: u32 = 64;
 
 /// What share of a period a burst takes, and by how much its rate is above the mean: 1/4 of the time, 4 times the rate.
 const BURST: f64 = 4.0;
 
-/// The rates of the stairs, of the mean.
+/// The rates of the steps, relative to the mean.
 const STAIRS: [f64; 4] = [0.4, 0.8, 1.2, 1.6];
 
 /// How arrivals are spread over time.
@@ -32,7 +32,7 @@ pub(crate) enum Shape {
     Trace(Trace),
 }
 
-/// When messages are due: an iterator of times since the load's beginning, which never fall.
+/// The due times of messages: an iterator of times since the load's beginning, which never decrease.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     /// The spans, and whether they are repeated.
@@ -57,12 +57,12 @@ struct Line {
     arrivals: f64,
 }
 
-/// Where a load ends.
+/// The end of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// After so many messages.
+    /// After this number of messages.
     Count(u64),
-    /// Before the first message that is due so late.
+    /// At this time: before the first message that is due then or later.
     Time(Duration),
     /// With the trace.
     End,
@@ -76,7 +76,7 @@ impl Schedule {
         let period = period.as_secs_f64();
         let all = mean * period;
         let (spans, repeats) = match shape {
-            // Any length does: each span is like the other.
+            // Any length is correct, because all spans are alike.
             Shape::Steady => (vec![line(1.0, mean)], true),
             Shape::Burst => {
                 let burst = period / BURST;
@@ -105,7 +105,7 @@ impl Schedule {
         }
     }
 
-    /// When the next message is due, whose number of messages are before it: when more than those have arrived.
+    /// When the message with this number is due: when more than that number of arrivals have come.
     fn due(&mut self) -> Option<f64> {
         loop {
             let Some(span) = self.spans.get(self.at) else {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_in_which_nothing_arrives_ends() {
+    fn a_trace_without_arrivals_ends() {
         let trace = Trace::parse("time,arrivals\n0,0\n10,0\n").unwrap();
         let schedule = Schedule::new(&Shape::Trace(trace), None, PERIOD, Until::Count(5));
         assert_eq!(schedule.count(), 0);
