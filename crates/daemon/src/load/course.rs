@@ -16,12 +16,12 @@ use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 use super::{
     ledger::{Entered, Ledger},
     pace::Pace,
-    plan::Plan,
+    plan::LoadPlan,
     publisher::{Ids, Outlet, Publishing, body, message},
-    report::{Report, Verified},
-    samples::{Sample, Samples},
+    report::{LoadReport, Verified},
+    samples::{LoadSample, Samples},
     stop::Stop,
-    tally::{Rates, Tally},
+    tally::{LoadCounts, RecentRate},
     watch::Watch,
 };
 use tidegate::{
@@ -42,8 +42,8 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 const OUTCOME: &str = "x-tidegate-outcome";
 
 /// A running load.
-pub(super) struct Course<'a> {
-    plan: &'a Plan,
+pub(super) struct LoadRun<'a> {
+    plan: &'a LoadPlan,
     outlet: &'a Outlet,
     /// The source of answers, with verification.
     answers: Option<Answers>,
@@ -53,7 +53,7 @@ pub(super) struct Course<'a> {
     pace: Pace,
     begun: Instant,
     in_flight: FuturesUnordered<Tracked>,
-    tally: Tally,
+    tally: LoadCounts,
     ledger: Option<Ledger>,
     samples: Samples,
     tick: Interval,
@@ -96,7 +96,7 @@ impl Future for Tracked {
 
 /// The numbers for the screen.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct LoadNumbers {
     pub(super) elapsed: Duration,
     pub(super) published: u64,
     pub(super) confirmed: u64,
@@ -117,9 +117,9 @@ enum Woken {
     Due,
 }
 
-impl<'a> Course<'a> {
+impl<'a> LoadRun<'a> {
     pub(super) fn new(
-        plan: &'a Plan,
+        plan: &'a LoadPlan,
         outlet: &'a Outlet,
         answers: Option<Answers>,
         watch: Option<&'a Watch>,
@@ -139,7 +139,7 @@ impl<'a> Course<'a> {
             pace: Pace::new(plan),
             begun: now,
             in_flight: FuturesUnordered::new(),
-            tally: Tally::new(),
+            tally: LoadCounts::new(),
             samples: Samples::new(),
             tick,
             heard: now,
@@ -151,10 +151,13 @@ impl<'a> Course<'a> {
     ///
     /// # Errors
     /// A message cannot be encoded.
-    pub(super) async fn run(&mut self, mut show: impl FnMut(Seen)) -> Result<(), QueueError> {
+    pub(super) async fn run(
+        &mut self,
+        mut show: impl FnMut(LoadNumbers),
+    ) -> Result<(), QueueError> {
         self.begun = Instant::now();
         self.heard = self.begun;
-        let mut rates = Rates::default();
+        let mut rates = RecentRate::default();
         loop {
             let is_sending = self.send_due()?;
             if !is_sending && self.in_flight.is_empty() && !self.awaits_answers() {
@@ -378,7 +381,7 @@ impl<'a> Course<'a> {
     }
 
     /// Continues to sample until the pool has drained, so that the plot shows the whole load.
-    async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
+    async fn watch_drain(&mut self, mut show: impl FnMut(LoadNumbers)) {
         let Some(watch) = self.watch else {
             return;
         };
@@ -408,7 +411,7 @@ impl<'a> Course<'a> {
         };
         let seen = watch.seen();
         let recent = &mut self.tally.recent;
-        self.samples.push(Sample {
+        self.samples.push(LoadSample {
             at: elapsed.as_secs_f64(),
             sent: std::mem::take(&mut recent.sent),
             length: elapsed.saturating_sub(recent.since).as_secs_f64(),
@@ -422,8 +425,8 @@ impl<'a> Course<'a> {
         recent.done.clear();
     }
 
-    fn seen(&self, rate: f64) -> Seen {
-        Seen {
+    fn seen(&self, rate: f64) -> LoadNumbers {
+        LoadNumbers {
             elapsed: self.begun.elapsed(),
             published: self.tally.published,
             confirmed: self.tally.confirmed,
@@ -435,7 +438,7 @@ impl<'a> Course<'a> {
     }
 
     /// The result.
-    pub(super) fn report(&mut self) -> Report {
+    pub(super) fn report(&mut self) -> LoadReport {
         let tally = &self.tally;
         let seconds = tally.last_confirm.as_secs_f64();
         let rate = match seconds > 0.0 {
@@ -449,7 +452,7 @@ impl<'a> Course<'a> {
             done_ms: tally.done.percentiles(),
             failed: ledger.failed(),
         });
-        Report {
+        LoadReport {
             published: tally.published,
             confirmed: tally.confirmed,
             returned: tally.returned,
@@ -463,7 +466,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    pub(super) fn samples(&self) -> &[Sample] {
+    pub(super) fn samples(&self) -> &[LoadSample] {
         self.samples.all()
     }
 

@@ -4,14 +4,14 @@
 /// The state of each message, by its number.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    entries: Vec<Entry>,
+    entries: Vec<MessageState>,
     answered: u64,
     repeated: u64,
     failed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
+enum MessageState {
     /// It was sent, and its answer is awaited.
     Open,
     /// The broker did not accept it, so no answer comes.
@@ -35,15 +35,15 @@ pub(super) enum Entered {
 impl Ledger {
     /// Records the next message. Its number is the count of messages before it.
     pub(super) fn send(&mut self) {
-        self.entries.push(Entry::Open);
+        self.entries.push(MessageState::Open);
     }
 
     /// Records that the broker did not accept a message.
     pub(super) fn void(&mut self, number: u64) {
         if let Some(entry) = self.entry(number)
-            && *entry == Entry::Open
+            && *entry == MessageState::Open
         {
-            *entry = Entry::Void;
+            *entry = MessageState::Void;
         }
     }
 
@@ -53,11 +53,11 @@ impl Ledger {
             return Entered::Stray;
         };
         let entered = match entry {
-            Entry::Answered => Entered::Again,
+            MessageState::Answered => Entered::Again,
             // A missing confirm does not mean that the message was not accepted.
-            Entry::Open | Entry::Void => Entered::First,
+            MessageState::Open | MessageState::Void => Entered::First,
         };
-        *entry = Entry::Answered;
+        *entry = MessageState::Answered;
         match entered {
             Entered::First => {
                 self.answered += 1;
@@ -85,11 +85,11 @@ impl Ledger {
 
     /// Messages that the broker accepted, as far as is known, and that were not answered.
     pub(super) fn open(&self) -> u64 {
-        let open = |entry: &&Entry| **entry == Entry::Open;
+        let open = |entry: &&MessageState| **entry == MessageState::Open;
         self.entries.iter().filter(open).count() as u64
     }
 
-    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+    fn entry(&mut self, number: u64) -> Option<&mut MessageState> {
         self.entries.get_mut(usize::try_from(number).ok()?)
     }
 }

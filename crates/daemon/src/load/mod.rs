@@ -38,18 +38,18 @@ use tidegate::{
 };
 
 use self::{
-    course::{Course, Early},
-    progress::Progress,
+    course::{Early, LoadRun},
+    progress::LoadProgress,
     publisher::Outlet,
-    report::Report,
-    samples::Sample,
+    report::LoadReport,
+    samples::LoadSample,
     stop::Stop,
     watch::Watch,
 };
 pub(crate) use self::{
-    plan::Plan,
+    plan::LoadPlan,
     report::thousands,
-    shape::{Shape, Until},
+    shape::{LoadShape, Until},
     watch::AskWorkers,
 };
 use crate::{
@@ -89,7 +89,7 @@ enum LoadError {
 /// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
 /// anything was sent.
 pub(crate) async fn run(
-    plan: Plan,
+    plan: LoadPlan,
     workers: Option<AskWorkers>,
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
@@ -110,8 +110,8 @@ pub(crate) async fn run(
         None => None,
     };
     let outlet = Outlet::Broker(Box::new(publisher));
-    let progress = Progress::new(plan.until);
-    let mut course = Course::new(&plan, &outlet, answers, watch.as_ref(), stop);
+    let progress = LoadProgress::new(plan.until);
+    let mut course = LoadRun::new(&plan, &outlet, answers, watch.as_ref(), stop);
     let sent = course.run(|seen| progress.show(seen)).await;
     progress.finish();
     let report = course.report();
@@ -146,7 +146,12 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
     )
 }
 
-fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
+fn draw(
+    plan: &LoadPlan,
+    file: &Path,
+    samples: &[LoadSample],
+    report: &LoadReport,
+) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
     crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
@@ -159,7 +164,7 @@ fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result
 
 /// # Errors
 /// The load was ended early by an error, or not every message arrived.
-fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadError> {
+fn judge(plan: &LoadPlan, report: &LoadReport, ended: Option<Early>) -> Result<(), LoadError> {
     match ended {
         Some(Early::Broken(source)) => return Err(LoadError::Broken(source)),
         Some(Early::Silent { is_blocked }) => {
@@ -198,7 +203,7 @@ fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadE
 pub(crate) struct Printed<'a> {
     title: String,
     queue: &'a QueueName,
-    report: &'a Report,
+    report: &'a LoadReport,
 }
 
 impl Printed<'_> {

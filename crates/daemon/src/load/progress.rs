@@ -7,16 +7,16 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{course::Seen, report::thousands, shape::Until};
+use super::{course::LoadNumbers, report::thousands, shape::Until};
 
 /// The bar.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct LoadProgress {
     bar: ProgressBar,
     until: Until,
 }
 
-impl Progress {
+impl LoadProgress {
     /// A bar for a load with this end.
     pub(super) fn new(until: Until) -> Self {
         let target = match io::stderr().is_terminal() {
@@ -43,7 +43,7 @@ impl Progress {
         Self { bar, until }
     }
 
-    pub(super) fn show(&self, seen: Seen) {
+    pub(super) fn show(&self, seen: LoadNumbers) {
         match self.until {
             Until::Count(_) => self.bar.set_position(seen.confirmed),
             Until::Time(time) => self.bar.set_position(ms(seen.elapsed.min(time))),
@@ -62,7 +62,7 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn line(seen: Seen) -> String {
+fn line(seen: LoadNumbers) -> String {
     let mut line = format!(
         "{:.0}s  {} confirmed, {}/s, {} in flight",
         seen.elapsed.as_secs_f64(),
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_line_shows_the_progress() {
-        let seen = Seen {
+        let seen = LoadNumbers {
             elapsed: Duration::from_millis(2_600),
             published: 1500,
             confirmed: 1200,
@@ -100,7 +100,7 @@ mod tests {
             is_blocked: false,
         };
         assert_eq!(line(seen), "3s  1,200 confirmed, 612/s, 300 in flight");
-        let verified = Seen {
+        let verified = LoadNumbers {
             answered: Some(1000),
             is_blocked: true,
             ..seen

@@ -56,7 +56,7 @@ pub(super) struct Percentiles {
 
 /// The result of a load. Its form as JSON is part of the contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     /// Messages that were sent.
     pub(super) published: u64,
     /// Messages that the broker confirmed.
@@ -95,7 +95,7 @@ pub(super) struct Verified {
     pub(super) failed: u64,
 }
 
-impl Report {
+impl LoadReport {
     /// Whether every message arrived, and with verification was answered.
     pub(super) fn is_good(&self) -> bool {
         let lost = self.verified.as_ref().map_or(0, |verified| verified.lost);
@@ -186,12 +186,12 @@ pub(crate) fn thousands(count: u64) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> LoadReport {
         let mut times = Times::new();
         for ms in 1..=100 {
             times.record(Duration::from_millis(ms));
         }
-        Report {
+        LoadReport {
             published: 12_345,
             confirmed: 12_345,
             returned: 0,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn as_json_it_has_the_keys_of_the_contract_and_no_others() {
-        let keys = |report: &Report| -> Vec<String> {
+        let keys = |report: &LoadReport| -> Vec<String> {
             let value = serde_json::to_value(report).unwrap();
             value.as_object().unwrap().keys().cloned().collect()
         };
@@ -231,7 +231,7 @@ mod tests {
             "seconds",
         ];
         assert_eq!(keys(&report()), plain);
-        let all = Report {
+        let all = LoadReport {
             verified: Some(verified(0)),
             ..report()
         };
@@ -244,15 +244,15 @@ mod tests {
     fn returned_refused_or_lost_messages_make_a_load_fail() {
         assert!(report().is_good());
         for bad in [
-            Report {
+            LoadReport {
                 returned: 1,
                 ..report()
             },
-            Report {
+            LoadReport {
                 refused: 1,
                 ..report()
             },
-            Report {
+            LoadReport {
                 verified: Some(verified(1)),
                 ..report()
             },
@@ -260,7 +260,7 @@ mod tests {
             assert!(!bad.is_good(), "{bad:?}");
         }
         // Pools promise to run a job at least once.
-        let repeated = Report {
+        let repeated = LoadReport {
             verified: Some(verified(0)),
             ..report()
         };
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn reads_as_a_table() {
-        let all = Report {
+        let all = LoadReport {
             returned: 3,
             refused: 2000,
             unconfirmed: 1000,
