@@ -37,7 +37,7 @@ pub(crate) use self::settings::FRAME_MAX;
 pub use self::{
     arguments::lowest_delivery_limit,
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
-    file::{Source, examine, find, load, socket_of},
+    file::{Examined, Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
     otlp::{OtlpHeaders, OtlpSettings},
     parse::{Loaded, described, parse, reference, variable_of},

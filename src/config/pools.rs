@@ -69,7 +69,13 @@ fn pool(
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
-    let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
+    let queue = table.derived(
+        "queue",
+        "The queue it consumes. When absent, the queue with the pool's name.",
+        QUEUE,
+        default.queue,
+        "\"thumbnails\"",
+    );
     let declare = table.key(
         "declare",
         "Whether to declare the queue. It is always durable. With `no`, another program declares it, and the pool \
@@ -166,6 +172,17 @@ fn pool(
             &local_max,
             "remove it, or write share = true: without it policy.max is this daemon's own",
         );
+    }
+    let most = schedule
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.bounds.max);
+    let most = most.fold(policy.value.max, u32::max);
+    if policy.is_sound() && local_max.value.is_some_and(|own| own > most) {
+        let fix = format!(
+            "write at most policy.max, which is {most}: that is the most workers of all daemons together"
+        );
+        table.refuse(&local_max, fix);
     }
     let RunnerKeys {
         runner,

@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
+use tidegate_core::text::counted;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -146,10 +147,7 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        match self.0.len() {
-            1 => f.write_str("1 problem"),
-            count => write!(f, "{count} problems"),
-        }
+        f.write_str(&counted(self.0.len(), "problem"))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     schema::{Item, Key, KeyKind, Table, ValuePosition, WholeNumber, quoted},
     settings::MAX_WORKERS,
 };
-use crate::decide::{Cron, Policy, Schedule, ScheduleEntry, ScheduledBounds};
+use crate::decide::{Cron, CronParseError, Policy, Schedule, ScheduleEntry, ScheduledBounds};
 
 /// Longest time that an entry stays open: a leap year.
 const MAX_LASTS: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -100,6 +100,10 @@ fn entry(
         match (name.get_ref().as_ref(), value.get_ref()) {
             ("cron", DeValue::String(text)) => match text.parse::<Cron>() {
                 Ok(parsed) => cron = Some(parsed),
+                Err(CronParseError::NeverOpens { .. }) => wrong(
+                    value,
+                    "write a day that some year has: this entry never opens".to_owned(),
+                ),
                 Err(error) => wrong(
                     value,
                     format!(

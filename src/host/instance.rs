@@ -32,6 +32,9 @@ const LOCK_FILE: &str = "tidegate.lock";
 
 /// The prefix of the names of the locks that supervisors hold after they have handed over.
 const FINISHING: &str = "finishing-";
+/// How they end, and the extension of the socket beside each.
+const LOCK: &str = ".lock";
+const SOCKET: &str = "sock";
 
 /// Far more than a lock file contains.
 const MAX_BYTES: u64 = 4096;
@@ -168,6 +171,13 @@ pub struct FinishingLock {
     path: PathBuf,
 }
 
+impl FinishingLock {
+    /// Where its holder says which jobs it runs.
+    pub fn socket(&self) -> PathBuf {
+        self.path.with_extension(SOCKET)
+    }
+}
+
 impl Drop for FinishingLock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -184,24 +194,42 @@ pub fn id_of_lock(state_dir: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// A supervisor that has handed over, and still finishes its jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finishing {
+    /// Its process.
+    pub pid: Pid,
+    /// Where it says which jobs it runs.
+    pub socket: PathBuf,
+}
+
+/// The processes of [`predecessors`].
+pub fn finishing(state_dir: &Path) -> Vec<Pid> {
+    let predecessors = predecessors(state_dir).into_iter();
+    predecessors.map(|predecessor| predecessor.pid).collect()
+}
+
 /// The supervisors that have handed over in this directory, and still finish their jobs. Removes the files of dead ones.
 /// Only the holder of the directory's lock may call this.
-pub fn finishing(state_dir: &Path) -> Vec<Pid> {
+pub fn predecessors(state_dir: &Path) -> Vec<Finishing> {
     let entries = fs::read_dir(state_dir).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter_map(|path| finishing_at(&path)).collect()
 }
 
-fn finishing_at(path: &Path) -> Option<Pid> {
+fn finishing_at(path: &Path) -> Option<Finishing> {
     let name = path.file_name()?.to_str()?;
-    if !name.starts_with(FINISHING) {
+    if !name.starts_with(FINISHING) || !name.ends_with(LOCK) {
         return None;
     }
     let file = open_to_test(path).ok()?;
+    let socket = path.with_extension(SOCKET);
     if is_held(&file)? {
-        return Holder::read(&file)?.pid;
+        let pid = Holder::read(&file)?.pid?;
+        return Some(Finishing { pid, socket });
     }
     let _ = fs::remove_file(path);
+    let _ = fs::remove_file(socket);
     None
 }
 
@@ -280,7 +308,7 @@ impl Instance {
 
     /// The file of the lock that the supervisor holds after it has handed over.
     fn finishing(&self) -> PathBuf {
-        let name = format!("{FINISHING}{}.lock", self.run);
+        let name = format!("{FINISHING}{}{LOCK}", self.run);
         self.lock.with_file_name(name)
     }
 

@@ -9,11 +9,19 @@ mod runners;
 
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
+use super::worker_state::WorkerStopReason;
+use crate::decide::{PoolState, SteeringAct, SteeringOutcome};
+
 pub(crate) use self::{
-    labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
+    labels::{JobOutcome, PanicSite, ReconcileOutcome, ReplyOutcome, Settlement},
     pool::{BrokerMetrics, PoolMetrics},
     runners::{RunnerCounters, RunnerMetrics, runner_panicked},
 };
+
+/// The states of workers, in the order of the handles.
+const WORKER_STATES: [&str; 4] = ["waiting", "busy", "retiring", "draining"];
+/// The states of runners.
+const RUNNER_STATES: [&str; 2] = ["idle", "busy"];
 
 const DEPTH: &str = "tidegate_queue_depth_messages";
 const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
@@ -169,7 +177,7 @@ pub fn describe() {
     describe_counter!(
         STEERING,
         Unit::Count,
-        "Orders of operators by act; the outcome is 'changed', 'unchanged' or 'refused'."
+        "What was done by hand, by act; 'denied' is an act of a caller without the right to it."
     );
     describe_gauge!(
         CONNECTED,
@@ -198,9 +206,43 @@ pub fn describe() {
     );
 }
 
-/// Counts an order of an operator. `act` is one of a fixed few words, `outcome` is `changed`, `unchanged` or `refused`.
-pub fn steered(act: &'static str, outcome: &'static str) {
-    counter!(STEERING, "act" => act, "outcome" => outcome).increment(1);
+/// Counts what someone has done by hand.
+pub fn steered(act: SteeringAct, outcome: SteeringOutcome) {
+    counter!(STEERING, "act" => act.as_str(), "outcome" => outcome.as_str()).increment(1);
+}
+
+/// The labels of a metric of this crate that have fixed values, each with all of its values. For the reference page.
+#[doc(hidden)]
+pub fn fixed_labels(name: &str) -> Vec<(&'static str, Vec<&'static str>)> {
+    fn label<T: Copy>(
+        label: &'static str,
+        all: &[T],
+        word: impl Fn(T) -> &'static str,
+    ) -> (&'static str, Vec<&'static str>) {
+        (label, all.iter().copied().map(word).collect())
+    }
+    match name {
+        WORKERS => vec![label("state", &WORKER_STATES, |state| state)],
+        RUNNERS => vec![label("state", &RUNNER_STATES, |state| state)],
+        STATE => vec![label("state", &PoolState::ALL, PoolState::as_str)],
+        WORKERS_STOPPED => {
+            let all = WorkerStopReason::ALL;
+            vec![label("reason", &all, WorkerStopReason::as_str)]
+        }
+        RUNNER_PANICS => vec![label("place", &PanicSite::ALL, PanicSite::as_str)],
+        RECONCILES => {
+            let all = ReconcileOutcome::ALL;
+            vec![label("outcome", &all, ReconcileOutcome::as_str)]
+        }
+        JOBS => vec![label("outcome", &JobOutcome::ALL, JobOutcome::as_str)],
+        SETTLEMENTS => vec![label("settlement", &Settlement::ALL, Settlement::as_str)],
+        REPLIES => vec![label("outcome", &ReplyOutcome::ALL, ReplyOutcome::as_str)],
+        STEERING => vec![
+            label("act", &SteeringAct::ALL, SteeringAct::as_str),
+            label("outcome", &SteeringOutcome::ALL, SteeringOutcome::as_str),
+        ],
+        _ => Vec::new(),
+    }
 }
 
 /// Sets the counts of log lines that were not written.

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use super::metrics;
+pub(crate) use super::metrics::PanicSite;
 use crate::{
     decide::PoolName,
     runner::{Retirement, Runner},
@@ -127,42 +128,6 @@ impl Drop for ContainedRunner {
     fn drop(&mut self) {
         // The runner was no longer needed.
         let _ = catch(|| drop(self.0.take()));
-    }
-}
-
-/// Where code of a user was called: a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum PanicSite {
-    /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
-    Describe,
-    /// `RunnerManager::create`.
-    Create,
-    /// `RunnerManager::cleanup`.
-    Cleanup,
-    /// `RunnerManager::delete` or `flush`, and so `Runner::stop`.
-    End,
-    /// `RunnerManager::quiesce`.
-    Quiesce,
-    /// `Runner::run`.
-    Run,
-    /// `Runner::is_alive` or `retires`.
-    Check,
-    /// `EventSink::emit`.
-    Event,
-}
-
-impl PanicSite {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Describe => "describe",
-            Self::Create => "create",
-            Self::Cleanup => "cleanup",
-            Self::End => "end",
-            Self::Quiesce => "quiesce",
-            Self::Run => "run",
-            Self::Check => "check",
-            Self::Event => "event",
-        }
     }
 }
 

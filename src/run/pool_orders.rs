@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tidegate_core::text::{counted, time};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -63,7 +64,7 @@ impl PoolOrders {
                 "the configuration has changed meanwhile: look at it and set the policy again";
             return Err(OrderRefused::Policy(why));
         }
-        let act = order.act();
+        let act = order.act().as_str();
         let now = self.clock.now();
         let changed = self.lock().apply(order.clone(), by.clone(), now)?;
         if changed == Changed::Yes {
@@ -152,19 +153,19 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Order::Pause { until: None } => f.write_str("pause"),
-            Order::Pause { until: Some(until) } => write!(f, "pause until {until:.0}"),
+            Order::Pause { until: Some(until) } => write!(f, "pause until {}", time(*until)),
             Order::Drain => f.write_str("drain"),
             Order::Resume => f.write_str("resume"),
-            Order::Pin { workers } => write!(f, "pin to {workers} workers"),
+            Order::Pin { workers } => write!(f, "pin to {}", counted(*workers, "worker")),
             Order::Unpin => f.write_str("remove the pin"),
             Order::ForbidShrinking { until: None } => f.write_str("forbid shrinking"),
             Order::ForbidShrinking { until: Some(until) } => {
-                write!(f, "forbid shrinking until {until:.0}")
+                write!(f, "forbid shrinking until {}", time(*until))
             }
             Order::AllowShrinking => f.write_str("allow shrinking"),
             Order::SetPolicy(set) => write!(f, "policy: {}", set.policy),
             Order::ResetPolicy => f.write_str("the configuration's policy"),
-            other => f.write_str(other.act()),
+            other => f.write_str(other.act().as_str()),
         }
     }
 }

@@ -49,6 +49,21 @@ pub(crate) enum WorkerStopReason {
 }
 
 impl WorkerStopReason {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::ScaledDown,
+        Self::Retired,
+        Self::Preempted,
+        Self::Drained,
+        Self::Faulted,
+        Self::GaveBack,
+        Self::Alone,
+        Self::Lost,
+        Self::HeldTooLong,
+        Self::Cancelled,
+        Self::NotOpened,
+        Self::Panicked,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ScaledDown => "scaled_down",
@@ -216,10 +231,12 @@ impl WorkerState {
         self.leave.cancel();
     }
 
-    /// Orders it to leave, and stops its job. The message is given back.
-    pub(crate) fn preempt(&self) {
+    /// Orders it to leave, and stops its job. The message is given back. Returns whether that is new to it.
+    pub(crate) fn preempt(&self) -> bool {
+        let is_new = !self.stop.is_cancelled();
         self.order_to_leave(WorkerStopReason::Preempted);
         self.stop.cancel();
+        is_new
     }
 
     fn lock(&self) -> MutexGuard<'_, StateFields> {
@@ -284,7 +301,8 @@ mod tests {
     fn only_preemption_stops_a_job() {
         let worker = worker();
         assert!(worker.begin_job());
-        worker.preempt();
+        assert!(worker.preempt());
         assert!(worker.stop.is_cancelled());
+        assert!(!worker.preempt(), "it was told before");
     }
 }

@@ -219,6 +219,26 @@ fn every_message_of_a_verified_load_is_answered_by_its_pool() {
 }
 
 #[test]
+fn a_picture_without_a_supervisor_has_no_workers_and_that_is_told_before_the_load() {
+    let queue = Queue::new();
+    let dir = TempDir::new().unwrap();
+    let plot = dir.path().join("tide.svg");
+    let plot = plot.to_str().unwrap();
+    let socket = ["--socket", "nowhere.sock"];
+    let args = [&["--count", "3", "--plot", plot][..], &socket[..]].concat();
+    let ran = load_in(dir.path(), queue.name(), &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let warning =
+        "the picture will have no workers: failed to reach the supervisor at nowhere.sock";
+    assert!(ran.err.contains(warning), "{}", ran.err);
+    // A supervisor that has nothing to do with the queue.
+    let other = answering(&Queue::new());
+    let ran = load_in(other.dir(), queue.name(), &["--count", "3", "--plot", plot]);
+    let warning = format!("no pool of the supervisor works on {}", queue.name());
+    assert!(ran.err.contains(&warning), "{}", ran.err);
+}
+
+#[test]
 fn messages_that_nobody_answers_are_lost() {
     let queue = Queue::new();
     let args = ["--count", "5", "--verify", "--patience", "1s"];
@@ -408,6 +428,10 @@ fn the_first_configuration_counts_as_loaded_and_replaces_no_other() {
     let ran = run(&["check"]);
     assert_eq!(ran.out, "tidegate.toml: ok, 1 pool\n", "{}", ran.err);
     let written = std::fs::read(dir.path().join("tidegate.toml")).unwrap();
+    // The schema that its first line names is what `check --schema` prints.
+    assert!(written.starts_with(b"#:schema ./tidegate.schema.json\n"));
+    let schema = std::fs::read_to_string(dir.path().join("tidegate.schema.json")).unwrap();
+    assert_eq!(schema, run(&["check", "--schema"]).out);
 
     let again = run(&init);
     assert_eq!(again.code, Some(1));

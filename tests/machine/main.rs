@@ -31,6 +31,7 @@ mod man_pages;
 mod orphans;
 mod runner_conformance;
 mod shims;
+mod socket;
 mod warm_slots;
 mod with_broker;
 
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
     orphans::in_cgroups::trials(&mut all);
     runner_conformance::trials(&mut all);
     shims::trials(&mut all);
+    socket::trials(&mut all);
     warm_slots::trials(&mut all);
     with_broker::trials(&mut all);
     all.run()

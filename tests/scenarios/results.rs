@@ -158,13 +158,17 @@ async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
     let (broker, supervisor, mut held) = busy(2, settings(Policy::fixed(2))).await;
     let result = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
     assert!(result.metric_stats.is_empty());
+    assert_eq!(result.jobs_told, 0);
     throughout(&supervisor, Duration::from_secs(20), "still busy", |pool| {
         pool.runners.busy == 2
     })
     .await;
 
     supervisor.pause(&name()).await.unwrap();
-    supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    let result = supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    assert_eq!(result.jobs_told, 2);
+    let again = supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    assert_eq!(again.jobs_told, 0, "each job was told once");
     let after = until(&supervisor, "flushed", |pool| {
         pool.runners.busy == 0 && pool.workers.draining == 0
     })

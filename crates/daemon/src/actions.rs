@@ -10,7 +10,10 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidegate::decide::{Order, PoolName};
+use tidegate::{
+    decide::{Order, PoolName},
+    text::time,
+};
 
 /// Actions that are kept.
 const KEPT: usize = 200;
@@ -71,14 +74,17 @@ pub(crate) fn done(changed: bool) -> &'static str {
 /// An order as text for the log of actions, in the form in which it is typed.
 pub(crate) fn as_typed(order: &Order) -> String {
     match order {
-        Order::Pause { until: Some(until) } => format!("pause until {until}"),
+        Order::Pause { until: Some(until) } => format!("pause until {}", time(*until)),
         Order::Pin { workers } => format!("scale {workers}"),
         Order::Unpin => "scale auto".to_owned(),
-        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
+        Order::ForbidShrinking { until: Some(until) } => {
+            format!("pause --shrinking until {}", time(*until))
+        }
+        Order::ForbidShrinking { until: None } => "pause --shrinking".to_owned(),
         Order::AllowShrinking => "resume --shrinking".to_owned(),
         Order::SetPolicy(_) => "policy set".to_owned(),
         Order::ResetPolicy => "policy reset".to_owned(),
-        order => order.act().to_owned(),
+        order => order.act().to_string(),
     }
 }
 

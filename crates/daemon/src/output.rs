@@ -13,6 +13,7 @@ use serde::Serialize;
 use tidegate::{
     config::{NotFound, Source},
     escape::{Escaped, escaped_json},
+    text::counted,
 };
 
 use crate::telemetry::stderr::{self, LogPriority};
@@ -132,10 +133,7 @@ pub(super) fn no_configuration(error: NotFound) -> Failure {
 
 /// An invalid configuration whose problems were already printed.
 pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
-    let count = match problems {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
+    let count = counted(problems, "problem");
     let file = source.file().display().to_string();
     Failure::new(
         Exit::BadConfiguration,

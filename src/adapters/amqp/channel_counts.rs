@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use tidegate_core::text::counted;
 use tokio::time::Instant;
 
 use super::refusal::number_in;
@@ -223,8 +224,8 @@ impl ChannelCounts {
             return String::new();
         };
         format!(
-            "the broker grants us {} channels, {} of them for workers, and more are tried from time to time: {}",
-            limit.channels,
+            "the broker grants us {}, {} of them for workers, and more are tried from time to time: {}",
+            counted(limit.channels, "channel"),
             limit.channels.saturating_sub(RESERVED).max(1),
             limit.message
         )

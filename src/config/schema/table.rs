@@ -59,6 +59,20 @@ impl<'d, 'v> Table<'d, 'v> {
             .map(default, |value| value)
     }
 
+    /// A key whose default depends on other keys or on the machine: `doc` says how. `example` is for the reference page.
+    pub(crate) fn derived<K: KeyKind>(
+        &mut self,
+        name: &'static str,
+        doc: impl Into<Cow<'static, str>>,
+        kind: K,
+        default: K::Value,
+        example: &str,
+    ) -> Key<K::Value> {
+        let written = Written::Example(example.to_owned());
+        self.ask(name, doc, &kind, written)
+            .map(default, |value| value)
+    }
+
     /// An optional key. `example` is for the reference page.
     pub(crate) fn optional<K: KeyKind>(
         &mut self,

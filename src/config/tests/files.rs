@@ -196,14 +196,25 @@ working_dir = "/nowhere"
 "#;
     let shown = |text: &str| {
         let file = write(&directory, "tidegate.toml", text);
-        let (loaded, problems) = examine(&Source::from(file));
+        let examined = examine(&Source::from(file));
         let here = directory.path().display().to_string();
-        let problems = problems.to_string().replace(&here, "");
-        (loaded.is_some(), problems)
+        let problems = examined.problems.to_string().replace(&here, "");
+        (examined.loaded.is_some(), problems)
     };
     let (is_good, problems) = shown(text);
     assert!(!is_good);
     insta::assert_snapshot!(problems);
+    // A warning about the machine is not hidden by a problem of another key, or of the same one.
+    let text =
+        "[pools.a]\nprefetch = 0\nrunner.command = [\"/nowhere/python3\", \"/nowhere/a.py\"]\n";
+    let file = write(&directory, "tidegate.toml", text);
+    let examined = examine(&Source::from(file));
+    assert_eq!(examined.problems.len(), 2, "{}", examined.problems);
+    let warnings = examined.warnings.to_string();
+    assert!(
+        warnings.contains("found \"/nowhere/a.py\", which does not exist"),
+        "{warnings}"
+    );
     // Nothing is wrong with the configuration itself.
     let (is_good, problems) = shown("pools.a.runner.command = [\"tidegate-no-such-program\"]\n");
     assert!(is_good, "{problems}");

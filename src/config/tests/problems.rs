@@ -63,6 +63,44 @@ fn other_problems_are_reported_beside_invalid_toml() {
 }
 
 #[test]
+fn a_mistake_of_syntax_is_one_problem_where_only_it_is_wrong() {
+    let runner = "[pools.a.runner]\ncommand = [\"true\"]\ntimeout = \"5m\"\n";
+    for (text, expected) in [
+        (
+            format!("[pools.a]\npolicy = {{ max = 3\n{runner}"),
+            "3:1: found a table in braces that does not end before, write , between its keys, and } at its end",
+        ),
+        (
+            format!("[pools.a]\npolicy = {{ max = \"3 }}\n{runner}"),
+            "2:24: found a text that does not end, write \" at its end",
+        ),
+        (
+            "[pools.a.runner]\ncommand = [\"true\"\ntimeout = \"5m\"\n".to_owned(),
+            "3:1: found an array that does not end before, write , between its items, and ] at its end",
+        ),
+        (
+            runner.replace("runner]", "runner"),
+            "1:16: found unclosed table, write `]`",
+        ),
+        (
+            format!("[pools.a]\nqueue =\n{runner}"),
+            "2:8: found a key without a value, write its value after the =",
+        ),
+        (
+            format!("[pools.a]\npoll_interval = 5s\n{runner}"),
+            "2:17: found a value without quotes, write it in quotes",
+        ),
+        (
+            format!("[pools.a]\npreempt = True\n{runner}"),
+            "2:11: found another word, write true or false",
+        ),
+    ] {
+        let expected = format!("tidegate.toml:{expected}");
+        assert_eq!(given(&text).lines(), [expected], "{text}");
+    }
+}
+
+#[test]
 fn a_file_without_pools_is_refused() {
     assert_eq!(
         given("").lines(),
@@ -208,6 +246,10 @@ fn an_entry_of_a_schedule_says_what_is_wrong_with_it() {
             "found \"0 8 * *\", write five fields",
         ),
         (
+            "cron = \"0 0 30 2 *\", for = \"1h\", max = 5",
+            "found \"0 0 30 2 *\", write a day that some year has: this entry never opens",
+        ),
+        (
             "cron = \"0 8 * * *\", time_zone = \"Mars/Olympus\", for = \"1h\", max = 5",
             "found \"Mars/Olympus\", write the name of a time zone",
         ),
@@ -261,6 +303,17 @@ fn a_limit_over_all_pools_must_leave_each_its_floor() {
         ),
         "{line}"
     );
+}
+
+#[test]
+fn local_max_is_at_most_the_max_of_all_daemons() {
+    let lines = pool_lines("share = true\nlocal_max = 51");
+    let wanted = "pools.thumbnails.local_max: found 51, write at most policy.max, which is 50";
+    assert!(lines[0].contains(wanted), "{lines:?}");
+    let entry = "{ cron = \"0 8 * * *\", for = \"1h\", max = 80 }";
+    let pool = format!("share = true\nlocal_max = 80\nschedule = [{entry}]");
+    let loaded = given(&format!("[pools.thumbnails]\n{pool}\n{POOL}")).loaded();
+    assert_eq!(loaded.settings.pools[0].pool.local_max, Some(80));
 }
 
 #[test]

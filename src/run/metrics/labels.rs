@@ -153,3 +153,50 @@ impl ReconcileOutcome {
         }
     }
 }
+
+/// Where code of a user was called: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PanicSite {
+    /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
+    Describe,
+    /// `RunnerManager::create`.
+    Create,
+    /// `RunnerManager::cleanup`.
+    Cleanup,
+    /// `RunnerManager::delete` or `flush`, and so `Runner::stop`.
+    End,
+    /// `RunnerManager::quiesce`.
+    Quiesce,
+    /// `Runner::run`.
+    Run,
+    /// `Runner::is_alive` or `retires`.
+    Check,
+    /// `EventSink::emit`.
+    Event,
+}
+
+impl PanicSite {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Describe,
+        Self::Create,
+        Self::Cleanup,
+        Self::End,
+        Self::Quiesce,
+        Self::Run,
+        Self::Check,
+        Self::Event,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Create => "create",
+            Self::Cleanup => "cleanup",
+            Self::End => "end",
+            Self::Quiesce => "quiesce",
+            Self::Run => "run",
+            Self::Check => "check",
+            Self::Event => "event",
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, counter, gauge};
 
-use super::{GONE, RUNNER_PANICS, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
+use super::{GONE, RUNNER_PANICS, RUNNER_STATES, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
 use crate::decide::PoolName;
 
 /// The metrics of a pool's runners. Written by the fleet.
@@ -37,7 +37,7 @@ impl RunnerMetrics {
     }
 
     pub(crate) fn sizes(&self, kind: &'static str, idle: u32, busy: u32) {
-        for (state, n) in [("idle", idle), ("busy", busy)] {
+        for (state, n) in RUNNER_STATES.into_iter().zip([idle, busy]) {
             gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
                 .set(f64::from(n));
         }
@@ -45,7 +45,7 @@ impl RunnerMetrics {
 
     /// The pool no longer has runners of this kind: their gauges are removed.
     pub(crate) fn forget(&self, kind: &'static str) {
-        for state in ["idle", "busy"] {
+        for state in RUNNER_STATES {
             gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
                 .set(GONE);
         }

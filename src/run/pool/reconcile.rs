@@ -234,7 +234,10 @@ impl Pool {
             each(&plan.lift, &WorkerState::unmark_retiring);
             each(&plan.stop, &|worker| worker.order_to_leave(why));
             each(&plan.retire, &WorkerState::mark_retiring);
-            each(&plan.preempt, &WorkerState::preempt);
+            each(&plan.preempt, &|worker| {
+                // It may have been told before.
+                let _ = worker.preempt();
+            });
             if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
                 // Busy workers get the order too, not only a mark. The trial would remove the mark, and then an old job
                 // could count as the trial, or delay it for as long as the job runs.

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use thiserror::Error;
+use tidegate_core::text::{counted, form_for};
 
 use crate::decide::{OrderRefused, PoolName, QueueName};
 
@@ -65,10 +66,11 @@ pub enum DrainError {
 
 /// Shows how many messages were given back. Some of their jobs may not have begun.
 fn unfinished(messages: u64) -> String {
-    match messages {
-        1 => String::from("1 message was given back unfinished"),
-        messages => format!("{messages} messages were given back unfinished"),
-    }
+    let were = form_for(messages, "was", "were");
+    format!(
+        "{} {were} given back unfinished",
+        counted(messages, "message")
+    )
 }
 
 impl DrainError {

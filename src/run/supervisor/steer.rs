@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{FlushMode, Supervisor, SupervisorError};
 use crate::{
     config::PoolSettings,
-    decide::{By, Order, PoolName, ReconcileResult},
+    decide::{By, Order, PoolName, ReconcileResult, SteeringOutcome},
     run::{
         AllOrders, Steered, metrics,
         pool::Command,
@@ -45,9 +45,8 @@ impl Supervisor {
         metrics::steered(
             act,
             match &steered {
-                Ok(steered) if steered.changed => "changed",
-                Ok(_) => "unchanged",
-                Err(_) => "refused",
+                Ok(steered) => SteeringOutcome::of(steered.changed),
+                Err(_) => SteeringOutcome::Refused,
             },
         );
         let mut steered = steered?;
@@ -126,8 +125,8 @@ impl Supervisor {
     /// Deletes runners of a pool now, and reconciles it. Returns the result of both: deleted runners are in its
     /// `metric_stats` as [`RunnerStop`](crate::decide::EventKind::RunnerStop).
     ///
-    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. This does not wait for their ends; each
-    /// is an event of its own. The pool then continues. [`pause`](Self::pause) it first if it should stay without
+    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. Their number is in `jobs_told`. This does
+    /// not wait for their ends; each is an event of its own. The pool then continues. [`pause`](Self::pause) it first if it should stay without
     /// runners.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::{
     runners::process::{Escaped, headers_to_json, is_whole_in_json},
     settle::lacks_headers,
 };
-use tidegate_core::text::first_bytes;
+use tidegate_core::text::{counted, first_bytes};
 
 /// The version of the protocol for processes that have one job at a time.
 pub(super) const ONE_AT_A_TIME: u64 = 1;
@@ -294,7 +294,7 @@ fn shown(line: &[u8]) -> String {
     let escaped = Escaped(text.trim_end());
     match line.len() - start.len() {
         0 => format!("`{escaped}`"),
-        rest => format!("`{escaped}` and {rest} bytes more"),
+        rest => format!("`{escaped}` and {}", counted(rest, "more byte")),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::text::{duration, first_chars};
+use crate::text::{counted, duration, first_chars};
 
 /// Parts of the window. Jobs are forgotten one part at a time, so that memory does not depend on the number of jobs.
 const PARTS: usize = 16;
@@ -171,7 +171,8 @@ impl Breaker {
             cut_short: None,
             failed_trials: 0,
             cause: format!(
-                "breaker open: {failed} of the last {jobs} jobs failed within {window}; last: {}",
+                "breaker open: {failed} of the last {} failed within {window}; last: {}",
+                counted(jobs, "job"),
                 cut(why)
             ),
         });
@@ -188,11 +189,8 @@ impl Breaker {
         open.at = now;
         open.cut_short = None;
         open.failed_trials = open.failed_trials.saturating_add(1);
-        let (n, s) = match open.failed_trials {
-            1 => (String::from("a"), ""),
-            n => (n.to_string(), "s"),
-        };
-        open.cause = format!("breaker open: {n} trial{s} failed; last: {}", cut(why));
+        let trials = counted(open.failed_trials, "trial");
+        open.cause = format!("breaker open: {trials} failed; last: {}", cut(why));
     }
 
     fn until(&self, open: &Open) -> Moment {

@@ -10,6 +10,7 @@ use std::{
     collections::BinaryHeap,
 };
 
+use crate::text::counted;
 use serde::{Deserialize, Serialize};
 
 /// What one pool needs.
@@ -73,13 +74,16 @@ pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
             true => Allowance {
                 workers: room,
                 why: format!(
-                    "the other pools still have {elsewhere} of the supervisor's {total} workers"
+                    "the other pools still have {elsewhere} of the supervisor's {}",
+                    counted(total, "worker")
                 ),
             },
             false => Allowance {
                 workers: part,
                 why: format!(
-                    "its part of the supervisor's {total} workers for {pools} pools, by weight and need"
+                    "its part of the supervisor's {} for {}, by weight and need",
+                    counted(total, "worker"),
+                    counted(pools, "pool")
                 ),
             },
         }

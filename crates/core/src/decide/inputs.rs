@@ -13,6 +13,7 @@ pub struct Inputs {
     /// Messages ready in the queue, from the last trusted reading.
     pub ready: u64,
     /// Age of that reading. `None` before the first reading.
+    #[serde(with = "crate::json_time::seconds_if_known", default)]
     pub age: Option<Duration>,
     /// Why the newest probe was not trusted. `None` if it was trusted.
     pub stale: Option<String>,
@@ -25,6 +26,7 @@ pub struct Inputs {
     /// Ready plus held. In a group, this includes what the other members hold.
     pub demand: u64,
     /// Time since a message was last seen or taken. `None` if there never was one.
+    #[serde(with = "crate::json_time::seconds_if_known", default)]
     pub quiet: Option<Duration>,
     /// The workers and runners.
     pub census: Counts,
@@ -34,7 +36,11 @@ pub struct Inputs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
     /// How long the oldest message has waited, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::json_time::seconds_if_known",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub oldest: Option<Duration>,
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,6 +26,7 @@ mod schedule;
 mod share;
 mod stabiliser;
 mod state;
+mod steering;
 mod stuck;
 mod target_wait;
 
@@ -64,6 +65,7 @@ pub use self::{
     },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
+    steering::{SteeringAct, SteeringOutcome},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
     target_wait::{TargetWait, Utilisation},
 };

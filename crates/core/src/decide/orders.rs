@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Intake, Policy, Scaling};
+use super::{Intake, Policy, Scaling, SteeringAct};
+use crate::text::time;
 
 /// The maximum length of a [`By`] in bytes.
 const BY_BYTES: usize = 128;
@@ -194,14 +195,14 @@ pub enum Order {
 
 impl Order {
     /// Name of the order, for logs and metrics.
-    pub fn act(&self) -> &'static str {
+    pub fn act(&self) -> SteeringAct {
         match self {
-            Self::Pause { .. } => "pause",
-            Self::Drain => "drain",
-            Self::Resume => "resume",
-            Self::Pin { .. } | Self::Unpin => "scale",
-            Self::ForbidShrinking { .. } | Self::AllowShrinking => "shrinking",
-            Self::SetPolicy(_) | Self::ResetPolicy => "policy",
+            Self::Pause { .. } => SteeringAct::Pause,
+            Self::Drain => SteeringAct::Drain,
+            Self::Resume => SteeringAct::Resume,
+            Self::Pin { .. } | Self::Unpin => SteeringAct::Scale,
+            Self::ForbidShrinking { .. } | Self::AllowShrinking => SteeringAct::Shrinking,
+            Self::SetPolicy(_) | Self::ResetPolicy => SteeringAct::Policy,
         }
     }
 
@@ -225,7 +226,7 @@ pub enum Changed {
 #[non_exhaustive]
 pub enum OrderRefused {
     /// The end is in the past.
-    #[error("its end, {until:.0}, has passed")]
+    #[error("its end, {}, has passed", time(*until))]
     EndHasPassed {
         /// Its end.
         until: Timestamp,
@@ -388,9 +389,9 @@ impl SetPolicy {
 /// `by root over the socket since 2026-01-02T03:04:05Z`, with the end if there is one.
 impl<T> fmt::Display for ByHand<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "by {} since {:.0}", self.by, self.since)?;
+        write!(f, "by {} since {}", self.by, time(self.since))?;
         match self.until {
-            Some(until) => write!(f, " until {until:.0}"),
+            Some(until) => write!(f, " until {}", time(until)),
             None => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Inputs, Recommendation, ScalingPolicy, ScheduledBounds, Situation, TargetWait, Utilisation,
 };
+use crate::text::{counted, form_for};
 
 /// A pure function from the queue's state to a number of workers, with its bounds.
 ///
@@ -162,9 +163,16 @@ impl Policy {
             }
             PolicyKind::Backlog { jobs_per_worker } => {
                 let workers = demand.div_ceil(u64::from(jobs_per_worker.get()));
+                let each = match jobs_per_worker.get() {
+                    1 => String::from("job"),
+                    jobs => jobs.to_string(),
+                };
                 Recommendation::new(
                     u32::try_from(workers).unwrap_or(u32::MAX),
-                    format!("{demand} jobs of demand, one worker for each {jobs_per_worker}"),
+                    format!(
+                        "{} of demand, one worker for each {each}",
+                        counted(demand, "job")
+                    ),
                 )
             }
             PolicyKind::Steps { steps } => match steps.iter().rfind(|step| step.demand <= demand) {
@@ -173,9 +181,17 @@ impl Policy {
                     workers,
                 }) => Recommendation::new(
                     *workers,
-                    format!("{demand} jobs of demand reach the step [{from}, {workers}]"),
+                    format!(
+                        "{} of demand {} the step [{from}, {workers}]",
+                        counted(demand, "job"),
+                        form_for(demand, "reaches", "reach")
+                    ),
                 ),
-                None => Recommendation::new(0, format!("{demand} jobs of demand reach no step")),
+                None => {
+                    let reach = form_for(demand, "reaches", "reach");
+                    let jobs = counted(demand, "job");
+                    Recommendation::new(0, format!("{jobs} of demand {reach} no step"))
+                }
             },
             PolicyKind::TargetWait(wait) => wait.recommendation(inputs, expected),
         }
@@ -231,6 +247,11 @@ impl fmt::Display for Policy {
             }
             PolicyKind::TargetWait(wait) => write!(f, "{wait}")?,
         }
-        write!(f, ", {} to {} workers", self.min_active, self.max)
+        write!(
+            f,
+            ", {} to {}",
+            self.min_active,
+            counted(self.max, "worker")
+        )
     }
 }

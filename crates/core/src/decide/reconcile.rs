@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::duration;
+use crate::text::{counted, duration, form_for};
 
 use super::{
     Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured, Moment,
@@ -57,6 +57,9 @@ pub struct ReconcileResult {
     pub workers_diff: i64,
     /// Number of metric events of each kind that cleanup, flush and delete issued together.
     pub metric_stats: BTreeMap<EventKind, u64>,
+    /// Running jobs that a flush told to stop. Each ends later, and its end is an event of its own.
+    #[serde(default)]
+    pub jobs_told: u64,
 }
 
 impl ReconcileResult {
@@ -64,6 +67,7 @@ impl ReconcileResult {
     #[must_use]
     pub fn and(mut self, later: &Self) -> Self {
         self.workers_diff += later.workers_diff;
+        self.jobs_told += later.jobs_told;
         for (kind, events) in &later.metric_stats {
             *self.metric_stats.entry(*kind).or_default() += events;
         }
@@ -474,7 +478,10 @@ impl Reconciler {
             return;
         };
         let left = self.churn.left(now, churn);
-        let why = || format!("at most {churn} starts and stops a minute, {left} are left");
+        let why = || {
+            let are = form_for(left, "is", "are");
+            format!("at most {churn} starts and stops a minute, {left} {are} left")
+        };
         calculation.at_most(TermName::Churn, self.expected.saturating_add(left), why);
         calculation.at_least(TermName::Churn, self.expected.saturating_sub(left), why);
     }
@@ -544,8 +551,11 @@ impl Reconciler {
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
             calculation.at_most(TermName::Useful, useful, || {
                 format!(
-                    "{holders} workers hold a delivery, {} messages are ready: more would only wait",
-                    inputs.ready
+                    "{} {} a delivery, {} {} ready: more would only wait",
+                    counted(holders, "worker"),
+                    form_for(holders, "holds", "hold"),
+                    counted(inputs.ready, "message"),
+                    form_for(inputs.ready, "is", "are")
                 )
             });
         }
@@ -616,7 +626,10 @@ impl Reconciler {
         let elsewhere = group.workers_elsewhere();
         let room = whole.saturating_sub(elsewhere).max(self.expected);
         calculation.at_most(TermName::ShareRoom, room, || {
-            format!("the other members have {elsewhere} of {whole} workers")
+            format!(
+                "the other members have {elsewhere} of {}",
+                counted(whole, "worker")
+            )
         });
     }
 }
@@ -638,7 +651,11 @@ fn by_schedule(
     let entry = schedule.and_then(|state| state.entry_for(&bound));
     let entry = entry.filter(|entry| bound(&entry.bounds) == Some(in_force));
     entry.map_or_else(String::new, |entry| {
-        format!(", by the schedule {} until {}", entry.cron, entry.until)
+        format!(
+            ", by the schedule {} until {}",
+            entry.cron,
+            entry.shown_until()
+        )
     })
 }
 

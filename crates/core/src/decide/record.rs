@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Inputs, Moment, Orders, PlanSummary};
+use crate::text::{counted, form_for};
 
 /// One complete decision: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -229,16 +230,17 @@ impl fmt::Display for Decision {
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
         writeln!(
             f,
-            "  {:<11}{held:>7}  by {} worker{}",
+            "  {:<11}{held:>7}  by {}",
             "held",
-            self.inputs.holders,
-            if self.inputs.holders == 1 { "" } else { "s" }
+            counted(self.inputs.holders, "worker")
         )?;
         if self.inputs.behind > 0 {
             writeln!(
                 f,
-                "  {:<11}{:>7}  of the held messages wait behind a running job; prefetch = 1 avoids that",
-                "behind", self.inputs.behind
+                "  {:<11}{:>7}  of the held messages {} behind a running job; prefetch = 1 avoids that",
+                "behind",
+                self.inputs.behind,
+                form_for(self.inputs.behind, "waits", "wait")
             )?;
         }
         match &self.inputs.group {
@@ -247,9 +249,9 @@ impl fmt::Display for Decision {
                 let (elsewhere, n) = (group.held_by_others(), group.members.len() - 1);
                 writeln!(
                     f,
-                    "  {:<11}{elsewhere:>7}  held by {n} other member{}",
+                    "  {:<11}{elsewhere:>7}  held by {}",
                     "elsewhere",
-                    if n == 1 { "" } else { "s" }
+                    counted(n, "other member")
                 )?;
                 writeln!(f, "  {:<11}{demand:>7}  ready + held + elsewhere", "demand")?;
             }
@@ -287,14 +289,18 @@ impl fmt::Display for Decision {
                 writeln!(
                     f,
                     "  open       {} until {}: {}",
-                    open.cron, open.until, open.bounds
+                    open.cron,
+                    open.shown_until(),
+                    open.bounds
                 )?;
             }
             match &schedule.next {
                 Some(next) => writeln!(
                     f,
                     "  next       {} from {}: {}",
-                    next.cron, next.from, next.bounds
+                    next.cron,
+                    next.shown_from(),
+                    next.bounds
                 )?,
                 None => writeln!(f, "  next       none")?,
             }
@@ -323,8 +329,7 @@ impl fmt::Display for PlanSummary {
         let mut first = true;
         for (n, verb, noun) in steps.into_iter().filter(|(n, ..)| *n > 0) {
             let comma = if first { "" } else { ", " };
-            let plural = if n == 1 { "" } else { "s" };
-            write!(f, "{comma}{verb} {n} {noun}{plural}")?;
+            write!(f, "{comma}{verb} {}", counted(n, noun))?;
             first = false;
         }
         if first {

@@ -24,6 +24,8 @@ use jiff::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text::time;
+
 /// A cron expression with five fields: minute, hour, day of the month, month, day of the week.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cron {
@@ -31,12 +33,24 @@ pub struct Cron {
     parsed: croner::Cron,
 }
 
-/// A text is not a cron expression.
+/// A text is not a cron expression that a schedule can have.
 #[derive(Debug, Error)]
-#[error("{text:?} is not a cron expression with five fields")]
-pub struct CronParseError {
-    text: String,
-    source: CronError,
+#[non_exhaustive]
+pub enum CronParseError {
+    /// It is not written as one.
+    #[error("{text:?} is not a cron expression with five fields")]
+    Form {
+        /// The text.
+        text: String,
+        /// The reason.
+        source: CronError,
+    },
+    /// It names only days that no year has.
+    #[error("{text:?} never opens, because no year has such a day")]
+    NeverOpens {
+        /// The text.
+        text: String,
+    },
 }
 
 impl FromStr for Cron {
@@ -48,9 +62,16 @@ impl FromStr for Cron {
             .year(Year::Disallowed)
             .build();
         let text = text.trim().to_owned();
-        match parser.parse(&text) {
-            Ok(parsed) => Ok(Self { text, parsed }),
-            Err(source) => Err(CronParseError { text, source }),
+        let parsed = match parser.parse(&text) {
+            Ok(parsed) => parsed,
+            Err(source) => return Err(CronParseError::Form { text, source }),
+        };
+        // A search without a result goes through thousands of years. It is made once, here: at a reconcile every
+        // expression has a next opening, within 40 years.
+        let start = Instant(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
+        match parsed.find_next_occurrence(&start, true) {
+            Ok(_) => Ok(Self { text, parsed }),
+            Err(_) => Err(CronParseError::NeverOpens { text }),
         }
     }
 }
@@ -113,10 +134,11 @@ pub struct ScheduleState {
 pub struct OpenEntry {
     /// Its cron expression.
     pub cron: String,
-    /// When it closes, in its own time zone.
-    pub until: String,
-    /// The same instant.
-    pub until_at: Timestamp,
+    /// When it closes.
+    pub until: Timestamp,
+    /// The same in its own time zone: `17:00:00 CET`. Absent if that zone is UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_local: Option<String>,
     /// What it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
@@ -127,10 +149,11 @@ pub struct OpenEntry {
 pub struct NextOpening {
     /// Its cron expression.
     pub cron: String,
-    /// When it opens, in its own time zone.
-    pub from: String,
-    /// The same instant.
-    pub at: Timestamp,
+    /// When it opens.
+    pub from: Timestamp,
+    /// The same in its own time zone: `09:00:00 CET`. Absent if that zone is UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_local: Option<String>,
     /// What it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
@@ -199,8 +222,8 @@ impl Schedule {
                 state.bounds = state.bounds.then(entry.bounds);
                 state.open.push(OpenEntry {
                     cron: entry.cron.text.clone(),
-                    until: short_time(&until, wall),
-                    until_at: until.timestamp(),
+                    until: until.timestamp(),
+                    until_local: local(&until),
                     bounds: entry.bounds,
                 });
             }
@@ -208,12 +231,12 @@ impl Schedule {
                 && state
                     .next
                     .as_ref()
-                    .is_none_or(|next| opens.timestamp() < next.at)
+                    .is_none_or(|next| opens.timestamp() < next.from)
             {
                 state.next = Some(NextOpening {
                     cron: entry.cron.text.clone(),
-                    from: short_time(&opens, wall),
-                    at: opens.timestamp(),
+                    from: opens.timestamp(),
+                    from_local: local(&opens),
                     bounds: entry.bounds,
                 });
             }
@@ -232,8 +255,8 @@ impl ScheduleEntry {
 impl ScheduleState {
     /// When the state changes next, if it does.
     fn changes(&self) -> Option<Timestamp> {
-        let closes = self.open.iter().map(|entry| entry.until_at);
-        closes.chain(self.next.as_ref().map(|next| next.at)).min()
+        let closes = self.open.iter().map(|entry| entry.until);
+        closes.chain(self.next.as_ref().map(|next| next.from)).min()
     }
 
     /// The open entry that gives a bound.
@@ -275,13 +298,37 @@ impl ScheduleCache {
     }
 }
 
-/// A time in its own zone: the time of day, and the date if it is not today.
-fn short_time(time: &ZonedDateTime, wall: Timestamp) -> String {
-    let today = wall.to_zoned_datetime(time.time_zone().clone()).date();
-    let zone = time.strftime("%Z");
-    match time.date() == today {
-        true => format!("{} {zone}", time.strftime("%H:%M")),
-        false => format!("{} {zone}", time.strftime("%Y-%m-%d %H:%M")),
+/// A time as its own zone has it, with the date if it is another day than in UTC. `None` in UTC itself.
+fn local(time: &ZonedDateTime) -> Option<String> {
+    if *time.time_zone() == TimeZone::UTC {
+        return None;
+    }
+    let utc = time.timestamp().to_zoned_datetime(TimeZone::UTC);
+    let format = match time.date() == utc.date() {
+        true => "%H:%M:%S %Z",
+        false => "%Y-%m-%d %H:%M:%S %Z",
+    };
+    Some(time.strftime(format).to_string())
+}
+
+impl OpenEntry {
+    /// When it closes, for people.
+    pub(super) fn shown_until(&self) -> String {
+        shown(self.until, self.until_local.as_deref())
+    }
+}
+
+impl NextOpening {
+    /// When it opens, for people.
+    pub(super) fn shown_from(&self) -> String {
+        shown(self.from, self.from_local.as_deref())
+    }
+}
+
+fn shown(at: Timestamp, local: Option<&str>) -> String {
+    match local {
+        Some(local) => format!("{} ({local})", time(at)),
+        None => time(at),
     }
 }
 

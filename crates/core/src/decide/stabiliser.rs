@@ -12,6 +12,7 @@ pub struct Scaling {
     /// The maximum number of workers to start in one reconcile: 1 or more.
     pub up_step: u32,
     /// Scale down only to the highest recommendation within this window.
+    #[serde(with = "crate::json_time::text")]
     pub down_window: Duration,
     /// The maximum number of workers to stop in one reconcile: 1 or more.
     pub down_step: u32,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ConsumerRefusal, Moment, RefusalKind};
+use crate::text::{counted, form_for};
 
 /// How long a temporary problem must last before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -199,7 +200,9 @@ impl StuckKind {
                     ),
                 };
                 format!(
-                    "nothing is delivered: {ready} messages are ready, {ours} got nothing for {seconds}s; {others}"
+                    "nothing is delivered: {} {} ready, {ours} got nothing for {seconds}s; {others}",
+                    counted(*ready, "message"),
+                    form_for(*ready, "is", "are"),
                 )
             }
         }

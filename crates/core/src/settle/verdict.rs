@@ -6,6 +6,7 @@ use super::{
     Levels,
     headers::{ACQUIRED_COUNT, ATTEMPT, DELIVERY_COUNT, GIVE_BACKS, LAUNCH_FAILURES},
 };
+use crate::text::counted;
 use crate::{
     queue::{HeaderValue, Headers, Message},
     runner::{Failure, JobEnd, Reply},
@@ -320,8 +321,8 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             cause: DeathCause::CrashLoop,
             attempts: history.attempt - 1,
             message: format!(
-                "delivered {} times, but its job never ended",
-                history.unfinished()
+                "delivered {}, but its job never ended",
+                counted(history.unfinished(), "time")
             ),
             failure: None,
         },

@@ -14,7 +14,7 @@ use super::{
     cgroups,
     control::{DaemonControl, HandOverRequest},
     error::AppError,
-    instance::{self, Instance, Served, with_all_causes},
+    instance::{self, Instance, LastJobs, Served, with_all_causes},
     orders::OrdersFile,
     pools::Pools,
     reload::{self, Reloader},
@@ -28,6 +28,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live},
+    predecessors::Predecessors,
     recordings,
     reloads::Reloads,
     telemetry::{
@@ -35,6 +36,7 @@ use crate::{
         otlp::Otlp,
         prometheus::Prometheus,
     },
+    view::View,
 };
 use tidegate::{
     api::v1,
@@ -178,7 +180,11 @@ impl Prepared {
             Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
         let reloads = Reloads::new();
-        let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+        let view = View {
+            reloads: reloads.clone(),
+            predecessors: Predecessors::default(),
+        };
+        let (live, feed) = Live::new(supervisor.clone(), view.clone());
         let history = History::default();
         let feeds = vec![
             tokio::spawn(feed),
@@ -187,6 +193,7 @@ impl Prepared {
                 supervisor.clone(),
                 settings.http.state_dir.clone(),
             )),
+            tokio::spawn((view.predecessors.clone()).keep(settings.http.state_dir.clone())),
         ];
         let reloader = Reloader::new(reload::Inner {
             supervisor: supervisor.clone(),
@@ -195,7 +202,7 @@ impl Prepared {
             started: settings.clone(),
             pools: tokio::sync::Mutex::new(pools),
             events,
-            reloads: reloads.clone(),
+            reloads,
         });
         let (handovers, takeovers) = mpsc::channel(1);
         let control = DaemonControl {
@@ -206,7 +213,7 @@ impl Prepared {
         let api = Api {
             supervisor: supervisor.clone(),
             prometheus,
-            reloads,
+            view,
             control: Arc::new(control),
             live,
             history,
@@ -217,7 +224,8 @@ impl Prepared {
         let mut daemon = Daemon {
             supervisor,
             reloader,
-            holding: Holding::Everything(instance.serve(api, &settings, feeds)),
+            holding: Holding::Everything(instance.serve(api.clone(), &settings, feeds)),
+            api,
         };
         notify_ready(predecessor.is_some());
 
@@ -246,22 +254,25 @@ struct Daemon {
     supervisor: Supervisor,
     reloader: Reloader,
     holding: Holding,
+    api: Api,
 }
 
 /// What the daemon holds that no other may hold at the same time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
-    /// Lock, socket and address were given to a successor. This lock shows others that this daemon is still alive.
-    LastJobs(#[expect(dead_code, reason = "held until it is dropped")] FinishingLock),
+    /// Lock, socket and address were given to a successor.
+    LastJobs(LastJobs),
     /// Only while they are being given away.
     Nothing,
 }
 
 impl Holding {
     async fn release(self) {
-        if let Self::Everything(served) = self {
-            served.end().await;
+        match self {
+            Self::Everything(served) => served.end().await,
+            Self::LastJobs(last) => last.end().await,
+            Self::Nothing => {}
         }
     }
 }
@@ -385,7 +396,7 @@ impl Daemon {
             };
             served.end_after(stored).await;
         }
-        self.holding = Holding::LastJobs(finishing);
+        self.holding = Holding::LastJobs(LastJobs::serve(finishing, self.api.clone()));
         info!("handed over");
     }
 

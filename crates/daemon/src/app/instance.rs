@@ -12,7 +12,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{error::AppError, obstacles::StartObstacles};
 use crate::http::{
@@ -220,6 +220,50 @@ impl Served {
         }
         self.server.end().await;
         last.await;
+        drop(self.socket_file);
+        drop(self.lock);
+    }
+}
+
+/// What a supervisor holds that has handed over: a lock that shows others that it is alive, and a socket that says which
+/// jobs it still runs.
+pub(super) struct LastJobs {
+    server: Server,
+    /// `None` if the socket could not be made. The jobs are finished all the same.
+    socket_file: Option<SocketFile>,
+    lock: FinishingLock,
+}
+
+impl LastJobs {
+    pub(super) fn serve(lock: FinishingLock, api: Api) -> Self {
+        let server = Server::new();
+        let listener = socket::listen(&lock.socket()).and_then(|(listener, file)| {
+            let path = lock.socket();
+            let failed = |source| InstanceError::Listen { path, source };
+            Ok((UnixListener::from_std(listener).map_err(failed)?, file))
+        });
+        let socket_file = match listener {
+            Ok((listener, file)) => {
+                server.serve(listener, routes::last_jobs(api));
+                Some(file)
+            }
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the successor cannot show the jobs that still run here"
+                );
+                None
+            }
+        };
+        Self {
+            server,
+            socket_file,
+            lock,
+        }
+    }
+
+    pub(super) async fn end(self) {
+        self.server.end().await;
         drop(self.socket_file);
         drop(self.lock);
     }

@@ -13,6 +13,7 @@ use tidegate::{
     api::v1,
     config::{self, Settings, Source},
     run::{Supervisor, chain},
+    text::counted,
 };
 
 /// Reads the configuration again. Cheap to clone: all clones share their state.
@@ -126,10 +127,7 @@ impl Reloader {
 impl Inner {
     fn refused(&self, file: &str, why: Vec<String>) -> v1::Refusal {
         self.reloads.refused(file, why.clone());
-        let count = match why.len() {
-            1 => "1 problem".to_owned(),
-            count => format!("{count} problems"),
-        };
+        let count = counted(why.len(), "problem");
         v1::Refusal {
             error: format!("the configuration {file} was refused, and the old one stays: {count}"),
             problems: why,

@@ -20,7 +20,7 @@ use tidegate::{
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::dead_queue,
-    text::{duration, escaped_chain},
+    text::{counted, duration, escaped_chain},
 };
 
 /// Longest time for the connection and the login.
@@ -210,8 +210,9 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
         Ok(depth) => (
             Severity::Ok,
             format!(
-                "queue {queue} is there, with {} messages ready and {} consumers",
-                depth.ready, depth.consumers
+                "queue {queue} is there, with {} ready and {}",
+                counted(depth.ready, "message"),
+                counted(depth.consumers, "consumer")
             ),
         ),
         Err(error) => of_error(&error, pool),
@@ -330,7 +331,7 @@ mod tests {
         broker.send("there", "a job");
         let there = of_queue(&broker, &PoolSettings::new("there")).await;
         assert_eq!(there.severity, Severity::Ok);
-        assert!(there.what.contains("1 messages ready"), "{}", there.what);
+        assert!(there.what.contains("1 message ready"), "{}", there.what);
 
         let mut missing = PoolSettings::new("missing");
         let waits = of_queue(&broker, &missing).await;

@@ -23,6 +23,7 @@ use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
     decide::PoolName,
     escape::Escaped,
+    text::counted,
 };
 
 const OK: Style = AnsiColor::Green.on_default().bold();
@@ -98,18 +99,17 @@ fn examine(source: &Source) -> (CheckReport, Option<Loaded>) {
         file: source.file().display().to_string(),
         ..CheckReport::default()
     };
-    let (loaded, problems) = config::examine(source);
-    report.problems = problems.into_vec();
+    let examined = config::examine(source);
+    report.problems = examined.problems.into_vec();
+    report.warnings = examined.warnings.into_vec();
     report.problems.extend(bad_log_filter());
     report.ok = report.problems.is_empty();
-    if let Some(loaded) = &loaded {
+    if let Some(loaded) = &examined.loaded {
         report.problems.extend(otlp::inspect(loaded));
         report.ok &= report.problems.is_empty();
         report.pools = loaded.settings.pools.len();
-        report.warnings = loaded.warnings.clone();
-        report.warnings.extend(loaded.suspicions().into_vec());
     }
-    (report, loaded)
+    (report, examined.loaded)
 }
 
 /// A log filter that `run` would refuse.
@@ -180,8 +180,7 @@ fn text(report: &CheckReport) -> String {
     }
     if report.ok {
         let (file, pools) = (&report.file, report.pools);
-        let plural = if pools == 1 { "" } else { "s" };
-        let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {pools} pool{plural}");
+        let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {}", counted(pools, "pool"));
     }
     text
 }

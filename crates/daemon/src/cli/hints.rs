@@ -37,6 +37,10 @@ const WORDS: &[(&[&str], &str)] = &[
         "`tidegate check --reference` prints every key with its default",
     ),
     (
+        &["schema", "jsonschema"],
+        "`tidegate check --schema` prints the JSON schema of the configuration, for editors",
+    ),
+    (
         &["watch", "monitor", "dashboard", "ui", "htop"],
         "`tidegate top` shows the pools live; the dashboard is at the address of [http] listen",
     ),

@@ -7,13 +7,16 @@ use super::{
         Cli, Format,
         load::{BrokerArgs, LoadArgs},
     },
-    client, loading, supervisor,
+    client, loading, status, supervisor,
 };
 use crate::{
     load::{self, AskWorkers, LoadPlan, LoadShape, Until},
     output::{self, Exit, Failure},
 };
-use tidegate::config::{self, BrokerSettings, BrokerUrl, TlsSettings};
+use tidegate::{
+    config::{self, BrokerSettings, BrokerUrl, TlsSettings},
+    run::chain,
+};
 
 pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
     let plan = LoadPlan {
@@ -31,7 +34,7 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
         plot_title: args.plot_title.clone(),
     };
     let workers = match args.plot {
-        Some(_) => Some(workers(cli, args)?),
+        Some(_) => Some(workers(cli, args).await?),
         None => None,
     };
     load::run(plan, workers, |printed| {
@@ -90,9 +93,24 @@ impl BrokerArgs {
 }
 
 /// Asks the supervisor for the workers of the pools on the queue.
-fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
+async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
     let supervisor = Arc::new(supervisor::find(cli, &args.socket)?);
     let queue: Arc<str> = args.queue.as_str().into();
+    // Told before the load begins. The load itself needs no supervisor.
+    let lack = match status::read(&supervisor).await {
+        Err(error) => Some(format!("failed to {}", chain(&error))),
+        Ok(pools)
+            if pools
+                .iter()
+                .all(|pool| pool.status.queue.as_str() != &*queue) =>
+        {
+            Some(format!("no pool of the supervisor works on {queue}"))
+        }
+        Ok(_) => None,
+    };
+    if let Some(lack) = lack {
+        output::warn(&format!("the picture will have no workers: {lack}"));
+    }
     Ok(Box::new(move || {
         let (supervisor, queue) = (supervisor.clone(), queue.clone());
         Box::pin(async move {

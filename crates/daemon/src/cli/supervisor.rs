@@ -8,7 +8,10 @@ use std::{
 
 use super::args::{Cli, SocketArgs};
 use crate::output::{self, Failure};
-use tidegate::config::{self, Problems, Source, Surroundings};
+use tidegate::{
+    config::{self, Problems, Source, Surroundings},
+    text::counted,
+};
 
 /// The configuration of the supervisor that runs as a system service. It usually names no socket: systemd gives the
 /// supervisor a directory.
@@ -105,12 +108,9 @@ fn other_supervisor_warning(found: &Supervisor, source: &Source) -> Option<Strin
 }
 
 fn invalid_file_warning(problems: &Problems, found: &Supervisor, source: &Source) -> String {
-    let count = match problems.len() {
-        1 => "has 1 problem".to_owned(),
-        count => format!("has {count} problems"),
-    };
+    let count = counted(problems.len(), "problem");
     format!(
-        "the configuration {} {count}, which `tidegate check` shows; asking the supervisor at {}",
+        "the configuration {} has {count}, which `tidegate check` shows; asking the supervisor at {}",
         source.file().display(),
         found.socket().display()
     )

@@ -21,6 +21,7 @@ use crate::output::{self, Exit, Failure};
 use tidegate::{
     api::v1,
     escape::{Escaped, escaped_json},
+    text::{counted, time},
 };
 
 /// Rows of a terminal that does not say how many it has.
@@ -111,7 +112,7 @@ impl View {
             }
         };
         let is_same = text == self.shown;
-        let now = now.strftime("%Y-%m-%d %H:%M:%SZ");
+        let now = time(now);
         let next = match self.mode {
             Mode::Screen => format!("{now}; Ctrl-C ends\n\n{text}"),
             _ if is_same => String::new(),
@@ -161,7 +162,8 @@ fn screen(text: &str, rows: usize) -> String {
         let _ = write!(screen, "{line}{CLEAR_LINE}\r\n");
     }
     if shown < lines {
-        let _ = write!(screen, "... {} lines more{CLEAR_LINE}\r\n", lines - shown);
+        let hidden = counted(lines - shown, "more line");
+        let _ = write!(screen, "... {hidden}{CLEAR_LINE}\r\n");
     }
     let _ = write!(screen, "{CLEAR_BELOW}{WRAP}");
     screen
@@ -199,7 +201,7 @@ mod tests {
     fn a_pipe_gets_a_block_for_each_change_and_no_other() {
         let mut view = View::new(Format::Human, false);
         let first = view.next(pools(1), now()).unwrap();
-        assert!(first.starts_with("2026-01-02 03:04:05Z\n"), "{first}");
+        assert!(first.starts_with("2026-01-02T03:04:05Z\n"), "{first}");
         assert_eq!(view.next(pools(1), now()).unwrap(), "");
         assert_ne!(view.next(pools(2), now()).unwrap(), "");
         let gone = view.next(Err("failed to reach it".to_owned()), now());
@@ -224,7 +226,7 @@ mod tests {
         assert!(!screen(text, 7).contains("more"));
         let cut = screen(text, 6);
         assert_eq!(cut.matches("\r\n").count(), 5);
-        assert!(cut.contains("4\u{1b}[K\r\n... 2 lines more"), "{cut:?}");
+        assert!(cut.contains("4\u{1b}[K\r\n... 2 more lines"), "{cut:?}");
         screen(text, 0);
     }
 }

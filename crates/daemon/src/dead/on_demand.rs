@@ -2,18 +2,22 @@
 //!
 //! The connection is opened for one piece of work and closed after it. So the pools' connections and channels stay
 //! free for the pools, whatever their state. Each piece of work is limited in time, in letters, and to one for a pool
-//! at a time: two walks through one queue would hide letters from each other.
+//! at a time: two walks through one queue would hide letters from each other. Who comes while another works waits for
+//! a turn, in the order of arrival. So looks in a loop do not keep a retry out.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
-use tokio::time;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{DeadLetterQueue, LetterLimit, Walked, Wanted};
@@ -41,6 +45,8 @@ pub(crate) const LISTED: u64 = 32;
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two checks whether they are back.
 const RETURN_CHECK: Duration = Duration::from_millis(10);
+/// Longest wait for a turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pools whose dead letters may be worked on at the same time.
 const POOLS_AT_ONCE: usize = 4;
 
@@ -50,7 +56,8 @@ const POOLS_AT_ONCE: usize = 4;
 pub(crate) enum DeadLettersError {
     /// Someone works on the dead letters of this pool.
     #[error(
-        "another request reads, retries or purges the dead letters of this pool: try again in a moment"
+        "other requests read, retried or purged the dead letters of this pool for {} s: try again in a moment",
+        TURN_TIMEOUT.as_secs()
     )]
     Busy,
     /// Too much is under way.
@@ -119,14 +126,19 @@ type Connect = Arc<dyn Fn() -> BoxFuture<'static, Connection> + Send + Sync>;
 #[derive(Clone)]
 pub struct DeadLetters {
     connect: Connect,
-    /// Pools with work under way. Written by the work itself, at its start and end.
-    busy: Arc<Mutex<BTreeSet<PoolName>>>,
+    /// The turns of each pool with work under way. Written by the work itself, at its start.
+    turns: Arc<Mutex<BTreeMap<PoolName, Arc<Semaphore>>>>,
+    /// The pools that may be worked on at the same time.
+    pools: Arc<Semaphore>,
 }
+
+/// The right to work on a pool's dead letters, until it is dropped.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLetters")
-            .field("busy", &self.busy)
+            .field("turns", &self.turns)
             .finish_non_exhaustive()
     }
 }
@@ -142,8 +154,11 @@ impl DeadLetters {
     }
 
     fn by(connect: Connect) -> Self {
-        let busy = Arc::default();
-        Self { connect, busy }
+        Self {
+            connect,
+            turns: Arc::default(),
+            pools: Arc::new(Semaphore::new(POOLS_AT_ONCE)),
+        }
     }
 
     /// Reads the oldest letters, at most [`LISTED`], and passes each to `see`. Returns the number of all letters.
@@ -155,7 +170,7 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         see: impl FnMut(&Letter, &Message),
     ) -> Result<u64, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let operation = "look at the dead letters";
         let look = self.with_queue(place, operation, async |letters| {
             let limit =
@@ -180,7 +195,7 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         choice: Choice,
     ) -> Result<Worked, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
         self.with_queue(place, "put dead letters back", async |letters| {
             let copies = Copies {
@@ -204,7 +219,7 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         choice: Choice,
     ) -> Result<Worked, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
         self.with_queue(place, "delete dead letters", async |letters| {
             in_time(async |stop| letters.delete(&wanted, stop, |_| ()).await).await
@@ -243,36 +258,23 @@ impl DeadLetters {
         Ok(Worked { letters, walked })
     }
 
-    /// The right to work on a pool's dead letters, until it is dropped.
-    fn turn(&self, pool: &PoolName) -> Result<Turn, DeadLettersError> {
-        let mut busy = self.busy();
-        if busy.contains(pool) {
-            return Err(DeadLettersError::Busy);
-        }
-        if busy.len() >= POOLS_AT_ONCE {
-            return Err(DeadLettersError::TooMany);
-        }
-        busy.insert(pool.clone());
-        Ok(Turn {
-            of: self.clone(),
-            pool: pool.clone(),
-        })
+    /// Waits for the turn to work on a pool's dead letters. Semaphores give permits in the order of arrival.
+    async fn turn(&self, pool: &PoolName) -> Result<Turn, DeadLettersError> {
+        let deadline = Instant::now() + TURN_TIMEOUT;
+        let of_pool = time::timeout_at(deadline, self.turns_of(pool).acquire_owned());
+        let of_pool = of_pool.await.map_err(|_| DeadLettersError::Busy)?;
+        let of_all = time::timeout_at(deadline, self.pools.clone().acquire_owned());
+        let of_all = of_all.await.map_err(|_| DeadLettersError::TooMany)?;
+        let open = "the semaphores are never closed";
+        Ok((of_pool.expect(open), of_all.expect(open)))
     }
 
-    fn busy(&self) -> MutexGuard<'_, BTreeSet<PoolName>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug)]
-struct Turn {
-    of: DeadLetters,
-    pool: PoolName,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.of.busy().remove(&self.pool);
+    /// The semaphore of a pool. Those that nobody holds or waits for are dropped.
+    fn turns_of(&self, pool: &PoolName) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let turns = turns.entry(pool.clone());
+        turns.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 }
 
@@ -370,15 +372,47 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_one_request_works_on_the_letters_of_a_pool_and_only_a_few_on_all_pools() {
         let letters = letters(1);
-        let turn = letters.turn(&"p".into()).unwrap();
+        let turn = letters.turn(&"p".into()).await.unwrap();
+        let begun = time::Instant::now();
         let busy = letters.retry(&place(), Choice::All).await.unwrap_err();
         assert!(matches!(busy, DeadLettersError::Busy), "{busy}");
-        let others = ["a", "b", "c"].map(|pool| letters.turn(&pool.into()).unwrap());
-        let many = letters.turn(&"d".into()).unwrap_err();
+        assert_eq!(begun.elapsed(), TURN_TIMEOUT);
+        let mut others = Vec::new();
+        for pool in ["a", "b", "c"] {
+            others.push(letters.turn(&pool.into()).await.unwrap());
+        }
+        let many = letters.turn(&"d".into()).await.unwrap_err();
         assert!(matches!(many, DeadLettersError::TooMany), "{many}");
         drop((turn, others));
         let worked = letters.retry(&place(), Choice::All).await.unwrap();
         assert_eq!((worked.letters, worked.walked.done), (1, 1));
+        drop(letters.turn(&"e".into()).await.unwrap());
+        let kept = letters.turns.lock().unwrap().len();
+        assert_eq!(kept, 1, "only the newest pool's turns are kept");
+    }
+
+    async fn looks(letters: &DeadLetters) {
+        loop {
+            let _turn = letters.turn(&"p".into()).await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_has_its_turn_while_others_look_in_a_loop() {
+        let letters = letters(1);
+        let looks = async {
+            tokio::join!(looks(&letters), looks(&letters), looks(&letters));
+        };
+        let retry = async {
+            // The others are in their loops.
+            time::sleep(Duration::from_millis(100)).await;
+            letters.retry(&place(), Choice::All).await
+        };
+        tokio::select! {
+            () = looks => unreachable!("they have no end"),
+            worked = retry => assert_eq!(worked.unwrap().walked.done, 1),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use super::{
 use crate::dead::{self, Choice, DeadLetterPlace, DeadLettersError, Worked};
 use tidegate::{
     api::v1,
-    decide::PoolName,
+    decide::{PoolName, SteeringAct, SteeringOutcome},
     escape::Escaped,
     queue::Message,
     run::chain,
@@ -84,10 +84,10 @@ enum Act {
 }
 
 impl Act {
-    fn as_str(self) -> &'static str {
+    fn steering(self) -> SteeringAct {
         match self {
-            Self::Retry => "dead_retry",
-            Self::Purge => "dead_purge",
+            Self::Retry => SteeringAct::DeadRetry,
+            Self::Purge => SteeringAct::DeadPurge,
         }
     }
 
@@ -147,7 +147,7 @@ async fn work(
     let place = match place(&api, &name) {
         Ok(place) => place,
         Err(refusal) => {
-            count(act.as_str(), "refused");
+            count(act.steering(), SteeringOutcome::Refused);
             return refusal;
         }
     };
@@ -176,16 +176,16 @@ async fn work_and_note(
     match worked {
         Ok(worked) => {
             let (done, outcome) = (worked.walked.done, act.done(&worked));
-            count(act.as_str(), if done > 0 { "changed" } else { "unchanged" });
+            count(act.steering(), SteeringOutcome::of(done > 0));
             note(&outcome);
-            info!(pool = %place.pool, act = act.as_str(), by, done, letters = worked.letters, "dead letters were retried or purged by an operator");
+            info!(pool = %place.pool, act = act.steering().as_str(), by, done, letters = worked.letters, "dead letters were retried or purged by an operator");
             Json(answer(&place, worked)).into_response()
         }
         Err(failed) => {
-            count(act.as_str(), "refused");
+            count(act.steering(), SteeringOutcome::Refused);
             let why = chain(&failed);
             note(&why);
-            warn!(pool = %place.pool, act = act.as_str(), by, error = why, "dead letters could not be retried or purged");
+            warn!(pool = %place.pool, act = act.steering().as_str(), by, error = why, "dead letters could not be retried or purged");
             refused(&failed)
         }
     }

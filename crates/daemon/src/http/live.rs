@@ -14,7 +14,7 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use crate::reloads::Reloads;
+use crate::view::View;
 use tidegate::{api::v1, run::Supervisor};
 
 /// Time between two snapshots.
@@ -44,7 +44,7 @@ impl Live {
     /// The source and its feed. Dropping the feed ends every stream.
     pub fn new(
         supervisor: Supervisor,
-        reloads: Reloads,
+        view: View,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (send, snapshots) = watch::channel(Arc::from(""));
         let seats = Arc::new(Semaphore::new(READERS));
@@ -59,7 +59,7 @@ impl Live {
                 ticks.tick().await;
                 let has_readers = seats.available_permits() < READERS;
                 if has_readers {
-                    send.send_replace(snapshot(&supervisor, &reloads));
+                    send.send_replace(snapshot(&supervisor, &view));
                 }
             }
         };
@@ -93,11 +93,11 @@ impl Live {
 }
 
 /// The current status of every pool, as JSON.
-pub(super) fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
+pub(super) fn snapshot(supervisor: &Supervisor, view: &View) -> Arc<str> {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {
         at: Timestamp::now().as_second(),
-        pools: pools.map(|pool| reloads.view(pool)).collect(),
+        pools: pools.map(|pool| view.of(pool)).collect(),
     };
     serde_json::to_string(&snapshot)
         .expect("every key of a snapshot is text")

@@ -16,12 +16,17 @@ use super::{
 };
 use crate::actions::{as_typed, done};
 use tidegate::{
-    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
+    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView},
     config::{
         PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
-    decide::{By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy},
+    decide::{
+        By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy, SteeringAct,
+        SteeringOutcome,
+    },
+    run::{IntakeStatus, PoolStatus},
+    text::counted,
 };
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
@@ -66,6 +71,25 @@ pub(super) async fn delete(
     change(&api, caller, &name, &uri, RequestedChange::Reset).await
 }
 
+/// For a pool with `share = true`: its policy is compared with those of the other members.
+const OF_A_GROUP: &str = "the pool shares its queue (share = true), and no member grows while their policies differ; \
+                          change every member alike, or write the keys to each configuration and reload";
+
+/// An order that stands above the policy, so that a change shows no effect.
+fn of_other_orders(status: &PoolStatus) -> Option<String> {
+    let name = &status.name;
+    match (status.intake, status.pinned) {
+        (IntakeStatus::Paused | IntakeStatus::Draining, _) => Some(format!(
+            "the pool takes no messages: the policy has an effect after `tidegate resume {name}`"
+        )),
+        (IntakeStatus::Open, Some(workers)) => Some(format!(
+            "the pool is pinned to {}: the policy has an effect after `tidegate scale {name} auto`",
+            counted(workers, "worker")
+        )),
+        (IntakeStatus::Open, None) => None,
+    }
+}
+
 /// The requested change.
 enum RequestedChange {
     Replace(Map<String, Value>),
@@ -90,10 +114,10 @@ async fn change(
     };
     let old = by_hand(api, name);
     let set = old.as_ref().map(|order| &order.what);
-    let (base, body) = match requested {
-        RequestedChange::Replace(body) => (None, Some(body)),
-        RequestedChange::Add(body) => (set, Some(body)),
-        RequestedChange::Reset => (None, None),
+    let (act, base, body) = match requested {
+        RequestedChange::Replace(body) => (PolicyAct::Replace, None, Some(body)),
+        RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
+        RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
     let changed = body.map(|body| {
         let change = PolicyChange::Json(Value::Object(body));
@@ -102,7 +126,7 @@ async fn change(
     let changed = match changed.transpose() {
         Ok(changed) => changed,
         Err(problems) => {
-            count("policy", "refused");
+            count(SteeringAct::Policy, SteeringOutcome::Refused);
             return refused(&problems);
         }
     };
@@ -115,14 +139,23 @@ async fn change(
         Some(set) => set.policy.clone(),
         None => settings.policy.clone(),
     };
+    let mut warnings: Vec<String> = warnings.iter().map(problem_text).collect();
+    let changes = changes(&before, &after);
+    if !changes.is_empty() {
+        warnings.extend(of_other_orders(&status));
+        if settings.share {
+            warnings.push(OF_A_GROUP.to_owned());
+        }
+    }
     let decision = api.supervisor.explain(name);
     let inputs = decision.map_or_else(Inputs::default, |decision| decision.inputs);
     let mut answer = v1::PolicyChange {
+        act,
         applied: !is_trial,
-        changes: changes(&before, &after),
+        changes,
         before: outlook(&policy_of(set), &inputs, status.expected),
         after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
-        warnings: warnings.iter().map(problem_text).collect(),
+        warnings,
         not_stored: None,
         policy: view_of(&settings, new.as_ref(), None, after.clone()),
     };
@@ -258,6 +291,27 @@ fn problem_text(problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_above_the_policy_is_told_of() {
+        let mut status: PoolStatus = serde_json::from_value(serde_json::json!({
+            "name": "a", "queue": "a", "state": "active",
+            "depth": {"ready": 0, "age_ms": 1, "stale": false}, "delayed": 0, "demand": 0, "expected": 0,
+            "workers": {"bare": 0, "live": 0, "draining": 0}, "runners": {"idle": 0, "busy": 0},
+            "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
+        }))
+        .unwrap();
+        assert_eq!(of_other_orders(&status), None);
+        status.pinned = Some(1);
+        let pinned = of_other_orders(&status).unwrap();
+        assert!(
+            pinned.contains("pinned to 1 worker:") && pinned.contains("scale a auto"),
+            "{pinned}"
+        );
+        status.intake = IntakeStatus::Paused;
+        let paused = of_other_orders(&status).unwrap();
+        assert!(paused.contains("tidegate resume a"), "{paused}");
+    }
 
     #[test]
     fn a_trial_is_asked_for_in_the_query() {

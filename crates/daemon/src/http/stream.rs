@@ -33,7 +33,7 @@ pub(super) fn table() -> [Route; 5] {
 }
 
 async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
-    let first = snapshot(&api.supervisor, &api.reloads);
+    let first = snapshot(&api.supervisor, &api.view);
     let Some(stream) = api.live.stream(first) else {
         let why = "too many clients read the event stream";
         return error(StatusCode::SERVICE_UNAVAILABLE, why);

@@ -35,6 +35,7 @@ use tidegate::{
     config::BrokerUrl,
     decide::QueueName,
     queue::QueueError,
+    text::{form_for, noun_for},
 };
 
 use self::{
@@ -220,8 +221,10 @@ impl Printed<'_> {
     pub(crate) fn warning(&self) -> Option<String> {
         let unsent = self.report.unsent;
         (unsent > 0).then(|| {
+            let messages = noun_for(unsent, "message");
+            let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} messages were due and are not sent")
+            format!("the load fell behind: {unsent} {messages} {were} not sent")
         })
     }
 

@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tidegate::{config::BrokerSettings, decide::QueueName, text::duration};
+use tidegate::{
+    config::BrokerSettings,
+    decide::QueueName,
+    text::{counted, duration, noun_for},
+};
 
 use super::{
     report::thousands,
@@ -61,7 +65,7 @@ impl LoadPlan {
     /// A description of the load in one line.
     pub(super) fn title(&self) -> String {
         let what = match self.until {
-            Until::Count(count) => format!("{} messages", thousands(count)),
+            Until::Count(count) => format!("{} {}", thousands(count), noun_for(count, "message")),
             Until::Time(time) => format!("{} of messages", duration(time)),
             Until::End => "a trace of messages".to_owned(),
         };
@@ -77,7 +81,8 @@ impl LoadPlan {
             (None, LoadShape::Trace(_)) => "its own rate".to_owned(),
             (None, _) => "full speed".to_owned(),
         };
-        format!("{what}, {} bytes each, {shape}, {rate}", self.size)
+        let size = counted(self.size, "byte");
+        format!("{what}, {size} each, {shape}, {rate}")
     }
 }
 

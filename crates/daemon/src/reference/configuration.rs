@@ -74,16 +74,17 @@ fn keys_of(page: &mut String, described: &[Described], path: &str) {
             table => format!("{table}.{name}"),
         };
         let value = match value {
-            Written::Default(value) => format!("default `{value}`"),
-            Written::Required(example) => format!("required, such as `{example}`"),
-            Written::Example(example) => format!("no default, example `{example}`"),
+            Written::Default(value) => format!("; default `{value}`"),
+            Written::Required(example) => format!("; required, such as `{example}`"),
+            // Its default, if it has one, depends on other keys or on the machine. The doc says it.
+            Written::Example(example) => format!("; example `{example}`"),
             _ => String::new(),
         };
         let variable = variable_of(&key);
         let variable = variable.replacen(&EXAMPLE.to_uppercase(), &format!("<{ANY}>"), 1);
         let _ = write!(
             page,
-            "\n### `{name}`\n\n{doc}\n\nTakes {wants}; {value}. `{variable}`\n"
+            "\n### `{name}`\n\n{doc}\n\nTakes {wants}{value}. `{variable}`\n"
         );
     }
 }
@@ -104,6 +105,9 @@ mod tests {
             "\n## `[pools.NAME.policy]`\n",
             "### `shutdown_grace`\n\nHow long a drain waits for running jobs.\n\nTakes a duration from \"0s\" to \"28d\"; \
              default `\"30s\"`. `TIDEGATE_POOLS__<NAME>__SHUTDOWN_GRACE`\n",
+            "### `queue`\n\nThe queue it consumes. When absent, the queue with the pool's name.\n\nTakes a queue's name; example ",
+            "otherwise in /run/tidegate for root and in /tmp/tidegate-UID for other users.",
+            "otherwise $HOME/.local/state/tidegate. Without $HOME, /var/lib/tidegate for root",
             "`TIDEGATE__EVENTS_FILE`",
             "Example: `x-message-ttl = 86400000`.",
         ] {

@@ -11,6 +11,8 @@ use thiserror::Error;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
+/// What comes of a request to the collector of spans: the label `outcome`.
+pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
 /// How the line of a gauge that is [gone](tidegate::run::metrics::GONE) ends.
 const GONE_END: &str = " NaN\n";
 
@@ -122,7 +124,9 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 
 /// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
 #[cfg(feature = "otlp")]
-pub(super) fn otlp_request(outcome: &'static str) {
+pub(super) fn otlp_request(was_sent: bool) {
+    let [sent, failed] = OTLP_OUTCOMES;
+    let outcome = if was_sent { sent } else { failed };
     metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
 }
 

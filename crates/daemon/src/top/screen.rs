@@ -7,7 +7,7 @@ use ratatui::{
     text::{Line, Span, Text},
     widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap},
 };
-use tidegate::{escape::Escaped, run::PoolState};
+use tidegate::{escape::Escaped, run::PoolState, text::counted};
 
 use super::{
     source::Detail,
@@ -71,15 +71,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &ScreenState) {
         None => Line::from(vec![
             title,
             format!(
-                "{} {}  {} demand  {} workers  {} busy",
-                state.pools.len(),
-                if state.pools.len() == 1 {
-                    "pool"
-                } else {
-                    "pools"
-                },
+                "{}  {} demand  {}  {} busy",
+                counted(state.pools.len(), "pool"),
                 total(|pool| pool.status.demand),
-                total(|pool| pool.status.workers.live.into()),
+                counted(total(|pool| pool.status.workers.live.into()), "worker"),
                 total(|pool| pool.status.runners.busy.into()),
             )
             .into(),

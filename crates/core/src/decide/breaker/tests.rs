@@ -78,7 +78,7 @@ fn the_cause_says_how_many_failed_and_of_what() {
     breaker.ended(at(12), at(13), BreakerSignal::Failed("exit code 2"));
     assert_eq!(
         breaker.cause(),
-        Some("breaker open: a trial failed; last: exit code 2")
+        Some("breaker open: 1 trial failed; last: exit code 2")
     );
     breaker.ended(at(33), at(34), BreakerSignal::Unproven("exit code 127"));
     assert_eq!(

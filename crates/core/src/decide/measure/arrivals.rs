@@ -29,6 +29,7 @@ pub struct Arrivals {
     /// An average over about [`SLOW`], with less noise.
     pub slow: f64,
     /// How long arrivals were watched.
+    #[serde(with = "crate::json_time::seconds")]
     pub watched: Duration,
     /// Messages that arrived in that time.
     pub total: u64,

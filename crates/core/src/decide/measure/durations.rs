@@ -22,14 +22,18 @@ const REFRESH: usize = 16;
 #[non_exhaustive]
 pub struct Spread {
     /// The decayed mean.
+    #[serde(with = "crate::json_time::seconds")]
     pub mean: Duration,
     /// The median, within 1 %.
+    #[serde(with = "crate::json_time::seconds")]
     pub p50: Duration,
     /// The 95th percentile, within 1 %.
+    #[serde(with = "crate::json_time::seconds")]
     pub p95: Duration,
     /// Measurements that the quantiles were computed from.
     pub samples: u64,
     /// Time since the last measurement.
+    #[serde(with = "crate::json_time::seconds")]
     pub age: Duration,
 }
 

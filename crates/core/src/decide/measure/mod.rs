@@ -118,7 +118,10 @@ pub struct Timings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Spread>,
     /// How long our workers have held deliveries without one job that succeeded. Absent if they hold none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::json_time::seconds_if_known",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fruitless: Option<Duration>,
     /// Jobs that succeeded since the start.
     pub finished: u64,

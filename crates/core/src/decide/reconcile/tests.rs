@@ -342,7 +342,7 @@ fn the_record_explains_each_term_to_a_person() {
       live             8  1 bare, 1 idle, 6 busy, 0 retiring (and 0 draining)
 
     why
-      policy          16  16 jobs of demand, one worker for each 1
+      policy          16  16 jobs of demand, one worker for each job
       window          50  50 was recommended within the last 10s
 
     plan         start 42 workers

@@ -52,14 +52,23 @@ fn the_state_says_what_is_open_and_what_comes_next() {
     ]);
     let state = schedule.at(at("2026-11-26T10:00:00Z"));
     assert_eq!(state.open.len(), 1);
-    assert_eq!(state.open[0].until, "17:00 CET");
+    assert_eq!(
+        state.open[0].shown_until(),
+        "2026-11-26T16:00:00Z (17:00:00 CET)"
+    );
     let next = state.next.expect("one comes next");
     assert_eq!(
-        (next.cron.as_str(), next.from.as_str()),
-        ("0 22 * * *", "22:00 UTC")
+        (next.cron.as_str(), next.shown_from().as_str()),
+        ("0 22 * * *", "2026-11-26T22:00:00Z")
     );
     let state = schedule.at(at("2026-11-26T23:00:00Z"));
-    assert_eq!(state.open[0].until, "2026-11-27 04:00 UTC");
+    assert_eq!(state.open[0].shown_until(), "2026-11-27T04:00:00Z");
+    let sydney = Schedule::new(vec![entry("0 9 * * *", "Australia/Sydney", 1, max(50))]);
+    let next = sydney.at(at("2026-11-26T12:00:00Z")).next.unwrap();
+    assert_eq!(
+        next.shown_from(),
+        "2026-11-26T22:00:00Z (2026-11-27 09:00:00 AEDT)"
+    );
 }
 
 #[test]
@@ -115,8 +124,8 @@ fn a_window_over_a_change_of_the_clocks_keeps_its_length() {
     let schedule = Schedule::new(vec![entry("0 22 * * *", "Europe/Vienna", 8, max(9))]);
     // Opens at 22:00 CET, which is 21:00 UTC, and closes 8 hours later, at 07:00 CEST.
     let state = schedule.at(at("2026-03-29T00:00:00Z"));
-    assert_eq!(state.open[0].until_at, at("2026-03-29T05:00:00Z"));
-    assert_eq!(state.open[0].until, "07:00 CEST");
+    assert_eq!(state.open[0].until, at("2026-03-29T05:00:00Z"));
+    assert_eq!(state.open[0].until_local.as_deref(), Some("07:00:00 CEST"));
 }
 
 #[test]
@@ -156,6 +165,20 @@ fn a_bound_that_was_set_by_hand_stays() {
     // A floor never lifts the ceiling.
     let policy = configured.scheduled(&floor(60), None);
     assert_eq!((policy.min_active, policy.max), (50, 50));
+}
+
+#[test]
+fn a_cron_expression_that_never_opens_is_refused() {
+    for text in ["0 0 30 2 *", "0 0 31 4,6,9,11 *"] {
+        let error = text.parse::<Cron>().expect_err(text);
+        assert!(
+            matches!(error, CronParseError::NeverOpens { .. }),
+            "{error}"
+        );
+    }
+    for text in ["0 0 29 2 *", "0 0 31 2,3 *", "0 0 30 2 MON"] {
+        assert!(text.parse::<Cron>().is_ok(), "{text}");
+    }
 }
 
 #[test]

@@ -16,6 +16,10 @@ pub(in crate::cli) struct InitArgs {
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) url: Option<String>,
 
+    /// Write no JSON schema for editors beside the file, and no line that names it
+    #[arg(long)]
+    pub(in crate::cli) no_schema: bool,
+
     /// The command that runs for each job, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(in crate::cli) command: Vec<String>,

@@ -29,6 +29,7 @@ use tidegate::{
     decide::QueueName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter},
+    text::{counted, form_for},
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
@@ -190,7 +191,11 @@ impl<'a> DeadLetterPlace<'a> {
 
     /// The failure that no letter with these ids was found.
     fn missing(&self, ids: &[String]) -> Failure {
-        let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
+        let them = match ids {
+            [_] => "a dead letter with the id",
+            _ => "dead letters with the ids",
+        };
+        let error = anyhow!("find {them} {} in {}", ids.join(", "), self.queue);
         let hint = format!(
             "`tidegate dead list {} --limit all` shows every id, and with --format json those that are cut for the table; \
              an id is taken whole",
@@ -307,7 +312,12 @@ impl<'a> DeadLetterPlace<'a> {
         }
         if walked.stay > 0 {
             let stay = walked.stay;
-            return failed(anyhow!("{}: {} stay", what.operation, letters(stay)));
+            return failed(anyhow!(
+                "{}: {} {}",
+                what.operation,
+                letters(stay),
+                form_for(stay, "stays", "stay")
+            ));
         }
         if !walked.missing.is_empty() {
             return Err(self.missing(&walked.missing));
@@ -353,10 +363,7 @@ struct DeadReport<'a> {
 }
 
 fn letters(count: u64) -> String {
-    match count {
-        1 => "1 dead letter".to_owned(),
-        count => format!("{count} dead letters"),
-    }
+    counted(count, "dead letter")
 }
 
 fn listed(
@@ -374,7 +381,8 @@ fn listed(
     };
     let mut text = match (there, count) {
         (0, _) => return format!("no dead letters in {queue}"),
-        (_, 0) => format!("none of {} in {queue} died{reason}", letters(there)),
+        (1, 0) => format!("the dead letter in {queue} did not die{reason}"),
+        (_, 0) => format!("none of the {} in {queue} died{reason}", letters(there)),
         (there, count) if there == count => format!("{} in {queue}, oldest first", letters(there)),
         (there, count) => format!(
             "{count} of {} in {queue}{reason}, oldest first",
@@ -398,7 +406,7 @@ fn of_renewed(walked: &Walked) -> String {
     match walked.renewed {
         0 => String::new(),
         renewed => format!(
-            "\n{} went to the end of the queue: a quorum queue gives up what was looked at and given back too often",
+            "\n{} went to the end of the queue: a quorum queue drops what was looked at and given back too often",
             letters(renewed)
         ),
     }
@@ -419,7 +427,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     };
     if walked.twice > 0 {
         text.push_str(&format!(
-            "; {} of them may be in both queues, for the broker did not hear that they left",
+            "; {} of them may be in both queues, because the broker did not hear that they left",
             walked.twice
         ));
     }

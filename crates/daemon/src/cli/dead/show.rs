@@ -7,6 +7,7 @@ use super::super::table::{Cell, DIM, Layout, cell};
 use tidegate::{
     escape::Escaped,
     settle::{DeadBy, Letter},
+    text,
 };
 
 /// Limits on untrusted text in the table, in characters. Every publisher can write such text, and one long text would
@@ -37,9 +38,7 @@ fn row(letter: &Letter) -> Vec<Cell> {
             style: DIM,
         },
     };
-    let died = letter
-        .time
-        .map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+    let died = letter.time.map(text::time);
     vec![
         known(letter.id.as_deref().map(|id| shown(id, ID_SHOWN))),
         known(died),

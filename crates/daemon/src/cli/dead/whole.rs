@@ -12,6 +12,7 @@ use tidegate::{
     queue::{Message, Properties},
     runners::process::headers_to_json,
     settle::{DeadBy, Letter},
+    text::{counted, time},
 };
 
 /// A letter, for a program.
@@ -106,10 +107,7 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
             stderr.as_bytes(),
         );
     }
-    let bytes = match message.body.len() {
-        1 => "1 byte".to_owned(),
-        bytes => format!("{bytes} bytes"),
-    };
+    let bytes = counted(message.body.len(), "byte");
     let _ = block(&mut text, &format!("body, {bytes}"), &message.body);
     text.push('\n');
     text
@@ -117,7 +115,6 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
 
 /// The facts about why the letter was dead-lettered.
 fn told(letter: &Letter, message: &Message) -> Vec<(String, String)> {
-    let time = |time: jiff::Timestamp| time.to_string();
     let by = letter.by.map(|by| match by {
         DeadBy::Tidegate => "tidegate".to_owned(),
         DeadBy::Broker => "the broker".to_owned(),

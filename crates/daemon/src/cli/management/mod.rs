@@ -22,7 +22,7 @@ use tokio::time;
 use url::Url;
 
 use self::findings::{Permissions, QueueDetails};
-use super::exchange::{client, exchange};
+use crate::exchange::{client, exchange};
 use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
 
 /// Even a busy broker answers within a second or two.

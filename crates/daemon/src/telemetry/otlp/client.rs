@@ -102,14 +102,14 @@ impl CollectorClient {
     }
 
     fn works(&self) {
-        otlp_request("sent");
+        otlp_request(true);
         if self.is_failing.swap(false, Ordering::Relaxed) {
             info!(endpoint = self.endpoint, "sending spans again");
         }
     }
 
     fn fails(&self, why: &str) {
-        otlp_request("failed");
+        otlp_request(false);
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             warn!(
                 endpoint = self.endpoint,

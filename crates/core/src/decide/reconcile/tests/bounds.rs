@@ -50,9 +50,9 @@ fn a_schedule_changes_the_ceiling_and_says_so() {
     assert!(inside.plan.preempt.is_empty());
     let text = inside.decision.to_string();
     for words in [
-        "the ceiling, by the schedule 0 22 * * * until 2026-11-27 06:00 UTC",
-        "open       0 22 * * * until 2026-11-27 06:00 UTC: max 5",
-        "next       0 22 * * * from 2026-11-27 22:00 UTC: max 5",
+        "the ceiling, by the schedule 0 22 * * * until 2026-11-27T06:00:00Z",
+        "open       0 22 * * * until 2026-11-27T06:00:00Z: max 5",
+        "next       0 22 * * * from 2026-11-27T22:00:00Z: max 5",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
