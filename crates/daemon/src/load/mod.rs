@@ -224,7 +224,7 @@ impl Printed<'_> {
             let messages = noun_for(unsent, "message");
             let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} {messages} {were} not sent")
+            format!("the load was too slow: {unsent} {messages} {were} not sent")
         })
     }
 
