@@ -1,5 +1,6 @@
-//! What the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the supervisor's
-//! handle. Each field names who writes it and who reads it. The fields that belong together have a type of their own.
+//! The data that the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the
+//! supervisor's handle. Each field names who writes it and who reads it. The fields that belong together have a type of
+//! their own.
 
 mod broker;
 mod copies;
@@ -39,7 +40,7 @@ use crate::{
     runner::RunnerManager,
 };
 
-/// What all pools of a supervisor share.
+/// The data that all pools of a supervisor share.
 pub(crate) struct Common {
     pub(crate) driver: Arc<dyn QueueDriver>,
     pub(crate) events: Option<Arc<dyn EventSink>>,
@@ -61,7 +62,7 @@ pub(crate) struct Common {
     pub(crate) pressure: watch::Receiver<Option<String>>,
 }
 
-/// What the tasks of one pool share.
+/// The data that the tasks of one pool share.
 pub(crate) struct PoolShared {
     pub(crate) name: PoolName,
     /// The machine's name, for dead letters and consumer tags.

@@ -37,7 +37,7 @@ pub struct Cron {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CronParseError {
-    /// It is not written as one.
+    /// The text has another form.
     #[error("{text:?} is not a cron expression with five fields")]
     Form {
         /// The text.
@@ -45,7 +45,7 @@ pub enum CronParseError {
         /// The reason.
         source: CronError,
     },
-    /// It names only days that no year has.
+    /// It has only days that do not exist, such as February 30.
     #[error("{text:?} never opens, because no year has such a day")]
     NeverOpens {
         /// The text.

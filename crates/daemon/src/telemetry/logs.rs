@@ -27,7 +27,7 @@ use tracing_subscriber::{
 use super::{
     fields::HumanFields,
     otlp::Otlp,
-    rates::{self, Rates},
+    rates::{self, LogRates},
     stderr::{self, LogPriority, Stderr},
 };
 use tidegate::{config::LogFormat, escape::escaped_json};
@@ -73,7 +73,7 @@ const TARGETS: [&str; 10] = [
 ];
 
 /// The bound on repeated warnings. Set once, by [`init`].
-static RATES: OnceLock<Arc<Rates>> = OnceLock::new();
+static RATES: OnceLock<Arc<LogRates>> = OnceLock::new();
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]
@@ -120,7 +120,7 @@ impl LogsError {
 /// The filter in the environment is invalid, a thread cannot be started, or a subscriber is installed already.
 pub fn init(format: LogFormat, fallback: Verbosity, otlp: Option<&Otlp>) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
-    let rates = Arc::new(Rates::default());
+    let rates = Arc::new(LogRates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
     let lines = StderrLines { stderr, format };
     let layer = match format {
@@ -205,11 +205,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// also hide the next event of that thread.
 struct RateLimited<F> {
     lines: F,
-    rates: Arc<Rates>,
+    rates: Arc<LogRates>,
 }
 
 impl<F> RateLimited<F> {
-    fn new(lines: F, rates: &Arc<Rates>) -> Self {
+    fn new(lines: F, rates: &Arc<LogRates>) -> Self {
         Self {
             lines,
             rates: rates.clone(),
