@@ -26,7 +26,7 @@ impl Pool {
 
     /// A decision of a copy of the reconciler, so that the pool's own keeps its history.
     fn decide_with(&self, orders: Orders) -> Decision {
-        let (now, census) = self.observe(Probe::Held, self.shared.now());
+        let (now, census) = self.observe(Probe::Skipped, self.shared.now());
         let mut observation = match &self.seen {
             // The depth and what workers held at the same time. What they have taken since would count twice.
             Some(seen) => Observation {
@@ -51,7 +51,7 @@ impl Pool {
         ) = decide(&observation);
         let counts = census.counts();
         let mut need = self.need(&decision, wanted, floor, &counts);
-        need.taken = counts.places().max(self.reconciler.expected());
+        need.taken = counts.towards_max().max(self.reconciler.expected());
         observation.allowance = self.shared.budget.foreseen(&self.shared.name, need);
         match observation.allowance {
             Some(_) => decide(&observation).0.decision,

@@ -14,6 +14,7 @@ use crate::{
 use tidegate::{
     api::v1::{PolicyChange, TrialDecision, TrialNow, TrialOnRecording, TrialRun},
     escape::Escaped,
+    text::{noun_for, short_duration, time},
 };
 
 /// The daemon simulates for up to 30 s.
@@ -68,10 +69,8 @@ fn now_of(text: &mut String, now: &TrialNow) {
 }
 
 fn workers(workers: u32) -> String {
-    match workers {
-        1 => "1 worker".to_owned(),
-        workers => format!("{} workers", table::thousands(u64::from(workers))),
-    }
+    let noun = noun_for(workers, "worker");
+    format!("{} {noun}", table::thousands(u64::from(workers)))
 }
 
 fn on_recording(text: &mut String, tried: &TrialOnRecording) {
@@ -96,7 +95,7 @@ fn title(tried: &TrialOnRecording) -> String {
         "on the recording: {} messages in {} from {}",
         table::thousands(tried.jobs),
         table::seconds(tried.seconds),
-        tried.from.strftime("%Y-%m-%d %H:%M:%SZ")
+        time(tried.from)
     )
 }
 
@@ -113,7 +112,7 @@ fn rows(tried: &TrialOnRecording) -> Vec<[String; 3]> {
     ];
     if let Some(target) = tried.assumed.target_s {
         let target = Duration::try_from_secs_f64(target).unwrap_or_default();
-        let name = format!("over {}", tidegate::text::short_duration(target));
+        let name = format!("over {}", short_duration(target));
         rows.push(both(&name, &|run| match run.over_target {
             Some(0) | None => "0".to_owned(),
             Some(over) => share(over as f64, run.jobs as f64),
@@ -201,7 +200,7 @@ mod tests {
             "policy": {
                 "name": "thumbnails", "text": "t", "keys": [], "toml": "",
                 "policy": {"kind": "backlog", "jobs_per_worker": 2, "min_active": 1, "max": 50},
-                "scaling": {"up_step": 100, "down_window": {"secs": 10, "nanos": 0}, "down_step": 100}
+                "scaling": {"up_step": 100, "down_window": "10s", "down_step": 100}
             }
         }))
         .unwrap()

@@ -7,7 +7,7 @@ use axum::routing::MethodRouter;
 use super::{control::Control, live::Live};
 use crate::{
     actions::Actions, dead::DeadLetters, failures::Failures, history::History, lab::trials::Trials,
-    reloads::Reloads, telemetry::prometheus::Prometheus,
+    telemetry::prometheus::Prometheus, view::View,
 };
 use tidegate::run::Supervisor;
 
@@ -18,8 +18,8 @@ pub struct Api {
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
-    /// The result of the last reload.
-    pub reloads: Reloads,
+    /// What pools are shown with.
+    pub view: View,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
     /// The source of the event stream.

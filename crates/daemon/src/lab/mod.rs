@@ -1,7 +1,7 @@
 //! The policy lab: policies tried on traffic, in virtual time.
 //!
-//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. What is run is read by the command line. [`trial`] is a
-//! dry run of a policy on a recording, which the API asks [`trials`] for.
+//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. The command line reads the inputs of the runs. [`trial`]
+//! is a dry run of a policy on a recording, which the API asks [`trials`] for.
 
 pub(crate) mod chart;
 pub(crate) mod course;

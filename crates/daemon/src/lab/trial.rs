@@ -195,8 +195,8 @@ impl Trial {
                     ""
                 };
                 let said = format!(
-                    "Jobs take {name}, from {} jobs that the pool measured{when}.",
-                    spread.samples
+                    "Jobs take {name}, from {} that the pool measured{when}.",
+                    text::counted(spread.samples, "job")
                 );
                 (name, times, spread.samples, said)
             }
@@ -204,7 +204,8 @@ impl Trial {
                 let measured = timings.service.map_or(0, |service| service.samples);
                 let mean = Duration::from_secs(1);
                 let said = format!(
-                    "Jobs take {SERVICE}, which is a guess: the pool has measured {measured} jobs, and needs {LEAST_JOBS}."
+                    "Jobs take {SERVICE}, which is a guess: the pool has measured {}, and needs {LEAST_JOBS}.",
+                    text::counted(measured, "job")
                 );
                 (
                     SERVICE.to_owned(),
@@ -220,8 +221,10 @@ impl Trial {
         let shown = text::duration(rounded(start));
         said.push(match starts {
             0 => format!("A runner starts in {shown}, which is a guess."),
-            1 => format!("A runner starts in {shown}, from 1 start."),
-            starts => format!("A runner starts in {shown}, the mean of {starts} starts."),
+            starts => {
+                let starts = text::counted(starts, "start");
+                format!("A runner starts in {shown}, the mean of {starts}.")
+            }
         });
         let attempts = timings.finished.saturating_add(timings.failed);
         let attempts = if attempts < LEAST_ATTEMPTS {

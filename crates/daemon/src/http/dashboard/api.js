@@ -23,7 +23,7 @@ export class Refused extends Error {
   }
 }
 
-// With a token of its own the page sends no password of the browser's, and the browser asks for none.
+// If the page has a token, the browser sends no password of its own and asks for none.
 export async function request(url, { headers = {}, ...options } = {}) {
   const shown = token.get();
   if (shown) options = { ...options, credentials: "omit" };
