@@ -120,7 +120,7 @@ pub(super) enum GuardError {
     /// The kernel refused something that the guard needs.
     #[error("guard the supervisor: {what}")]
     Kernel {
-        /// What it refused.
+        /// The refused operation.
         what: &'static str,
         /// Why.
         #[source]

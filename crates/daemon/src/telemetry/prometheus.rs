@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
-/// What comes of a request to the collector of spans: the label `outcome`.
+/// The outcome of a request to the collector of spans: the label `outcome`.
 pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
 /// How the line of a gauge that is [gone](tidegate::run::metrics::GONE) ends.
 const GONE_END: &str = " NaN\n";
