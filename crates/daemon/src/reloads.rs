@@ -9,7 +9,7 @@ use tidegate::api::v1::RefusedReload;
 
 const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
-/// What comes of a reload: the label `outcome`.
+/// The outcome of a reload: the label `outcome`.
 pub(crate) const OUTCOMES: [&str; 2] = [TAKEN, REFUSED];
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
