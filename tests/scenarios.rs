@@ -61,6 +61,8 @@ mod panics;
 mod policies;
 #[path = "scenarios/preparing.rs"]
 mod preparing;
+#[path = "scenarios/programs.rs"]
+mod programs;
 #[path = "scenarios/queues.rs"]
 mod queues;
 #[path = "scenarios/replies.rs"]

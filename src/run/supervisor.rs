@@ -133,6 +133,7 @@ impl Supervisor {
             clock,
             limits,
             traces,
+            holdings,
         } = options;
         let order_changes = watch::Sender::new(0);
         let pressure = watch::Sender::new(None);
@@ -147,6 +148,7 @@ impl Supervisor {
                     redeliveries: Arc::default(),
                     clock,
                     traces,
+                    holdings,
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
                     pressure: pressure.subscribe(),

@@ -17,6 +17,7 @@ mod openings;
 mod orders;
 mod plan;
 mod policy;
+mod programs;
 mod reconcile;
 mod record;
 mod scaling_policy;
@@ -46,6 +47,7 @@ pub use self::{
     },
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
+    programs::{HeldBy, ProgramStop, Replacements, STEADY_AFTER, assumed_held},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Inputs, Rule, Term, TermName},
     scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},

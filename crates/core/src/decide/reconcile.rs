@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::duration;
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured, Moment,
+    Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake, Measured, Moment,
     Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
     ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
     measure::ArrivalMeter,
@@ -90,7 +90,7 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
+///     Census, DrainAfter, HeldBy, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
 ///     Timings,
 /// };
 ///
@@ -118,6 +118,7 @@ pub enum EventKind {
 ///     group: None,
 ///     allowance: None,
 ///     pressure: None,
+///     held_by: HeldBy::Workers,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -303,8 +304,11 @@ impl Reconciler {
                     at: observation.at,
                     ready: *ready,
                 });
-                let there = ready.saturating_add(observation.held);
-                self.arrivals.see(observation.at, there, observation.gone);
+                // Nobody can tell how many messages came where nobody counts those that went.
+                if !matches!(observation.held_by, HeldBy::Assumed { .. }) {
+                    let there = ready.saturating_add(observation.held);
+                    self.arrivals.see(observation.at, there, observation.gone);
+                }
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
@@ -341,9 +345,14 @@ impl Reconciler {
             },
             held: observation.held,
             holders: observation.holders,
-            behind: observation
-                .held
-                .saturating_sub(u64::from(observation.holders)),
+            held_by: observation.held_by.clone(),
+            behind: match observation.held_by {
+                HeldBy::Workers => observation
+                    .held
+                    .saturating_sub(u64::from(observation.holders)),
+                // How a program spreads what it holds is its own matter.
+                HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
+            },
             demand: ready
                 .saturating_add(observation.held)
                 .saturating_add(elsewhere),

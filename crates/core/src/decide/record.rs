@@ -4,7 +4,9 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState};
+use super::{
+    Counts, Group, HeldBy, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState,
+};
 
 /// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct Inputs {
     pub held: u64,
     /// Live workers that hold a delivery.
     pub holders: u32,
+    /// How `held` and `holders` are known.
+    #[serde(default, skip_serializing_if = "HeldBy::is_workers")]
+    pub held_by: HeldBy,
     /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
     /// Ready plus held. In a group, this includes what the other members hold.
@@ -268,13 +273,12 @@ impl fmt::Display for Decision {
             (None, None) => String::from("never read"),
         };
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
-        writeln!(
-            f,
-            "  {:<11}{held:>7}  by {} worker{}",
-            "held",
-            self.inputs.holders,
-            if self.inputs.holders == 1 { "" } else { "s" }
-        )?;
+        let holders = self.inputs.holders;
+        let by = self.inputs.held_by.meaning(holders).unwrap_or_else(|| {
+            let plural = if holders == 1 { "" } else { "s" };
+            format!("by {holders} worker{plural}")
+        });
+        writeln!(f, "  {:<11}{held:>7}  {by}", "held")?;
         if self.inputs.behind > 0 {
             writeln!(
                 f,

@@ -22,6 +22,8 @@ pub struct StuckInputs<'a> {
     pub refusal: Option<&'a ConsumerRefusal>,
     /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
+    /// Programs of ours that consume the queue themselves and have been up for a while.
+    pub programs: u32,
     /// Workers that have a job, including those that were told to go.
     pub busy: u32,
     /// When the last delivery was taken.
@@ -70,6 +72,8 @@ enum StuckKind {
     Unread { why: String },
     /// No consumer can be opened.
     Refused { why: String },
+    /// Programs are up, and none of them consumes the queue.
+    Unconsumed { ready: u64, programs: u32 },
     /// Consumers are open but receive nothing.
     Starved {
         ready: u64,
@@ -131,6 +135,16 @@ impl StuckWatch {
             };
         }
         match scene.depth {
+            Depth::Read {
+                ready: ready @ 1..,
+                consumers: 0,
+            } if scene.programs > 0 => Found::StuckSince {
+                kind: StuckKind::Unconsumed {
+                    ready,
+                    programs: scene.programs,
+                },
+                lasting: false,
+            },
             Depth::Read { ready, consumers } if ready > 0 && scene.consumers > 0 => {
                 match scene.busy {
                     0 => Found::StuckSince {
@@ -165,6 +179,7 @@ impl StuckSince {
         match self.kind {
             StuckKind::Unread { .. } => true,
             StuckKind::Refused { .. } => scene.refusal.is_some(),
+            StuckKind::Unconsumed { .. } => scene.programs > 0,
             StuckKind::Starved { .. } => {
                 scene.busy == 0 && scene.last_taken.is_none_or(|taken| taken <= self.since)
             }
@@ -181,6 +196,11 @@ impl StuckKind {
         match self {
             Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
             Self::Refused { why } => format!("no consumer can be opened: {why}"),
+            Self::Unconsumed { ready, programs } => format!(
+                "nobody consumes: {ready} messages are ready, {programs} program{} up, and the broker counts no consumer \
+                 of the queue; check that they consume this queue, on this broker and vhost",
+                if *programs == 1 { " is" } else { "s are" }
+            ),
             Self::Starved { ready, ours, all } => {
                 let ours = match ours {
                     1 => String::from("our consumer"),
@@ -232,9 +252,29 @@ mod tests {
             },
             refusal: None,
             consumers: 5,
+            programs: 0,
             busy: 0,
             last_taken: None,
         }
+    }
+
+    #[test]
+    fn programs_that_do_not_consume_the_queue_are_stuck_after_the_stated_time() {
+        let mut watch = StuckWatch::default();
+        let scene = |seconds, consumers| StuckInputs {
+            depth: Depth::Read {
+                ready: 12,
+                consumers,
+            },
+            consumers: 0,
+            programs: 2,
+            ..starved(seconds)
+        };
+        assert_eq!(watch.look(&scene(100, 0)), None);
+        let cause = watch.look(&scene(130, 0)).unwrap();
+        assert!(cause.contains("12 messages"), "{cause}");
+        assert!(cause.contains("2 programs are up"), "{cause}");
+        assert_eq!(watch.look(&scene(131, 1)), None);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live, socket::InstanceError},
+    management::Management,
     recordings,
     reloads::Reloads,
     telemetry::{
@@ -50,7 +51,7 @@ use tidegate::{
         cgroup,
         instance::{FinishingLock, finishing},
     },
-    queue::QueueDriver,
+    queue::{HoldingsView, QueueDriver},
     run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
     runner::BoxError,
 };
@@ -226,6 +227,7 @@ impl Prepared {
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
+            holdings: holdings(&settings),
             ..StartOptions::default()
         };
         let supervisor =
@@ -493,6 +495,7 @@ fn tell(
 pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let differs = [
         ("broker", old.broker != new.broker),
+        ("broker.management_url", old.management != new.management),
         ("http", old.http != new.http),
         ("log", old.log != new.log),
         ("otlp", old.otlp != new.otlp),
@@ -536,5 +539,22 @@ fn notify_ready(is_successor: bool) {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");
+    }
+}
+
+/// What shows the messages that programs hold which consume a queue themselves. `None` without a management API.
+fn holdings(settings: &Settings) -> Option<Arc<dyn HoldingsView>> {
+    let url = settings.management.as_ref()?;
+    let broker = &settings.broker;
+    match Management::new(url, &broker.url, broker.tls.ca.as_deref()) {
+        Ok(management) => Some(Arc::new(management)),
+        Err(error) => {
+            let error = format!("failed to {}", chain(&error));
+            warn!(
+                error,
+                "the management API cannot be asked: what programs hold is assumed"
+            );
+            None
+        }
     }
 }

@@ -9,11 +9,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::time;
 
-use super::{
+use super::supervisor::Supervisor;
+use crate::{
     exchange::{client, exchange},
-    supervisor::Supervisor,
+    output::{Exit, Failure},
 };
-use crate::output::{Exit, Failure};
 use tidegate::{api::v1, runner::BoxError};
 
 /// A supervisor answers from memory. If it takes longer, it has a problem.

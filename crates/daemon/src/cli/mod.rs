@@ -11,7 +11,6 @@ mod complete;
 mod dead;
 mod declared;
 mod drain;
-mod exchange;
 mod explain;
 mod finding;
 mod hints;

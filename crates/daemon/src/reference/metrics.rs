@@ -45,7 +45,7 @@ fn labels(name: &str) -> Vec<(&'static str, &'static str)> {
             (
                 "reason",
                 "`scaled_down`, `retired`, `preempted`, `drained`, `faulted`, `gave_back`, `alone`, `lost`, \
-                 `held_too_long`, `cancelled`, `not_opened`, `panicked`",
+                 `held_too_long`, `cancelled`, `not_opened`, `ended`, `panicked`",
             ),
         ],
         "tidegate_runners_started_total" => vec![POOL, KIND],
