@@ -45,8 +45,8 @@ pub(crate) struct Fleet {
     idle: IdleRunners,
     /// Runners that workers have. Written by workers.
     borrowed: AtomicU32,
-    /// Borrowed runners that are programs without a message. Written with each census, read for statistics.
-    waiting_programs: AtomicU32,
+    /// Borrowed runners that are programs with a message. Written with each census, read for statistics.
+    busy_programs: AtomicU32,
     /// Runners that were lost with their jobs, or found dead when they were needed, since the pool last took the number.
     /// Written by workers, read by the pool.
     crashed: AtomicU32,
@@ -75,7 +75,7 @@ impl Fleet {
             source: RwLock::new(Arc::new(source)),
             idle: IdleRunners::default(),
             borrowed: AtomicU32::new(0),
-            waiting_programs: AtomicU32::new(0),
+            busy_programs: AtomicU32::new(0),
             crashed: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             metrics,
@@ -279,13 +279,16 @@ impl Fleet {
     pub(crate) fn counts(&self) -> (u32, u32) {
         let idle = u32::try_from(self.idle.lock().idle.len()).unwrap_or(u32::MAX);
         let borrowed = self.borrowed.load(Ordering::Relaxed);
-        let waiting = self.waiting_programs.load(Ordering::Relaxed).min(borrowed);
-        (idle + waiting, borrowed - waiting)
+        if !self.consumes() {
+            return (idle, borrowed);
+        }
+        let busy = self.busy_programs.load(Ordering::Relaxed).min(borrowed);
+        (idle + borrowed - busy, busy)
     }
 
-    /// Of the programs that consume the queue themselves, this many hold nothing.
-    pub(crate) fn set_waiting_programs(&self, waiting: u32) {
-        self.waiting_programs.store(waiting, Ordering::Relaxed);
+    /// Of the programs that consume the queue themselves, this many hold a message.
+    pub(crate) fn set_busy_programs(&self, busy: u32) {
+        self.busy_programs.store(busy, Ordering::Relaxed);
     }
 
     /// Takes these idle runners out, except those that were borrowed meanwhile. They are counted with this reason.

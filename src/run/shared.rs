@@ -217,8 +217,7 @@ impl PoolShared {
         let waiting: Vec<_> = waiting.collect();
         let known = self.programs.held();
         (held.held, held.holders) = (known.held, known.holders);
-        let idle = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        self.fleet.set_waiting_programs(idle);
+        self.fleet.set_busy_programs(held.busy_programs);
         (Census::new(workers, waiting), held)
     }
 }

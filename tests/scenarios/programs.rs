@@ -322,3 +322,46 @@ async fn keep_warm_keeps_programs_on_an_empty_queue() {
     .await;
     assert_eq!((script.done(), script.up()), (20, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_replaces_programs_and_lets_each_finish_what_it_holds() {
+    let broker = broker();
+    for n in 0..10 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    let (supervisor, script) = run(Script::new(&broker), settings(Policy::fixed(2)));
+    until(&supervisor, "busy", |pool| pool.runners.busy == 2).await;
+    let kept = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
+    assert_eq!(kept.metric_stats.get(&EventKind::RunnerStop), None);
+    let all = supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    assert_eq!(all.metric_stats[&EventKind::RunnerStop], 2);
+    until(&supervisor, "replaced", |pool| {
+        pool.workers.live == 2 && pool.workers.draining == 0
+    })
+    .await;
+    assert_eq!(script.started.load(Ordering::Relaxed), 4);
+    assert_eq!((script.done(), script.killed()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_command_replaces_every_program() {
+    let broker = broker();
+    for n in 0..10 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    let (supervisor, old) = run(Script::new(&broker), settings(Policy::fixed(2)));
+    until(&supervisor, "busy", |pool| pool.runners.busy == 2).await;
+    let new = Arc::new(Script::new(&broker));
+    let spec = PoolSpec {
+        settings: settings(Policy::fixed(2)),
+        runners: Arc::new(Programs(new.clone())),
+    };
+    supervisor.reconfigure(vec![spec]).await.unwrap();
+    until(&supervisor, "replaced", |pool| pool.workers.live == 2).await;
+    until(&supervisor, "old ones gone", |pool| {
+        pool.workers.draining == 0
+    })
+    .await;
+    assert_eq!((old.up(), old.done(), old.killed()), (0, 2, 0));
+    assert_eq!(new.up(), 2);
+}

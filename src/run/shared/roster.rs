@@ -34,6 +34,8 @@ pub(crate) struct HeldCounts {
     pub(crate) programs: u32,
     /// Those of them that have been up for [`STEADY_AFTER`].
     pub(crate) steady: u32,
+    /// Programs that hold a message, also those that were told to end.
+    pub(crate) busy_programs: u32,
 }
 
 impl Default for Roster {
@@ -87,6 +89,7 @@ impl Roster {
             if worker.consuming.is_some_and(|since| since <= before) {
                 held.consumers += 1;
             }
+            held.busy_programs += u32::from(worker.up.is_some() && worker.held > 0);
             if let Some(since) = worker.up.filter(|_| worker.phase != Phase::Draining) {
                 held.programs += 1;
                 held.steady += u32::from(before.since(since) >= STEADY_AFTER);
