@@ -20,6 +20,7 @@ mod panics;
 mod pool;
 mod pool_orders;
 mod pool_state;
+mod random;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;

@@ -46,6 +46,9 @@ pub struct StartOptions {
     pub traces: Option<Arc<dyn TraceLink>>,
     /// Shows what consumers hold that are not the pools' own. Without it, that is assumed.
     pub holdings: Option<Arc<dyn HoldingsView>>,
+    /// Seed of the random numbers: pauses between tries, and ids of jobs whose messages have none. For tests that repeat a
+    /// run exactly. By default the system chooses it.
+    pub seed: Option<u64>,
 }
 
 /// Stores the operator's orders, so that they still hold after a restart.

@@ -35,6 +35,7 @@ use super::{
     budget::WorkerBudget,
     pool::{Command, Pool, run_with_restarts},
     pool_orders::restored,
+    random::Random,
     shared::{Common, PoolShared},
     steering::{Stored, Storing},
 };
@@ -134,6 +135,7 @@ impl Supervisor {
             limits,
             traces,
             holdings,
+            seed,
         } = options;
         let order_changes = watch::Sender::new(0);
         let pressure = watch::Sender::new(None);
@@ -149,6 +151,7 @@ impl Supervisor {
                     clock,
                     traces,
                     holdings,
+                    random: Arc::new(Random::new(seed)),
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
                     pressure: pressure.subscribe(),
