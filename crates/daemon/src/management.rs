@@ -226,6 +226,8 @@ fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -327,9 +329,9 @@ mod tests {
         let url = BrokerUrl::new(format!("https://localhost:{port}"));
         let broker = BrokerUrl::new("amqps://localhost");
         let stranger = Management::new(&url, &broker, None).unwrap();
-        let error = stranger.permissions().await.unwrap_err();
+        let error = stranger.permissions::<Value>().await.unwrap_err();
         assert!(matches!(error, ManagementError::Talk(_)), "{error:?}");
         let api = Management::new(&url, &broker, Some(&ca)).unwrap();
-        assert!(api.permissions().await.unwrap().is_some());
+        assert!(api.permissions::<Value>().await.unwrap().is_some());
     }
 }
