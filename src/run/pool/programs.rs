@@ -127,7 +127,10 @@ fn counted(
     before: &ProgramsHeld,
 ) -> ProgramsHeld {
     let now = shared.now();
-    let (mut located, mut holders, mut leaving) = (seen.unacknowledged == 0, 0, 0);
+    // The broker renews the numbers of channels and of queues at different times.
+    let of_channels = seen.consumers.iter().map(|one| one.unacknowledged).sum();
+    let all = seen.unacknowledged.max(of_channels);
+    let (mut located, mut holders, mut leaving) = (all == 0, 0, 0);
     for worker in shared.roster.workers().values() {
         let own = worker.program_id().and_then(|id| sockets.get(&id));
         let own = own.map_or(&[][..], Vec::as_slice);
@@ -144,7 +147,7 @@ fn counted(
             _ => holders += u32::from(held > 0),
         }
     }
-    let held = seen.unacknowledged.saturating_sub(leaving);
+    let held = all.saturating_sub(leaving);
     if !located {
         let programs = shared.roster.census(now).1.programs;
         holders = u32::try_from(held).unwrap_or(u32::MAX).min(programs);
