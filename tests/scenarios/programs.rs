@@ -5,7 +5,12 @@ use std::{
     sync::atomic::{AtomicBool, AtomicI64},
 };
 
-use tidegate::runner::{ProgramControl, ProgramEnd};
+use tidegate::{
+    decide::{HeldBy, QueueName},
+    queue::{Holdings, HoldingsView},
+    run::StartOptions,
+    runner::{ProgramControl, ProgramEnd},
+};
 
 use super::*;
 
@@ -21,6 +26,8 @@ struct Script {
     /// Whether the programs consume the queue.
     consumes: bool,
     up: AtomicI64,
+    /// Messages that programs hold.
+    holding: AtomicI64,
     started: AtomicU32,
     done: AtomicU32,
     /// Programs that were ended by force while they held a message.
@@ -36,6 +43,7 @@ impl Script {
             ends_after: Duration::ZERO,
             consumes: true,
             up: AtomicI64::new(0),
+            holding: AtomicI64::new(0),
             started: AtomicU32::new(0),
             done: AtomicU32::new(0),
             killed: AtomicU32::new(0),
@@ -114,6 +122,7 @@ impl Runner for Program {
                 next = poll_fn(|cx| consumer.poll_next(cx)) => next,
             };
             let delivery = next.unwrap().unwrap();
+            script.holding.fetch_add(1, Ordering::Relaxed);
             let forced = async {
                 tokio::select! {
                     () = control.stop.cancelled() => {}
@@ -130,6 +139,7 @@ impl Runner for Program {
                 }
             }
             script.done.fetch_add(1, Ordering::Relaxed);
+            script.holding.fetch_sub(1, Ordering::Relaxed);
             delivery.ack().await.unwrap();
         }
     }
@@ -364,4 +374,73 @@ async fn another_command_replaces_every_program() {
     .await;
     assert_eq!((old.up(), old.done(), old.killed()), (0, 2, 0));
     assert_eq!(new.up(), 2);
+}
+
+/// A management API that counts what the programs hold, and cannot tell them apart.
+#[derive(Debug)]
+struct View {
+    script: Arc<Script>,
+    fails: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl HoldingsView for View {
+    async fn holdings(&self, _: &QueueName) -> Result<Holdings, BoxError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err("it is away".into());
+        }
+        let holding = self.script.holding.load(Ordering::Relaxed);
+        Ok(Holdings {
+            unacknowledged: u64::try_from(holding).unwrap(),
+            ..Holdings::default()
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_counted_is_demand_and_keeps_as_many_programs_on_an_empty_queue() {
+    let broker = broker();
+    for n in 0..4 {
+        broker.send(QUEUE, format!("job {n}"));
+    }
+    let script = Arc::new(Script {
+        service: Duration::from_secs(600),
+        ..Script::new(&broker)
+    });
+    let view = Arc::new(View {
+        script: script.clone(),
+        fails: AtomicBool::new(false),
+    });
+    let spec = PoolSpec {
+        settings: settings(Policy::backlog(1).max(9)),
+        runners: Arc::new(Programs(script.clone())),
+    };
+    let options = StartOptions {
+        holdings: Some(view.clone()),
+        ..StartOptions::default()
+    };
+    let supervisor = Supervisor::start_with(Arc::new(broker.clone()), vec![spec], options).unwrap();
+    until(&supervisor, "counted", |pool| {
+        (pool.depth.ready, pool.demand, pool.runners.busy) == (0, 4, 4)
+    })
+    .await;
+    throughout(&supervisor, Duration::from_secs(300), "kept", |pool| {
+        pool.workers.live == 4 && pool.workers.draining == 0
+    })
+    .await;
+    let decision = supervisor.explain(&name()).unwrap();
+    assert_eq!(decision.inputs.held_by, HeldBy::Counted { located: false });
+
+    view.fails.store(true, Ordering::Relaxed);
+    until(&supervisor, "assumed", |pool| pool.demand == 0).await;
+    let explained = supervisor.explain(&name()).unwrap().to_string();
+    assert!(
+        explained.contains("the management API: it is away"),
+        "{explained}"
+    );
+    until(&supervisor, "drained", |pool| {
+        pool.state == PoolState::Idle && pool.workers.draining == 0
+    })
+    .await;
+    assert_eq!((script.done(), script.killed()), (4, 0));
 }
