@@ -1,5 +1,6 @@
-//! What the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the supervisor's
-//! handle. Each field names who writes it and who reads it. The fields that belong together have a type of their own.
+//! The data that the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the
+//! supervisor's handle. Each field names who writes it and who reads it. The fields that belong together have a type of
+//! their own.
 
 mod broker;
 mod copies;
@@ -41,7 +42,7 @@ use crate::{
     runner::RunnerManager,
 };
 
-/// What all pools of a supervisor share.
+/// The data that all pools of a supervisor share.
 pub(crate) struct Common {
     pub(crate) driver: Arc<dyn QueueDriver>,
     pub(crate) events: Option<Arc<dyn EventSink>>,
@@ -65,7 +66,7 @@ pub(crate) struct Common {
     pub(crate) pressure: watch::Receiver<Option<String>>,
 }
 
-/// What the tasks of one pool share.
+/// The data that the tasks of one pool share.
 pub(crate) struct PoolShared {
     pub(crate) name: PoolName,
     /// The machine's name, for dead letters and consumer tags.
@@ -74,7 +75,7 @@ pub(crate) struct PoolShared {
     epoch: Instant,
     /// Written by the pool on a change of configuration, read by workers at each job.
     settings: RwLock<Arc<PoolSettings>>,
-    /// What the operator wants. Written by the pool, read for the status.
+    /// The operator's orders. Written by the pool, read for the status.
     pub(crate) orders: PoolOrders,
     /// Whether messages may be taken. Written by the pool and by workers.
     pub(crate) gate: Gate,
@@ -90,7 +91,7 @@ pub(crate) struct PoolShared {
     /// The queues of all pools of the supervisor. No reply goes to them.
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) reply_warnings: ReplyWarnings,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
     /// Of all pools of the supervisor.
     pub(crate) random: Arc<Random>,
@@ -98,7 +99,7 @@ pub(crate) struct PoolShared {
     pub(crate) declaring: Declaring,
     /// The daemons that share the queue. Written by the group's task, read by the pool.
     pub(crate) group: PoolGroup,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) pressure: watch::Receiver<Option<String>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
@@ -115,7 +116,7 @@ pub(crate) struct PoolShared {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastReconcile {
     pub(crate) decision: Option<Decision>,
-    /// Why the pool cannot get at its work, if it cannot.
+    /// Why the pool cannot get its messages, if it cannot.
     pub(crate) stuck: Option<String>,
 }
 

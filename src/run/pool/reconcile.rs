@@ -49,7 +49,7 @@ impl Pool {
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
         let (probe, before, viewed) = match reading {
             Some(reading) => (reading.probe, reading.begun, reading.viewed),
-            None => (Probe::Held, now, None),
+            None => (Probe::Skipped, now, None),
         };
         if shared.fleet.consumes() {
             programs::take_in(&shared, &probe, viewed);
@@ -133,7 +133,7 @@ impl Pool {
             } else {
                 0
             },
-            taken: counts.places().max(decision.expected),
+            taken: counts.towards_max().max(decision.expected),
         };
         shared.budget.report(&shared.name, need);
     }
@@ -250,9 +250,12 @@ impl Pool {
                 }),
                 false => each(&plan.retire, &WorkerState::mark_retiring),
             }
-            each(&plan.preempt, &WorkerState::preempt);
+            each(&plan.preempt, &|worker| {
+                // It may have been told before.
+                let _ = worker.preempt();
+            });
             if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
-                // Busy workers get the order too, not only a mark. The trial would lift the mark, and then an old job
+                // Busy workers get the order too, not only a mark. The trial would remove the mark, and then an old job
                 // could count as the trial, or delay it for as long as the job runs.
                 for worker in workers.values() {
                     worker.order_to_leave(WorkerStopReason::Faulted);
@@ -267,7 +270,7 @@ impl Pool {
         self.end_runners(deleted);
     }
 
-    /// Brings runners up for workers that wait, at most as many as the manager wants ready. There are never more runners
+    /// Starts runners for workers that wait, at most as many as the manager keeps ready. There are never more runners
     /// than workers that will wait.
     fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
         let ready = self.shared.fleet.wanted_ready();
