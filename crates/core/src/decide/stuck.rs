@@ -199,9 +199,12 @@ impl StuckKind {
             Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
             Self::Refused { why } => format!("no consumer can be opened: {why}"),
             Self::Unconsumed { ready, programs } => format!(
-                "nobody consumes: {ready} messages are ready, {programs} program{} up, and the broker counts no consumer \
-                 of the queue; check that they consume this queue, on this broker and vhost",
-                if *programs == 1 { " is" } else { "s are" }
+                "nobody consumes: {} {} ready, {} {} up, and the broker counts no consumer of the queue; check that they \
+                 consume this queue, on this broker and vhost",
+                counted(*ready, "message"),
+                form_for(*ready, "is", "are"),
+                counted(*programs, "program"),
+                form_for(*programs, "is", "are"),
             ),
             Self::Starved { ready, ours, all } => {
                 let ours = match ours {
@@ -274,11 +277,11 @@ mod tests {
             programs: 2,
             ..starved(seconds)
         };
-        assert_eq!(watch.look(&scene(100, 0)), None);
-        let cause = watch.look(&scene(130, 0)).unwrap();
+        assert_eq!(watch.check(&scene(100, 0)), None);
+        let cause = watch.check(&scene(130, 0)).unwrap();
         assert!(cause.contains("12 messages"), "{cause}");
         assert!(cause.contains("2 programs are up"), "{cause}");
-        assert_eq!(watch.look(&scene(131, 1)), None);
+        assert_eq!(watch.check(&scene(131, 1)), None);
     }
 
     #[test]
