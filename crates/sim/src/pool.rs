@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Census, Decision, Intake, Moment, Observation, Plan, Probe, Reconciler, Reconciliation,
-        Rules,
+        Census, Decision, HeldBy, Intake, Moment, Observation, Plan, Probe, Reconciler,
+        Reconciliation, Rules,
     },
     settings::RetrySettings,
 };
@@ -107,6 +107,7 @@ impl Scaler for PoolScaler<'_> {
             group: None,
             allowance: None,
             pressure: None,
+            held_by: HeldBy::Workers,
         };
         let Reconciliation { decision, plan, .. } =
             self.reconciler.reconcile(&observation, &census);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Measured, Rates, ScheduleState};
+use super::{Counts, Group, HeldBy, Intake, Measured, Rates, ScheduleState};
 
 /// The inputs of a decision. By default, those of an empty queue that was never read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Inputs {
     pub held: u64,
     /// Live workers that hold a delivery.
     pub holders: u32,
+    /// How `held` and `holders` are known.
+    #[serde(default, skip_serializing_if = "HeldBy::is_workers")]
+    pub held_by: HeldBy,
     /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
     /// Ready plus held. In a group, this includes what the other members hold.
