@@ -22,9 +22,11 @@ mod support;
 
 mod alerts;
 mod channel_limits;
+mod consumers;
 mod container_runner;
 mod exec_limits;
 mod full_disk;
+mod grafana;
 mod ignored;
 mod limits;
 mod man_pages;
@@ -39,9 +41,12 @@ fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
     alerts::trials(&mut all);
     channel_limits::trials(&mut all);
+    consumers::trials(&mut all);
+    consumers::frameworks::trials(&mut all);
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);
     full_disk::trials(&mut all);
+    grafana::trials(&mut all);
     ignored::trials(&mut all);
     limits::trials(&mut all);
     man_pages::trials(&mut all);
