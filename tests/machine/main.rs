@@ -22,6 +22,7 @@ mod support;
 
 mod alerts;
 mod channel_limits;
+mod consumers;
 mod container_runner;
 mod exec_limits;
 mod full_disk;
@@ -40,6 +41,8 @@ fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
     alerts::trials(&mut all);
     channel_limits::trials(&mut all);
+    consumers::trials(&mut all);
+    consumers::frameworks::trials(&mut all);
     container_runner::trials(&mut all);
     exec_limits::trials(&mut all);
     full_disk::trials(&mut all);

@@ -7,6 +7,7 @@
 
 mod commands;
 mod events;
+mod programs;
 mod reading;
 mod reconcile;
 mod reports;
