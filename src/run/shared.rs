@@ -112,7 +112,7 @@ pub(crate) struct PoolShared {
     next_job: AtomicU64,
 }
 
-/// What the last reconcile decided and found.
+/// The decision and the findings of the last reconcile.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastReconcile {
     pub(crate) decision: Option<Decision>,

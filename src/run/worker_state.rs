@@ -86,7 +86,7 @@ impl WorkerStopReason {
     }
 }
 
-/// What a worker and its pool share.
+/// The state that a worker and its pool share.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) id: WorkerId,

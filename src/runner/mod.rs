@@ -119,7 +119,7 @@ pub struct JobTimes {
     pub stop_grace: Duration,
 }
 
-/// What a runner is created for.
+/// The purpose of a new runner.
 #[derive(Debug, Clone)]
 pub struct CreateRunner {
     /// Its id in the pool.
@@ -136,7 +136,7 @@ pub struct StrayRunner {
     pub name: String,
 }
 
-/// What a cleanup did.
+/// The result of a cleanup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CleanupReport {
     /// Runners left by a supervisor that died, now removed.

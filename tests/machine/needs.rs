@@ -43,7 +43,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// What is missing, or `None`.
+    /// The missing part, or `None`.
     pub(crate) fn lack(self) -> Option<String> {
         match self {
             Self::Nothing => None,

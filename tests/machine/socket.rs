@@ -1,4 +1,4 @@
-//! Who may use the socket of the command line.
+//! Access to the socket of the command line.
 
 use std::{
     fs::{self, Permissions},

@@ -20,7 +20,7 @@ use crate::{
 pub struct PoolModel {
     /// The name of the run.
     pub name: String,
-    /// What decides the pool's size.
+    /// The decider of the pool's size.
     pub rules: Rules,
     /// Time between two readings of the queue's depth. Above zero.
     pub poll_interval: Duration,

@@ -21,7 +21,7 @@ pub(crate) struct Roster {
     waiting: watch::Sender<u32>,
 }
 
-/// What the live workers of a pool hold.
+/// Counts of the deliveries and consumers of a pool's live workers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeldCounts {
     /// Deliveries that they hold.

@@ -48,10 +48,10 @@ pub struct Inputs {
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
-    /// What the pool's schedule says. `None` without a schedule.
+    /// The state of the pool's schedule. `None` without a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleState>,
-    /// What the pool measured of its own traffic.
+    /// The pool's measurements of its own traffic.
     #[serde(default)]
     pub measured: Measured,
 }

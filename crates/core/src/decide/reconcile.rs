@@ -203,7 +203,7 @@ impl Reconciler {
         self.in_force = self.rules.policy.scheduled(&scheduled, by_hand);
     }
 
-    /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.
+    /// The state of the schedule at the time of the observation. `None` without a schedule, or without a wall clock.
     fn schedule_state(&mut self, observation: &Observation) -> Option<ScheduleState> {
         if self.rules.schedule.is_empty() {
             return None;

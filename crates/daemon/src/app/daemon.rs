@@ -54,7 +54,7 @@ const EVENTS: usize = 16;
 /// How long a supervisor that hands over waits until the last orders of operators are stored.
 const STORED: Duration = Duration::from_secs(2);
 
-/// What a daemon needs to start.
+/// The inputs of a daemon's start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
@@ -257,7 +257,7 @@ struct Daemon {
     api: Api,
 }
 
-/// What the daemon holds that no other may hold at the same time.
+/// The resources that only one daemon may hold at a time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),

@@ -13,7 +13,7 @@ use super::{
     shape::{LoadSchedule, LoadShape, Until},
 };
 
-/// What to send, and how.
+/// The plan of a load.
 #[derive(Debug)]
 pub(crate) struct LoadPlan {
     pub(crate) broker: BrokerSettings,
