@@ -94,7 +94,12 @@ fn holds(application: &Application, daemon: &Daemon, how: &str) {
         explained.contains("by the management API; 1 of our programs hold some"),
         "{explained}"
     );
-    daemon.wait_for_pool("work", is_idle);
+
+    // Told to end in the middle of it, the program finishes it: children of a worker do not get the signal.
+    assert_eq!(daemon.run(&["pause", "work"]).0, Some(0));
+    daemon.wait_for_pool("work", |pool| pool["workers"]["draining"] == 1);
+    assert_eq!(lines(folder, "done").len(), 30, "{}", daemon.said());
+    daemon.wait_for_pool("work", |pool| pool["workers"]["draining"] == 0);
     assert_eq!(lines(folder, "done").len(), 31, "{}", daemon.said());
     assert_eq!(lines(folder, "taken").len(), 31, "no message ran twice");
     assert!(!daemon.said().contains("program killed"));
