@@ -83,7 +83,7 @@ fn holds(application: &Application, daemon: &Daemon, how: &str) {
     daemon.wait_for_pool("work", is_idle);
 
     // One message on an otherwise empty queue: the program that holds it stays, and is known as busy.
-    application.send(folder, 1, "20", how);
+    application.send(folder, 1, "30", how);
     let started = poll(|| (lines(folder, "taken").len() == 31).then_some(()));
     assert!(started.is_some(), "{}", daemon.said());
     daemon.wait_for_pool("work", |pool| {
