@@ -71,7 +71,10 @@ impl Need {
                 Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
-            Self::Frameworks => Self::RabbitMq4.lack().or_else(|| frameworks().err()),
+            Self::Frameworks => {
+                let node = unless(has_server(), "no rabbitmq-server is installed");
+                node.or_else(|| frameworks().err())
+            }
             Self::RabbitMq4 => match server_version() {
                 Some(version) if version.starts_with("4.") => None,
                 Some(version) => Some(format!("nodes are of RabbitMQ {version}, not 4")),
