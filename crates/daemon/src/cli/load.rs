@@ -15,7 +15,7 @@ use crate::{
     load::{self, AskWorkers, Plan, Shape, Until},
     output::{self, Exit, Failure},
 };
-use tidegate::config::{self, BrokerSettings, BrokerUrl, TlsSettings};
+use tidegate::config::{self, BrokerSettings, BrokerUrl};
 
 pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
     let plan = Plan {
@@ -74,10 +74,7 @@ impl BrokerArgs {
     /// The broker of --url, otherwise the one that `run` takes: the configuration's, or AMQP_URL if the configuration
     /// names none. Without a configuration: AMQP_URL, otherwise a broker on this machine.
     pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
-        let bare = |url: &str| BrokerSettings {
-            url: BrokerUrl::new(url),
-            tls: TlsSettings::default(),
-        };
+        let bare = |url: &str| BrokerSettings::from(BrokerUrl::new(url));
         if let Some(url) = &self.url {
             return Ok(bare(url));
         }

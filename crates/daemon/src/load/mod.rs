@@ -29,7 +29,7 @@ use std::{
 
 use tidegate::{
     adapters::amqp::bulk::{BulkPublisher, DepthProbe},
-    config::{BrokerSettings, BrokerUrl},
+    config::BrokerSettings,
     decide::QueueName,
     queue::QueueError,
     text::duration,
@@ -163,7 +163,7 @@ pub(crate) async fn run(
     workers: Option<AskWorkers>,
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
-    let unreachable = |source| unreachable(&plan.broker.url, source);
+    let unreachable = |source| unreachable(&plan.broker, source);
     // Before the first message: a load that cannot be stopped is worse than none.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
     let publisher = BulkPublisher::connect(&plan.broker, "load").await;
@@ -209,8 +209,8 @@ pub(crate) async fn run(
 }
 
 /// What is said where a command's broker cannot be reached.
-pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
-    let error = anyhow::Error::new(source).context(format!("reach the broker {url}"));
+pub(crate) fn unreachable(broker: &BrokerSettings, source: QueueError) -> Failure {
+    let error = anyhow::Error::new(source).context(format!("reach the broker {broker}"));
     Failure::new(Exit::Unavailable, error).hint(
         "is it running, and are user, password and vhost right in --url (or AMQP_URL, or broker.url)?",
     )
@@ -323,14 +323,11 @@ impl From<LoadError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate::config::TlsSettings;
+    use tidegate::config::BrokerUrl;
 
     fn plan(shape: Shape, until: Until, rate: Option<f64>) -> Plan {
         Plan {
-            broker: BrokerSettings {
-                url: BrokerUrl::new("amqp://localhost"),
-                tls: TlsSettings::default(),
-            },
+            broker: BrokerUrl::new("amqp://localhost").into(),
             queue: "work".into(),
             until,
             rate,

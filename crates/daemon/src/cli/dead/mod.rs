@@ -512,7 +512,7 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
     };
     let hint = match error.kind {
         K::Unroutable => Some("the pool's queue is not there; what was not put back stays"),
-        K::Refused => Some("the pool's queue takes no more; what was not put back stays"),
+        K::Refused => Some("the queue is full, or its node is down; what was not put back stays"),
         K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
         K::AccessRefused => {
             Some("it takes read permission on the dead letters, and write on the default exchange")
