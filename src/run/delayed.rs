@@ -5,7 +5,7 @@
 //! come back.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
     time::Duration,
@@ -101,8 +101,8 @@ impl OverdueRetries {
 /// Counts until it is dropped. Writes the counts of `copies`.
 pub(crate) async fn watch(shared: Arc<PoolShared>) {
     // Every queue that is not in this map is read. At the start that is each one, because an earlier run may have left messages.
-    let mut missing: HashMap<QueueName, Instant> = HashMap::new();
-    let mut received: HashSet<QueueName> = HashSet::new();
+    let mut missing: BTreeMap<QueueName, Instant> = BTreeMap::new();
+    let mut received: BTreeSet<QueueName> = BTreeSet::new();
     let mut counter = OverdueRetries::default();
     loop {
         time::sleep(INTERVAL).await;
@@ -179,7 +179,7 @@ enum QueueReading {
 async fn count(
     shared: &PoolShared,
     queue: &QueueName,
-    missing: &mut HashMap<QueueName, Instant>,
+    missing: &mut BTreeMap<QueueName, Instant>,
 ) -> QueueReading {
     let since = missing.get(queue);
     if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {

@@ -80,6 +80,7 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
                 shared.group.heard.notify_one();
             }
             tokio::select! {
+                biased;
                 () = shared.group.told.notified() => continue,
                 () = shared.group.ending.cancelled() => return,
             }
@@ -100,6 +101,7 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
                 false => REFUSED_AGAIN,
             };
             tokio::select! {
+                biased;
                 () = time::sleep(pause) => {}
                 () = shared.group.ending.cancelled() => return,
             }
@@ -111,6 +113,7 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
 async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError> {
     ensure_member(shared);
     let mut channel = tokio::select! {
+        biased;
         joined = shared.broker.driver.join_group(queue) => joined?,
         () = shared.group.ending.cancelled() => return Ok(()),
     };
@@ -158,7 +161,7 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
 fn ensure_member(shared: &PoolShared) {
     let mut members = shared.group.members();
     if members.is_none() {
-        let boot: u64 = rand::random();
+        let boot = shared.random.number();
         let id = MemberId::from(format!("{}-{:08x}", shared.host, boot >> 32));
         *members = Some(Members::new(id, boot, 0, shared.now()));
         drop(members);

@@ -21,6 +21,7 @@ mod policy_hash;
 mod pool;
 mod pool_orders;
 mod pool_state;
+mod random;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;

@@ -28,8 +28,9 @@ pub(crate) use self::{
 };
 use super::{
     budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
-    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, redeliveries::RedeliveryTracker,
-    reply_warnings::ReplyWarnings, running_jobs::RunningJobs, traces::TraceLink,
+    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, random::Random,
+    redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    traces::TraceLink,
 };
 use crate::{
     config::PoolSettings,
@@ -50,6 +51,7 @@ pub(crate) struct Common {
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
+    pub(crate) random: Arc<Random>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
@@ -84,6 +86,8 @@ pub(crate) struct PoolShared {
     pub(crate) reply_warnings: ReplyWarnings,
     /// Of all pools of the supervisor.
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
+    /// Of all pools of the supervisor.
+    pub(crate) random: Arc<Random>,
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
     /// The daemons that share the queue. Written by the group's task, read by the pool.
@@ -141,6 +145,7 @@ impl PoolShared {
             reply_warnings: ReplyWarnings::default(),
             redeliveries: common.redeliveries.clone(),
             traces: common.traces.clone(),
+            random: common.random.clone(),
             declaring: Declaring::default(),
             group: PoolGroup::default(),
             budget: common.budget.clone(),
@@ -187,7 +192,7 @@ impl PoolShared {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let salt: u32 = rand::random();
+        let salt = self.random.number() >> 32;
         JobId::from(format!(
             "{}-{:x}-{n:x}-{salt:08x}",
             self.name,

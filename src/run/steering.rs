@@ -43,6 +43,9 @@ pub struct StartOptions {
     pub limits: SupervisorSettings,
     /// Connects the spans of jobs with the traces of their messages.
     pub traces: Option<Arc<dyn TraceLink>>,
+    /// Seed of the random numbers: pauses between tries, and ids of jobs whose messages have none. For tests that repeat a
+    /// run exactly. By default the system chooses it.
+    pub seed: Option<u64>,
 }
 
 /// Stores the operator's orders, so that they still hold after a restart.

@@ -35,6 +35,7 @@ use super::{
     budget::WorkerBudget,
     pool::{Command, Pool, run_with_restarts},
     pool_orders::restored,
+    random::Random,
     shared::{Common, PoolShared},
     steering::{Stored, Storing},
 };
@@ -133,6 +134,7 @@ impl Supervisor {
             clock,
             limits,
             traces,
+            seed,
         } = options;
         let order_changes = watch::Sender::new(0);
         let pressure = watch::Sender::new(None);
@@ -147,6 +149,7 @@ impl Supervisor {
                     redeliveries: Arc::default(),
                     clock,
                     traces,
+                    random: Arc::new(Random::new(seed)),
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
                     pressure: pressure.subscribe(),

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct BrokerState {
     queues: BTreeMap<QueueName, StoredQueue>,
-    consumers: HashMap<u64, ConsumerState>,
+    consumers: BTreeMap<u64, ConsumerState>,
     next_consumer: u64,
     next_place: u64,
     pub(super) connected: bool,

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
@@ -93,6 +92,7 @@ pub(super) async fn copy_to(
                     blocked = None;
                     elected = Some(queue);
                     tokio::select! {
+                        biased;
                         () = time::sleep(ELECTION) => continue,
                         () = hold.over() => return Err(NotCopied::TimeUp),
                     }
@@ -126,9 +126,10 @@ pub(super) async fn copy_to(
                 longest.min(limit.saturating_sub(since.elapsed()))
             });
         }
-        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        let pause = wait.mul_f64(shared.random.fraction_from(0.75));
         let pause = pause.min(longest).max(Duration::from_millis(1));
         tokio::select! {
+            biased;
             () = time::sleep(pause) => {}
             () = hold.over() => return Err(NotCopied::TimeUp),
         }

@@ -42,12 +42,14 @@ impl<'a> HoldUntil<'a> {
     pub(super) async fn over(&self) {
         let ordered = async {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => {}
                 () = self.kill.cancelled() => {}
             }
             final_copy_time(&self.ordered).await;
         };
         tokio::select! {
+            biased;
             () = time::sleep_until(self.deadline) => {}
             () = ordered => {}
         }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use tracing::{debug, warn};
 
 use super::{
@@ -227,7 +226,7 @@ fn decided(
             next,
             failure,
         } => {
-            let delay = jittered(level, rand::rng().random());
+            let delay = jittered(level, shared.random.fraction());
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             report_retry(shared, held, delay, failure);
             let copy = CopyPublish::Retry { copy, level, delay };
@@ -249,7 +248,7 @@ fn decided(
             (Some(copy), SettleAction::Ack, Settlement::Renewed)
         }
         Verdict::Park { level, next } => {
-            let delay = jittered(level, rand::rng().random());
+            let delay = jittered(level, shared.random.fraction());
             let copy = copies().retry(message, next, level, delay, None, now);
             let copy = CopyPublish::Retry { copy, level, delay };
             (Some(copy), SettleAction::Ack, Settlement::Parked)

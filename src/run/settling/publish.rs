@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::RngExt as _;
 use tokio::time::{self, Instant};
 use tracing::warn;
 
@@ -61,8 +60,9 @@ pub(super) async fn publish(
                 hold_alone(shared, &mut held, &error);
             }
         }
-        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        let pause = wait.mul_f64(shared.random.fraction_from(0.75));
         tokio::select! {
+            biased;
             () = time::sleep(pause) => {}
             () = hold.over() => return Err(Unpublished::TimeUp),
         }
@@ -126,6 +126,7 @@ pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
         let cause = "failed to publish: the broker blocks publishers";
         let _blocked = shared.gate.block(cause.to_owned());
         tokio::select! {
+            biased;
             _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
             () = shared.stop.cancelled() => {}
             () = shared.kill.cancelled() => {}

@@ -357,6 +357,7 @@ impl Worker<'_> {
         self.cancel().await;
         let quiet = time::timeout(QUIET_WAIT, self.shared.roster.until_none_waits());
         tokio::select! {
+            biased;
             _ = quiet => {}
             () = self.state.stop.cancelled() => {}
             () = self.shared.kill.cancelled() => {}

@@ -60,6 +60,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
     // for a channel, because until then each further crash counts. A queue that the pool declares as classic counts nothing.
     if settings.declare != Declare::Classic {
         tokio::select! {
+            biased;
             () = state.leave.cancelled() => return state.leave_because(WorkerStopReason::ScaledDown),
             // An error shows again in the publish. It does not concern jobs that need no copy.
             _ = time::timeout(PREPARING, shared.broker.driver.prepare_to_publish()) => {}
