@@ -4,7 +4,7 @@
 //! `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never waits for
 //! the task.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -100,10 +100,26 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
                 true => BEAT,
                 false => REFUSED_AGAIN,
             };
-            tokio::select! {
-                biased;
-                () = time::sleep(pause) => {}
-                () = shared.group.ending.cancelled() => return,
+            if rest(shared, &settings.queue, pause).await.is_break() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt to join, unless the settings name another group, or none. Breaks at the pool's end.
+async fn rest(shared: &PoolShared, queue: &QueueName, pause: Duration) -> ControlFlow<()> {
+    let until = Instant::now() + pause;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.group.ending.cancelled() => return ControlFlow::Break(()),
+            () = time::sleep_until(until) => return ControlFlow::Continue(()),
+            () = shared.group.told.notified() => {
+                let settings = shared.settings();
+                if !settings.share || settings.queue != *queue {
+                    return ControlFlow::Continue(());
+                }
             }
         }
     }

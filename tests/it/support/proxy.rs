@@ -31,7 +31,17 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     /// Written by the test, read by each direction of each connection.
     network: watch::Sender<Network>,
-    _runtime: Runtime,
+    /// `None` only during drop.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // An async test may not wait for the end of a runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -53,15 +63,20 @@ impl Proxy {
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let network = watch::Sender::new(Network::Up);
         runtime.spawn(accept(listener, broker, network.clone()));
         Self {
             address,
             network,
-            _runtime: runtime,
+            runtime: Some(runtime),
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The same URL through this proxy.
@@ -77,7 +92,12 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, broker: (String, u16), network: watch::Sender<Network>) {
+async fn accept(
+    listener: std::net::TcpListener,
+    broker: (String, u16),
+    network: watch::Sender<Network>,
+) {
+    let listener = TcpListener::from_std(listener).unwrap();
     let mut directions = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let seen = *network.borrow();
