@@ -14,8 +14,9 @@ use super::{
         FilePath, Item, Key, KeyKind, KeyPresence, Shape, Table, ValuePosition, nearest, quoted,
         shown_text,
     },
-    settings::{BrokerSettings, TlsSettings},
+    settings::{BrokerSettings, FRAME_MAX, TlsSettings},
     url::BrokerUrl,
+    url_key::UrlKey,
 };
 
 const DEFAULT_URL: &str = "amqp://guest:guest@localhost:5672/%2f";
@@ -31,7 +32,7 @@ pub(super) fn broker(
     let url = table.optional(
         "url",
         "URL of the broker, with `amqps://` for TLS. When absent, $AMQP_URL, otherwise a broker on this machine.",
-        AnyUrl,
+        UrlKey { shape: SHAPE, check },
         &quoted(DEFAULT_URL),
     );
     let urls = table.optional(
@@ -191,9 +192,6 @@ const MECHANISMS: [&str; 5] = [
     "rabbit-cr-demo",
 ];
 
-/// Largest frame size that is accepted, in bytes. The client uses memory for 64 frames on each connection.
-pub(crate) const FRAME_MAX: u32 = 1 << 20;
-
 /// Smallest and largest frame size, in bytes, if the broker does not choose it. Each connection has a buffer of that
 /// size.
 const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=FRAME_MAX as u64;
@@ -271,39 +269,6 @@ fn tls_settings(
     }
 }
 
-/// The URL of a broker. Problems with it are shown without its credentials.
-#[derive(Debug)]
-struct AnyUrl;
-
-impl KeyKind for AnyUrl {
-    type Value = BrokerUrl;
-    const IS_TEXT: bool = true;
-    const IS_SECRET: bool = true;
-
-    fn wants(&self) -> String {
-        "a URL".to_owned()
-    }
-
-    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<BrokerUrl> {
-        let Some(text) = item.get_ref().as_str() else {
-            spot.wrong(item, SHAPE);
-            return None;
-        };
-        let url = BrokerUrl::new(text);
-        match check(text) {
-            Ok(()) => Some(url),
-            Err(fix) => {
-                spot.wrong_shown_as(item, url.to_string(), fix);
-                None
-            }
-        }
-    }
-
-    fn toml(&self, value: &BrokerUrl) -> String {
-        quoted(&value.to_string())
-    }
-}
-
 /// URLs of the nodes of one cluster.
 #[derive(Debug)]
 struct AnyUrls;
@@ -333,9 +298,13 @@ impl KeyKind for AnyUrls {
             spot.wrong(item, "write a URL in it, or remove it");
             return None;
         }
+        let one = UrlKey {
+            shape: SHAPE,
+            check,
+        };
         let urls: Vec<BrokerUrl> = items
             .iter()
-            .filter_map(|item| AnyUrl.read(item, spot))
+            .filter_map(|item| one.read(item, spot))
             .collect();
         if let Some((url, fix)) = misplaced(&urls) {
             spot.wrong_shown_as(item, url.to_string(), fix);

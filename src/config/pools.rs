@@ -9,7 +9,7 @@ use super::{
     by_hand::origins,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
-    policy::{MAX_WORKERS, policy, scaling},
+    policy::{policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schedule::schedule,
@@ -18,8 +18,9 @@ use super::{
         ValuePosition, WholeNumber,
     },
     settings::{
-        BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+        BreakerRules, DeadLetter, Declare, DrainAfter, MAX_WORKERS, PoolSettings, RetrySettings,
     },
+    whole::PoolConfig,
 };
 use crate::{
     decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
@@ -68,7 +69,13 @@ fn pool(
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
-    let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
+    let queue = table.derived(
+        "queue",
+        "The queue it consumes. When absent, the queue with the pool's name.",
+        QUEUE,
+        default.queue,
+        "\"thumbnails\"",
+    );
     let declare = table.key(
         "declare",
         "Whether to declare the queue. It is always durable. With `no`, another program declares it, and the pool \
@@ -141,22 +148,22 @@ fn pool(
     let schedule = schedule(&mut table, &policy);
     let weight = table.key(
         "weight",
-        "The pool's weight where pools share the workers of `[supervisor] max_workers`.",
+        "The pool's weight when pools share the workers of `[supervisor] max_workers`.",
         WholeNumber(1..=1_000_000),
         default.weight,
     );
     let share = table.key(
         "share",
-        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
-         its number. They hear each other through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
-         and `keep_warm` must be the same.",
+        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares \
+         of its number. They exchange messages through the exchange `<queue>.share`. Their `policy`, `scaling`, \
+         `drain_after` and `keep_warm` must be the same.",
         Flag,
         default.share,
     );
     let local_max = table.optional(
         "local_max",
-        "Most workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
-         `policy.max`.",
+        "Maximum number of workers of this daemon, if the queue is shared. The shares are in proportion to it. When \
+         absent, `policy.max`.",
         WholeNumber(1..=MAX_WORKERS),
         "20",
     );
@@ -165,6 +172,17 @@ fn pool(
             &local_max,
             "remove it, or write share = true: without it policy.max is this daemon's own",
         );
+    }
+    let most = schedule
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.bounds.max);
+    let most = most.fold(policy.value.max, u32::max);
+    if policy.is_sound() && local_max.value.is_some_and(|own| own > most) {
+        let fix = format!(
+            "write at most policy.max, which is {most}: that is the most workers of all daemons together"
+        );
+        table.refuse(&local_max, fix);
     }
     let RunnerKeys {
         runner,
@@ -291,8 +309,8 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
         "breaker",
         "The breaker: when too many jobs fail, the pool takes no new jobs for a time. Messages stay ready in the queue \
         and use up no attempts. Running jobs are finished. After `pause`, one job at a time is tried until a job does \
-        not fail. A job that asks for a retry or refuses its message (exit 75 or 65) has not failed, in the window and \
-        in a trial. Without this table there is no breaker. An empty table turns it on.",
+        not fail. A job that asks for a retry or rejects its message (exit 75 or 65) does not count as failed, in the \
+        window or in a trial. Without this table there is no breaker. An empty table turns it on.",
     );
     let failures = table.key(
         "failures",
@@ -388,7 +406,8 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
             table.place().clone(),
             table.path(),
             format!("the name {name:?}"),
-            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name as queue"),
+            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name \
+            as queue"),
         ));
     }
 }

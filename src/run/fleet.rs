@@ -1,7 +1,7 @@
 //! The fleet: a pool's runners, idle and busy, with their statistics.
 //!
-//! Workers borrow runners from here and return them; the pool deletes idle ones. What is counted here is what exists: a
-//! runner is idle, or borrowed, or gone.
+//! Workers borrow runners from here and return them; the pool deletes idle ones. What is counted here is what exists:
+//! each runner is idle or borrowed, or has ended.
 
 mod borrowed;
 mod idle;
@@ -83,7 +83,7 @@ impl Fleet {
         }
     }
 
-    // What the present manager says.
+    // Answers of the present manager.
 
     /// The present kind of runner.
     pub(crate) fn kind(&self) -> &'static str {
@@ -111,14 +111,14 @@ impl Fleet {
         self.source().replies
     }
 
-    /// How many runners the present manager wants ready.
+    /// How many runners the present manager keeps ready.
     pub(crate) fn wanted_ready(&self) -> u32 {
         let manager = self.manager();
         let wanted = panics::catch(|| manager.prestart());
         self.panics.value_or(PanicSite::Describe, wanted, 0)
     }
 
-    /// Has the present manager clean up. If it panics, the next cleanup does what is left.
+    /// Lets the present manager clean up. If it panics, the next cleanup does the rest.
     pub(crate) async fn cleanup(&self) -> CleanupReport {
         let manager = self.manager();
         let cleaned = panics::catch_future(|| manager.cleanup()).await;
@@ -155,7 +155,7 @@ impl Fleet {
 
     // Borrowing and starting.
 
-    /// Lends a runner: an idle one if there is one, otherwise one that is being brought up, otherwise a new one.
+    /// Lends a runner: an idle one if there is one, otherwise one that is starting, otherwise a new one.
     ///
     /// # Cancel-safety
     /// Cancel-safe, as [`RunnerManager::create`] is.
@@ -172,7 +172,7 @@ impl Fleet {
                     self.end(runner);
                 }
                 RunnerOffer::Promised(promised) => {
-                    // The runner never comes if the task that brings it up is ended, for example by a change of the kind.
+                    // The runner never comes if the task that starts it is ended, for example by a change of the kind.
                     if let Ok(result) = promised.await {
                         return Ok(BorrowedRunner::new(self, result?, Duration::ZERO));
                     }
@@ -184,11 +184,11 @@ impl Fleet {
         Ok(BorrowedRunner::new(self, runner, Duration::ZERO))
     }
 
-    /// Brings a runner up before a job asks for it. It goes to a worker that waits for it, or to the idle runners.
-    /// `None`: it failed, and the worker that waits for it has the reason.
+    /// Starts a runner before a job needs it. It goes to a worker that waits for it, or to the idle runners. `None`: it
+    /// failed, and the worker that waits for it has the reason.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the worker that waits for it then brings up its own.
+    /// Cancel-safe: the worker that waits for it then starts its own.
     pub(crate) async fn prestart(&self) -> Option<Result<(), StartError>> {
         let starting = self.idle.begin_start(self.make_id());
         let result = self.create(starting.id).await;
@@ -202,7 +202,7 @@ impl Fleet {
         Some(unclaimed.map(|runner| self.end(runner)))
     }
 
-    /// Runners that are being brought up before a job asks for them.
+    /// Runners that are being started before a job needs them.
     pub(crate) fn starting(&self) -> u32 {
         self.idle.starting()
     }
@@ -343,7 +343,7 @@ impl Fleet {
         self.panics.value_or(PanicSite::Check, why, Some(CRASHED))
     }
 
-    // The end.
+    // The end of runners.
 
     /// Ends a runner in the background. [`ended`](Self::ended) waits for it.
     pub(crate) fn end(&self, runner: IdleRunner) {
@@ -385,7 +385,7 @@ impl Fleet {
         (idle, busy)
     }
 
-    /// The pool has ended: its gauges show nothing any more.
+    /// The pool has ended: its gauges are removed.
     pub(crate) fn forget_gauges(&self) {
         self.metrics.forget(self.kind());
     }

@@ -1,8 +1,8 @@
 //! Keeps a pool in the group of daemons that share its queue.
 //!
-//! One task for each pool ([`attend`]) sends the pool's beats, hears the others', and writes what it heard into the pool's
-//! `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never waits for
-//! the task.
+//! One task for each pool ([`attend`]) sends the pool's beats, receives those of the others, and writes them into the
+//! pool's `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never
+//! waits for the task.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// Least time between two beats of one pool.
+/// The minimum time between two beats of one pool.
 const BEATS_APART: Duration = Duration::from_millis(100);
 /// Largest beat that is read. Anything larger is not a beat.
 const MAX_BEAT_BYTES: usize = 4096;
@@ -29,7 +29,7 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 /// Time for the last beat when the pool ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The numbers that a pool tells the others.
+/// The numbers that a pool sends to the others.
 fn numbers(shared: &PoolShared) -> MemberNumbers {
     let (census, held) = shared.census(shared.now());
     numbers_with(shared, &census.counts(), &held)
@@ -125,7 +125,7 @@ async fn rest(shared: &PoolShared, queue: &QueueName, pause: Duration) -> Contro
     }
 }
 
-/// Joins the group and stays, until the queue is another one or is not shared any more, or the connection is lost.
+/// Joins the group and stays, until the queue is changed or no longer shared, or the connection is lost.
 async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError> {
     ensure_member(shared);
     let mut channel = tokio::select! {
@@ -227,7 +227,7 @@ fn forget_silent(shared: &PoolShared) {
     for member in &silent {
         warn!(pool = %shared.name, %member, "a daemon of the group is silent: its share goes to the others");
     }
-    // Growth waits for time alone: the pool looks again at each beat.
+    // Growth depends on time alone, so the pool checks again at each beat.
     shared.group.heard.notify_one();
 }
 

@@ -61,7 +61,7 @@ impl OutstandingRetries {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A message that had been retried was settled for good.
+    /// A message that had been retried was finally settled.
     pub(crate) fn came_back(&self) {
         self.forget(1);
     }

@@ -70,7 +70,7 @@ pub(crate) struct PoolShared {
     epoch: Instant,
     /// Written by the pool on a change of configuration, read by workers at each job.
     settings: RwLock<Arc<PoolSettings>>,
-    /// What the operator wants. Written by the pool, read for the status.
+    /// The operator's orders. Written by the pool, read for the status.
     pub(crate) orders: PoolOrders,
     /// Whether messages may be taken. Written by the pool and by workers.
     pub(crate) gate: Gate,
@@ -84,7 +84,7 @@ pub(crate) struct PoolShared {
     /// The queues of all pools of the supervisor. No reply goes to them.
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) reply_warnings: ReplyWarnings,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
     /// Of all pools of the supervisor.
     pub(crate) random: Arc<Random>,
@@ -92,7 +92,7 @@ pub(crate) struct PoolShared {
     pub(crate) declaring: Declaring,
     /// The daemons that share the queue. Written by the group's task, read by the pool.
     pub(crate) group: PoolGroup,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) pressure: watch::Receiver<Option<String>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
@@ -109,7 +109,7 @@ pub(crate) struct PoolShared {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastReconcile {
     pub(crate) decision: Option<Decision>,
-    /// Why the pool cannot get at its work, if it cannot.
+    /// Why the pool cannot get its messages, if it cannot.
     pub(crate) stuck: Option<String>,
 }
 

@@ -48,7 +48,7 @@ pub struct StartOptions {
     pub seed: Option<u64>,
 }
 
-/// Stores the operator's orders, so that they still hold after a restart.
+/// Stores the operator's orders, so that they are still in force after a restart.
 #[async_trait]
 pub trait OrdersStore: Send + Sync + 'static {
     /// Stores the orders of all pools, and replaces those that were stored before. One task calls this with the newest orders,
@@ -66,7 +66,7 @@ impl fmt::Debug for dyn OrdersStore {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Steered {
-    /// Whether the order changed anything. `false` if it held already.
+    /// Whether the order changed anything. `false` if it was already in force.
     pub changed: bool,
     /// The pool's orders from now on.
     pub orders: Orders,
@@ -75,7 +75,8 @@ pub struct Steered {
     /// The result of that reconcile.
     #[serde(flatten)]
     pub result: ReconcileResult,
-    /// Why the orders could not be stored, if they could not. They hold nevertheless, and storing them is tried again.
+    /// Why the orders could not be stored, if that failed. They are in force nevertheless, and storing them is tried
+    /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
 }
@@ -88,7 +89,7 @@ pub(crate) struct Steering {
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
 }
 
-/// How far the orders are stored.
+/// Which orders are already stored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stored {
     /// The number of changes up to which storing was tried.
@@ -120,7 +121,7 @@ impl Storing {
     }
 
     /// Stores the orders that `all` returns at each change, until `ending`. Then it stores what is not stored yet, and ends.
-    /// `all` returns `None` when the supervisor is gone.
+    /// `all` returns `None` when the supervisor has ended.
     pub(crate) async fn run(
         mut self,
         all: impl Fn() -> Option<AllOrders>,
@@ -151,7 +152,7 @@ impl Storing {
                         if failures == 0 {
                             warn!(
                                 error,
-                                "orders could not be stored: a restart would not know them; trying again"
+                                "orders could not be stored: they would be lost at a restart; trying again"
                             );
                         }
                         failures + 1

@@ -36,14 +36,11 @@ impl Crate {
     /// Reads all files below `src`, which is relative to the workspace's root.
     pub(crate) fn read(src: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut files = Vec::new();
-        collect(&root.join(src), &mut files);
         let mut modules = BTreeMap::new();
-        for path in files {
-            let below = path.strip_prefix(root.join(src)).expect("it is below");
-            let text = fs::read_to_string(&path).expect("a source file");
-            let file = format!("{src}/{}", below.display());
-            modules.extend(Module::read(below, file, &text));
+        for path in files(src) {
+            let below = path.strip_prefix(src).expect("it is below");
+            let text = fs::read_to_string(root.join(&path)).expect("a source file");
+            modules.extend(Module::read(below, path.display().to_string(), &text));
         }
         assert!(!modules.is_empty(), "no source in {src}");
         Self::whole(modules)
@@ -113,9 +110,22 @@ impl Crate {
                 let whole = [import.as_slice(), &rest[1..]].concat();
                 self.home_of(&whole, followed + 1)
             }
+            // What a module offers of another crate is that crate's.
+            None if module.offers_foreign(name) => None,
             None => Some(&module.file),
         }
     }
+}
+
+/// The files of Rust below a folder. Both are relative to the workspace's root.
+pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join(folder), &mut files);
+    for file in &mut files {
+        *file = file.strip_prefix(root).expect("it is below").to_owned();
+    }
+    files
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
@@ -129,7 +139,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module of a file; `None` for tests.
+/// The module of a file; `None` for tests, and for a program beside its library, which is a crate of its own.
 fn module_of(file: &Path) -> Option<Segments> {
     let mut segments: Segments = file
         .with_extension("")
@@ -139,13 +149,23 @@ fn module_of(file: &Path) -> Option<Segments> {
     if segments.iter().any(|part| part == "tests") {
         return None;
     }
-    if ["mod", "lib", "main"].contains(&segments.last()?.as_str()) {
-        segments.pop();
+    match segments.last()?.as_str() {
+        "main" => return None,
+        "mod" | "lib" => {
+            segments.pop();
+        }
+        _ => {}
     }
     Some(segments)
 }
 
 impl Module {
+    /// Whether a re-export of this name comes from another crate.
+    fn offers_foreign(&self, name: &str) -> bool {
+        let mut foreign = self.foreign.values();
+        foreign.any(|(own, is_reexport)| *is_reexport && own == name)
+    }
+
     fn read(below: &Path, file: String, text: &str) -> Option<(Segments, Self)> {
         let segments = module_of(below)?;
         let tokens: TokenStream = text.parse().expect("it is Rust");
@@ -269,7 +289,7 @@ fn resolve(path: &[String], here: &[String]) -> Option<Segments> {
     Some(base)
 }
 
-/// The path that begins here, and where the tokens go on after it.
+/// The path that begins here, and the index of the first token after it.
 fn take_path(tokens: &[TokenTree], mut at: usize) -> (Segments, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(word)) = tokens.get(at) {

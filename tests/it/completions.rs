@@ -47,7 +47,7 @@ fn bash_offers_the_commands_and_their_options() {
 }
 
 #[test]
-fn bash_offers_the_pools_of_the_configuration_where_no_supervisor_runs() {
+fn bash_offers_the_pools_of_the_configuration_if_no_supervisor_runs() {
     let dir = TempDir::new().unwrap();
     let text = "[pools.mails.runner]\ncommand = [\"true\"]\n[pools.thumbnails.runner]\ncommand = [\"true\"]\n";
     std::fs::write(dir.path().join("other.toml"), text).unwrap();

@@ -105,7 +105,7 @@ fn says_how_many_lines_are_missing_once_the_log_is_read_and_writes_its_last_line
 }
 
 #[test]
-fn works_on_where_standard_error_is_closed() {
+fn continues_if_standard_error_is_closed() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let closed = ["/bin/sh", "-c", "exec \"$@\" 2>&-", "sh"];
@@ -123,7 +123,7 @@ fn works_on_where_standard_error_is_closed() {
 }
 
 #[test]
-fn works_on_in_the_background_of_a_tostop_terminal() {
+fn continues_in_the_background_of_a_terminal_with_tostop() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let terminal = openpty(None, None).unwrap();
@@ -153,7 +153,7 @@ fn works_on_in_the_background_of_a_tostop_terminal() {
 }
 
 #[test]
-fn ends_with_its_code_where_nobody_reads_why() {
+fn exits_with_its_code_even_if_nobody_reads_the_error() {
     for (config, args, code) in [
         ("colour = \"blue\"\n", &["run"][..], 78),
         ("", &["run", "--colour"], 2),
@@ -180,7 +180,7 @@ fn ends_with_its_code_where_nobody_reads_why() {
 }
 
 #[test]
-fn a_guard_ends_where_nobody_reads_what_it_says() {
+fn a_guard_ends_even_if_nobody_reads_its_output() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let (_reader, writer) = full_pipe();
@@ -193,7 +193,7 @@ fn a_guard_ends_where_nobody_reads_what_it_says() {
 }
 
 #[test]
-fn works_on_with_an_events_file_that_is_a_fifo_without_a_reader_or_with_a_stalled_one() {
+fn continues_if_the_events_file_is_a_fifo_without_a_reader_or_with_a_stalled_one() {
     for is_read in [false, true] {
         let queue = Queue::new();
         let dir = TempDir::new().unwrap();
@@ -245,7 +245,7 @@ fn has_job(events: &Path, job: &str) -> bool {
 }
 
 #[test]
-fn answers_and_ends_beside_clients_that_send_nothing_and_clients_that_read_nothing() {
+fn answers_and_ends_even_if_clients_send_nothing_or_read_nothing() {
     let daemon = Daemon::start(
         &broker_url(),
         "[pools.work.runner]\ncommand = [\"/bin/true\"]\n",

@@ -3,7 +3,7 @@
 //! They have a harness of their own, because libtest cannot ignore a test at run time. Here a test whose needs are
 //! missing is reported as `ignored`, with the reason. A test is added by a line in its module's `trials!`. `#[test]`
 //! has no effect here.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue ends there")]
 
 /// Registers a module's tests with their needs: `plain` tests, `tasks`, which are async, and `threads`, which are async
 /// and may block in place.
@@ -33,6 +33,8 @@ mod man_pages;
 mod orphans;
 mod runner_conformance;
 mod shims;
+mod socket;
+mod warm_slots;
 mod with_broker;
 
 fn main() -> std::process::ExitCode {
@@ -50,6 +52,8 @@ fn main() -> std::process::ExitCode {
     orphans::in_cgroups::trials(&mut all);
     runner_conformance::trials(&mut all);
     shims::trials(&mut all);
+    socket::trials(&mut all);
+    warm_slots::trials(&mut all);
     with_broker::trials(&mut all);
     all.run()
 }

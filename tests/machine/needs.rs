@@ -15,6 +15,8 @@ use crate::support::{broker::server_version, engine};
 pub(crate) enum Need {
     /// Nothing more than any test.
     Nothing,
+    /// All of these.
+    All(&'static [Need]),
     /// A container engine, and busybox to make an image from.
     Engine,
     Root,
@@ -44,6 +46,7 @@ impl Need {
     pub(crate) fn lack(self) -> Option<String> {
         match self {
             Self::Nothing => None,
+            Self::All(needs) => needs.iter().find_map(|need| need.lack()),
             Self::Engine => engine::lack(),
             Self::Root => unless(Uid::effective().is_root(), "it takes root"),
             Self::Mount => unless(can_mount(), "no file system can be mounted here"),

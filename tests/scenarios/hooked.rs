@@ -121,7 +121,7 @@ impl<H: Hook> QueueDriver for Hooked<H> {
     }
 
     async fn close(&self) {
-        // An error would be nobody's.
+        // An error has no receiver.
         let _ = self.hook.before(Request::Close).await;
         self.broker.close().await;
     }

@@ -36,7 +36,7 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(seed: u64, latency: Duration) -> Self {
         Self {
-            // Not the numbers of the plan.
+            // Other random numbers than those of the plan.
             dice: Mutex::new(StdRng::seed_from_u64(!seed)),
             latency,
             loses_answers: AtomicBool::new(false),
@@ -55,14 +55,14 @@ impl Wire {
         }
     }
 
-    fn fate(&self) -> Fate {
+    fn outcome_of_request(&self) -> RequestOutcome {
         if !self.loses_answers.load(Ordering::Relaxed) {
-            return Fate::Answered;
+            return RequestOutcome::Answered;
         }
         match self.dice().random_range(0..3) {
-            0 => Fate::Answered,
-            1 => Fate::AnswerLost,
-            _ => Fate::RequestLost,
+            0 => RequestOutcome::Answered,
+            1 => RequestOutcome::AnswerLost,
+            _ => RequestOutcome::RequestLost,
         }
     }
 
@@ -71,13 +71,13 @@ impl Wire {
     }
 }
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum RequestOutcome {
     Answered,
-    /// The broker has it, and the asker does not hear so.
+    /// The broker carries it out, but the answer is lost.
     AnswerLost,
-    /// The broker does not have it.
+    /// The broker does not receive it.
     RequestLost,
 }
 
@@ -135,10 +135,10 @@ impl QueueDriver for FaultyBroker {
 
     async fn publish(&self, message: Outgoing) -> Result<(), QueueError> {
         self.wire.delay().await;
-        match self.wire.fate() {
-            Fate::Answered => return self.broker.publish(message).await,
-            Fate::AnswerLost => self.broker.publish(message).await?,
-            Fate::RequestLost => {}
+        match self.wire.outcome_of_request() {
+            RequestOutcome::Answered => return self.broker.publish(message).await,
+            RequestOutcome::AnswerLost => self.broker.publish(message).await?,
+            RequestOutcome::RequestLost => {}
         }
         let what = "publish: the answer is lost";
         Err(QueueError::new(QueueErrorKind::Disconnected, what))
@@ -205,11 +205,11 @@ impl FaultySettle {
         how: impl AsyncFnOnce(Delivery) -> Result<(), SettleError>,
     ) -> Result<(), SettleError> {
         self.wire.delay().await;
-        match self.wire.fate() {
-            Fate::Answered => return how(self.delivery).await,
-            Fate::AnswerLost => how(self.delivery).await?,
+        match self.wire.outcome_of_request() {
+            RequestOutcome::Answered => return how(self.delivery).await,
+            RequestOutcome::AnswerLost => how(self.delivery).await?,
             // It goes back, as when its channel is lost.
-            Fate::RequestLost => drop(self.delivery),
+            RequestOutcome::RequestLost => drop(self.delivery),
         }
         Err(SettleError { source: None })
     }

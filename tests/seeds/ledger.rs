@@ -1,4 +1,4 @@
-//! What became of every message of a run, and what must hold at its end.
+//! What happened to every message of a run, and the checks at the end of the run.
 
 use std::{
     fmt::Write as _,
@@ -8,7 +8,7 @@ use std::{
 use tidegate::queue::Message;
 use tokio::time::Instant;
 
-use super::plan::{Act, Ending, Happening, Plan};
+use super::plan::{Act, Ending, Plan, PlannedEvent};
 
 /// How a run of a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ struct Run {
 struct State {
     /// By job.
     runs: Vec<Vec<Run>>,
-    story: String,
+    events: String,
 }
 
 /// Everything that happened. Written by jobs and by the run.
@@ -38,7 +38,7 @@ pub(crate) struct Ledger {
     state: Mutex<State>,
 }
 
-/// A run that goes on. Dropped without an end, it was interrupted.
+/// A run that has not ended. If it is dropped without an end, it was interrupted.
 pub(crate) struct Running<'l> {
     ledger: &'l Ledger,
     job: usize,
@@ -66,7 +66,7 @@ impl Ledger {
             epoch: Instant::now(),
             state: Mutex::new(State {
                 runs: (0..jobs).map(|_| Vec::new()).collect(),
-                story: String::new(),
+                events: String::new(),
             }),
         }
     }
@@ -85,11 +85,11 @@ impl Ledger {
 
     pub(crate) fn note(&self, what: &str) {
         let at = self.epoch.elapsed();
-        writeln!(self.state().story, "{:>9.3} {what}", at.as_secs_f64()).unwrap();
+        writeln!(self.state().events, "{:>9.3} {what}", at.as_secs_f64()).unwrap();
     }
 
-    pub(crate) fn story(&self) -> String {
-        self.state().story.clone()
+    pub(crate) fn events(&self) -> String {
+        self.state().events.clone()
     }
 
     /// Checks the end of a run: `dead` is what is in the dead-letter queue.
@@ -124,7 +124,7 @@ fn check_job(plan: &Plan, job: usize, runs: &[Run], dead: u32) -> Result<(), Str
         return Err("is lost".to_owned());
     }
     if runs.iter().any(|run| run.end.is_none()) {
-        return Err("runs on".to_owned());
+        return Err("is still running".to_owned());
     }
     if !plan.happenings.iter().any(|(_, what)| loses_answers(what)) && dead > 1 {
         return Err("is dead more than once".to_owned());
@@ -137,7 +137,7 @@ fn check_job(plan: &Plan, job: usize, runs: &[Run], dead: u32) -> Result<(), Str
         let attempts: Vec<_> = runs.iter().map(|run| run.attempt).collect();
         let expected = expected(plan, job);
         if attempts != (1..=expected.attempts).collect::<Vec<_>>() {
-            return Err(format!("has not {} attempts", expected.attempts));
+            return Err(format!("does not have {} attempts", expected.attempts));
         }
         if is_done == expected.is_dead || dead != u32::from(expected.is_dead) {
             return Err("has another end than planned".to_owned());
@@ -170,25 +170,25 @@ fn expected(plan: &Plan, job: usize) -> Expected {
     }
 }
 
-/// Whether a copy may be there twice.
-fn loses_answers(what: &Happening) -> bool {
+/// Whether there may be two copies of a message.
+fn loses_answers(what: &PlannedEvent) -> bool {
     matches!(
         what,
-        Happening::LoseAnswers(_)
-            | Happening::Disconnect(_)
-            | Happening::HoldConfirms(_)
-            | Happening::RefuseCopies(..)
-            | Happening::Restart(_)
+        PlannedEvent::LoseAnswers(_)
+            | PlannedEvent::Disconnect(_)
+            | PlannedEvent::HoldConfirms(_)
+            | PlannedEvent::RefuseCopies(..)
+            | PlannedEvent::Restart(_)
     )
 }
 
 /// Whether a job may be stopped before its end.
 fn may_interrupt(plan: &Plan) -> bool {
-    let may = |what: &Happening| match what {
-        Happening::Flush { busy } => *busy,
-        Happening::StopJobs
-        | Happening::Restart(Ending::StopNow | Ending::Drop | Ending::Drain(_)) => true,
-        Happening::Reconfigure(settings) => settings.preempt || has_short_deadline(settings),
+    let may = |what: &PlannedEvent| match what {
+        PlannedEvent::Flush { busy } => *busy,
+        PlannedEvent::StopJobs
+        | PlannedEvent::Restart(Ending::StopNow | Ending::Drop | Ending::Drain(_)) => true,
+        PlannedEvent::Reconfigure(settings) => settings.preempt || has_short_deadline(settings),
         _ => false,
     };
     plan.settings.preempt
@@ -197,19 +197,19 @@ fn may_interrupt(plan: &Plan) -> bool {
         || plan.happenings.iter().any(|(_, what)| may(what))
 }
 
-/// Whether a job may run more often than its attempts, or another configuration changes how often.
+/// Whether a job may run more often than its attempts, or a new configuration changes the number of attempts.
 fn may_repeat(plan: &Plan) -> bool {
-    let may = |what: &Happening| match what {
-        Happening::Disconnect(_)
-        | Happening::HoldConfirms(_)
-        | Happening::RefuseCopies(..)
-        | Happening::RefuseNewQueues(_)
-        | Happening::LoseAnswers(_)
-        | Happening::OtherConsumer(_)
-        | Happening::StopJobs
-        | Happening::Reconfigure(_)
-        | Happening::Restart(_) => true,
-        Happening::Flush { busy } => *busy,
+    let may = |what: &PlannedEvent| match what {
+        PlannedEvent::Disconnect(_)
+        | PlannedEvent::HoldConfirms(_)
+        | PlannedEvent::RefuseCopies(..)
+        | PlannedEvent::RefuseNewQueues(_)
+        | PlannedEvent::LoseAnswers(_)
+        | PlannedEvent::OtherConsumer(_)
+        | PlannedEvent::StopJobs
+        | PlannedEvent::Reconfigure(_)
+        | PlannedEvent::Restart(_) => true,
+        PlannedEvent::Flush { busy } => *busy,
         _ => false,
     };
     plan.settings.preempt

@@ -3,7 +3,7 @@
 //!
 //!     cargo test --test seeds                          # the first seeds
 //!     SEEDS=10000 cargo test --release --test seeds    # many
-//!     SEED=4711 cargo test --test seeds -- --nocapture # one, with its story
+//!     SEED=4711 cargo test --test seeds -- --nocapture # one, with its events
 //!
 //! See [`plan`] for what a seed chooses, [`broker`] for the faults of the broker, and [`ledger`] for what must hold.
 
@@ -60,7 +60,7 @@ fn failures(seeds: std::ops::Range<u64>) -> Vec<String> {
 }
 
 /// One run. A panic of the run is its failure.
-fn attempt(seed: u64) -> Result<run::Story, String> {
+fn attempt(seed: u64) -> Result<run::EventLog, String> {
     panic::catch_unwind(AssertUnwindSafe(|| run(&Plan::new(seed))))
         .unwrap_or_else(|_| Err(String::from("it panicked, see above")))
 }
@@ -71,7 +71,7 @@ fn no_message_is_lost_whatever_fails() {
         let plan = Plan::new(seed);
         println!("{plan:#?}");
         match attempt(seed) {
-            Ok(story) => println!("{story}"),
+            Ok(events) => println!("{events}"),
             Err(why) => panic!("seed {seed}: {why}"),
         }
         return;

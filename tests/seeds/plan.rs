@@ -1,4 +1,4 @@
-//! What a seed chooses: the pool, its jobs, and when which fault or order comes.
+//! What a seed chooses: the pool, its jobs, and the time of each fault and order.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub(crate) struct Plan {
     pub(crate) kind: QueueKind,
     pub(crate) settings: PoolSettings,
     pub(crate) jobs: Vec<PlannedJob>,
-    /// What happens, in the order of time.
-    pub(crate) happenings: Vec<(Duration, Happening)>,
+    /// The faults and orders, sorted by time.
+    pub(crate) happenings: Vec<(Duration, PlannedEvent)>,
     /// Longest delay of a broker's answer.
     pub(crate) latency: Duration,
 }
@@ -45,7 +45,7 @@ pub(crate) enum Act {
 
 /// A fault or an order. Those with a duration end by themselves.
 #[derive(Debug, Clone)]
-pub(crate) enum Happening {
+pub(crate) enum PlannedEvent {
     Disconnect(Duration),
     Block(Duration),
     HoldConfirms(Duration),
@@ -86,7 +86,7 @@ pub(crate) enum Ending {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut dice = Dice(StdRng::seed_from_u64(seed));
+        let mut dice = RandomChoices(StdRng::seed_from_u64(seed));
         let kind = dice.one_of(&[QueueKind::Classic, QueueKind::Quorum]);
         let settings = dice.settings();
         let length = dice.up_to_ms(60_000);
@@ -112,29 +112,29 @@ impl Plan {
     }
 }
 
-impl Happening {
+impl PlannedEvent {
     /// How long it lasts, if it is a fault that ends by itself.
     pub(crate) fn duration(&self) -> Duration {
         match self {
-            Self::Disconnect(while_)
-            | Self::Block(while_)
-            | Self::HoldConfirms(while_)
-            | Self::RefuseCopies(_, while_)
-            | Self::RefuseConsumers(_, while_)
-            | Self::RefuseNewQueues(while_)
-            | Self::FailProbes(while_)
-            | Self::Withhold(while_)
-            | Self::LoseAnswers(while_)
-            | Self::BreakRunners(while_)
-            | Self::OtherConsumer(while_) => *while_,
+            Self::Disconnect(duration)
+            | Self::Block(duration)
+            | Self::HoldConfirms(duration)
+            | Self::RefuseCopies(_, duration)
+            | Self::RefuseConsumers(_, duration)
+            | Self::RefuseNewQueues(duration)
+            | Self::FailProbes(duration)
+            | Self::Withhold(duration)
+            | Self::LoseAnswers(duration)
+            | Self::BreakRunners(duration)
+            | Self::OtherConsumer(duration) => *duration,
             _ => Duration::ZERO,
         }
     }
 }
 
-struct Dice(StdRng);
+struct RandomChoices(StdRng);
 
-impl Dice {
+impl RandomChoices {
     fn number(&mut self, low: u32, high: u32) -> u32 {
         self.0.random_range(low..=high)
     }
@@ -156,7 +156,7 @@ impl Dice {
     }
 
     /// Short times are as likely as long ones.
-    fn while_(&mut self) -> Duration {
+    fn random_duration(&mut self) -> Duration {
         let high = self.one_of(&[20, 500, 5_000, 40_000]);
         self.up_to_ms(high)
     }
@@ -234,15 +234,15 @@ impl Dice {
         } else {
             Act::Done
         };
-        (self.while_().min(Duration::from_secs(8)), act)
+        (self.random_duration().min(Duration::from_secs(8)), act)
     }
 
-    fn happening(&mut self) -> Happening {
-        let while_ = self.while_();
+    fn happening(&mut self) -> PlannedEvent {
+        let duration = self.random_duration();
         match self.number(0, 24) {
-            0..=2 => Happening::Disconnect(while_),
-            3 => Happening::Block(while_),
-            4 => Happening::HoldConfirms(while_),
+            0..=2 => PlannedEvent::Disconnect(duration),
+            3 => PlannedEvent::Block(duration),
+            4 => PlannedEvent::HoldConfirms(duration),
             5 => {
                 let kinds = [
                     QueueErrorKind::Refused,
@@ -250,7 +250,7 @@ impl Dice {
                     QueueErrorKind::AccessRefused,
                     QueueErrorKind::TooLarge,
                 ];
-                Happening::RefuseCopies(self.one_of(&kinds), while_)
+                PlannedEvent::RefuseCopies(self.one_of(&kinds), duration)
             }
             6 => {
                 let kinds = [
@@ -258,28 +258,28 @@ impl Dice {
                     QueueErrorKind::ChannelLimit,
                     QueueErrorKind::Timeout,
                 ];
-                Happening::RefuseConsumers(self.one_of(&kinds), while_)
+                PlannedEvent::RefuseConsumers(self.one_of(&kinds), duration)
             }
-            7 => Happening::RefuseNewQueues(while_),
-            8 => Happening::FailProbes(while_),
-            9 => Happening::Withhold(while_),
-            10 | 11 => Happening::LoseAnswers(while_),
-            12 => Happening::BreakRunners(while_),
-            13 => Happening::OtherConsumer(while_),
-            14 => Happening::Pause,
-            15 => Happening::Resume,
-            16 => Happening::Drain,
-            17 => Happening::Pin(self.number(0, 25)),
-            18 => Happening::Unpin,
-            19 => Happening::Flush {
+            7 => PlannedEvent::RefuseNewQueues(duration),
+            8 => PlannedEvent::FailProbes(duration),
+            9 => PlannedEvent::Withhold(duration),
+            10 | 11 => PlannedEvent::LoseAnswers(duration),
+            12 => PlannedEvent::BreakRunners(duration),
+            13 => PlannedEvent::OtherConsumer(duration),
+            14 => PlannedEvent::Pause,
+            15 => PlannedEvent::Resume,
+            16 => PlannedEvent::Drain,
+            17 => PlannedEvent::Pin(self.number(0, 25)),
+            18 => PlannedEvent::Unpin,
+            19 => PlannedEvent::Flush {
                 busy: self.chance(0.5),
             },
-            20 => Happening::SetPolicy(self.policy(), self.scaling()),
-            21 => Happening::StopJobs,
-            22 => Happening::Reconfigure(Box::new(self.settings())),
+            20 => PlannedEvent::SetPolicy(self.policy(), self.scaling()),
+            21 => PlannedEvent::StopJobs,
+            22 => PlannedEvent::Reconfigure(Box::new(self.settings())),
             _ => {
-                let grace = self.while_();
-                Happening::Restart(self.one_of(&[
+                let grace = self.random_duration();
+                PlannedEvent::Restart(self.one_of(&[
                     Ending::Drain(grace),
                     Ending::StopNow,
                     Ending::Drop,

@@ -18,56 +18,56 @@ use super::{
     broker::{FaultyBroker, Wire},
     jobs::Runners,
     ledger::Ledger,
-    plan::{Ending, Happening, Plan, QUEUE},
+    plan::{Ending, Plan, PlannedEvent, QUEUE},
 };
 
-/// In which an order must be answered, and a run must come to its end after the last fault.
+/// Time within which an order must be answered, and a run must end after the last fault.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// How long a pool must have nothing to do until its work is done. Longer than the longest `poll_interval` and each pause of
+/// After this time without work, the pool has finished. Longer than the longest `poll_interval` and each pause of
 /// its workers.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// Most workers that a plan's pool may have.
+/// Maximum number of workers that a plan's pool may have.
 const MOST_WORKERS: u32 = 20;
 
 /// All that happened, with times.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Story(String);
+pub(crate) struct EventLog(String);
 
-impl fmt::Display for Story {
+impl fmt::Display for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// Runs a plan to its end. The error is what is wrong, with the story.
-pub(crate) fn run(plan: &Plan) -> Result<Story, String> {
+/// Runs a plan to its end. The error is what is wrong, with the events.
+pub(crate) fn run(plan: &Plan) -> Result<EventLog, String> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let stage = Stage::new(plan);
+        let stage = TestRun::new(plan);
         let ended = stage.play(plan).await;
-        let story = stage.ledger.story();
+        let events = stage.ledger.events();
         match ended {
-            Ok(()) => Ok(Story(story)),
-            Err(why) => Err(format!("{why}\n{story}")),
+            Ok(()) => Ok(EventLog(events)),
+            Err(why) => Err(format!("{why}\n{events}")),
         }
     })
 }
 
-/// What a run is made of.
-struct Stage {
+/// The parts of a run.
+struct TestRun {
     broker: MemoryBroker,
     wire: Arc<Wire>,
     runners: Arc<Runners>,
     ledger: Arc<Ledger>,
 }
 
-impl Stage {
+impl TestRun {
     fn new(plan: &Plan) -> Self {
         let broker = MemoryBroker::new();
         broker.declare_queue(QUEUE, plan.kind);
@@ -112,11 +112,11 @@ impl Stage {
             self.ledger.note(&format!("{what:?}"));
             healed = healed.max(Instant::now() + what.duration());
             match what {
-                Happening::Restart(ending) => {
+                PlannedEvent::Restart(ending) => {
                     end(supervisor, *ending).await?;
                     supervisor = self.start(plan, settings.clone());
                 }
-                Happening::Reconfigure(other) => {
+                PlannedEvent::Reconfigure(other) => {
                     settings = (**other).clone();
                     let specs = vec![self.spec(settings.clone())];
                     answered(supervisor.reconfigure(specs)).await?.unwrap();
@@ -126,7 +126,7 @@ impl Stage {
         }
         publisher.await.unwrap();
         self.watch_until(&supervisor, healed).await?;
-        self.until_worked_off(&supervisor).await?;
+        self.until_all_are_finished(&supervisor).await?;
         end(supervisor, Ending::Drain(Duration::from_secs(60))).await?;
         let left = self.broker.probe(&QUEUE.into()).await.unwrap();
         if left.consumers != 0 || left.ready != 0 {
@@ -179,23 +179,23 @@ impl Stage {
         &self,
         supervisor: &Supervisor,
         settings: &PoolSettings,
-        what: &Happening,
+        what: &PlannedEvent,
     ) -> Result<(), String> {
         let broker = self.broker.clone();
         match what.clone() {
-            Happening::Disconnect(while_) => {
+            PlannedEvent::Disconnect(while_) => {
                 broker.disconnect();
                 later(while_, move || broker.reconnect());
             }
-            Happening::Block(while_) => {
+            PlannedEvent::Block(while_) => {
                 broker.set_blocked(true);
                 later(while_, move || broker.set_blocked(false));
             }
-            Happening::HoldConfirms(while_) => {
+            PlannedEvent::HoldConfirms(while_) => {
                 broker.set_confirms_held(true);
                 later(while_, move || broker.set_confirms_held(false));
             }
-            Happening::RefuseCopies(kind, while_) => {
+            PlannedEvent::RefuseCopies(kind, while_) => {
                 let queues = self.copy_queues();
                 for queue in &queues {
                     broker.set_refusal(queue, Some(kind));
@@ -206,37 +206,37 @@ impl Stage {
                     }
                 });
             }
-            Happening::RefuseConsumers(kind, while_) => {
+            PlannedEvent::RefuseConsumers(kind, while_) => {
                 broker.set_refuses(Some(kind));
                 later(while_, move || broker.set_refuses(None));
             }
-            Happening::RefuseNewQueues(while_) => {
+            PlannedEvent::RefuseNewQueues(while_) => {
                 broker.set_full_of_queues(true);
                 later(while_, move || broker.set_full_of_queues(false));
             }
-            Happening::FailProbes(while_) => {
+            PlannedEvent::FailProbes(while_) => {
                 broker.set_probes_fail(true);
                 later(while_, move || broker.set_probes_fail(false));
             }
-            Happening::Withhold(while_) => {
+            PlannedEvent::Withhold(while_) => {
                 broker.set_withholds(true);
                 later(while_, move || broker.set_withholds(false));
             }
-            Happening::LoseAnswers(while_) => {
+            PlannedEvent::LoseAnswers(while_) => {
                 let wire = self.wire.clone();
                 wire.loses_answers.store(true, Ordering::Relaxed);
                 later(while_, move || {
                     wire.loses_answers.store(false, Ordering::Relaxed);
                 });
             }
-            Happening::BreakRunners(while_) => {
+            PlannedEvent::BreakRunners(while_) => {
                 let runners = self.runners.clone();
                 runners.broken.store(true, Ordering::Relaxed);
                 later(while_, move || {
                     runners.broken.store(false, Ordering::Relaxed);
                 });
             }
-            Happening::OtherConsumer(while_) => {
+            PlannedEvent::OtherConsumer(while_) => {
                 let request = ConsumeRequest {
                     queue: QUEUE.into(),
                     prefetch: u16::MAX,
@@ -246,7 +246,7 @@ impl Stage {
                     later(while_, move || drop(consumer));
                 }
             }
-            Happening::Flush { busy } => {
+            PlannedEvent::Flush { busy } => {
                 let mode = if busy {
                     FlushMode::All
                 } else {
@@ -254,7 +254,7 @@ impl Stage {
                 };
                 answered(supervisor.flush(&name(), mode)).await?.unwrap();
             }
-            Happening::StopJobs => stop_jobs(supervisor),
+            PlannedEvent::StopJobs => stop_jobs(supervisor),
             order => {
                 if let Some(order) = order_of(order, settings) {
                     answered(supervisor.steer(&name(), order, By::program()))
@@ -275,8 +275,8 @@ impl Stage {
             .collect()
     }
 
-    /// Ends all faults and orders, and waits until every message has come to its end.
-    async fn until_worked_off(&self, supervisor: &Supervisor) -> Result<(), String> {
+    /// Ends all faults and orders, and waits until every message is finished.
+    async fn until_all_are_finished(&self, supervisor: &Supervisor) -> Result<(), String> {
         self.ledger.note("all faults are over");
         for order in [Order::Resume, Order::Unpin, Order::ResetPolicy] {
             answered(supervisor.steer(&name(), order, By::program()))
@@ -284,7 +284,7 @@ impl Stage {
                 .unwrap();
         }
         let end = Instant::now() + PATIENCE;
-        // The demand is that of the last reconcile, so one look is not enough.
+        // The demand is that of the last reconcile, so one reading is not enough.
         let mut quiet_since = None;
         loop {
             let pool = supervisor.pool(&name()).unwrap();
@@ -300,9 +300,7 @@ impl Stage {
                 return Ok(());
             }
             if now > end {
-                return Err(format!(
-                    "{waiting} messages are never worked off: {pool:#?}"
-                ));
+                return Err(format!("{waiting} messages are never finished: {pool:#?}"));
             }
             self.watch_until(supervisor, now + Duration::from_millis(500))
                 .await?;
@@ -326,14 +324,14 @@ async fn answered<T>(order: impl Future<Output = T>) -> Result<T, String> {
     answer.map_err(|_| "an order is never answered".to_owned())
 }
 
-fn order_of(what: Happening, settings: &PoolSettings) -> Option<Order> {
+fn order_of(what: PlannedEvent, settings: &PoolSettings) -> Option<Order> {
     Some(match what {
-        Happening::Pause => Order::Pause { until: None },
-        Happening::Resume => Order::Resume,
-        Happening::Drain => Order::Drain,
-        Happening::Pin(workers) => Order::Pin { workers },
-        Happening::Unpin => Order::Unpin,
-        Happening::SetPolicy(policy, scaling) => Order::SetPolicy(Box::new(SetPolicy {
+        PlannedEvent::Pause => Order::Pause { until: None },
+        PlannedEvent::Resume => Order::Resume,
+        PlannedEvent::Drain => Order::Drain,
+        PlannedEvent::Pin(workers) => Order::Pin { workers },
+        PlannedEvent::Unpin => Order::Unpin,
+        PlannedEvent::SetPolicy(policy, scaling) => Order::SetPolicy(Box::new(SetPolicy {
             policy,
             scaling,
             keys: std::collections::BTreeMap::new(),

@@ -103,7 +103,7 @@ impl Recording {
         let arrivals = match (self.total, total) {
             (_, None) => 0,
             (None, Some(total)) => total,
-            // A queue that was made anew counts from zero.
+            // A queue that was created again counts from zero.
             (Some(before), Some(total)) => total.checked_sub(before).unwrap_or(total),
         };
         self.total = total.or(self.total);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_one_line() {
+    fn a_time_without_arrivals_is_one_line() {
         let mut recording = Recording::default();
         let totals = [
             None,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_no_part_of_the_last_line() {
+    fn a_pause_does_not_count_as_part_of_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         append_at(folder.path(), 0, 7);
         append_at(folder.path(), 3600, 3);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_has_torn_is_cut_off() {
+    fn an_incomplete_last_line_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         append_at(folder.path(), 0, 7);
         let path = folder.path().join("jobs.csv");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_someone_else_is_moved_aside() {
+    fn a_state_file_of_another_user_is_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         for content in ["", "hello\n", "time,arrivals\nnever,1\n", "time,arrivals\n"] {
             fs::write(folder.path().join("jobs.csv"), content).unwrap();

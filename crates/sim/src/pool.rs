@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use crate::{
-    run::Scaler,
+    scaler::Scaler,
     world::{Start, World},
 };
 
@@ -26,7 +26,7 @@ pub struct PoolModel {
     pub poll_interval: Duration,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
-    /// What becomes of jobs that fail.
+    /// How jobs that fail are retried.
     pub retry: RetrySettings,
 }
 
@@ -43,15 +43,15 @@ impl PoolModel {
     }
 }
 
-/// Sees what a decision was made of, and the decision.
+/// Called with the inputs of a decision, and the decision.
 pub(crate) type Watcher<'a> = &'a mut dyn FnMut(&Observation, &Census, &Decision);
 
-/// A pool's own part: looks, decides, and carries the plan out.
+/// A pool's own part: it reads the depth, decides, and carries out the plan.
 pub(crate) struct PoolScaler<'a> {
     reconciler: Reconciler,
     poll_interval: Duration,
     next: Moment,
-    /// Whether messages were ready at the last look, and the last look at which none was.
+    /// Whether messages were ready at the last reading, and the time of the last reading without ready messages.
     has_ready: bool,
     empty: Option<Moment>,
     watcher: Watcher<'a>,
@@ -111,7 +111,7 @@ impl Scaler for PoolScaler<'_> {
         let Reconciliation { decision, plan, .. } =
             self.reconciler.reconcile(&observation, &census);
         (self.watcher)(&observation, &census, &decision);
-        // The reading counts from the next look on, as in a pool.
+        // The reading counts from the next reconcile on, as in a pool.
         self.has_ready = world.ready() > 0;
         if !self.has_ready {
             self.empty = Some(world.now());

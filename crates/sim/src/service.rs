@@ -35,7 +35,7 @@ pub enum ServiceTimes {
     Measured(Vec<Duration>),
 }
 
-/// A text does not say how long jobs take.
+/// A text is not a valid service time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
@@ -131,7 +131,7 @@ impl ServiceTimes {
             Self::Fixed { .. } => None,
             Self::Measured(times) => Some(Sampler::Measured(times.clone())),
         };
-        // A mean of zero has no distribution of its own.
+        // A mean of zero has no such distribution.
         sampler.unwrap_or(Sampler::Fixed(self.mean()))
     }
 }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_mean_and_the_deviation_that_were_asked_for() {
+    fn draws_have_the_requested_mean_and_deviation() {
         for (text, mean, deviation, off) in [
             ("exp:2s", 2.0, 2.0, 0.02),
             ("fixed:2s", 2.0, 0.0, 1e-9),

@@ -10,7 +10,7 @@ use crate::events::Job;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt {
     pub(crate) job: Job,
-    /// The number of this start: it tells a stale end from a present one.
+    /// The number of this start: it distinguishes an outdated end from a current one.
     pub(crate) start: u64,
     /// When the delivery was taken.
     pub(crate) taken: Moment,
@@ -29,7 +29,7 @@ pub(crate) struct Worker {
     pub(crate) since: Moment,
     /// Whether it may take jobs: it is up.
     pub(crate) is_up: bool,
-    /// Whether it goes after its job.
+    /// Whether it stops after its job.
     pub(crate) retires: bool,
     /// Whether no job has begun on it yet.
     pub(crate) is_new: bool,
@@ -64,7 +64,7 @@ pub(crate) struct Workers {
     free: Vec<usize>,
     /// The slots, oldest worker first.
     order: Vec<usize>,
-    /// Workers that may take a message, in the order in which the broker serves them. Some may be gone by now.
+    /// Workers that may take a message, in the order in which the broker serves them. Some may have ended by now.
     ring: VecDeque<(usize, WorkerId)>,
     next: u64,
     prefetch: u64,

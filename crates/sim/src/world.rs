@@ -1,6 +1,6 @@
 //! The world that a contender sizes: the queue, the workers, their runners, and the jobs.
 //!
-//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::run::Scaler) starts and stops workers.
+//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::scaler::Scaler) starts and stops workers.
 
 use std::{collections::VecDeque, iter::Peekable, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     events::{Events, Job, What},
     random,
     report::Report,
-    run::Workload,
     service::Sampler,
     tally::Tally,
     workers::{Attempt, Worker, Workers},
+    workload::Workload,
 };
 
 /// A run ends if no worker takes a message for this long after the end of the trace.
@@ -35,7 +35,7 @@ const UNSETTLED: Duration = Duration::from_secs(10 * 86_400);
 pub(crate) enum Start {
     /// At once. Its first job waits for a runner.
     Bare,
-    /// As a whole, with the program that runs jobs. Until that is started, it takes nothing.
+    /// The worker together with the program that runs jobs. Until the program is started, it takes no job.
     Whole,
 }
 
@@ -130,7 +130,7 @@ impl<'w> World<'w> {
 
     // Time.
 
-    /// Lets everything happen up to and including `until`. Returns whether the run is over.
+    /// Processes all events up to and including `until`. Returns whether the run has ended.
     pub(crate) fn run_until(&mut self, until: Moment) -> bool {
         loop {
             let arrival = self.incoming.peek().copied();
@@ -168,7 +168,7 @@ impl<'w> World<'w> {
         is_over
     }
 
-    /// Whether jobs wait and nobody comes for them any more, or none of them ever ends.
+    /// Whether jobs wait and no worker will take them, or no job ever ends.
     fn is_abandoned(&self) -> bool {
         let settled = self.last_settled.unwrap_or_default().max(self.end);
         if self.now.since(settled) >= UNSETTLED {
@@ -346,7 +346,7 @@ impl<'w> World<'w> {
         }
         self.settle(attempt);
         if retires {
-            // Its runner goes with it.
+            // Its runner stops with it.
             self.remove(slot);
             return;
         }
@@ -423,7 +423,7 @@ impl<'w> World<'w> {
         meter.map_or_else(Timings::default, |meter| meter.timings(self.now, held))
     }
 
-    /// Jobs that have left the queue for good or for a retry queue.
+    /// Jobs that have left the queue permanently or for a retry queue.
     pub(crate) fn gone(&self) -> u64 {
         self.tally.done + self.tally.dead + self.tally.retried
     }
@@ -509,8 +509,9 @@ impl<'w> World<'w> {
         self.idle_runners.retain(|runner| !runners.contains(runner));
     }
 
-    /// Has `wanted` workers, by other autoscalers' means: starts whole ones, or lets the newest go. With `kills`, the newest
-    /// go whatever they do. Otherwise those that wait go first, and those with a job go after it.
+    /// Sets the number of workers to `wanted`, as other autoscalers do: starts complete workers, or stops the newest.
+    /// With `kills`, the newest go whatever they do. Otherwise those that wait go first, and those with a job go after
+    /// it.
     pub(crate) fn resize(&mut self, wanted: u32, kills: bool) {
         let staying = self.staying();
         if wanted >= staying {
@@ -564,7 +565,7 @@ impl<'w> World<'w> {
         self.tally.workers(self.now, workers);
     }
 
-    // The end.
+    // The run ends.
 
     /// Ends the run, and reports it.
     pub(crate) fn finish(mut self, name: &str) -> (Report, Vec<crate::CurvePoint>) {
@@ -575,7 +576,7 @@ impl<'w> World<'w> {
                 self.tally.ran(now.since(attempt.begins));
             }
         }
-        // Jobs that nobody took have waited until now.
+        // Jobs that no worker took have waited until now.
         while self.ready() > 0 {
             let Some(job) = self.take() else {
                 break;

@@ -19,7 +19,6 @@ use tokio::time;
 
 use super::{
     error::classify,
-    quota::Quota,
     tls,
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
@@ -49,7 +48,6 @@ pub(super) struct Address {
     /// possible. Written when a node does not answer or a connection is lost, read by each attempt.
     first: AtomicUsize,
     tls: TlsSettings,
-    quota: Arc<Quota>,
 }
 
 /// A node to which a connection was made.
@@ -69,13 +67,7 @@ impl Address {
             nodes: urls.map(parsed).collect::<Result<_, _>>()?,
             first: AtomicUsize::new(0),
             tls: settings.tls.clone(),
-            quota: Quota::new(),
         })
-    }
-
-    /// The channels that this user may have at the broker.
-    pub(super) fn quota(&self) -> &Arc<Quota> {
-        &self.quota
     }
 
     /// Makes one connection attempt on each node until one answers, with a name that operators see at the broker.
@@ -244,7 +236,7 @@ fn parsed(url: &BrokerUrl) -> Result<AMQPUri, QueueError> {
         tracing::warn!(
             frame_max = *frame_max,
             bound = FRAME_MAX,
-            "the broker's url asks for larger frames than are used: the bound is asked for instead"
+            "the broker's url asks for frames above the limit: the limit is used instead"
         );
         *frame_max = FRAME_MAX;
     }

@@ -66,7 +66,7 @@ pub enum Fate {
 }
 
 /// A message in flight. Completes with its result. **On drop** the result is lost, but the message is still sent.
-#[must_use = "the message is sent, and what became of it is lost"]
+#[must_use = "the message is sent, and its result is lost"]
 pub struct InFlight(Flight);
 
 enum Flight {

@@ -1,4 +1,4 @@
-//! What is said of bad configurations. The text is a part of the product, so the tests are snapshots.
+//! The messages about invalid configurations. The text is a part of the product, so the tests are snapshots.
 
 use super::{POOL, given};
 
@@ -56,10 +56,48 @@ fn problems_have_a_form_for_machines() {
 }
 
 #[test]
-fn text_that_is_not_toml_hides_no_other_problem() {
+fn other_problems_are_reported_beside_invalid_toml() {
     let text =
         "[broker\nurl = \n[pools.a]\nprefetch = 0\nkeep_warm = = 1\nrunner.command = [\"true\"]\n";
     insta::assert_snapshot!(given(text).problems());
+}
+
+#[test]
+fn a_mistake_of_syntax_is_one_problem_where_only_it_is_wrong() {
+    let runner = "[pools.a.runner]\ncommand = [\"true\"]\ntimeout = \"5m\"\n";
+    for (text, expected) in [
+        (
+            format!("[pools.a]\npolicy = {{ max = 3\n{runner}"),
+            "3:1: found a table in braces that does not end before, write , between its keys, and } at its end",
+        ),
+        (
+            format!("[pools.a]\npolicy = {{ max = \"3 }}\n{runner}"),
+            "2:24: found a text that does not end, write \" at its end",
+        ),
+        (
+            "[pools.a.runner]\ncommand = [\"true\"\ntimeout = \"5m\"\n".to_owned(),
+            "3:1: found an array that does not end before, write , between its items, and ] at its end",
+        ),
+        (
+            runner.replace("runner]", "runner"),
+            "1:16: found unclosed table, write `]`",
+        ),
+        (
+            format!("[pools.a]\nqueue =\n{runner}"),
+            "2:8: found a key without a value, write its value after the =",
+        ),
+        (
+            format!("[pools.a]\npoll_interval = 5s\n{runner}"),
+            "2:17: found a value without quotes, write it in quotes",
+        ),
+        (
+            format!("[pools.a]\npreempt = True\n{runner}"),
+            "2:11: found another word, write true or false",
+        ),
+    ] {
+        let expected = format!("tidegate.toml:{expected}");
+        assert_eq!(given(&text).lines(), [expected], "{text}");
+    }
 }
 
 #[test]
@@ -208,6 +246,10 @@ fn an_entry_of_a_schedule_says_what_is_wrong_with_it() {
             "found \"0 8 * *\", write five fields",
         ),
         (
+            "cron = \"0 0 30 2 *\", for = \"1h\", max = 5",
+            "found \"0 0 30 2 *\", write a day that some year has: this entry never opens",
+        ),
+        (
             "cron = \"0 8 * * *\", time_zone = \"Mars/Olympus\", for = \"1h\", max = 5",
             "found \"Mars/Olympus\", write the name of a time zone",
         ),
@@ -264,6 +306,17 @@ fn a_limit_over_all_pools_must_leave_each_its_floor() {
 }
 
 #[test]
+fn local_max_is_at_most_the_max_of_all_daemons() {
+    let lines = pool_lines("share = true\nlocal_max = 51");
+    let wanted = "pools.thumbnails.local_max: found 51, write at most policy.max, which is 50";
+    assert!(lines[0].contains(wanted), "{lines:?}");
+    let entry = "{ cron = \"0 8 * * *\", for = \"1h\", max = 80 }";
+    let pool = format!("share = true\nlocal_max = 80\nschedule = [{entry}]");
+    let loaded = given(&format!("[pools.thumbnails]\n{pool}\n{POOL}")).loaded();
+    assert_eq!(loaded.settings.pools[0].pool.local_max, Some(80));
+}
+
+#[test]
 fn local_max_needs_a_shared_queue() {
     let lines = pool_lines("local_max = 5");
     assert!(
@@ -281,7 +334,7 @@ fn steps_must_rise() {
 }
 
 #[test]
-fn a_runner_says_what_it_cannot_be() {
+fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (
             "kind = \"exce\"",
@@ -461,7 +514,7 @@ fn the_management_api_is_a_web_server() {
 }
 
 #[test]
-fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
+fn deliveries_that_may_wait_too_long_behind_others_are_a_warning() {
     for (prefetch, expected) in [
         (5, vec![]),
         (
@@ -481,7 +534,7 @@ fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
 }
 
 #[test]
-fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
+fn dead_letters_that_the_broker_may_drop_are_a_warning() {
     for (declare, expected) in [
         (
             "no",
@@ -534,7 +587,7 @@ fn a_queue_name_must_leave_room_for_its_retry_queues() {
 
 /// RabbitMQ 4.0 answers by an internal error, and closes the connection.
 #[test]
-fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
+fn a_queue_name_that_breaks_the_broker_is_refused() {
     let room = 219 - ".retry.300000".len();
     let fits = "é".repeat(room / 2);
     given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
@@ -550,7 +603,7 @@ fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
 }
 
 #[test]
-fn pool_names_are_words() {
+fn pool_names_have_only_the_allowed_characters() {
     let name = "x".repeat(65);
     for name in ["\"a b\"", "\"\"", "\"é\"", "\"a.b\"", &name] {
         let lines = given(&format!("[pools.{name}.runner]\ncommand = [\"a\"]\n")).lines();
@@ -580,7 +633,7 @@ fn a_pool_on_anothers_derived_queue_is_a_warning() {
 }
 
 #[test]
-fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
+fn a_misspelt_key_gets_a_suggestion() {
     for (line, meant) in [
         ("poll-interval = \"1s\"", "pools.thumbnails.poll_interval"),
         ("prefech = 1", "pools.thumbnails.prefetch"),
@@ -600,7 +653,7 @@ fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
 }
 
 #[test]
-fn what_should_be_a_table_and_is_not_is_one_problem() {
+fn a_value_where_a_table_is_expected_is_one_problem() {
     assert_eq!(
         pool_lines("policy = 3"),
         [
@@ -734,7 +787,7 @@ fn an_answer_needs_a_queue_and_a_length_that_can_be() {
 }
 
 #[test]
-fn queues_for_answers_that_never_come_are_worth_a_word() {
+fn reply_queues_that_get_no_replies_are_a_warning() {
     let warnings = |text: &str| {
         let given = given(&format!(
             "[pools.thumbnails]\nreply_allow = [\"replies\"]\n{text}"

@@ -195,7 +195,7 @@ fn every_key_of_the_file_reaches_its_setting() {
 }
 
 #[test]
-fn a_pool_may_be_told_to_answer_nobody() {
+fn a_pool_can_be_configured_to_send_no_replies() {
     let loaded = given(&format!("[pools.thumbnails]\nreply = false\n{POOL}")).loaded();
     assert_eq!(loaded.settings.pools[0].pool.reply.answers, Answers::Never);
 }
@@ -386,7 +386,7 @@ fn the_urls_of_a_cluster_come_from_the_file_a_variable_or_a_file_of_lines() {
 }
 
 #[test]
-fn socket_and_state_stand_where_the_system_has_such_things() {
+fn socket_and_state_are_in_the_usual_directories_of_the_system() {
     let mut given = given(POOL);
     let mut places = |change: fn(&mut crate::config::Surroundings)| {
         change(&mut given.surroundings);
@@ -420,7 +420,7 @@ fn the_reference_page_names_every_key() {
 }
 
 #[test]
-fn the_reference_page_is_a_configuration_of_nothing_but_defaults() {
+fn the_reference_page_is_a_valid_configuration_with_only_defaults() {
     let mut settings = given(&reference()).loaded().settings;
     settings.pools[0].pool.policy_origins.clear();
     let mut minimal = given(POOL).loaded().settings;
@@ -447,7 +447,7 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
             Ok(_) => continue,
             Err(problems) => problems,
         };
-        // What an example cannot have beside it here: the file that it names, or another kind or key.
+        // Keys whose example is not valid on its own here: it names a file, or needs another kind or key.
         for problem in &lines {
             let is_expected = ["no such file", "remove it"]
                 .iter()
@@ -462,7 +462,7 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
 }
 
 #[test]
-fn a_breaker_is_there_when_its_table_is() {
+fn a_breaker_exists_if_its_table_exists() {
     let breaker = |given: super::Given| {
         let settings = given.loaded().settings;
         settings.pools[0].pool.retry.breaker
@@ -521,6 +521,7 @@ fn a_warm_runner_has_limits_of_its_own() {
 kind = "warm"
 command = ["python3", "worker.py"]
 timeout = "1m"
+concurrency = 8
 start_timeout = "5s"
 max_jobs = 100
 max_age = "1h"
@@ -532,6 +533,7 @@ prestart = 2
     process.timeout = Duration::from_secs(60);
     let expected = WarmSettings {
         process,
+        concurrency: 8,
         start_timeout: Duration::from_secs(5),
         max_jobs: Some(100),
         max_age: Some(Duration::from_secs(3600)),
@@ -600,7 +602,7 @@ env = { SIZE = "256" }
 }
 
 #[test]
-fn the_example_of_answers_answers() {
+fn the_example_for_replies_sends_replies() {
     let text = include_str!("../../../examples/reply.toml");
     let loaded = given(text).loaded();
     assert_eq!(loaded.warnings, []);
@@ -610,7 +612,7 @@ fn the_example_of_answers_answers() {
 }
 
 #[test]
-fn spans_go_to_a_collector_where_the_file_names_one() {
+fn spans_go_to_a_collector_if_the_file_names_one() {
     let with = |text: &str| given(&format!("{text}\n{POOL}"));
     assert_eq!(given(POOL).loaded().settings.otlp, None);
     let settings = with("[otlp]\nendpoint = \"https://collector:4318\"").loaded();

@@ -11,8 +11,8 @@ use crate::{
 
 const IS_THERE: &str = "a borrowed runner is there until it is returned";
 
-/// A runner that a worker has borrowed. **On drop** it is no longer counted as busy. Each of its ends says what becomes of
-/// the runner itself.
+/// A runner that a worker has borrowed. **On drop** it is no longer counted as busy. Each method that ends the loan
+/// decides what happens to the runner.
 pub(crate) struct BorrowedRunner<'a> {
     fleet: &'a Fleet,
     runner: Option<IdleRunner>,
@@ -45,7 +45,7 @@ impl<'a> BorrowedRunner<'a> {
         panics::catch_future(|| runner.runner.get().run(job, control))
     }
 
-    /// The runner came to its own end with its job: nothing is left to stop.
+    /// The runner ended by itself with its job, so it does not have to be stopped.
     pub(crate) fn finished(mut self) {
         if let Some(runner) = self.runner.take() {
             runner.source.counters.finished.increment(1);
@@ -65,7 +65,7 @@ impl<'a> BorrowedRunner<'a> {
         let Some(mut runner) = self.runner.take() else {
             return;
         };
-        // A runner that has just worked has not been idle.
+        // A runner that has just run a job has not been idle.
         let retires = self.fleet.retires(&mut runner);
         let reason = match retires.filter(|why| *why != IDLE_TIMEOUT) {
             Some(why) => Some((runner, why)),
@@ -76,7 +76,7 @@ impl<'a> BorrowedRunner<'a> {
         };
         if let Some((runner, reason)) = reason {
             self.fleet.count_stopped(&runner, reason);
-            // The worker's next job need not wait for it.
+            // The worker's next job does not wait for it.
             self.fleet.end(runner);
         }
     }

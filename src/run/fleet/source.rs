@@ -1,4 +1,4 @@
-//! Where runners come from: a manager, and what was asked of it once.
+//! The source of runners: a manager, and its answers that were read once.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, counter, gauge};
 
-use super::{GONE, RUNNER_PANICS, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
+use super::{GONE, RUNNER_PANICS, RUNNER_STATES, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
 use crate::decide::PoolName;
 
 /// The metrics of a pool's runners. Written by the fleet.
@@ -24,7 +24,7 @@ impl RunnerMetrics {
 
     pub(crate) fn counters(&self, kind: &'static str) -> RunnerCounters {
         let started = counter!(RUNNERS_STARTED, "pool" => self.pool.clone(), "kind" => kind);
-        // Every process job increments this counter, so its handle is made ahead.
+        // Every process job increments this counter, so its handle is created in advance.
         let finished = counter!(
             RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => "finished"
         );
@@ -37,15 +37,15 @@ impl RunnerMetrics {
     }
 
     pub(crate) fn sizes(&self, kind: &'static str, idle: u32, busy: u32) {
-        for (state, n) in [("idle", idle), ("busy", busy)] {
+        for (state, n) in RUNNER_STATES.into_iter().zip([idle, busy]) {
             gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
                 .set(f64::from(n));
         }
     }
 
-    /// The pool no longer has runners of this kind: their gauges show nothing any more.
+    /// The pool no longer has runners of this kind: their gauges are removed.
     pub(crate) fn forget(&self, kind: &'static str) {
-        for state in ["idle", "busy"] {
+        for state in RUNNER_STATES {
             gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
                 .set(GONE);
         }

@@ -24,7 +24,7 @@ impl Pool {
     pub(super) fn steer(&mut self, steering: Steering) -> PoolAction {
         let Steering { order, by, answer } = steering;
         let closes = order.closes_intake();
-        let reason = order.act();
+        let reason = order.act().as_str();
         let settings = self.shared.settings();
         let changed = match self.shared.orders.apply(order, by, &settings) {
             Ok(changed) => changed,
@@ -47,7 +47,7 @@ impl Pool {
         }
     }
 
-    /// Gives the reconciler the orders as they are now.
+    /// Gives the reconciler the current orders.
     pub(super) fn follow_orders(&mut self) {
         let orders = self.shared.orders.lock().clone();
         self.reconciler.set_orders(orders);
@@ -59,8 +59,8 @@ impl Pool {
         count_stops(&mut result, self.flush_idle("flushed"));
         if mode == FlushMode::All {
             for worker in self.shared.roster.workers().values() {
-                if worker.snapshot().held > 0 {
-                    worker.preempt();
+                if worker.snapshot().held > 0 && worker.preempt() {
+                    result.jobs_told += 1;
                 }
             }
         }

@@ -49,7 +49,7 @@ impl Pool {
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
         let (probe, before) = match reading {
             Some(reading) => (reading.probe, reading.begun),
-            None => (Probe::Held, now),
+            None => (Probe::Skipped, now),
         };
         let (census, held) = shared.census(before);
         let counts = census.counts();
@@ -128,7 +128,7 @@ impl Pool {
             } else {
                 0
             },
-            taken: counts.places().max(decision.expected),
+            taken: counts.towards_max().max(decision.expected),
         };
         shared.budget.report(&shared.name, need);
     }
@@ -234,9 +234,12 @@ impl Pool {
             each(&plan.lift, &WorkerState::unmark_retiring);
             each(&plan.stop, &|worker| worker.order_to_leave(why));
             each(&plan.retire, &WorkerState::mark_retiring);
-            each(&plan.preempt, &WorkerState::preempt);
+            each(&plan.preempt, &|worker| {
+                // It may have been told before.
+                let _ = worker.preempt();
+            });
             if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
-                // Busy workers get the order too, not only a mark. The trial would lift the mark, and then an old job
+                // Busy workers get the order too, not only a mark. The trial would remove the mark, and then an old job
                 // could count as the trial, or delay it for as long as the job runs.
                 for worker in workers.values() {
                     worker.order_to_leave(WorkerStopReason::Faulted);
@@ -251,7 +254,7 @@ impl Pool {
         self.end_runners(deleted);
     }
 
-    /// Brings runners up for workers that wait, at most as many as the manager wants ready. There are never more runners
+    /// Starts runners for workers that wait, at most as many as the manager keeps ready. There are never more runners
     /// than workers that will wait.
     fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
         let ready = self.shared.fleet.wanted_ready();

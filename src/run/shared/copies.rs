@@ -40,7 +40,7 @@ impl CopyState {
         let overdue = match self.counts().overdue {
             0 => None,
             n => Some(format!(
-                "{n} {} due, but not back: the queue is full or was gone, and the broker tries again only every 3 \
+                "{n} {} due, but not back: the queue is full or was deleted, and the broker tries again only every 3 \
                  minutes; or their retry queue was deleted, and they with it",
                 if n == 1 { "retry is" } else { "retries are" }
             )),

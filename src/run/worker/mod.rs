@@ -36,7 +36,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// A worker that is told to leave while it opens its consumer waits this long for the consumer. If it closed the channel
+/// How long a worker that is told to leave while it opens its consumer waits for the consumer. If it closed the channel
 /// earlier, deliveries that the broker has sent by then would count as unfinished.
 const OPENING: Duration = Duration::from_secs(2);
 
@@ -157,7 +157,7 @@ impl Worker<'_> {
             }
             match self.state.finish_job(self.buffered()) {
                 AfterSettlement::Stay => {}
-                AfterSettlement::Go(why) => return why,
+                AfterSettlement::Leave(why) => return why,
             }
         }
     }
@@ -182,9 +182,9 @@ impl Worker<'_> {
                 break;
             }
             for arrived in left {
-                // If the channel is gone, the broker has given it back already.
+                // If the channel is closed, the broker has given it back already.
                 if !self.intake.is_gone() {
-                    // The worker leaves in any case, and has its reason.
+                    // The worker leaves in any case, and its reason is known.
                     let _ = self.job(arrived).await;
                 }
             }
@@ -301,8 +301,8 @@ impl Worker<'_> {
             return;
         };
         if let Err(error) = cancelled {
-            // The channel is gone, so the broker gives back the deliveries that wait.
-            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            // The channel is closed, so the broker gives back the deliveries that wait.
+            debug!(error = %chain(&error), "consumer not cancelled: its channel is closed");
             self.intake.ended = Some(WorkerStopReason::Lost);
             return;
         }

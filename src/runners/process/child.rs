@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ends_the_whole_group_also_where_there_is_no_pidfd() {
+    async fn ends_the_whole_group_also_without_pidfd() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "sleep 1000 & exit 3"])

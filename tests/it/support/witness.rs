@@ -11,11 +11,11 @@ use tokio::{
 };
 
 /// Longest wait for any event in a test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits for `event`, at most [`PATIENCE`].
+/// Waits for `event`, at most [`TIMEOUT`].
 pub(crate) async fn soon<F: Future>(event: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, event)
+    tokio::time::timeout(TIMEOUT, event)
         .await
         .expect("it happens in time")
 }

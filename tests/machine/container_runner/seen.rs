@@ -72,7 +72,7 @@ async fn applies_the_limits_of_the_pool() {
     let script = "pwd; id -u; id -g; cat /proc/self/mounts | grep ' /read '; ls /sys/class/net | tr '\\n' ' '; echo; \
                   touch /read/x 2>/dev/null || echo refused";
     let mut settings = engine.script(&format!("({script}) >/folder/seen"));
-    let path = witness.folder().to_str().expect("a path of text");
+    let path = witness.folder().to_str().expect("a UTF-8 path");
     settings.mounts = vec![
         folder(&witness),
         Mount::parse(&format!("{path}:/read:ro")).expect("a mount"),

@@ -68,12 +68,12 @@ impl IntakeState {
         } else if self.blocked > 0 {
             Intake::Blocked
         } else {
-            self.trouble(now)
+            self.intake_after_failures(now)
         }
     }
 
     /// The intake that fault and breaker allow. A pause of one comes before a trial of the other.
-    fn trouble(&self, now: Moment) -> Intake {
+    fn intake_after_failures(&self, now: Moment) -> Intake {
         let fault = self.fault.as_ref();
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         match (fault, breaker) {
@@ -134,7 +134,7 @@ impl IntakeState {
         self.pool_failed.as_deref()
     }
 
-    /// Marks the pool as ending, for good.
+    /// Marks the pool as ending. This cannot be undone.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -198,7 +198,7 @@ impl IntakeState {
     }
 
     /// Whether there is a fault, or launches have failed.
-    pub fn is_troubled(&self) -> bool {
+    pub fn has_failures(&self) -> bool {
         self.fault.is_some() || !self.launch_failures.is_empty()
     }
 

@@ -12,6 +12,6 @@ pub enum OutputUse {
         /// sent.
         limit: u64,
     },
-    /// A reply that nobody asked for. It is read and dropped, because it may contain data that must not be logged.
+    /// A reply that was not requested. It is read and dropped, because it may contain data that must not be logged.
     Dropped,
 }

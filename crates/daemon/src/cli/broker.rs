@@ -20,7 +20,7 @@ use tidegate::{
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::dead_queue,
-    text::{duration, escaped_chain},
+    text::{counted, duration, escaped_chain},
 };
 
 /// Longest time for the connection and the login.
@@ -236,8 +236,9 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
         Ok(depth) => (
             Severity::Ok,
             format!(
-                "queue {queue} is there, with {} messages ready and {} consumers",
-                depth.ready, depth.consumers
+                "queue {queue} is there, with {} ready and {}",
+                counted(depth.ready, "message"),
+                counted(depth.consumers, "consumer")
             ),
         ),
         Err(error) => of_error(&error, pool),
@@ -277,12 +278,12 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         (QueueErrorKind::NotFound, Declare::No) => (
             Severity::Warning,
             format!(
-                "queue {queue} is not there: the pool will wait until another program declares it; or set `declare`"
+                "queue {queue} does not exist: the pool will wait until another program declares it; or set `declare`"
             ),
         ),
         (QueueErrorKind::NotFound, Declare::Classic | Declare::Quorum) => (
             Severity::Ok,
-            format!("queue {queue} is not there yet: the pool will declare it"),
+            format!("queue {queue} does not exist yet: the pool will declare it"),
         ),
         (QueueErrorKind::AccessRefused, _) => (
             Severity::Error,
@@ -350,13 +351,13 @@ mod tests {
     use tidegate::{adapters::memory::MemoryBroker, queue::QueueKind};
 
     #[tokio::test]
-    async fn says_of_each_queue_whether_it_is_there() {
+    async fn reports_for_each_queue_whether_it_exists() {
         let broker = MemoryBroker::new();
         broker.declare_queue("there", QueueKind::Classic);
         broker.send("there", "a job");
         let there = of_queue(&broker, &PoolSettings::new("there")).await;
         assert_eq!(there.severity, Severity::Ok);
-        assert!(there.what.contains("1 messages ready"), "{}", there.what);
+        assert!(there.what.contains("1 message ready"), "{}", there.what);
 
         let mut missing = PoolSettings::new("missing");
         let waits = of_queue(&broker, &missing).await;
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_refusal_to_be_an_error() {
+    fn a_refusal_is_an_error() {
         let refused = QueueError::new(QueueErrorKind::AccessRefused, "probe");
         let (severity, what) = of_error(&refused, &PoolSettings::new("a"));
         assert_eq!(severity, Severity::Error);
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_could_not_see() {
+    fn names_what_could_not_be_checked() {
         let mut pool = PoolSettings::new("a");
         let usual = unseen(&[&pool], Visibility::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;

@@ -5,7 +5,7 @@
 //! └── supervisor  waits for the guard; runs everything
 //!     ├── job     spawned directly
 //!     │   └── its own children
-//!     └── whatever jobs have orphaned: double forks, setsid
+//!     └── orphans of jobs: double forks, setsid
 //! ```
 //!
 //! Both are *child subreapers*: when a process's parent dies, its new parent is the nearest living subreaper above
@@ -14,7 +14,7 @@
 //! - When the supervisor is killed, the guard inherits all its processes, kills them ([`end`]) and then ends.
 //! - When the guard is killed, the supervisor sees it ([`ward`]) and executes this program again in its own process,
 //!   which kills them. Only `exec` stops all of its threads at once. So no job that is killed now can be reported and
-//!   settled as failed: the connections are gone, and the broker delivers its message again.
+//!   settled as failed: the connections are closed, and the broker delivers its message again.
 //! - While both live, the supervisor kills the processes that a job has left behind after that job is over
 //!   ([`left_over`]).
 //!
@@ -59,12 +59,12 @@ const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
 /// This program, also if its file has been replaced since the start.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a process does after it was told to run the supervisor.
+/// The role of a process after it was started to run the supervisor.
 #[derive(Debug)]
 pub(super) enum Role {
     /// This is the supervisor, under its guard. It has everything left to do.
     Supervisor,
-    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard was gone and its jobs were
+    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard had ended and its jobs were
     /// killed.
     Done(ExitCode),
 }

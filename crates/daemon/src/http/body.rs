@@ -20,7 +20,7 @@ const BODY_BYTES: usize = 64 * 1024;
 /// How long a client may take to send the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body. An empty body stands for `{}`.
+/// A JSON body. An empty body means `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
@@ -58,7 +58,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             .and_then(|map| T::deserialize(Value::Object(map)))
             .map(Self)
             .map_err(|why| {
-                let what = format!("the body is not as it should be: {why}");
+                let what = format!("the body is invalid: {why}");
                 error(StatusCode::BAD_REQUEST, &what)
             })
     }

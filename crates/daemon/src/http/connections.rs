@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// The connections of one listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    most: usize,
+    limit: usize,
     began: Instant,
     open: Arc<Mutex<Open>>,
 }
@@ -68,9 +68,9 @@ impl Progress {
 
 impl Connections {
     /// Connections with this limit on their number.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
-            most,
+            limit,
             began: Instant::now(),
             open: Arc::default(),
         }
@@ -81,7 +81,7 @@ impl Connections {
         let progress = Arc::new(Progress::new(self.began));
         let cut = CancellationToken::new();
         let mut open = self.lock();
-        while open.connections.len() >= self.most.max(1) {
+        while open.connections.len() >= self.limit.max(1) {
             open.cut_longest_idle();
         }
         let id = open.next;
@@ -128,7 +128,7 @@ impl Open {
     }
 }
 
-/// A connection's place within the limit. Free again on drop.
+/// A connection's slot within the limit. It becomes free on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     connections: Connections,
@@ -137,7 +137,7 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Waits until the place is given to another connection. Cancel-safe.
+    /// Waits until the slot is given to another connection. Cancel-safe.
     pub(super) async fn lost(&self) {
         self.cut.cancelled().await;
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_takes_the_place_of_the_one_that_stood_still_the_longest() {
+    async fn a_new_connection_replaces_the_one_that_was_idle_the_longest() {
         let connections = Connections::new(3);
         let mut places = Vec::new();
         let mut streams = Vec::new();
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(lost, [false, true, false]);
         assert!(!is_lost(&fourth));
 
-        // A place that is left is free: the next connection closes no other.
+        // A dropped slot is free: the next connection closes no other.
         drop(places.remove(2));
         let (_fifth, fifth) = connections.enter(duplex(64).0, STALL);
         assert!(!is_lost(&places[0]) && !is_lost(&fourth) && !is_lost(&fifth));

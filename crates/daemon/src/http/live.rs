@@ -5,16 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Json,
-    extract::{Path, State},
-    http::StatusCode,
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
-    routing::get,
-};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -23,18 +14,8 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::{
-    answers::{error, no_such_pool},
-    api::{Api, Route},
-    server::LongLived,
-};
-use crate::{
-    actions::Action,
-    failures::Recent,
-    history::{Columns, NamedColumns},
-    reloads::Reloads,
-};
-use tidegate::{api::v1, decide::PoolName, run::Supervisor};
+use crate::view::View;
+use tidegate::{api::v1, run::Supervisor};
 
 /// Time between two snapshots.
 const STEP: Duration = Duration::from_secs(1);
@@ -63,7 +44,7 @@ impl Live {
     /// The source and its feed. Dropping the feed ends every stream.
     pub fn new(
         supervisor: Supervisor,
-        reloads: Reloads,
+        view: View,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (send, snapshots) = watch::channel(Arc::from(""));
         let seats = Arc::new(Semaphore::new(READERS));
@@ -78,7 +59,7 @@ impl Live {
                 ticks.tick().await;
                 let has_readers = seats.available_permits() < READERS;
                 if has_readers {
-                    send.send_replace(snapshot(&supervisor, &reloads));
+                    send.send_replace(snapshot(&supervisor, &view));
                 }
             }
         };
@@ -86,7 +67,7 @@ impl Live {
     }
 
     /// A stream for one reader that begins with `first`. `None` if there are too many readers.
-    fn stream(
+    pub(super) fn stream(
         &self,
         first: Arc<str>,
     ) -> Option<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>> {
@@ -111,69 +92,12 @@ impl Live {
     }
 }
 
-/// The stream, and the data that a reader may have missed.
-pub(super) fn table() -> [Route; 5] {
-    [
-        ("/api/v1/events", &["get"], get(events)),
-        ("/api/v1/history", &["get"], get(overview)),
-        ("/api/v1/pools/{pool}/history", &["get"], get(history)),
-        ("/api/v1/pools/{pool}/failures", &["get"], get(failures)),
-        ("/api/v1/actions", &["get"], get(actions)),
-    ]
-}
-
-async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>) -> Response {
-    let first = snapshot(&api.supervisor, &api.reloads);
-    let Some(stream) = api.live.stream(first) else {
-        let why = "too many clients read the event stream";
-        return error(StatusCode::SERVICE_UNAVAILABLE, why);
-    };
-    if let Some(Extension(connection)) = connection {
-        connection.mark();
-    }
-    stream.into_response()
-}
-
-async fn overview(State(api): State<Api>) -> Json<Overview> {
-    Json(Overview {
-        pools: api.history.overview(),
-    })
-}
-
-async fn history(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => Json::<Columns>(api.history.of(&name)).into_response(),
-        None => no_such_pool(&name),
-    }
-}
-
-async fn failures(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.pool(&name) {
-        Some(_) => {
-            let kept = api.failures.of(&name);
-            let kept: Vec<&Recent> = kept.iter().map(AsRef::as_ref).collect();
-            Json(kept).into_response()
-        }
-        None => no_such_pool(&name),
-    }
-}
-
-async fn actions(State(api): State<Api>) -> Json<Vec<Action>> {
-    Json(api.actions.all())
-}
-
-/// The last hour of every pool.
-#[derive(Serialize)]
-struct Overview {
-    pools: Vec<NamedColumns>,
-}
-
 /// The current status of every pool, as JSON.
-fn snapshot(supervisor: &Supervisor, reloads: &Reloads) -> Arc<str> {
+pub(super) fn snapshot(supervisor: &Supervisor, view: &View) -> Arc<str> {
     let pools = supervisor.pools().into_iter();
     let snapshot = Snapshot {
         at: Timestamp::now().as_second(),
-        pools: pools.map(|pool| reloads.view(pool)).collect(),
+        pools: pools.map(|pool| view.of(pool)).collect(),
     };
     serde_json::to_string(&snapshot)
         .expect("every key of a snapshot is text")

@@ -88,7 +88,7 @@ impl Server {
                 tasks.spawn(async move {
                     tokio::select! {
                         () = serve_connection(stream, caller, router, ending) => {}
-                        () = place.lost() => debug!("a connection gave way to a new one"),
+                        () = place.lost() => debug!("a connection was closed for a new one"),
                     }
                 });
             }
@@ -198,10 +198,10 @@ where
     tokio::select! {
         served = served => {
             if let Err(error) = served {
-                debug!(error = %error, "a connection ended badly");
+                debug!(error = %error, "a connection failed");
             }
         }
-        () = long_lived.over() => debug!("a connection had its time"),
+        () = long_lived.over() => debug!("a connection reached its time limit"),
     }
 }
 
@@ -209,7 +209,10 @@ fn is_ours(peer: u32) -> bool {
     let own = nix::unistd::Uid::effective().as_raw();
     let is_ours = peer == own || peer == 0;
     if !is_ours {
-        warn!(uid = peer, "another user was turned away from the socket");
+        warn!(
+            uid = peer,
+            "refused a connection of another user to the socket"
+        );
     }
     is_ours
 }
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_at_once_beside_more_clients_than_there_is_room_for() {
+    async fn answers_at_once_even_with_more_clients_than_the_limit() {
         let long = "x".repeat(64 * 1024);
         let router = Router::new()
             .route("/long", get(async move || long))
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_too_long_to_ask_is_cut_off() {
+    async fn a_client_that_sends_its_request_too_slowly_is_cut_off() {
         let router = Router::new().route("/healthz", get(async || "ok"));
         let (arriving, arrived) = mpsc::channel(1);
         let server = Server::new();

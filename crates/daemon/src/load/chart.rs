@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 use super::{report::Report, samples::Sample};
 use crate::chart::{Chart, Line, Panel};
 
-// Told apart without colours too: by their order and their place.
+// They can be distinguished without colours too: by their order and position.
 const DEPTH: RGBColor = RGBColor(0x1f, 0x6f, 0xb5);
 const SENT: RGBColor = RGBColor(0x8a, 0x94, 0xa6);
 const WORKERS: RGBColor = RGBColor(0x2a, 0x8f, 0x55);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_is_known() {
+    fn says_so_if_nothing_is_known() {
         let told = svg(&chart("", &samples(None), &report())).unwrap();
         assert!(told.contains("no supervisor answered"));
         let empty = svg(&chart("", &[], &report())).unwrap();

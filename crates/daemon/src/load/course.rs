@@ -1,10 +1,10 @@
-//! The course of a load: one task that sends what is due, hears what became of it, and knows when to end.
+//! The course of a load: one task that sends the messages that are due, receives confirms and replies, and decides when
+//! the load ends.
 //!
-//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and what is due meanwhile is
-//! late: its latency counts from when it was due.
+//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and messages that become
+//! due meanwhile are late: its latency counts from when it was due.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -14,13 +14,14 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use super::{
-    Plan,
     ledger::{Entered, Ledger},
+    pace::Pace,
+    plan::Plan,
     publisher::{Ids, OnItsWay, Outlet, body, message},
-    report::{Report, Times, Verified},
+    report::{Report, Verified},
     samples::{Sample, Samples},
-    shape::{Schedule, Until},
     stop::Stop,
+    tally::{Rates, Tally},
     watch::Watch,
 };
 use tidegate::{
@@ -28,14 +29,11 @@ use tidegate::{
     queue::{HeaderValue, Message, QueueError, QueueErrorKind},
 };
 
-/// Messages that are sent before confirms are heard again.
+/// The number of messages that are sent between two checks for confirms.
 const BATCH: usize = 256;
 
 /// How often the screen is drawn and a sample may be taken.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How long a load of a duration goes on, to send what was due and is late.
-const LATE: Duration = Duration::from_secs(5);
 
 /// How long the pool is looked at after the end, for the picture: until it has drained.
 const DRAINS_WITHIN: Duration = Duration::from_secs(60);
@@ -47,7 +45,7 @@ const OUTCOME: &str = "x-tidegate-outcome";
 pub(super) struct Course<'a> {
     plan: &'a Plan,
     outlet: &'a Outlet,
-    /// Where answers come, with verification.
+    /// The source of answers, with verification.
     answers: Option<Answers>,
     watch: Option<&'a Watch>,
     stop: Stop,
@@ -59,7 +57,7 @@ pub(super) struct Course<'a> {
     ledger: Option<Ledger>,
     samples: Samples,
     tick: Interval,
-    /// When a confirm or an answer was last heard, or the first message after a silence sent.
+    /// The time of the last confirm or answer, or of the first message that was sent after a silence.
     heard: Instant,
     /// Why it ended before its time.
     ended: Option<Early>,
@@ -75,43 +73,8 @@ pub(super) enum Early {
         /// Whether the broker says that it takes nothing.
         is_blocked: bool,
     },
-    /// Somebody wants it to.
+    /// It was told to end.
     Stopped,
-}
-
-/// What is counted.
-#[derive(Debug)]
-struct Tally {
-    published: u64,
-    confirmed: u64,
-    returned: u64,
-    refused: u64,
-    unconfirmed: u64,
-    confirm: Times,
-    done: Times,
-    last_confirm: Duration,
-    /// Since the last sample.
-    recent: Recent,
-}
-
-#[derive(Debug)]
-struct Recent {
-    since: Duration,
-    sent: u64,
-    confirm: Times,
-    done: Times,
-}
-
-/// When the next message is due.
-#[derive(Debug)]
-enum Pace {
-    /// By a schedule. `next` is the one that was taken from it.
-    Scheduled {
-        schedule: Schedule,
-        next: Option<Duration>,
-    },
-    /// As fast as the broker confirms: each is due when there is room for it.
-    Flat(Until),
 }
 
 /// A message in flight.
@@ -184,7 +147,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The whole of it. `show` is called some times a second.
+    /// Runs the whole load. `show` is called several times per second.
     ///
     /// # Errors
     /// A message cannot be encoded.
@@ -233,7 +196,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Sends what is due and fits the window. Says whether anything is to be sent later.
+    /// Sends the messages that are due and fit the window. Returns whether more will be sent later.
     fn send_due(&mut self) -> Result<bool, QueueError> {
         if self.ended.is_some() {
             return Ok(false);
@@ -250,7 +213,7 @@ impl<'a> Course<'a> {
                 break;
             }
             self.send(due)?;
-            self.pace.go_on();
+            self.pace.advance();
         }
         Ok(true)
     }
@@ -379,14 +342,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether what is awaited has not come for too long.
+    /// Whether an awaited confirm or answer has not come for too long.
     fn is_out_of_patience(&mut self, is_sending: bool) -> bool {
         let waits = !self.in_flight.is_empty();
         let waits_for_answers = !is_sending && !waits && self.awaits_answers();
         if !(waits || waits_for_answers) || self.heard.elapsed() < self.plan.patience {
             return false;
         }
-        // Answers that do not come are lost messages, which the report tells of.
+        // Messages without an answer are lost, and are in the report.
         if waits && self.ended.is_none() {
             self.ended = Some(Early::Silent {
                 is_blocked: self.is_blocked(),
@@ -402,7 +365,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What is in flight at the end is not confirmed, and nobody waits for it any more.
+    /// Messages in flight at the end are not confirmed, and are no longer waited for.
     fn write_off(&mut self) {
         let left = std::mem::take(&mut self.in_flight);
         for tracked in left {
@@ -414,14 +377,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Looks on until the pool has drained, for a picture that ends where the tide does.
+    /// Continues to sample until the pool has drained, so that the plot shows the whole load.
     async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
         let Some(watch) = self.watch else {
             return;
         };
         let until = Instant::now() + DRAINS_WITHIN;
         // Without answers, nothing says that the pool has begun.
-        while self.ended.is_none() && Instant::now() < until && watch.seen().is_at_work() {
+        while self.ended.is_none() && Instant::now() < until && watch.seen().is_working() {
             tokio::select! {
                 () = self.stop.asked() => break,
                 _ = self.tick.tick() => {
@@ -504,85 +467,9 @@ impl<'a> Course<'a> {
         self.samples.all()
     }
 
-    /// Why it ended before its time, where it did.
+    /// Why it ended early, if it did.
     pub(super) fn ended(self) -> Option<Early> {
         self.ended
-    }
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self {
-            published: 0,
-            confirmed: 0,
-            returned: 0,
-            refused: 0,
-            unconfirmed: 0,
-            confirm: Times::new(),
-            done: Times::new(),
-            last_confirm: Duration::ZERO,
-            recent: Recent {
-                since: Duration::ZERO,
-                sent: 0,
-                confirm: Times::new(),
-                done: Times::new(),
-            },
-        }
-    }
-}
-
-impl Pace {
-    fn new(plan: &Plan) -> Self {
-        match plan.schedule() {
-            None => Self::Flat(plan.until),
-            Some(mut schedule) => {
-                let next = schedule.next();
-                Self::Scheduled { schedule, next }
-            }
-        }
-    }
-
-    /// When the next message is due, with so many sent. `None`: no more messages are due.
-    fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => match until {
-                Until::Time(end) if elapsed >= end + LATE => None,
-                _ => *next,
-            },
-            Self::Flat(until) => match *until {
-                Until::Count(count) => (sent < count).then_some(elapsed),
-                Until::Time(end) => (elapsed < end).then_some(elapsed),
-                Until::End => None,
-            },
-        }
-    }
-
-    /// When to look again, where the next message is known to be due later. At once, where messages have no time.
-    fn next(&self) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => *next,
-            Self::Flat(_) => Some(Duration::ZERO),
-        }
-    }
-
-    /// The message that was due is sent.
-    fn go_on(&mut self) {
-        if let Self::Scheduled { schedule, next } = self {
-            *next = schedule.next();
-        }
-    }
-
-    /// Messages that were due by now and were not sent.
-    fn unsent(&self, elapsed: Duration, ended_early: bool) -> u64 {
-        match self {
-            Self::Scheduled {
-                schedule,
-                next: Some(next),
-            } if *next <= elapsed && !ended_early => {
-                1 + schedule.clone().take_while(|due| *due <= elapsed).count() as u64
-            }
-            _ => 0,
-        }
     }
 }
 
@@ -591,7 +478,7 @@ fn to_thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Waits for ever where no answers come.
+/// Waits for ever if no answers are expected.
 async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
     match answers {
         Some(answers) => answers.next().await,
@@ -615,29 +502,6 @@ fn correlated(id: &str) -> Option<(u64, Duration)> {
         number.parse().ok()?,
         Duration::from_micros(due.parse().ok()?),
     ))
-}
-
-/// The rate of the last second.
-#[derive(Debug, Default)]
-struct Rates(VecDeque<(Duration, u64)>);
-
-impl Rates {
-    fn note(&mut self, elapsed: Duration, confirmed: u64) -> f64 {
-        self.0.push_back((elapsed, confirmed));
-        let is_old =
-            |(at, _): &(Duration, u64)| elapsed.saturating_sub(*at) > Duration::from_secs(1);
-        while self.0.len() > 2 && self.0.front().is_some_and(is_old) {
-            self.0.pop_front();
-        }
-        let Some((at, before)) = self.0.front() else {
-            return 0.0;
-        };
-        let time = elapsed.saturating_sub(*at).as_secs_f64();
-        match time > 0.0 {
-            true => (confirmed - before) as f64 / time,
-            false => 0.0,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -48,14 +48,14 @@ impl Ledger {
         }
     }
 
-    /// Enters an answer, of a job that was done or that failed for good.
+    /// Records an answer of a job that was done or finally failed.
     pub(super) fn answer(&mut self, number: u64, is_failure: bool) -> Entered {
         let Some(entry) = self.entry(number) else {
             return Entered::Stray;
         };
         let entered = match entry {
             Entry::Answered => Entered::Again,
-            // That nobody heard of a confirm does not say that the message was not taken.
+            // A missing confirm does not mean that the message was not accepted.
             Entry::Open | Entry::Void => Entered::First,
         };
         *entry = Entry::Answered;
@@ -74,7 +74,7 @@ impl Ledger {
         self.answered
     }
 
-    /// Of those, the ones whose answer is that the job failed for good.
+    /// The answered messages whose job finally failed.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_answer_stands_for_no_other_message() {
+    fn a_second_answer_does_not_count_for_another_message() {
         let mut ledger = of(2);
         assert_eq!(ledger.answer(0, false), Entered::First);
         assert_eq!(ledger.answer(0, true), Entered::Again);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_did_not_take_is_not_lost() {
+    fn a_publish_that_the_broker_did_not_accept_is_not_lost() {
         let mut ledger = of(2);
         ledger.void(1);
         assert_eq!(ledger.open(), 1);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_nothing_counts_for_nothing() {
+    fn an_answer_to_no_message_is_not_counted() {
         let mut ledger = of(1);
         for stray in [1, u64::MAX] {
             assert_eq!(ledger.answer(stray, false), Entered::Stray);

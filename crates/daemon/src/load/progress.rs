@@ -1,4 +1,4 @@
-//! The progress bar on a terminal's standard error. Elsewhere nothing is shown.
+//! The progress bar on a terminal's standard error. Without a terminal nothing is shown.
 
 use std::{
     io::{self, IsTerminal},

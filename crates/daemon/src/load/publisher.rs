@@ -1,4 +1,4 @@
-//! The publisher: messages of a run and where they go. What `load`, `publish` and the demo send goes through here.
+//! The publisher: the messages of a run and their destination. `load`, `publish` and the demo send through it.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl Ids {
         format!("{:019}", self.first.saturating_add(number))
     }
 
-    /// How many messages are before the one of this id, where it is of this run.
+    /// The number of messages before the one with this id, if the id belongs to this run.
     pub(crate) fn number(self, id: &str) -> Option<u64> {
         id.parse::<u64>().ok()?.checked_sub(self.first)
     }
@@ -148,7 +148,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Closes the connection, where there is one.
+    /// Closes the connection, if there is one.
     pub(crate) async fn close(self) {
         match self {
             Self::Broker(publisher) => publisher.close().await,
@@ -197,7 +197,7 @@ mod tests {
         assert!(all.is_sorted(), "{all:?}");
         assert!(all.iter().all(|id| id.len() == 19), "{all:?}");
         assert_eq!(ids.number(&all[4]), Some(1_000_000));
-        // Of another run, or of nobody's.
+        // An id of another run, or of no run.
         assert_eq!(ids.number("1"), None);
         assert_eq!(ids.number("job-1"), None);
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sends_to_a_queue_in_memory_and_tells_of_one_that_is_not_there() {
+    async fn publishes_to_a_queue_in_memory_and_reports_a_missing_one() {
         let broker = MemoryBroker::new();
         broker.declare_queue("work", QueueKind::Classic);
         let outlet = Outlet::Memory(broker.clone());

@@ -1,11 +1,11 @@
-//! The report: what a load came to, for people and for programs, and whether that is good.
+//! The report: the result of a load, for people and for programs, and whether it succeeded.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longest time that is told apart from longer ones: a day.
+/// The longest time that is recorded exactly: a day.
 const MAX_US: u64 = 24 * 3600 * 1_000_000;
 
 /// Times, to three digits.
@@ -22,7 +22,7 @@ impl Times {
         self.0.saturating_record(us);
     }
 
-    /// Milliseconds. `None` where nothing was recorded: no time is not a time of 0.
+    /// Milliseconds. `None` if nothing was recorded: this differs from a time of 0.
     pub(super) fn ms_at(&self, quantile: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| ms(self.0.value_at_quantile(quantile)))
     }
@@ -72,15 +72,15 @@ pub(super) struct Report {
     pub(super) confirm_ms: Percentiles,
     #[serde(flatten)]
     pub(super) verified: Option<Verified>,
-    /// Of the refused, the ones of which nothing was heard. In words only.
+    /// The refused messages for which no confirm came. Only in the text form.
     #[serde(skip)]
     pub(super) unconfirmed: u64,
-    /// Messages that were due and not sent by the end. In words only.
+    /// Messages that were due and not sent by the end. Only in the text form.
     #[serde(skip)]
     pub(super) unsent: u64,
 }
 
-/// What became of the messages in the pool.
+/// How the pool handled the messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Verified {
     /// Messages that were answered.
@@ -90,7 +90,7 @@ pub(super) struct Verified {
     /// Answers beyond the first of their message.
     pub(super) repeated: u64,
     pub(super) done_ms: Percentiles,
-    /// Of the answered, the ones whose job failed for good. In words only.
+    /// The answered messages whose job finally failed. Only in the text form.
     #[serde(skip)]
     pub(super) failed: u64,
 }
@@ -169,7 +169,7 @@ fn time(ms: f64) -> String {
     }
 }
 
-/// A count with its thousands set apart.
+/// A count with separators for thousands.
 pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_returned_refused_or_lost_is_not_good() {
+    fn returned_refused_or_lost_messages_make_a_load_fail() {
         assert!(report().is_good());
         for bad in [
             Report {

@@ -1,10 +1,10 @@
-//! Samples: what a load looked like over time.
+//! Samples of a load over time.
 //!
-//! Pure. However long a load is, there are never more than [`MAX_SAMPLES`]: two neighbours then become one.
+//! Pure. There are never more than [`MAX_SAMPLES`]: when there would be more, neighbouring samples are merged in pairs.
 
 use std::time::Duration;
 
-/// Most samples that are kept. More than a plot has room for.
+/// The maximum number of samples that are kept. It is more than a plot has room for.
 const MAX_SAMPLES: usize = 1200;
 
 /// Shortest time between two samples.
@@ -19,9 +19,9 @@ pub(super) struct Sample {
     pub(super) sent: u64,
     /// How long it is, in seconds.
     pub(super) length: f64,
-    /// Messages ready in the queue, at most.
+    /// The maximum number of messages ready in the queue.
     pub(super) ready: Option<u64>,
-    /// Workers of the pool, at most.
+    /// The maximum number of workers of the pool.
     pub(super) workers: Option<u32>,
     /// The 95th percentile of its confirms and of its answers, in milliseconds.
     pub(super) confirm_ms: Option<f64>,
@@ -29,7 +29,8 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// The two as one. Its latencies are the worse ones: a percentile of both is not to be had of two.
+    /// The two samples merged. Its latencies are the worse ones, because the percentile of both cannot be computed from
+    /// two percentiles.
     fn merged(self, next: Self) -> Self {
         Self {
             at: next.at,
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn two_spans_as_one_have_the_worse_latency_of_the_two() {
+    fn merged_spans_have_the_worse_latency_of_the_two() {
         let one = Sample {
             confirm_ms: Some(4.0),
             ..Sample::default()

@@ -1,8 +1,8 @@
 //! Shapes: when each message of a load is due.
 //!
-//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule goes through them. A message is due when
-//! it is due, however late the one before it is sent: a load that waits for a slow broker before it asks again measures
-//! itself (coordinated omission).
+//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule iterates over them. A message is
+//! due when it is due, however late the one before it is sent: a load that waits for a slow broker before it asks again
+//! measures itself (coordinated omission).
 
 use std::time::Duration;
 
@@ -35,15 +35,15 @@ pub(crate) enum Shape {
 /// When messages are due: an iterator of times since the load's beginning, which never fall.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
-    /// What is gone through, and whether it begins again at its end.
+    /// The spans, and whether they are repeated.
     spans: Vec<Line>,
     repeats: bool,
-    /// Where it is: whole rounds done, and the span of this one.
+    /// The position: completed rounds, and the span in the current round.
     round: u64,
     at: usize,
-    /// What the spans before had in this round: seconds, and messages.
+    /// The earlier spans of this round: seconds, and messages.
     begun: (f64, f64),
-    /// What one round has.
+    /// The totals of one round.
     total: (f64, f64),
     /// The next message.
     next: u64,
@@ -109,7 +109,7 @@ impl Schedule {
     fn due(&mut self) -> Option<f64> {
         loop {
             let Some(span) = self.spans.get(self.at) else {
-                // A round in which nothing arrives would be gone through for ever.
+                // A round without arrivals would be repeated for ever.
                 if !self.repeats || self.total.1 <= 0.0 {
                     return None;
                 }
@@ -121,7 +121,8 @@ impl Schedule {
             let rounds = self.round as f64;
             let before = rounds * self.total.1 + self.begun.1;
             let wanted = self.next as f64 - before;
-            // A message that is due where the span ends is the next span's. Sums of parts are not whole where they should be.
+            // A message that is due at the end of a span belongs to the next span. Sums of floating-point parts are not
+            // exact.
             if wanted < span.arrivals - 1e-6 {
                 let part = (wanted / span.arrivals).max(0.0);
                 return Some(rounds * self.total.0 + self.begun.0 + part * span.length);
@@ -154,7 +155,7 @@ fn line(length: f64, arrivals: f64) -> Line {
 }
 
 fn sine(all: f64, period: f64) -> Vec<Line> {
-    // Of 1 - cos: what has arrived up to this part of the period.
+    // The integral of 1 - cos: the share of arrivals up to this part of the period.
     let arrived = |part: f64| part - (std::f64::consts::TAU * part).sin() / std::f64::consts::TAU;
     let part = |n: u32| f64::from(n) / f64::from(SINE_SPANS);
     let span = |n| {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lull_the_next_burst_begins_on_time() {
+    fn after_a_quiet_time_the_next_burst_begins_on_time() {
         let due: Vec<Duration> = schedule(&Shape::Burst, 1.0, Until::Count(9)).collect();
         assert_eq!(due[7], Duration::from_millis(1750));
         assert_eq!(due[8], PERIOD);

@@ -11,6 +11,8 @@ use thiserror::Error;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
+/// What comes of a request to the collector of spans: the label `outcome`.
+pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
 /// How the line of a gauge that is [gone](tidegate::run::metrics::GONE) ends.
 const GONE_END: &str = " NaN\n";
 
@@ -60,11 +62,11 @@ impl Prometheus {
 
     /// All metrics in Prometheus' text format, without gauges whose value is [gone](tidegate::run::metrics::GONE).
     pub fn render(&self) -> String {
-        // These numbers are counted where there may be no recorder: before it is installed, and in threads that log.
+        // These numbers are counted when there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
         let text = self.0.render();
-        // With many pools this is more than a megabyte, and mostly no gauge is gone.
+        // With many pools this is more than a megabyte, and usually no gauge was removed.
         match text.contains(GONE_END) {
             true => present(&text),
             false => text,
@@ -122,7 +124,9 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 
 /// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
 #[cfg(feature = "otlp")]
-pub(super) fn otlp_request(outcome: &'static str) {
+pub(super) fn otlp_request(was_sent: bool) {
+    let [sent, failed] = OTLP_OUTCOMES;
+    let outcome = if was_sent { sent } else { failed };
     metrics::counter!(OTLP_REQUESTS, "outcome" => outcome).increment(1);
 }
 
@@ -168,7 +172,7 @@ mod tests {
             assert!(lines.contains(&line), "{line} in:\n{text}");
         }
         assert!(!text.contains("tidegate_breaker_open"), "{text}");
-        // A gauge that was gone may return.
+        // A removed gauge may return.
         metrics::with_local_recorder(&recorder, || {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
         });

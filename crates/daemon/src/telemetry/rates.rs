@@ -1,8 +1,8 @@
 //! A limit on how often one kind of warning is logged.
 //!
 //! A kind of warning or error is one place in the code and one pool. The first [`PER_SECOND`] lines of a kind in a
-//! second are logged. The rest of that second are counted, and one line tells their number. So a pool whose jobs all
-//! fail cannot fill a disk, but at a rate that people can read every failure is logged.
+//! second are logged. The rest of that second are counted, and one line has their number. So a pool whose jobs all fail
+//! cannot fill a disk, but at a rate that people can read every failure is logged.
 
 use std::{
     collections::HashMap,
@@ -166,7 +166,7 @@ impl Windows {
         due
     }
 
-    /// When the next window with lines left out is over.
+    /// When the next window with omitted lines ends.
     fn next_due(&self) -> Option<Instant> {
         let windows = self.windows.values();
         let telling = windows.filter(|window| window.left_out > 0);
@@ -192,7 +192,7 @@ impl LeftOut {
             pool = pool.map(field::display),
             like = self.like,
             lines = self.lines,
-            "more lines like this were left out within a second"
+            "more lines like this were omitted within a second"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A state, drawn. From 80 columns and 24 lines up; what does not fit is left out from the right.
+//! Draws a state. It needs at least 80 columns and 24 lines. Columns that do not fit are omitted from the right.
 
 use ratatui::{
     Frame,
@@ -7,9 +7,12 @@ use ratatui::{
     text::{Line, Span, Text},
     widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap},
 };
-use tidegate::{escape::Escaped, run::PoolState};
+use tidegate::{escape::Escaped, run::PoolState, text::counted};
 
-use super::state::{Mode, State, TREND, name};
+use super::{
+    source::Detail,
+    state::{Mode, State, TREND, name},
+};
 use tidegate::api::v1;
 
 const KEYS: [(&str, &str); 11] = [
@@ -30,7 +33,7 @@ const HINT: &str = " ? keys  Enter detail  p pause  r resume  d drain  s scale  
 
 /// Widest sparkline in the list.
 const SPARK: u16 = 20;
-/// Narrowest that tells anything.
+/// The narrowest useful width.
 const MIN_SPARK: u16 = 6;
 
 /// Eight heights of a column.
@@ -68,15 +71,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
         None => Line::from(vec![
             title,
             format!(
-                "{} {}  {} demand  {} workers  {} busy",
-                state.pools.len(),
-                if state.pools.len() == 1 {
-                    "pool"
-                } else {
-                    "pools"
-                },
+                "{}  {} demand  {}  {} busy",
+                counted(state.pools.len(), "pool"),
                 total(|pool| pool.status.demand),
-                total(|pool| pool.status.workers.live.into()),
+                counted(total(|pool| pool.status.workers.live.into()), "worker"),
                 total(|pool| pool.status.runners.busy.into()),
             )
             .into(),
@@ -93,7 +91,7 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let names = state.pools.iter().map(|pool| shown(pool).chars().count());
     let widest = names.max().unwrap_or(0).clamp(4, 28);
     let mut columns = vec![u16::try_from(widest).unwrap_or(28), 12, 7, 7, 6, 5, 5];
-    // What is wider than the screen is left out whole: first the totals, then the trend.
+    // Columns that do not fit are omitted completely: first the totals, then the trend.
     let room = |columns: &[u16]| {
         let gaps = u16::try_from(columns.len()).unwrap_or(0);
         area.width
@@ -221,7 +219,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool
     draw_trend(frame, trend, state, pool);
     let detail = match &state.detail {
         Some((of, detail)) if of == name(pool) => detail.clone(),
-        _ => super::Detail::default(),
+        _ => Detail::default(),
     };
     let [decision, jobs] =
         Layout::horizontal([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(below);
@@ -392,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_colour_where_none_is_wanted() {
+    fn there_is_no_colour_if_none_is_wanted() {
         let mut state = with_pools(&["thumbnails"]);
         let coloured = |state: &State| {
             let terminal = screen(state, 80, 24);
@@ -407,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_moves_no_cursor() {
+    fn foreign_text_moves_no_cursor() {
         let mut state = with_pools(&["a"]);
         let _ = state.take(Event::Refused("\u{1b}[2Jgone".to_owned()));
         assert!(text(&state, 80, 24).contains("\\u{1b}[2Jgone"));

@@ -1,10 +1,10 @@
-//! What the screen shows, and what a key means. Synchronous, so that tests can type.
+//! The content of the screen, and the meaning of the keys. Synchronous, so that tests can send keys.
 
 use std::collections::{HashMap, VecDeque};
 
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::{Detail, Steer};
+use super::source::{Detail, Steer};
 use tidegate::api::v1;
 
 /// Snapshots that a sparkline has: two minutes.
@@ -13,10 +13,10 @@ pub(super) const TREND: usize = 120;
 /// Digits of a number of workers that can be typed.
 const DIGITS: usize = 6;
 
-/// What happened.
+/// An event of the screen.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A second is over.
+    /// A second has passed.
     Tick,
     /// A key, or another size.
     Key(event::Event),
@@ -56,7 +56,7 @@ pub(super) enum Mode {
     List,
     /// One pool.
     Detail,
-    /// The keys, over what was there before.
+    /// The list of keys, over the former view.
     Help,
     /// A number of workers is typed.
     Scale(String),
@@ -80,11 +80,11 @@ pub(super) struct State {
     pub(super) trends: HashMap<String, VecDeque<u64>>,
     selected: Option<String>,
     pub(super) mode: Mode,
-    /// Where a prompt or the help goes back to.
+    /// The view after a prompt or the help.
     below: Mode,
     pub(super) detail: Option<(String, Detail)>,
     pub(super) message: Option<Message>,
-    /// Why the numbers are old, where they are.
+    /// Why the numbers are out of date, if they are.
     pub(super) cut_off: Option<String>,
     /// Whether there was a snapshot yet.
     pub(super) has_pools: bool,
@@ -128,7 +128,7 @@ impl State {
         }
     }
 
-    /// Takes an event in, and says what comes next.
+    /// Processes an event, and returns the next action.
     pub(super) fn take(&mut self, event: Event) -> Next {
         match event {
             Event::Tick => self.ask_anew(),
@@ -193,7 +193,7 @@ impl State {
         let place = self.place();
         self.pools = pools;
         if self.place().is_none() {
-            // The pool has gone, or there was none: the one in its place.
+            // The pool was removed, or none was selected: the pool in its position.
             let place = place.unwrap_or(0).min(self.pools.len().saturating_sub(1));
             self.selected = self.pools.get(place).map(|pool| name(pool).to_owned());
         }
@@ -367,7 +367,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pool_that_goes_leaves_the_selection_to_its_neighbour() {
+    fn when_the_selected_pool_is_removed_the_next_one_is_selected() {
         let mut state = with_pools(&["a", "b", "c"]);
         let _ = press(&mut state, KeyCode::Down);
         let _ = state.take(Event::Pools(vec![pool("a", 1), pool("c", 1)]));
@@ -392,7 +392,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_number_is_typed_for_scale() {
+    fn digits_typed_after_the_scale_key_set_the_number_of_workers() {
         let mut state = with_pools(&["a"]);
         let _ = type_text(&mut state, "s1x2");
         assert_eq!(state.mode, Mode::Scale("12".to_owned()));
@@ -410,7 +410,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_drain_wants_a_yes() {
+    fn a_drain_asks_for_confirmation() {
         let mut state = with_pools(&["a"]);
         assert_eq!(type_text(&mut state, "dn"), Next::Draw);
         let drain = Next::Ask(vec![Ask::Steer("a".to_owned(), Steer::Drain)]);

@@ -1,7 +1,7 @@
 //! Neighbours: other autoscalers, as reference models.
 //!
-//! Each module has the formula of one, says where it is from, and tests it on worked examples of that source. All of
-//! them have workers that come up whole: a worker takes its first job after the start-up time.
+//! Each module has the formula of one autoscaler and its source, and tests it on worked examples of that source. In all
+//! of them a worker takes its first job after the start-up time.
 
 mod fixed;
 mod horizon;
@@ -11,7 +11,7 @@ mod knative;
 
 use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
-use crate::run::Scaler;
+use crate::scaler::Scaler;
 
 /// Another autoscaler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

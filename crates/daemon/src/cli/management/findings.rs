@@ -285,7 +285,7 @@ mod tests {
     }
 
     /// The problems, one line each.
-    fn troubles(pool: &PoolSettings, json: Value) -> Vec<String> {
+    fn problems(pool: &PoolSettings, json: Value) -> Vec<String> {
         of_queue(pool, &details(json))
             .into_iter()
             .filter(|(severity, _)| *severity != Severity::Ok)
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_queue_is_no_trouble() {
+    fn an_ordinary_queue_is_not_a_problem() {
         for json in [
             json!({"type": "classic", "auto_delete": false, "arguments": {}, "effective_policy_definition": []}),
             json!({"type": "quorum", "arguments": {"x-delivery-limit": 20, "x-consumer-timeout": 1_800_000},
                    "effective_policy_definition": {}}),
             json!({}),
         ] {
-            assert_eq!(troubles(&pool(), json), [""; 0]);
+            assert_eq!(problems(&pool(), json), [""; 0]);
         }
     }
 
@@ -326,30 +326,30 @@ mod tests {
                 "the policies short and all",
             ),
         ] {
-            let troubles = troubles(&pool(), json);
-            assert_eq!(troubles.len(), 1, "{troubles:?}");
+            let problems = problems(&pool(), json);
+            assert_eq!(problems.len(), 1, "{problems:?}");
             let begin = format!(
                 "error: queue jobs has a consumer timeout of 1m by {by}, below the pool's ack_deadline of 30m"
             );
-            assert!(troubles[0].starts_with(&begin), "{}", troubles[0]);
+            assert!(problems[0].starts_with(&begin), "{}", problems[0]);
         }
         let patient = PoolSettings {
             ack_deadline: Duration::from_secs(60),
             ..pool()
         };
         let json = json!({"arguments": {"x-consumer-timeout": 60_000}});
-        assert_eq!(troubles(&patient, json), [""; 0]);
+        assert_eq!(problems(&patient, json), [""; 0]);
     }
 
     #[test]
-    fn queues_that_go_away_or_take_one_consumer_are_told() {
+    fn queues_that_expire_or_take_one_consumer_are_reported() {
         let json = json!({
             "auto_delete": true,
             "arguments": {"x-single-active-consumer": true, "x-delivery-limit": 0},
             "policy": "brief",
             "effective_policy_definition": {"expires": 5000},
         });
-        let told = troubles(&pool(), json.clone());
+        let told = problems(&pool(), json.clone());
         let expected = [
             "error: queue jobs is auto-delete",
             "warning: queue jobs expires by the policy brief",
@@ -364,14 +364,14 @@ mod tests {
             policy: Policy::fixed(1).max(1),
             ..pool()
         };
-        assert_eq!(troubles(&alone, json).len(), 3);
+        assert_eq!(problems(&alone, json).len(), 3);
     }
 
     #[test]
-    fn a_delivery_limit_that_is_harmless_is_told_and_no_trouble() {
+    fn a_harmless_delivery_limit_is_mentioned_and_is_not_a_problem() {
         for limit in [1, 20] {
             let json = json!({"arguments": {"x-delivery-limit": limit}});
-            assert_eq!(troubles(&pool(), json.clone()), [""; 0]);
+            assert_eq!(problems(&pool(), json.clone()), [""; 0]);
             let told = of_queue(&pool(), &details(json));
             let expected =
                 format!("its delivery limit is {limit} by its argument x-delivery-limit");
@@ -383,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_limit_is_low_where_the_workers_need_more_channels() {
+    fn a_delivery_limit_is_low_if_the_workers_need_more_channels() {
         let json = json!({"arguments": {"x-delivery-limit": 2}});
         for (max, warnings) in [(200, 0), (201, 1)] {
             let pool = PoolSettings {
                 policy: Policy::fixed(1).max(max),
                 ..pool()
             };
-            let said = troubles(&pool, json.clone());
+            let said = problems(&pool, json.clone());
             assert_eq!(said.len(), warnings, "{said:?}");
             assert!(
                 said.iter()
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_refused() {
-        let told = troubles(&pool(), json!({"type": "stream"}));
+        let told = problems(&pool(), json!({"type": "stream"}));
         assert!(
             told[0].starts_with("error: queue jobs is a stream"),
             "{told:?}"
@@ -409,15 +409,15 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_dead_letters_want_an_exchange() {
+    fn dead_lettering_by_the_broker_needs_an_exchange() {
         let mut pool = pool();
         pool.retry.dead_letter = DeadLetter::Broker;
-        assert!(troubles(&pool, json!({}))[0].contains("no dead-letter exchange"));
+        assert!(problems(&pool, json!({}))[0].contains("no dead-letter exchange"));
         for json in [
             json!({"arguments": {"x-dead-letter-exchange": ""}}),
             json!({"effective_policy_definition": {"dead-letter-exchange": "dlx"}}),
         ] {
-            assert_eq!(troubles(&pool, json), [""; 0]);
+            assert_eq!(problems(&pool, json), [""; 0]);
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::time;
 use url::Url;
 
 use self::findings::{Permissions, QueueDetails};
-use super::exchange::{client, exchange};
+use crate::exchange::{client, exchange};
 use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
 
 /// Even a busy broker answers within a second or two.
@@ -35,19 +35,19 @@ const DEFAULT_TLS_PORT: u16 = 15671;
 /// The API did not answer. The error contains no credentials.
 #[derive(Debug, Error)]
 pub(super) enum ManagementError {
-    #[error("take {0} for a URL")]
+    #[error("use {0} as a URL")]
     Url(BrokerUrl),
     #[error("read the authorities in {}", .0.display())]
     Authorities(std::path::PathBuf, #[source] BoxError),
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
-    #[error("talk to it")]
+    #[error("communicate with it")]
     Talk(#[source] BoxError),
-    #[error("hear from it within {} s", TIMEOUT.as_secs())]
+    #[error("get an answer within {} s", TIMEOUT.as_secs())]
     Timeout,
-    #[error("be let in: the user needs the tag management, monitoring or administrator")]
+    #[error("log in: the user needs the tag management, monitoring or administrator")]
     Refused(StatusCode),
-    #[error("get an answer: it says {0}")]
+    #[error("get a valid answer: it answered {0}")]
     Status(StatusCode),
     #[error("read its answer")]
     Answer(#[source] serde_json::Error),
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_as_the_brokers_own_user_unless_it_is_told_another() {
+    fn asks_as_the_user_of_the_broker_url_unless_another_is_given() {
         let broker = BrokerUrl::new("amqp://job%40s:pass%2fword@broker/a%2fb");
         for (url, who, base) in [
             (
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn asks_over_tls_whom_the_authorities_vouch_for_and_no_other() {
+    async fn over_tls_it_asks_only_a_server_with_a_trusted_certificate() {
         let dir = tempfile::tempdir().unwrap();
         let (port, ca) = secured(dir.path());
         let url = BrokerUrl::new(format!("https://localhost:{port}"));

@@ -1,4 +1,4 @@
-//! Spans of jobs to an OpenTelemetry collector, where the configuration names one (`[otlp]`).
+//! Spans of jobs to an OpenTelemetry collector, if the configuration names one (`[otlp]`).
 //!
 //! The library makes the spans ([`traces`](tidegate::run::traces)); this module exports them and connects them with the
 //! traces of the messages. A thread of its own sends batches. Workers only put spans into a bounded queue: where that is

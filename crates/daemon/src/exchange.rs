@@ -10,14 +10,14 @@ use hyper_util::{
 use tidegate::runner::BoxError;
 
 /// A client that keeps no idle connections: a command sends one or two requests, and ends.
-pub(super) fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
+pub(crate) fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
     Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector)
 }
 
 /// Sends a request, and reads the answer up to a limit in bytes.
-pub(super) async fn exchange<C>(
+pub(crate) async fn exchange<C>(
     client: &Client<C, Full<Bytes>>,
     request: Request<Full<Bytes>>,
     most: usize,

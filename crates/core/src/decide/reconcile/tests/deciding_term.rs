@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 /// The expected number, and the term that decided it, after these steps of (second, ready, busy).
-fn blamed(rules: Rules, steps: &[(u64, u64, u64)]) -> (u32, TermName) {
+fn deciding_term(rules: Rules, steps: &[(u64, u64, u64)]) -> (u32, TermName) {
     let mut reconciler = Reconciler::new(rules);
     let mut last = None;
     for &(second, ready, busy) in steps {
@@ -19,7 +19,7 @@ fn blamed(rules: Rules, steps: &[(u64, u64, u64)]) -> (u32, TermName) {
 }
 
 #[test]
-fn the_term_that_last_changed_the_number_is_blamed() {
+fn the_term_that_last_changed_the_number_is_recorded_as_the_deciding_one() {
     let backlog = || rules(Policy::backlog(10).max(50));
     let steps = |up_step, down_step, window| Rules {
         scaling: Scaling {
@@ -74,12 +74,12 @@ fn the_term_that_last_changed_the_number_is_blamed() {
         ),
     ];
     for (rules, steps, expected, by) in cases {
-        assert_eq!(blamed(rules, &steps), (expected, by), "{steps:?}");
+        assert_eq!(deciding_term(rules, &steps), (expected, by), "{steps:?}");
     }
 }
 
 #[test]
-fn what_stands_above_the_policy_is_blamed_and_so_is_what_clamps_it() {
+fn rules_before_the_policy_and_limits_after_it_can_be_the_deciding_term() {
     let nothing = Census::default();
     let decide = |reconciler: &mut Reconciler, observation: Observation| {
         let decision = reconciler.reconcile(&observation, &nothing).decision;
@@ -157,7 +157,7 @@ proptest! {
     /// Each term takes the number before it and gives another, so the last term gives the result and is the one that
     /// decided it.
     #[test]
-    fn the_terms_of_a_record_lead_to_its_result_and_the_last_is_blamed(
+    fn the_terms_of_a_record_lead_to_its_result_and_the_last_is_the_deciding_one(
         rules in any_rules(),
         steps in proptest::collection::vec(
             (0u64..9, 0u64..60, 0u64..20, any_intake(), proptest::option::of(0u32..60), 0u8..8), 1..16,

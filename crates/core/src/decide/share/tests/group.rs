@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::decide::{
     Census, CensusWorker, DrainAfter, Intake, Observation, Phase, Policy, Probe, Reconciler, Rules,
     Scaling, Schedule, Timings, WorkerId,
@@ -277,7 +277,7 @@ fn five_daemons_share_the_workers_of_one_policy() {
 }
 
 #[test]
-fn the_sum_is_back_within_seven_seconds_after_a_daemon_was_killed() {
+fn the_sum_of_workers_recovers_within_seven_seconds_after_a_daemon_was_killed() {
     let mut world = World::new(5, 4, 1);
     world.run(5);
     world.kill(2);
@@ -307,7 +307,7 @@ fn a_daemon_that_joins_gets_its_share_as_jobs_end_and_the_sum_is_never_exceeded(
 }
 
 #[test]
-fn daemons_that_cannot_hear_each_other_have_at_most_the_whole_each_and_come_back() {
+fn daemons_that_cannot_hear_each_other_take_the_whole_each_and_share_again_later() {
     let mut world = World::new(3, 4, 1);
     world.run(5);
     world.cut = vec![(0, 1), (0, 2), (1, 2)];
@@ -383,7 +383,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_happens_the_sum_comes_back_and_no_job_is_stopped_or_lost(
+    fn the_sum_of_workers_recovers_and_no_job_is_stopped_or_lost(
         acts in acts(),
         service in 1u64..40,
         delay in 1u64..4,
