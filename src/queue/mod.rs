@@ -6,6 +6,7 @@
 
 mod delivery;
 mod group;
+mod holdings;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ pub use tidegate_core::queue::{
 pub use self::{
     delivery::{Delivery, Settle},
     group::GroupChannel,
+    holdings::{ConsumerHolding, Holdings, HoldingsView},
 };
 use crate::decide::QueueName;
 

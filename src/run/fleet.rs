@@ -45,6 +45,8 @@ pub(crate) struct Fleet {
     idle: IdleRunners,
     /// Runners that workers have. Written by workers.
     borrowed: AtomicU32,
+    /// Borrowed runners that are programs with a message. Written with each census, read for statistics.
+    busy_programs: AtomicU32,
     /// Runners that were lost with their jobs, or found dead when they were needed, since the pool last took the number.
     /// Written by workers, read by the pool.
     crashed: AtomicU32,
@@ -73,6 +75,7 @@ impl Fleet {
             source: RwLock::new(Arc::new(source)),
             idle: IdleRunners::default(),
             borrowed: AtomicU32::new(0),
+            busy_programs: AtomicU32::new(0),
             crashed: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             metrics,
@@ -111,6 +114,11 @@ impl Fleet {
         self.source().replies
     }
 
+    /// Whether runners of the present kind are programs that consume the queue themselves.
+    pub(crate) fn consumes(&self) -> bool {
+        self.source().consumes
+    }
+
     /// How many runners the present manager keeps ready.
     pub(crate) fn wanted_ready(&self) -> u32 {
         let manager = self.manager();
@@ -143,7 +151,7 @@ impl Fleet {
     /// Borrowed ones end when they are returned.
     pub(crate) fn set_manager(&self, manager: Arc<dyn RunnerManager>) -> Vec<IdleRunner> {
         // The next reconcile sets the gauges of the new kind.
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
         let source = RunnerSource::new(manager, &self.metrics, self.panics.clone());
         let former = std::mem::replace(
             &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
@@ -220,7 +228,7 @@ impl Fleet {
                 source: None,
             })
         })?;
-        source.counters.started.increment(1);
+        source.metrics.started.increment(1);
         self.emit(|pool| Event::RunnerInstalled {
             pool,
             duration: begun.elapsed(),
@@ -270,7 +278,17 @@ impl Fleet {
     /// Idle and busy runners.
     pub(crate) fn counts(&self) -> (u32, u32) {
         let idle = u32::try_from(self.idle.lock().idle.len()).unwrap_or(u32::MAX);
-        (idle, self.borrowed.load(Ordering::Relaxed))
+        let borrowed = self.borrowed.load(Ordering::Relaxed);
+        if !self.consumes() {
+            return (idle, borrowed);
+        }
+        let busy = self.busy_programs.load(Ordering::Relaxed).min(borrowed);
+        (idle + borrowed - busy, busy)
+    }
+
+    /// Of the programs that consume the queue themselves, this many hold a message.
+    pub(crate) fn set_busy_programs(&self, busy: u32) {
+        self.busy_programs.store(busy, Ordering::Relaxed);
     }
 
     /// Takes these idle runners out, except those that were borrowed meanwhile. They are counted with this reason.
@@ -381,13 +399,13 @@ impl Fleet {
     /// Sets the gauges, and returns the idle and busy runners that they show.
     pub(crate) fn update_gauges(&self) -> (u32, u32) {
         let (idle, busy) = self.counts();
-        self.metrics.sizes(self.kind(), idle, busy);
+        self.source().metrics.sizes(idle, busy);
         (idle, busy)
     }
 
     /// The pool has ended: its gauges are removed.
     pub(crate) fn forget_gauges(&self) {
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
     }
 
     fn count_all_stopped(&self, runners: &[IdleRunner], reason: &'static str) {

@@ -15,7 +15,7 @@ use crate::decide::{PoolState, SteeringAct, SteeringOutcome};
 pub(crate) use self::{
     labels::{JobOutcome, PanicSite, ReconcileOutcome, ReplyOutcome, Settlement},
     pool::{BrokerMetrics, PoolMetrics},
-    runners::{RunnerCounters, RunnerMetrics, runner_panicked},
+    runners::{KindMetrics, RunnerMetrics, runner_panicked},
 };
 
 /// The states of workers, in the order of the handles.

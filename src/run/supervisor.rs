@@ -134,6 +134,7 @@ impl Supervisor {
             clock,
             limits,
             traces,
+            holdings,
             seed,
         } = options;
         let order_changes = watch::Sender::new(0);
@@ -149,6 +150,7 @@ impl Supervisor {
                     redeliveries: Arc::default(),
                     clock,
                     traces,
+                    holdings,
                     random: Arc::new(Random::new(seed)),
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),

@@ -1,8 +1,8 @@
 //! The source of a crate as a graph: which file names what of which other file.
 //!
-//! Reads tokens, not types: a path that begins with `crate`, `self` or `super`, in a `use` or in the middle of the code, is
-//! followed through re-exports to the file that has the thing itself. Code of tests is left out, and so is what a method
-//! call or a type inferred would need to be known.
+//! Reads tokens, not types: a path that begins with `crate`, `self` or `super`, with a module below this one, or with a name
+//! that a `use` brought in, is followed through re-exports to the file that has the thing itself. It may be in a `use` or in
+//! the middle of the code. Code of tests is left out, and so is what a method call or a type inferred would need to be known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,8 @@ struct Module {
     imports: BTreeMap<String, Segments>,
     /// Every path of this crate that is named, in a `use` or elsewhere, but for re-exports.
     paths: BTreeSet<Segments>,
+    /// Paths in the code that begin with any other name. Where that is a module, they become `paths`.
+    relative: BTreeSet<Segments>,
     /// The paths of other crates, in a `use` alone, with the names that they have here and whether they are re-exports.
     foreign: BTreeMap<Segments, (String, bool)>,
 }
@@ -59,16 +61,24 @@ impl Crate {
         for (here, module) in &mut modules {
             // A path that begins with a module of this one's.
             let own = |path: &Segments| names.contains(&[here.as_slice(), &path[..1]].concat());
-            let (own, foreign) = std::mem::take(&mut module.foreign)
+            let (below, foreign) = std::mem::take(&mut module.foreign)
                 .into_iter()
                 .partition(|(path, _)| own(path));
             module.foreign = foreign;
-            for (path, (name, is_reexport)) in own {
+            for (path, (name, is_reexport)) in below {
                 let path = [here.as_slice(), &path].concat();
                 if !is_reexport {
                     module.paths.insert(path.clone());
                 }
                 module.imports.insert(name, path);
+            }
+            for path in std::mem::take(&mut module.relative) {
+                if own(&path) {
+                    module.paths.insert([here.as_slice(), &path].concat());
+                } else if let Some(import) = module.imports.get(&path[0]) {
+                    let whole = [import.as_slice(), &path[1..]].concat();
+                    module.paths.insert(whole);
+                }
             }
         }
         Self { modules }
@@ -173,6 +183,7 @@ impl Module {
             file,
             imports: BTreeMap::new(),
             paths: BTreeSet::new(),
+            relative: BTreeSet::new(),
             foreign: BTreeMap::new(),
         };
         module.walk(tokens, &segments);
@@ -209,11 +220,12 @@ impl Module {
                         at += 2;
                     }
                 }
-                TokenTree::Ident(word)
-                    if is_root(&word.to_string()) && is_path_sep(&tokens, at + 1) =>
-                {
+                TokenTree::Ident(word) if is_path_sep(&tokens, at + 1) => {
                     let (path, next) = take_path(&tokens, at);
-                    self.paths.extend(resolve(&path, here));
+                    match is_root(&word.to_string()) {
+                        true => self.paths.extend(resolve(&path, here)),
+                        false => drop(self.relative.insert(path)),
+                    }
                     at = next;
                     continue;
                 }

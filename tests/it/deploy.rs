@@ -30,7 +30,7 @@ fn declared() -> BTreeSet<String> {
     for source in [
         "src/run/metrics.rs",
         "crates/daemon/src/reloads.rs",
-        "crates/daemon/src/telemetry/prometheus.rs",
+        "crates/daemon/src/telemetry/prometheus/mod.rs",
     ] {
         let text = read(source);
         let constants = text

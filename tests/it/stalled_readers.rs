@@ -10,6 +10,7 @@ use std::{
     },
     path::Path,
     process::{ExitStatus, Stdio},
+    thread,
 };
 
 use nix::{pty::openpty, sys::signal, sys::stat::Mode, unistd::Pid};
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     broker::broker_url,
-    daemon::{Daemon, Signal, poll, tidegate},
+    daemon::{DEADLINE, Daemon, Signal, poll, tidegate},
     queue::Queue,
 };
 
@@ -266,4 +267,68 @@ fn answers_and_ends_even_if_clients_send_nothing_or_read_nothing() {
     assert_eq!(daemon.get("/healthz").0, 200);
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().0, Some(0));
+}
+
+/// Opens the event stream, and reads the head of its answer.
+fn follow(daemon: &Daemon) -> (u16, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(daemon.listen()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+        .write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, stream)
+}
+
+#[test]
+fn jobs_run_beside_a_hundred_event_streams_of_which_half_are_never_read() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &talkative(&queue));
+    let streams = (0..100).map(|_| follow(&daemon));
+    let mut streams: Vec<_> = streams
+        .map(|(status, stream)| {
+            assert_eq!(status, 200);
+            stream
+        })
+        .collect();
+    let readers: Vec<_> = streams
+        .drain(..50)
+        .map(|stream| {
+            thread::spawn(move || {
+                let mut lines = stream.lines().map(Result::unwrap);
+                // Everyone who reads sees the last job.
+                lines.any(|line| line.contains("\"done\":30,"))
+            })
+        })
+        .collect();
+    works(&daemon, &queue);
+    for reader in readers {
+        assert!(reader.join().unwrap());
+    }
+    assert_eq!(daemon.get("/healthz").0, 200);
+    ends(daemon);
+    drop(streams);
+}
+
+#[test]
+fn one_reader_of_events_too_many_is_told_so_and_gets_the_place_of_one_that_leaves() {
+    let daemon = Daemon::start(
+        &broker_url(),
+        "[pools.work.runner]\ncommand = [\"/bin/true\"]\n",
+    );
+    let mut readers: Vec<_> = (0..128).map(|_| follow(&daemon)).collect();
+    assert!(readers.iter().all(|(status, _)| *status == 200));
+    let (status, body) = daemon.get("/api/v1/events");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("too many"), "{body}");
+    assert_eq!(daemon.get("/api/v1/pools").0, 200, "others are answered");
+    readers.pop();
+    let reader = poll(|| Some(follow(&daemon)).filter(|(status, _)| *status == 200));
+    assert!(reader.is_some());
+    ends(daemon);
 }

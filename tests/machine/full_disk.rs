@@ -40,7 +40,7 @@ fn talkative(queue: &Queue) -> String {
 }
 
 /// Makes the daemon do everything that it logs, and checks that it ends well.
-fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
+fn check_that_the_daemon_continues(daemon: Daemon, queue: &Queue, head: &str) {
     for job in ["one\n", "bad\n", "two\n"] {
         queue.publish(job);
     }
@@ -62,7 +62,7 @@ fn continues_with_a_log_on_a_full_disk() {
     let head = "events_file = \"/dev/full\"";
     let dir = TempDir::new().unwrap();
     let daemon = Daemon::start_unheard(dir, full, &broker_url(), head, &talkative(&queue));
-    goes_on(daemon, &queue, head);
+    check_that_the_daemon_continues(daemon, &queue, head);
 }
 
 fn continues_when_the_reader_of_its_log_is_gone() {
@@ -71,7 +71,7 @@ fn continues_when_the_reader_of_its_log_is_gone() {
     let dir = TempDir::new().unwrap();
     let daemon = Daemon::start_unheard(dir, writer, &broker_url(), "", &talkative(&queue));
     drop(reader);
-    goes_on(daemon, &queue, "");
+    check_that_the_daemon_continues(daemon, &queue, "");
 }
 
 fn exits_with_78_even_if_the_error_cannot_be_written() {

@@ -1,4 +1,4 @@
-//! Who may use the socket of the command line.
+//! Access to the socket of the command line.
 
 use std::{
     fs::{self, Permissions},
@@ -11,7 +11,7 @@ use crate::{needs::Need, support::daemon::Daemon};
 
 trials! {
     plain(Need::All(&[Need::Root, Need::Interpreter("python3")])): [
-        the_socket_is_for_its_own_user_and_a_peer_of_another_is_turned_away,
+        the_socket_accepts_its_own_user_and_refuses_another_user,
     ],
 }
 
@@ -20,7 +20,7 @@ const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 /// Not root, and not the daemon's user.
 const NOBODY: u32 = 65534;
 
-/// Sends a request, and prints what comes back, or why nothing does.
+/// Sends a request, and prints the answer or the error.
 const ASK: &str = r#"
 import socket, sys
 try:
@@ -49,25 +49,25 @@ fn asked_by(user: u32, socket: &Path) -> String {
     String::from_utf8(ran.stdout).unwrap().trim().to_owned()
 }
 
-fn the_socket_is_for_its_own_user_and_a_peer_of_another_is_turned_away() {
+fn the_socket_accepts_its_own_user_and_refuses_another_user() {
     let pool = "[pools.p]\n[pools.p.runner]\ncommand = [\"true\"]\n";
     let daemon = Daemon::start(NOWHERE, pool);
     let socket = daemon.socket();
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // The directories above it are open, so that only the socket itself is in the way.
+    // The directories above it are open, so that only the socket itself can refuse.
     for directory in socket.ancestors().skip(1) {
         if directory.starts_with(daemon.dir()) {
             fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
         }
     }
     assert_eq!(asked_by(NOBODY, &socket), "no permission");
-    // Someone has opened the socket too. The supervisor still looks who asks.
+    // The socket's mode is open too. The supervisor still checks the peer's user.
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
     assert_eq!(asked_by(NOBODY, &socket), "nothing");
-    let turned_away = daemon.heard("the other user", |line| {
-        line["message"] == "another user was turned away from the socket"
+    let refused = daemon.heard("the other user", |line| {
+        line["message"] == "refused a connection of another user to the socket"
     });
-    assert_eq!(turned_away["uid"], NOBODY, "{turned_away}");
+    assert_eq!(refused["uid"], NOBODY, "{refused}");
     assert_eq!(asked_by(0, &socket), "HTTP/1.1 200");
 }

@@ -7,7 +7,8 @@ use super::{
     *,
 };
 
-/// A retry queue that refuses what comes in its first moments, as a quorum queue may that elects its leader.
+/// A retry queue that refuses messages for a short time after its declaration, as a quorum queue may do while it elects
+/// its leader.
 #[derive(Debug)]
 struct Electing {
     takes: Duration,
@@ -306,7 +307,7 @@ async fn a_confirm_that_an_alarm_holds_back_is_waited_for() {
     assert_eq!(
         broker.ready("jobs.dead"),
         Some(10),
-        "each stands there once"
+        "each message is there once"
     );
 }
 

@@ -1,5 +1,4 @@
-//! Lengths of time in JSON. A measured one is a number of seconds. One that people set is a text as in the configuration
-//! file, such as `10s`. Points in time are `jiff` timestamps, which are RFC 3339 in UTC.
+//! Durations in JSON. A measured duration is a number of seconds. A configured duration is a text as in the configuration file, such as `10s`. Points in time are `jiff` timestamps, which are RFC 3339 in UTC.
 //!
 //! Both forms also read what earlier versions wrote: `{"secs": 10, "nanos": 0}`.
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::text::{duration, parse_duration};
 
-/// Every form in which a length of time is read.
+/// Every form of a duration that is accepted.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a number of seconds, or a text such as \"10s\"")]
 enum Length {
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_measured_length_is_seconds_and_a_set_one_is_text() {
+    fn a_measured_duration_is_seconds_and_a_configured_one_is_text() {
         let times = Times {
             age: Duration::from_micros(1_234_567),
             quiet: None,
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_read() {
+    fn the_form_of_earlier_versions_is_read() {
         let parts = json!({"secs": 2, "nanos": 500_000_000});
         let old = json!({"age": parts, "quiet": parts, "window": parts});
         let half = Duration::from_millis(2500);

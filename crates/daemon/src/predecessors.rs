@@ -1,8 +1,8 @@
 //! The supervisors that have handed over to this one and finish their jobs: for `jobs`, `status` and the API.
 //!
 //! A predecessor serves its jobs on a socket beside its lock, see [`routes::last_jobs`](crate::http::routes). One task
-//! here asks for them once a second, and ends with the last predecessor. The routes read what it has heard. Starts and
-//! ends no job, except where an operator stops one.
+//! here asks for them once a second, and ends with the last predecessor. The routes read its answers. This module
+//! starts no job, and ends a job only if an operator stops it.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,22 +27,22 @@ use tidegate::{
     runner::BoxError,
 };
 
-/// Time between two looks.
+/// Time between two requests.
 const EVERY: Duration = Duration::from_secs(1);
-/// A predecessor answers from memory.
+/// Limit on an answer. A predecessor answers from memory, so this is short.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer that is read: far more than the jobs of a supervisor.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The predecessors of this supervisor. Written by [`keep`](Self::keep), read by the routes.
 #[derive(Debug, Clone, Default)]
-pub struct Predecessors(Arc<Mutex<Vec<Predecessor>>>);
+pub(crate) struct Predecessors(Arc<Mutex<Vec<Predecessor>>>);
 
 #[derive(Debug, Clone)]
 struct Predecessor {
     pid: u32,
     socket: PathBuf,
-    /// `None` if it has not said them.
+    /// `None` if it has not reported them.
     jobs: Option<Vec<v1::Job>>,
 }
 
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn where_nobody_has_handed_over_the_task_ends_at_once() {
+    async fn without_predecessors_the_task_ends_at_once() {
         let state = tempfile::tempdir().unwrap();
         let predecessors = Predecessors::default();
         predecessors.clone().keep(state.path().to_owned()).await;

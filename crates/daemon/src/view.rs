@@ -1,9 +1,9 @@
-//! A pool as the API shows it: with what concerns the whole daemon.
+//! A pool as the API shows it, with facts about the whole daemon.
 
 use crate::{predecessors::Predecessors, reloads::Reloads};
 use tidegate::{api::v1, run::PoolStatus};
 
-/// The facts about the daemon that a pool is shown with. Cheap to clone.
+/// The facts about the daemon that the API shows with each pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The result of the last reload.

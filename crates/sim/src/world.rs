@@ -14,12 +14,12 @@ use tidegate_core::{
 
 use crate::{
     arrivals::Arrivals,
-    events::{Events, Job, What},
+    events::{EventQueue, SimJob, What},
     random,
     report::Report,
     service::Sampler,
     tally::Tally,
-    workers::{Attempt, Worker, Workers},
+    workers::{Attempt, SimWorker, SimWorkers},
     workload::Workload,
 };
 
@@ -39,9 +39,9 @@ pub(crate) enum Start {
     Whole,
 }
 
-/// What our workers hold.
+/// The deliveries that our workers hold.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldDeliveries {
     pub(crate) deliveries: u64,
     pub(crate) holders: u32,
     pub(crate) consumers: u32,
@@ -65,9 +65,9 @@ pub(crate) struct World<'w> {
     oldest_fresh: Option<Moment>,
     next_job: u64,
     /// Jobs that came back: from a backoff, or from a worker that stopped. With the time of their return.
-    returned: VecDeque<(Moment, Job)>,
-    events: Events,
-    workers: Workers,
+    returned: VecDeque<(Moment, SimJob)>,
+    events: EventQueue,
+    workers: SimWorkers,
     idle_runners: Vec<RunnerId>,
     next_runner: u64,
     next_start: u64,
@@ -77,7 +77,7 @@ pub(crate) struct World<'w> {
     last_settled: Option<Moment>,
     /// When a job was last taken for the first time, and how long it had waited.
     last_fresh: Option<(Moment, Duration)>,
-    /// What a pool measures of its jobs. Others measure nothing.
+    /// A pool's measurements of its jobs. Other contenders measure nothing.
     meter: Option<Meter>,
     tally: Tally,
 }
@@ -106,8 +106,8 @@ impl<'w> World<'w> {
             oldest_fresh: None,
             next_job: 0,
             returned: VecDeque::new(),
-            events: Events::default(),
-            workers: Workers::new(prefetch),
+            events: EventQueue::default(),
+            workers: SimWorkers::new(prefetch),
             idle_runners: Vec::new(),
             next_runner: 0,
             next_start: 0,
@@ -207,7 +207,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn give_back(&mut self, job: Job) {
+    fn give_back(&mut self, job: SimJob) {
         self.returned.push_back((self.now, job));
         self.note_ready();
     }
@@ -220,7 +220,7 @@ impl<'w> World<'w> {
     // The broker.
 
     /// The job at the head of the queue.
-    fn take(&mut self) -> Option<Job> {
+    fn take(&mut self) -> Option<SimJob> {
         let returned = self.returned.front().map(|(at, _)| *at);
         let is_fresh = match (self.oldest_fresh, returned) {
             (Some(fresh), Some(returned)) => fresh <= returned,
@@ -234,7 +234,7 @@ impl<'w> World<'w> {
             if self.fresh > 0 {
                 self.oldest_fresh = self.taken.next();
             }
-            Job {
+            SimJob {
                 number,
                 came,
                 attempt: 1,
@@ -267,7 +267,7 @@ impl<'w> World<'w> {
 
     // Jobs.
 
-    fn start(&mut self, slot: usize, mut job: Job) {
+    fn start(&mut self, slot: usize, mut job: SimJob) {
         let is_warm = self.workers.at(slot).is_warm;
         let (runner, start_up) = match self.idle_runners.pop() {
             Some(runner) => (runner, Duration::ZERO),
@@ -367,7 +367,7 @@ impl<'w> World<'w> {
         } else {
             self.tally.retried += 1;
             self.backing_off += 1;
-            let next = Job {
+            let next = SimJob {
                 attempt: job.attempt + 1,
                 ..job
             };
@@ -417,7 +417,7 @@ impl<'w> World<'w> {
         self.last_taken
     }
 
-    /// What the pool has measured, while its workers hold so many deliveries.
+    /// The pool's measurements, while its workers hold this number of deliveries.
     pub(crate) fn timings(&mut self, held: u64) -> Timings {
         let meter = self.meter.as_mut();
         meter.map_or_else(Timings::default, |meter| meter.timings(self.now, held))
@@ -445,8 +445,8 @@ impl<'w> World<'w> {
         u32::try_from(staying.count()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn census(&self) -> (Census, Held) {
-        let mut held = Held::default();
+    pub(crate) fn census(&self) -> (Census, HeldDeliveries) {
+        let mut held = HeldDeliveries::default();
         let workers = self.workers.iter().map(|(_, worker)| {
             let deliveries = worker.held();
             held.deliveries += deliveries;
@@ -544,7 +544,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn newest(&self, most: u32, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
+    fn newest(&self, most: u32, which: impl Fn(&SimWorker) -> bool) -> Vec<WorkerId> {
         let newest = self.workers.iter().rev().map(|(_, worker)| worker);
         let chosen = newest.filter(|worker| which(worker)).take(most as usize);
         chosen.map(|worker| worker.id).collect()

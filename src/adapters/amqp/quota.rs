@@ -42,7 +42,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The channels that this user may have at the broker. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
-    /// Where trials connect to.
+    /// The broker of the trials.
     address: Arc<Address>,
     /// Written when a channel is opened or closed. Held only while counting.
     ledger: Mutex<ChannelCounts>,

@@ -40,7 +40,7 @@ fn without_a_file_the_error_names_the_paths_that_were_tried() {
     let error = find_among(None, None, &candidates).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
+        "failed to find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
     );
 }
 

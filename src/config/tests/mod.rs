@@ -2,6 +2,7 @@
 
 mod arguments;
 mod by_hand;
+mod consuming;
 mod environment;
 mod files;
 mod limits;

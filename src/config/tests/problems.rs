@@ -338,7 +338,7 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (
             "kind = \"exce\"",
-            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\" or \"container\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\", \"container\" or \"consumer\"",
         ),
         (
             "kind = \"container\"",
@@ -350,7 +350,7 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
         ),
         (
             "command = [\"a\"]\nstop_timeout = \"1s\"",
-            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" have this key instead",
+            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" or \"consumer\" have this key instead",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nkill_grace = \"1s\"",
@@ -374,11 +374,11 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nnice = 3",
-            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nrlimits.core = \"none\"",
-            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\npull = \"often\"",

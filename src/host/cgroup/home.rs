@@ -140,23 +140,23 @@ fn is_delegated(dir: &Path) -> bool {
 
 /// The mount point of the hierarchy.
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
+struct CgroupMount {
     point: PathBuf,
     /// The cgroup that the mount shows.
     root: PathBuf,
 }
 
-fn mount() -> Option<Mount> {
+fn mount() -> Option<CgroupMount> {
     find_mount(&fs::read("/proc/self/mountinfo").ok()?)
 }
 
 /// If there are several mounts, takes the last, because it may hide the others. See proc_pid_mountinfo(5).
-fn find_mount(text: &[u8]) -> Option<Mount> {
+fn find_mount(text: &[u8]) -> Option<CgroupMount> {
     let mut mounts = text.split(|byte| *byte == b'\n').filter_map(|line| {
         let fields: Vec<_> = line.split(|byte| *byte == b' ').collect();
         let separator = fields.iter().position(|field| *field == b"-")?;
         (*fields.get(separator + 1)? == b"cgroup2").then_some(())?;
-        Some(Mount {
+        Some(CgroupMount {
             root: unescape(fields.get(3)?),
             point: unescape(fields.get(4)?),
         })
@@ -198,13 +198,13 @@ mod tests {
         let text = "22 1 0:20 / /proc rw - proc proc rw\n\
                     31 22 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
                     32 22 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
-        let expected = Mount {
+        let expected = CgroupMount {
             point: "/sys/fs/cgroup/unified".into(),
             root: "/".into(),
         };
         assert_eq!(find_mount(text.as_bytes()), Some(expected));
         let text = b"31 22 0:27 /../a /mnt/b\\040c ro - cgroup2 none rw\n";
-        let expected = Mount {
+        let expected = CgroupMount {
             point: "/mnt/b c".into(),
             root: "/../a".into(),
         };

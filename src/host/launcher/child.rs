@@ -20,8 +20,8 @@ use rustix::{
 };
 
 use super::{
-    MARK,
     plan::{LaunchPlan, LaunchStepError, READY, Rlimit, VERSION},
+    program::MARK,
 };
 use crate::host::users::{self, Identity};
 

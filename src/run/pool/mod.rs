@@ -7,6 +7,7 @@
 
 mod commands;
 mod events;
+mod programs;
 mod reading;
 mod reconcile;
 mod reports;
@@ -34,7 +35,7 @@ use self::{
     workers::WorkerTasks,
 };
 use super::{Steered, shared::PoolShared, worker_state::WorkerStopReason};
-use crate::decide::{Changed, Probe, ReconcileResult, Reconciler, Rules};
+use crate::decide::{Changed, Moment, Probe, ReconcileResult, Reconciler, Rules};
 
 /// After a drain's deadline, the pool has the jobs' own grace and this time: so that the broker gets the settlements of
 /// the messages that are given back. Then everything else is stopped at once.
@@ -111,12 +112,12 @@ impl Pool {
     /// Runs until the pool was told to drain and all workers have left, or until it is killed.
     async fn run(&mut self) {
         let mut interval = self.shared.settings().poll_interval;
-        let mut ticks = ticks(interval, Duration::ZERO);
+        let mut ticks = ticks(last_whole(interval, self.shared.now()), interval);
         loop {
             let current = self.shared.settings().poll_interval;
             if current != interval {
                 interval = current;
-                ticks = self::ticks(interval, interval);
+                ticks = self::ticks(Instant::now() + interval, interval);
             }
             let event = match self.early.take() {
                 Some(command) => PoolEvent::Command(command),
@@ -360,9 +361,19 @@ fn reconciler(shared: &PoolShared) -> Reconciler {
     reconciler
 }
 
-/// The clock that readings follow. Its first tick comes after `first`.
-fn ticks(interval: Duration, first: Duration) -> time::Interval {
-    let mut ticks = time::interval_at(Instant::now() + first, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// The clock that readings follow. A late tick moves no later one.
+fn ticks(first: Instant, interval: Duration) -> time::Interval {
+    let mut ticks = time::interval_at(first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// The last instant that is a number of whole intervals after the supervisor's start. A clock that begins there ticks at
+/// once, and then in step with the other pools of this interval. So readings share packets and wake-ups, and idle pools cost
+/// less.
+fn last_whole(interval: Duration, now: Moment) -> Instant {
+    let over = now.since(Moment::ZERO).as_nanos() % interval.as_nanos().max(1);
+    let over = u64::try_from(over).map_or(Duration::ZERO, Duration::from_nanos);
+    let now = Instant::now();
+    now.checked_sub(over).unwrap_or(now)
 }

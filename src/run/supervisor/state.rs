@@ -104,7 +104,7 @@ fn members(decision: &Decision) -> Vec<MemberStatus> {
     group.members.iter().enumerate().map(with_share).collect()
 }
 
-/// What is wrong with the group of daemons.
+/// The problem of the group of daemons.
 fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
     let decision = last.decision.as_ref();
     let group = decision.and_then(|decision| decision.inputs.group.as_ref());

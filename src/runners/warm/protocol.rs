@@ -41,7 +41,7 @@ pub(super) enum RunnerMessage {
         /// How many jobs it takes at a time, if it says so.
         concurrency: Option<u32>,
     },
-    /// It is still at work on this job.
+    /// It still works on this job.
     Progress {
         id: String,
         /// The job's slot. Absent in version 1.
@@ -153,7 +153,7 @@ fn one_line(line: &impl Serialize, room: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(room);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, OneLine);
     line.serialize(&mut serializer)
-        .expect("text and numbers are always JSON, and memory takes them all");
+        .expect("text and numbers can always be written as JSON into memory");
     bytes.push(b'\n');
     bytes
 }

@@ -1,4 +1,4 @@
-//! What the runners of a pool share: the settings, the environment of processes, and the processes with slots.
+//! The data that the runners of a pool share: the settings, the environment of processes, and the processes with slots.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ pub(super) struct WarmShared {
     environment: Environment,
     /// Used if a process may have several jobs at a time.
     processes: Processes,
-    /// Whether it was said that processes take one job at a time only.
+    /// Whether the log has the warning that processes take only one job at a time.
     warned: AtomicBool,
 }
 

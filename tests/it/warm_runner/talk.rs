@@ -64,7 +64,7 @@ async fn an_answer_decides_the_settlement() {
 }
 
 #[tokio::test]
-async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
+async fn a_failure_contains_only_the_log_lines_of_its_own_job() {
     let witness = Witness::new();
     let work = "echo \"job $((n += 1))\" >&2; answer '\"failed\",\"error\":\"why\"'";
     let mut runner = create(each_job(&witness, work)).await;
@@ -83,7 +83,7 @@ async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
 }
 
 #[tokio::test]
-async fn an_answer_without_success_carries_what_the_job_wrote_to_its_log() {
+async fn an_answer_without_success_contains_the_log_lines_of_the_job() {
     for word in ["retry", "reject"] {
         let witness = Witness::new();
         let work = format!("echo why >&2; answer '\"{word}\"'");

@@ -19,6 +19,7 @@ mod orders;
 mod own_policy;
 mod plan;
 mod policy;
+mod programs;
 mod reconcile;
 mod record;
 mod scaling_policy;
@@ -52,6 +53,7 @@ pub use self::{
     own_policy::{OwnPolicy, PolicyChoice},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
+    programs::{HeldBy, ProgramStop, Replacements, STEADY_AFTER, assumed_held},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Rule, Term, TermName},
     scaling_policy::{Recommendation, ScalingPolicy, Situation},

@@ -37,7 +37,7 @@ pub struct Cron {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CronParseError {
-    /// It is not written as one.
+    /// The text has another form.
     #[error("{text:?} is not a cron expression with five fields")]
     Form {
         /// The text.
@@ -45,7 +45,7 @@ pub enum CronParseError {
         /// The reason.
         source: CronError,
     },
-    /// It names only days that no year has.
+    /// It has only days that do not exist, such as February 30.
     #[error("{text:?} never opens, because no year has such a day")]
     NeverOpens {
         /// The text.
@@ -68,7 +68,7 @@ impl FromStr for Cron {
         };
         // A search without a result goes through thousands of years. It is made once, here: at a reconcile every
         // expression has a next opening, within 40 years.
-        let start = Instant(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
+        let start = CronTime(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
         match parsed.find_next_occurrence(&start, true) {
             Ok(_) => Ok(Self { text, parsed }),
             Err(_) => Err(CronParseError::NeverOpens { text }),
@@ -91,7 +91,7 @@ pub struct ScheduleEntry {
     pub zone: TimeZone,
     /// How long it stays open. Absolute time: an hour is an hour, also when the clocks change.
     pub lasts: Duration,
-    /// What it changes.
+    /// The bounds that it changes.
     pub bounds: ScheduledBounds,
 }
 
@@ -115,7 +115,7 @@ pub struct Schedule {
     entries: Vec<ScheduleEntry>,
 }
 
-/// What a schedule says at one instant.
+/// The state of a schedule at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScheduleState {
@@ -139,7 +139,7 @@ pub struct OpenEntry {
     /// The same in its own time zone: `17:00:00 CET`. Absent if that zone is UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_local: Option<String>,
-    /// What it changes.
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -154,7 +154,7 @@ pub struct NextOpening {
     /// The same in its own time zone: `09:00:00 CET`. Absent if that zone is UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_local: Option<String>,
-    /// What it changes.
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -210,7 +210,7 @@ impl Schedule {
         &self.entries
     }
 
-    /// What the schedule says at `wall`.
+    /// The state of the schedule at `wall`.
     pub fn at(&self, wall: Timestamp) -> ScheduleState {
         let mut state = ScheduleState::default();
         for entry in &self.entries {

@@ -1,8 +1,8 @@
-//! The names of what people do to a running supervisor, for logs and metrics.
+//! The names of the orders that operators give to a running supervisor, for logs and metrics.
 
 use std::fmt;
 
-/// What was done by hand: the label `act`.
+/// An order of an operator: the label `act`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SteeringAct {
@@ -14,11 +14,11 @@ pub enum SteeringAct {
     Drain,
     /// Stop runners.
     Flush,
-    /// Pin the number of workers, or let go.
+    /// Pin the number of workers, or remove the pin.
     Scale,
     /// Forbid shrinking, or allow it.
     Shrinking,
-    /// Set keys of the policy, or let go of them.
+    /// Set keys of the policy, or reset them.
     Policy,
     /// Read the configuration again.
     Reload,
@@ -74,13 +74,13 @@ impl fmt::Display for SteeringAct {
     }
 }
 
-/// What came of it: the label `outcome`.
+/// The outcome of an order: the label `outcome`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SteeringOutcome {
     /// Something changed.
     Changed,
-    /// It was so already.
+    /// It was already in force.
     Unchanged,
     /// It is not possible.
     Refused,

@@ -28,6 +28,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live},
+    management::Management,
     predecessors::Predecessors,
     recordings,
     reloads::Reloads,
@@ -43,7 +44,7 @@ use tidegate::{
     builder::{LaunchError, broker_driver},
     config::{Loaded, Settings, Source},
     host::{cgroup, instance::FinishingLock},
-    queue::QueueDriver,
+    queue::{HoldingsView, QueueDriver},
     run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
 };
 
@@ -53,7 +54,7 @@ const EVENTS: usize = 16;
 /// How long a supervisor that hands over waits until the last orders of operators are stored.
 const STORED: Duration = Duration::from_secs(2);
 
-/// What a daemon needs to start.
+/// The inputs of a daemon's start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
@@ -159,7 +160,6 @@ impl Prepared {
         cgroups::prepare(&settings.pools, lock, &settings.http.state_dir)
             .await
             .map_err(AppError::Cgroup)?;
-        let upkeep = tokio::spawn(prometheus.clone().keep_up());
 
         let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
         let failures = Failures::default();
@@ -174,6 +174,7 @@ impl Prepared {
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
+            holdings: holdings(&settings),
             ..StartOptions::default()
         };
         let supervisor =
@@ -230,7 +231,6 @@ impl Prepared {
         notify_ready(predecessor.is_some());
 
         let ending = daemon.follow(signals, takeovers).await;
-        upkeep.abort();
         close_events(events_writer).await;
         finish_spans(otlp).await;
         if let Some(groups) = cgroup::groups()
@@ -257,7 +257,7 @@ struct Daemon {
     api: Api,
 }
 
-/// What the daemon holds that no other may hold at the same time.
+/// The resources that only one daemon may hold at a time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
@@ -466,5 +466,22 @@ fn notify_ready(is_successor: bool) {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");
+    }
+}
+
+/// What shows the messages that programs hold which consume a queue themselves. `None` without a management API.
+fn holdings(settings: &Settings) -> Option<Arc<dyn HoldingsView>> {
+    let url = settings.management.as_ref()?;
+    let broker = &settings.broker;
+    match Management::new(url, &broker.url, broker.tls.ca.as_deref()) {
+        Ok(management) => Some(Arc::new(management)),
+        Err(error) => {
+            let error = format!("failed to {}", chain(&error));
+            warn!(
+                error,
+                "the management API cannot be asked: what programs hold is assumed"
+            );
+            None
+        }
     }
 }

@@ -10,9 +10,12 @@ use serde::Serialize;
 use super::{
     declared::of_declaration,
     finding::{Finding, Severity},
-    management::{self, Management, ManagementError},
+    management::{self, Permissions, QueueDetails},
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    management::{Management, ManagementError},
+    output::{Exit, Failure},
+};
 use tidegate::{
     adapters::amqp::{AmqpDriver, QueueFacts, bulk::BulkPublisher},
     builder::{broker_driver, reach},
@@ -78,7 +81,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         if pool.retry.dead_letter == DeadLetter::Queue {
             let dead = dead_queue(&pool.queue);
             let losses = driver.losses(&dead).await;
-            let found = management::findings::of_dead_queue(&dead, &losses);
+            let found = management::of_dead_queue(&dead, &losses);
             findings
                 .extend(found.map(|(severity, what)| Finding::of_pool(severity, &pool.name, what)));
         }
@@ -161,7 +164,7 @@ async fn managed(
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // A missing queue was reported earlier.
-            let details = match api.queue(&pool.queue).await {
+            let details = match api.queue::<QueueDetails>(&pool.queue).await {
                 Ok(Some(details)) => details,
                 Ok(None) => continue,
                 // This error concerns only this queue, for example arguments that are nested too deep to be read.
@@ -180,15 +183,12 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let mut of_pool = management::findings::of_queue(pool, &details);
+            let mut of_pool = management::of_queue(pool, &details);
             if pool.retry.dead_letter == DeadLetter::Queue {
                 let dead = dead_queue(&pool.queue);
                 // A missing queue is created by the pool, without such arguments.
-                if let Ok(Some(details)) = api.queue(&dead).await {
-                    of_pool.extend(management::findings::of_dead_queue(
-                        &dead,
-                        &details.losses(),
-                    ));
+                if let Ok(Some(details)) = api.queue::<QueueDetails>(&dead).await {
+                    of_pool.extend(management::of_dead_queue(&dead, &details.losses()));
                 }
             }
             found.extend(of_pool.into_iter().map(|(severity, what)| Finding {
@@ -197,12 +197,12 @@ async fn managed(
                 what,
             }));
         }
-        let permissions = api.permissions().await?;
+        let permissions = api.permissions::<Permissions>().await?;
         let seen = Visibility::Managed {
             permissions: permissions.is_some(),
         };
         found.extend(permissions.map(|permissions| {
-            let (severity, what) = management::findings::of_permissions(&permissions);
+            let (severity, what) = management::of_permissions(&permissions);
             Finding {
                 severity,
                 pool: None,
@@ -262,11 +262,11 @@ fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
         });
     };
     if let Some(kind) = &facts.kind {
-        let (severity, what) = management::findings::of_kind(queue, kind);
+        let (severity, what) = management::of_kind(queue, kind);
         say(severity, what);
     }
     if facts.has_single_active_consumer() && pool.policy.max > 1 {
-        let (severity, what) = management::findings::of_single_active_consumer(queue);
+        let (severity, what) = management::of_single_active_consumer(queue);
         say(severity, what);
     }
     found

@@ -33,13 +33,13 @@ const NOTE: Style = Style::new().dimmed();
 
 /// The findings, for a program.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+struct CheckReport {
     file: String,
     ok: bool,
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// What was seen at the broker, if the command asked it.
+    /// The result of the check of the broker, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<BrokerReport>,
 }
@@ -94,10 +94,10 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn examine(source: &Source) -> (Report, Option<Loaded>) {
-    let mut report = Report {
+fn examine(source: &Source) -> (CheckReport, Option<Loaded>) {
+    let mut report = CheckReport {
         file: source.file().display().to_string(),
-        ..Report::default()
+        ..CheckReport::default()
     };
     let examined = config::examine(source);
     report.problems = examined.problems.into_vec();
@@ -153,7 +153,7 @@ fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
     shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for problem in &report.problems {
         let _ = writeln!(text, "{}", Escaped(&problem.to_string()));

@@ -10,7 +10,7 @@ use super::{
     client, loading, status, supervisor,
 };
 use crate::{
-    load::{self, AskWorkers, Plan, Shape, Until},
+    load::{self, AskWorkers, LoadPlan, LoadShape, Until},
     output::{self, Exit, Failure},
 };
 use tidegate::{
@@ -19,7 +19,7 @@ use tidegate::{
 };
 
 pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
-    let plan = Plan {
+    let plan = LoadPlan {
         broker: args.broker.settings(cli)?,
         queue: args.queue.as_str().into(),
         until: until(args)?,
@@ -52,8 +52,8 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// The arguments name no end, or no rate for a shape that needs one.
 fn until(args: &LoadArgs) -> Result<Until, Failure> {
-    let is_trace = matches!(args.shape, Shape::Trace(_));
-    if args.rate.is_none() && !is_trace && args.shape != Shape::Steady {
+    let is_trace = matches!(args.shape, LoadShape::Trace(_));
+    if args.rate.is_none() && !is_trace && args.shape != LoadShape::Steady {
         return Err(usage("spread a load over time without its rate")
             .hint("add --rate R: messages a second, on average"));
     }

@@ -30,7 +30,7 @@ const MAX_BODY: u64 = 128 << 20;
 /// Messages in flight.
 const WINDOW: usize = 1000;
 
-/// What was published, as a program reads it.
+/// The result as JSON.
 #[derive(Debug, Serialize)]
 struct Published<'a> {
     queue: &'a str,

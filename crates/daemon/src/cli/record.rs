@@ -36,7 +36,7 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Failure
     };
     let mut stop = pin!(tokio::signal::ctrl_c());
     // Before the file is made: an unknown pool leaves no file behind.
-    let mut recording = Recording::new(read().await?);
+    let mut recording = ArrivalRecording::new(read().await?);
     let mut file = open(&args.output)?;
     write(&args.output, &mut *file, HEAD)?;
     let end = Instant::now() + args.duration.0;
@@ -85,13 +85,13 @@ fn arrived(answer: &Explanation) -> Option<u64> {
 
 /// Turns totals into counts.
 #[derive(Debug)]
-struct Recording {
+struct ArrivalRecording {
     /// The last total that is known.
     total: u64,
     messages: u64,
 }
 
-impl Recording {
+impl ArrivalRecording {
     /// Begins at this total. Nothing has arrived for a pool that has not measured yet.
     fn new(total: Option<u64>) -> Self {
         Self {
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_recording_is_a_trace_of_what_arrived_between_two_readings() {
-        let mut recording = Recording::new(None);
+        let mut recording = ArrivalRecording::new(None);
         let mut text = String::from(HEAD);
         // Not measured yet, then 5 and 7 more, then a restart that counts from zero, then nothing.
         let totals = [None, Some(5), Some(12), Some(3), Some(3), None];

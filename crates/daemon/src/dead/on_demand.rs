@@ -2,8 +2,8 @@
 //!
 //! The connection is opened for one piece of work and closed after it. So the pools' connections and channels stay
 //! free for the pools, whatever their state. Each piece of work is limited in time, in letters, and to one for a pool
-//! at a time: two walks through one queue would hide letters from each other. Who comes while another works waits for
-//! a turn, in the order of arrival. So looks in a loop do not keep a retry out.
+//! at a time: two walks through one queue would hide letters from each other. A request that comes during another one
+//! waits for its turn, in the order of arrival. So clients that read in a loop do not block a retry.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,7 @@ pub(crate) enum DeadLettersError {
     /// The broker did not do it.
     #[error("failed to {operation}")]
     Broker {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
         /// The cause.
         #[source]
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A new broker for each connection, with so many letters.
+    /// A new broker for each connection, with this number of letters.
     fn letters(count: usize) -> DeadLetters {
         DeadLetters::by(Arc::new(move || {
             let broker = MemoryBroker::new();

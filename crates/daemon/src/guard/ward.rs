@@ -24,7 +24,9 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GuardError, Role, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
+    end::end_descendants,
+    left_over,
+    role::{GuardError, Role, THIS_PROGRAM, held_back, refused},
     watch::end_jobs,
 };
 

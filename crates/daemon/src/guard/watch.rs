@@ -22,9 +22,9 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM,
     end::{EndReport, end_descendants, reap},
-    held_back, refused, table,
+    role::{GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM, held_back, refused},
+    table,
 };
 use crate::telemetry::stderr::{self, LogPriority};
 use tidegate::host::children;

@@ -27,30 +27,30 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Connections {
     limit: usize,
     began: Instant,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenConnections>>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
-    connections: HashMap<u64, Entry>,
+    connections: HashMap<u64, OpenConnection>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    progress: Arc<Progress>,
+struct OpenConnection {
+    progress: Arc<SendProgress>,
     cut: CancellationToken,
 }
 
 /// Time of a connection's last transferred byte, in milliseconds since the start of its listener. Written by the
 /// connection's task, read by the listener's task.
 #[derive(Debug)]
-struct Progress {
+struct SendProgress {
     began: Instant,
     moved: AtomicU64,
 }
 
-impl Progress {
+impl SendProgress {
     fn new(began: Instant) -> Self {
         let progress = Self {
             began,
@@ -78,7 +78,7 @@ impl Connections {
 
     /// Adds a connection. If that exceeds the limit, closes the connection that was idle for the longest time.
     pub(super) fn enter<S>(&self, stream: S, stall: Duration) -> (Watched<S>, ConnectionSlot) {
-        let progress = Arc::new(Progress::new(self.began));
+        let progress = Arc::new(SendProgress::new(self.began));
         let cut = CancellationToken::new();
         let mut open = self.lock();
         while open.connections.len() >= self.limit.max(1) {
@@ -86,7 +86,7 @@ impl Connections {
         }
         let id = open.next;
         open.next += 1;
-        let entry = Entry {
+        let entry = OpenConnection {
             progress: progress.clone(),
             cut: cut.clone(),
         };
@@ -111,14 +111,14 @@ impl Connections {
         self.lock().cut_longest_idle();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenConnections {
     fn cut_longest_idle(&mut self) {
-        let moved = |entry: &Entry| entry.progress.moved.load(Ordering::Relaxed);
+        let moved = |entry: &OpenConnection| entry.progress.moved.load(Ordering::Relaxed);
         let longest_idle = self.connections.iter();
         let longest_idle = longest_idle.min_by_key(|(id, entry)| (moved(entry), **id));
         let longest_idle = longest_idle.map(|(id, _)| *id);
@@ -152,7 +152,7 @@ impl Drop for ConnectionSlot {
 /// A stream that records the time of each byte, and that fails if its reader accepts no bytes for too long.
 pub(super) struct Watched<S> {
     stream: S,
-    progress: Arc<Progress>,
+    progress: Arc<SendProgress>,
     stall: Duration,
     /// Set while the reader accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,

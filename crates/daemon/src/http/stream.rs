@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     answers::{error, no_such_pool},
     api::{Api, Route},
-    live::snapshot,
+    live::{EVENTS_TYPE, snapshot},
     server::LongLived,
 };
 use crate::{
@@ -41,7 +41,7 @@ async fn events(State(api): State<Api>, connection: Option<Extension<LongLived>>
     if let Some(Extension(connection)) = connection {
         connection.mark();
     }
-    stream.into_response()
+    ([(header::CONTENT_TYPE, EVENTS_TYPE)], stream).into_response()
 }
 
 async fn overview(State(api): State<Api>) -> Json<Overview> {

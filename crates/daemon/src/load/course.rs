@@ -16,16 +16,16 @@ use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 use super::{
     ledger::{Entered, Ledger},
     pace::Pace,
-    plan::Plan,
-    publisher::{Ids, OnItsWay, Outlet, body, message},
-    report::{Report, Verified},
-    samples::{Sample, Samples},
+    plan::LoadPlan,
+    publisher::{Ids, Outlet, Publishing, body, message},
+    report::{LoadReport, Verified},
+    samples::{LoadSample, Samples},
     stop::Stop,
-    tally::{Rates, Tally},
+    tally::{LoadCounts, RecentRate},
     watch::Watch,
 };
 use tidegate::{
-    adapters::amqp::bulk::{Answers, Fate},
+    adapters::amqp::bulk::{Answers, PublishOutcome},
     queue::{HeaderValue, Message, QueueError, QueueErrorKind},
 };
 
@@ -35,15 +35,15 @@ const BATCH: usize = 256;
 /// How often the screen is drawn and a sample may be taken.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the pool is looked at after the end, for the picture: until it has drained.
+/// How long the pool is observed after the end, for the plot: until it has drained.
 const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Header that an answer says in how a job ended.
+/// Header of an answer: how the job ended.
 const OUTCOME: &str = "x-tidegate-outcome";
 
-/// A load on its way.
-pub(super) struct Course<'a> {
-    plan: &'a Plan,
+/// A running load.
+pub(super) struct LoadRun<'a> {
+    plan: &'a LoadPlan,
     outlet: &'a Outlet,
     /// The source of answers, with verification.
     answers: Option<Answers>,
@@ -53,24 +53,24 @@ pub(super) struct Course<'a> {
     pace: Pace,
     begun: Instant,
     in_flight: FuturesUnordered<Tracked>,
-    tally: Tally,
+    tally: LoadCounts,
     ledger: Option<Ledger>,
     samples: Samples,
     tick: Interval,
     /// The time of the last confirm or answer, or of the first message that was sent after a silence.
     heard: Instant,
-    /// Why it ended before its time.
+    /// Why it ended early.
     ended: Option<Early>,
 }
 
-/// Why a load ends before its time.
+/// Why a load ends early.
 #[derive(Debug)]
 pub(super) enum Early {
     /// The connection or its channel is lost.
     Broken(QueueError),
-    /// Nothing is confirmed any more.
+    /// Nothing has been confirmed for too long.
     Silent {
-        /// Whether the broker says that it takes nothing.
+        /// Whether the broker blocks publishers.
         is_blocked: bool,
     },
     /// It was told to end.
@@ -81,45 +81,45 @@ pub(super) enum Early {
 struct Tracked {
     number: u64,
     due: Duration,
-    flight: OnItsWay,
+    flight: Publishing,
 }
 
 impl Future for Tracked {
-    type Output = (u64, Duration, Fate);
+    type Output = (u64, Duration, PublishOutcome);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (number, due) = (self.number, self.due);
-        let fate = self.flight.poll_unpin(context);
-        fate.map(|fate| (number, due, fate))
+        let outcome = self.flight.poll_unpin(context);
+        outcome.map(|outcome| (number, due, outcome))
     }
 }
 
-/// What a screen shows.
+/// The numbers for the screen.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct LoadNumbers {
     pub(super) elapsed: Duration,
     pub(super) published: u64,
     pub(super) confirmed: u64,
     pub(super) in_flight: usize,
-    /// Of the last second or so.
+    /// Of about the last second.
     pub(super) rate: f64,
     /// Answered and still open, with verification.
     pub(super) answered: Option<u64>,
     pub(super) is_blocked: bool,
 }
 
-/// What woke the course.
+/// The event that woke the course.
 enum Woken {
     Stop,
     Tick,
     Answer(Option<Box<Message>>),
-    Fate((u64, Duration, Fate)),
+    Outcome((u64, Duration, PublishOutcome)),
     Due,
 }
 
-impl<'a> Course<'a> {
+impl<'a> LoadRun<'a> {
     pub(super) fn new(
-        plan: &'a Plan,
+        plan: &'a LoadPlan,
         outlet: &'a Outlet,
         answers: Option<Answers>,
         watch: Option<&'a Watch>,
@@ -139,7 +139,7 @@ impl<'a> Course<'a> {
             pace: Pace::new(plan),
             begun: now,
             in_flight: FuturesUnordered::new(),
-            tally: Tally::new(),
+            tally: LoadCounts::new(),
             samples: Samples::new(),
             tick,
             heard: now,
@@ -151,10 +151,13 @@ impl<'a> Course<'a> {
     ///
     /// # Errors
     /// A message cannot be encoded.
-    pub(super) async fn run(&mut self, mut show: impl FnMut(Seen)) -> Result<(), QueueError> {
+    pub(super) async fn run(
+        &mut self,
+        mut show: impl FnMut(LoadNumbers),
+    ) -> Result<(), QueueError> {
         self.begun = Instant::now();
         self.heard = self.begun;
-        let mut rates = Rates::default();
+        let mut rates = RecentRate::default();
         loop {
             let is_sending = self.send_due()?;
             if !is_sending && self.in_flight.is_empty() && !self.awaits_answers() {
@@ -162,7 +165,7 @@ impl<'a> Course<'a> {
             }
             match self.woken(is_sending).await {
                 Woken::Stop => {
-                    // The second time nothing is waited for.
+                    // After the second interrupt, nothing is waited for.
                     if self.ended.is_some() {
                         break;
                     }
@@ -172,7 +175,7 @@ impl<'a> Course<'a> {
                     let elapsed = self.begun.elapsed();
                     self.sample(elapsed);
                     show(self.seen(rates.note(elapsed, self.tally.confirmed)));
-                    if self.is_out_of_patience(is_sending) {
+                    if self.has_timed_out(is_sending) {
                         break;
                     }
                 }
@@ -181,17 +184,17 @@ impl<'a> Course<'a> {
                     self.answers = None;
                     self.note_break(lost());
                 }
-                Woken::Fate(fate) => {
-                    self.note_fate(fate);
-                    // All that are there, before anything is sent.
-                    while let Some(Some(fate)) = self.in_flight.next().now_or_never() {
-                        self.note_fate(fate);
+                Woken::Outcome(outcome) => {
+                    self.record_outcome(outcome);
+                    // All outcomes that are known already, before the next message is sent.
+                    while let Some(Some(outcome)) = self.in_flight.next().now_or_never() {
+                        self.record_outcome(outcome);
                     }
                 }
                 Woken::Due => {}
             }
         }
-        self.write_off();
+        self.give_up_in_flight();
         self.watch_drain(show).await;
         Ok(())
     }
@@ -256,22 +259,22 @@ impl<'a> Course<'a> {
             () = self.stop.asked() => Woken::Stop,
             _ = self.tick.tick() => Woken::Tick,
             answer = next_answer(&mut self.answers) => Woken::Answer(answer.map(Box::new)),
-            Some(fate) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Fate(fate),
+            Some(outcome) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Outcome(outcome),
             () = time::sleep_until(next.unwrap_or(self.begun)), if next.is_some() => Woken::Due,
         }
     }
 
-    /// Whether a message may yet be answered.
+    /// Whether an answer may still come.
     fn awaits_answers(&self) -> bool {
         let open = self.ledger.as_ref().map_or(0, Ledger::open);
         open > 0 && self.answers.is_some()
     }
 
-    fn note_fate(&mut self, (number, due, fate): (u64, Duration, Fate)) {
+    fn record_outcome(&mut self, (number, due, outcome): (u64, Duration, PublishOutcome)) {
         let elapsed = self.begun.elapsed();
         let tally = &mut self.tally;
-        match fate {
-            Fate::Confirmed => {
+        match outcome {
+            PublishOutcome::Confirmed => {
                 self.heard = Instant::now();
                 tally.confirmed += 1;
                 tally.last_confirm = elapsed;
@@ -279,23 +282,23 @@ impl<'a> Course<'a> {
                 tally.confirm.record(took);
                 tally.recent.confirm.record(took);
             }
-            Fate::Returned { message_id } => {
+            PublishOutcome::Returned { message_id } => {
                 self.heard = Instant::now();
                 tally.returned += 1;
-                // Which message it was that came back, rather than whose confirm this is.
+                // The returned message. It may differ from the message of this confirm.
                 let number = message_id.and_then(|id| self.ids.number(&id));
                 if let (Some(ledger), Some(number)) = (&mut self.ledger, number) {
                     ledger.void(number);
                 }
             }
-            Fate::Refused => {
+            PublishOutcome::Refused => {
                 self.heard = Instant::now();
                 tally.refused += 1;
                 if let Some(ledger) = &mut self.ledger {
                     ledger.void(number);
                 }
             }
-            Fate::Unknown(error) => {
+            PublishOutcome::Unknown(error) => {
                 tally.refused += 1;
                 tally.unconfirmed += 1;
                 if let Some(ledger) = &mut self.ledger {
@@ -342,8 +345,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether an awaited confirm or answer has not come for too long.
-    fn is_out_of_patience(&mut self, is_sending: bool) -> bool {
+    /// Whether no confirm or answer has come for too long, although one is awaited.
+    fn has_timed_out(&mut self, is_sending: bool) -> bool {
         let waits = !self.in_flight.is_empty();
         let waits_for_answers = !is_sending && !waits && self.awaits_answers();
         if !(waits || waits_for_answers) || self.heard.elapsed() < self.plan.patience {
@@ -366,7 +369,7 @@ impl<'a> Course<'a> {
     }
 
     /// Messages in flight at the end are not confirmed, and are no longer waited for.
-    fn write_off(&mut self) {
+    fn give_up_in_flight(&mut self) {
         let left = std::mem::take(&mut self.in_flight);
         for tracked in left {
             self.tally.refused += 1;
@@ -378,12 +381,12 @@ impl<'a> Course<'a> {
     }
 
     /// Continues to sample until the pool has drained, so that the plot shows the whole load.
-    async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
+    async fn watch_drain(&mut self, mut show: impl FnMut(LoadNumbers)) {
         let Some(watch) = self.watch else {
             return;
         };
         let until = Instant::now() + DRAINS_WITHIN;
-        // Without answers, nothing says that the pool has begun.
+        // Without answers it is unknown whether the pool has begun.
         while self.ended.is_none() && Instant::now() < until && watch.seen().is_working() {
             tokio::select! {
                 () = self.stop.asked() => break,
@@ -408,7 +411,7 @@ impl<'a> Course<'a> {
         };
         let seen = watch.seen();
         let recent = &mut self.tally.recent;
-        self.samples.push(Sample {
+        self.samples.push(LoadSample {
             at: elapsed.as_secs_f64(),
             sent: std::mem::take(&mut recent.sent),
             length: elapsed.saturating_sub(recent.since).as_secs_f64(),
@@ -422,8 +425,8 @@ impl<'a> Course<'a> {
         recent.done.clear();
     }
 
-    fn seen(&self, rate: f64) -> Seen {
-        Seen {
+    fn seen(&self, rate: f64) -> LoadNumbers {
+        LoadNumbers {
             elapsed: self.begun.elapsed(),
             published: self.tally.published,
             confirmed: self.tally.confirmed,
@@ -434,8 +437,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What it came to.
-    pub(super) fn report(&mut self) -> Report {
+    /// The result.
+    pub(super) fn report(&mut self) -> LoadReport {
         let tally = &self.tally;
         let seconds = tally.last_confirm.as_secs_f64();
         let rate = match seconds > 0.0 {
@@ -449,7 +452,7 @@ impl<'a> Course<'a> {
             done_ms: tally.done.percentiles(),
             failed: ledger.failed(),
         });
-        Report {
+        LoadReport {
             published: tally.published,
             confirmed: tally.confirmed,
             returned: tally.returned,
@@ -463,7 +466,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    pub(super) fn samples(&self) -> &[Sample] {
+    pub(super) fn samples(&self) -> &[LoadSample] {
         self.samples.all()
     }
 
@@ -473,7 +476,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Digits beyond say nothing.
+/// Rounds to three decimal places: more digits are not meaningful.
 fn to_thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -487,11 +490,11 @@ async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
 }
 
 fn lost() -> QueueError {
-    QueueError::new(QueueErrorKind::Disconnected, "hear more answers")
+    QueueError::new(QueueErrorKind::Disconnected, "receive more answers")
 }
 
-/// What an answer is known by: the message's number, and when it was due in microseconds. So nothing need be kept of
-/// messages but whether they were answered.
+/// The correlation id of a message: its number, and its due time in microseconds. The answer repeats it, so the load
+/// stores only whether a message was answered.
 fn correlation(number: u64, due: Duration) -> String {
     format!("{number}.{}", due.as_micros())
 }
@@ -509,7 +512,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_which_message_it_is_to_and_when_that_was_due() {
+    fn a_correlation_id_has_the_number_and_the_due_time_of_the_message() {
         let due = Duration::from_micros(1_234_567);
         assert_eq!(correlated(&correlation(17, due)), Some((17, due)));
         for other in ["", "17", "a.b", "17.", "-1.5"] {

@@ -1,7 +1,7 @@
 //! Load: a generator of messages that measures how they are handled.
 //!
 //! ```text
-//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and the sending
+//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and and sending
 //!                            │  ◄──── confirms, returns, answers    heard by the same task
 //!                            ├──► tally, ledger ──► report          counted, and each message once
 //!                            └──► samples ──► chart                 what is drawn
@@ -39,18 +39,18 @@ use tidegate::{
 };
 
 use self::{
-    course::{Course, Early},
-    progress::Progress,
+    course::{Early, LoadRun},
+    progress::LoadProgress,
     publisher::Outlet,
-    report::Report,
-    samples::Sample,
+    report::LoadReport,
+    samples::LoadSample,
     stop::Stop,
     watch::Watch,
 };
 pub(crate) use self::{
-    plan::Plan,
+    plan::LoadPlan,
     report::thousands,
-    shape::{Shape, Until},
+    shape::{LoadShape, Until},
     watch::AskWorkers,
 };
 use crate::{
@@ -84,18 +84,18 @@ enum LoadError {
     },
 }
 
-/// Runs a load. `print` is given the report in the form that is wanted.
+/// Runs a load. `print` gets the report in the requested format.
 ///
 /// # Errors
 /// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
 /// anything was sent.
 pub(crate) async fn run(
-    plan: Plan,
+    plan: LoadPlan,
     workers: Option<AskWorkers>,
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let unreachable = |source| unreachable(&plan.broker, source);
-    // Before the first message: a load that cannot be stopped is worse than none.
+    // Before the first message, because a load must be stoppable.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
     let publisher = BulkPublisher::connect(&plan.broker, "load").await;
     let publisher = publisher.map_err(unreachable)?;
@@ -111,8 +111,8 @@ pub(crate) async fn run(
         None => None,
     };
     let outlet = Outlet::Broker(Box::new(publisher));
-    let progress = Progress::new(plan.until);
-    let mut course = Course::new(&plan, &outlet, answers, watch.as_ref(), stop);
+    let progress = LoadProgress::new(plan.until);
+    let mut course = LoadRun::new(&plan, &outlet, answers, watch.as_ref(), stop);
     let sent = course.run(|seen| progress.show(seen)).await;
     progress.finish();
     let report = course.report();
@@ -147,7 +147,12 @@ pub(crate) fn unreachable(broker: &BrokerSettings, source: QueueError) -> Failur
     )
 }
 
-fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
+fn draw(
+    plan: &LoadPlan,
+    file: &Path,
+    samples: &[LoadSample],
+    report: &LoadReport,
+) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
     crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
@@ -160,7 +165,7 @@ fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result
 
 /// # Errors
 /// The load was ended early by an error, or not every message arrived.
-fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadError> {
+fn judge(plan: &LoadPlan, report: &LoadReport, ended: Option<Early>) -> Result<(), LoadError> {
     match ended {
         Some(Early::Broken(source)) => return Err(LoadError::Broken(source)),
         Some(Early::Silent { is_blocked }) => {
@@ -194,12 +199,12 @@ fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadE
     })
 }
 
-/// What is printed at the end.
+/// The output at the end.
 #[derive(Debug)]
 pub(crate) struct Printed<'a> {
     title: String,
     queue: &'a QueueName,
-    report: &'a Report,
+    report: &'a LoadReport,
 }
 
 impl Printed<'_> {
@@ -219,7 +224,7 @@ impl Printed<'_> {
             let messages = noun_for(unsent, "message");
             let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} {messages} {were} not sent")
+            format!("the load was too slow: {unsent} {messages} {were} not sent")
         })
     }
 

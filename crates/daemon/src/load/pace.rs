@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    plan::Plan,
-    shape::{Schedule, Until},
+    plan::LoadPlan,
+    shape::{LoadSchedule, Until},
 };
 
 /// How much longer a load with a duration may send late messages.
@@ -13,17 +13,17 @@ const LATE: Duration = Duration::from_secs(5);
 /// When the next message is due.
 #[derive(Debug)]
 pub(super) enum Pace {
-    /// By a schedule. `next` is the one that was taken from it.
+    /// By a schedule. `next` is the due time that was taken from it.
     Scheduled {
-        schedule: Schedule,
+        schedule: LoadSchedule,
         next: Option<Duration>,
     },
-    /// As fast as the broker confirms: each is due when there is room for it.
+    /// As fast as the broker confirms: each is due when fewer than the maximum are in flight.
     Flat(Until),
 }
 
 impl Pace {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &LoadPlan) -> Self {
         match plan.schedule() {
             None => Self::Flat(plan.until),
             Some(mut schedule) => {

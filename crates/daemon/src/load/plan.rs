@@ -10,18 +10,18 @@ use tidegate::{
 
 use super::{
     report::thousands,
-    shape::{Schedule, Shape, Until},
+    shape::{LoadSchedule, LoadShape, Until},
 };
 
-/// What to send, and how.
+/// The plan of a load.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct LoadPlan {
     pub(crate) broker: BrokerSettings,
     pub(crate) queue: QueueName,
     pub(crate) until: Until,
     /// Messages a second, on average. `None` for as many as the broker confirms, or for a trace as it was recorded.
     pub(crate) rate: Option<f64>,
-    pub(crate) shape: Shape,
+    pub(crate) shape: LoadShape,
     /// How long one wave of the shape is.
     pub(crate) period: Option<Duration>,
     /// Bytes of a body.
@@ -39,12 +39,12 @@ pub(crate) struct Plan {
 /// The length of a wave if it is not given and cannot be computed.
 const PERIOD: Duration = Duration::from_secs(60);
 
-impl Plan {
+impl LoadPlan {
     /// The schedule; `None` if messages are sent as fast as the broker confirms them.
-    pub(super) fn schedule(&self) -> Option<Schedule> {
+    pub(super) fn schedule(&self) -> Option<LoadSchedule> {
         match (&self.shape, self.rate) {
-            (Shape::Steady, None) => None,
-            (shape, rate) => Some(Schedule::new(shape, rate, self.wave(), self.until)),
+            (LoadShape::Steady, None) => None,
+            (shape, rate) => Some(LoadSchedule::new(shape, rate, self.wave(), self.until)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Plan {
             }
             _ => None,
         };
-        let waves = if self.shape == Shape::Step { 1 } else { 2 };
+        let waves = if self.shape == LoadShape::Step { 1 } else { 2 };
         let wave = self.period.or(length.map(|length| length / waves));
         wave.filter(|wave| !wave.is_zero()).unwrap_or(PERIOD)
     }
@@ -70,15 +70,15 @@ impl Plan {
             Until::End => "a trace of messages".to_owned(),
         };
         let shape = match &self.shape {
-            Shape::Steady => "steady",
-            Shape::Burst => "in bursts",
-            Shape::Sine => "as a sine",
-            Shape::Step => "in steps",
-            Shape::Trace(_) => "as recorded",
+            LoadShape::Steady => "steady",
+            LoadShape::Burst => "in bursts",
+            LoadShape::Sine => "as a sine",
+            LoadShape::Step => "in steps",
+            LoadShape::Trace(_) => "as recorded",
         };
         let rate = match (self.rate, &self.shape) {
             (Some(rate), _) => format!("{rate}/s"),
-            (None, Shape::Trace(_)) => "its own rate".to_owned(),
+            (None, LoadShape::Trace(_)) => "its own rate".to_owned(),
             (None, _) => "full speed".to_owned(),
         };
         let size = counted(self.size, "byte");
@@ -91,8 +91,8 @@ mod tests {
     use super::*;
     use tidegate::config::BrokerUrl;
 
-    fn plan(shape: Shape, until: Until, rate: Option<f64>) -> Plan {
-        Plan {
+    fn plan(shape: LoadShape, until: Until, rate: Option<f64>) -> LoadPlan {
+        LoadPlan {
             broker: BrokerUrl::new("amqp://localhost").into(),
             queue: "work".into(),
             until,
@@ -112,11 +112,11 @@ mod tests {
     fn a_demo_load_has_two_waves_by_default() {
         let seconds = Duration::from_secs;
         for (shape, until, rate, wave) in [
-            (Shape::Sine, Until::Time(seconds(60)), 5.0, 30),
-            (Shape::Burst, Until::Count(100), 10.0, 5),
-            (Shape::Step, Until::Count(100), 10.0, 10),
-            (Shape::Sine, Until::End, 10.0, 60),
-            (Shape::Sine, Until::Count(0), 10.0, 60),
+            (LoadShape::Sine, Until::Time(seconds(60)), 5.0, 30),
+            (LoadShape::Burst, Until::Count(100), 10.0, 5),
+            (LoadShape::Step, Until::Count(100), 10.0, 10),
+            (LoadShape::Sine, Until::End, 10.0, 60),
+            (LoadShape::Sine, Until::Count(0), 10.0, 60),
         ] {
             let plan = plan(shape, until, Some(rate));
             assert_eq!(plan.wave(), seconds(wave), "{plan:?}");
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_a_steady_load_has_no_schedule() {
-        let flat = plan(Shape::Steady, Until::Count(10), None);
+        let flat = plan(LoadShape::Steady, Until::Count(10), None);
         assert!(flat.schedule().is_none());
         assert_eq!(
             flat.title(),

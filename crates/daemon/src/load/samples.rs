@@ -12,7 +12,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A span of time in a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct LoadSample {
     /// Seconds from the beginning to the end of the span.
     pub(super) at: f64,
     /// Messages that were sent in it.
@@ -28,7 +28,7 @@ pub(super) struct Sample {
     pub(super) done_ms: Option<f64>,
 }
 
-impl Sample {
+impl LoadSample {
     /// The two samples merged. Its latencies are the worse ones, because the percentile of both cannot be computed from
     /// two percentiles.
     fn merged(self, next: Self) -> Self {
@@ -54,7 +54,7 @@ fn worse(one: Option<f64>, other: Option<f64>) -> Option<f64> {
 /// All samples of a load.
 #[derive(Debug)]
 pub(super) struct Samples {
-    samples: Vec<Sample>,
+    samples: Vec<LoadSample>,
     every: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Samples {
         self.every
     }
 
-    pub(super) fn push(&mut self, sample: Sample) {
+    pub(super) fn push(&mut self, sample: LoadSample) {
         self.samples.push(sample);
         if self.samples.len() >= MAX_SAMPLES {
             let pairs = self.samples.chunks(2);
@@ -84,7 +84,7 @@ impl Samples {
         }
     }
 
-    pub(super) fn all(&self) -> &[Sample] {
+    pub(super) fn all(&self) -> &[LoadSample] {
         &self.samples
     }
 }
@@ -97,12 +97,12 @@ mod tests {
     fn a_long_load_has_fewer_samples_of_longer_spans() {
         let mut samples = Samples::new();
         for n in 0..10_000_u32 {
-            samples.push(Sample {
+            samples.push(LoadSample {
                 at: f64::from(n + 1),
                 sent: 3,
                 length: 1.0,
                 ready: Some(n.into()),
-                ..Sample::default()
+                ..LoadSample::default()
             });
         }
         let all = samples.all();
@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn merged_spans_have_the_worse_latency_of_the_two() {
-        let one = Sample {
+        let one = LoadSample {
             confirm_ms: Some(4.0),
-            ..Sample::default()
+            ..LoadSample::default()
         };
-        let next = Sample {
+        let next = LoadSample {
             confirm_ms: Some(2.0),
             done_ms: Some(9.0),
-            ..Sample::default()
+            ..LoadSample::default()
         };
         let merged = one.merged(next);
         assert_eq!((merged.confirm_ms, merged.done_ms), (Some(4.0), Some(9.0)));

@@ -6,7 +6,7 @@ use super::report::Times;
 
 /// The counts.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct LoadCounts {
     pub(super) published: u64,
     pub(super) confirmed: u64,
     pub(super) returned: u64,
@@ -16,18 +16,18 @@ pub(super) struct Tally {
     pub(super) done: Times,
     pub(super) last_confirm: Duration,
     /// Since the last sample.
-    pub(super) recent: Recent,
+    pub(super) recent: RecentCounts,
 }
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct RecentCounts {
     pub(super) since: Duration,
     pub(super) sent: u64,
     pub(super) confirm: Times,
     pub(super) done: Times,
 }
 
-impl Tally {
+impl LoadCounts {
     pub(super) fn new() -> Self {
         Self {
             published: 0,
@@ -38,7 +38,7 @@ impl Tally {
             confirm: Times::new(),
             done: Times::new(),
             last_confirm: Duration::ZERO,
-            recent: Recent {
+            recent: RecentCounts {
                 since: Duration::ZERO,
                 sent: 0,
                 confirm: Times::new(),
@@ -50,9 +50,9 @@ impl Tally {
 
 /// The rate of the last second.
 #[derive(Debug, Default)]
-pub(super) struct Rates(VecDeque<(Duration, u64)>);
+pub(super) struct RecentRate(VecDeque<(Duration, u64)>);
 
-impl Rates {
+impl RecentRate {
     pub(super) fn note(&mut self, elapsed: Duration, confirmed: u64) -> f64 {
         self.0.push_back((elapsed, confirmed));
         let is_old =

@@ -27,7 +27,7 @@ use tracing_subscriber::{
 use super::{
     fields::HumanFields,
     otlp::Otlp,
-    rates::{self, Rates},
+    rates::{self, LogRates},
     stderr::{self, LogPriority, Stderr},
 };
 use tidegate::{config::LogFormat, escape::escaped_json};
@@ -59,7 +59,7 @@ impl Verbosity {
 const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
 /// Targets that a filter may name by a single word. Any other single word must be a level.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 10] = [
     "tidegate",
     "lapin",
     "amq_protocol",
@@ -70,11 +70,10 @@ const TARGETS: [&str; 11] = [
     "axum",
     "tokio",
     "rustls",
-    "metrics_exporter_prometheus",
 ];
 
 /// The bound on repeated warnings. Set once, by [`init`].
-static RATES: OnceLock<Arc<Rates>> = OnceLock::new();
+static RATES: OnceLock<Arc<LogRates>> = OnceLock::new();
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]
@@ -85,7 +84,7 @@ pub enum LogsError {
     Filter {
         /// The variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
@@ -121,7 +120,7 @@ impl LogsError {
 /// The filter in the environment is invalid, a thread cannot be started, or a subscriber is installed already.
 pub fn init(format: LogFormat, fallback: Verbosity, otlp: Option<&Otlp>) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
-    let rates = Arc::new(Rates::default());
+    let rates = Arc::new(LogRates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
     let lines = StderrLines { stderr, format };
     let layer = match format {
@@ -206,11 +205,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// also hide the next event of that thread.
 struct RateLimited<F> {
     lines: F,
-    rates: Arc<Rates>,
+    rates: Arc<LogRates>,
 }
 
 impl<F> RateLimited<F> {
-    fn new(lines: F, rates: &Arc<Rates>) -> Self {
+    fn new(lines: F, rates: &Arc<LogRates>) -> Self {
         Self {
             lines,
             rates: rates.clone(),
@@ -338,7 +337,7 @@ fn is_for_traces(metadata: &Metadata<'_>) -> bool {
     metadata.target() == tidegate::run::traces::TARGET
 }
 
-/// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
+/// The log's filter: it keeps the lines that the filter of the user selects, without secrets. Lines that report missing lines are always logged.
 struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {

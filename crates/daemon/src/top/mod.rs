@@ -1,6 +1,6 @@
 //! `tidegate top`: the pools of a running supervisor, live, in the terminal.
 //!
-//! Keys, snapshots and answers become one [`Event`]. [`State::take`] is synchronous and says what to ask the supervisor
+//! Keys, snapshots and answers become one [`Event`]. [`ScreenState::take`] is synchronous and says what to ask the supervisor
 //! for; [`screen`] draws a state. Only this file waits: for the terminal and for the supervisor.
 
 mod screen;
@@ -18,7 +18,7 @@ use tokio::{
 
 pub(crate) use self::source::{Detail, Source, Steer};
 use self::{
-    state::{Ask, Event, Next, State},
+    state::{Ask, Event, Next, ScreenState},
     terminal::Terminal,
 };
 
@@ -36,7 +36,7 @@ pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()>
     let mut terminal = Terminal::open()?;
     let (keys, mut typed) = mpsc::channel(KEYS);
     terminal::read_keys(keys);
-    let mut state = State::new(color);
+    let mut state = ScreenState::new(color);
     let mut asked: JoinSet<Event> = JoinSet::new();
     let mut ticks = time::interval(STEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -17,7 +17,7 @@ use crate::{decide::JobId, escape::Quoted};
 
 /// An order of a slot to the process.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum SlotOrder {
     /// Run this job in this slot.
     Job { slot: u32, job: SentJob },
     /// Tell the job in this slot to stop.
@@ -54,7 +54,7 @@ pub(super) enum SlotEnd {
 
 /// The content of a slot.
 #[derive(Debug)]
-enum Place {
+enum SlotState {
     Free,
     Job {
         job: SentJob,
@@ -82,12 +82,12 @@ enum Reason {
 pub(super) async fn converse(
     link: Box<Link>,
     slots: u32,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<SlotOrder>,
     lost: watch::Sender<bool>,
     time_limit: Duration,
 ) {
     let mut conversation = Conversation {
-        places: (0..slots).map(|_| Place::Free).collect(),
+        places: (0..slots).map(|_| SlotState::Free).collect(),
         outgoing: VecDeque::new(),
         queued: 0,
         written: 0,
@@ -101,9 +101,9 @@ pub(super) async fn converse(
 
 struct Conversation {
     link: Box<Link>,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<SlotOrder>,
     /// By slot.
-    places: Vec<Place>,
+    places: Vec<SlotState>,
     /// Lines that are not yet written, and the rest of the line that is partly written.
     outgoing: VecDeque<Bytes>,
     /// Bytes that were ever put into `outgoing`.
@@ -136,7 +136,7 @@ impl Conversation {
                 biased;
                 () = process.exited() => return Reason::Ended,
                 order = self.orders.recv() => match order {
-                    Some(Order::Kill) => return Reason::Killed,
+                    Some(SlotOrder::Kill) => return Reason::Killed,
                     Some(order) => self.obey(order),
                     None => return Reason::Released,
                 },
@@ -161,33 +161,33 @@ impl Conversation {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: SlotOrder) {
         match order {
-            Order::Job { slot, job } => {
+            SlotOrder::Job { slot, job } => {
                 let line = job.line.clone();
-                *self.place(slot) = Place::Job {
+                *self.place(slot) = SlotState::Job {
                     begins_at: self.queued,
                     job,
                 };
                 self.send(line);
             }
-            Order::Stop { slot } => {
-                if let Place::Job { job, .. } = self.place(slot) {
+            SlotOrder::Stop { slot } => {
+                if let SlotState::Job { job, .. } = self.place(slot) {
                     let line = protocol::stop_line(&job.id, slot);
                     self.send(line.into());
                 }
             }
-            Order::GiveUp { slot } => {
+            SlotOrder::GiveUp { slot } => {
                 let place = self.place(slot);
-                if let Place::Job { job, .. } = place {
-                    *place = Place::GivenUp(job.id.clone());
+                if let SlotState::Job { job, .. } = place {
+                    *place = SlotState::GivenUp(job.id.clone());
                 }
             }
-            Order::Kill => {}
+            SlotOrder::Kill => {}
         }
     }
 
-    fn place(&mut self, slot: u32) -> &mut Place {
+    fn place(&mut self, slot: u32) -> &mut SlotState {
         &mut self.places[slot as usize]
     }
 
@@ -227,8 +227,8 @@ impl Conversation {
         };
         let found = self.places.get_mut(slot as usize);
         let place = match found {
-            Some(Place::Job { job, .. }) if job.id.as_str() == id => found,
-            Some(Place::GivenUp(given_up)) if given_up.as_str() == id => {
+            Some(SlotState::Job { job, .. }) if job.id.as_str() == id => found,
+            Some(SlotState::GivenUp(given_up)) if given_up.as_str() == id => {
                 // Too late. The slot is not used again: only its process knows whether the job's work has ended.
                 return Ok(());
             }
@@ -241,12 +241,12 @@ impl Conversation {
             ));
         };
         let Some((answer, last)) = message else {
-            if let Place::Job { job, .. } = place {
+            if let SlotState::Job { job, .. } = place {
                 job.progress.send_replace(());
             }
             return Ok(());
         };
-        let Place::Job { job, begins_at } = std::mem::replace(place, Place::Free) else {
+        let SlotState::Job { job, begins_at } = std::mem::replace(place, SlotState::Free) else {
             return Ok(());
         };
         if self.written < begins_at + job.line.len() as u64 {
@@ -270,7 +270,7 @@ impl Conversation {
 
     /// Ends the process, and reports this to its jobs.
     async fn conclude(self, reason: Reason, time_limit: Duration) {
-        let is_deaf = |place: &Place| matches!(place, Place::GivenUp(_));
+        let is_deaf = |place: &SlotState| matches!(place, SlotState::GivenUp(_));
         let how = match &reason {
             // A job that ignored the order to stop does not end when its input is closed either.
             Reason::Released if self.places.iter().any(is_deaf) => StopMode::Forced,
@@ -289,7 +289,7 @@ impl Conversation {
         };
         let read = self.written.saturating_sub(end.unread);
         for place in self.places {
-            if let Place::Job { job, begins_at } = place {
+            if let SlotState::Job { job, begins_at } = place {
                 let told = match begins_at >= read {
                     true => SlotEnd::NotTaken(end.in_words("closed its standard input or output")),
                     false => SlotEnd::Lost {

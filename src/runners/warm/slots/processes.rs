@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     super::{WarmSettings, link::Link, wear::ProcessUsage},
-    conversation::{Order, converse},
+    conversation::{SlotOrder, converse},
 };
 use crate::runner::{Retirement, StartError};
 
@@ -43,7 +43,7 @@ struct Starting {
 #[derive(Debug)]
 pub(super) struct SharedProcess {
     id: i32,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<SlotOrder>,
     /// Whether it can take no other job because it has ended or is about to.
     lost: watch::Receiver<bool>,
     /// Whether it gets no other job, but continues with those that it has.
@@ -86,8 +86,8 @@ impl Processes {
         loop {
             let found = self.find(settings.concurrency);
             match found {
-                Found::Slot(held) => return Ok(Taken::Slot(GivenSlot(held))),
-                Found::Starting(starting) => {
+                SlotSearch::Slot(held) => return Ok(Taken::Slot(GivenSlot(held))),
+                SlotSearch::Starting(starting) => {
                     let mut result = starting.result.subscribe();
                     // The sender is in `starting`, so the wait cannot fail.
                     let Ok(result) = result.wait_for(Option::is_some).await else {
@@ -100,7 +100,7 @@ impl Processes {
                         });
                     }
                 }
-                Found::Nothing(starting) => {
+                SlotSearch::Nothing(starting) => {
                     // If this future is dropped, the waiting tasks search again.
                     let promise = Promise {
                         processes: self,
@@ -142,14 +142,14 @@ impl Processes {
         }
     }
 
-    fn find(&self, concurrency: u32) -> Found {
+    fn find(&self, concurrency: u32) -> SlotSearch {
         let mut state = self.state();
         state.running.retain(|process| process.strong_count() > 0);
         // The fullest first, so that processes become empty and end when the pool shrinks.
         let mut running: Vec<_> = state.running.iter().filter_map(Weak::upgrade).collect();
         running.sort_by_key(|process| process.free().len());
         if let Some(held) = running.iter().find_map(SharedProcess::held) {
-            return Found::Slot(held);
+            return SlotSearch::Slot(held);
         }
         let promised = state.starting.iter().find(|starting| {
             let mut unpromised = starting.unpromised();
@@ -158,14 +158,14 @@ impl Processes {
             is_free
         });
         if let Some(starting) = promised {
-            return Found::Starting(Arc::clone(starting));
+            return SlotSearch::Starting(Arc::clone(starting));
         }
         let starting = Arc::new(Starting {
             unpromised: Mutex::new(concurrency - 1),
             result: watch::Sender::new(None),
         });
         state.starting.push(Arc::clone(&starting));
-        Found::Nothing(starting)
+        SlotSearch::Nothing(starting)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,7 +173,7 @@ impl Processes {
     }
 }
 
-enum Found {
+enum SlotSearch {
     Slot(HeldSlot),
     /// A slot of this process is reserved.
     Starting(Arc<Starting>),
@@ -282,7 +282,7 @@ impl SharedProcess {
     }
 
     /// Sends an order. It is dropped if the process has ended: its jobs get the end of the process instead.
-    pub(super) fn order(&self, order: Order) {
+    pub(super) fn order(&self, order: SlotOrder) {
         if let Err(error) = self.orders.try_send(order) {
             debug_assert!(
                 matches!(error, mpsc::error::TrySendError::Closed(_)),

@@ -14,7 +14,7 @@ use super::{
         shared::WarmShared,
         talk::{job_end, lost, timed_out},
     },
-    conversation::{Order, SentJob, SlotEnd},
+    conversation::{SentJob, SlotEnd, SlotOrder},
     processes::{GivenSlot, HeldSlot, SharedProcess, Taken},
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(in crate::runners::warm) struct WarmSlot {
 }
 
 /// How a job's time in one process ended.
-enum JobOutcome {
+enum SlotOutcome {
     Ended(JobEnd),
     /// The process ended before it read any part of the job. The text is how it ended.
     NotTaken(String),
@@ -68,8 +68,8 @@ impl WarmSlot {
             let outcome = work.run(job, control).await;
             self.held = work.into_slot();
             match outcome {
-                JobOutcome::Ended(end) => return end,
-                JobOutcome::NotTaken(how) => {
+                SlotOutcome::Ended(end) => return end,
+                SlotOutcome::NotTaken(how) => {
                     let problem = format!("{how} before it took its job");
                     if replaced {
                         let command = &self.shared.settings.process.command;
@@ -141,15 +141,15 @@ impl<'s> SlotWork<'s> {
         Some(&self.held.as_ref()?.process)
     }
 
-    async fn run(&mut self, job: &Job, control: &JobControl) -> JobOutcome {
+    async fn run(&mut self, job: &Job, control: &JobControl) -> SlotOutcome {
         let settings = &self.shared.settings.process;
         let Some(HeldSlot { process, slot, .. }) = &self.held else {
-            return JobOutcome::Ended(JobEnd::Stopped);
+            return SlotOutcome::Ended(JobEnd::Stopped);
         };
         let (process, slot) = (Arc::clone(process), *slot);
         let (end, ended) = oneshot::channel();
         let (progress, mut progressed) = watch::channel(());
-        process.order(Order::Job {
+        process.order(SlotOrder::Job {
             slot,
             job: SentJob {
                 id: job.id().clone(),
@@ -174,17 +174,17 @@ impl<'s> SlotWork<'s> {
                     return self.conclude(end.ok(), cause);
                 }
                 () = &mut killed => {
-                    process.order(Order::Kill);
+                    process.order(SlotOrder::Kill);
                     self.give_up();
-                    return JobOutcome::Ended(JobEnd::Stopped);
+                    return SlotOutcome::Ended(JobEnd::Stopped);
                 }
                 () = &mut stopped, if cause.is_none() => EndCause::Stop,
                 () = &mut timer => match cause {
                     None => EndCause::Timeout,
                     Some(cause) => {
-                        process.order(Order::GiveUp { slot });
+                        process.order(SlotOrder::GiveUp { slot });
                         self.give_up();
-                        return JobOutcome::Ended(match cause {
+                        return SlotOutcome::Ended(match cause {
                             EndCause::Timeout => timed_out(settings.timeout, None),
                             EndCause::Stop => JobEnd::Stopped,
                         });
@@ -201,7 +201,7 @@ impl<'s> SlotWork<'s> {
                 }
             };
             cause = Some(why);
-            process.order(Order::Stop { slot });
+            process.order(SlotOrder::Stop { slot });
             timer
                 .as_mut()
                 .reset(Instant::now() + settings.kill_grace.min(FOREVER));
@@ -217,7 +217,7 @@ impl<'s> SlotWork<'s> {
         }
     }
 
-    fn conclude(&mut self, end: Option<SlotEnd>, cause: Option<EndCause>) -> JobOutcome {
+    fn conclude(&mut self, end: Option<SlotEnd>, cause: Option<EndCause>) -> SlotOutcome {
         let timeout = self.shared.settings.process.timeout;
         match end {
             Some(SlotEnd::Answered {
@@ -228,17 +228,17 @@ impl<'s> SlotWork<'s> {
                 if let Some(process) = self.process() {
                     process.worked(last);
                 }
-                JobOutcome::Ended(job_end(answer, cause, timeout, stderr_tail))
+                SlotOutcome::Ended(job_end(answer, cause, timeout, stderr_tail))
             }
-            Some(SlotEnd::NotTaken(how)) if cause.is_none() => JobOutcome::NotTaken(how),
+            Some(SlotEnd::NotTaken(how)) if cause.is_none() => SlotOutcome::NotTaken(how),
             Some(SlotEnd::Lost { problem, end }) => {
-                JobOutcome::Ended(lost(problem, end, cause, timeout))
+                SlotOutcome::Ended(lost(problem, end, cause, timeout))
             }
             // The process had ended before the order, or it was stopped before it read the job.
             Some(SlotEnd::NotTaken(_)) | None => match cause {
-                None => JobOutcome::NotTaken("ended".to_owned()),
-                Some(EndCause::Stop) => JobOutcome::Ended(JobEnd::Stopped),
-                Some(EndCause::Timeout) => JobOutcome::Ended(timed_out(timeout, None)),
+                None => SlotOutcome::NotTaken("ended".to_owned()),
+                Some(EndCause::Stop) => SlotOutcome::Ended(JobEnd::Stopped),
+                Some(EndCause::Timeout) => SlotOutcome::Ended(timed_out(timeout, None)),
             },
         }
     }
@@ -251,7 +251,7 @@ impl Drop for SlotWork<'_> {
             if self.is_running {
                 held.given_up = true;
                 held.process.close();
-                held.process.order(Order::Kill);
+                held.process.order(SlotOrder::Kill);
             }
         }
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use tidegate::text::parse_duration;
 
 use super::socket::SocketArgs;
-use crate::load::Shape;
+use crate::load::LoadShape;
 use tidegate::trace::Trace;
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(in crate::cli) struct LoadArgs {
 
     /// How the rate changes over time: steady, burst, sine, step, or a trace (a CSV file)
     #[arg(long, value_name = "SHAPE", default_value = "steady", value_parser = shape)]
-    pub(in crate::cli) shape: Shape,
+    pub(in crate::cli) shape: LoadShape,
 
     /// The length of one wave of the shape [default: half of the load, or all of it for step]
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -84,17 +84,17 @@ fn broker_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn shape(text: &str) -> Result<Shape, String> {
+fn shape(text: &str) -> Result<LoadShape, String> {
     Ok(match text {
-        "steady" => Shape::Steady,
-        "burst" => Shape::Burst,
-        "sine" => Shape::Sine,
-        "step" => Shape::Step,
+        "steady" => LoadShape::Steady,
+        "burst" => LoadShape::Burst,
+        "sine" => LoadShape::Sine,
+        "step" => LoadShape::Step,
         file => {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 format!("write steady, burst, sine, step, or the file of a trace: {error}")
             })?;
-            Shape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)
+            LoadShape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)
         }
     })
 }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_shape_that_is_not_a_known_name_is_a_file() {
-        assert_eq!(shape("sine"), Ok(Shape::Sine));
+        assert_eq!(shape("sine"), Ok(LoadShape::Sine));
         let error = shape("sinus").unwrap_err();
         assert!(error.contains("steady, burst, sine, step"), "{error}");
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use serde::Serialize;
 
-use self::terminal::{Progress, can_ask, confirmed, on_interrupt, say};
+use self::terminal::{ProgressLine, can_ask, confirmed, on_interrupt, say};
 use super::{
     args::{
         Cli, Format,
@@ -218,7 +218,7 @@ impl<'a> DeadLetterPlace<'a> {
             job: None,
             header_limit: dead_letters.driver.header_limit(),
         };
-        let mut progress = Progress::new("put back", dead_letters.letters);
+        let mut progress = ProgressLine::new("put back", dead_letters.letters);
         let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
@@ -262,7 +262,7 @@ impl<'a> DeadLetterPlace<'a> {
                 return Ok(Exit::Ok);
             }
         }
-        let mut progress = Progress::new("deleted", dead_letters.letters);
+        let mut progress = ProgressLine::new("deleted", dead_letters.letters);
         let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
@@ -289,7 +289,7 @@ impl<'a> DeadLetterPlace<'a> {
         walked: Walked,
     ) -> Result<Exit, Failure> {
         if format == Format::Json {
-            output::json(&Report {
+            output::json(&DeadReport {
                 queue: &self.queue,
                 into: what.into,
                 letters: dead_letters.letters,
@@ -352,7 +352,7 @@ struct Done<'a> {
 
 /// The result, for a program.
 #[derive(Serialize)]
-struct Report<'a> {
+struct DeadReport<'a> {
     queue: &'a QueueName,
     #[serde(skip_serializing_if = "Option::is_none")]
     into: Option<&'a QueueName>,

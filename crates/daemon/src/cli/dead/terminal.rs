@@ -52,14 +52,14 @@ pub(super) fn on_interrupt() -> CancellationToken {
 }
 
 /// A progress line, if standard error is a terminal.
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     verb: &'static str,
     of: u64,
     shown: Option<Instant>,
     is_terminal: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new(verb: &'static str, of: u64) -> Self {
         Self {
             verb,

@@ -99,7 +99,7 @@ fn a_text_line_of_the_log_escapes_hidden_characters_and_stays_one_line() {
 
 #[test]
 fn logs_the_first_of_a_kind_and_says_how_many_more_there_were() {
-    let rates = Arc::new(Rates::default());
+    let rates = Arc::new(LogRates::default());
     let text = logged_by("info", &rates, || {
         for n in 0..rates::PER_SECOND + 7 {
             for pool in ["a", "b"] {
@@ -130,7 +130,7 @@ fn logged(filter: &str, work: impl FnOnce()) -> String {
     logged_by(filter, &Arc::default(), work)
 }
 
-fn logged_by(filter: &str, rates: &Arc<Rates>, work: impl FnOnce()) -> String {
+fn logged_by(filter: &str, rates: &Arc<LogRates>, work: impl FnOnce()) -> String {
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = seen.clone();
     let layer = fmt::layer()

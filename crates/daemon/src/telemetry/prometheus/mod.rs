@@ -3,18 +3,16 @@
 //! Owns the process's only recorder and the buckets of its histograms. Metric names and descriptions are in the
 //! library's `run` module. The HTTP server serves what [`render`](Prometheus::render) returns.
 
-use std::time::Duration;
+mod recorder;
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 
+use self::recorder::Registry;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
-/// What comes of a request to the collector of spans: the label `outcome`.
+/// The outcome of a request to the collector of spans: the label `outcome`.
 pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
-/// How the line of a gauge that is [gone](tidegate::run::metrics::GONE) ends.
-const GONE_END: &str = " NaN\n";
 
 const BUILD_INFO: &str = "tidegate_build_info";
 
@@ -30,18 +28,14 @@ const RECONCILE_SECONDS: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0,
 ];
 
-/// The recorder moves raw samples into their buckets when it is rendered or its upkeep runs. Without upkeep, a daemon
-/// that is never scraped would collect samples without bound.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 /// The recorder could not be installed.
 #[derive(Debug, Error)]
-#[error("install the Prometheus recorder")]
-pub struct PrometheusError(#[from] BuildError);
+#[error("install the recorder of metrics: another one is installed")]
+pub struct PrometheusError(());
 
 /// Handle to the recorder. Cheap to clone.
 #[derive(Clone)]
-pub struct Prometheus(PrometheusHandle);
+pub struct Prometheus(Registry);
 
 impl std::fmt::Debug for Prometheus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,9 +49,10 @@ impl Prometheus {
     /// # Errors
     /// A recorder is installed already.
     pub fn install() -> Result<Self, PrometheusError> {
-        let handle = builder()?.install_recorder()?;
+        let registry = Registry::new(bounds);
+        metrics::set_global_recorder(registry.clone()).map_err(|_| PrometheusError(()))?;
         describe();
-        Ok(Self(handle))
+        Ok(Self(registry))
     }
 
     /// All metrics in Prometheus' text format, without gauges whose value is [gone](tidegate::run::metrics::GONE).
@@ -65,61 +60,16 @@ impl Prometheus {
         // These numbers are counted when there may be no recorder: before it is installed, and in threads that log.
         let dropped = stderr::started().map_or(0, stderr::Stderr::dropped);
         tidegate::run::metrics::log_lines(dropped, logs::left_out());
-        let text = self.0.render();
-        // With many pools this is more than a megabyte, and usually no gauge was removed.
-        match text.contains(GONE_END) {
-            true => present(&text),
-            false => text,
-        }
-    }
-
-    /// Bounds the recorder's memory. Runs until the future is dropped.
-    pub async fn keep_up(self) {
-        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-        loop {
-            ticks.tick().await;
-            self.0.run_upkeep();
-        }
+        self.0.render()
     }
 }
 
-/// The lines that have a value. A metric family without such a line is left out.
-fn present(text: &str) -> String {
-    let mut present = String::with_capacity(text.len());
-    // The head of a family is written with its first line.
-    let mut head = String::new();
-    let mut had_lines = true;
-    for line in text.split_inclusive('\n') {
-        let is_comment = line.starts_with('#');
-        if is_comment {
-            if had_lines {
-                head.clear();
-                had_lines = false;
-            }
-            head.push_str(line);
-            continue;
-        }
-        if line.trim().is_empty() {
-            present.push_str(if head.is_empty() { line } else { "" });
-            continue;
-        }
-        had_lines = true;
-        if !line.ends_with(GONE_END) {
-            present.push_str(&head);
-            head.clear();
-            present.push_str(line);
-        }
+/// The buckets of a histogram.
+fn bounds(name: &str) -> &'static [f64] {
+    match name {
+        "tidegate_reconcile_duration_seconds" => RECONCILE_SECONDS,
+        _ => JOB_SECONDS,
     }
-    present
-}
-
-fn builder() -> Result<PrometheusBuilder, BuildError> {
-    PrometheusBuilder::new()
-        .set_buckets_for_metric(
-            Matcher::Full("tidegate_reconcile_duration_seconds".to_owned()),
-            RECONCILE_SECONDS,
-        )?
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), JOB_SECONDS)
 }
 
 /// Counts a request to the collector of spans. The outcome is `sent` or `failed`.
@@ -145,12 +95,17 @@ pub(crate) fn describe() {
 mod tests {
     use super::*;
 
+    fn rendered(record: impl FnOnce()) -> String {
+        let registry = Registry::new(bounds);
+        metrics::with_local_recorder(&registry, record);
+        registry.render()
+    }
+
     #[test]
     fn leaves_out_gauges_without_a_value_and_families_without_a_line() {
-        let recorder = builder().unwrap().build_recorder();
-        let handle = recorder.handle();
+        let registry = Registry::new(bounds);
         let gone = tidegate::run::metrics::GONE;
-        metrics::with_local_recorder(&recorder, || {
+        metrics::with_local_recorder(&registry, || {
             describe();
             for pool in ["a", "b NaN"] {
                 metrics::gauge!("tidegate_demand_jobs", "pool" => pool).set(3.0);
@@ -161,42 +116,35 @@ mod tests {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(gone);
             metrics::gauge!("tidegate_breaker_open", "pool" => "b NaN").set(gone);
         });
-        let text = present(&handle.render());
+        let text = registry.render();
         let lines: Vec<_> = text.lines().filter(|line| line.contains("pool=")).collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        for line in [
-            r#"tidegate_demand_jobs{pool="b NaN"} 3"#,
+        let expected = [
             r#"tidegate_jobs_total{pool="a"} 1"#,
             r#"tidegate_jobs_total{pool="b NaN"} 1"#,
-        ] {
-            assert!(lines.contains(&line), "{line} in:\n{text}");
-        }
+            r#"tidegate_demand_jobs{pool="b NaN"} 3"#,
+        ];
+        assert_eq!(lines, expected, "{text}");
         assert!(!text.contains("tidegate_breaker_open"), "{text}");
         // A removed gauge may return.
-        metrics::with_local_recorder(&recorder, || {
+        metrics::with_local_recorder(&registry, || {
             metrics::gauge!("tidegate_breaker_open", "pool" => "a").set(0.0);
         });
-        let text = present(&handle.render());
-        assert!(
-            text.contains(r#"tidegate_breaker_open{pool="a"} 0"#),
-            "{text}"
-        );
-        assert!(
-            text.contains("# TYPE tidegate_breaker_open gauge"),
-            "{text}"
-        );
+        let text = registry.render();
+        for line in [
+            "# TYPE tidegate_breaker_open gauge\n",
+            "tidegate_breaker_open{pool=\"a\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line} in:\n{text}");
+        }
     }
 
     #[test]
     fn gives_durations_buckets_of_their_own_scale() {
-        let recorder = builder().unwrap().build_recorder();
-        let handle = recorder.handle();
-        metrics::with_local_recorder(&recorder, || {
+        let text = rendered(|| {
             describe();
             metrics::histogram!("tidegate_reconcile_duration_seconds", "pool" => "a").record(2e-5);
             metrics::histogram!("tidegate_job_duration_seconds", "pool" => "a").record(1800.0);
         });
-        let text = handle.render();
         for line in [
             r#"tidegate_reconcile_duration_seconds_bucket{pool="a",le="0.00001"} 0"#,
             r#"tidegate_reconcile_duration_seconds_bucket{pool="a",le="0.000025"} 1"#,
