@@ -1,17 +1,16 @@
 //! What the consumers of a queue hold. AMQP does not show it; a broker's management API does.
 
-use std::{fmt, net::SocketAddr};
+use std::{error::Error, fmt, net::SocketAddr};
 
 use async_trait::async_trait;
 
 use super::QueueName;
-use crate::runner::BoxError;
 
 /// Shows what the consumers of a queue hold. Asked for pools whose programs consume the queue themselves.
 #[async_trait]
 pub trait HoldingsView: Send + Sync + fmt::Debug + 'static {
     /// What they hold now, or some seconds ago.
-    async fn holdings(&self, queue: &QueueName) -> Result<Holdings, BoxError>;
+    async fn holdings(&self, queue: &QueueName) -> Result<Holdings, Box<dyn Error + Send + Sync>>;
 }
 
 /// What the consumers of a queue hold.

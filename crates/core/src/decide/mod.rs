@@ -8,6 +8,7 @@ mod breaker;
 mod budget;
 mod census;
 mod deadline;
+mod fault_pause;
 mod inputs;
 mod intake;
 mod measure;
@@ -36,8 +37,9 @@ pub use self::{
     budget::{Allowance, PoolNeed, allowances, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
+    fault_pause::fault_pause,
     inputs::Inputs,
-    intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    intake::{FaultKind, IntakeState, JobEnded},
     measure::{
         Arrivals, FAST, Measured, Meter, Rates, SERVICE_CONSTANT, SLOW, Spread, Timings,
         WAIT_CONSTANT,

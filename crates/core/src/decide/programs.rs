@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, intake::fault_pause};
+use super::{Moment, fault_pause};
 use crate::text::duration;
 
 /// A program that has been up for this long works. One that ends by itself earlier has failed to start.
