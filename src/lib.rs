@@ -554,6 +554,7 @@ let pool = Pool::new("requests").service(service);
 //!
 //! - [`Pool::exec`]: a child process for each job. The body is its standard input, and its exit code is the outcome.
 //! - [`Pool::warm`]: long-lived child processes that receive one job after another.
+//! - [`Pool::consumer`]: programs that consume the queue themselves. The pool decides how many there are.
 //! - `Pool::container`, with the feature `container`: a container for each job, through the API of Docker or Podman.
 //!
 //! For anything else, implement two traits. A [`RunnerManager`] creates runners, and a [`Runner`] runs one job at a
@@ -673,5 +674,5 @@ pub use self::{
         Supervisor, SupervisorError,
     },
     runner::{BoxError, Job, JsonError, Outcome, Reply, Runner, RunnerManager},
-    runners::WarmSettings,
+    runners::{ConsumerSettings, WarmSettings},
 };

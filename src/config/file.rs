@@ -130,7 +130,7 @@ pub fn examine(source: &Source) -> Examined {
     }
 }
 
-/// What [`examine`] has found.
+/// The result of [`examine`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Examined {
@@ -138,7 +138,7 @@ pub struct Examined {
     pub loaded: Option<Loaded>,
     /// The problems of the configuration and of this machine.
     pub problems: Problems,
-    /// What is possible, and probably a mistake.
+    /// Valid settings that are probably mistakes.
     pub warnings: Problems,
 }
 

@@ -20,8 +20,9 @@ pub(super) fn management(
 ) -> Option<BrokerUrl> {
     let url = broker.optional(
         "management_url",
-        "URL of the broker's management API. Only `tidegate check --broker` uses it, to read facts that AMQP does not \
-        show: consumer timeouts, types, arguments and policies of queues, permissions. The user and password of `url` \
+        "URL of the broker's management API, for facts that AMQP does not show. `tidegate check --broker` reads consumer \
+        timeouts, types, arguments and policies of queues, and permissions. Pools of kind `consumer` read what their \
+        programs hold (docs/consumers.md). The user and password of `url` \
         are used, unless this URL has its own. With https://, `tls.ca` is trusted too.",
         UrlKey { shape: SHAPE, check },
         &quoted("http://localhost:15672"),

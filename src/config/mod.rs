@@ -7,6 +7,7 @@
 mod arguments;
 mod broker;
 mod by_hand;
+mod consuming;
 mod daemon;
 mod deadlines;
 mod file;

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::{
     arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
+    consuming::{QUIET_OF_PROGRAMS, refuse_meaningless},
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
     policy::{policy, scaling},
@@ -102,7 +103,7 @@ fn pool(
     let drain_after = table.key(
         "drain_after",
         "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
-         `target_wait`, a third of `target`, from 5s to 1m.",
+         `target_wait`, a third of `target`, from 5s to 1m. When absent with a runner of kind `consumer`, 15s.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
             DrainAfter::After(time) => Some(time),
@@ -212,6 +213,7 @@ fn pool(
         refuse_outliving_jobs(&mut table, &job, &ack_deadline);
         warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     }
+    refuse_meaningless(&mut table, &runner, &policy);
     warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
@@ -233,6 +235,9 @@ fn pool(
         drain_after: match (drain_after.value, &policy.value.kind) {
             (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
                 DrainAfter::After(wait.drain_after())
+            }
+            _ if runner.consumes() && drain_after.given == KeyPresence::Absent => {
+                DrainAfter::After(QUIET_OF_PROGRAMS)
             }
             (Some(quiet), _) => DrainAfter::After(quiet),
             (None, _) => DrainAfter::Never,

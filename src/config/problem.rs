@@ -60,7 +60,7 @@ pub struct Problem {
     pub place: Place,
     /// The key with all its tables: `pools.thumbnails.policy.max`. Empty if the text is not TOML.
     pub key: String,
-    /// What was found. Without credentials, and with control characters escaped.
+    /// The text that was found, without credentials and with control characters escaped.
     pub found: String,
     /// What to write instead, as an instruction to the reader.
     pub fix: String,

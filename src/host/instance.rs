@@ -172,7 +172,7 @@ pub struct FinishingLock {
 }
 
 impl FinishingLock {
-    /// Where its holder says which jobs it runs.
+    /// The socket on which its holder reports its running jobs.
     pub fn socket(&self) -> PathBuf {
         self.path.with_extension(SOCKET)
     }
@@ -199,7 +199,7 @@ pub fn id_of_lock(state_dir: &Path) -> io::Result<(u64, u64)> {
 pub struct Finishing {
     /// Its process.
     pub pid: Pid,
-    /// Where it says which jobs it runs.
+    /// The socket on which it reports its running jobs.
     pub socket: PathBuf,
 }
 

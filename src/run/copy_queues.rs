@@ -16,7 +16,7 @@ use crate::{
     settle::{rest, what_is_wrong},
 };
 
-/// What is known about a pool's own queues.
+/// The known state of a pool's own queues.
 #[derive(Debug, Default)]
 pub(crate) struct CopyQueues(Mutex<CopyQueuesState>);
 
@@ -123,7 +123,7 @@ impl CopyQueues {
         self.state().held
     }
 
-    /// What is wrong, in one line.
+    /// The problem, in one line.
     pub(crate) fn cause(&self, now: Instant) -> Option<String> {
         let state = self.state();
         let mut causes = Vec::new();

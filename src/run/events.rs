@@ -66,7 +66,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// What kind of event it is.
+    /// The kind of event.
     pub fn kind(&self) -> EventKind {
         match self {
             Self::RunnerInstalled { .. } => EventKind::RunnerInstalled,
@@ -90,7 +90,7 @@ pub struct JobFailure {
     pub attempt: u32,
     /// One line for people. Text from the job is not escaped yet.
     pub error: String,
-    /// What the runner reported, if one ran.
+    /// The report of the runner, if one ran.
     pub failure: Option<Failure>,
     /// How the message is settled.
     pub fate: Fate,

@@ -45,6 +45,8 @@ pub(crate) struct Fleet {
     idle: IdleRunners,
     /// Runners that workers have. Written by workers.
     borrowed: AtomicU32,
+    /// Borrowed runners that are programs with a message. Written with each census, read for statistics.
+    busy_programs: AtomicU32,
     /// Runners that were lost with their jobs, or found dead when they were needed, since the pool last took the number.
     /// Written by workers, read by the pool.
     crashed: AtomicU32,
@@ -73,6 +75,7 @@ impl Fleet {
             source: RwLock::new(Arc::new(source)),
             idle: IdleRunners::default(),
             borrowed: AtomicU32::new(0),
+            busy_programs: AtomicU32::new(0),
             crashed: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             metrics,
@@ -109,6 +112,11 @@ impl Fleet {
     /// Whether runners of the present kind reply without being told to.
     pub(crate) fn replies(&self) -> bool {
         self.source().replies
+    }
+
+    /// Whether runners of the present kind are programs that consume the queue themselves.
+    pub(crate) fn consumes(&self) -> bool {
+        self.source().consumes
     }
 
     /// How many runners the present manager keeps ready.
@@ -270,7 +278,17 @@ impl Fleet {
     /// Idle and busy runners.
     pub(crate) fn counts(&self) -> (u32, u32) {
         let idle = u32::try_from(self.idle.lock().idle.len()).unwrap_or(u32::MAX);
-        (idle, self.borrowed.load(Ordering::Relaxed))
+        let borrowed = self.borrowed.load(Ordering::Relaxed);
+        if !self.consumes() {
+            return (idle, borrowed);
+        }
+        let busy = self.busy_programs.load(Ordering::Relaxed).min(borrowed);
+        (idle + borrowed - busy, busy)
+    }
+
+    /// Of the programs that consume the queue themselves, this many hold a message.
+    pub(crate) fn set_busy_programs(&self, busy: u32) {
+        self.busy_programs.store(busy, Ordering::Relaxed);
     }
 
     /// Takes these idle runners out, except those that were borrowed meanwhile. They are counted with this reason.

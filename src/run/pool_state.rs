@@ -43,7 +43,7 @@ pub(crate) fn state(
         stuck: last.stuck.clone(),
         queue: shared.settings().queue.to_string(),
         copies: shared.copies.cause(),
-        refusal: refusal.or_else(unread),
+        refusal: refusal.or_else(|| shared.programs.cause()).or_else(unread),
         lesser: shared.fleet.panics().cause(),
     })
 }

@@ -23,7 +23,7 @@ pub(crate) const QUIET: Duration = Duration::from_millis(250);
 /// Longest time that a message waits for that.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What the pools of a supervisor know about messages that came back.
+/// Redelivered messages that the pools of a supervisor know.
 #[derive(Debug)]
 pub(crate) struct RedeliveryTracker {
     /// When a message last came back, or was replaced by a copy. Written by workers, and read by them before they run a

@@ -5,6 +5,7 @@
 mod broker;
 mod copies;
 mod group;
+mod programs;
 mod roster;
 mod stats;
 
@@ -24,6 +25,7 @@ pub(crate) use self::{
     broker::{ANSWER, Broker},
     copies::CopyState,
     group::PoolGroup,
+    programs::{Programs, ProgramsHeld},
     roster::{HeldCounts, Roster},
     stats::PoolStats,
 };
@@ -35,8 +37,8 @@ use super::{
 };
 use crate::{
     config::PoolSettings,
-    decide::{Census, Decision, Intake, JobId, Moment, Orders, PoolName},
-    queue::QueueDriver,
+    decide::{Census, Decision, Intake, JobId, Moment, Orders, Phase, PoolName, RunnerId},
+    queue::{HoldingsView, QueueDriver},
     runner::RunnerManager,
 };
 
@@ -52,6 +54,8 @@ pub(crate) struct Common {
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
+    /// Read by pools.
+    pub(crate) holdings: Option<Arc<dyn HoldingsView>>,
     pub(crate) random: Arc<Random>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
@@ -78,6 +82,8 @@ pub(crate) struct PoolShared {
     pub(crate) broker: Broker,
     pub(crate) roster: Roster,
     pub(crate) fleet: Fleet,
+    /// Those that consume the queue themselves. Written by the pool and by workers.
+    pub(crate) programs: Programs,
     pub(crate) stats: PoolStats,
     /// Jobs that run now. Written by workers.
     pub(crate) running: RunningJobs,
@@ -106,7 +112,7 @@ pub(crate) struct PoolShared {
     next_job: AtomicU64,
 }
 
-/// What the last reconcile decided and found.
+/// The decision and the findings of the last reconcile.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastReconcile {
     pub(crate) decision: Option<Decision>,
@@ -139,6 +145,7 @@ impl PoolShared {
             broker: Broker::new(name.clone(), common.driver.clone(), kill.clone()),
             roster: Roster::default(),
             fleet: Fleet::new(name.clone(), runners, common.events.clone()),
+            programs: Programs::new(common.holdings.clone()),
             stats: PoolStats::new(&name),
             running: RunningJobs::default(),
             copies: CopyState::default(),
@@ -204,8 +211,20 @@ impl PoolShared {
     /// The census of workers and idle runners, with what the live workers hold. Consumers are counted if they were
     /// opened before `before`.
     pub(crate) fn census(&self, before: Moment) -> (Census, HeldCounts) {
-        let (workers, held) = self.roster.census(before);
-        (Census::new(workers, self.fleet.idle_ids()), held)
+        let (workers, mut held) = self.roster.census(before);
+        if !self.fleet.consumes() {
+            return (Census::new(workers, self.fleet.idle_ids()), held);
+        }
+        // Such a program is a worker and its runner in one: a worker that waits is an idle runner.
+        let waiting = workers
+            .iter()
+            .filter(|worker| worker.phase == Phase::Waiting)
+            .map(|worker| RunnerId(worker.id.0));
+        let waiting: Vec<_> = waiting.collect();
+        let known = self.programs.held();
+        (held.held, held.holders) = (known.held, known.holders);
+        self.fleet.set_busy_programs(held.busy_programs);
+        (Census::new(workers, waiting), held)
     }
 }
 

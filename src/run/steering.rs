@@ -18,6 +18,7 @@ use super::{EventSink, TraceLink, clock::Clock, panics};
 use crate::{
     config::SupervisorSettings,
     decide::{By, Decision, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
+    queue::HoldingsView,
     runner::BoxError,
 };
 use tidegate_core::text::chain;
@@ -43,6 +44,8 @@ pub struct StartOptions {
     pub limits: SupervisorSettings,
     /// Connects the spans of jobs with the traces of their messages.
     pub traces: Option<Arc<dyn TraceLink>>,
+    /// Shows what consumers hold that are not the pools' own. Without it, that is assumed.
+    pub holdings: Option<Arc<dyn HoldingsView>>,
     /// Seed of the random numbers: pauses between tries, and ids of jobs whose messages have none. For tests that repeat a
     /// run exactly. By default the system chooses it.
     pub seed: Option<u64>,

@@ -134,6 +134,7 @@ impl Supervisor {
             clock,
             limits,
             traces,
+            holdings,
             seed,
         } = options;
         let order_changes = watch::Sender::new(0);
@@ -149,6 +150,7 @@ impl Supervisor {
                     redeliveries: Arc::default(),
                     clock,
                     traces,
+                    holdings,
                     random: Arc::new(Random::new(seed)),
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
@@ -163,12 +165,10 @@ impl Supervisor {
             }),
         };
         let inner = &supervisor.inner;
-        let connectivity = inner.common.driver.connectivity();
+        let driver = inner.common.driver.clone();
         let watching = inner.watching.clone();
         inner.tasks.spawn(async move {
-            let _ = watching
-                .run_until_cancelled(watch_connection(connectivity))
-                .await;
+            let _ = watching.run_until_cancelled(watch_connection(driver)).await;
         });
         let watching = inner.watching.clone();
         let limits = inner.limits.subscribe();

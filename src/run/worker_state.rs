@@ -44,12 +44,14 @@ pub(crate) enum WorkerStopReason {
     Cancelled,
     /// Its consumer could not be opened.
     NotOpened,
+    /// It was a program that consumes the queue itself, and ended by itself.
+    Ended,
     /// A bug of tidegate.
     Panicked,
 }
 
 impl WorkerStopReason {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::ScaledDown,
         Self::Retired,
         Self::Preempted,
@@ -61,6 +63,7 @@ impl WorkerStopReason {
         Self::HeldTooLong,
         Self::Cancelled,
         Self::NotOpened,
+        Self::Ended,
         Self::Panicked,
     ];
 
@@ -77,12 +80,13 @@ impl WorkerStopReason {
             Self::HeldTooLong => "held_too_long",
             Self::Cancelled => "cancelled",
             Self::NotOpened => "not_opened",
+            Self::Ended => "ended",
             Self::Panicked => "panicked",
         }
     }
 }
 
-/// What a worker and its pool share.
+/// The state that a worker and its pool share.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) id: WorkerId,
@@ -101,6 +105,9 @@ struct StateFields {
     busy: bool,
     /// When the broker confirmed its consumer. Written by the worker.
     consuming: Option<Moment>,
+    /// Since when its program is up, if it is a program that consumes the queue itself, and the program's process id. Written
+    /// by the worker.
+    program: Option<(Moment, Option<i32>)>,
     /// Why it leaves. Written by the pool, and by a worker that decides to leave by itself.
     leaving: Option<WorkerStopReason>,
     /// Written by the pool.
@@ -121,6 +128,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) phase: Phase,
     pub(crate) held: u32,
     pub(crate) consuming: Option<Moment>,
+    /// Since when it is a program that is up.
+    pub(crate) up: Option<Moment>,
 }
 
 impl WorkerState {
@@ -131,6 +140,7 @@ impl WorkerState {
                 held: 0,
                 busy: false,
                 consuming: None,
+                program: None,
                 leaving: None,
                 retire: false,
             }),
@@ -149,6 +159,11 @@ impl WorkerState {
     /// The consumer is closed. A job may still run.
     pub(crate) fn consumer_closed(&self) {
         self.lock().consuming = None;
+    }
+
+    /// Its program is up. From here on the pool says what the program holds.
+    pub(crate) fn program_started(&self, now: Moment, id: Option<i32>) {
+        self.lock().program = Some((now, id));
     }
 
     /// Begins the job of a delivery. `false`: the worker was told to leave, and must give the delivery back.
@@ -212,7 +227,20 @@ impl WorkerState {
             phase,
             held: state.held,
             consuming: state.consuming.filter(|_| state.leaving.is_none()),
+            up: state.program.map(|(since, _)| since),
         }
+    }
+
+    /// The process id of its program.
+    pub(crate) fn program_id(&self) -> Option<i32> {
+        self.lock().program?.1
+    }
+
+    /// Its program holds this many messages.
+    pub(crate) fn set_program_holds(&self, held: u32) {
+        let mut state = self.lock();
+        state.held = held;
+        state.busy = held > 0;
     }
 
     /// Marks it to leave after its job.

@@ -5,6 +5,7 @@
 //! in [`runners`](crate::runners); users bring their own by implementing the two traits.
 
 mod job;
+mod program;
 
 use std::{
     error::Error,
@@ -22,7 +23,10 @@ pub use tidegate_core::runner::{
     Failure, FailureKind, JobEnd, Outcome, OutputUse, Reply, RunReport, StartError,
 };
 
-pub use self::job::{Job, JsonError};
+pub use self::{
+    job::{Job, JsonError},
+    program::{ProgramControl, ProgramEnd},
+};
 use crate::decide::{PoolName, RunnerId};
 
 /// Any error of a user's own code.
@@ -51,6 +55,12 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// Whether its runners give replies themselves ([`JobEnd::Done`]). Where they do, a final failure is answered too;
     /// where they do not, a pool answers only if its settings say so.
     fn answers(&self) -> bool {
+        false
+    }
+
+    /// Whether its runners are programs that consume the pool's queue themselves. The pool then opens no consumer. Each of its
+    /// workers is such a program, from its start to its end: [`Runner::consume`] is called once, and [`Runner::run`] never.
+    fn consumes(&self) -> bool {
         false
     }
 
@@ -109,7 +119,7 @@ pub struct JobTimes {
     pub stop_grace: Duration,
 }
 
-/// What a runner is created for.
+/// The purpose of a new runner.
 #[derive(Debug, Clone)]
 pub struct CreateRunner {
     /// Its id in the pool.
@@ -126,7 +136,7 @@ pub struct StrayRunner {
     pub name: String,
 }
 
-/// What a cleanup did.
+/// The result of a cleanup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CleanupReport {
     /// Runners left by a supervisor that died, now removed.
@@ -143,6 +153,21 @@ pub trait Runner: Send {
     /// # Cancel-safety
     /// A dropped future ends the job at once (a process group is killed), and the runner must not be used again.
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport;
+
+    /// Waits for the end of a program that consumes the queue itself. Called once, and only if the manager
+    /// [`consumes`](RunnerManager::consumes).
+    ///
+    /// # Cancel-safety
+    /// A dropped future ends the program at once.
+    async fn consume(&mut self, control: ProgramControl) -> ProgramEnd {
+        let _ = control;
+        ProgramEnd::new("it does not consume the queue itself")
+    }
+
+    /// The process id of a program that consumes the queue itself. It leads a process group.
+    fn program_id(&self) -> Option<i32> {
+        None
+    }
 
     /// Whether an idle runner is still good for a job. Looked at in each reconcile and before each job; must not
     /// block.

@@ -137,7 +137,7 @@ fn named_in_the_daemon(kind: &str) -> Vec<String> {
     named.map(|file| format!("{file} names {kind}")).collect()
 }
 
-/// What the analysis has to see, on a crate of five files.
+/// Tests the analysis on a crate of five files.
 #[test]
 fn an_import_is_followed_to_the_file_that_has_it() {
     let crate_ = Crate::of(&[

@@ -1,4 +1,4 @@
-//! What holds the house up: what each crate may depend on, and which file may name which.
+//! Tests of the repository's structure: the dependencies of each crate, and the imports of each file.
 //!
 //! A wrong dependency fails here before it makes anyone's build slower.
 
@@ -12,7 +12,7 @@ mod supply;
 
 use std::{collections::BTreeSet, process::Command};
 
-/// What `cargo tree` prints with these arguments, without indentation.
+/// The output of `cargo tree` with these arguments, without indentation.
 fn cargo_tree(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
     let tree = Command::new(cargo)

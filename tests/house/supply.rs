@@ -1,4 +1,4 @@
-//! What tidegate is built from: the licence and the source of each crate, and no `unsafe` code of our own.
+//! The dependencies of tidegate: the licence and the source of each crate. Also: no `unsafe` code of our own.
 //!
 //! cargo-deny checks more (`deny.toml`), but it is a program of its own. These tests need only cargo.
 

@@ -1,4 +1,4 @@
-//! What can keep a pool from its work on a real broker, and how the pool reports it: limits of users, permissions,
+//! Problems that stop a pool on a real broker, and how the pool reports them: limits of users, permissions,
 //! other clients' queues, streams.
 
 use std::time::Duration;

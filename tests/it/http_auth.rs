@@ -1,4 +1,4 @@
-//! Who may ask over TCP, and how much: tokens, hosts, browsers, sizes.
+//! Access over TCP, and its limits: tokens, hosts, browsers, sizes.
 
 use crate::support::{
     broker::broker_url,

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Signal};
 
-/// Where no broker is.
+/// An address without a broker.
 const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 
 const POOL: &str = "[pools.p]\n[pools.p.runner]\ncommand = [\"true\"]\n";

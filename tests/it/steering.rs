@@ -29,7 +29,7 @@ fn start(queue: &Queue) -> Daemon {
     Daemon::start_with_files(&FILES, &broker_url(), HEAD, &held(queue))
 }
 
-/// What a command prints, as JSON. It must end well.
+/// The output of a command, as JSON. The command must succeed.
 fn json_of(daemon: &Daemon, args: &[&str]) -> Value {
     let args = [args, &["--format", "json"]].concat();
     let (code, out, err) = daemon.run(&args);
@@ -532,7 +532,7 @@ fn every_steering_command_reports_a_missing_supervisor_and_an_unknown_pool() {
     }
 }
 
-/// Who runs the tests, as the daemon names them.
+/// The user who runs the tests, as the daemon names them.
 fn user() -> String {
     let uid = nix::unistd::Uid::effective();
     match nix::unistd::User::from_uid(uid) {

@@ -38,7 +38,7 @@ struct Screen {
     heard: Arc<Mutex<Heard>>,
 }
 
-/// What the command has written, and the screen that it makes.
+/// The output of the command, and the screen that it draws.
 struct Heard {
     screen: vt100::Parser,
     said: String,

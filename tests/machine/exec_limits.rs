@@ -43,7 +43,7 @@ fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
     settings
 }
 
-/// What a job with these limits writes to `$FOLDER/said`.
+/// The text that a job with these limits writes to `$FOLDER/said`.
 async fn said_with(limits: Limits, text: &str) -> String {
     let mut witness = Witness::new();
     let text = format!("{{ {text}\n}} > \"$FOLDER/said\"");

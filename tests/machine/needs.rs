@@ -30,6 +30,9 @@ pub(crate) enum Need {
     Controller(&'static str),
     /// An interpreter in PATH.
     Interpreter(&'static str),
+    /// A Python environment with Celery and dramatiq, which `scripts/test-consumers` makes, and a RabbitMQ server to
+    /// start nodes of.
+    Frameworks,
     /// Any other program in PATH.
     Program(&'static str),
     /// A RabbitMQ 4 server to start nodes of.
@@ -37,10 +40,12 @@ pub(crate) enum Need {
     /// A RabbitMQ server to start a node of, and a free port where `scripts/with-broker` would otherwise find a
     /// broker.
     PrivateNode,
+    /// The cluster of `scripts/with-cluster`.
+    Cluster,
 }
 
 impl Need {
-    /// What is missing, or `None`.
+    /// The missing part, or `None`.
     pub(crate) fn lack(self) -> Option<String> {
         match self {
             Self::Nothing => None,
@@ -68,6 +73,10 @@ impl Need {
                 Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
+            Self::Frameworks => {
+                let node = unless(has_server(), "no rabbitmq-server is installed");
+                node.or_else(|| frameworks().err())
+            }
             Self::RabbitMq4 => match server_version() {
                 Some(version) if version.starts_with("4.") => None,
                 Some(version) => Some(format!("nodes are of RabbitMQ {version}, not 4")),
@@ -76,7 +85,30 @@ impl Need {
             Self::PrivateNode if TcpStream::connect("localhost:5672").is_ok() => {
                 Some("a broker on localhost:5672 would be taken".to_owned())
             }
+            Self::Cluster => unless(
+                env::var_os("TIDEGATE_TEST_CLUSTER").is_some(),
+                "scripts/with-cluster was not used",
+            ),
             Self::PrivateNode => unless(has_server(), "no rabbitmq-server is installed"),
+        }
+    }
+}
+
+/// The folder of a Python environment with Celery and dramatiq.
+pub(crate) fn frameworks() -> Result<PathBuf, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/test-consumers");
+    let output = Command::new(script)
+        .output()
+        .map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().into()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(said
+                .lines()
+                .last()
+                .unwrap_or("it cannot be made")
+                .to_owned())
         }
     }
 }

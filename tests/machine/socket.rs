@@ -1,4 +1,4 @@
-//! Who may use the socket of the command line.
+//! Access to the socket of the command line.
 
 use std::{
     fs::{self, Permissions},
@@ -11,7 +11,7 @@ use crate::{needs::Need, support::daemon::Daemon};
 
 trials! {
     plain(Need::All(&[Need::Root, Need::Interpreter("python3")])): [
-        the_socket_is_for_its_own_user_and_a_peer_of_another_is_turned_away,
+        the_socket_accepts_its_own_user_and_refuses_another_user,
     ],
 }
 

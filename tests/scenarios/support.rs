@@ -1,4 +1,4 @@
-//! What the scenarios share: a queue in memory, a pool on it, and ways to wait for what is expected.
+//! The common code of the scenarios: a queue in memory, a pool on it, and ways to wait for an expected state.
 
 use super::*;
 

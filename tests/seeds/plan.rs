@@ -1,4 +1,4 @@
-//! What a seed chooses: the pool, its jobs, and the time of each fault and order.
+//! The choices of a seed: the pool, its jobs, and the time of each fault and order.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ pub struct Action {
     pub act: String,
     /// Who, as far as that is known.
     pub by: String,
-    /// What came of it: `done`, or why it was refused.
+    /// The result: `done`, or why it was refused.
     pub outcome: String,
 }
 
@@ -63,7 +63,7 @@ impl Actions {
     }
 }
 
-/// What came of an order, for the log of actions.
+/// The result of an order, for the log of actions.
 pub(crate) fn done(changed: bool) -> &'static str {
     match changed {
         true => "done",

@@ -1,4 +1,4 @@
-//! What the pools were like over the last hour, for the dashboard: samples in memory, bounded, one each five seconds.
+//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five seconds.
 //!
 //! Written by one task of the daemon, read by the HTTP routes. Nothing of it is kept over a restart.
 
@@ -34,7 +34,7 @@ pub struct History(Arc<Mutex<HashMap<PoolName, Ring>>>);
 #[derive(Debug, Default)]
 struct Ring {
     samples: VecDeque<Sample>,
-    /// What the pool had counted at the last sample. `None` before the first: jobs from before are in no sample.
+    /// The pool's counts at the last sample. `None` before the first sample: earlier jobs are in no sample.
     counted: Option<JobTotals>,
 }
 

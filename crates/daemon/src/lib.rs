@@ -17,6 +17,7 @@ mod history;
 pub mod http;
 mod lab;
 mod load;
+mod management;
 pub mod output;
 mod predecessors;
 mod recordings;

@@ -113,7 +113,7 @@ impl Failure {
     }
 }
 
-/// What has failed. Errors of the library are complete sentences. The texts of the program omit the first words, which
+/// A failure. Errors of the library are complete sentences. The texts of the program omit the first words, which
 /// are printed once for a whole chain.
 fn after_failed_to(error: &dyn std::error::Error) -> String {
     let text = error.to_string();

@@ -36,7 +36,7 @@ const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The predecessors of this supervisor. Written by [`keep`](Self::keep), read by the routes.
 #[derive(Debug, Clone, Default)]
-pub struct Predecessors(Arc<Mutex<Vec<Predecessor>>>);
+pub(crate) struct Predecessors(Arc<Mutex<Vec<Predecessor>>>);
 
 #[derive(Debug, Clone)]
 struct Predecessor {

@@ -101,7 +101,7 @@ struct Line {
     arrivals: u64,
 }
 
-/// What was recorded of a pool so far.
+/// The recording of a pool so far.
 #[derive(Debug, Default)]
 struct Recording {
     total: Option<u64>,
@@ -173,7 +173,7 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// What is at the place of a recording.
+/// The file that exists at the path of a recording.
 enum State {
     Absent,
     /// A recording that may be continued: its length without a torn line, and the time of its last line.

@@ -9,7 +9,7 @@ use tidegate::api::v1::RefusedReload;
 
 const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
-/// What comes of a reload: the label `outcome`.
+/// The outcome of a reload: the label `outcome`.
 pub(crate) const OUTCOMES: [&str; 2] = [TAKEN, REFUSED];
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
@@ -38,11 +38,11 @@ const REASONS: usize = 10;
 
 /// Remembers the last reload. Written by the daemon, read by the HTTP routes.
 #[derive(Debug, Clone, Default)]
-pub struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
+pub(crate) struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
 
 impl Reloads {
     /// No reload so far. The configuration of the start counts as applied.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         describe();
         for outcome in OUTCOMES {
             counter!(RELOADS, "outcome" => outcome).absolute(0);
@@ -53,7 +53,7 @@ impl Reloads {
     }
 
     /// The configuration was applied.
-    pub fn taken(&self) {
+    pub(crate) fn taken(&self) {
         counter!(RELOADS, "outcome" => TAKEN).increment(1);
         self.succeed();
     }
@@ -65,7 +65,7 @@ impl Reloads {
     }
 
     /// The configuration was refused.
-    pub fn refused(&self, file: &str, why: Vec<String>) {
+    pub(crate) fn refused(&self, file: &str, why: Vec<String>) {
         counter!(RELOADS, "outcome" => REFUSED).increment(1);
         gauge!(SUCCESS).set(0.0);
         *self.last() = Some(RefusedReload {
@@ -77,7 +77,7 @@ impl Reloads {
     }
 
     /// The newest configuration, if it was refused.
-    pub fn refusal(&self) -> Option<RefusedReload> {
+    pub(crate) fn refusal(&self) -> Option<RefusedReload> {
         self.last().clone()
     }
 

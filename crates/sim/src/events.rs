@@ -17,7 +17,7 @@ pub(crate) struct SimJob {
     pub(crate) was_started: bool,
 }
 
-/// What happens.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     /// The attempt with this number begins on its runner.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Allowance, Census, Decision, Intake, Moment, Observation, Orders, Plan, Probe, Reconciler,
-        Reconciliation, Rules,
+        Allowance, Census, Decision, HeldBy, Intake, Moment, Observation, Orders, Plan, Probe,
+        Reconciler, Reconciliation, Rules,
     },
     settings::RetrySettings,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub struct PoolModel {
     /// The name of the run.
     pub name: String,
-    /// What decides the pool's size.
+    /// The decider of the pool's size.
     pub rules: Rules,
     /// Time between two readings of the queue's depth. Above zero.
     pub poll_interval: Duration,
@@ -121,6 +121,7 @@ impl Scaler for PoolScaler<'_> {
             group: None,
             allowance: self.allowance.clone(),
             pressure: None,
+            held_by: HeldBy::Workers,
         };
         let Reconciliation { decision, plan, .. } =
             self.reconciler.reconcile(&observation, &census);

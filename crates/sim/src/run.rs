@@ -10,7 +10,7 @@ use crate::{
     world::World,
 };
 
-/// What sizes the pool.
+/// The decider of the pool's size.
 #[derive(Debug, Clone)]
 pub enum Contender {
     /// tidegate.

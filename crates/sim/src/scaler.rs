@@ -4,7 +4,7 @@ use tidegate_core::decide::Moment;
 
 use crate::world::World;
 
-/// What starts and stops workers.
+/// Starts and stops workers.
 pub(crate) trait Scaler {
     /// When it acts next. It increases with each action.
     fn next(&self) -> Moment;

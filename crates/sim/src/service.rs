@@ -49,7 +49,7 @@ pub enum ServiceError {
     Line {
         /// The line, 1 for the first.
         line: usize,
-        /// What it says.
+        /// The problem.
         text: String,
     },
     /// A file has no times.
@@ -143,7 +143,7 @@ fn time(text: &str) -> Option<Duration> {
     }
 }
 
-/// What service times are drawn from.
+/// The distribution of service times.
 #[derive(Debug, Clone)]
 pub(crate) enum Sampler {
     Exponential(Exp<f64>),

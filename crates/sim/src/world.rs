@@ -39,7 +39,7 @@ pub(crate) enum Start {
     Whole,
 }
 
-/// What our workers hold.
+/// The deliveries that our workers hold.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeldDeliveries {
     pub(crate) deliveries: u64,
@@ -77,7 +77,7 @@ pub(crate) struct World<'w> {
     last_settled: Option<Moment>,
     /// When a job was last taken for the first time, and how long it had waited.
     last_fresh: Option<(Moment, Duration)>,
-    /// What a pool measures of its jobs. Others measure nothing.
+    /// A pool's measurements of its jobs. Other contenders measure nothing.
     meter: Option<Meter>,
     tally: Tally,
 }
@@ -417,7 +417,7 @@ impl<'w> World<'w> {
         self.last_taken
     }
 
-    /// What the pool has measured, while its workers hold so many deliveries.
+    /// The pool's measurements, while its workers hold this number of deliveries.
     pub(crate) fn timings(&mut self, held: u64) -> Timings {
         let meter = self.meter.as_mut();
         meter.map_or_else(Timings::default, |meter| meter.timings(self.now, held))

@@ -1,4 +1,4 @@
-//! What holds of every run: no job is lost, a seed repeats it, and its decisions are those of the code that decides.
+//! Properties of every run: no job is lost, the same seed gives the same run, and the decisions are those of the core.
 
 use std::{num::NonZeroU32, time::Duration};
 

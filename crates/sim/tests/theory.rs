@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 use tidegate_sim::{Contender, Neighbour, PoolModel, Report, ServiceTimes, Workload, simulate};
 
-/// A pool of so many workers that never drains.
+/// A pool with this number of workers that never drains.
 fn fixed(workers: u32) -> Contender {
     let rules = Rules {
         policy: Policy::fixed(workers),

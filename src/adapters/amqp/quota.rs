@@ -42,7 +42,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The channels that this user may have at the broker. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
-    /// Where trials connect to.
+    /// The broker of the trials.
     address: Arc<Address>,
     /// Written when a channel is opened or closed. Held only while counting.
     ledger: Mutex<ChannelCounts>,
@@ -258,7 +258,7 @@ impl Drop for RequestTicket {
 /// # Cancel-safety
 /// Cancel-safe: the connection's socket is shut down.
 async fn attempt(address: &Address, channels: usize) -> Trial {
-    let Ok((connection, shutdown)) = address.connect("trial").await else {
+    let Ok((connection, shutdown, _)) = address.connect("trial").await else {
         return Trial::Unknown;
     };
     let _shut = shutdown.shut_on_drop();

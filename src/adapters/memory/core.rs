@@ -46,7 +46,7 @@ struct ConsumerState {
     sender: Option<mpsc::UnboundedSender<ConsumerMessage>>,
 }
 
-/// What a consumer receives. The channel is unbounded because prefetch bounds its content.
+/// The deliveries of a consumer. The channel is unbounded because prefetch bounds its content.
 #[derive(Debug)]
 pub(super) enum ConsumerMessage {
     /// A message and its tag.

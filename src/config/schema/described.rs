@@ -10,7 +10,7 @@ pub enum Described {
     Section {
         /// The table's path: `pools.thumbnails.retry`.
         path: String,
-        /// What it is for.
+        /// Its purpose.
         doc: &'static str,
         /// Whether its presence has a meaning, even if it is empty.
         optional: bool,
@@ -27,9 +27,9 @@ pub struct DescribedKey {
     pub table: String,
     /// Its name. For a table whose keys are the user's own, an example.
     pub name: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub doc: Cow<'static, str>,
-    /// What it takes, in words. Empty for an example of a user's own key.
+    /// A description of its values. Empty for an example of a user's own key.
     pub wants: String,
     /// Its default as TOML, or an example.
     pub value: Written,

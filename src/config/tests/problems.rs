@@ -1,11 +1,6 @@
 //! The messages about invalid configurations. The text is a part of the product, so the tests are snapshots.
 
-use super::{POOL, given};
-
-/// The problems of one pool's tables, after which the smallest runner follows.
-fn pool_lines(text: &str) -> Vec<String> {
-    given(&format!("[pools.thumbnails]\n{text}\n{POOL}")).lines()
-}
+use super::{POOL, given, pool_lines};
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
@@ -338,7 +333,7 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (
             "kind = \"exce\"",
-            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\" or \"container\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\", \"container\" or \"consumer\"",
         ),
         (
             "kind = \"container\"",
@@ -350,7 +345,7 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
         ),
         (
             "command = [\"a\"]\nstop_timeout = \"1s\"",
-            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" have this key instead",
+            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" or \"consumer\" have this key instead",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nkill_grace = \"1s\"",
@@ -374,11 +369,11 @@ fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nnice = 3",
-            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nrlimits.core = \"none\"",
-            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\npull = \"often\"",
@@ -514,125 +509,6 @@ fn the_management_api_is_a_web_server() {
 }
 
 #[test]
-fn deliveries_that_may_wait_too_long_behind_others_are_a_warning() {
-    for (prefetch, expected) in [
-        (5, vec![]),
-        (
-            6,
-            vec![
-                "tidegate.toml:2:12: pools.a.prefetch: found 6, write at most 5, or lower runner.timeout: after jobs \
-                that take their whole timeout of 5m, the last prefetched delivery is too close to ack_deadline and \
-                returns to the queue",
-            ],
-        ),
-    ] {
-        let text = format!("[pools.a]\nprefetch = {prefetch}\nrunner.command = [\"a\"]\n");
-        let warnings = given(&text).loaded().warnings;
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(warnings, expected);
-    }
-}
-
-#[test]
-fn dead_letters_that_the_broker_may_drop_are_a_warning() {
-    for (declare, expected) in [
-        (
-            "no",
-            vec![
-                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", make sure that the queue has a \
-                 dead-letter exchange, or write \"queue\": without one, dead letters are lost",
-            ],
-        ),
-        (
-            "classic",
-            vec![
-                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", write arguments = { \
-                 x-dead-letter-exchange = \"\", x-dead-letter-routing-key = \"a.dead\" }, or write \"queue\": without a \
-                 dead-letter exchange, dead letters are lost",
-            ],
-        ),
-        ("quorum\"\narguments.x-dead-letter-exchange = \"", vec![]),
-    ] {
-        let text = format!(
-            "[pools.a]\ndeclare = \"{declare}\"\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n"
-        );
-        let warnings = given(&text).loaded().warnings;
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(warnings, expected);
-    }
-}
-
-#[test]
-fn two_pools_on_one_queue_are_both_named_with_their_lines() {
-    let text = "pools.a.queue = \"jobs\"\npools.a.runner.command = [\"a\"]\n\
-                pools.b.queue = \"jobs\"\npools.b.runner.command = [\"b\"]\n";
-    assert_eq!(
-        given(text).lines(),
-        [
-            "tidegate.toml:3:17: pools.b.queue: found \"jobs\", which is also the queue of pool a \
-            (tidegate.toml:1:17), give b its own queue, or make one pool of a and b"
-        ]
-    );
-}
-
-#[test]
-fn a_queue_name_must_leave_room_for_its_retry_queues() {
-    // The longest is `<queue>.retry.300000`.
-    let fits = "q".repeat(255 - ".retry.300000".len());
-    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
-    let lines = pool_lines(&format!("queue = \"{fits}q\""));
-    assert_eq!(lines.len(), 1);
-    assert!(lines[0].ends_with("write at most 242 bytes: <queue>.retry.300000 must fit in 255"));
-}
-
-/// RabbitMQ 4.0 answers by an internal error, and closes the connection.
-#[test]
-fn a_queue_name_that_breaks_the_broker_is_refused() {
-    let room = 219 - ".retry.300000".len();
-    let fits = "é".repeat(room / 2);
-    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
-    let lines = pool_lines(&format!("queue = \"{fits}é\""));
-    assert_eq!(lines.len(), 1);
-    assert!(
-        lines[0].contains(
-            "write at most 206 bytes: RabbitMQ 4.0 fails to write errors about <queue>.retry.300000"
-        ),
-        "{}",
-        lines[0]
-    );
-}
-
-#[test]
-fn pool_names_have_only_the_allowed_characters() {
-    let name = "x".repeat(65);
-    for name in ["\"a b\"", "\"\"", "\"é\"", "\"a.b\"", &name] {
-        let lines = given(&format!("[pools.{name}.runner]\ncommand = [\"a\"]\n")).lines();
-        assert!(
-            lines[0].contains("write 1 to 64 of the characters"),
-            "{lines:?}"
-        );
-    }
-}
-
-#[test]
-fn a_pool_on_anothers_derived_queue_is_a_warning() {
-    let text = "pools.a.runner.command = [\"a\"]\n\
-                pools.b.queue = \"a.dead\"\npools.b.runner.command = [\"b\"]\n\
-                pools.c.queue = \"a.retry.1000\"\npools.c.runner.command = [\"c\"]\n";
-    let warnings = given(text).loaded().warnings;
-    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        [
-            "tidegate.toml:2:17: pools.b.queue: found \"a.dead\", in which pool a keeps its dead letters, check that \
-            this is intended",
-            "tidegate.toml:4:17: pools.c.queue: found \"a.retry.1000\", in which pool a keeps its retries in waiting, \
-            write another queue",
-        ]
-    );
-}
-
-#[test]
 fn a_misspelt_key_gets_a_suggestion() {
     for (line, meant) in [
         ("poll-interval = \"1s\"", "pools.thumbnails.poll_interval"),
@@ -663,6 +539,48 @@ fn a_value_where_a_table_is_expected_is_one_problem() {
     assert_eq!(
         given(&format!("[[broker]]\n{POOL}")).lines(),
         ["tidegate.toml:1:1: broker: found an array, write a table: [broker]"]
+    );
+}
+
+#[test]
+fn the_urls_of_a_cluster_are_one_list_of_its_nodes() {
+    let lines = |broker: &str| given(&format!("[broker]\n{broker}\n{POOL}")).lines();
+    assert_eq!(
+        lines("url = \"amqp://a\"\nurls = [\"amqp://b\"]"),
+        ["tidegate.toml:3:8: broker.urls: found a value, remove it, or remove url"]
+    );
+    assert_eq!(
+        lines("urls = \"amqp://u:hunter2@a\""),
+        [
+            "tidegate.toml:2:8: broker.urls: found a string, write an array of URLs: [\"amqp://...\", \"amqp://...\"]"
+        ]
+    );
+    assert_eq!(
+        lines("urls = []"),
+        ["tidegate.toml:2:8: broker.urls: found an empty array, write a URL in it, or remove it"]
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://a/x\", \"http://u:hunter2@b\", 3]").len(),
+        2
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://u:hunter2@a/x\", \"amqp://u:hunter2@b/y\"]"),
+        [
+            "tidegate.toml:2:8: broker.urls: found amqp://u:***@b/y, write the vhost of the first URL: all are nodes of one cluster"
+        ]
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://a\", \"amqp://b/%2f\", \"amqp://a\"]"),
+        ["tidegate.toml:2:8: broker.urls: found amqp://a, remove it: it is there twice"]
+    );
+    let pointed = given(&format!("broker.url_file = \"/url\"\n{POOL}"));
+    assert_eq!(
+        pointed
+            .file("/url", "amqp://a/x\nhttp://u:hunter2@b\n")
+            .lines(),
+        [
+            "tidegate.toml:1:19: broker.url_file: found http://u:***@b/, write amqp://..., or amqps://... for TLS"
+        ]
     );
 }
 

@@ -5,8 +5,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{CRASHED, Fleet, IDLE_TIMEOUT, IdleRunner};
 use crate::{
     decide::RunnerId,
-    run::panics::{self, Contained},
-    runner::{Job, JobControl, RunReport},
+    run::panics::{self, Contained, PanicSite},
+    runner::{Job, JobControl, ProgramControl, ProgramEnd, RunReport},
 };
 
 const IS_THERE: &str = "a borrowed runner is there until it is returned";
@@ -43,6 +43,29 @@ impl<'a> BorrowedRunner<'a> {
     ) -> Contained<'r, RunReport> {
         let runner = self.runner.as_mut().expect(IS_THERE);
         panics::catch_future(|| runner.runner.get().run(job, control))
+    }
+
+    /// Waits for the end of a program that consumes the queue itself.
+    pub(crate) fn consume(&mut self, control: ProgramControl) -> Contained<'_, ProgramEnd> {
+        let runner = self.runner.as_mut().expect(IS_THERE);
+        panics::catch_future(|| runner.runner.get().consume(control))
+    }
+
+    /// The process id of such a program.
+    pub(crate) fn program_id(&mut self) -> Option<i32> {
+        let runner = &mut self.runner.as_mut().expect(IS_THERE).runner;
+        let id = panics::catch(|| runner.get().program_id());
+        self.fleet.panics.value_or(PanicSite::Check, id, None)
+    }
+
+    /// A program has ended, for this reason.
+    pub(crate) fn stopped(mut self, reason: &'static str) {
+        if let Some(runner) = self.runner.take() {
+            if reason == CRASHED {
+                self.fleet.crashed.fetch_add(1, Ordering::Relaxed);
+            }
+            self.fleet.count_stopped(&runner, reason);
+        }
     }
 
     /// The runner ended by itself with its job, so it does not have to be stopped.

@@ -57,7 +57,7 @@ pub(super) struct Stock {
     starting: Vec<StartingRunner>,
 }
 
-/// What a worker that needs a runner gets.
+/// The answer to a worker that needs a runner.
 pub(super) enum RunnerOffer {
     Idle(IdleRunner),
     /// A runner that is being started.

@@ -17,6 +17,8 @@ pub(super) struct RunnerSource {
     pub(super) times: JobTimes,
     /// Whether runners of this kind reply without being told to.
     pub(super) replies: bool,
+    /// Whether runners of this kind are programs that consume the queue themselves.
+    pub(super) consumes: bool,
     pub(super) metrics: KindMetrics,
     pub(super) panics: Arc<Panics>,
 }
@@ -31,10 +33,12 @@ impl RunnerSource {
         let kind = panics.value_or(PanicSite::Describe, kind, "unknown");
         let times = panics::catch(|| manager.times());
         let replies = panics::catch(|| manager.answers());
+        let consumes = panics::catch(|| manager.consumes());
         Self {
             metrics: metrics.of_kind(kind),
             times: panics.value_or(PanicSite::Describe, times, JobTimes::default()),
             replies: panics.value_or(PanicSite::Describe, replies, false),
+            consumes: panics.value_or(PanicSite::Describe, consumes, false),
             manager,
             kind,
             panics,

@@ -154,7 +154,7 @@ impl ReconcileOutcome {
     }
 }
 
-/// Where code of a user was called: a metric label.
+/// The place at which code of the user was called: a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PanicSite {
     /// `RunnerManager::kind`, `times`, `prestart` or `answers`.

@@ -26,7 +26,7 @@ impl Pool {
 
     /// A decision of a copy of the reconciler, so that the pool's own keeps its history.
     fn decide_with(&self, orders: Orders) -> Decision {
-        let (now, census) = self.observe(Probe::Skipped, self.shared.now());
+        let (now, census, _) = self.observe(Probe::Skipped, self.shared.now());
         let mut observation = match &self.seen {
             // The depth and what workers held at the same time. What they have taken since would count twice.
             Some(seen) => Observation {

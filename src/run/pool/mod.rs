@@ -8,6 +8,7 @@
 mod commands;
 mod events;
 mod foresee;
+mod programs;
 mod reading;
 mod reconcile;
 mod reports;

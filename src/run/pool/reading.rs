@@ -6,7 +6,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug_span};
 
-use super::request::ResultRequest;
+use super::{
+    programs::{self, ProgramsView},
+    request::ResultRequest,
+};
 use crate::{
     config::{Declare, PoolSettings},
     decide::{Moment, Probe, ReconcileResult},
@@ -31,6 +34,8 @@ pub(super) struct PoolReading {
     pub(super) probe: Probe,
     /// Whether the broker refuses to show the queue until an operator changes something.
     pub(super) refused: bool,
+    /// What programs hold that consume the queue themselves, if that was looked at.
+    pub(super) viewed: Option<ProgramsView>,
 }
 
 /// The reading that runs now, and the callers that wait for one.
@@ -146,7 +151,7 @@ pub(super) async fn read(shared: &PoolShared) -> PoolReading {
         };
         declared_then_probed.boxed()
     });
-    let probe = probe.await;
+    let (probe, viewed) = tokio::join!(probe, programs::look(shared));
     let (probe, refused) = probe.unwrap_or_else(|panicked| {
         let why = format!("the queue driver panicked: {panicked}");
         (Probe::Failed { why }, false)
@@ -156,6 +161,7 @@ pub(super) async fn read(shared: &PoolShared) -> PoolReading {
         cleaned,
         probe,
         refused,
+        viewed,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug_span, info, warn};
 
 use super::{
-    Pool,
+    Pool, programs,
     reading::PoolReading,
     stuck::{allowed_openings, depth_of},
 };
@@ -21,7 +21,7 @@ use crate::{
         group::numbers_with,
         metrics::ReconcileOutcome,
         pool_state::state_of,
-        shared::LastReconcile,
+        shared::{HeldCounts, LastReconcile},
         worker_state::{WorkerState, WorkerStopReason},
     },
 };
@@ -46,11 +46,14 @@ impl Pool {
         let crashed = self.cleanup(reading.as_ref(), &mut result);
 
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
-        let (probe, before) = match reading {
-            Some(reading) => (reading.probe, reading.begun),
-            None => (Probe::Skipped, shared.now()),
+        let (probe, before, viewed) = match reading {
+            Some(reading) => (reading.probe, reading.begun, reading.viewed),
+            None => (Probe::Skipped, shared.now(), None),
         };
-        let (observation, census) = self.observe(probe, before);
+        if shared.fleet.consumes() {
+            programs::take_in(&shared, &probe, viewed);
+        }
+        let (observation, census, held) = self.observe(probe, before);
         let (counts, intake, now) = (census.counts(), observation.intake, observation.at);
         let Reconciliation {
             mut decision,
@@ -75,6 +78,7 @@ impl Pool {
                 depth: depth_of(&observation.probe, stale, refused),
                 refusal: refusal.as_ref(),
                 consumers: observation.consumers,
+                programs: held.steady,
                 busy: counts.busy + counts.retiring + counts.draining,
                 last_taken: observation.last_taken,
             },
@@ -95,7 +99,11 @@ impl Pool {
     }
 
     /// What there is now, with the result of a probe. Consumers that the broker confirmed after `before` do not count.
-    pub(super) fn observe(&self, probe: Probe, before: Moment) -> (Observation, Census) {
+    pub(super) fn observe(
+        &self,
+        probe: Probe,
+        before: Moment,
+    ) -> (Observation, Census, HeldCounts) {
         let shared = &self.shared;
         let now = shared.now();
         let (census, held) = shared.census(before);
@@ -107,8 +115,9 @@ impl Pool {
             consumers: held.consumers,
             held: held.held,
             holders: held.holders,
+            held_by: shared.programs.held().by,
             last_taken: shared.stats.last_taken(),
-            gone: shared.stats.gone(),
+            gone: shared.stats.gone() + shared.programs.held().gone,
             oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake: shared.intake(),
@@ -118,7 +127,7 @@ impl Pool {
             allowance: shared.budget.allowance(&shared.name),
             pressure: shared.pressure.borrow().clone(),
         };
-        (observation, census)
+        (observation, census, held)
     }
 
     /// Tells the supervisor's budget what this pool needs, and the group's task that the numbers may have changed.
@@ -226,6 +235,8 @@ impl Pool {
     fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
         if !self.shared.broker.is_connected() || intake == Intake::Draining {
             plan.spawn = 0;
+        } else if self.shared.fleet.consumes() {
+            plan.spawn = programs::allowed_starts(&self.shared, plan.spawn, intake);
         } else {
             plan.spawn = allowed_openings(&self.shared, plan.spawn);
         }
@@ -249,7 +260,16 @@ impl Pool {
             };
             each(&plan.lift, &WorkerState::unmark_retiring);
             each(&plan.stop, &|worker| worker.order_to_leave(why));
-            each(&plan.retire, &WorkerState::mark_retiring);
+            match shared.fleet.consumes() {
+                // It holds something for as long as there is work. Its stop signal makes it finish that, and end.
+                true => each(&plan.retire, &|worker| {
+                    worker.order_to_leave(match intake {
+                        Intake::Open => WorkerStopReason::Retired,
+                        _ => why,
+                    });
+                }),
+                false => each(&plan.retire, &WorkerState::mark_retiring),
+            }
             each(&plan.preempt, &|worker| {
                 // It may have been told before.
                 let _ = worker.preempt();

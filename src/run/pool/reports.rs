@@ -11,7 +11,7 @@ use crate::{
     run::shared::PoolShared,
 };
 
-/// What has been logged.
+/// The reports that were already logged.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// Why intake is closed.

@@ -7,7 +7,7 @@ use crate::{
     run::shared::PoolShared,
 };
 
-/// What is watched, and what has been logged about it.
+/// The watch for a stuck pool, and the cause that was logged.
 #[derive(Debug, Default)]
 pub(super) struct StuckReport {
     watch: StuckWatch,

@@ -35,7 +35,7 @@ pub(super) enum CopyPublish {
     },
 }
 
-/// Where a copy went.
+/// The queue that got a copy.
 pub(super) enum CopyOutcome {
     /// To its intended queue, or to a queue with the same effect.
     AsDecided,

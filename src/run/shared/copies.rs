@@ -1,4 +1,4 @@
-//! What a pool knows of its own queues: the retry queues, their spares and the dead letters, which take copies.
+//! The state of a pool's own queues: the retry queues, their spares and the dead-letter queue.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +35,7 @@ impl CopyState {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with copies, although the pool works.
+    /// A problem with copies, although the pool works.
     pub(crate) fn cause(&self) -> Option<String> {
         let overdue = match self.counts().overdue {
             0 => None,

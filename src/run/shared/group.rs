@@ -1,4 +1,4 @@
-//! What a pool knows of the daemons that share its queue.
+//! A pool's knowledge of the daemons that share its queue.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Group, MemberNumbers, Members, Moment};
 
-/// What is known of the group.
+/// The known state of the group.
 #[derive(Debug, Default)]
 pub(crate) struct PoolGroup {
     /// `None` while the pool does not share its queue. Written by the group's task and the pool, read by the pool.

@@ -1,4 +1,4 @@
-//! What a pool counts: totals for the status, rates of the last minute, and the metrics. Each fact is reported here
+//! The counts of a pool: totals for the status, rates of the last minute, and the metrics. Each fact is reported here
 //! once, and is passed to those of the three that need it.
 
 use std::{

@@ -4,11 +4,13 @@
 //! cancelled, and the broker confirms that; deliveries that wait are given back; the channel is closed.
 //!
 //! This file holds the worker's loop and its end. `intake` holds the consumer and what it delivers, `job` one job and its
-//! settlement, `redelivered` the treatment of messages with unfinished deliveries.
+//! settlement, `redelivered` the treatment of messages with unfinished deliveries. `program` is the other sort of worker: a
+//! program that consumes the queue itself.
 
 mod intake;
 mod job;
 mod job_end;
+mod program;
 mod redelivered;
 
 use std::{collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, time::Duration};
@@ -46,6 +48,14 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and returns why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
+    match shared.fleet.consumes() {
+        true => program::work(&shared, &state).await,
+        false => consume(shared, state).await,
+    }
+}
+
+/// Runs a worker that consumes.
+async fn consume(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
     let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {

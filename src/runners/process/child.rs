@@ -160,6 +160,16 @@ impl Process {
         }
     }
 
+    /// Sends a signal to the process alone, as long as its id is certainly ours. A stopped process continues, so that it
+    /// sees the signal.
+    pub(in crate::runners) fn signal_leader(&self, signal: Signal) {
+        if let ChildState::Reaped(_) = self.state {
+            return;
+        }
+        let _ = kill(self.pid, signal);
+        let _ = kill(self.pid, Signal::SIGCONT);
+    }
+
     /// Kills what is left of the group and of the cgroup, and reaps the child.
     pub(in crate::runners) fn finish(mut self) -> ChildExit {
         self.signal(Signal::SIGKILL);

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::host::limits::Cores;
 
-    /// What is refused of these limits, each as key, found and fix.
+    /// The refusals of these limits, each as key, found and fix.
     fn refused(
         limits: &Limits,
         may: bool,

@@ -1,4 +1,4 @@
-//! Where a publish goes, what it carries, and what it must not carry.
+//! The destination and the content of a publish.
 
 use bytes::Bytes;
 use tidegate::queue::{

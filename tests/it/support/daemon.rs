@@ -357,7 +357,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What the daemon answers over TCP.
+/// The daemon's answer over TCP.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

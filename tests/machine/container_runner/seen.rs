@@ -1,4 +1,4 @@
-//! What a job sees, and what others see of the job.
+//! The view of a job inside its container, and the view of the job from outside.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use std::{
 use crate::text::counted;
 use serde::{Deserialize, Serialize};
 
-/// What one pool needs.
+/// The need of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolNeed {
     /// Its weight: 1 or more.

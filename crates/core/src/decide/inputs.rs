@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Measured, Rates, ScheduleState};
+use super::{Counts, Group, HeldBy, Intake, Measured, Rates, ScheduleState};
 
 /// The inputs of a decision. By default, those of an empty queue that was never read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Inputs {
     pub held: u64,
     /// Live workers that hold a delivery.
     pub holders: u32,
+    /// How `held` and `holders` are known.
+    #[serde(default, skip_serializing_if = "HeldBy::is_workers")]
+    pub held_by: HeldBy,
     /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
     /// Ready plus held. In a group, this includes what the other members hold.
@@ -45,10 +48,10 @@ pub struct Inputs {
     /// The daemons that share the queue. `None` if the pool does not share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
-    /// What the pool's schedule says. `None` without a schedule.
+    /// The state of the pool's schedule. `None` without a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleState>,
-    /// What the pool measured of its own traffic.
+    /// The pool's measurements of its own traffic.
     #[serde(default)]
     pub measured: Measured,
 }

@@ -7,21 +7,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment};
+use super::{
+    Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment, fault_pause,
+};
 
-/// First pause after a runner could not start.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Number of different messages in a row whose commands did not start, at which the pool is faulted.
 const LAUNCH_FAILURES: usize = 3;
-
-/// The pause after this many failures in a row: 1 s, doubled for each further failure, up to a minute.
-pub fn fault_pause(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
-        .min(MAX_PAUSE)
-}
 
 /// The causes that keep a pool from taking messages.
 #[derive(Debug, Clone, Default)]

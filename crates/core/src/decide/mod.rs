@@ -8,6 +8,7 @@ mod breaker;
 mod budget;
 mod census;
 mod deadline;
+mod fault_pause;
 mod inputs;
 mod intake;
 mod measure;
@@ -19,6 +20,7 @@ mod orders;
 mod own_policy;
 mod plan;
 mod policy;
+mod programs;
 mod reconcile;
 mod record;
 mod scaling_policy;
@@ -35,8 +37,9 @@ pub use self::{
     budget::{Allowance, PoolNeed, allowances, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
+    fault_pause::fault_pause,
     inputs::Inputs,
-    intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    intake::{FaultKind, IntakeState, JobEnded},
     measure::{
         Arrivals, FAST, Measured, Meter, Rates, SERVICE_CONSTANT, SLOW, Spread, Timings,
         WAIT_CONSTANT,
@@ -52,6 +55,7 @@ pub use self::{
     own_policy::{OwnPolicy, PolicyChoice},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
+    programs::{HeldBy, ProgramStop, Replacements, STEADY_AFTER, assumed_held},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
     record::{Decision, Rule, Term, TermName},
     scaling_policy::{Recommendation, ScalingPolicy, Situation},

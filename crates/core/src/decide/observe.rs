@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Group, Moment, Timings};
+use super::{Allowance, Group, HeldBy, Moment, Timings};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Observation {
     pub held: u64,
     /// Live workers that hold a delivery. Fewer than `held` if prefetch is above 1.
     pub holders: u32,
+    /// How `held` and `holders` are known.
+    pub held_by: HeldBy,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
     /// Jobs that this pool has ever removed from the queue: done, moved to a retry queue, or dead-lettered.

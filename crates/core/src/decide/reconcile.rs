@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::{counted, duration, form_for};
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured, Moment,
+    Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake, Measured, Moment,
     Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
     ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
     measure::ArrivalMeter,
@@ -94,7 +94,7 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
+///     Census, DrainAfter, HeldBy, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
 ///     Timings,
 /// };
 ///
@@ -122,6 +122,7 @@ pub enum EventKind {
 ///     group: None,
 ///     allowance: None,
 ///     pressure: None,
+///     held_by: HeldBy::Workers,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -202,7 +203,7 @@ impl Reconciler {
         self.in_force = self.rules.policy.scheduled(&scheduled, by_hand);
     }
 
-    /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.
+    /// The state of the schedule at the time of the observation. `None` without a schedule, or without a wall clock.
     fn schedule_state(&mut self, observation: &Observation) -> Option<ScheduleState> {
         if self.rules.schedule.is_empty() {
             return None;
@@ -307,9 +308,12 @@ impl Reconciler {
                     at: observation.at,
                     ready: *ready,
                 });
-                let in_queue = ready.saturating_add(observation.held);
-                self.arrivals
-                    .see(observation.at, in_queue, observation.gone);
+                // Nobody can tell how many messages came where nobody counts those that went.
+                if !matches!(observation.held_by, HeldBy::Assumed { .. }) {
+                    let in_queue = ready.saturating_add(observation.held);
+                    self.arrivals
+                        .see(observation.at, in_queue, observation.gone);
+                }
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
@@ -346,9 +350,14 @@ impl Reconciler {
             },
             held: observation.held,
             holders: observation.holders,
-            behind: observation
-                .held
-                .saturating_sub(u64::from(observation.holders)),
+            held_by: observation.held_by.clone(),
+            behind: match observation.held_by {
+                HeldBy::Workers => observation
+                    .held
+                    .saturating_sub(u64::from(observation.holders)),
+                // How a program spreads what it holds is its own matter.
+                HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
+            },
             demand: ready
                 .saturating_add(observation.held)
                 .saturating_add(elsewhere),

@@ -228,12 +228,10 @@ impl fmt::Display for Decision {
             (None, None) => String::from("never read"),
         };
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
-        writeln!(
-            f,
-            "  {:<11}{held:>7}  by {}",
-            "held",
-            counted(self.inputs.holders, "worker")
-        )?;
+        let holders = self.inputs.holders;
+        let by = self.inputs.held_by.meaning(holders);
+        let by = by.unwrap_or_else(|| format!("by {}", counted(holders, "worker")));
+        writeln!(f, "  {:<11}{held:>7}  {by}", "held")?;
         if self.inputs.behind > 0 {
             writeln!(
                 f,

@@ -1,4 +1,4 @@
-//! What a policy is asked, and what it answers.
+//! The interface of a policy: its inputs, and its recommendation.
 //!
 //! The configuration file names the fixed kinds of [`Policy`](super::Policy). A program may use any implementation of
 //! [`ScalingPolicy`]. In both cases the answer is a recommendation: bounds, windows and steps apply after it.

@@ -91,7 +91,7 @@ pub struct ScheduleEntry {
     pub zone: TimeZone,
     /// How long it stays open. Absolute time: an hour is an hour, also when the clocks change.
     pub lasts: Duration,
-    /// What it changes.
+    /// The bounds that it changes.
     pub bounds: ScheduledBounds,
 }
 
@@ -115,7 +115,7 @@ pub struct Schedule {
     entries: Vec<ScheduleEntry>,
 }
 
-/// What a schedule says at one instant.
+/// The state of a schedule at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScheduleState {
@@ -139,7 +139,7 @@ pub struct OpenEntry {
     /// The same in its own time zone: `17:00:00 CET`. Absent if that zone is UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_local: Option<String>,
-    /// What it changes.
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -154,7 +154,7 @@ pub struct NextOpening {
     /// The same in its own time zone: `09:00:00 CET`. Absent if that zone is UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_local: Option<String>,
-    /// What it changes.
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -210,7 +210,7 @@ impl Schedule {
         &self.entries
     }
 
-    /// What the schedule says at `wall`.
+    /// The state of the schedule at `wall`.
     pub fn at(&self, wall: Timestamp) -> ScheduleState {
         let mut state = ScheduleState::default();
         for entry in &self.entries {

@@ -101,7 +101,7 @@ pub struct MemberNumbers {
     pub pinned: Option<u32>,
 }
 
-/// What a beat changed.
+/// The change that a beat made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a new member must be answered with a beat"]
 pub enum Heard {

@@ -23,6 +23,8 @@ pub struct StuckInputs<'a> {
     pub refusal: Option<&'a ConsumerRefusal>,
     /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
+    /// Programs of ours that consume the queue themselves and have been up for a while.
+    pub programs: u32,
     /// Workers that have a job, including those that were told to leave.
     pub busy: u32,
     /// When the last delivery was taken.
@@ -71,6 +73,8 @@ enum StuckKind {
     Unread { why: String },
     /// No consumer can be opened.
     Refused { why: String },
+    /// Programs are up, and none of them consumes the queue.
+    Unconsumed { ready: u64, programs: u32 },
     /// Consumers are open but receive nothing.
     Starved {
         ready: u64,
@@ -132,6 +136,16 @@ impl StuckWatch {
             };
         }
         match inputs.depth {
+            Depth::Read {
+                ready: ready @ 1..,
+                consumers: 0,
+            } if inputs.programs > 0 => Finding::Stuck {
+                kind: StuckKind::Unconsumed {
+                    ready,
+                    programs: inputs.programs,
+                },
+                permanent: false,
+            },
             Depth::Read { ready, consumers } if ready > 0 && inputs.consumers > 0 => {
                 match inputs.busy {
                     0 => Finding::Stuck {
@@ -167,6 +181,7 @@ impl StuckSince {
         match self.kind {
             StuckKind::Unread { .. } => true,
             StuckKind::Refused { .. } => inputs.refusal.is_some(),
+            StuckKind::Unconsumed { .. } => inputs.programs > 0,
             StuckKind::Starved { .. } => {
                 inputs.busy == 0 && inputs.last_taken.is_none_or(|taken| taken <= self.since)
             }
@@ -183,6 +198,14 @@ impl StuckKind {
         match self {
             Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
             Self::Refused { why } => format!("no consumer can be opened: {why}"),
+            Self::Unconsumed { ready, programs } => format!(
+                "nobody consumes: {} {} ready, {} {} up, and the broker counts no consumer of the queue; check that they \
+                 consume this queue, on this broker and vhost",
+                counted(*ready, "message"),
+                form_for(*ready, "is", "are"),
+                counted(*programs, "program"),
+                form_for(*programs, "is", "are"),
+            ),
             Self::Starved { ready, ours, all } => {
                 let ours = match ours {
                     1 => String::from("our consumer"),
@@ -236,9 +259,29 @@ mod tests {
             },
             refusal: None,
             consumers: 5,
+            programs: 0,
             busy: 0,
             last_taken: None,
         }
+    }
+
+    #[test]
+    fn programs_that_do_not_consume_the_queue_are_stuck_after_the_stated_time() {
+        let mut watch = StuckWatch::default();
+        let scene = |seconds, consumers| StuckInputs {
+            depth: Depth::Read {
+                ready: 12,
+                consumers,
+            },
+            consumers: 0,
+            programs: 2,
+            ..starved(seconds)
+        };
+        assert_eq!(watch.check(&scene(100, 0)), None);
+        let cause = watch.check(&scene(130, 0)).unwrap();
+        assert!(cause.contains("12 messages"), "{cause}");
+        assert!(cause.contains("2 programs are up"), "{cause}");
+        assert_eq!(watch.check(&scene(131, 1)), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What happens to a job's output.
+//! The use of a job's output.
 
-/// What a job's standard output is used for.
+/// The use of a job's standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OutputUse {
     /// Log lines.

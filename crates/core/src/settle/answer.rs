@@ -56,14 +56,14 @@ pub enum ReplyDecision {
     Send {
         /// The message to publish.
         message: Box<Outgoing>,
-        /// What the reply says.
+        /// The kind of reply.
         says: ReplyKind,
     },
     /// The message asks for a reply to a place that is not allowed.
     Refused(ReplyRefusal),
 }
 
-/// What a reply says.
+/// The kind of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
     /// The job is done, and this is its result.

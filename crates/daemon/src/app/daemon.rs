@@ -29,6 +29,7 @@ use crate::{
     history::History,
     http::{api::Api, guard::Tokens, live::Live},
     lab::trials::Trials,
+    management::Management,
     predecessors::Predecessors,
     recordings,
     reloads::Reloads,
@@ -44,7 +45,7 @@ use tidegate::{
     builder::{LaunchError, broker_driver},
     config::{Loaded, Settings, Source},
     host::{cgroup, instance::FinishingLock},
-    queue::QueueDriver,
+    queue::{HoldingsView, QueueDriver},
     run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
 };
 
@@ -54,7 +55,7 @@ const EVENTS: usize = 16;
 /// How long a supervisor that hands over waits until the last orders of operators are stored.
 const STORED: Duration = Duration::from_secs(2);
 
-/// What a daemon needs to start.
+/// The inputs of a daemon's start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
@@ -174,6 +175,7 @@ impl Prepared {
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
+            holdings: holdings(&settings),
             ..StartOptions::default()
         };
         let supervisor =
@@ -257,7 +259,7 @@ struct Daemon {
     api: Api,
 }
 
-/// What the daemon holds that no other may hold at the same time.
+/// The resources that only one daemon may hold at a time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
@@ -466,5 +468,22 @@ fn notify_ready(is_successor: bool) {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");
+    }
+}
+
+/// What shows the messages that programs hold which consume a queue themselves. `None` without a management API.
+fn holdings(settings: &Settings) -> Option<Arc<dyn HoldingsView>> {
+    let url = settings.management.as_ref()?;
+    let broker = &settings.broker;
+    match Management::new(url, &broker.url, broker.tls.ca.as_deref()) {
+        Ok(management) => Some(Arc::new(management)),
+        Err(error) => {
+            let error = format!("failed to {}", chain(&error));
+            warn!(
+                error,
+                "the management API cannot be asked: what programs hold is assumed"
+            );
+            None
+        }
     }
 }

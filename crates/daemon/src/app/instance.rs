@@ -35,7 +35,7 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time between two tries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What makes this process the only supervisor here. Taken before anything runs.
+/// The locks and addresses that make this process the only supervisor here. Taken before anything runs.
 pub(super) struct Instance {
     pub(super) lock: InstanceLock,
     tcp: Option<(TcpListener, Guard)>,
@@ -127,7 +127,7 @@ impl Instance {
         info!(
             version = env!("CARGO_PKG_VERSION"),
             pools = settings.pools.len(),
-            broker = %settings.broker.url,
+            broker = %settings.broker,
             listen,
             socket = %settings.http.socket.display(),
             "started"
@@ -166,7 +166,7 @@ pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> App
     }
 }
 
-/// What failed, and why, without the words that an error of the library begins with.
+/// The failure and its causes, without the first words of an error of the library.
 fn operation(error: &dyn std::error::Error) -> String {
     let text = chain(error);
     text.strip_prefix("failed to ")
@@ -225,7 +225,7 @@ impl Served {
     }
 }
 
-/// What a supervisor holds that has handed over: a lock that shows others that it is alive, and a socket that says which
+/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says which
 /// jobs it still runs.
 pub(super) struct LastJobs {
     server: Server,

@@ -142,6 +142,7 @@ fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("http", old.http != new.http),
         ("log", old.log != new.log),
         ("otlp", old.otlp != new.otlp),
+        ("broker.management_url", old.management != new.management),
         ("events_file", old.events_file != new.events_file),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);

@@ -10,11 +10,14 @@ use serde::Serialize;
 use super::{
     declared::of_declaration,
     finding::{Finding, Severity},
-    management::{self, Management, ManagementError},
+    management::{self, Permissions, QueueDetails},
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    management::{Management, ManagementError},
+    output::{Exit, Failure},
+};
 use tidegate::{
-    adapters::amqp::{AmqpDriver, QueueFacts},
+    adapters::amqp::{AmqpDriver, QueueFacts, bulk::BulkPublisher},
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
@@ -58,11 +61,10 @@ impl BrokerReport {
 /// # Errors
 /// The broker is not reachable, or refuses the login.
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
-    let url = &settings.broker.url;
     let driver = connect(&settings.broker).await?;
     let facts = driver.facts().await.unwrap_or_default();
     let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
-    let mut findings = Vec::new();
+    let mut findings = of_nodes(&settings.broker).await;
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
         findings.extend(of_declaration(driver.as_ref(), pool).await);
@@ -79,7 +81,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         if pool.retry.dead_letter == DeadLetter::Queue {
             let dead = dead_queue(&pool.queue);
             let losses = driver.losses(&dead).await;
-            let found = management::findings::of_dead_queue(&dead, &losses);
+            let found = management::of_dead_queue(&dead, &losses);
             findings
                 .extend(found.map(|(severity, what)| Finding::of_pool(severity, &pool.name, what)));
         }
@@ -87,12 +89,39 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     findings.extend(unseen(&pools, seen));
     driver.close().await;
     Ok(BrokerReport {
-        url: url.to_string(),
+        url: settings.broker.to_string(),
         product: facts.product,
         version: facts.version,
         findings,
         shown,
     })
+}
+
+/// The nodes of a cluster that do not answer. The others are enough until one of them is lost.
+async fn of_nodes(broker: &BrokerSettings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if broker.others.is_empty() {
+        return findings;
+    }
+    for url in std::iter::once(&broker.url).chain(&broker.others) {
+        let node = BrokerSettings {
+            url: url.clone(),
+            others: Vec::new(),
+            tls: broker.tls.clone(),
+        };
+        match BulkPublisher::connect(&node, "check").await {
+            Ok(connection) => connection.close().await,
+            Err(error) => findings.push(Finding {
+                severity: Severity::Warning,
+                pool: None,
+                what: format!(
+                    "the node {url} cannot be used: failed to {}",
+                    escaped_chain(&error)
+                ),
+            }),
+        }
+    }
+    findings
 }
 
 /// Connects, for a command that needs the broker.
@@ -104,7 +133,7 @@ pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, 
         .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
     if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
         driver.close().await;
-        let error = anyhow::Error::new(error).context(format!("reach the broker {}", broker.url));
+        let error = anyhow::Error::new(error).context(format!("reach the broker {broker}"));
         return Err(Failure::new(Exit::Unavailable, error)
             .hint("is it running, and are user, password and vhost in broker.url right?"));
     }
@@ -135,7 +164,7 @@ async fn managed(
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // A missing queue was reported earlier.
-            let details = match api.queue(&pool.queue).await {
+            let details = match api.queue::<QueueDetails>(&pool.queue).await {
                 Ok(Some(details)) => details,
                 Ok(None) => continue,
                 // This error concerns only this queue, for example arguments that are nested too deep to be read.
@@ -154,15 +183,12 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let mut of_pool = management::findings::of_queue(pool, &details);
+            let mut of_pool = management::of_queue(pool, &details);
             if pool.retry.dead_letter == DeadLetter::Queue {
                 let dead = dead_queue(&pool.queue);
                 // A missing queue is created by the pool, without such arguments.
-                if let Ok(Some(details)) = api.queue(&dead).await {
-                    of_pool.extend(management::findings::of_dead_queue(
-                        &dead,
-                        &details.losses(),
-                    ));
+                if let Ok(Some(details)) = api.queue::<QueueDetails>(&dead).await {
+                    of_pool.extend(management::of_dead_queue(&dead, &details.losses()));
                 }
             }
             found.extend(of_pool.into_iter().map(|(severity, what)| Finding {
@@ -171,12 +197,12 @@ async fn managed(
                 what,
             }));
         }
-        let permissions = api.permissions().await?;
+        let permissions = api.permissions::<Permissions>().await?;
         let seen = Visibility::Managed {
             permissions: permissions.is_some(),
         };
         found.extend(permissions.map(|permissions| {
-            let (severity, what) = management::findings::of_permissions(&permissions);
+            let (severity, what) = management::of_permissions(&permissions);
             Finding {
                 severity,
                 pool: None,
@@ -236,11 +262,11 @@ fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
         });
     };
     if let Some(kind) = &facts.kind {
-        let (severity, what) = management::findings::of_kind(queue, kind);
+        let (severity, what) = management::of_kind(queue, kind);
         say(severity, what);
     }
     if facts.has_single_active_consumer() && pool.policy.max > 1 {
-        let (severity, what) = management::findings::of_single_active_consumer(queue);
+        let (severity, what) = management::of_single_active_consumer(queue);
         say(severity, what);
     }
     found

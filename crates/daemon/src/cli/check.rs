@@ -39,7 +39,7 @@ struct CheckReport {
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// What was seen at the broker, if the command asked it.
+    /// The result of the check of the broker, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<BrokerReport>,
 }

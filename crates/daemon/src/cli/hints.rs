@@ -99,7 +99,7 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["version"], "`tidegate --version` prints the version"),
 ];
 
-/// What is printed for arguments that clap could not read.
+/// The message for arguments that clap could not read.
 pub(super) fn of(error: &Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && is_of_program(error) {
         return FIRST_STEPS.to_owned();

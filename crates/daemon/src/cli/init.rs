@@ -162,7 +162,7 @@ fn name(queue: &str) -> String {
     }
 }
 
-/// What TOML takes in a key without quotes.
+/// The characters that TOML allows in a key without quotes.
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }

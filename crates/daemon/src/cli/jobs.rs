@@ -150,7 +150,7 @@ fn table(jobs: &[Job], now: Timestamp) -> String {
         return "no job runs\n".to_owned();
     }
     let rows: Vec<Vec<Cell>> = jobs.iter().map(|job| row(job, now)).collect();
-    let layout = Layout::new(&COLUMNS, |column| column < 4 || column >= 7, &rows);
+    let layout = Layout::new(&COLUMNS, |column| !(4..7).contains(&column), &rows);
     let mut text = String::new();
     layout.head(&mut text);
     for row in &rows {

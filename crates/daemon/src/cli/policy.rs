@@ -264,7 +264,7 @@ fn text_of(change: &PolicyChange) -> String {
     text
 }
 
-/// What was done, or would be done, in one line.
+/// A line that describes the change, or the change that would be made.
 fn headline(change: &PolicyChange) -> &'static str {
     match (change.applied, change.act, change.changes.is_empty()) {
         (true, PolicyAct::Reset, true) => "as configured, no value changes",

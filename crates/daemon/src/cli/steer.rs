@@ -63,7 +63,7 @@ pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> 
     .await
 }
 
-/// What a flush has stopped, and what it has told to stop.
+/// The runners that a flush has stopped, and the jobs that it told to stop.
 fn of_flush(steered: &Steered, busy: bool) -> String {
     let mut parts = Vec::new();
     if steered.runners_stopped > 0 {
@@ -237,7 +237,7 @@ fn operation(act: &str) -> &'static str {
     }
 }
 
-/// What an order has done, with a remark if it was in force already.
+/// The effect of an order, with a remark if it was in force already.
 pub(super) fn with_as_before(steered: &Steered, done: &str) -> String {
     match steered.changed {
         true => done.to_owned(),

@@ -102,7 +102,7 @@ fn path(pool: &str, rest: &str) -> String {
     format!("/api/v1/pools/{pool}/{rest}")
 }
 
-/// What went wrong, with its causes.
+/// The error with its causes.
 fn in_one_line(error: &dyn std::error::Error) -> String {
     format!("failed to {}", tidegate::run::chain(error))
 }

@@ -1,4 +1,4 @@
-//! What the simulator is given: traces, service times and pools, read from files.
+//! The inputs of the simulator: traces, service times and pools, read from files.
 
 use std::path::Path;
 

@@ -72,7 +72,7 @@ enum Mode {
 
 struct View {
     mode: Mode,
-    /// What was shown last, without its time.
+    /// The last output, without its time.
     shown: String,
 }
 

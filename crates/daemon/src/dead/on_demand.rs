@@ -66,7 +66,7 @@ pub(crate) enum DeadLettersError {
     /// The broker did not do it.
     #[error("failed to {operation}")]
     Broker {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
         /// The cause.
         #[source]
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A new broker for each connection, with so many letters.
+    /// A new broker for each connection, with this number of letters.
     fn letters(count: usize) -> DeadLetters {
         DeadLetters::by(Arc::new(move || {
             let broker = MemoryBroker::new();

@@ -70,7 +70,7 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> EndReport {
     }
 }
 
-/// What was found so far.
+/// The processes that were found so far.
 struct FoundProcesses {
     supervisor: Pid,
     processes: BTreeSet<Pid>,

@@ -47,7 +47,7 @@ pub(crate) enum GuardError {
     /// The kernel refused something that the guard needs.
     #[error("guard the supervisor: {what}")]
     Kernel {
-        /// What it refused.
+        /// The refused operation.
         what: &'static str,
         /// Why.
         #[source]

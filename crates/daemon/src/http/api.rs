@@ -18,7 +18,7 @@ pub struct Api {
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
-    /// What pools are shown with.
+    /// The facts about the daemon that are shown with each pool.
     pub view: View,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,

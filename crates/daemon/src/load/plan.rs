@@ -13,7 +13,7 @@ use super::{
     shape::{LoadSchedule, LoadShape, Until},
 };
 
-/// What to send, and how.
+/// The plan of a load.
 #[derive(Debug)]
 pub(crate) struct LoadPlan {
     pub(crate) broker: BrokerSettings,
@@ -89,14 +89,11 @@ impl LoadPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate::config::{BrokerUrl, TlsSettings};
+    use tidegate::config::BrokerUrl;
 
     fn plan(shape: LoadShape, until: Until, rate: Option<f64>) -> LoadPlan {
         LoadPlan {
-            broker: BrokerSettings {
-                url: BrokerUrl::new("amqp://localhost"),
-                tls: TlsSettings::default(),
-            },
+            broker: BrokerUrl::new("amqp://localhost").into(),
             queue: "work".into(),
             until,
             rate,

@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_millis(200);
 pub(crate) type AskWorkers =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Option<u32>> + Send>> + Send + Sync>;
 
-/// What was last seen.
+/// The last observation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sight {
     /// Messages ready in the queue.

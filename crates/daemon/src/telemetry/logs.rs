@@ -84,7 +84,7 @@ pub enum LogsError {
     Filter {
         /// The variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
@@ -337,7 +337,7 @@ fn is_for_traces(metadata: &Metadata<'_>) -> bool {
     metadata.target() == tidegate::run::traces::TARGET
 }
 
-/// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
+/// The log's filter: it keeps the lines that the filter of the user selects, without secrets. Lines that report missing lines are always logged.
 struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {

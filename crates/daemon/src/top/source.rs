@@ -27,7 +27,7 @@ pub(crate) trait Source: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<String, String>> + Send;
 }
 
-/// What an operator can do to a pool from here.
+/// An order that an operator can give to a pool on this screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steer {
     /// Stop intake.

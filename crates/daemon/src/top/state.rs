@@ -26,13 +26,13 @@ pub(super) enum Event {
     Detail(String, Detail),
     /// The supervisor did not answer.
     Failed(String),
-    /// What came of steering.
+    /// The result of an order.
     Said(String),
     /// The supervisor refused to be steered.
     Refused(String),
 }
 
-/// What to ask the supervisor for.
+/// A request to the supervisor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Pools,
@@ -40,7 +40,7 @@ pub(super) enum Ask {
     Steer(String, Steer),
 }
 
-/// What comes next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Next {
@@ -49,7 +49,7 @@ pub(super) enum Next {
     Quit,
 }
 
-/// What keys go to.
+/// The part of the screen that gets the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScreenMode {
     /// The list of pools.

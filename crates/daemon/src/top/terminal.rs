@@ -44,7 +44,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What can be done about a terminal that does not take this is nothing.
+/// Errors are ignored: nothing can be done if the terminal refuses this.
 fn give_back() {
     let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();

@@ -19,11 +19,11 @@ use crate::scaler::Scaler;
 pub enum Neighbour {
     /// The same number of workers all the time.
     Fixed(u32),
-    /// KEDA's RabbitMQ scaler with Kubernetes' horizontal pod autoscaler, with so many messages for each pod.
+    /// KEDA's RabbitMQ scaler with Kubernetes' horizontal pod autoscaler, with this number of messages for each pod.
     Keda(NonZeroU32),
     /// Laravel Horizon's automatic balancing.
     Horizon,
-    /// Knative's pod autoscaler, with so many jobs for each pod.
+    /// Knative's pod autoscaler, with this number of jobs for each pod.
     Knative(NonZeroU32),
     /// Judoscale's range of queue times, with this upper end.
     Judoscale(Duration),

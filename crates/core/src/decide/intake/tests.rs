@@ -34,7 +34,7 @@ fn a_change_of_configuration_is_tried_at_once() {
     state.try_now(at(8));
     assert_eq!(state.intake(at(8), None), Intake::Trial);
     assert!(no_program(&mut state, 8));
-    assert_eq!(state.look_again(at(8)), Some(FIRST_PAUSE));
+    assert_eq!(state.look_again(at(8)), Some(fault_pause(1)));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_burst_of_failures_is_one_fault() {
     let mut state = IntakeState::default();
     let begun = (0..50).filter(|_| no_program(&mut state, 0)).count();
     assert_eq!(begun, 1);
-    assert_eq!(state.look_again(at(0)), Some(FIRST_PAUSE));
+    assert_eq!(state.look_again(at(0)), Some(fault_pause(1)));
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Times with this mean and these quantiles, from so many measurements, the last of them just now.
+    /// Times with this mean and these quantiles, from this number of measurements, the last one just now.
     pub fn new(mean: Duration, p50: Duration, p95: Duration, samples: u64) -> Self {
         let age = Duration::ZERO;
         Self {

@@ -72,6 +72,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         group: None,
         allowance: None,
         pressure: None,
+        held_by: HeldBy::Workers,
     }
 }
 

@@ -32,7 +32,7 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[error("set up the export of spans")]
 pub struct OtlpError(#[source] pub BoxError);
 
-/// What is wrong with the table `[otlp]` for this build of the program.
+/// The problem of the table `[otlp]` for this build of the program.
 pub fn inspect(loaded: &Loaded) -> Option<Problem> {
     if cfg!(feature = "otlp") || loaded.settings.otlp.is_none() {
         return None;

@@ -11,7 +11,7 @@ use self::recorder::Registry;
 use super::{logs, stderr};
 
 const OTLP_REQUESTS: &str = "tidegate_otlp_requests_total";
-/// What comes of a request to the collector of spans: the label `outcome`.
+/// The outcome of a request to the collector of spans: the label `outcome`.
 pub(crate) const OTLP_OUTCOMES: [&str; 2] = ["sent", "failed"];
 
 const BUILD_INFO: &str = "tidegate_build_info";

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::super::*;
 use crate::decide::{
-    Census, CensusWorker, DrainAfter, Intake, Observation, Phase, Policy, Probe, Reconciler, Rules,
-    Scaling, Schedule, Timings, WorkerId,
+    Census, CensusWorker, DrainAfter, HeldBy, Intake, Observation, Phase, Policy, Probe,
+    Reconciler, Rules, Scaling, Schedule, Timings, WorkerId,
 };
 
 /// Milliseconds of virtual time between two steps.
@@ -235,6 +235,7 @@ impl World {
             group: Some(daemon.members.group(now(step), own)),
             allowance: None,
             pressure: None,
+            held_by: HeldBy::Workers,
         };
         let running: Vec<WorkerId> = daemon.jobs.keys().copied().collect();
         let plan = daemon
@@ -346,6 +347,7 @@ fn a_daemon_with_another_policy_stops_growth_of_all() {
         group: Some(group),
         allowance: None,
         pressure: None,
+        held_by: HeldBy::Workers,
     };
     let reconciliation = world.daemons[0].reconciler.reconcile(&observation, &census);
     assert_eq!(reconciliation.decision.expected, 0);

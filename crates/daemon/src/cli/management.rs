@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::finding::Severity;
+use super::finding::Severity;
 use tidegate::{
     adapters::amqp::QueueFacts,
     config::{CONSUMERS_PER_CHANNEL, DeadLetter, PoolSettings, lowest_delivery_limit},

@@ -1,8 +1,9 @@
-//! A client of the broker's management API, for the facts in `tidegate check --broker` that AMQP does not show.
+//! A client of the broker's management API, for the facts that AMQP does not show: those of `tidegate check --broker`, and what
+//! the consumers of a queue hold.
 //!
-//! Only reads. [`findings`] owns the meaning of the answers for a pool.
+//! Only reads. Callers own the meaning of the answers.
 
-pub(super) mod findings;
+mod holdings;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -21,20 +22,19 @@ use thiserror::Error;
 use tokio::time;
 use url::Url;
 
-use self::findings::{Permissions, QueueDetails};
 use crate::exchange::{client, exchange};
 use tidegate::{config::BrokerUrl, decide::QueueName, runner::BoxError};
 
 /// Even a busy broker answers within a second or two.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer that is read: the page of one queue has a few KiB.
-const ANSWER_BYTES: usize = 1024 * 1024;
+/// Largest answer that is read: the page of one queue has a few KiB, and a line of the list of channels 200 bytes.
+const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 const DEFAULT_PORT: u16 = 15672;
 const DEFAULT_TLS_PORT: u16 = 15671;
 
 /// The API did not answer. The error contains no credentials.
 #[derive(Debug, Error)]
-pub(super) enum ManagementError {
+pub(crate) enum ManagementError {
     #[error("use {0} as a URL")]
     Url(BrokerUrl),
     #[error("read the authorities in {}", .0.display())]
@@ -54,7 +54,7 @@ pub(super) enum ManagementError {
 }
 
 /// The API's address, the user, and the vhost.
-pub(super) struct Management {
+pub(crate) struct Management {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// Scheme, host, port and the path before `/api`.
     base: String,
@@ -66,7 +66,7 @@ pub(super) struct Management {
 impl Management {
     /// The API at `url`, for the vhost of `broker`. Uses the user of `broker`, unless `url` has its own user. `ca` is a
     /// file with authorities to trust in addition to the system's.
-    pub(super) fn new(
+    pub(crate) fn new(
         url: &BrokerUrl,
         broker: &BrokerUrl,
         ca: Option<&Path>,
@@ -119,21 +119,31 @@ impl Management {
     }
 
     /// The facts about a queue. `None` if it does not exist.
-    pub(super) async fn queue(
+    pub(crate) async fn queue<T: DeserializeOwned>(
         &self,
         queue: &QueueName,
-    ) -> Result<Option<QueueDetails>, ManagementError> {
+    ) -> Result<Option<T>, ManagementError> {
         let (vhost, queue) = (encoded(&self.vhost), encoded(queue.as_str()));
         self.get(&format!("/api/queues/{vhost}/{queue}")).await
     }
 
     /// The permissions of the user in the broker's URL. `None` if only an administrator may read them.
-    pub(super) async fn permissions(&self) -> Result<Option<Permissions>, ManagementError> {
+    pub(crate) async fn permissions<T: DeserializeOwned>(
+        &self,
+    ) -> Result<Option<T>, ManagementError> {
         let (vhost, user) = (encoded(&self.vhost), encoded(&self.user));
         match self.get(&format!("/api/permissions/{vhost}/{user}")).await {
             Err(ManagementError::Refused(_)) => Ok(None),
             answer => answer,
         }
+    }
+
+    /// All channels of the vhost, with what a caller needs to know of each.
+    async fn channels<T: DeserializeOwned>(&self) -> Result<Vec<T>, ManagementError> {
+        let vhost = encoded(&self.vhost);
+        let columns = "name,messages_unacknowledged,connection_details";
+        let path = format!("/api/vhosts/{vhost}/channels?columns={columns}");
+        Ok(self.get(&path).await?.unwrap_or_default())
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ManagementError> {
@@ -216,6 +226,8 @@ fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -317,9 +329,9 @@ mod tests {
         let url = BrokerUrl::new(format!("https://localhost:{port}"));
         let broker = BrokerUrl::new("amqps://localhost");
         let stranger = Management::new(&url, &broker, None).unwrap();
-        let error = stranger.permissions().await.unwrap_err();
+        let error = stranger.permissions::<Value>().await.unwrap_err();
         assert!(matches!(error, ManagementError::Talk(_)), "{error:?}");
         let api = Management::new(&url, &broker, Some(&ca)).unwrap();
-        assert!(api.permissions().await.unwrap().is_some());
+        assert!(api.permissions::<Value>().await.unwrap().is_some());
     }
 }
