@@ -165,7 +165,11 @@ mod tests {
     fn only_what_it_chose_is_marked_as_its_choice() {
         let mut pool = PoolSettings::new("a");
         pool.policy = Policy::backlog(10).max(50);
-        let mut best = traffic::model("a".to_owned(), &pool);
+        let found = traffic::FoundPool {
+            settings: pool.clone(),
+            max_workers: None,
+        };
+        let mut best = traffic::model("a".to_owned(), &found);
         best.rules.policy = Policy::backlog(2).max(50);
         let keys = keys(&pool, &best);
         let origin = |key: &str| keys.iter().find(|known| known.key == key).unwrap().origin;
