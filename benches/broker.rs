@@ -29,7 +29,7 @@ use lapin::{
 use nix::time::ClockId;
 use tidegate::{
     adapters::{amqp::AmqpDriver, handler::HandlerManager},
-    config::{BrokerSettings, BrokerUrl, DrainAfter, PoolSettings, TlsSettings},
+    config::{BrokerUrl, DrainAfter, PoolSettings},
     decide::{Policy, PoolName, Scaling},
     run::{PoolSpec, PoolStatus, Supervisor},
     runner::{Job, Outcome},
@@ -458,11 +458,7 @@ fn start(
     settings: PoolSettings,
     runners: impl tidegate::runner::RunnerManager,
 ) -> Supervisor {
-    let driver = AmqpDriver::connect_lazily(&BrokerSettings {
-        url: BrokerUrl::new(url),
-        tls: TlsSettings::default(),
-    })
-    .expect("a driver");
+    let driver = AmqpDriver::connect_lazily(&BrokerUrl::new(url).into()).expect("a driver");
     let pool = PoolSpec {
         settings,
         runners: Arc::new(runners),

@@ -365,6 +365,7 @@ pub enum LaunchError {
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
     broker: Option<BrokerUrl>,
+    other_nodes: Vec<BrokerUrl>,
     tls: TlsSettings,
     driver: Option<Arc<dyn QueueDriver>>,
     pools: Vec<Pool>,
@@ -413,6 +414,13 @@ impl Builder {
     /// The broker's URL: `amqp://`, or `amqps://` for TLS.
     pub fn broker(mut self, url: impl Into<String>) -> Self {
         self.broker = Some(BrokerUrl::new(url));
+        self
+    }
+
+    /// The URLs of other nodes of the broker's cluster. They are used in this order if the broker's URL does not answer, or
+    /// the connection to it is lost; after the last one follows the broker's URL again.
+    pub fn other_nodes(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.other_nodes = urls.into_iter().map(BrokerUrl::new).collect();
         self
     }
 
@@ -501,10 +509,11 @@ impl Builder {
             .collect::<Result<_, _>>()?;
         let driver = match (self.driver, self.broker) {
             (Some(driver), _) => driver,
-            (None, Some(url)) => {
-                let tls = self.tls;
-                broker_driver(&BrokerSettings { url, tls })?
-            }
+            (None, Some(url)) => broker_driver(&BrokerSettings {
+                url,
+                others: self.other_nodes,
+                tls: self.tls,
+            })?,
             (None, None) => return Err(LaunchError::NoBroker),
         };
         let options = StartOptions {

@@ -1,13 +1,19 @@
-//! The `[broker]` table: the address of the broker, and the certificates to trust.
+//! The `[broker]` table: the addresses of the broker, and the certificates to trust.
+
+use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
+use toml::de::DeValue;
 use url::{Host, Url};
 
 use super::{
-    inputs::{ConfigInputs, read_text, takes_file},
+    inputs::{ConfigInputs, chosen, read_text},
     management::management,
     problem::{Place, Problem},
-    schema::{FilePath, Key, KeyPresence, Table, nearest, quoted, shown_text},
+    schema::{
+        FilePath, Item, Key, KeyKind, KeyPresence, Shape, Table, ValuePosition, nearest, quoted,
+        shown_text,
+    },
     settings::{BrokerSettings, FRAME_MAX, TlsSettings},
     url::BrokerUrl,
     url_key::UrlKey,
@@ -29,55 +35,129 @@ pub(super) fn broker(
         UrlKey { shape: SHAPE, check },
         &quoted(DEFAULT_URL),
     );
+    let urls = table.optional(
+        "urls",
+        "URLs of the nodes of one cluster, instead of `url`. The first is used. If it does not answer, or the connection \
+        to it is lost, the next one is used, and after the last one the first.",
+        AnyUrls,
+        "[\"amqp://node-1/%2f\", \"amqp://node-2/%2f\", \"amqp://node-3/%2f\"]",
+    );
     let url_file = table.optional(
         "url_file",
-        "A file with the URL, so that the password is not in this file. Used instead of `url`.",
+        "A file with the URL, so that the password is not in this file. Used instead of `url`. Each line may be the URL \
+        of another node, as in `urls`.",
         FilePath,
         "\"/run/secrets/amqp-url\"",
     );
-    let (url, is_sound) = chosen_url(&mut table, &url, &url_file, inputs);
+    let keys = UrlKeys {
+        url,
+        urls,
+        url_file,
+    };
+    let (urls, is_sound) = match keys.urls(&mut table, inputs) {
+        Some(urls) => (urls, true),
+        None => (Vec::new(), false),
+    };
 
     let management = management(&mut table, inputs);
 
     let mut tls = table.table("tls", "Certificates, for `amqps://`.");
-    let is_plain = is_sound && url.expose().trim().starts_with("amqp:");
-    let tls = tls_settings(&mut tls, is_plain, inputs);
-    (BrokerSettings { url, tls }, management)
+    let is_plain = |url: &BrokerUrl| url.expose().starts_with("amqp:");
+    let tls = tls_settings(&mut tls, is_sound && urls.iter().all(is_plain), inputs);
+    let mut urls = urls.into_iter();
+    let settings = BrokerSettings {
+        url: urls.next().unwrap_or_else(|| BrokerUrl::new(DEFAULT_URL)),
+        others: urls.collect(),
+        tls,
+    };
+    (settings, management)
 }
 
-/// The URL that is used, and whether it is valid. A variable overrides the file, even if one of them has the URL and
-/// the other has the path of a file with the URL.
-fn chosen_url(
-    table: &mut Table<'_, '_>,
-    url: &Key<Option<BrokerUrl>>,
-    url_file: &Key<Option<std::path::PathBuf>>,
-    inputs: &ConfigInputs<'_>,
-) -> (BrokerUrl, bool) {
-    let fallback = || (BrokerUrl::new(DEFAULT_URL), false);
-    if takes_file(table, url, url_file) {
-        let Some(text) = read_text(table, url_file, inputs) else {
-            return fallback();
-        };
-        let place = url_file.place.clone();
-        return checked(table, text.trim(), place, &url_file.path)
-            .map_or_else(fallback, |url| (url, true));
-    }
-    if let Some(value) = &url.value {
-        warn_of_url(table, value, &url.place, &url.path);
-        return (value.clone(), true);
-    }
-    if url.given == KeyPresence::Invalid {
-        return fallback();
-    }
-    match inputs.surroundings.amqp_url.as_deref() {
-        None | Some("") => (BrokerUrl::new(DEFAULT_URL), true),
-        Some(text) => {
-            let place = Place::Variable {
-                variable: "AMQP_URL".into(),
-            };
-            checked(table, text, place, &url.path).map_or_else(fallback, |url| (url, true))
+/// The keys that have a URL.
+struct UrlKeys {
+    url: Key<Option<BrokerUrl>>,
+    urls: Key<Option<Vec<BrokerUrl>>>,
+    url_file: Key<Option<PathBuf>>,
+}
+
+impl UrlKeys {
+    /// The URLs that are used. `None` after a problem was reported. A variable overrides the file, even if one of them
+    /// has a URL and the other has the path of a file with the URL.
+    fn urls(&self, table: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> Option<Vec<BrokerUrl>> {
+        let keys = [self.url.bare(), self.urls.bare(), self.url_file.bare()];
+        match chosen(table, &keys) {
+            Some(0) => {
+                let url = self.url.value.clone()?;
+                warn_of_url(table, &url, &self.url.place, &self.url.path);
+                Some(vec![url])
+            }
+            Some(1) => {
+                let urls = self.urls.value.clone()?;
+                for url in &urls {
+                    warn_of_url(table, url, &self.urls.place, &self.urls.path);
+                }
+                Some(urls)
+            }
+            Some(_) => {
+                table.holds_secret(&self.url_file);
+                let text = read_text(table, &self.url_file, inputs)?;
+                self.lines(table, &text)
+            }
+            None => match inputs.surroundings.amqp_url.as_deref() {
+                None | Some("") => Some(vec![BrokerUrl::new(DEFAULT_URL)]),
+                Some(text) => {
+                    let place = Place::Variable {
+                        variable: "AMQP_URL".into(),
+                    };
+                    Some(vec![checked(table, text.trim(), place, &self.url.path)?])
+                }
+            },
         }
     }
+
+    /// The URLs in the file of `url_file`, one on each line.
+    fn lines(&self, table: &mut Table<'_, '_>, text: &str) -> Option<Vec<BrokerUrl>> {
+        let lines: Vec<&str> = match text.trim() {
+            "" => vec![""],
+            text => text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect(),
+        };
+        let (place, key) = (&self.url_file.place, &self.url_file.path);
+        let mut urls = Vec::new();
+        for line in &lines {
+            urls.extend(checked(table, line, place.clone(), key));
+        }
+        if let Some((url, fix)) = misplaced(&urls) {
+            table.problem(Problem::new(place.clone(), key, url.to_string(), fix));
+            return None;
+        }
+        (urls.len() == lines.len()).then_some(urls)
+    }
+}
+
+/// The first URL that does not name a node of the cluster of the others, and what to write.
+fn misplaced(urls: &[BrokerUrl]) -> Option<(&BrokerUrl, &'static str)> {
+    let vhost = |url: &BrokerUrl| {
+        let url = Url::parse(url.expose()).ok()?;
+        let path = url.path().strip_prefix('/').unwrap_or("%2f");
+        Some(percent_decode_str(path).collect::<Vec<u8>>())
+    };
+    let (first, others) = urls.split_first()?;
+    for (at, url) in others.iter().enumerate() {
+        if urls[..=at].contains(url) {
+            return Some((url, "remove it: it is there twice"));
+        }
+        if vhost(url) != vhost(first) {
+            return Some((
+                url,
+                "write the vhost of the first URL: all are nodes of one cluster",
+            ));
+        }
+    }
+    None
 }
 
 fn checked(table: &mut Table<'_, '_>, text: &str, place: Place, key: &str) -> Option<BrokerUrl> {
@@ -186,6 +266,55 @@ fn tls_settings(
         ca: ca.value,
         cert: cert.value,
         key: key.value,
+    }
+}
+
+/// URLs of the nodes of one cluster.
+#[derive(Debug)]
+struct AnyUrls;
+
+impl KeyKind for AnyUrls {
+    type Value = Vec<BrokerUrl>;
+    const IS_TEXT: bool = false;
+    const IS_SECRET: bool = true;
+
+    fn wants(&self) -> String {
+        "an array of URLs".to_owned()
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Texts
+    }
+
+    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<Vec<BrokerUrl>> {
+        let DeValue::Array(items) = item.get_ref() else {
+            spot.wrong(
+                item,
+                "write an array of URLs: [\"amqp://...\", \"amqp://...\"]",
+            );
+            return None;
+        };
+        if items.is_empty() {
+            spot.wrong(item, "write a URL in it, or remove it");
+            return None;
+        }
+        let one = UrlKey {
+            shape: SHAPE,
+            check,
+        };
+        let urls: Vec<BrokerUrl> = items
+            .iter()
+            .filter_map(|item| one.read(item, spot))
+            .collect();
+        if let Some((url, fix)) = misplaced(&urls) {
+            spot.wrong_shown_as(item, url.to_string(), fix);
+        }
+        Some(urls)
+    }
+
+    fn toml(&self, value: &Vec<BrokerUrl>) -> String {
+        let urls: Vec<_> = value.iter().map(|url| quoted(&url.to_string())).collect();
+        format!("[{}]", urls.join(", "))
     }
 }
 

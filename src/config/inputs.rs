@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     problem::{Place, Problem},
-    schema::{Key, KeyPresence, Table, shown_text},
+    schema::{Key, Table, shown_text},
     surroundings::Surroundings,
     url::BrokerUrl,
 };
@@ -42,21 +42,28 @@ pub(crate) fn read_text(
     }
 }
 
+/// The key that is used, of several for the same thing: its index, or `None` if none is given. A variable overrides the
+/// file. Refuses two at the same time.
+pub(crate) fn chosen(table: &mut Table<'_, '_>, keys: &[Key<()>]) -> Option<usize> {
+    let is_variable = |key: &Key<()>| matches!(key.place, Place::Variable { .. });
+    let given = || keys.iter().enumerate().filter(|(_, key)| key.is_given());
+    let by_variable = given().any(|(_, key)| is_variable(key));
+    let mut level = given().filter(|(_, key)| is_variable(key) == by_variable);
+    let (index, used) = level.next()?;
+    let name = used.path.rsplit('.').next().unwrap_or_default();
+    for (_, other) in level {
+        table.refuse(other, format!("remove it, or remove {name}"));
+    }
+    Some(index)
+}
+
 /// Whether the file that a key names is used, and not the URL of another key. Refuses both at the same time.
 pub(crate) fn takes_file(
     table: &mut Table<'_, '_>,
     url: &Key<Option<BrokerUrl>>,
     url_file: &Key<Option<PathBuf>>,
 ) -> bool {
-    let is_variable = |place: &Place| matches!(place, Place::Variable { .. });
-    let both = url.given != KeyPresence::Absent && url_file.given != KeyPresence::Absent;
-    if both && is_variable(&url.place) == is_variable(&url_file.place) {
-        let (_, other) = url.path.rsplit_once('.').unwrap_or(("", &url.path));
-        table.refuse(url_file, format!("remove it, or remove {other}"));
-    }
-    let takes_file = url_file.given != KeyPresence::Absent
-        && (url.given == KeyPresence::Absent
-            || (is_variable(&url_file.place) && !is_variable(&url.place)));
+    let takes_file = chosen(table, &[url.bare(), url_file.bare()]) == Some(1);
     if takes_file {
         table.holds_secret(url_file);
     }

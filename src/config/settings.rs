@@ -1,7 +1,7 @@
 //! The settings of a supervisor and its pools: plain values, already checked. The rest of this module makes them from
 //! text; a library user builds them through [`Pool`](crate::Pool).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use super::{origin::Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
@@ -23,13 +23,34 @@ pub const CONSUMERS_PER_CHANNEL: usize = 100;
 /// Largest frame size that is accepted, in bytes. The client uses memory for 64 frames on each connection.
 pub(crate) const FRAME_MAX: u32 = 1 << 20;
 
-/// The address of the broker, and its certificates.
+/// The addresses of the broker, and its certificates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
     /// `amqp://` or `amqps://`.
     pub url: BrokerUrl,
+    /// Other nodes of the same cluster, used in this order if `url` does not answer.
+    pub others: Vec<BrokerUrl>,
     /// Certificates, if the broker's are not in the system's store or it asks for a client certificate.
     pub tls: TlsSettings,
+}
+
+impl fmt::Display for BrokerSettings {
+    /// All URLs, without passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.url)?;
+        self.others.iter().try_for_each(|url| write!(f, ", {url}"))
+    }
+}
+
+impl From<BrokerUrl> for BrokerSettings {
+    /// One node, without certificates.
+    fn from(url: BrokerUrl) -> Self {
+        Self {
+            url,
+            others: Vec::new(),
+            tls: TlsSettings::default(),
+        }
+    }
 }
 
 /// PEM files for TLS.

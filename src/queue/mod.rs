@@ -167,6 +167,12 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
     /// The link's state. Written by the driver, read by pools and by readiness.
     fn connectivity(&self) -> watch::Receiver<Connectivity>;
 
+    /// The nodes of the broker to which there are connections now, as `host:port`, without credentials. One, unless
+    /// connections were lost one by one. Empty if the driver has no nodes.
+    fn nodes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Closes all connections. Unsettled deliveries return to their queues.
     async fn close(&self);
 }

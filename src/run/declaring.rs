@@ -65,11 +65,13 @@ impl Declaring {
                     info!(pool = %pool, queue = %spec.name, "the queue is declared as configured now");
                 }
             }
-            // A problem of the connection, which is reported elsewhere.
+            // A problem of the connection or of a node, which is reported elsewhere.
             Err(error)
                 if matches!(
                     error.kind,
-                    QueueErrorKind::Disconnected | QueueErrorKind::Timeout
+                    QueueErrorKind::Disconnected
+                        | QueueErrorKind::Timeout
+                        | QueueErrorKind::Refused
                 ) => {}
             Err(error) => {
                 let cause = cause(&error);

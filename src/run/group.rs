@@ -4,19 +4,18 @@
 //! pool's `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never
 //! waits for the task.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::shared::{HeldCounts, PoolShared};
+use super::{
+    policy_hash::policy_hash,
+    shared::{HeldCounts, PoolShared},
+};
 use crate::{
-    config::PoolSettings,
-    decide::{
-        BEAT, Beat, Counts, Heard, Intake, MemberId, MemberNumbers, Members, Orders, QueueName,
-        Rules,
-    },
+    decide::{BEAT, Beat, Counts, Heard, Intake, MemberId, MemberNumbers, Members, QueueName},
     queue::{GroupChannel, QueueError},
 };
 use tidegate_core::text::chain;
@@ -25,6 +24,8 @@ use tidegate_core::text::chain;
 const BEATS_APART: Duration = Duration::from_millis(100);
 /// Largest beat that is read. Anything larger is not a beat.
 const MAX_BEAT_BYTES: usize = 4096;
+/// Time between two attempts to join a group that the broker refuses: each is a line in the broker's log.
+const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 /// Time for the last beat when the pool ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -67,37 +68,6 @@ pub(crate) fn numbers_with(
     }
 }
 
-/// A hash of all that decides the number of the whole group. FNV-1a, because it must be the same in every build.
-fn policy_hash(settings: &PoolSettings, orders: &Orders) -> u64 {
-    let Rules {
-        policy,
-        scaling,
-        drain_after,
-        keep_warm,
-        schedule,
-        ..
-    } = Rules::from(settings);
-    let by_hand = orders
-        .policy
-        .as_ref()
-        .map(|set| (&set.what.policy, &set.what.scaling));
-    let (policy, scaling) = by_hand.unwrap_or((&policy, &scaling));
-    let text =
-        serde_json::to_string(&(policy, scaling, drain_after, keep_warm)).unwrap_or_default();
-    let entries = schedule.entries().iter().map(|entry| {
-        let (zone, bounds) = (entry.zone.iana_name(), entry.bounds);
-        (entry.cron.to_string(), zone, entry.lasts, bounds)
-    });
-    let entries: Vec<_> = entries.collect();
-    let text = format!(
-        "{text}{}",
-        serde_json::to_string(&entries).unwrap_or_default()
-    );
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 /// Keeps the pool in its group, as long as its settings say so. Ends after [`PoolGroup::end`].
 pub(crate) async fn attend(shared: Arc<PoolShared>) {
     let shared = &*shared;
@@ -126,10 +96,30 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
                 warn!(pool = %shared.name, error = cause, "cannot hear the other daemons of the queue");
             }
             shared.group.heard.notify_one();
-            tokio::select! {
-                biased;
-                () = time::sleep(BEAT) => {}
-                () = shared.group.ending.cancelled() => return,
+            let pause = match error.is_transient() {
+                true => BEAT,
+                false => REFUSED_AGAIN,
+            };
+            if rest(shared, &settings.queue, pause).await.is_break() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt to join, unless the settings name another group, or none. Breaks at the pool's end.
+async fn rest(shared: &PoolShared, queue: &QueueName, pause: Duration) -> ControlFlow<()> {
+    let until = Instant::now() + pause;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.group.ending.cancelled() => return ControlFlow::Break(()),
+            () = time::sleep_until(until) => return ControlFlow::Continue(()),
+            () = shared.group.told.notified() => {
+                let settings = shared.settings();
+                if !settings.share || settings.queue != *queue {
+                    return ControlFlow::Continue(());
+                }
             }
         }
     }
@@ -143,9 +133,6 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
         joined = shared.broker.driver.join_group(queue) => joined?,
         () = shared.group.ending.cancelled() => return Ok(()),
     };
-    if shared.group.set_cause(None) {
-        info!(pool = %shared.name, "the other daemons of the queue can be heard again");
-    }
     let mut sent: Option<(Instant, MemberNumbers)> = None;
     let mut beats = time::interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,10 +195,17 @@ fn hear(shared: &PoolShared, message: &Bytes) -> bool {
         return false;
     };
     let member = beat.member.clone();
-    let heard = match shared.group.members().as_mut() {
-        Some(members) => members.hear(shared.now(), beat),
+    let (heard, is_own) = match shared.group.members().as_mut() {
+        Some(members) => {
+            let is_own = beat.member == *members.own();
+            (members.hear(shared.now(), beat), is_own)
+        }
         None => return false,
     };
+    // Only an own beat that came back shows that this daemon can both send and hear.
+    if is_own && shared.group.set_cause(None) {
+        info!(pool = %shared.name, "the other daemons of the queue can be heard again");
+    }
     match heard {
         Heard::Joined => {
             debug!(pool = %shared.name, %member, "a daemon joined the group of the queue")

@@ -17,6 +17,7 @@ mod group;
 pub mod metrics;
 mod own_queues;
 mod panics;
+mod policy_hash;
 mod pool;
 mod pool_orders;
 mod pool_state;

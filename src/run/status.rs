@@ -61,6 +61,10 @@ pub struct PoolStatus {
     /// How long the jobs of the last minutes ran, in seconds. Absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_s: Option<Quantiles>,
+    /// The nodes of the broker to which the daemon is connected, as `host:port`. One, unless connections were lost one by
+    /// one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     /// The daemons that share the queue, this one included. Empty if the queue is not shared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberStatus>,

@@ -165,12 +165,10 @@ impl Supervisor {
             }),
         };
         let inner = &supervisor.inner;
-        let connectivity = inner.common.driver.connectivity();
+        let driver = inner.common.driver.clone();
         let watching = inner.watching.clone();
         inner.tasks.spawn(async move {
-            let _ = watching
-                .run_until_cancelled(watch_connection(connectivity))
-                .await;
+            let _ = watching.run_until_cancelled(watch_connection(driver)).await;
         });
         let watching = inner.watching.clone();
         let limits = inner.limits.subscribe();

@@ -5,8 +5,10 @@
 mod copies;
 mod declares;
 mod faults;
+mod groups;
 mod joint;
 mod limits;
+mod nodes;
 mod pool;
 mod refusals;
 mod tls;

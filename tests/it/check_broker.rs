@@ -10,7 +10,7 @@ use lapin::{
 use tempfile::TempDir;
 
 use crate::support::{
-    broker::PrivateBroker,
+    broker::{PrivateBroker, broker_url},
     daemon::tidegate,
     watched::{number, text},
 };
@@ -29,6 +29,33 @@ fn check(broker: &PrivateBroker, management: &str, pools: &[&str]) -> (String, O
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (text, output.status.code())
+}
+
+#[test]
+fn nodes_of_a_cluster_that_do_not_answer_are_named_and_the_others_are_enough() {
+    let folder = TempDir::new().unwrap();
+    let nowhere = "amqp://guest:s3cret@127.0.0.1:9/%2f";
+    let text = format!("[broker]\nurls = {:?}\n", [nowhere, &broker_url()]);
+    let pool = "[pools.nodes-check-absent.runner]\ncommand = [\"true\"]\n";
+    std::fs::write(folder.path().join("tidegate.toml"), text + pool).unwrap();
+    let output = tidegate(folder.path())
+        .args(["check", "--broker"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("cannot be used"))
+        .collect();
+    assert_eq!(told.len(), 1, "{text}");
+    assert!(
+        told[0].contains("the node amqp://guest:***@127.0.0.1:9/%2f cannot be used"),
+        "{text}"
+    );
+    assert!(
+        text.contains("RabbitMQ") && !text.contains("s3cret"),
+        "{text}"
+    );
 }
 
 async fn declare(broker: &PrivateBroker) {

@@ -62,7 +62,7 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec
 fn every_answer_has_the_form_that_is_described() {
     let queue = Queue::new();
     let pools = format!(
-        "[pools.jobs]\nqueue = \"{}\"\npoll_interval = \"50ms\"\n\
+        "[pools.jobs]\nqueue = \"{}\"\nshare = true\npoll_interval = \"50ms\"\n\
          runner.command = [\"sh\", \"-c\", \"sleep 600\"]\nrunner.kill_grace = \"1s\"\n",
         queue.name()
     );

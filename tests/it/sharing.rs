@@ -10,6 +10,9 @@ use crate::support::{
     queue::Queue,
 };
 
+mod faults;
+mod permissions;
+
 #[test]
 fn the_others_take_the_share_of_a_daemon_that_is_killed_and_no_job_is_lost() {
     let queue = Queue::new();

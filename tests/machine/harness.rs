@@ -33,6 +33,22 @@ impl Trials {
         self.0.push(trial);
     }
 
+    /// The same on a runtime with threads, so that the test may block in place.
+    pub(crate) fn threads<F>(&mut self, module: &str, name: &str, need: Need, test: fn() -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let on_runtime = move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
+            runtime.expect("a runtime").block_on(test());
+        };
+        let trial = Trial::ignorable_test(full_name(module, name), move || run(need, on_runtime));
+        self.0.push(trial);
+    }
+
     /// Runs the tests that the command line selects. As in libtest, one matching filter is enough.
     pub(crate) fn run(mut self) -> ExitCode {
         let (filters, mut rest) = split(env::args().collect());

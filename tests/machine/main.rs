@@ -5,7 +5,8 @@
 //! has no effect here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue ends there")]
 
-/// Registers a module's tests with their needs: `plain` tests, and `tasks`, which are async.
+/// Registers a module's tests with their needs: `plain` tests, `tasks`, which are async, and `threads`, which are async
+/// and may block in place.
 macro_rules! trials {
     ($($kind:ident($need:expr): [$($test:ident),* $(,)?]),* $(,)?) => {
         pub(crate) fn trials(all: &mut crate::harness::Trials) {
@@ -22,6 +23,7 @@ mod support;
 
 mod alerts;
 mod channel_limits;
+mod cluster;
 mod consumers;
 mod container_runner;
 mod exec_limits;
@@ -41,6 +43,7 @@ fn main() -> std::process::ExitCode {
     let mut all = harness::Trials::default();
     alerts::trials(&mut all);
     channel_limits::trials(&mut all);
+    cluster::trials(&mut all);
     consumers::trials(&mut all);
     consumers::frameworks::trials(&mut all);
     container_runner::trials(&mut all);

@@ -40,6 +40,8 @@ pub(crate) enum Need {
     /// A RabbitMQ server to start a node of, and a free port where `scripts/with-broker` would otherwise find a
     /// broker.
     PrivateNode,
+    /// The cluster of `scripts/with-cluster`.
+    Cluster,
 }
 
 impl Need {
@@ -71,7 +73,10 @@ impl Need {
                 Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
-            Self::Frameworks => Self::RabbitMq4.lack().or_else(|| frameworks().err()),
+            Self::Frameworks => {
+                let node = unless(has_server(), "no rabbitmq-server is installed");
+                node.or_else(|| frameworks().err())
+            }
             Self::RabbitMq4 => match server_version() {
                 Some(version) if version.starts_with("4.") => None,
                 Some(version) => Some(format!("nodes are of RabbitMQ {version}, not 4")),
@@ -80,6 +85,10 @@ impl Need {
             Self::PrivateNode if TcpStream::connect("localhost:5672").is_ok() => {
                 Some("a broker on localhost:5672 would be taken".to_owned())
             }
+            Self::Cluster => unless(
+                env::var_os("TIDEGATE_TEST_CLUSTER").is_some(),
+                "scripts/with-cluster was not used",
+            ),
             Self::PrivateNode => unless(has_server(), "no rabbitmq-server is installed"),
         }
     }

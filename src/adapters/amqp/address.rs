@@ -1,9 +1,12 @@
-//! The broker's address and credentials: makes one connection attempt.
+//! The broker's addresses and credentials: makes one connection attempt.
 
 use std::{
     fmt, io,
     net::{Shutdown, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,63 +23,118 @@ use super::{
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
 use crate::{
-    config::{BrokerSettings, TlsSettings},
+    config::{BrokerSettings, BrokerUrl, TlsSettings},
     queue::{QueueError, QueueErrorKind},
 };
+use tidegate_core::text::escaped_chain;
 
 /// Time for one attempt, from name resolution to the end of the handshake. RabbitMQ delays the answer to a refused
 /// login by a second or more.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same if there is another node to try.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+
+const OPERATION: &str = "connect to the broker";
+
 /// In seconds. A silent connection is detected after two intervals.
 const HEARTBEAT: u16 = 10;
 
-/// The broker's address with its credentials, which are never printed.
+/// The addresses of the broker's nodes with their credentials, which are never printed.
 pub(super) struct Address {
-    uri: AMQPUri,
+    /// Never empty.
+    nodes: Vec<AMQPUri>,
+    /// Index of the node that is tried first. One for all connections, so that they are on one node where that is
+    /// possible. Written when a node does not answer or a connection is lost, read by each attempt.
+    first: AtomicUsize,
     tls: TlsSettings,
+}
+
+/// A node to which a connection was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Node {
+    index: usize,
+    /// Host and port.
+    pub(super) name: String,
 }
 
 impl Address {
     /// # Errors
-    /// The URL is not valid for AMQP. The error contains none of its text, because a password could be anywhere in it.
+    /// A URL is not valid for AMQP. The error contains none of its text, because a password could be anywhere in it.
     pub(super) fn new(settings: &BrokerSettings) -> Result<Self, QueueError> {
-        let unreadable = || QueueError::new(QueueErrorKind::Other, "read the broker's url");
-        let text = settings.url.expose().trim();
-        let mut uri: AMQPUri = text.parse().map_err(|_| unreadable())?;
-        // The AMQP parser does not recognise an IPv6 address as a host, and would connect to localhost instead.
-        let url = url::Url::parse(text).map_err(|_| unreadable())?;
-        if let Some(url::Host::Ipv6(address)) = url.host() {
-            uri.authority.host = address.to_string();
-        }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        // lapin allocates memory for 64 frames at once, before any answer. 0 lets the broker choose, and that value is
-        // limited when it arrives.
-        if let Some(frame_max) = &mut uri.query.frame_max
-            && *frame_max > FRAME_MAX
-        {
-            tracing::warn!(
-                frame_max = *frame_max,
-                bound = FRAME_MAX,
-                "the broker's url asks for frames above the limit: the limit is used instead"
-            );
-            *frame_max = FRAME_MAX;
-        }
+        let urls = std::iter::once(&settings.url).chain(&settings.others);
         Ok(Self {
-            uri,
+            nodes: urls.map(parsed).collect::<Result<_, _>>()?,
+            first: AtomicUsize::new(0),
             tls: settings.tls.clone(),
         })
     }
 
-    /// Makes one connection attempt, with a name that operators see at the broker.
+    /// Makes one connection attempt on each node until one answers, with a name that operators see at the broker.
+    ///
+    /// # Errors
+    /// No node answers. The error has the cause of each.
     ///
     /// # Cancel-safety
     /// Cancel-safe: the socket is shut down, so lapin's thread for it ends.
     pub(super) async fn connect(
         &self,
         role: &str,
+    ) -> Result<(Connection, SocketShutdown, Node), QueueError> {
+        let count = self.nodes.len();
+        let within = match count {
+            1 => CONNECT_TIMEOUT,
+            _ => NODE_TIMEOUT,
+        };
+        let first = self.first.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for index in (0..count).map(|step| (first + step) % count) {
+            let uri = &self.nodes[index];
+            let name = name(uri);
+            let error = match self.connect_to(uri, role, within).await {
+                Ok((connection, shutdown)) => {
+                    return Ok((connection, shutdown, Node { index, name }));
+                }
+                Err(error) => error,
+            };
+            self.leave(index);
+            failures.push((name, error));
+        }
+        let all = |failures: &[(String, QueueError)]| {
+            let each = failures.iter().map(|(name, error)| {
+                let cause = error.source.as_deref().map(|cause| escaped_chain(cause));
+                format!("{name}: {}", cause.unwrap_or_else(|| error.to_string()))
+            });
+            each.collect::<Vec<_>>().join("; ")
+        };
+        let why = all(&failures);
+        let (_, last) = failures.pop().expect("there is a node");
+        Err(match count {
+            1 => last,
+            _ => QueueError::new(last.kind, OPERATION).with_source(why),
+        })
+    }
+
+    /// The connection to this node was lost: the next node is tried first.
+    pub(super) fn lost(&self, node: &Node) {
+        self.leave(node.index);
+    }
+
+    /// The node after this one is tried first, unless another connection has left it already.
+    fn leave(&self, index: usize) {
+        let next = (index + 1) % self.nodes.len();
+        // Fails if another connection was faster.
+        let _ = self
+            .first
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    async fn connect_to(
+        &self,
+        uri: &AMQPUri,
+        role: &str,
+        within: Duration,
     ) -> Result<(Connection, SocketShutdown), QueueError> {
-        const OPERATION: &str = "connect to the broker";
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("tidegate {role}").into())
             .with_client_property("product".into(), "tidegate".into())
@@ -84,7 +142,7 @@ impl Address {
         let runtime = wire::runtime();
         let below =
             lapin::runtime::default_runtime().map_err(|error| classify(OPERATION, error))?;
-        let secure = match self.uri.scheme {
+        let secure = match uri.scheme {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => Some(tls::connector(&self.tls).await?),
         };
@@ -92,7 +150,7 @@ impl Address {
         let armed = shutdown.clone().shut_on_drop();
         let socket = shutdown.clone();
         let attempt = Connection::connector(
-            self.uri.clone(),
+            uri.clone(),
             runtime,
             async move |uri: AMQPUri, _: async_rs::Runtime<WireRuntime>| {
                 // lapin runs this on its own thread, which must end even if this future is dropped.
@@ -116,13 +174,13 @@ impl Address {
                         uri.query.frame_max,
                     )))
                 };
-                let opened = time::timeout(CONNECT_TIMEOUT, open).await;
+                let opened = time::timeout(within, open).await;
                 let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(timed_out()));
                 opened.map_err(lapin::Error::from)
             },
             properties,
         );
-        let connection = match time::timeout(CONNECT_TIMEOUT, attempt).await {
+        let connection = match time::timeout(within, attempt).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(classify(OPERATION, error)),
             Err(_) => return Err(QueueError::new(QueueErrorKind::Timeout, OPERATION)),
@@ -131,8 +189,9 @@ impl Address {
         Ok((connection, shutdown))
     }
 
+    /// The node that is tried first. While there is a connection, it is the connection's node.
     pub(super) fn uri(&self) -> &AMQPUri {
-        &self.uri
+        &self.nodes[self.first.load(Ordering::Relaxed)]
     }
 
     pub(super) fn tls(&self) -> &TlsSettings {
@@ -142,12 +201,46 @@ impl Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<String> = self.nodes.iter().map(name).collect();
         f.debug_struct("Address")
-            .field("host", &self.uri.authority.host)
-            .field("port", &self.uri.authority.port)
-            .field("vhost", &self.uri.vhost)
+            .field("nodes", &nodes)
+            .field("vhost", &self.nodes[0].vhost)
             .finish_non_exhaustive()
     }
+}
+
+/// Host and port, without credentials.
+fn name(uri: &AMQPUri) -> String {
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+fn parsed(url: &BrokerUrl) -> Result<AMQPUri, QueueError> {
+    let unreadable = || QueueError::new(QueueErrorKind::Other, "read the broker's url");
+    let text = url.expose().trim();
+    let mut uri: AMQPUri = text.parse().map_err(|_| unreadable())?;
+    // The AMQP parser does not recognise an IPv6 address as a host, and would connect to localhost instead.
+    let url = url::Url::parse(text).map_err(|_| unreadable())?;
+    if let Some(url::Host::Ipv6(address)) = url.host() {
+        uri.authority.host = address.to_string();
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    // lapin allocates memory for 64 frames at once, before any answer. 0 lets the broker choose, and that value is
+    // limited when it arrives.
+    if let Some(frame_max) = &mut uri.query.frame_max
+        && *frame_max > FRAME_MAX
+    {
+        tracing::warn!(
+            frame_max = *frame_max,
+            bound = FRAME_MAX,
+            "the broker's url asks for frames above the limit: the limit is used instead"
+        );
+        *frame_max = FRAME_MAX;
+    }
+    Ok(uri)
 }
 
 fn timed_out() -> io::Error {
@@ -219,28 +312,25 @@ impl Drop for ShutOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::BrokerUrl;
 
     fn address(url: &str) -> Result<Address, QueueError> {
-        Address::new(&BrokerSettings {
-            url: BrokerUrl::new(url),
-            tls: TlsSettings::default(),
-        })
+        Address::new(&BrokerUrl::new(url).into())
     }
 
     #[test]
     fn an_ipv6_host_is_not_taken_for_localhost() {
         let address = address("amqp://[2001:db8::7]:5673/%2f").expect("a good url");
-        assert_eq!(address.uri.authority.host, "2001:db8::7");
-        assert_eq!(address.uri.authority.port, 5673);
+        assert_eq!(address.uri().authority.host, "2001:db8::7");
+        assert_eq!(address.uri().authority.port, 5673);
+        assert_eq!(name(address.uri()), "[2001:db8::7]:5673");
     }
 
     #[test]
     fn heartbeats_are_asked_for_unless_the_url_says_how_often() {
         let ours = address("amqp://h").expect("a good url");
-        assert_eq!(ours.uri.query.heartbeat, Some(10));
+        assert_eq!(ours.uri().query.heartbeat, Some(10));
         let theirs = address("amqp://h?heartbeat=30").expect("a good url");
-        assert_eq!(theirs.uri.query.heartbeat, Some(30));
+        assert_eq!(theirs.uri().query.heartbeat, Some(30));
     }
 
     #[test]
@@ -253,7 +343,7 @@ mod tests {
             ("?frame_max=4294967295", Some(FRAME_MAX)),
         ] {
             let address = address(&format!("amqp://h{asked}")).expect("a good url");
-            assert_eq!(address.uri.query.frame_max, used, "{asked}");
+            assert_eq!(address.uri().query.frame_max, used, "{asked}");
         }
         assert!(address("amqp://h?frame_max=4294967296").is_err());
     }
@@ -270,5 +360,48 @@ mod tests {
         }
         let good = address("amqp://u:hunter2@h").expect("a good url");
         assert!(!format!("{good:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_node_that_was_left_is_tried_last_and_once_for_all_connections() {
+        let mut settings = BrokerSettings::from(BrokerUrl::new("amqp://a"));
+        settings.others = ["amqp://b", "amqp://c"].map(BrokerUrl::new).into();
+        let address = Address::new(&settings).expect("good urls");
+        let first = || address.uri().authority.host.as_str();
+        assert_eq!(first(), "a");
+        let node = |index, name: &str| Node {
+            index,
+            name: name.to_owned(),
+        };
+        // Three connections are lost at once.
+        for _ in 0..3 {
+            address.lost(&node(0, "a:5672"));
+        }
+        assert_eq!(first(), "b");
+        address.lost(&node(1, "b:5672"));
+        address.lost(&node(2, "c:5672"));
+        assert_eq!(first(), "a");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_tries_each_node_once_and_tells_the_cause_of_each() {
+        // Reserved ports: nobody listens.
+        let mut settings = BrokerSettings::from(BrokerUrl::new("amqp://u:hunter2@127.0.0.1:1"));
+        settings.others = vec![BrokerUrl::new("amqp://u:hunter2@127.0.0.1:2")];
+        let address = Address::new(&settings).expect("good urls");
+        let error = address
+            .connect("test")
+            .await
+            .map(drop)
+            .expect_err("no broker");
+        let shown = escaped_chain(&error);
+        let at = |node: &str| shown.matches(node).count();
+        assert_eq!(
+            (at("127.0.0.1:1: "), at("127.0.0.1:2: ")),
+            (1, 1),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert_eq!(address.uri().authority.port, 1);
     }
 }

@@ -284,7 +284,7 @@ impl DepthProbe {
 impl Wired {
     async fn connect(settings: &BrokerSettings, role: &str) -> Result<Self, QueueError> {
         let address = Arc::new(Address::new(settings)?);
-        let (connection, shutdown) = address.connect(role).await?;
+        let (connection, shutdown, _) = address.connect(role).await?;
         Ok(Self {
             connection,
             shutdown,

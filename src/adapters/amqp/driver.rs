@@ -1,7 +1,7 @@
 //! Implements the queue seam with links, lanes and channel pools.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -235,6 +235,17 @@ impl AmqpDriver {
         lock(&self.wary).get_or_insert_with(open).clone()
     }
 
+    /// All links that were opened.
+    fn links(&self) -> Vec<Arc<Link>> {
+        let mut links = self.consume.links();
+        links.extend([self.publish.link().clone(), self.probe.link().clone()]);
+        links.extend(lock(&self.group).clone());
+        for place in [&self.answer, &self.wary] {
+            links.extend(lock(place).iter().map(|pool| pool.link().clone()));
+        }
+        links
+    }
+
     /// The connection whose loss makes the known queues uncertain.
     fn incarnation(&self) -> Option<Arc<Live>> {
         match &*self.probe.link().subscribe().borrow() {
@@ -432,15 +443,15 @@ impl QueueDriver for AmqpDriver {
         self.connectivity.clone()
     }
 
+    fn nodes(&self) -> Vec<String> {
+        let nodes = self.links().iter().filter_map(|link| link.node()).collect();
+        let nodes: BTreeSet<String> = nodes;
+        nodes.into_iter().collect()
+    }
+
     async fn close(&self) {
         self.stop.cancel();
-        let mut links = self.consume.links();
-        links.extend([self.publish.link().clone(), self.probe.link().clone()]);
-        links.extend(lock(&self.group).clone());
-        for place in [&self.answer, &self.wary] {
-            links.extend(lock(place).iter().map(|pool| pool.link().clone()));
-        }
-        for link in links {
+        for link in self.links() {
             link.closed().await;
         }
     }

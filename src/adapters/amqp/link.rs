@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::{Address, SocketShutdown},
+    address::{Address, Node, SocketShutdown},
     quota::Quota,
 };
 use crate::queue::{QueueError, QueueErrorKind};
@@ -61,6 +61,8 @@ pub(super) enum LinkState {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) connection: Connection,
+    /// Where it leads.
+    node: Node,
     shutdown: SocketShutdown,
     /// Whether the broker accepts no publishes from it. Shared with the link.
     blocked: watch::Sender<bool>,
@@ -73,10 +75,16 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn new(connection: Connection, shutdown: SocketShutdown, blocked: watch::Sender<bool>) -> Self {
+    fn new(
+        connection: Connection,
+        shutdown: SocketShutdown,
+        node: Node,
+        blocked: watch::Sender<bool>,
+    ) -> Self {
         Self {
             blocked,
             connection,
+            node,
             shutdown,
             opened: AtomicUsize::new(0),
             worn: Notify::new(),
@@ -168,6 +176,14 @@ impl Link {
         self.blocked.subscribe()
     }
 
+    /// Host and port of the node to which it is connected.
+    pub(super) fn node(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            LinkState::Up(live) => Some(live.node.name.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_down(&self) -> bool {
         matches!(&*self.state.borrow(), LinkState::Down(_))
     }
@@ -241,13 +257,18 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
     let mut worn: Option<Arc<Live>> = None;
     loop {
         let why = match address.connect(&link.role).await {
-            Ok((connection, shutdown)) => {
+            Ok((connection, shutdown, node)) => {
                 worn = None;
                 let events = connection.events_listener();
                 link.blocked.send_replace(connection.status().blocked());
-                let live = Arc::new(Live::new(connection, shutdown, link.blocked.clone()));
+                let live = Live::new(connection, shutdown, node, link.blocked.clone());
+                let live = Arc::new(live);
                 let since = Instant::now();
-                tracing::debug!(link = link.role, "connected to the broker");
+                tracing::debug!(
+                    link = link.role,
+                    node = live.node.name,
+                    "connected to the broker"
+                );
                 link.set(LinkState::Up(live.clone()));
                 let lost = tokio::select! {
                     why = until_lost(&live, events) => Some(why),
@@ -265,6 +286,7 @@ async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) 
                     continue;
                 };
                 live.shutdown.shut_down();
+                address.lost(&live.node);
                 link.blocked.send_replace(false);
                 why
             }

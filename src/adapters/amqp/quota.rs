@@ -258,7 +258,7 @@ impl Drop for RequestTicket {
 /// # Cancel-safety
 /// Cancel-safe: the connection's socket is shut down.
 async fn attempt(address: &Address, channels: usize) -> Trial {
-    let Ok((connection, shutdown)) = address.connect("trial").await else {
+    let Ok((connection, shutdown, _)) = address.connect("trial").await else {
         return Trial::Unknown;
     };
     let _shut = shutdown.shut_on_drop();

@@ -21,6 +21,12 @@ pub(super) fn kind_by_text(error: &AMQPError) -> Option<QueueErrorKind> {
         {
             Some(QueueErrorKind::Unsuitable)
         }
+        // A classic queue of a cluster whose node is down: it exists, with its messages.
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)
+            if text.contains("home node '") && text.contains("' is down or inaccessible") =>
+        {
+            Some(QueueErrorKind::Refused)
+        }
         _ => None,
     }
 }
@@ -54,6 +60,8 @@ mod tests {
         let node = "NOT_ALLOWED - number of channels opened on node 'r@h' has reached the maximum allowed limit of (7)";
         let stream = "PRECONDITION_FAILED - invalid arg 'x-priority' for queue 's' in vhost '/' of queue type \
                       rabbit_stream_queue";
+        let home =
+            "NOT_FOUND - home node 'r@h' of durable queue 'q' in vhost '/' is down or inaccessible";
         let connections =
             "NOT_ALLOWED - connection refused for user 'c': user connection limit (2) is reached";
         for (code, text, kind, number) in [
@@ -61,6 +69,8 @@ mod tests {
             (530, node, Some(QueueErrorKind::ChannelLimit), Some(7)),
             (530, connections, None, Some(2)),
             (530, "NOT_ALLOWED - vhost none not found", None, None),
+            (404, home, Some(QueueErrorKind::Refused), None),
+            (404, "NOT_FOUND - no queue 'q' in vhost '/'", None, None),
             (406, stream, Some(QueueErrorKind::Unsuitable), None),
             (
                 406,

@@ -543,6 +543,48 @@ fn a_value_where_a_table_is_expected_is_one_problem() {
 }
 
 #[test]
+fn the_urls_of_a_cluster_are_one_list_of_its_nodes() {
+    let lines = |broker: &str| given(&format!("[broker]\n{broker}\n{POOL}")).lines();
+    assert_eq!(
+        lines("url = \"amqp://a\"\nurls = [\"amqp://b\"]"),
+        ["tidegate.toml:3:8: broker.urls: found a value, remove it, or remove url"]
+    );
+    assert_eq!(
+        lines("urls = \"amqp://u:hunter2@a\""),
+        [
+            "tidegate.toml:2:8: broker.urls: found a string, write an array of URLs: [\"amqp://...\", \"amqp://...\"]"
+        ]
+    );
+    assert_eq!(
+        lines("urls = []"),
+        ["tidegate.toml:2:8: broker.urls: found an empty array, write a URL in it, or remove it"]
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://a/x\", \"http://u:hunter2@b\", 3]").len(),
+        2
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://u:hunter2@a/x\", \"amqp://u:hunter2@b/y\"]"),
+        [
+            "tidegate.toml:2:8: broker.urls: found amqp://u:***@b/y, write the vhost of the first URL: all are nodes of one cluster"
+        ]
+    );
+    assert_eq!(
+        lines("urls = [\"amqp://a\", \"amqp://b/%2f\", \"amqp://a\"]"),
+        ["tidegate.toml:2:8: broker.urls: found amqp://a, remove it: it is there twice"]
+    );
+    let pointed = given(&format!("broker.url_file = \"/url\"\n{POOL}"));
+    assert_eq!(
+        pointed
+            .file("/url", "amqp://a/x\nhttp://u:hunter2@b\n")
+            .lines(),
+        [
+            "tidegate.toml:1:19: broker.url_file: found http://u:***@b/, write amqp://..., or amqps://... for TLS"
+        ]
+    );
+}
+
+#[test]
 fn certificates_go_with_tls_and_in_pairs() {
     let lines = |text: &str| {
         given(&format!("{text}\n{POOL}"))

@@ -41,12 +41,18 @@ fn no_problem_of_a_url_shows_its_password_wherever_it_came_from() {
         let in_array = format!("broker.url = [{quoted}]\n{POOL}");
         let in_file = format!("broker.url = {quoted}\n{POOL}");
         let bare = format!("broker.url = {text}\n{POOL}");
+        let in_list = format!("broker.urls = [\"amqp://a\", {quoted}]\n{POOL}");
+        let no_list = format!("broker.urls = {quoted}\n{POOL}");
         let unclosed = format!("broker.url = \"{text}\n{POOL}");
         for given in [
             given(&in_array),
             given(&in_file),
             given(&bare),
             given(&unclosed),
+            given(&in_list),
+            given(&no_list),
+            given(POOL).variable("TIDEGATE_BROKER__URLS", text),
+            given(POOL).variable("TIDEGATE_BROKER__URLS", &format!("[{quoted}]")),
             given(POOL).amqp_url(text),
             given(POOL).variable("TIDEGATE_BROKER__URL", text),
         ] {

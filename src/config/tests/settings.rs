@@ -356,6 +356,31 @@ fn the_url_comes_from_the_file_then_its_file_then_amqp_url() {
 }
 
 #[test]
+fn the_urls_of_a_cluster_come_from_the_file_a_variable_or_a_file_of_lines() {
+    let urls = |given: super::Given| {
+        let broker = given.loaded().settings.broker;
+        let urls = std::iter::once(&broker.url).chain(&broker.others);
+        urls.map(|url| url.expose().to_owned()).collect::<Vec<_>>()
+    };
+    let both = ["amqp://a/%2f", "amqp://b/%2f"];
+    let named = format!("[broker]\nurls = {both:?}\n{POOL}");
+    assert_eq!(urls(given(&named).amqp_url("amqp://env/a")), both);
+    let variable = r#"["amqp://a/%2f", "amqp://b/%2f"]"#;
+    let single = format!("[broker]\nurl = \"amqp://file/a\"\n{POOL}");
+    assert_eq!(
+        urls(given(&single).variable("TIDEGATE_BROKER__URLS", variable)),
+        both
+    );
+    assert_eq!(
+        urls(given(&named).variable("TIDEGATE_BROKER__URL", "amqp://variable/a")),
+        ["amqp://variable/a"]
+    );
+    let pointed = format!("[broker]\nurl_file = \"/run/url\"\n{POOL}");
+    let lines = "\namqp://a/%2f\r\n\n  amqp://b/%2f\n";
+    assert_eq!(urls(given(&pointed).file("/run/url", lines)), both);
+}
+
+#[test]
 fn socket_and_state_are_in_the_usual_directories_of_the_system() {
     let mut given = given(POOL);
     let mut places = |change: fn(&mut crate::config::Surroundings)| {

@@ -1,13 +1,15 @@
 //! The connection to the broker, followed for metrics and the log.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::super::metrics::BrokerMetrics;
-use crate::queue::Connectivity;
+use crate::queue::{Connectivity, QueueDriver};
 
 /// Follows the connection for metrics and the log.
-pub(super) async fn watch_connection(mut connectivity: watch::Receiver<Connectivity>) {
+pub(super) async fn watch_connection(driver: Arc<dyn QueueDriver>) {
+    let mut connectivity = driver.connectivity();
     let metrics = BrokerMetrics::new();
     let mut was_connected = false;
     let mut shown = None;
@@ -26,7 +28,9 @@ pub(super) async fn watch_connection(mut connectivity: watch::Receiver<Connectiv
                         metrics.reconnects.increment(1);
                     }
                     was_connected = true;
-                    info!("connected to the broker");
+                    let nodes = driver.nodes();
+                    let nodes = (!nodes.is_empty()).then(|| nodes.join(", "));
+                    info!(nodes, "connected to the broker");
                 }
                 Connectivity::Disconnected { error } => {
                     warn!(

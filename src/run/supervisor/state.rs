@@ -85,6 +85,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         oldest_s: shared.stats.recent.oldest(now).map(milliseconds),
         wait_s: shared.stats.recent.waits(now),
         service_s: shared.stats.recent.runs(now),
+        nodes: shared.broker.driver.nodes(),
         members: last.decision.as_ref().map_or_else(Vec::new, members),
         replies: shared.stats.replies(),
     }
@@ -105,13 +106,25 @@ fn members(decision: &Decision) -> Vec<MemberStatus> {
 
 /// The problem of the group of daemons.
 fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
-    let differing = last.decision.as_ref().and_then(|decision| {
-        let other = decision.inputs.group.as_ref()?.differing.first()?;
+    let decision = last.decision.as_ref();
+    let group = decision.and_then(|decision| decision.inputs.group.as_ref());
+    let differing = group.and_then(|group| {
+        let other = group.differing.first()?;
         Some(format!(
             "{other} has another policy for this queue: no daemon grows until they are the same"
         ))
     });
-    differing.or_else(|| shared.group.cause())
+    let deaf = || {
+        // The connection's own fault says more.
+        let is_deaf = shared.broker.is_connected() && group.is_some_and(|group| group.deaf);
+        is_deaf.then(|| {
+            String::from(
+                "this daemon's beats do not come back through the broker: it keeps to its share \
+                 of the daemons that it knew",
+            )
+        })
+    };
+    differing.or_else(|| shared.group.cause()).or_else(deaf)
 }
 
 /// A duration in seconds, to the millisecond.

@@ -21,7 +21,7 @@ use crate::{
     runners::process::{Environment, ExecSettings, Launch, ProcessReuse},
 };
 
-/// What the number of a process is in an argument.
+/// The placeholder for the number of a process in an argument.
 const NUMBER: &str = "{process}";
 
 /// Starts programs that consume the queue themselves. The documentation of [`consumer`](crate::runners::consumer) describes
@@ -100,7 +100,7 @@ fn numbered(settings: &ExecSettings, number: u32) -> ExecSettings {
 /// A process that is up.
 struct ConsumerRunner {
     id: i32,
-    /// `None` once its end is waited for.
+    /// `None` after the wait for its end has begun.
     program: Option<RunningProgram>,
     settings: Arc<ConsumerSettings>,
     _number: ProcessNumber,
@@ -129,7 +129,7 @@ impl Runner for ConsumerRunner {
         }
     }
 
-    /// Its drop has killed what is left.
+    /// The drop has killed the remaining processes.
     async fn stop(self: Box<Self>) {}
 }
 

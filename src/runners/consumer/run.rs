@@ -81,7 +81,7 @@ pub(super) async fn until_end(
             }
         });
         let (mut asked, mut is_open) = (false, true);
-        // The end of the time that is given at present: for the stop, then for the KILL, then for left-over processes.
+        // The current deadline: first for the stop, then for the KILL, then for left-over processes.
         let mut deadline = pin!(sleep(FOREVER));
         loop {
             tokio::select! {
@@ -125,7 +125,7 @@ pub(super) async fn until_end(
     }
     let ended = process.finish();
     if ended.status.is_none() {
-        tracing::warn!(pool = %pool, process = number, "a program does not die of KILL");
+        tracing::warn!(pool = %pool, process = number, "a program does not end after KILL");
     }
     out.finish();
     let last_words = err.finish();

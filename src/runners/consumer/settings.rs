@@ -9,7 +9,7 @@ use crate::runners::process::ExecSettings;
 /// How programs that consume the queue themselves are started and ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerSettings {
-    /// How a process is started. Its `timeout` and `kill_grace` mean nothing here.
+    /// How a process is started. Its `timeout` and `kill_grace` have no effect here.
     pub process: ExecSettings,
     /// The signal that makes a process finish what it holds, and end.
     pub stop_signal: StopSignal,
@@ -28,7 +28,7 @@ impl ConsumerSettings {
     }
 }
 
-/// A signal that programs take as the request to end.
+/// A signal that asks a program to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names of the signals")]

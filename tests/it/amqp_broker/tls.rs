@@ -14,6 +14,7 @@ fn tls(broker: &PrivateBroker) -> BrokerSettings {
     let file = |name: &str| Some(broker.folder().join(name));
     BrokerSettings {
         url: BrokerUrl::new(broker.tls_url()),
+        others: Vec::new(),
         tls: TlsSettings {
             ca: file("ca.pem"),
             cert: file("client.pem"),

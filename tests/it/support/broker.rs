@@ -16,7 +16,7 @@ use lapin::{
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
 };
 use tidegate::{
-    config::{BrokerSettings, BrokerUrl, TlsSettings},
+    config::{BrokerSettings, BrokerUrl},
     decide::QueueName,
 };
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
@@ -38,10 +38,7 @@ pub(crate) fn broker_url() -> String {
 
 /// Settings for a broker at `url`, without certificates.
 pub(crate) fn settings(url: &str) -> BrokerSettings {
-    BrokerSettings {
-        url: BrokerUrl::new(url),
-        tls: TlsSettings::default(),
-    }
+    BrokerUrl::new(url).into()
 }
 
 /// A unique queue name. The queue, `<name>.dead` and the exchange `<name>.share` are deleted when the guard is dropped.

@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod engine;
 pub(crate) mod exec;
 pub(crate) mod logged;
+pub(crate) mod proxy;
 pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod watched;

@@ -6,7 +6,7 @@ use lapin::{
     message::Delivery,
     options::{
         BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -227,6 +227,12 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let delete = async {
+            let exchange = format!("{}.share", self.name);
+            let options = ExchangeDeleteOptions::default();
+            let _ = self
+                .channel
+                .exchange_delete(exchange.as_str().into(), options)
+                .await;
             for suffix in ["", ".dead", ".retry.200", ".retry.1000"] {
                 let name = format!("{}{suffix}", self.name);
                 let options = QueueDeleteOptions::default();

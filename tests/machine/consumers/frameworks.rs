@@ -83,7 +83,7 @@ fn holds(application: &Application, daemon: &Daemon, how: &str) {
     daemon.wait_for_pool("work", is_idle);
 
     // One message on an otherwise empty queue: the program that holds it stays, and is known as busy.
-    application.send(folder, 1, "20", how);
+    application.send(folder, 1, "30", how);
     let started = poll(|| (lines(folder, "taken").len() == 31).then_some(()));
     assert!(started.is_some(), "{}", daemon.said());
     daemon.wait_for_pool("work", |pool| {
@@ -94,7 +94,12 @@ fn holds(application: &Application, daemon: &Daemon, how: &str) {
         explained.contains("by the management API; 1 of our programs hold some"),
         "{explained}"
     );
-    daemon.wait_for_pool("work", is_idle);
+
+    // Told to end in the middle of it, the program finishes it: children of a worker do not get the signal.
+    assert_eq!(daemon.run(&["pause", "work"]).0, Some(0));
+    daemon.wait_for_pool("work", |pool| pool["workers"]["draining"] == 1);
+    assert_eq!(lines(folder, "done").len(), 30, "{}", daemon.said());
+    daemon.wait_for_pool("work", |pool| pool["workers"]["draining"] == 0);
     assert_eq!(lines(folder, "done").len(), 31, "{}", daemon.said());
     assert_eq!(lines(folder, "taken").len(), 31, "no message ran twice");
     assert!(!daemon.said().contains("program killed"));

@@ -33,7 +33,7 @@ pub enum QueueErrorKind {
     Blocked,
     /// A publish reached no queue, so the broker returned it.
     Unroutable,
-    /// The broker refused a publish with a nack (the queue is full, or a node is lost).
+    /// The broker refused a publish with a nack (the queue is full, or a node is lost), or the node of the queue is down.
     Refused,
     /// The operation caused an internal error in the broker, and the broker closed the connection.
     BrokerFailed,

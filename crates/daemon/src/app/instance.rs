@@ -127,7 +127,7 @@ impl Instance {
         info!(
             version = env!("CARGO_PKG_VERSION"),
             pools = settings.pools.len(),
-            broker = %settings.broker.url,
+            broker = %settings.broker,
             listen,
             socket = %settings.http.socket.display(),
             "started"

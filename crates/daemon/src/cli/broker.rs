@@ -17,7 +17,7 @@ use crate::{
     output::{Exit, Failure},
 };
 use tidegate::{
-    adapters::amqp::{AmqpDriver, QueueFacts},
+    adapters::amqp::{AmqpDriver, QueueFacts, bulk::BulkPublisher},
     builder::{broker_driver, reach},
     config::{BrokerSettings, BrokerUrl, DeadLetter, Declare, PoolSettings, Settings},
     decide::PoolName,
@@ -61,11 +61,10 @@ impl BrokerReport {
 /// # Errors
 /// The broker is not reachable, or refuses the login.
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
-    let url = &settings.broker.url;
     let driver = connect(&settings.broker).await?;
     let facts = driver.facts().await.unwrap_or_default();
     let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
-    let mut findings = Vec::new();
+    let mut findings = of_nodes(&settings.broker).await;
     for pool in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
         findings.extend(of_declaration(driver.as_ref(), pool).await);
@@ -90,12 +89,39 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     findings.extend(unseen(&pools, seen));
     driver.close().await;
     Ok(BrokerReport {
-        url: url.to_string(),
+        url: settings.broker.to_string(),
         product: facts.product,
         version: facts.version,
         findings,
         shown,
     })
+}
+
+/// The nodes of a cluster that do not answer. The others are enough until one of them is lost.
+async fn of_nodes(broker: &BrokerSettings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if broker.others.is_empty() {
+        return findings;
+    }
+    for url in std::iter::once(&broker.url).chain(&broker.others) {
+        let node = BrokerSettings {
+            url: url.clone(),
+            others: Vec::new(),
+            tls: broker.tls.clone(),
+        };
+        match BulkPublisher::connect(&node, "check").await {
+            Ok(connection) => connection.close().await,
+            Err(error) => findings.push(Finding {
+                severity: Severity::Warning,
+                pool: None,
+                what: format!(
+                    "the node {url} cannot be used: failed to {}",
+                    escaped_chain(&error)
+                ),
+            }),
+        }
+    }
+    findings
 }
 
 /// Connects, for a command that needs the broker.
@@ -107,7 +133,7 @@ pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, 
         .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
     if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
         driver.close().await;
-        let error = anyhow::Error::new(error).context(format!("reach the broker {}", broker.url));
+        let error = anyhow::Error::new(error).context(format!("reach the broker {broker}"));
         return Err(Failure::new(Exit::Unavailable, error)
             .hint("is it running, and are user, password and vhost in broker.url right?"));
     }

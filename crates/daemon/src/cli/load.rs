@@ -14,7 +14,7 @@ use crate::{
     output::{self, Exit, Failure},
 };
 use tidegate::{
-    config::{self, BrokerSettings, BrokerUrl, TlsSettings},
+    config::{self, BrokerSettings, BrokerUrl},
     run::chain,
 };
 
@@ -75,10 +75,7 @@ impl BrokerArgs {
     /// The broker of --url, otherwise the one that `run` takes: the configuration's, or AMQP_URL if the configuration
     /// names none. Without a configuration: AMQP_URL, otherwise a broker on this machine.
     pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
-        let bare = |url: &str| BrokerSettings {
-            url: BrokerUrl::new(url),
-            tls: TlsSettings::default(),
-        };
+        let bare = |url: &str| BrokerSettings::from(BrokerUrl::new(url));
         if let Some(url) = &self.url {
             return Ok(bare(url));
         }

@@ -45,7 +45,7 @@ pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failu
     let body = bytes::Bytes::from(body(&args.file)?);
     let publisher = BulkPublisher::connect(&settings, "publish")
         .await
-        .map_err(|error| unreachable(&settings.url, error))?;
+        .map_err(|error| unreachable(&settings, error))?;
     let queue = QueueName::from(args.queue.as_str());
     let ids = Ids::new();
     let id = |number| match &args.message_id {

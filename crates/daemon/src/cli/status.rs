@@ -1,6 +1,9 @@
 //! `tidegate status`: the pools of a running supervisor.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use anstyle::{AnsiColor, Style};
 
@@ -41,11 +44,25 @@ pub(super) fn text(pools: Vec<v1::Pool>) -> String {
     let predecessors = of_predecessors(&pools);
     let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
     let mut text = table(&pools);
+    text.push_str(&of_nodes(&pools));
     text.push_str(&predecessors);
     if let Some(refused) = refused {
         text.push_str(&of_refusal(&refused));
     }
     text
+}
+
+/// The broker's nodes, in one line. Empty while there is no connection.
+fn of_nodes(pools: &[PoolStatus]) -> String {
+    let nodes: BTreeSet<&str> = pools
+        .iter()
+        .flat_map(|pool| pool.nodes.iter().map(String::as_str))
+        .collect();
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let nodes = Vec::from_iter(nodes).join(", ");
+    format!("{DIM}connected to {}{DIM:#}\n", Escaped(&nodes))
 }
 
 /// A line for each supervisor that has handed over and still works.
@@ -263,6 +280,16 @@ mod tests {
         configuration refused at 2026-01-02T03:04:05Z, an older one runs: tidegate.toml, 2 problems
           tidegate.toml:3:1: pools.a: found \u{1b}, remove it
         ");
+    }
+
+    #[test]
+    fn says_to_which_nodes_it_is_connected() {
+        let mut other = thumbnails();
+        other["nodes"] = serde_json::json!(["b:5672", "a:5672"]);
+        let nodes = of_nodes(&[pool(other.clone()), pool(other)]);
+        let text = anstream::adapter::strip_str(&nodes).to_string();
+        assert_eq!(text, "connected to a:5672, b:5672\n");
+        assert_eq!(of_nodes(&[pool(thumbnails())]), "");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tidegate::{
         memory::MemoryBroker,
     },
     builder::{Builder, Pool, broker_driver, reach},
-    config::{BrokerSettings, BrokerUrl, TlsSettings},
+    config::{BrokerSettings, BrokerUrl},
     decide::QueueName,
     queue::{QueueDriver, QueueError, QueueKind, QueueSpec},
     run::Supervisor,
@@ -126,8 +126,5 @@ impl DemoBroker {
 }
 
 fn settings(url: &BrokerUrl) -> BrokerSettings {
-    BrokerSettings {
-        url: url.clone(),
-        tls: TlsSettings::default(),
-    }
+    url.clone().into()
 }

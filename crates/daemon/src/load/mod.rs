@@ -32,7 +32,7 @@ use std::{
 
 use tidegate::{
     adapters::amqp::bulk::{BulkPublisher, DepthProbe},
-    config::BrokerUrl,
+    config::BrokerSettings,
     decide::QueueName,
     queue::QueueError,
     text::{form_for, noun_for},
@@ -94,7 +94,7 @@ pub(crate) async fn run(
     workers: Option<AskWorkers>,
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
-    let unreachable = |source| unreachable(&plan.broker.url, source);
+    let unreachable = |source| unreachable(&plan.broker, source);
     // Before the first message, because a load must be stoppable.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
     let publisher = BulkPublisher::connect(&plan.broker, "load").await;
@@ -140,8 +140,8 @@ pub(crate) async fn run(
 }
 
 /// The message if a command's broker cannot be reached.
-pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
-    let error = anyhow::Error::new(source).context(format!("reach the broker {url}"));
+pub(crate) fn unreachable(broker: &BrokerSettings, source: QueueError) -> Failure {
+    let error = anyhow::Error::new(source).context(format!("reach the broker {broker}"));
     Failure::new(Exit::Unavailable, error).hint(
         "is it running, and are user, password and vhost right in --url (or AMQP_URL, or broker.url)?",
     )

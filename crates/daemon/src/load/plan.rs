@@ -89,14 +89,11 @@ impl LoadPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate::config::{BrokerUrl, TlsSettings};
+    use tidegate::config::BrokerUrl;
 
     fn plan(shape: LoadShape, until: Until, rate: Option<f64>) -> LoadPlan {
         LoadPlan {
-            broker: BrokerSettings {
-                url: BrokerUrl::new("amqp://localhost"),
-                tls: TlsSettings::default(),
-            },
+            broker: BrokerUrl::new("amqp://localhost").into(),
             queue: "work".into(),
             until,
             rate,

@@ -177,10 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_without_statistics_holds_nothing() {
+    fn a_queue_without_statistics_has_delivered_nothing() {
         let queue: QueueNumbers =
             serde_json::from_str(r#"{"name": "jobs", "message_stats": []}"#).unwrap();
         let found = holdings(&queue, &[]);
-        assert_eq!((found.unacknowledged, found.delivered), (0, None));
+        assert_eq!((found.unacknowledged, found.delivered), (0, Some(0)));
     }
 }

@@ -446,9 +446,9 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         K::Unroutable => {
             Some("the pool's queue does not exist; the letters that were not put back stay")
         }
-        K::Refused => Some(
-            "the pool's queue accepts no more messages; the letters that were not put back stay",
-        ),
+        K::Refused => {
+            Some("the queue is full, or its node is down; the letters that were not put back stay")
+        }
         K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
         K::AccessRefused => Some(
             "this needs read permission on the dead letters, and write permission on the default exchange",
