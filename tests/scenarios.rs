@@ -61,6 +61,8 @@ mod panics;
 mod policies;
 #[path = "scenarios/preparing.rs"]
 mod preparing;
+#[path = "scenarios/pressure.rs"]
+mod pressure;
 #[path = "scenarios/queues.rs"]
 mod queues;
 #[path = "scenarios/replies.rs"]

@@ -95,10 +95,10 @@ fn pool(
     let drain_after = table.key(
         "drain_after",
         "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
-         `target_wait`, a third of `target`, from 5s to 1m.",
+         `target_wait`, a third of `target`, from 5s to 1m, and six times as long while messages come often.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
-            DrainAfter::After(time) => Some(time),
+            DrainAfter::After(time) | DrainAfter::ByArrivals(time) => Some(time),
             DrainAfter::Never => None,
         },
     );
@@ -214,7 +214,7 @@ fn pool(
         poll_interval: poll_interval.value,
         drain_after: match (drain_after.value, &policy.value.kind) {
             (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
-                DrainAfter::After(wait.drain_after())
+                wait.drain_after()
             }
             (Some(quiet), _) => DrainAfter::After(quiet),
             (None, _) => DrainAfter::Never,

@@ -20,6 +20,7 @@ mod panics;
 mod pool;
 mod pool_orders;
 mod pool_state;
+mod pressure_source;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;
@@ -40,6 +41,7 @@ pub use self::declaring::spec as queue_spec;
 pub use self::{
     clock::Clock,
     events::{Event, EventSink, Fate, JobFailure},
+    pressure_source::PressureSource,
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{

@@ -132,6 +132,7 @@ impl Supervisor {
             store,
             clock,
             limits,
+            pressure: source,
             traces,
         } = options;
         let order_changes = watch::Sender::new(0);
@@ -171,7 +172,7 @@ impl Supervisor {
         let limits = inner.limits.subscribe();
         inner.tasks.spawn(async move {
             let _ = watching
-                .run_until_cancelled(watch_pressure(limits, pressure))
+                .run_until_cancelled(watch_pressure(limits, source, pressure))
                 .await;
         });
         inner.common.own_queues.set(queues_of(&pools));

@@ -1,6 +1,7 @@
 mod blame;
 mod bounds;
 mod by_hand;
+mod properties;
 
 use proptest::prelude::*;
 
